@@ -1,0 +1,132 @@
+"""What ``--dry-run`` and ``--list`` print. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from hebb import fields, grammar, plan, shapes, space
+from hebb.catalog import Catalog
+from hebb.config import DataSpec, RunConfig
+from hebb.errors import ConfigError
+from hebb.registry import ACTIVATIONS, DATASETS, RULES
+
+LISTS = ("presets", "datasets", "methods", "configs")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console: as wide as the terminal, and wide enough for a table where there is none."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+
+
+def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Table:
+    """Start a plain table; the columns in ``numbers`` are aligned to the right."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    right = set(numbers)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def dry_run(config: RunConfig, known: Catalog, trials: int = 1) -> None:
+    """Print the network with shapes and parameter counts, the phases and the number of updates."""
+    out = console()
+    traced = shapes.of_run(config)
+    phases = plan.phases(config)
+    network = config.network
+    blocks = table(f"network {network.name}", ("block", "layer", "in", "out", "parameters"), ("parameters",))
+    for i, (block, found) in enumerate(zip(network.blocks, traced, strict=True)):
+        blocks.add_row(
+            f"b{i}",
+            grammar.format_block(block, known.defaults),
+            shapes.text(found.into),
+            shapes.text(found.out),
+            f"{found.parameters:,}",
+        )
+    blocks.add_row("", "", "", "", f"{sum(found.parameters for found in traced):,}")
+    out.print(blocks)
+    steps = table(
+        f"\nphases ({config.mode})", ("phase", "kind", "blocks", "data", "epochs", "batch", "updates"), ("epochs", "batch", "updates")
+    )
+    for i, phase in enumerate(phases):
+        data = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+        steps.add_row(
+            str(i),
+            phase.kind,
+            " ".join(f"b{b}" for b in phase.blocks),
+            f"{data.dataset}, {data.train_samples():,} images",
+            str(phase.epochs),
+            str(phase.batch_size),
+            f"{phase.updates:,}",
+        )
+    out.print(steps)
+    updates = sum(phase.updates for phase in phases)
+    runs = "" if trials == 1 else f" a run, {updates * trials:,} in {trials} runs"
+    out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
+
+
+def listing(what: str, known: Catalog) -> None:
+    """Print one of the lists."""
+    if what not in LISTS:
+        raise ConfigError("--list", f"unknown list '{what}'", given=what, choices=LISTS)
+    {"presets": _presets, "datasets": _datasets, "methods": _methods, "configs": _configs}[what](known)
+
+
+def _presets(known: Catalog) -> None:
+    found = table(f"{len(known.models)} presets", ("name", "what", "source"))
+    for name, model in known.models.items():
+        found.add_row(name, model.description, model.source)
+    console().print(found)
+
+
+def _datasets(known: Catalog) -> None:
+    out = console()
+    for entry in DATASETS.entries():
+        size = f"{entry.channels}x{entry.height}x{entry.width}"
+        out.print(f"[bold]{entry.name}[/bold]  {entry.summary}; {size}, {entry.classes} classes, {entry.train:,} + {entry.test:,} images")
+        found = table("", ("variant", "epochs", "batch", "images", "other"), ("epochs", "batch", "images"))
+        for name, spec in known.datasets.items():
+            if spec.dataset == entry.name:
+                found.add_row(name, str(spec.epochs), str(spec.batch_size), f"{spec.train_samples():,}", _others(spec))
+        found.title = None
+        out.print(found)
+
+
+def _others(spec: DataSpec) -> str:
+    words = [name for name in ("augmentation", "zca") if getattr(spec, name)]
+    words += [f"{name} {getattr(spec, name)}" for name in ("noise_std", "size") if getattr(spec, name)]
+    if spec.classes is not None:
+        words.append("class " + " ".join(map(str, spec.classes)))
+    if spec.split != "train":
+        words.append(f"split {spec.split}")
+    return ", ".join(words)
+
+
+def _methods(known: Catalog) -> None:
+    out = console()
+    for rule in RULES.entries():
+        out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
+        for arch in rule.archs:
+            names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
+            out.print(f"  {arch}: {' '.join(names)}")
+    tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
+    own = [entry for rule in RULES.entries() for entry in rule.own_fields]
+    for entry in [*fields.FIELDS.values(), *own]:
+        default = [str(known.defaults[arch].get(entry.name, "")) if arch in entry.archs else "-" for arch in ("MLP", "CNN")]
+        tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
+    out.print(tokens)
+    functions = table("\nactivations", ("part", "formula"))
+    for function in ACTIVATIONS.entries():
+        functions.add_row(function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula)
+    out.print(functions)
+
+
+def _configs(known: Catalog) -> None:
+    found = table("search configs", ("name", "runs", "purpose", "answers"), ("runs",))
+    for name in space.names():
+        spec = space.load(name)
+        found.add_row(name, str(len(spec.configurations()) * len(spec.seeds)), spec.purpose, spec.description)
+    console().print(found)

@@ -1,0 +1,134 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import train
+from cli import describe
+from hebb.config import RunConfig
+from hebb.plan import Phase
+from hebb.records import Row
+
+_REFRESH = 0.2  # seconds between two updates of the live line
+
+
+class ConsoleReport(train.Report):
+    """A live line per phase in a terminal, plain lines elsewhere; numbers at each report.
+
+    Args:
+        verbose: whether to print the table of the first neurons.
+    """
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.console: Console = describe.console()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._images = 0
+        self._begun = self._drawn = 0.0
+
+    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
+        """Name the run."""
+        self._begun = time.monotonic()
+        data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
+        self.console.print(
+            f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, seed {config.seed}, "
+            f"{config.device}, {config.threads} thread(s)"
+        )
+
+    def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
+        """Start the live line of a phase."""
+        self._stop_bar()
+        self._images = 0
+        if not self.console.is_terminal:
+            self.console.print(f"phase {index}: {phase.describe()}, {phase.epochs - epoch} epoch(s) of {images} images")
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]:>10}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,
+        )
+        self._bar.start()
+        total = phase.epochs * images
+        self._task = self._bar.add_task(f"phase {index}: {phase.describe()}", total=total, completed=epoch * images, speed="")
+
+    def progress(self, images: int) -> None:
+        """Move the live line, five times a second at most."""
+        self._images += images
+        now = time.monotonic()
+        if self._bar is None or now - self._drawn < _REFRESH:
+            return
+        self._drawn = now
+        task = self._bar.tasks[0]
+        self._bar.advance(self._task, self._images)
+        self._images = 0
+        speed = f"{task.speed:,.0f} img/s" if task.speed else ""
+        self._bar.update(self._task, speed=speed)
+        self._bar.refresh()
+
+    def row(self, row: Row, blocks: dict[str, train.BlockInfo]) -> None:
+        """Print the numbers of an evaluation."""
+        if row["kind"] == "calibrate":
+            self.console.print(f"  {row['blocks']}: batch statistics estimated, weights left random")
+            return
+        words = [f"epoch {row['epoch']:>3}", f"{time.monotonic() - self._begun:6.1f} s"]
+        words += [f"lr {row['lr']:.3g}"] if row["lr"] is not None else []
+        for split in ("train", "val", "test"):
+            loss, accuracy = row[f"{split}_loss"], row[f"{split}_acc"]
+            if accuracy is not None:
+                words.append(f"{split} {accuracy:.2f} %" + (f" (loss {loss:.4f})" if loss is not None else ""))
+        words.append(f"{row['images_per_second']:,.0f} img/s")
+        self.console.print("  " + "  ".join(words))
+        for name, info in blocks.items():
+            self._block(name, info)
+
+    def _block(self, name: str, info: train.BlockInfo) -> None:
+        s = info.scalars
+        neurons = len(info.radius)
+        self.console.print(
+            f"    {name}: rate {s['lr_mean']:.3g}  radius {s['radius_mean']:.3f} ± {s['radius_std']:.3f}"
+            f" (deviation {s['radius_deviation']:.3f}, at most {s['radius_max_deviation']:.3f})"
+            f"  convergence {s['convergence']:.3f}  R1 {s['R1']:.0f} of {neurons}"
+        )
+        self.console.print(
+            f"    {' ' * len(name)}  weight {s['weight_mean']:.3g} ± {s['weight_std']:.3g}"
+            f"  bias {s['bias_mean']:.3g} ± {s['bias_std']:.3g}  largest win share {max(info.wins):.1f} %"
+        )
+        if self.verbose:
+            shown = range(min(neurons, info.neurons_shown))
+            made = describe.table("", ("neuron", "rate", "radius", "wins %"), ("neuron", "rate", "radius", "wins %"))
+            for i in shown:
+                made.add_row(str(i), f"{info.lr[i]:.4g}", f"{info.radius[i]:.3f}", f"{info.wins[i]:.2f}")
+            made.title = None
+            self.console.print(made)
+
+    def finish(self, result: train.Result) -> None:
+        """Print the last numbers and where everything is."""
+        self._stop_bar()
+        row = result.metrics
+        found = [f"{s} accuracy {row[f'{s}_acc']:.2f} %" for s in ("train", "val", "test") if row[f"{s}_acc"] is not None]
+        text = ", ".join(found) or "no accuracy (no classifier was trained)"
+        self.console.print(f"done in {result.seconds:.1f} s: {text}")
+        if result.folder is not None:
+            self.console.print(f"results: {result.folder}", soft_wrap=True)
+            self.console.print(f"compare: tensorboard --logdir {result.folder.parent}", soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the live line away, whatever happened."""
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+

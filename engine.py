@@ -1,0 +1,269 @@
+"""One epoch of each kind, and evaluation: the only place where a batch is touched.
+
+Nothing here waits for the device inside an epoch; sums stay on it and are read once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hebb import rates, seeding
+from hebb.data.images import Split
+from hebb.errors import DivergenceError
+from hebb.plan import Phase
+from model import Network
+
+CHECK_EVERY = 500
+"""Updates between two looks at whether everything is finite; each look waits for the device."""
+
+Progress = Callable[[int], None]
+"""Called with the number of images of each batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """Where an epoch stands in its run; every generator it uses derives from this.
+
+    Attributes:
+        seed: the run's seed.
+        phase: what is trained.
+        phase_index: number of the phase in the run.
+        epoch: number of the epoch in the phase, from 0.
+    """
+
+    seed: int
+    phase: Phase
+    phase_index: int
+    epoch: int
+
+    def order(self) -> torch.Generator:
+        """Return the generator of the order of the images."""
+        return seeding.generator(self.seed, "order", self.phase_index, 0, self.epoch)
+
+    def set_noise(self, network: Network) -> None:
+        """Give every block its dropout noise of this epoch."""
+        for i in range(len(network)):
+            seed = seeding.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
+            network[i].set_noise(seeding.Noise(seed))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean loss per sample and accuracy in percent; None where there is none."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
+    """One epoch in which the Hebbian blocks of the phase learn.
+
+    Each block learns on the output its lower neighbour gave before this batch's update. Blocks below that are
+    not part of the phase are frozen and in evaluation mode.
+    """
+    phase = at.phase
+    update = at.epoch * -(-len(split) // phase.batch_size)
+    with _training(network, at), torch.no_grad():
+        for x, labels in split.batches(phase.batch_size, at.order()):
+            for i in range(phase.top + 1):
+                x = _step_block(network, i, x, labels, phase, update)
+            update += 1
+            if update % CHECK_EVERY == 0:
+                _check_updates(network, phase, at.epoch)
+            progress(len(labels))
+        _check_updates(network, phase, at.epoch)
+    return Scores()
+
+
+def _step_block(network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+    """Run block i; it learns when it is a Hebbian block of the phase."""
+    block = network[i]
+    if i not in phase.blocks or block.hebb is None:
+        return block(x)
+    rate = None
+    if not block.hebb.spec.adaptive:
+        rate = rates.scheduled(block.hebb.spec, update, phase.schedule)
+    return block.learn(x, rate, labels)
+
+
+def backprop(
+    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress
+) -> Scores:
+    """One epoch of back-prop through the BP blocks of the phase; everything else is frozen.
+
+    A joint phase also makes the Hebbian updates of its blocks on the same batches.
+    """
+    phase = at.phase
+    total = _Sums(split.labels.device)
+    update = at.epoch * -(-len(split) // phase.batch_size)
+    learns = [i for i in phase.blocks if network[i].hebb is None]
+    with _training(network, at):
+        for x, labels in split.batches(phase.batch_size, at.order()):
+            with torch.no_grad():
+                for i in range(learns[0]):
+                    x = _step_block(network, i, x, labels, phase, update)
+            for i in range(learns[0], len(network)):
+                x = _step_block(network, i, x, labels, phase, update)
+            logits = x.flatten(1)
+            loss = F.cross_entropy(logits, labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total.add(loss.detach(), logits.detach(), labels)
+            update += 1
+            if update % CHECK_EVERY == 0:
+                total.check(phase, at.epoch)
+                _check_updates(network, phase, at.epoch)
+            progress(len(labels))
+        total.check(phase, at.epoch)
+        _check_updates(network, phase, at.epoch)
+    return total.scores()
+
+
+@torch.no_grad()
+def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
+    """One pass that sets the batch statistics of frozen blocks to their mean over the batches."""
+    norms = [
+        module
+        for i in at.phase.blocks
+        for module in network[i].modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean instead of a moving one
+        norm.train()
+    for x, labels in split.batches(at.phase.batch_size, at.order()):
+        network(x, stop=at.phase.top + 1)
+        progress(len(labels))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+    return Scores()
+
+
+@torch.no_grad()
+def evaluate(network: Network, split: Split, batch_size: int = 500) -> Scores:
+    """Mean cross-entropy per sample and accuracy in percent."""
+    network.eval()
+    total = _Sums(split.labels.device)
+    for x, labels in split.batches(batch_size):
+        logits = network(x).flatten(1) * network.logit_scale
+        total.add(F.cross_entropy(logits, labels), logits, labels)
+    return total.scores()
+
+
+@torch.no_grad()
+def neuron_labels(network: Network, block: int, train: Split, others: list[Split | None]) -> list[float | None]:
+    """Accuracy in percent when the winning neuron's label is the answer, for ``train`` and the other splits.
+
+    The label of a neuron is the class it wins most often on ``train``; of one that never wins, the class with
+    the largest summed share of the soft competition (Moraitis et al. 2022, section 3.1).
+    """
+    network.eval()
+    classes = int(train.labels.max()) + 1
+    winners, strength = _winners(network, block, train, classes)
+    neurons = strength.shape[0]
+    wins = torch.bincount(winners * classes + train.labels, minlength=neurons * classes).view(neurons, classes)
+    label = torch.where(wins.sum(1) > 0, wins.argmax(1), strength.argmax(1))
+    accuracies: list[float | None] = [_percent(label[winners] == train.labels)]
+    for split in others:
+        if split is None:
+            accuracies.append(None)
+            continue
+        found, _ = _winners(network, block, split, classes)
+        accuracies.append(_percent(label[found] == split.labels))
+    return accuracies
+
+
+def _winners(network: Network, block: int, split: Split, classes: int) -> tuple[Tensor, Tensor]:
+    """Return each sample's winner (N,) and the gate mass summed by class (neurons, classes)."""
+    layer = network[block].hebb
+    assert layer is not None
+    strength = torch.zeros(len(layer.weight), classes, device=split.labels.device)
+    winners = []
+    for x, labels in split.batches(1000):
+        u = network[block].pre_activation(network(x, stop=block))
+        winners.append(u.argmax(dim=1))
+        known = labels < classes
+        strength.index_add_(1, labels[known], (u * _beta(layer)).softmax(dim=1)[known].T.contiguous())
+    return torch.cat(winners), strength
+
+
+def _beta(layer: Any) -> float:
+    return float(getattr(layer.spec, "t_invert", 1.0))
+
+
+def _percent(hits: Tensor) -> float:
+    return 100 * hits.double().mean().item()
+
+
+class _Sums:
+    """Loss and hits summed on the device, in double precision."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.finite = torch.zeros((), dtype=torch.int64, device=device)
+        self.samples = self.updates = 0
+
+    def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.loss += mean_loss.double() * len(labels)
+        self.hits += (logits.argmax(dim=1) == labels).sum()
+        self.finite += mean_loss.isfinite()
+        self.samples += len(labels)
+        self.updates += 1
+
+    def check(self, phase: Phase, epoch: int) -> None:
+        finite = int(self.finite)
+        if finite < self.updates:
+            raise DivergenceError(
+                f"the loss of {phase.describe()} is not finite from update {finite + 1} of epoch {epoch + 1}; "
+                "a smaller rate (classifier.lr) may help"
+            )
+
+    def scores(self) -> Scores:
+        return Scores(float(self.loss) / self.samples, 100 * int(self.hits) / self.samples)
+
+
+def _check_updates(network: Network, phase: Phase, epoch: int) -> None:
+    """Raise when a Hebbian update of this epoch was not finite."""
+    for i, layer in network.hebbian():
+        if i not in phase.blocks:
+            continue
+        finite, made = int(layer.finite_updates), layer.update_count
+        if finite < made or not bool(layer.weight.isfinite().all()):
+            raise DivergenceError(
+                f"the weights of block b{i} are not finite from update {min(finite + 1, made)} of "
+                f"epoch {epoch + 1} ({phase.describe()}); a smaller rate (b{i}.layer.lr) may help"
+            )
+
+
+@contextmanager
+def _training(network: Network, at: Epoch) -> Iterator[None]:
+    """Put the blocks of the phase in training mode and freeze the rest."""
+    phase = at.phase
+    network.eval()
+    at.set_noise(network)
+    for i in range(len(network)):
+        for parameter in network[i].parameters():
+            parameter.requires_grad_(i in phase.blocks)
+    for i in phase.blocks:
+        block = network[i].train()
+        if block.hebb is not None:
+            block.hebb.reset_statistics()
+    try:
+        yield
+    finally:
+        network.eval()
+        for i in range(len(network)):
+            network[i].set_noise(None)

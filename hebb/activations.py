@@ -1,0 +1,71 @@
+"""Activations of a block, applied to the pre-activation u (B, C) or (B, C, H, W).
+
+They come after plasticity and never enter the Hebbian update. Functions with a parameter take it as second
+argument; its default is 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hebb.registry import ACTIVATIONS, Activation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def relu(u: Tensor) -> Tensor:
+    """relu(u)."""
+    return u.relu()
+
+
+def triangle(u: Tensor, power: float) -> Tensor:
+    """relu(u - mean over channels)^power (Coates, Ng & Lee 2011); the mean passes no gradient."""
+    rectified = (u - u.detach().mean(dim=1, keepdim=True)).relu()
+    return rectified if power == 1 else rectified.pow(power)
+
+
+def repu(u: Tensor, power: float) -> Tensor:
+    """relu(u)^power (Krotov & Hopfield 2019)."""
+    return u.relu() if power == 1 else u.relu().pow(power)
+
+
+def softmax(u: Tensor, t_invert: float) -> Tensor:
+    """softmax(t_invert u) over channels."""
+    return (u * t_invert).softmax(dim=1)
+
+
+def exp(u: Tensor, t_invert: float) -> Tensor:
+    """exp(t_invert u)."""
+    return (u * t_invert).exp()
+
+
+def tanh(u: Tensor, slope: float) -> Tensor:
+    """tanh(slope u)."""
+    return (u * slope).tanh()
+
+
+def sigmoid(u: Tensor, slope: float) -> Tensor:
+    """1 / (1 + exp(-slope u))."""
+    return (u * slope).sigmoid()
+
+
+def hard(u: Tensor) -> Tensor:
+    """One-hot of the largest channel."""
+    import torch
+
+    winner = u.argmax(dim=1, keepdim=True)
+    return torch.zeros_like(u).scatter_(1, winner, 1.0)
+
+
+for _entry in (
+    Activation(name="relu", formula="relu(u)", function=relu),
+    Activation(name="triangle", formula="relu(u - channel mean)^g", function=triangle, parameter="power g"),
+    Activation(name="repu", formula="relu(u)^g", function=repu, parameter="power g"),
+    Activation(name="softmax", formula="softmax(t u) over channels", function=softmax, parameter="t"),
+    Activation(name="exp", formula="exp(t u)", function=exp, parameter="t"),
+    Activation(name="tanh", formula="tanh(b u)", function=tanh, parameter="slope b"),
+    Activation(name="sigmoid", formula="1/(1 + exp(-b u))", function=sigmoid, parameter="slope b"),
+    Activation(name="hard", formula="one-hot of the largest channel", function=hard),
+):
+    ACTIVATIONS.register(_entry)

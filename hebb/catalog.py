@@ -1,0 +1,226 @@
+"""``preset.json``: named networks, layer defaults and dataset variants, validated as a whole.
+
+    layer     {"MLP": {field: value}, "CNN": {...}}           defaults of the fields
+    model     {name: {"blocks": [...], "description", "source", "comment", "mode"}}
+    dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
+
+A block is a string of ``hebb.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
+``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume`` and ``layer``. A file given with
+``--preset-file`` is laid over the shipped one: its names win, and its layer defaults hold for its own models
+and for networks written inline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebb import grammar
+from hebb.config import OPERATIONS, BlockSpec, DataSpec, NetworkSpec, check_type
+from hebb.errors import ConfigError
+from hebb.fields import FIELDS
+from hebb.registry import DATASETS, Value
+
+SHIPPED = Path(__file__).resolve().parent.parent / "preset.json"
+_MODEL_KEYS = ("blocks", "description", "source", "comment", "mode")
+_BLOCK_KEYS = (
+    "preset",
+    "arch",
+    "operation",
+    "activation",
+    "pool",
+    "dropout",
+    "att_dropout",
+    "batch_norm",
+    "resume",
+    "layer",
+    "num",
+)
+_DATA_KEYS = {entry.name: str(entry.type) for entry in dataclasses.fields(DataSpec) if entry.name != "dataset"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named network and what is said about it."""
+
+    network: NetworkSpec
+    description: str = ""
+    source: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The names a command line knows.
+
+    Attributes:
+        models: networks by name.
+        datasets: dataset variants by name (``CIFAR10_50``).
+        defaults: layer defaults of networks written inline, per architecture.
+    """
+
+    models: Mapping[str, Model]
+    datasets: Mapping[str, DataSpec]
+    defaults: Mapping[str, Mapping[str, Value]]
+
+    def network(self, text: str, where: str = "--preset") -> NetworkSpec:
+        """Return the preset called ``text``, or the network that ``text`` spells out."""
+        if text in self.models:
+            return self.models[text].network
+        if not text.strip():
+            raise ConfigError(where, "is empty", choices=self.models)
+        if grammar.is_inline(text):
+            return grammar.parse_network(text, self.defaults)
+        raise ConfigError(
+            where,
+            f"unknown preset '{text}'",
+            given=text,
+            choices=self.models,
+            hint="--list presets describes them; a network can be written out: 'Soft-c96-k5-p2:bn:relu BP:flatten'",
+        )
+
+    def dataset(self, name: str, where: str) -> DataSpec:
+        """Return the dataset variant called ``name``."""
+        if name not in self.datasets:
+            raise ConfigError(
+                where,
+                f"unknown dataset '{name}'",
+                given=name,
+                choices=self.datasets,
+                hint="--list datasets describes them",
+            )
+        return self.datasets[name]
+
+
+def load(user_file: Path | None = None) -> Catalog:
+    """Read and validate the shipped presets, and the user's over them."""
+    shipped = _shipped()
+    return shipped if user_file is None else _read(user_file, shipped)
+
+
+@functools.cache
+def _shipped() -> Catalog:
+    return _read(SHIPPED, Catalog(models={}, datasets={}, defaults={}))
+
+
+def _read(path: Path, below: Catalog) -> Catalog:
+    where = str(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(where, "no such preset file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(where, f"cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(where, f"is not JSON: {error}") from None
+    _keys(data, ("layer", "model", "dataset"), where)
+    defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
+    models = {
+        name: _model(name, entry, defaults, f"{path.name}, model '{name}'")
+        for name, entry in _object(data.get("model", {}), f"{where}, model").items()
+    }
+    datasets = {**below.datasets}
+    for name, variants in _object(data.get("dataset", {}), f"{where}, dataset").items():
+        datasets.update(_variants(name, variants, datasets.get(name), f"{path.name}, dataset '{name}'"))
+    for entry in DATASETS.entries():
+        datasets.setdefault(entry.name, DataSpec(dataset=entry.name))
+    return Catalog(models={**below.models, **models}, datasets=datasets, defaults=defaults)
+
+
+def _layer_defaults(
+    data: Any, below: Mapping[str, Mapping[str, Value]], where: str
+) -> dict[str, dict[str, Value]]:
+    _keys(data, ("MLP", "CNN"), f"{where}, layer")
+    defaults = {arch: dict(below.get(arch, {})) for arch in ("MLP", "CNN")}
+    for arch, given in data.items():
+        place = f"{where}, layer/{arch}"
+        legal = [name for name, entry in FIELDS.items() if arch in entry.archs]
+        _keys(given, legal, place)
+        for name, value in given.items():
+            defaults[arch][name] = FIELDS[name].read(value, place)
+    return defaults
+
+
+def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Model:
+    _keys(data, _MODEL_KEYS, where)
+    if grammar.is_inline(name):
+        raise ConfigError(where, "the name reads like a network written out", hint="choose a name that does not start with a method")
+    blocks = data.get("blocks")
+    if not isinstance(blocks, list):
+        raise ConfigError(where, "'blocks' is a list of blocks, and it is missing")
+    network = NetworkSpec(
+        name=name,
+        blocks=tuple(_block(block, defaults, f"{where}, b{i}") for i, block in enumerate(blocks)),
+        mode=data.get("mode"),
+    )
+    text = {key: str(data.get(key, "")) for key in ("description", "source", "comment")}
+    return Model(network=network, **text)
+
+
+def _block(data: Any, defaults: grammar.Defaults, where: str) -> BlockSpec:
+    if isinstance(data, str):
+        return grammar.parse_block(data, defaults, where)
+    _keys(data, _BLOCK_KEYS, where)
+    if "preset" not in data:
+        raise ConfigError(where, "'preset' (the method-token string) is missing")
+    layer = grammar.parse_layer(
+        str(data["preset"]), defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
+    )
+    activation, pool = data.get("activation"), data.get("pool")
+    return BlockSpec(
+        layer=layer,
+        operations=operations(str(data.get("operation") or ""), where),
+        activation=None if not activation else grammar.parse_activation(str(activation), where),
+        pool=None if not pool else grammar.parse_pool(str(pool), where),
+        dropout=float(data.get("dropout") or 0),
+        att_dropout=float(data.get("att_dropout") or 0),
+        batch_norm=bool(data.get("batch_norm") or False),
+        resume=data.get("resume"),
+    )
+
+
+def operations(text: str, where: str) -> tuple[str, ...]:
+    """Read ``flatten_batchnorm1d`` (also with +, comma or space) as operations."""
+    words = tuple(word for word in re.split(r"[\s_+,]+", text) if word)
+    for word in words:
+        if word not in OPERATIONS:
+            raise ConfigError(where, f"unknown operation '{word}'", given=word, choices=OPERATIONS)
+    return words
+
+
+def _variants(name: str, data: Any, below: DataSpec | None, where: str) -> dict[str, DataSpec]:
+    entry = DATASETS.get(name, where)
+    variants = dict(_object(data, where))
+    base = _data(below or DataSpec(dataset=entry.name), variants.pop("default", {}), f"{where}, default")
+    named = {
+        f"{name}_{variant}": _data(base, values, f"{where}, variant '{variant}'")
+        for variant, values in variants.items()
+    }
+    return {name: base, **named}
+
+
+def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
+    _keys(values, _DATA_KEYS, where)
+    for key, value in values.items():
+        check_type(_DATA_KEYS[key], value, f"{where}, {key}")
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return dataclasses.replace(base, **lists)
+
+
+def _object(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, f"an object is wanted, not {data!r}")
+    return data
+
+
+def _keys(data: Any, legal: Any, where: str) -> None:
+    """Refuse anything but an object with legal keys."""
+    for key in _object(data, where):
+        if key not in legal:
+            raise ConfigError(where, f"unknown key '{key}'", given=key, choices=legal)

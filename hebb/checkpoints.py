@@ -1,0 +1,53 @@
+"""Files of tensors: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hebb.errors import ConfigError
+
+NAME = "last.pt"
+"""File name of the checkpoint inside a run's ``checkpoint`` folder."""
+
+
+def save(path: Path, data: dict[str, Any]) -> None:
+    """Write ``data`` to a temporary file and rename it, so that ``path`` is always complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; a missing, truncated or foreign file is an error."""
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(str(path), "no such checkpoint") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+        raise ConfigError(str(path), "is truncated or not a checkpoint", hint="nothing was loaded") from None
+    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+        raise ConfigError(str(path), "is not a checkpoint of this project")
+    return data
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise ConfigError(str(path), "no such checkpoint") from None

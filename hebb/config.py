@@ -1,0 +1,515 @@
+"""Frozen, checked descriptions of a run: layer, pool, activation, block, network, data, run.
+
+Every spec is checked where it is made and never changed afterwards; ``to_json`` and ``run_from_json`` carry
+a whole run through ``config.json`` without loss. Text forms live in ``hebb.grammar``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hebb import fields
+from hebb.errors import ConfigError
+from hebb.registry import ACTIVATIONS, DATASETS, RULES, Rule, Value
+
+MODES_DEFAULT = "successive"
+OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
+"""Operations in front of a layer, in the order in which they are applied."""
+VALIDATION_SHARE = 0.2
+"""Share of the training images that ``--validation`` holds out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """A layer: method, architecture and the value of every field the method reads.
+
+    ``layer.lr`` is short for the value called ``lr``. ``out_channels`` is 0 when the preset leaves it out:
+    the width is then the number of classes.
+    """
+
+    method: str
+    arch: str
+    values: tuple[tuple[str, Value], ...]
+
+    @property
+    def rule(self) -> Rule:
+        """The registered rule of this layer."""
+        return RULES.get(self.method, f"layer '{self.method}'")
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name != "values":
+            for key, value in self.values:
+                if key == name:
+                    return value
+        raise AttributeError(f"a {self.method} layer has no '{name}'")
+
+    def to_json(self) -> dict[str, Value]:
+        """Return the layer as a flat dictionary."""
+        return {"method": self.method, "arch": self.arch, **dict(self.values)}
+
+
+def make_layer(
+    method: str,
+    arch: str,
+    given: Mapping[str, object],
+    defaults: Mapping[str, Mapping[str, Value]],
+    where: str,
+) -> LayerSpec:
+    """Build a layer from the values that were given; the rest comes from the defaults.
+
+    Args:
+        method: method name, in any case.
+        arch: MLP or CNN.
+        given: values by full field name, as text or numbers.
+        defaults: per architecture, the layer defaults of ``preset.json``.
+        where: the place an error names.
+
+    Raises:
+        ConfigError: for an unknown method or field, a bad value, or a method that lacks the architecture.
+    """
+    rule = RULES.get(method, where)
+    if arch not in rule.archs:
+        raise ConfigError(
+            where,
+            f"{rule.name} has no {arch} form",
+            hint="leave out k for a fully connected layer" if arch == "CNN" else "give a kernel size k",
+        )
+    known = fields.fields_of(rule, arch)
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=known
+            )
+    shipped = {**defaults.get(arch, {}), **rule.defaults.get(arch, {})}
+    values: dict[str, Value] = {}
+    for name, entry in known.items():
+        if name in given:
+            zero_width = name == "out_channels" and given[name] == 0
+            values[name] = 0 if zero_width else entry.read(given[name], where)
+        elif name == "out_channels":
+            values[name] = 0
+        elif name in shipped:
+            values[name] = entry.read(shipped[name], f"layer defaults of {arch}")
+        elif entry.default is not None:
+            values[name] = entry.default
+        else:
+            token = f" (token {entry.token})" if entry.token else ""
+            raise ConfigError(where, f"{rule.name} on {arch} needs '{name}'{token}")
+    if rule.check is not None:
+        rule.check(values, where)
+    return LayerSpec(method=rule.name, arch=arch, values=tuple(values.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationSpec:
+    """An activation and its parameter (1 where it takes none)."""
+
+    name: str
+    parameter: float = 1.0
+
+    def __post_init__(self) -> None:
+        entry = ACTIVATIONS.get(self.name, f"activation '{self.name}'")
+        if entry.parameter is None and self.parameter != 1:
+            raise ConfigError(f"activation '{self.name}_{self.parameter:g}'", f"{self.name} takes no parameter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """A square pool: ``max`` or ``avg`` (which counts the padding), sizes in pixels."""
+
+    kind: str
+    kernel_size: int
+    stride: int
+    padding: int
+
+    def __post_init__(self) -> None:
+        where = f"pool '{self.kind}_{self.kernel_size}_{self.stride}_{self.padding}'"
+        if self.kind not in ("max", "avg"):
+            raise ConfigError(where, f"unknown pool '{self.kind}'", given=self.kind, choices=("max", "avg"))
+        if self.kernel_size < 1 or self.stride < 1 or self.padding < 0:
+            raise ConfigError(where, "kernel and stride start at 1, padding at 0")
+        if self.padding > self.kernel_size // 2:
+            raise ConfigError(where, f"padding is at most half the kernel ({self.kernel_size // 2})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """A block: what happens before the layer, the layer, and what happens after it.
+
+    Order: att_dropout, operations, dropout, layer, activation, batch norm, pool.
+
+    Attributes:
+        operations: names from ``OPERATIONS``, in that order.
+        dropout: probability of zeroing an input element of the layer; the rest is scaled up.
+        att_dropout: largest probability of zeroing an element; pixels of low contrast lose more.
+        batch_norm: whether a batch norm follows the activation.
+        resume: name of a stored block to start from; None starts from the initialisation.
+    """
+
+    layer: LayerSpec
+    operations: tuple[str, ...] = ()
+    activation: ActivationSpec | None = None
+    pool: PoolSpec | None = None
+    dropout: float = 0.0
+    att_dropout: float = 0.0
+    batch_norm: bool = False
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.operations:
+            if name not in OPERATIONS:
+                raise ConfigError("operation", f"unknown '{name}'", given=name, choices=OPERATIONS)
+        ordered = tuple(name for name in OPERATIONS if name in self.operations)
+        if len(ordered) != len(self.operations):
+            raise ConfigError("operation", f"given twice in '{' '.join(self.operations)}'")
+        object.__setattr__(self, "operations", ordered)
+        for name in ("dropout", "att_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(name, f"a probability below 1 is wanted, not {getattr(self, name)}")
+
+    @property
+    def hebbian(self) -> bool:
+        """Whether the layer learns by a layer-local rule."""
+        return self.layer.rule.learning == "hebbian"
+
+    @property
+    def supervised(self) -> bool:
+        """Whether learning needs labels."""
+        return not self.hebbian or self.layer.rule.labels
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the block keeps batch statistics."""
+        return self.batch_norm or any(name.startswith("batchnorm") for name in self.operations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """A network: its name, its blocks in order, and the training mode it prefers."""
+
+    name: str
+    blocks: tuple[BlockSpec, ...]
+    mode: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ConfigError(f"network '{self.name}'", "has no block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """A dataset and the way one kind of phase goes through it.
+
+    Attributes:
+        dataset: registered name.
+        epochs: passes over the training images in a phase.
+        batch_size: images per update.
+        print_freq: epochs between two evaluations; the first and the last epoch are always evaluated.
+        samples: number of training images (a subset drawn by ``split_seed``); None takes all.
+        classes: labels that are kept, in training and test; None keeps all.
+        augmentation: random crop and flip of the training images.
+        noise_std: standard deviation of Gaussian noise on augmented MNIST images, in units of the pixel range.
+        zca: ZCA whitening fitted on the training split.
+        split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``test``, ``val``).
+        size: side of the square image in pixels; None takes the native size.
+        validation: share of the training images held out for validation.
+    """
+
+    dataset: str
+    epochs: int = 1
+    batch_size: int = 64
+    print_freq: int = 10
+    samples: int | None = None
+    classes: tuple[int, ...] | None = None
+    augmentation: bool = False
+    noise_std: float = 0.0
+    zca: bool = False
+    split: str = "train"
+    size: int | None = None
+    validation: float = 0.0
+
+    def __post_init__(self) -> None:
+        where = f"dataset '{self.dataset}'"
+        entry = DATASETS.get(self.dataset, where)
+        for name in ("epochs", "batch_size", "print_freq"):
+            if getattr(self, name) < 1:
+                raise ConfigError(where, f"{name} starts at 1, not {getattr(self, name)}")
+        if self.samples is not None and self.samples < 1:
+            raise ConfigError(where, f"samples starts at 1, not {self.samples}")
+        if self.size is not None and self.size < 1:
+            raise ConfigError(where, f"size starts at 1 pixel, not {self.size}")
+        if self.noise_std < 0:
+            raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
+        splits = ("train", "test", "val")
+        if entry.unlabeled:
+            splits += ("unlabeled", "train+unlabeled")
+        if self.split not in splits:
+            raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=splits)
+        if self.classes is not None and "unlabeled" in self.split:
+            raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
+        for label in self.classes or ():
+            if not 0 <= label < entry.classes:
+                raise ConfigError(where, f"class {label} does not exist; there are 0 to {entry.classes - 1}")
+        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
+            raise ConfigError(where, f"classes are distinct labels, at least one, not {self.classes}")
+
+    def pool_samples(self) -> int:
+        """Count the images from which training and validation are taken."""
+        available = DATASETS.get(self.dataset, "dataset").train_samples(self.classes, self.split)
+        return available if self.samples is None else min(self.samples, available)
+
+    def train_samples(self) -> int:
+        """Count the images of one epoch."""
+        total = self.pool_samples()
+        return total - held_out(total, self.validation)
+
+    def updates_per_epoch(self) -> int:
+        """Count the batches of one epoch; the last one may be smaller."""
+        return -(-self.train_samples() // self.batch_size)
+
+
+def held_out(count: int, share: float) -> int:
+    """Count the validation images among the first ``count`` of the shuffled training images.
+
+    Image number i is held out when floor((i+1) share) > floor(i share), so that the choice of an image does
+    not depend on how many are used.
+    """
+    return int(count * share + 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """The back-prop optimiser: Adam on the cross-entropy.
+
+    Attributes:
+        lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
+        weight_decay: L2 penalty added to the gradient.
+        schedule: ``step`` (halves at fixed shares of the epochs) or ``constant``.
+    """
+
+    lr: float | None = None
+    weight_decay: float = 0.0
+    schedule: str = "step"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("step", "constant"):
+            raise ConfigError(
+                "classifier.schedule",
+                f"unknown '{self.schedule}'",
+                given=self.schedule,
+                choices=("step", "constant"),
+            )
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ConfigError("classifier.lr", f"a rate above 0 is wanted, not {self.lr}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides the bits of a run. It holds no path.
+
+    Attributes:
+        network: the blocks.
+        mode: training mode, a name of ``hebb.plan.MODES``.
+        dataset_sup: data of phases that use labels, of the evaluation, and of the shapes.
+        dataset_unsup: data of the unsupervised phases.
+        training_blocks: blocks that learn; None means all. The others stay at their initialisation.
+        bp_blockwise: train every BP block alone, below frozen ones, instead of end to end.
+        classifier: the back-prop optimiser.
+        seed: varies initialisation, order, dropout and augmentation.
+        split_seed: varies subset and validation split only.
+        threads: CPU threads; sums are split among them, so they decide the last bits.
+        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
+        feature_dtype: number type in which features of frozen blocks are kept.
+        resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
+        resume_sha256: digest of the checkpoint it starts from.
+    """
+
+    network: NetworkSpec
+    mode: str
+    dataset_sup: DataSpec
+    dataset_unsup: DataSpec
+    training_blocks: tuple[int, ...] | None = None
+    bp_blockwise: bool = False
+    classifier: ClassifierSpec = ClassifierSpec()
+    seed: int = 0
+    split_seed: int = 0
+    threads: int = 1
+    device: str = "auto"
+    feature_dtype: str = "float32"
+    resume: str | None = None
+    resume_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        last = len(self.network.blocks) - 1
+        for block in self.training_blocks or ():
+            if not 0 <= block <= last:
+                raise ConfigError(
+                    "--training-blocks",
+                    f"block {block} does not exist; {self.network.name} has blocks 0 to {last}",
+                    choices=[str(i) for i in range(last + 1)],
+                )
+        if self.training_blocks is not None:
+            if not self.training_blocks:
+                raise ConfigError("--training-blocks", "names no block; leave it out to train all")
+            object.__setattr__(self, "training_blocks", tuple(sorted(set(self.training_blocks))))
+        for name, low in (("seed", 0), ("split_seed", 0), ("threads", 1)):
+            if getattr(self, name) < low:
+                raise ConfigError(name, f"starts at {low}, not {getattr(self, name)}")
+        for name, choices in (
+            ("device", ("auto", "cpu", "cuda")),
+            ("feature_dtype", ("float32",)),
+            ("resume", (None, "all", "without_classifier")),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(
+                    name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices]
+                )
+
+    @property
+    def classes(self) -> int:
+        """Number of labels of the supervised dataset."""
+        return DATASETS.get(self.dataset_sup.dataset, "dataset_sup").classes
+
+    @property
+    def validated(self) -> bool:
+        """Whether part of the labelled training images is held out."""
+        return self.dataset_sup.validation > 0
+
+
+# -- JSON ---------------------------------------------------------------------------------------------------
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """Return the run as plain JSON data; ``run_from_json`` is its inverse."""
+    return _plain(config)
+
+
+def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
+    """Return ten hexadecimal digits that name the configuration, without the fields in ``leave_out``."""
+    data = {key: value for key, value in to_json(config).items() if key not in set(leave_out)}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_from_json(data: Any, where: str) -> RunConfig:
+    """Build a run from the data of a ``config.json``; a missing or unknown key is an error."""
+    data = _object(data, where)
+    network = _object(data.get("network"), f"{where}, network")
+    blocks = network.get("blocks")
+    if not isinstance(blocks, list):
+        raise ConfigError(f"{where}, network", "'blocks' is not a list")
+    return _build(
+        RunConfig,
+        {
+            **data,
+            "network": _build(
+                NetworkSpec,
+                {
+                    **network,
+                    "blocks": tuple(
+                        block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks)
+                    ),
+                },
+                f"{where}, network",
+            ),
+            "dataset_sup": _data_from_json(data.get("dataset_sup"), f"{where}, dataset_sup"),
+            "dataset_unsup": _data_from_json(data.get("dataset_unsup"), f"{where}, dataset_unsup"),
+            "classifier": _build(
+                ClassifierSpec, _object(data.get("classifier"), f"{where}, classifier"), f"{where}, classifier"
+            ),
+            "training_blocks": _tuple(data.get("training_blocks")),
+        },
+        where,
+        complete=True,
+    )
+
+
+def block_from_json(data: Any, where: str) -> BlockSpec:
+    """Build a block from its full JSON form."""
+    data = _object(data, where)
+    layer = dict(_object(data.get("layer"), f"{where}, layer"))
+    method, arch = str(layer.pop("method", "")), str(layer.pop("arch", ""))
+    activation, pool = data.get("activation"), data.get("pool")
+    return _build(
+        BlockSpec,
+        {
+            **data,
+            "layer": make_layer(method, arch, layer, {}, f"{where}, layer"),
+            "operations": _tuple(data.get("operations", [])),
+            "activation": None if activation is None else _build(ActivationSpec, activation, where),
+            "pool": None if pool is None else _build(PoolSpec, pool, where),
+        },
+        where,
+    )
+
+
+Spec = TypeVar("Spec")
+
+
+def _build(kind: type[Spec], data: Any, where: str, *, complete: bool = False) -> Spec:
+    """Make a spec from a dictionary whose keys must be its fields and whose types must fit."""
+    data = _object(data, where)
+    names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in names:
+            raise ConfigError(where, f"unknown key '{key}'", given=key, choices=names)
+    for name, entry in names.items():
+        required = complete or entry.default is dataclasses.MISSING
+        if required and name not in data:
+            raise ConfigError(where, f"'{name}' is missing")
+        if name in data:
+            check_type(str(entry.type), data[name], f"{where}, {name}")
+    return kind(**data)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+}
+
+
+def check_type(declared: str, value: object, where: str) -> None:
+    """Refuse a value whose type is not the declared one (``int | None``, ``float``, ...)."""
+    names = [name.strip() for name in declared.split("|")]
+    if any(name not in _TYPES for name in names):
+        return  # a spec or a tuple, built and checked by its own constructor
+    fits = any(isinstance(value, _TYPES[name]) for name in names)
+    if not fits or (isinstance(value, bool) and "bool" not in names):
+        raise ConfigError(where, f"{declared} is wanted, not {value!r}")
+
+
+def _data_from_json(data: Any, where: str) -> DataSpec:
+    data = _object(data, where)
+    return _build(DataSpec, {**data, "classes": _tuple(data.get("classes"))}, where)
+
+
+def _object(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, "is missing or not an object")
+    return data
+
+
+def _tuple(data: Any) -> Any:
+    return tuple(data) if isinstance(data, list) else data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, LayerSpec):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

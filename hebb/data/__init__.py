@@ -1,0 +1,1 @@
+"""Image datasets: entries and splits, loading, and batches by index."""

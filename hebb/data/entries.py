@@ -1,0 +1,141 @@
+"""The datasets that can be named. A new dataset is one entry here.
+
+Sizes and counts stand here so that shapes and the number of updates are known without reading a file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hebb.registry import DATASETS, Dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hebb.data.sources import Arrays
+
+
+def _torchvision(class_name: str) -> object:
+    def load(folder: Path, train: bool) -> Arrays:
+        from hebb.data import sources
+
+        return sources.torchvision_images(class_name, folder, train)
+
+    return load
+
+
+def _digits(folder: Path, train: bool) -> Arrays:
+    from hebb.data import sources
+
+    return sources.digits(train)
+
+
+_MNIST_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+_DIGITS_COUNTS = (151, 161, 143, 131, 147, 154, 150, 136, 127, 138)
+_IMAGENETTE_COUNTS = (963, 955, 993, 858, 941, 956, 961, 931, 951, 960)
+
+for _entry in (
+    Dataset(
+        name="Digits",
+        channels=1,
+        height=8,
+        width=8,
+        classes=10,
+        train=1438,
+        per_class=_DIGITS_COUNTS,
+        test=359,
+        summary="scikit-learn's handwritten digits, 8x8; bundled, needs no download",
+        load=_digits,
+    ),
+    Dataset(
+        name="MNIST",
+        channels=1,
+        height=28,
+        width=28,
+        classes=10,
+        train=60000,
+        per_class=_MNIST_COUNTS,
+        test=10000,
+        summary="handwritten digits, 28x28",
+        load=_torchvision("MNIST"),
+    ),
+    Dataset(
+        name="FashionMNIST",
+        channels=1,
+        height=28,
+        width=28,
+        classes=10,
+        train=60000,
+        test=10000,
+        summary="articles of clothing, 28x28",
+        load=_torchvision("FashionMNIST"),
+    ),
+    Dataset(
+        name="CIFAR10",
+        channels=3,
+        height=32,
+        width=32,
+        classes=10,
+        train=50000,
+        test=10000,
+        summary="natural images, 10 classes, 32x32",
+        load=_torchvision("CIFAR10"),
+    ),
+    Dataset(
+        name="CIFAR100",
+        channels=3,
+        height=32,
+        width=32,
+        classes=100,
+        train=50000,
+        test=10000,
+        summary="natural images, 100 classes, 32x32",
+        load=_torchvision("CIFAR100"),
+    ),
+    Dataset(
+        name="STL10",
+        channels=3,
+        height=96,
+        width=96,
+        classes=10,
+        train=5000,
+        test=8000,
+        unlabeled=100000,
+        summary="natural images with 100,000 unlabelled ones, 96x96",
+    ),
+    Dataset(
+        name="ImageNette",
+        channels=3,
+        height=160,
+        width=160,
+        classes=10,
+        train=9469,
+        per_class=_IMAGENETTE_COUNTS,
+        test=3925,
+        summary="ten easy classes of ImageNet",
+    ),
+    Dataset(
+        name="ImageNet",
+        channels=3,
+        height=256,
+        width=256,
+        classes=1000,
+        train=1281167,
+        test=50000,
+        summary="ILSVRC 2012",
+    ),
+    *(
+        Dataset(
+            name=f"ImageNetV2{kind}",
+            channels=3,
+            height=256,
+            width=256,
+            classes=1000,
+            train=10000,
+            test=10000,
+            summary=f"new test images for ImageNet, {kind}",
+        )
+        for kind in ("MatchedFrequency", "Threshold07", "TopImages")
+    ),
+):
+    DATASETS.register(_entry)

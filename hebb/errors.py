@@ -1,0 +1,80 @@
+"""The errors a user can meet. Each carries the exit code of the command lines."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LONGEST_LIST = 400  # characters; a message must stay within three lines of a terminal
+
+
+class HebbError(Exception):
+    """A failure that is explained by its message alone; no traceback is shown for it."""
+
+    exit_code = 1
+
+
+class ConfigError(HebbError, ValueError):
+    """Bad input: says where it stands, what is wrong with it and what would be right.
+
+    Args:
+        where: the place, as the user wrote it (``b0 'Soft-c96-kk5'``, ``--preset``, a file).
+        problem: what is wrong, quoting what was given.
+        given: the offending word, from which the nearest legal choice is found.
+        choices: the legal words.
+        hint: a sentence that says what to do instead.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        where: str,
+        problem: str,
+        *,
+        given: str | None = None,
+        choices: Iterable[str] = (),
+        hint: str | None = None,
+    ) -> None:
+        legal = [str(choice) for choice in choices]
+        first = f"{where}: {problem}"
+        match = nearest(given, legal) if given is not None else None
+        if match is not None:
+            first += f" (did you mean '{match}'?)"
+        lines = [first]
+        if legal:
+            lines.append("legal: " + _shorten(legal, match))
+        if hint:
+            lines.append(hint)
+        super().__init__("\n".join(lines))
+
+
+class DivergenceError(HebbError):
+    """Weights or loss stopped being finite."""
+
+
+class InterruptedRun(HebbError):
+    """The user stopped the run; what was finished is on disk."""
+
+    exit_code = 130
+
+
+def nearest(given: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that looks most like ``given``, or None when none does."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
+
+
+def _shorten(choices: list[str], match: str | None) -> str:
+    """List the choices within the length of a message, those like the nearest match first."""
+    if len(" ".join(choices)) <= _LONGEST_LIST:
+        return " ".join(choices)
+    if match is not None:
+        choices = sorted(choices, key=lambda c: -difflib.SequenceMatcher(None, match, c).ratio())
+    shown: list[str] = []
+    for choice in choices:
+        if len(" ".join([*shown, choice])) > _LONGEST_LIST - 20:
+            break
+        shown.append(choice)
+    return " ".join(shown) + f" ... ({len(choices)} in all)"

@@ -1,0 +1,116 @@
+"""Where things live, below one parent folder.
+
+    <parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
+    <parent>/hebb/result/network/<model name>/     a single run
+    <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebb.errors import ConfigError
+
+CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
+CHECKPOINT = Path("checkpoint") / "last.pt"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The parent folder of everything a user stores."""
+
+    parent: Path
+
+    @staticmethod
+    def find(data_dir: str | None) -> Home:
+        """Take ``--data-dir``, else ``$HEBB_HOME``, else ``./hebb_data``."""
+        return Home(Path(data_dir or os.environ.get("HEBB_HOME") or "hebb_data").absolute())
+
+    @property
+    def datasets(self) -> Path:
+        """Folder of the datasets."""
+        named = os.environ.get("HEBB_DATASETS")
+        return Path(named).absolute() if named else self.parent / "dataset"
+
+    def network(self, model_name: str) -> Path:
+        """Folder of a single run."""
+        return self.parent / "hebb" / "result" / "network" / checked_name(model_name, "--model-name")
+
+    def search(self, folder_name: str) -> Path:
+        """Folder of a search."""
+        return self.parent / "hebb" / "search" / checked_name(folder_name, "--folder-name")
+
+
+def checked_name(name: str, where: str) -> str:
+    """Refuse a name that is not one plain folder name."""
+    if not re.fullmatch(r"[\w+.,=@-]+", name) or name.strip(".") == "":
+        raise ConfigError(where, f"'{name}' is not a folder name", hint="letters, digits and _ + . , = @ - are fine")
+    return name
+
+
+def state(folder: Path) -> str:
+    """Tell ``absent``, ``finished``, ``interrupted``, or ``foreign`` (a folder with something else in it)."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return "absent"
+    if (folder / RESULT).exists():
+        return "finished"
+    return "interrupted" if (folder / CONFIG).exists() else "foreign"
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Make an empty run folder; what is already there is kept unless ``overwrite``."""
+    found = state(folder)
+    if found == "foreign":
+        raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
+    if found != "absent" and not overwrite:
+        hints = {
+            "finished": "--overwrite replaces it; another --model-name keeps both",
+            "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
+        }
+        raise ConfigError(str(folder), f"holds {'a finished' if found == 'finished' else 'an interrupted'} run", hint=hints[found])
+    if found != "absent":
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> Path:
+    """Find the checkpoint of a model name or a run folder."""
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        folder = home.network(name_or_folder) if re.fullmatch(r"[\w+.,=@-]+", name_or_folder) else folder
+    path = folder.absolute() / CHECKPOINT
+    if not path.exists():
+        stored = sorted(p.parent.parent.name for p in home.network("x").parent.glob(f"*/{CHECKPOINT}"))
+        raise ConfigError(
+            where,
+            f"nothing to resume: {path} does not exist",
+            given=name_or_folder,
+            choices=stored,
+            hint=None if stored else "no model is stored there yet",
+        )
+    return path
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is an error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(str(path), "no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(str(path), f"is truncated or not JSON: {error}") from None

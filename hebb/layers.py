@@ -1,0 +1,250 @@
+"""Hebbian layers: one class for MLP and one for CNN; the rule is injected by the spec.
+
+Both compute, for input x, weights w (one row per neuron) and bias b,
+
+    u  = x * sign(w)|w|^(p-1) + b                      pre-activation
+    y  = signal(u, ...)                                plastic gate, from the rule
+    dw = sum_b y x - (sum_b y u) w                     b: samples and output pixels
+    w <- w + rate_i dw / (max |dw| + 1e-30)            one maximum per layer (per group of a convolution)
+
+with rate_i = eta |r_i - 1|^q (``adaptive``) or a schedule, r_i = |w_i|_p. A step is at most eta per weight
+and does not depend on the batch size. Sources: Moraitis et al. 2022; Journe et al. 2023.
+
+Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
+back-prop trains.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hebb import rates
+from hebb.config import LayerSpec
+
+_TINY = 1e-30
+R1_CONV, R1_LINEAR = 0.01, 0.005
+"""A neuron counts as converged when its radius is this close to 1."""
+
+
+class HebbLayer(nn.Module):
+    """What the linear and the convolutional layer share. Subclasses supply the two synapse operators.
+
+    Attributes:
+        weight: (neurons, ...) buffer; a row is the flattened fan-in of a neuron.
+        bias: (neurons,) buffer, or None.
+        gate_mass: positive gate mass of each neuron since ``reset_statistics``.
+        finite_updates: number of updates whose change was finite, counted on the device.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    gate_mass: Tensor
+    finite_updates: Tensor
+    r1_threshold = R1_LINEAR
+    bias_scale = 1.0
+
+    def __init__(self, spec: LayerSpec, shape: tuple[int, ...], behind_norm: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        self.groups = getattr(spec, "groups", 1)
+        self.behind_norm = behind_norm
+        self.register_buffer("weight", torch.zeros(shape))
+        bias = torch.zeros(shape[0]) if getattr(spec, "add_bias", False) else None
+        self.register_buffer("bias", bias)
+        self.register_buffer("gate_mass", torch.zeros(shape[0]), persistent=False)
+        self.register_buffer("finite_updates", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.update_count = 0
+
+    # -- synapse operators ------------------------------------------------------------------------------
+
+    def currents(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return x * weight, (B, C) or (B, C, H, W)."""
+        raise NotImplementedError
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return sum_b y x in the shape of the weights."""
+        raise NotImplementedError
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return the input as the synapses see it (a convolution pads it)."""
+        return x
+
+    def pre_gate(self, u: Tensor) -> Tensor:
+        """Return u, or what the competition and the output see in its place."""
+        return u
+
+    # -- forward and plasticity ---------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pre-activation u; nothing is learnt."""
+        return self.respond(self.prepare(x))
+
+    def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
+        """Return the pre-activation u of this batch and make one Hebbian update.
+
+        Gradients flow from u to x through the weights before the update; the update itself has none.
+
+        Args:
+            x: (B, N) or (B, C, H, W).
+            rate: rate of this update when the layer is not adaptive.
+            labels: (B,) int64, for rules that read them.
+        """
+        x = self.prepare(x)
+        u = self.respond(x)
+        dw, db = self.plasticity(x, u, labels)
+        self.step(dw, db, rate)
+        return u
+
+    @torch.no_grad()
+    def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
+        rule = self.spec.rule
+        assert rule.signal is not None
+        folded = u.unflatten(1, (self.groups, -1)).flatten(0, 1) if self.groups > 1 else u
+        y = rule.signal(folded, self.spec, labels).view_as(u)
+        decay = torch.einsum("bcs,bcs->c", y.flatten(2), u.flatten(2)) if u.dim() == 4 else (y * u).sum(0)
+        rows = (-1, *[1] * (self.weight.dim() - 1))
+        dw = self.correlate(x, y).sub_(decay.view(rows) * self.weight)
+        largest = dw.view(self.groups, -1).abs().amax(dim=1)  # (groups,)
+        self.finite_updates += largest.isfinite().all()
+        dw.view(self.groups, -1).div_(largest[:, None] + _TINY)
+        self.gate_mass += y.clamp(min=0).transpose(0, 1).flatten(1).sum(dim=1)
+        db = None
+        if self.bias is not None:
+            assert rule.bias_step is not None
+            db = rule.bias_step(y, self.bias, self.spec)
+            db = db / (db.abs().amax() + _TINY)
+        self.update_count += 1
+        return dw, db
+
+    def respond(self, x: Tensor) -> Tensor:
+        """Return the pre-activation u of prepared input."""
+        u = self.currents(x, self.effective_weight())
+        if self.bias is not None:
+            u = u + self.bias.view(1, -1, *[1] * (u.dim() - 2))
+        return self.pre_gate(u)
+
+    def step(self, dw: Tensor, db: Tensor | None, rate: float | None) -> None:
+        """w += rate dw; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
+        eta = self.rate(rate)
+        rows = (-1, *[1] * (self.weight.dim() - 1))
+        if torch.is_grad_enabled():
+            self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
+        self.weight += dw * (eta.view(rows) if isinstance(eta, Tensor) else eta)
+        if db is not None:
+            assert self.bias is not None
+            self.bias += db * eta * (self.bias_scale / self.spec.t_invert)
+
+    def effective_weight(self) -> Tensor:
+        """Return sign(w)|w|^(p-1), which is w for p = 2."""
+        p = self.spec.lebesgue_p
+        return self.weight if p == 2 else self.weight.sign() * self.weight.abs().pow(p - 1)
+
+    # -- measures -----------------------------------------------------------------------------------------
+
+    def rate(self, scheduled: float | None = None) -> Tensor | float:
+        """Return the rate of the next update: (neurons,) when adaptive, else the scheduled number."""
+        if self.spec.adaptive:
+            return rates.norm_dependent(self.spec, self.radius())
+        return self.spec.lr if scheduled is None else scheduled
+
+    def radius(self) -> Tensor:
+        """r_i = (sum_j |w_ij|^p)^(1/p), shape (neurons,)."""
+        return torch.linalg.vector_norm(self.weight.flatten(1), ord=self.spec.lebesgue_p, dim=1)
+
+    def convergence(self) -> Tensor:
+        """Return the mean distance of the radii from 1."""
+        return (self.radius() - 1).abs().mean()
+
+    def converged(self) -> Tensor:
+        """Return R1, the number of neurons whose radius is within the threshold of 1."""
+        return ((self.radius() - 1).abs() < self.r1_threshold).sum()
+
+    def reset_statistics(self) -> None:
+        """Start counting gate mass and finite updates anew."""
+        self.gate_mass.zero_()
+        self.finite_updates.zero_()
+        self.update_count = 0
+
+    # -- initialisation -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw weights of mean radius R = ``radius``.
+
+        Behind a batch norm normal, std = R / (N E|z|^p)^(1/p) with E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
+        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta.
+        """
+        p, radius = self.spec.lebesgue_p, self.spec.radius
+        fan_in = self.weight[0].numel()
+        kind = self.spec.weight_init
+        if kind == "normal" or (kind == "auto" and self.behind_norm):
+            moment = 2 ** (p / 2) * math.gamma((p + 1) / 2) / math.sqrt(math.pi)
+            std = radius / (fan_in * moment) ** (1 / p)
+            drawn = torch.empty(self.weight.shape).normal_(0, std, generator=generator)
+        else:
+            bound = radius * ((p + 1) / fan_in) ** (1 / p)
+            drawn = torch.empty(self.weight.shape).uniform_(0, bound, generator=generator)
+        self.weight.copy_(drawn)
+        if self.bias is not None:
+            self.bias.fill_(-math.log(len(self.bias)) / self.spec.t_invert)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``print(model)``."""
+        return f"{self.spec.method}, {tuple(self.weight.shape)}"
+
+
+class HebbLinear(HebbLayer):
+    """Fully connected Hebbian layer: x (B, N) -> u (B, C)."""
+
+    def __init__(self, spec: LayerSpec, in_features: int, out_features: int, behind_norm: bool = False) -> None:
+        super().__init__(spec, (out_features, in_features), behind_norm)
+
+    def currents(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x w^T."""
+        return F.linear(x, weight)
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """y^T x."""
+        return y.T @ x
+
+
+class HebbConv2d(HebbLayer):
+    """Convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W').
+
+    The padding is added outside the convolution, so border patches take part in the competition with the
+    values that the padding mode gives them.
+    """
+
+    r1_threshold = R1_CONV
+    bias_scale = 0.1
+
+    def __init__(self, spec: LayerSpec, in_channels: int, out_channels: int, behind_norm: bool = False) -> None:
+        side = spec.kernel_size
+        super().__init__(spec, (out_channels, in_channels // spec.groups, side, side), behind_norm)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Pad the four sides."""
+        p = self.spec.padding
+        if p == 0:
+            return x
+        mode = "constant" if self.spec.padding_mode == "zeros" else self.spec.padding_mode
+        return F.pad(x, (p, p, p, p), mode=mode)
+
+    def currents(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve the padded input."""
+        return F.conv2d(x, weight, None, self.spec.stride, 0, self.spec.dilation, self.groups)
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x."""
+        size = self.weight.shape
+        spec = self.spec
+        return torch.nn.grad.conv2d_weight(x, size, y, spec.stride, 0, spec.dilation, self.groups)
+
+    def pre_gate(self, u: Tensor) -> Tensor:
+        """relu(u - mean over all channels) with ``pre_triangle``, else u."""
+        return (u - u.mean(dim=1, keepdim=True)).relu() if self.spec.pre_triangle else u

@@ -1,0 +1,187 @@
+"""Dotted overrides: ``b0.layer.lr=0.05``, ``b*.layer.t_invert=0.7``, ``dataset_sup.epochs=2``, ``seed=3``.
+
+The same paths are the keys of a search space. ``b*`` is every Hebbian block, sharing one value. Whatever
+their order, ``preset`` applies before ``method``, and both before the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hebb import fields, grammar
+from hebb.catalog import Catalog, operations
+from hebb.config import BlockSpec, ClassifierSpec, DataSpec, LayerSpec, RunConfig, make_layer
+from hebb.errors import ConfigError
+from hebb.registry import DATASETS, RULES
+
+_BLOCK_PARTS = (
+    "preset",
+    "method",
+    "layer.NAME",
+    "pool",
+    "activation",
+    "operation",
+    "dropout",
+    "att_dropout",
+    "batch_norm",
+)
+_PATHS = ("bN.PART", "b*.PART", "dataset_sup.NAME", "dataset_unsup.NAME", "classifier.NAME", "seed", "split_seed")
+
+
+def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
+    """Split ``path=value`` texts; a path given twice is an error."""
+    found: dict[str, str] = {}
+    for text in texts:
+        path, separator, value = text.partition("=")
+        if not separator or not path or not value:
+            raise ConfigError(where, f"'{text}' is not of the form path=value", hint="for example b0.layer.lr=0.05")
+        if path in found:
+            raise ConfigError(where, f"'{path}' is given twice")
+        found[path] = value
+    return found
+
+
+def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, where: str = "--set") -> RunConfig:
+    """Return the run with every change made; a path that leads nowhere is an error."""
+    for path in sorted(changes, key=_rank):
+        config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
+    return config
+
+
+def _rank(path: str) -> tuple[int, int]:
+    """Order of application: preset, method, then the rest; shared values before those of one block."""
+    part = path.partition(".")[2]
+    return ({"preset": 0, "method": 1}.get(part, 2), 0 if path.startswith("b*") else 1)
+
+
+def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, where: str) -> RunConfig:
+    head, _, rest = path.partition(".")
+    if head in ("seed", "split_seed") and not rest:
+        return replace(config, **{head: _read("int", value, where)})
+    if head in ("dataset_sup", "dataset_unsup"):
+        spec = _change(getattr(config, head), rest, value, where, path)
+        return replace(config, **{head: spec})
+    if head == "classifier":
+        return replace(config, classifier=_change(config.classifier, rest, value, where, path))
+    if head == "b*" or (head.startswith("b") and head[1:].isdigit()):
+        return _change_blocks(config, head, rest, value, catalog, where)
+    legal = [f"b{i}" for i in range(len(config.network.blocks))]
+    raise ConfigError(
+        where,
+        f"unknown override '{path}'",
+        given=path,
+        choices=[*(f"{block}.{part}" for block in ("b*", *legal) for part in _BLOCK_PARTS), *_PATHS[2:]],
+    )
+
+
+def _change_blocks(
+    config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str
+) -> RunConfig:
+    blocks = list(config.network.blocks)
+    if head == "b*":
+        chosen = [i for i, block in enumerate(blocks) if block.hebbian]
+        if not chosen:
+            raise ConfigError(where, f"{config.network.name} has no Hebbian block")
+    else:
+        chosen = [int(head[1:])]
+        if chosen[0] >= len(blocks):
+            raise ConfigError(
+                where,
+                f"block {head} does not exist in {config.network.name}",
+                given=head,
+                choices=[f"b{i}" for i in range(len(blocks))],
+            )
+    for i in chosen:
+        blocks[i] = _change_block(blocks[i], part, value, catalog.defaults, where)
+    return replace(config, network=replace(config.network, blocks=tuple(blocks)))
+
+
+def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.Defaults, where: str) -> BlockSpec:
+    text = str(value)
+    none = value is None or text.lower() in ("none", "null", "")
+    if part.startswith("layer."):
+        return replace(block, layer=_change_layer(block.layer, part[6:], value, defaults, where))
+    changers: dict[str, Callable[[], dict[str, Any]]] = {
+        "preset": lambda: {"layer": grammar.parse_layer(text, defaults, where)},
+        "method": lambda: {"layer": _change_method(block.layer, text, defaults, where)},
+        "pool": lambda: {"pool": None if none else grammar.parse_pool(text, where)},
+        "activation": lambda: {"activation": None if none else grammar.parse_activation(text, where)},
+        "operation": lambda: {"operations": () if none else operations(text, where)},
+        "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
+        "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
+        "batch_norm": lambda: {"batch_norm": _read("bool", value, where)},
+    }
+    if part not in changers:
+        known = [f"layer.{name}" for name in fields.fields_of(block.layer.rule, block.layer.arch)]
+        raise ConfigError(
+            where, f"a block has no '{part}'", given=part, choices=[*changers, *known]
+        )
+    return replace(block, **changers[part]())
+
+
+def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.Defaults, where: str) -> LayerSpec:
+    known = fields.fields_of(layer.rule, layer.arch)
+    if name not in known:
+        raise ConfigError(
+            where,
+            f"{layer.method} on {layer.arch} has no '{name}'",
+            given=name,
+            choices=[f"layer.{n}" for n in known],
+        )
+    return make_layer(layer.method, layer.arch, {**dict(layer.values), name: value}, defaults, where)
+
+
+def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, where: str) -> LayerSpec:
+    """Swap the rule: values that were set and that the new rule reads are kept, the rest is its default."""
+    rule = RULES.get(method, where)
+    required = {"kernel_size": layer.kernel_size} if layer.arch == "CNN" else {}
+    old = dict(make_layer(layer.method, layer.arch, required, defaults, where).values)
+    known = fields.fields_of(rule, layer.arch)
+    kept = {name: value for name, value in layer.values if name in known and (value != old[name] or name in required)}
+    return make_layer(rule.name, layer.arch, kept, defaults, where)
+
+
+def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
+    """Replace one field of a ``DataSpec`` or ``ClassifierSpec``."""
+    types = {entry.name: str(entry.type) for entry in dataclasses.fields(spec)}
+    if name not in types:
+        prefix = path.partition(".")[0]
+        raise ConfigError(
+            where,
+            f"unknown override '{path}'",
+            given=path,
+            choices=[f"{prefix}.{n}" for n in types],
+        )
+    assert isinstance(spec, DataSpec | ClassifierSpec)
+    if name == "dataset":
+        return replace(spec, dataset=DATASETS.get(str(value), where).name)
+    return replace(spec, **{name: _read(types[name], value, where)})
+
+
+def _read(declared: str, value: object, where: str) -> Any:
+    """Read a value of a declared type (``int | None``, ``bool``, ``tuple[int, ...] | None``) from text."""
+    names = [name.strip() for name in declared.split("|")]
+    text = str(value)
+    if "None" in names and (value is None or text.lower() in ("none", "null")):
+        return None
+    kind = names[0]
+    try:
+        if kind == "bool":
+            return {"0": False, "1": True, "false": False, "true": True}[text.lower()]
+        if kind.startswith("tuple"):
+            items = value if isinstance(value, list | tuple) else text.split(",")
+            return tuple(int(item) for item in items)
+        if kind == "int":
+            number = float(text)
+            if not number.is_integer():
+                raise ValueError
+            return int(number)
+        if kind == "float":
+            return float(text)
+    except (ValueError, KeyError, OverflowError):
+        words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+        raise ConfigError(where, f"{words.get(kind, 'whole numbers with commas')} is wanted, not '{text}'") from None
+    return text

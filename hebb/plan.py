@@ -1,0 +1,205 @@
+"""A training mode and the blocks become a tuple of phases: pure data that ``train.run`` executes in order.
+
+A new mode is one function here, registered in ``MODES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hebb.config import BlockSpec, DataSpec, RunConfig
+from hebb.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stage of training.
+
+    Attributes:
+        kind: ``calibrate`` (one pass that estimates the batch statistics of frozen blocks), ``hebbian``,
+            ``backprop`` or ``joint`` (Hebbian update and back-prop on the same batch).
+        blocks: the blocks that learn (or are calibrated), in order.
+        data: ``sup`` or ``unsup``, the dataset it goes through.
+        epochs, batch_size, print_freq: as in ``DataSpec``; a calibration is one epoch.
+        updates: number of weight updates.
+        schedule: T of the scheduled Hebbian rates, epochs * samples / batch, not rounded.
+        lr: rate of the back-prop optimiser at the first epoch; None where none runs.
+        views: views of each image a batch carries.
+    """
+
+    kind: str
+    blocks: tuple[int, ...]
+    data: str
+    epochs: int
+    batch_size: int
+    print_freq: int
+    updates: int
+    schedule: float
+    lr: float | None
+    views: int = 1
+
+    @property
+    def top(self) -> int:
+        """The highest block that takes part in an update."""
+        return self.blocks[-1]
+
+    def describe(self) -> str:
+        """Name the phase: ``hebbian b0``."""
+        return f"{self.kind} {' '.join(f'b{i}' for i in self.blocks)}"
+
+
+MODES: dict[str, Callable[[RunConfig], list[Phase]]] = {}
+"""Training modes by name: config -> phases of the blocks that learn, with calibrations in between."""
+
+
+def mode(function: Callable[[RunConfig], list[Phase]]) -> Callable[[RunConfig], list[Phase]]:
+    """Register a training mode under the name of its function."""
+    MODES[function.__name__] = function
+    return function
+
+
+def phases(config: RunConfig) -> tuple[Phase, ...]:
+    """Return the phases of a run."""
+    if config.mode not in MODES:
+        raise ConfigError("--training-mode", f"unknown mode '{config.mode}'", given=config.mode, choices=MODES)
+    return tuple(MODES[config.mode](config))
+
+
+def training(config: RunConfig) -> tuple[int, ...]:
+    """Return the blocks that learn."""
+    chosen = config.training_blocks
+    return tuple(range(len(config.network.blocks))) if chosen is None else chosen
+
+
+@mode
+def successive(config: RunConfig) -> list[Phase]:
+    """Blocks one after the other from the bottom; neighbouring BP blocks form one phase."""
+    result: list[Phase] = []
+    for group in _groups(config):
+        if group[0] not in training(config):
+            result += _calibrate(config, group)
+        elif _block(config, group[0]).hebbian:
+            labels = _block(config, group[0]).layer.rule.labels
+            result.append(_phase(config, "hebbian", group, "sup" if labels else "unsup"))
+        else:
+            result.append(_phase(config, "backprop", group, "sup"))
+    return result
+
+
+@mode
+def consecutive(config: RunConfig) -> list[Phase]:
+    """All unsupervised blocks together, then everything that needs labels."""
+    trained = training(config)
+    unsupervised = tuple(i for i in trained if not _block(config, i).supervised)
+    supervised = tuple(i for i in trained if _block(config, i).supervised)
+    frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
+    result = _calibrate(config, frozen)
+    if unsupervised:
+        result.append(_phase(config, "hebbian", unsupervised, "unsup"))
+        result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
+    result += _supervised(config, supervised)
+    return result
+
+
+@mode
+def simultaneous(config: RunConfig) -> list[Phase]:
+    """All blocks on the same batches of the supervised data."""
+    trained = training(config)
+    frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
+    hebbian = tuple(i for i in trained if _block(config, i).hebbian)
+    result = _calibrate(config, frozen)
+    if len(hebbian) == len(trained):
+        return [*result, _phase(config, "hebbian", trained, "sup")]
+    if not hebbian:
+        return result + _supervised(config, trained)
+    return [*result, _phase(config, "joint", trained, "sup")]
+
+
+def _groups(config: RunConfig) -> list[tuple[int, ...]]:
+    """Split the blocks for ``successive``: Hebbian ones alone, runs of BP or of frozen blocks together."""
+    trained = training(config)
+    groups: list[tuple[int, ...]] = []
+    previous = None
+    for i in range(len(config.network.blocks)):
+        kind = "frozen" if i not in trained else "hebbian" if _block(config, i).hebbian else "backprop"
+        together = kind == "frozen" or (kind == "backprop" and not config.bp_blockwise)
+        if together and kind == previous:
+            groups[-1] = (*groups[-1], i)
+        else:
+            groups.append((i,))
+        previous = kind
+    return groups
+
+
+def _supervised(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
+    """Return the phase in which the blocks that need labels learn together."""
+    if not blocks:
+        return []
+    hebbian = [i for i in blocks if _block(config, i).hebbian]
+    if len(hebbian) == len(blocks):
+        return [_phase(config, "hebbian", blocks, "sup")]
+    if hebbian:
+        return [_phase(config, "joint", blocks, "sup")]
+    if config.bp_blockwise:
+        return [_phase(config, "backprop", (i,), "sup") for i in blocks]
+    return [_phase(config, "backprop", blocks, "sup")]
+
+
+def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
+    """Return the pass that gives frozen, randomly initialised blocks their batch statistics.
+
+    A control with random weights is fair only when its inputs are normalised as those of the trained network
+    are. Blocks that start from stored weights bring their statistics along.
+    """
+    last = len(config.network.blocks) - 1
+    stored = {None: (), "all": blocks, "without_classifier": tuple(i for i in blocks if i < last)}
+    wanted = tuple(
+        i for i in blocks if _block(config, i).normalised and i not in stored[config.resume]
+    )
+    if not wanted:
+        return []
+    data = config.dataset_unsup
+    return [
+        Phase(
+            kind="calibrate",
+            blocks=wanted,
+            data="unsup",
+            epochs=1,
+            batch_size=data.batch_size,
+            print_freq=1,
+            updates=0,
+            schedule=0.0,
+            lr=None,
+        )
+    ]
+
+
+def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> Phase:
+    if kind in ("backprop", "joint") and not config.network.blocks[-1].supervised:
+        raise ConfigError(
+            f"b{len(config.network.blocks) - 1}",
+            f"{config.network.blocks[-1].layer.method} gives no class, so b{blocks[0]} has no loss to descend",
+            hint="end the network with a BP block, as in '... BP:flatten'",
+        )
+    spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
+    rates = [_block(config, i).layer.lr_sup for i in blocks if not _block(config, i).hebbian]
+    lr = None
+    if rates:
+        lr = min(rates) if config.classifier.lr is None else config.classifier.lr
+    return Phase(
+        kind=kind,
+        blocks=blocks,
+        data=data,
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        print_freq=spec.print_freq,
+        updates=spec.epochs * spec.updates_per_epoch(),
+        schedule=spec.epochs * spec.train_samples() / spec.batch_size,
+        lr=lr,
+        views=max(_block(config, i).layer.rule.views for i in blocks),
+    )
+
+
+def _block(config: RunConfig, index: int) -> BlockSpec:
+    return config.network.blocks[index]

@@ -1,0 +1,52 @@
+"""Learning rates of the Hebbian rules."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FLOOR = 1e-10  # keeps |r - 1|^q differentiable in q and alive for q = 0 at r = 1
+
+
+def norm_dependent(layer: Any, radius: Tensor) -> Tensor:
+    """eta_i = eta (|r_i - 1| + 1e-10)^q: a neuron slows down as its radius nears 1.
+
+    Journe et al. (2023), section 3.4, with eta = ``layer.lr``, q = ``layer.power_lr``; shape of ``radius``.
+    """
+    return ((radius - 1).abs() + _FLOOR).pow(layer.power_lr) * layer.lr
+
+
+def scheduled(layer: Any, update: int, updates: float) -> float:
+    """Return the rate of update k of T by the schedule ``layer.lr_decay``, the same for every neuron.
+
+    linear: max(0, eta - k eta/T).
+    exp: m + (eta - m) e^(-s k/T) with m = (eta/div - eta e^-s)/(1 - e^-s), which ends at eta/div.
+    constant: eta.
+
+    Args:
+        layer: the layer's spec: ``lr`` (eta), ``speed`` (s), ``lr_div`` (div).
+        update: k, the updates already made in this phase; the first one takes eta.
+        updates: T = epochs * samples / batch, not rounded.
+    """
+    eta = layer.lr
+    if layer.lr_decay == "constant" or updates <= 0:
+        return eta
+    if layer.lr_decay == "linear":
+        return max(0.0, eta - update * eta / updates)
+    end = math.exp(-layer.speed)
+    floor = (eta / layer.lr_div - eta * end) / (1 - end)
+    return floor + (eta - floor) * math.exp(-layer.speed * update / updates)
+
+
+def step_decay(epoch: int, epochs: int) -> float:
+    """Return the factor of the classifier's rate in ``epoch`` (from 0) of ``epochs``.
+
+    The rate halves at .2 .35 .5 .6 .7 .8 .9 of 50 epochs or more, at .5 and .75 of 20 to 49, never below.
+    """
+    if epochs < 20:
+        return 1.0
+    ratios = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9) if epochs >= 50 else (0.5, 0.75)
+    return 0.5 ** sum(epoch >= int(epochs * ratio) for ratio in ratios)

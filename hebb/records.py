@@ -1,0 +1,177 @@
+"""What a run leaves on disk: config, environment, metrics, TensorBoard events, result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hebb import folders
+
+COLUMNS = (
+    "step",
+    "phase",
+    "kind",
+    "blocks",
+    "epoch",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "test_loss",
+    "test_acc",
+    "convergence",
+    "R1",
+    "lr",
+    "images_per_second",
+)
+"""Keys of a row of ``metrics.jsonl``; an absent value is null."""
+
+_SCALARS = COLUMNS[5:]
+Row = dict[str, Any]
+
+
+def make_row(**values: Any) -> Row:
+    """Return a complete row; numbers that are not finite become null."""
+    unknown = set(values) - set(COLUMNS)
+    if unknown:
+        raise KeyError(f"no such column: {sorted(unknown)}")
+    row = {column: values.get(column) for column in COLUMNS}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+class Recorder:
+    """Writes the files of one run folder.
+
+    Args:
+        folder: an existing folder.
+        position: (phase, epoch, step) of the checkpoint a continued run starts from; rows past it are
+            dropped, because they are about to be made again. None starts the records anew.
+    """
+
+    def __init__(self, folder: Path, position: tuple[int, int, int] | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self.rows: list[Row] = []
+        path = folder / folders.METRICS
+        if position is not None and path.exists():
+            self.rows = [row for row in read_rows(path) if (row["phase"], row["epoch"] - 1) < position[:2]]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        os.replace(temporary, path)
+        purge = None if position is None else position[2] + 1
+        self._events = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
+
+    def row(self, row: Row, blocks: dict[str, dict[str, float]]) -> None:
+        """Append a row, and TensorBoard scalars of it and of each Hebbian block."""
+        self.rows.append(row)
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name in _SCALARS:
+            if row[name] is not None:
+                self._events.add_scalar(f"run/{name}", row[name], row["step"])  # type: ignore[no-untyped-call]
+        for block, numbers in blocks.items():
+            for name, value in numbers.items():
+                self._events.add_scalar(f"{block}/{name}", value, row["step"])  # type: ignore[no-untyped-call]
+        self._events.flush()  # type: ignore[no-untyped-call]
+
+    def filters(self, weight: Tensor, step: int) -> None:
+        """Store the filters of the first layer as an image grid."""
+        self._events.add_image("b0/filters", filter_grid(weight), step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._metrics.close()
+        self._events.close()  # type: ignore[no-untyped-call]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read ``metrics.jsonl``; an unfinished last line (a killed run) is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
+    """Lay out filters (n, C, h, w), sorted by their standard deviation, as one image (C, H, W) in [0, 1].
+
+    Each filter is scaled to its own range; C is 1 or 3 (other widths show the mean over channels).
+    """
+    weight = weight.detach().float().cpu()
+    if weight.shape[1] not in (1, 3):
+        weight = weight.mean(dim=1, keepdim=True)
+    order = weight.flatten(1).std(dim=1).argsort(descending=True)[:most]
+    shown = weight[order]
+    low, high = shown.flatten(1).amin(1), shown.flatten(1).amax(1)
+    span = (high - low).clamp(min=1e-12)
+    shown = (shown - low.view(-1, 1, 1, 1)) / span.view(-1, 1, 1, 1)
+    n, channels, height, width = shown.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    image = torch.ones(channels, rows * (height + 1) + 1, columns * (width + 1) + 1)
+    for i in range(n):
+        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        image[:, top : top + height, left : left + width] = shown[i]
+    return image
+
+
+def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None) -> dict[str, Any]:
+    """Describe the circumstances of a run: nothing here decides its bits."""
+    here = Path(__file__).resolve().parent.parent
+    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "tensorboard", "ray", "rich")
+    return {
+        "commit": _git(here, "rev-parse", "HEAD"),
+        "dirty": bool(_git(here, "status", "--porcelain")),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "paths": paths,
+        "data_sha256": data,
+        "resumed_from": resumed_from,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,227 @@
+"""What can be named in a preset: fields, rules, activations and datasets.
+
+An entry is a frozen record that a module of ``hebb.rules``, ``hebb.activations`` or ``hebb.data.entries``
+registers when it is imported. Those modules import torch inside their functions only, so every entry is
+known without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from hebb.errors import ConfigError
+
+Value = bool | int | float | str
+ARCHS = ("MLP", "CNN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One hyper-parameter of a layer.
+
+    Attributes:
+        name: full name, as in ``--set b0.layer.NAME=...``.
+        token: its letters in a preset string (``lr`` in ``Soft-c96-lr0.08``); None when it is only set by name.
+        kind: type of the value; ``bool`` is written 0 or 1 in a token.
+        meaning: one line with the unit, shown by ``--list methods``.
+        minimum: least legal value of a number.
+        above: whether the minimum itself is excluded.
+        choices: legal words of a ``str``.
+        archs: the architectures that have it.
+        default: used where ``preset.json`` gives no layer default.
+    """
+
+    name: str
+    token: str | None
+    kind: type
+    meaning: str
+    minimum: float | None = None
+    above: bool = False
+    choices: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ARCHS
+    default: Value | None = None
+
+    def read(self, text: object, where: str) -> Value:
+        """Turn text (or a JSON value) into a checked value of this field."""
+        value = self._convert(text)
+        if value is None:
+            raise ConfigError(where, f"'{self.name}' wants {self.wants()}, not '{text}'")
+        if self.choices and value not in self.choices:
+            raise ConfigError(
+                where, f"'{self.name}' cannot be '{value}'", given=str(value), choices=self.choices
+            )
+        if self.minimum is not None and not isinstance(value, str):
+            if value < self.minimum or (self.above and value == self.minimum) or value == float("inf"):
+                raise ConfigError(where, f"'{self.name}' wants {self.wants()}, not {text}")
+        return value
+
+    def wants(self) -> str:
+        """Describe the legal values in words."""
+        if self.kind is bool:
+            return "0 or 1"
+        if self.kind is str:
+            return "one of " + " ".join(self.choices)
+        noun = "a whole number" if self.kind is int else "a number"
+        if self.minimum is None:
+            return noun
+        return f"{noun} {'above' if self.above else 'of at least'} {self.minimum:g}"
+
+    def _convert(self, text: object) -> Value | None:
+        if self.kind is bool:
+            return {"0": False, "1": True, "false": False, "true": True}.get(str(text).lower())
+        if self.kind is str:
+            return str(text) if isinstance(text, str) else None
+        if isinstance(text, bool):
+            return None
+        try:
+            number = float(str(text))
+        except ValueError:
+            return None
+        if number != number:
+            return None
+        if self.kind is int:
+            return int(number) if number.is_integer() else None
+        return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One learning method, as the grammar, the layers and the trainer see it.
+
+    Attributes:
+        name: canonical name, the first word of a preset string.
+        summary: one line for ``--list methods``.
+        source: paper and equation.
+        learning: ``hebbian`` (a layer-local rule) or ``backprop``.
+        fields: names of the shared fields (``hebb.fields``) it reads besides the layer's geometry.
+        own_fields: fields that only this rule has.
+        defaults: per architecture, the defaults in which it departs from ``preset.json``.
+        archs: the architectures it is defined for.
+        views: how many views of an image a batch must carry.
+        labels: whether the rule reads the labels.
+        signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
+        bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
+        check: ``check(values, where)`` refuses combinations of values.
+    """
+
+    name: str
+    summary: str
+    source: str
+    learning: str = "hebbian"
+    fields: tuple[str, ...] = ()
+    own_fields: tuple[Field, ...] = ()
+    defaults: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    archs: tuple[str, ...] = ARCHS
+    views: int = 1
+    labels: bool = False
+    signal: Callable[..., Any] | None = None
+    bias_step: Callable[..., Any] | None = None
+    check: Callable[[Mapping[str, Value], str], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """A function of the pre-activation: ``name_parameter`` in a block (``triangle_0.7``)."""
+
+    name: str
+    formula: str
+    function: Callable[..., Any]
+    parameter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """An image dataset.
+
+    Attributes:
+        name: as in ``--dataset-sup NAME``; a variant of ``preset.json`` is called ``NAME_variant``.
+        channels, height, width: native size of an image.
+        classes: number of labels.
+        train: number of training images.
+        test: number of test images.
+        unlabeled: number of images without a label, in a split of their own.
+        per_class: training images of each class; None where all have the same number.
+        summary: one line for ``--list datasets``.
+        load: ``load(folder, train) -> (images, labels)``: uint8 (N, C, H, W) and int64 (N,); None where the
+            loader is not there yet.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    classes: int
+    train: int
+    test: int
+    summary: str
+    unlabeled: int = 0
+    per_class: tuple[int, ...] | None = None
+    load: Callable[..., Any] | None = None
+
+    def train_samples(self, classes: tuple[int, ...] | None = None, split: str = "train") -> int:
+        """Count the images of a split that trains, all or those of the given classes."""
+        if "unlabeled" in split:
+            return self.unlabeled + (self.train if split.startswith("train") else 0)
+        if classes is None:
+            return self.train
+        if self.per_class is None:
+            return self.train * len(classes) // self.classes
+        return sum(self.per_class[label] for label in classes)
+
+
+Entry = TypeVar("Entry", Rule, Activation, Dataset)
+
+
+class Registry(Generic[Entry]):
+    """Entries by name; names are matched without regard to case."""
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, entry: Entry) -> Entry:
+        """Add an entry; a second one of the same name is refused."""
+        if entry.name.lower() in self._entries:
+            raise ConfigError(f"{self.noun} '{entry.name}'", "is registered twice")
+        self._entries[entry.name.lower()] = entry
+        return entry
+
+    def get(self, name: str, where: str) -> Entry:
+        """Return the entry called ``name``; ``where`` is the place an error names."""
+        discover()
+        entry = self._entries.get(name.lower())
+        if entry is None:
+            raise ConfigError(
+                where, f"unknown {self.noun} '{name}'", given=name, choices=self.names()
+            )
+        return entry
+
+    def names(self) -> list[str]:
+        """List the canonical names in the order of registration."""
+        discover()
+        return [entry.name for entry in self._entries.values()]
+
+    def entries(self) -> list[Entry]:
+        """List the entries in the order of registration."""
+        discover()
+        return list(self._entries.values())
+
+
+RULES: Registry[Rule] = Registry("method")
+ACTIVATIONS: Registry[Activation] = Registry("activation")
+DATASETS: Registry[Dataset] = Registry("dataset")
+
+
+@functools.cache
+def discover() -> None:
+    """Import every module that registers entries; called by the first look-up."""
+    importlib.import_module("hebb.activations")
+    importlib.import_module("hebb.data.entries")
+    rules = importlib.import_module("hebb.rules")
+    for module in sorted(pkgutil.iter_modules(rules.__path__), key=lambda m: m.name):
+        importlib.import_module(f"hebb.rules.{module.name}")

@@ -1,0 +1,12 @@
+"""Learning rules, one file per family.
+
+For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every layer-local rule reads
+
+    y  = signal(u, layer, labels)        who learns, and with which sign
+    dw = sum_b y x - (sum_b y u) w       one row per neuron; b runs over samples and output pixels
+    w <- w + rate dw / max|dw|           (``hebb.layers`` computes these two lines for MLP and CNN)
+
+so a rule is its ``signal``: u has shape (B, C, ...) with the competition over dimension 1, and y has the
+shape of u. With groups the layer folds them into the batch, so a rule never sees them. A module here
+registers a ``Rule`` when it is imported and imports torch inside its functions only.
+"""

@@ -1,0 +1,53 @@
+"""Hard winner-take-all rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hebb.fields import HEBBIAN
+from hebb.registry import RULES, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def hard(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+    """y = one-hot(argmax_i u_i): only the winner learns.
+
+    Fixed point: the winner's weights move to the mean direction of the inputs it wins, with |w| = 1.
+    """
+    import torch
+
+    return torch.zeros_like(u).scatter_(1, u.argmax(dim=1, keepdim=True), 1.0)
+
+
+def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+    """y = +1 for the winner, -delta for the neuron of rank k, 0 for the others.
+
+    Krotov & Hopfield (2019), eq. 9: ``layer.delta`` is Delta and ``layer.ranking_param`` is k.
+    """
+    import torch
+
+    ranked = u.topk(layer.ranking_param, dim=1).indices  # (B, k, ...)
+    y = torch.zeros_like(u).scatter_(1, ranked[:, -1:], -layer.delta)
+    return y.scatter_(1, ranked[:, :1], 1.0)
+
+
+RULES.register(
+    Rule(
+        name="Hard",
+        summary="hard winner-take-all: the neuron with the largest pre-activation learns",
+        source="Journe et al. 2023 (ICLR), Hard-WTA arm; Grossberg's instar with Oja's decay",
+        fields=HEBBIAN,
+        signal=hard,
+    )
+)
+RULES.register(
+    Rule(
+        name="HardKrotov",
+        summary="hard winner-take-all with an anti-Hebbian neuron of rank k",
+        source="Krotov & Hopfield 2019 (PNAS 116:7723), eq. 9",
+        fields=(*HEBBIAN, "delta", "ranking_param"),
+        signal=hard_krotov,
+    )
+)

@@ -1,0 +1,124 @@
+"""SoftHebb: soft winner-take-all rules, with and without anti-Hebbian losers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hebb.errors import ConfigError
+from hebb.fields import HEBBIAN
+from hebb.registry import RULES, Rule, Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REPU_POWER = 15
+"""Power of the ``repu`` competition (published SoftHebb code)."""
+
+
+def competition(u: Tensor, layer: Any) -> Tensor:
+    """Return f(u_i) / sum_j f(u_j) over dimension 1; for f = exp this is softmax(beta u).
+
+    Moraitis et al. (2022), eq. 4, with beta = ``layer.t_invert``. A sample in which every f(u_j) is 0
+    (relu, repu) has no winner: its y is 0.
+    """
+    kind = layer.soft_activation_fn
+    if kind == "exp":
+        return (u * layer.t_invert).softmax(dim=1)
+    if kind == "relu":
+        f = u.relu()
+    elif kind == "repu":
+        f = u.relu().pow(REPU_POWER)
+    elif kind == "sigmoid":
+        f = u.sigmoid()
+    else:
+        f = u.tanh()
+    total = f.sum(dim=1, keepdim=True)
+    return f / total.where(total != 0, 1.0)
+
+
+def soft(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+    """y = f(u_i) / sum_j f(u_j): every neuron learns in proportion to its share of the competition."""
+    return competition(u, layer)
+
+
+def soft_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+    """y = +s for the winner and -s for every loser, s the soft competition.
+
+    Journe et al. (2023), section 3.3: the losers' weights are pushed away from the input.
+    """
+    s = competition(u, layer)
+    peak, winner = s.max(dim=1, keepdim=True)
+    return s.neg_().scatter_(1, winner, peak)
+
+
+def supervised(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+    """y = one-hot(label): the label names the winner, there is no competition.
+
+    A class's weights move to the mean direction of its samples; softmax(beta u) is its posterior.
+    """
+    import torch
+
+    if labels is None:
+        raise ValueError("SupervisedSoftKrotov learns from labels, and the batch carries none")
+    return torch.zeros_like(u).scatter_(1, labels[:, None], 1.0)
+
+
+def bias_step(y: Tensor, bias: Tensor, layer: Any) -> Tensor:
+    """Step of the bias, before it is divided by its largest entry.
+
+    Moraitis et al. (2022), eq. 14: exp: (sum y - M e^(beta b)) / e^(beta b); relu: sum y - M b - B.
+    The sums and M run over samples and output pixels, B counts samples; y (B, C, ...), bias (C,).
+    """
+    total = y.transpose(0, 1).flatten(1).sum(dim=1)  # (C,)
+    count = y[:, 0].numel()  # M
+    if layer.soft_activation_fn == "exp":
+        prior = (bias * layer.t_invert).exp()
+        return total / prior - count
+    return total - count * bias - len(y)
+
+
+def _check_bias(values: Mapping[str, Value], where: str) -> None:
+    if values["add_bias"] and values["soft_activation_fn"] not in ("exp", "relu"):
+        raise ConfigError(
+            where,
+            f"no bias rule is known for soft_activation_fn={values['soft_activation_fn']}",
+            hint="the bias is derived for exp and relu: leave out b1 or change soft_activation_fn",
+        )
+
+
+_SOFT = (*HEBBIAN, "t_invert", "add_bias", "soft_activation_fn")
+
+RULES.register(
+    Rule(
+        name="Soft",
+        summary="SoftHebb: every neuron learns by its share of a soft competition",
+        source="Moraitis et al. 2022 (Neuromorph. Comput. Eng. 2:044017), eq. 8",
+        fields=_SOFT,
+        signal=soft,
+        bias_step=bias_step,
+        check=_check_bias,
+    )
+)
+RULES.register(
+    Rule(
+        name="SoftKrotov",
+        summary="SoftHebb with anti-Hebbian losers, the rule of the deep networks",
+        source="Journe et al. 2023 (ICLR), section 3.3",
+        fields=_SOFT,
+        signal=soft_krotov,
+        bias_step=bias_step,
+        check=_check_bias,
+    )
+)
+RULES.register(
+    Rule(
+        name="SupervisedSoftKrotov",
+        summary="Hebbian classifier: the label names the winner",
+        source="published SoftHebb code, 4SoftHebbCnnCIFAR_HebbClassifier",
+        fields=(*HEBBIAN, "t_invert"),
+        archs=("MLP",),
+        labels=True,
+        signal=supervised,
+    )
+)

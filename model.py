@@ -1,0 +1,116 @@
+"""The network: blocks in order. Build, save, load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hebb import checkpoints, seeding, shapes
+from hebb.blocks import Block
+from hebb.config import NetworkSpec, RunConfig
+from hebb.errors import ConfigError
+from hebb.layers import HebbLayer
+
+
+class Network(nn.Module):
+    """A network of blocks.
+
+    Args:
+        spec: its blocks.
+        input_shape: (C, H, W) of an image.
+        classes: number of labels, the width of a last block that leaves it out.
+    """
+
+    def __init__(self, spec: NetworkSpec, input_shape: shapes.Shape, classes: int) -> None:
+        super().__init__()
+        self.spec = spec
+        traced = shapes.trace(spec, input_shape, classes)
+        self.blocks = nn.ModuleList(Block(b, s) for b, s in zip(spec.blocks, traced, strict=True))
+
+    def __getitem__(self, index: int) -> Block:
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def forward(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run blocks ``start`` to ``stop`` (not included); nothing is learnt."""
+        for block in self.blocks[start:stop]:
+            x = block(x)
+        return x
+
+    def initialise(self, seed: int) -> Network:
+        """Draw all weights from ``seed``, each block from a generator of its own."""
+        for i in range(len(self)):
+            self[i].initialise(seeding.generator(seed, "initialisation", block=i))
+        return self
+
+    def hebbian(self) -> list[tuple[int, HebbLayer]]:
+        """List the Hebbian layers with the index of their block."""
+        layers = ((i, self[i].hebb) for i in range(len(self)))
+        return [(i, layer) for i, layer in layers if layer is not None]
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor that turns the output into logits: beta for a Hebbian classifier, whose posterior is
+        softmax(beta u), and 1 for back-prop."""
+        last = self.spec.blocks[-1]
+        return float(last.layer.t_invert) if last.hebbian and last.supervised else 1.0
+
+
+def build(config: RunConfig) -> Network:
+    """Build and initialise the network of a run, on the CPU, so that every device starts from the same bits."""
+    network = Network(config.network, shapes.input_shape(config), config.classes)
+    return network.initialise(config.seed)
+
+
+def load_weights(network: Network, path: Path, *, classifier: bool = True) -> None:
+    """Load stored weights strictly; every tensor must be there and fit.
+
+    Args:
+        network: the network to fill.
+        path: a checkpoint file.
+        classifier: whether the last block is loaded too; if not, it keeps its initial weights.
+    """
+    stored = checkpoints.load(path)["model"]
+    last = f"blocks.{len(network) - 1}."
+    own = network.state_dict()
+    if not classifier:
+        stored = {name: t for name, t in stored.items() if not name.startswith(last)}
+        stored |= {name: t for name, t in own.items() if name.startswith(last)}
+    for name in sorted({*own, *stored}):
+        if name not in stored:
+            raise ConfigError(str(path), f"holds no '{name}', which this network has", hint="another preset was saved there")
+        if name not in own:
+            raise ConfigError(str(path), f"holds '{name}', which this network lacks", hint="another preset was saved there")
+        if own[name].shape != stored[name].shape:
+            raise ConfigError(
+                str(path),
+                f"'{name}' is {tuple(stored[name].shape)} there and {tuple(own[name].shape)} in this network",
+            )
+    network.load_state_dict(stored)
+
+
+def save(network: Network, path: Path) -> None:
+    """Write the weights alone, in the form ``load_weights`` reads."""
+    checkpoints.save(path, {"model": network.state_dict()})
+
+
+def device_of(config: RunConfig, index: int = 0) -> torch.device:
+    """Return the device of a run; a GPU that is not there is an error."""
+    if config.device == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.device == "auto" and count == 0:
+        return torch.device("cpu")
+    if index >= count:
+        raise ConfigError(
+            "--gpu-id",
+            f"GPU {index} was asked for and this machine has {count}",
+            hint="give --gpu-id cpu, or leave it out to take what is there",
+        )
+    return torch.device("cuda", index)

@@ -1,0 +1,470 @@
+"""``run(config)``: the only way a run happens. Executes the phases of the plan; no tensor maths.
+
+Both command lines, every trial of a search, and the tests call it. What decides the bits is in the config;
+where things lie is in ``Place``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import engine
+import model
+from hebb import catalog, checkpoints, folders, grammar, plan, rates, records
+from hebb.config import RunConfig, to_json
+from hebb.data import images
+from hebb.errors import ConfigError
+from hebb.plan import Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run reads and writes. Nothing here changes its numbers.
+
+    Attributes:
+        datasets: folder of the datasets.
+        folder: the run folder; None leaves nothing on disk.
+        device_index: number of the GPU, where one is used.
+        keep_model: keep the checkpoint of the finished run.
+        overwrite: replace what is in the run folder.
+        carry_on: continue the interrupted run in the folder.
+        resume_from: checkpoint with the initial weights (``config.resume``).
+    """
+
+    datasets: Path
+    folder: Path | None = None
+    device_index: int = 0
+    keep_model: bool = True
+    overwrite: bool = False
+    carry_on: bool = False
+    resume_from: Path | None = None
+
+
+class Report:
+    """What a run tells while it goes on. Every method does nothing here; override what is wanted."""
+
+    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
+        """The run begins."""
+
+    def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
+        """A phase begins, or continues, at ``epoch`` (from 0) with ``images`` images an epoch."""
+
+    def progress(self, images: int) -> None:
+        """``images`` more images went through an update."""
+
+    def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
+        """An epoch was evaluated."""
+
+    def finish(self, result: Result) -> None:
+        """The run is complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockInfo:
+    """Numbers of one Hebbian block at a report.
+
+    Attributes:
+        scalars: mean and spread of bias, weight, radius and rate, convergence and R1.
+        lr, radius, wins: per neuron; wins is the share of the positive gate mass in percent.
+        neurons_shown: how many neurons the table of ``-v`` lists.
+    """
+
+    scalars: dict[str, float]
+    lr: list[float]
+    radius: list[float]
+    wins: list[float]
+    neurons_shown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished run is.
+
+    Attributes:
+        config: the config as it was run, with the device resolved.
+        rows: all rows of ``metrics.jsonl``.
+        network: the trained network, on its device.
+        seconds: time from start to end, without the time before an interruption.
+        folder: the run folder, if there is one.
+    """
+
+    config: RunConfig
+    rows: list[records.Row]
+    network: model.Network = field(repr=False)
+    seconds: float
+    folder: Path | None
+
+    @property
+    def metrics(self) -> records.Row:
+        """The last row."""
+        return self.rows[-1]
+
+
+@dataclass
+class _State:
+    """What changes while a run goes on; all of it is in the checkpoint."""
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    optimiser: dict[str, Any] | None = None
+
+
+def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Result:
+    """Train as the config says and return the result.
+
+    Raises:
+        ConfigError: before anything is written, when the config, the data or a checkpoint cannot be used.
+        DivergenceError: when weights or loss stop being finite.
+    """
+    started = time.monotonic()
+    report = report or Report()
+    device = model.device_of(config, place.device_index)
+    config = replace(config, device=device.type)
+    _settle_process(config)
+    phases = plan.phases(config)
+    network = model.build(config)
+    state, stored = _starting_point(config, network, place)
+    data = _load_data(config, phases, place, device)
+    network.to(device)
+    recorder = _open_records(config, phases, place, data, state if stored else None)
+    report.start(config, phases, place)
+    try:
+        for index in range(state.phase, len(phases)):
+            _run_phase(config, phases, index, network, data, state, recorder, report, place)
+        result = Result(
+            config=config,
+            rows=recorder.rows,
+            network=network,
+            seconds=time.monotonic() - started,
+            folder=place.folder,
+        )
+        _finish(result, state, place)
+    finally:
+        recorder.close()
+    report.finish(result)
+    return result
+
+
+def _settle_process(config: RunConfig) -> None:
+    """Set what is global to the process, which a search's workers reuse from trial to trial."""
+    torch.set_num_threads(config.threads)
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(config.seed)  # nothing draws from it; a plugin that does is at least repeatable
+
+
+# -- beginning ----------------------------------------------------------------------------------------------
+
+
+def _starting_point(config: RunConfig, network: model.Network, place: Place) -> tuple[_State, bool]:
+    """Load initial weights or the checkpoint of an interrupted run; say whether there was one."""
+    if config.resume is not None:
+        if place.resume_from is None:
+            raise ConfigError("--resume", f"this config starts from stored weights ({config.resume}); name the model")
+        found = checkpoints.sha256(place.resume_from)
+        if config.resume_sha256 not in (None, found):
+            raise ConfigError("--resume", f"{place.resume_from} is not the checkpoint the config was run with")
+        model.load_weights(network, place.resume_from, classifier=config.resume == "all")
+    if not (place.carry_on and place.folder is not None):
+        return _State(), False
+    path = place.folder / folders.CHECKPOINT
+    if not path.exists():
+        return _State(), False
+    data = checkpoints.load(path)
+    model.load_weights(network, path)
+    position = data["position"]
+    state = _State(
+        phase=int(position["phase"]),
+        epoch=int(position["epoch"]),
+        step=int(position["step"]),
+        optimiser=data["optimiser"],
+    )
+    return state, True
+
+
+def _load_data(
+    config: RunConfig, phases: tuple[Phase, ...], place: Place, device: torch.device
+) -> dict[str, images.Images]:
+    """Load the datasets that the phases use, once when both are the same."""
+    specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
+    loaded: dict[tuple[Any, ...], images.Images] = {}
+    data = {}
+    for name in dict.fromkeys(phase.data for phase in phases):
+        spec = specs[name]
+        content = replace(spec, epochs=1, batch_size=1, print_freq=1)
+        if (content,) not in loaded:
+            loaded[(content,)] = images.load(spec, place.datasets, config.split_seed, device)
+        data[name] = loaded[(content,)]
+    return data
+
+
+def _open_records(
+    config: RunConfig,
+    phases: tuple[Phase, ...],
+    place: Place,
+    data: dict[str, images.Images],
+    state: _State | None,
+) -> _Records:
+    if place.folder is None:
+        return _Records(None)
+    if not place.carry_on:
+        folders.claim(place.folder, place.overwrite)
+        folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
+    environment = records.environment(
+        {"datasets": str(place.datasets), "folder": str(place.folder)},
+        {name: loaded.sha256 for name, loaded in data.items()},
+        str(place.resume_from) if place.resume_from else None,
+    )
+    folders.write_json(place.folder / folders.ENVIRONMENT, environment)
+    position = None if state is None else (state.phase, state.epoch, state.step)
+    return _Records(records.Recorder(place.folder, position))
+
+
+def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any]:
+    """Return the content of ``config.json``: the run, and its phases for the reader."""
+    described = [
+        {"kind": p.kind, "blocks": list(p.blocks), "data": p.data, "epochs": p.epochs, "updates": p.updates}
+        for p in phases
+    ]
+    return {**to_json(config), "phases": described}
+
+
+class _Records:
+    """The recorder, or a list of rows where nothing is written."""
+
+    def __init__(self, recorder: records.Recorder | None) -> None:
+        self.recorder = recorder
+        self._rows: list[records.Row] = []
+
+    @property
+    def rows(self) -> list[records.Row]:
+        return self._rows if self.recorder is None else self.recorder.rows
+
+    def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
+        if self.recorder is None:
+            self._rows.append(row)
+        else:
+            self.recorder.row(row, {name: info.scalars for name, info in blocks.items()})
+
+    def filters(self, network: model.Network, step: int) -> None:
+        weight = network[0].layer.weight
+        shape = network[0].shapes.into
+        if self.recorder is None or not isinstance(weight, torch.Tensor):
+            return
+        if weight.dim() == 2 and len(shape) == 3:
+            weight = weight.view(-1, *shape)
+        if weight.dim() == 4 and weight.shape[-1] > 1:
+            self.recorder.filters(weight, step)
+
+    def close(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+
+
+# -- phases -------------------------------------------------------------------------------------------------
+
+
+def _run_phase(
+    config: RunConfig,
+    phases: tuple[Phase, ...],
+    index: int,
+    network: model.Network,
+    data: dict[str, images.Images],
+    state: _State,
+    recorder: _Records,
+    report: Report,
+    place: Place,
+) -> None:
+    phase, last_phase = phases[index], index == len(phases) - 1
+    split = data[phase.data].train
+    optimiser = _optimiser(config, phase, network, state)
+    report.phase(index, phase, state.epoch, len(split))
+    for epoch in range(state.epoch, phase.epochs):
+        at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
+        began = time.monotonic()
+        if phase.kind == "calibrate":
+            scores = engine.calibrate(network, split, at, report.progress)
+        elif optimiser is None:
+            scores = engine.hebbian(network, split, at, report.progress)
+        else:
+            _set_rate(config, phase, optimiser, epoch)
+            scores = engine.backprop(network, split, at, optimiser, report.progress)
+        _wait_for(split)
+        speed = len(split) / max(time.monotonic() - began, 1e-9)
+        if phase.kind != "calibrate":
+            state.step += -(-len(split) // phase.batch_size)
+        last = epoch == phase.epochs - 1
+        if epoch == 0 or last or (epoch + 1) % phase.print_freq == 0:
+            row = _evaluate(config, phase, index, epoch, network, data, scores, last and last_phase)
+            row.update(step=state.step, images_per_second=round(speed, 1))
+            done = (epoch + 1) * -(-len(split) // phase.batch_size)
+            blocks = {f"b{i}": block_info(network, i, done, phase) for i in _hebbian_blocks(phase, network)}
+            row.update(_summary(phase, blocks, optimiser))
+            row = records.make_row(**row)
+            recorder.row(row, blocks)
+            if last:
+                recorder.filters(network, state.step)
+            report.row(row, blocks)
+        state.epoch = epoch + 1
+        if last:
+            state.phase, state.epoch = index + 1, 0
+        state.optimiser = None if optimiser is None or last else optimiser.state_dict()
+        _checkpoint(network, state, place)
+
+
+def _optimiser(
+    config: RunConfig, phase: Phase, network: model.Network, state: _State
+) -> torch.optim.Optimizer | None:
+    """Make the optimiser of the phase, with its stored state when the phase is continued."""
+    if phase.lr is None:
+        return None
+    parameters = [p for i in phase.blocks for p in network[i].parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay)
+    if state.optimiser is not None:
+        optimiser.load_state_dict(state.optimiser)
+    return optimiser
+
+
+def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
+    assert phase.lr is not None
+    factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
+    for group in optimiser.param_groups:
+        group["lr"] = phase.lr * factor
+
+
+def _evaluate(
+    config: RunConfig,
+    phase: Phase,
+    index: int,
+    epoch: int,
+    network: model.Network,
+    data: dict[str, images.Images],
+    scores: engine.Scores,
+    final: bool,
+) -> dict[str, Any]:
+    """Measure what this phase can be measured by. The test set stays closed until the end with validation."""
+    row: dict[str, Any] = {
+        "phase": index,
+        "kind": phase.kind,
+        "blocks": " ".join(f"b{i}" for i in phase.blocks),
+        "epoch": epoch + 1,
+        "train_loss": scores.loss,
+        "train_acc": scores.accuracy,
+    }
+    found = data[phase.data]
+    open_test = found.val is None or final
+    top = network[phase.top]
+    classifies = phase.top == len(network) - 1 and top.spec.supervised
+    if phase.kind in ("backprop", "joint"):
+        classifies = True  # the loss is that of the whole network, also when only lower blocks learn
+    if classifies and phase.kind != "calibrate":
+        if scores.loss is None:
+            on_train = engine.evaluate(network, found.train)
+            row.update(train_loss=on_train.loss, train_acc=on_train.accuracy)
+        for name, split in (("val", found.val), ("test", found.test if open_test else None)):
+            if split is not None:
+                on_split = engine.evaluate(network, split)
+                row.update({f"{name}_loss": on_split.loss, f"{name}_acc": on_split.accuracy})
+    elif phase.kind == "hebbian" and top.spec.layer.arch == "MLP":
+        others = [found.val, found.test if open_test else None]
+        train_acc, val_acc, test_acc = engine.neuron_labels(network, phase.top, found.train, others)
+        row.update(train_acc=train_acc, val_acc=val_acc, test_acc=test_acc)
+    return row
+
+
+def _hebbian_blocks(phase: Phase, network: model.Network) -> list[int]:
+    return [i for i in phase.blocks if network[i].hebb is not None]
+
+
+def block_info(network: model.Network, index: int, updates: int, phase: Phase) -> BlockInfo:
+    """Read the numbers of a Hebbian block after ``updates`` of the phase; here they cross to the host."""
+    layer = network[index].hebb
+    assert layer is not None
+    weight, radius = layer.weight, layer.radius()
+    lr = layer.rate(rates.scheduled(layer.spec, updates, phase.schedule))
+    rate = lr if isinstance(lr, torch.Tensor) else torch.full_like(radius, lr)
+    mass = layer.gate_mass
+    deviation = (radius - radius.mean()).abs()
+    bias = torch.zeros(1) if layer.bias is None else layer.bias
+    numbers = {
+        "bias_mean": bias.mean(),
+        "bias_std": bias.std(correction=0),
+        "weight_mean": weight.mean(),
+        "weight_std": weight.std(correction=0),
+        "radius_mean": radius.mean(),
+        "radius_std": radius.std(correction=0),
+        "radius_deviation": deviation.mean(),
+        "radius_max_deviation": deviation.max(),
+        "lr_mean": rate.mean(),
+        "convergence": layer.convergence(),
+        "R1": layer.converged(),
+    }
+    return BlockInfo(
+        scalars={name: float(value) for name, value in numbers.items()},
+        lr=rate.tolist(),
+        radius=radius.tolist(),
+        wins=(100 * mass / mass.sum().clamp(min=1e-30)).tolist(),
+        neurons_shown=30 if layer.weight.dim() == 4 else 20,
+    )
+
+
+def _summary(
+    phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None
+) -> dict[str, Any]:
+    """Row columns over the Hebbian blocks of the phase: mean convergence, R1 in all, mean rate."""
+    found: dict[str, Any] = {"lr": None if optimiser is None else optimiser.param_groups[0]["lr"]}
+    if blocks and phase.kind != "calibrate":
+        scalars = [info.scalars for info in blocks.values()]
+        found["convergence"] = sum(s["convergence"] for s in scalars) / len(scalars)
+        found["R1"] = int(sum(s["R1"] for s in scalars))
+        if optimiser is None:
+            found["lr"] = sum(s["lr_mean"] for s in scalars) / len(scalars)
+    return found
+
+
+def _wait_for(split: images.Split) -> None:
+    """Let the device finish, so that a measured time is the time of the work."""
+    if split.labels.device.type == "cuda":
+        torch.cuda.synchronize(split.labels.device)
+
+
+# -- end ----------------------------------------------------------------------------------------------------
+
+
+def _checkpoint(network: model.Network, state: _State, place: Place) -> None:
+    if place.folder is None:
+        return
+    checkpoints.save(
+        place.folder / folders.CHECKPOINT,
+        {
+            "model": network.state_dict(),
+            "optimiser": state.optimiser,
+            "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
+        },
+    )
+
+
+def _finish(result: Result, state: _State, place: Place) -> None:
+    """Write the result last: its presence is what makes a run finished."""
+    if place.folder is None:
+        return
+    if not place.keep_model:
+        shutil.rmtree(place.folder / folders.CHECKPOINT.parent, ignore_errors=True)
+    network = result.config.network
+    folders.write_json(
+        place.folder / folders.RESULT,
+        {
+            "status": "finished",
+            "preset": network.name,
+            "network": grammar.format_network(network, catalog.load().defaults),
+            "seed": result.config.seed,
+            "metrics": result.metrics,
+            "seconds": round(result.seconds, 3),
+        },
+    )
