@@ -93,9 +93,7 @@ def _step_block(network: Network, i: int, x: Tensor, labels: Tensor, phase: Phas
     return block.learn(x, rate, labels)
 
 
-def backprop(
-    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress
-) -> Scores:
+def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress) -> Scores:
     """One epoch of back-prop through the BP blocks of the phase; everything else is frozen.
 
     A joint phase also makes the Hebbian updates of its blocks on the same batches.

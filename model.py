@@ -56,8 +56,10 @@ class Network(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """Factor that turns the output into logits: beta for a Hebbian classifier, whose posterior is
-        softmax(beta u), and 1 for back-prop."""
+        """Factor that turns the output into logits.
+
+        It is beta for a Hebbian classifier, whose posterior is softmax(beta u), and 1 for back-prop.
+        """
         last = self.spec.blocks[-1]
         return float(last.layer.t_invert) if last.hebbian and last.supervised else 1.0
 
@@ -84,9 +86,13 @@ def load_weights(network: Network, path: Path, *, classifier: bool = True) -> No
         stored |= {name: t for name, t in own.items() if name.startswith(last)}
     for name in sorted({*own, *stored}):
         if name not in stored:
-            raise ConfigError(str(path), f"holds no '{name}', which this network has", hint="another preset was saved there")
+            raise ConfigError(
+                str(path), f"holds no '{name}', which this network has", hint="another preset was saved there"
+            )
         if name not in own:
-            raise ConfigError(str(path), f"holds '{name}', which this network lacks", hint="another preset was saved there")
+            raise ConfigError(
+                str(path), f"holds '{name}', which this network lacks", hint="another preset was saved there"
+            )
         if own[name].shape != stored[name].shape:
             raise ConfigError(
                 str(path),

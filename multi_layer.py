@@ -1,6 +1,6 @@
 """Train one network: argv -> RunConfig -> train.run -> summary.
 
-    python multi_layer.py --preset 2SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1 --dataset-sup CIFAR10_50
+python multi_layer.py --preset 2SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1 --dataset-sup CIFAR10_50
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cli.entry import run_command
 from hebb import config, folders, overrides, plan, shapes
 from hebb.catalog import Catalog
 from hebb.config import RunConfig
-from hebb.errors import ConfigError, InterruptedRun
+from hebb.errors import ConfigError, InterruptedRunError
 
 
 def parser() -> arguments.Parser:
@@ -23,7 +23,9 @@ def parser() -> arguments.Parser:
     made = arguments.Parser(__doc__ or "", prog="multi_layer.py")
     arguments.add_network_flags(made)
     made.add_argument("--seed", type=int, metavar="N", help="varies weights, order, dropout (default: 0)")
-    made.add_argument("--model-name", metavar="NAME", help="name under which the run is stored (default: the preset's name)")
+    made.add_argument(
+        "--model-name", metavar="NAME", help="name under which the run is stored (default: the preset's name)"
+    )
     made.add_argument(
         "--save", type=arguments.boolean, default=True, metavar="BOOL", help="keep the trained model (default: true)"
     )
@@ -51,8 +53,8 @@ def main(argv: list[str]) -> int:
         describe.listing(options.listing, known)
         return 0
     if options.resume_run is not None:
-        return _continue(options, argv)
-    run = _config(options, known, argv)
+        return _continue(options)
+    run = _config(options, known)
     name = options.model_name or _model_name(run)
     home = folders.Home.find(options.data_dir)
     plan.phases(run)
@@ -83,7 +85,9 @@ def train_one(
     if resume_from is not None:
         run = replace(run, resume_sha256=checkpoints.sha256(resume_from))
         if options.overwrite and resume_from.is_relative_to(folder):
-            raise ConfigError("--overwrite", "would delete the model that --resume reads", hint="give another --model-name")
+            raise ConfigError(
+                "--overwrite", "would delete the model that --resume reads", hint="give another --model-name"
+            )
     report = ConsoleReport(options.verbose)
     place = train.Place(
         datasets=home.datasets,
@@ -98,14 +102,14 @@ def train_one(
         train.run(run, report, place=place)
     except KeyboardInterrupt:
         if folders.state(folder) == "interrupted":
-            raise InterruptedRun(f"interrupted; python multi_layer.py --resume-run {folder} continues") from None
+            raise InterruptedRunError(f"interrupted; python multi_layer.py --resume-run {folder} continues") from None
         raise
     finally:
         report.close()
     return 0
 
 
-def _config(options: argparse.Namespace, known: Catalog, argv: list[str]) -> RunConfig:
+def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
     """Build the run from flags, or read it from ``--run-config``."""
     if options.run_config is None:
         return arguments.run_config(
@@ -115,7 +119,18 @@ def _config(options: argparse.Namespace, known: Catalog, argv: list[str]) -> Run
             validation=(options.validation, options.validation),
             threads=arguments.cores(),
         )
-    allowed = ("run_config", "changes", "model_name", "data_dir", "overwrite", "dry_run", "verbose", "resume", "save", "save_model")
+    allowed = (
+        "run_config",
+        "changes",
+        "model_name",
+        "data_dir",
+        "overwrite",
+        "dry_run",
+        "verbose",
+        "resume",
+        "save",
+        "save_model",
+    )
     _refuse_others(options, allowed, "--run-config", "holds the whole run; --set changes single values")
     return overrides.apply(read_config(options.run_config), overrides.parse(options.changes), known)
 
@@ -129,11 +144,13 @@ def read_config(path: Path) -> RunConfig:
     run = config.run_from_json(data, str(path))
     kinds = [(p.kind, list(p.blocks)) for p in plan.phases(run)]
     if described is not None and [(p.get("kind"), p.get("blocks")) for p in described] != kinds:
-        raise ConfigError(str(path), "'phases' is not what mode and blocks give", hint="delete 'phases', it only informs")
+        raise ConfigError(
+            str(path), "'phases' is not what mode and blocks give", hint="delete 'phases', it only informs"
+        )
     return run
 
 
-def _continue(options: argparse.Namespace, argv: list[str]) -> int:
+def _continue(options: argparse.Namespace) -> int:
     """Continue the interrupted run of ``--resume-run``."""
     allowed = ("resume_run", "data_dir", "gpu_id", "device", "verbose", "save", "save_model")
     _refuse_others(options, allowed, "--resume-run", "continues the run as it was started")

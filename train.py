@@ -145,7 +145,7 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
             seconds=time.monotonic() - started,
             folder=place.folder,
         )
-        _finish(result, state, place)
+        _finish(result, place)
     finally:
         recorder.close()
     report.finish(result)
@@ -301,7 +301,7 @@ def _run_phase(
             state.step += -(-len(split) // phase.batch_size)
         last = epoch == phase.epochs - 1
         if epoch == 0 or last or (epoch + 1) % phase.print_freq == 0:
-            row = _evaluate(config, phase, index, epoch, network, data, scores, last and last_phase)
+            row = _evaluate(phase, index, epoch, network, data, scores, last and last_phase)
             row.update(step=state.step, images_per_second=round(speed, 1))
             done = (epoch + 1) * -(-len(split) // phase.batch_size)
             blocks = {f"b{i}": block_info(network, i, done, phase) for i in _hebbian_blocks(phase, network)}
@@ -318,9 +318,7 @@ def _run_phase(
         _checkpoint(network, state, place)
 
 
-def _optimiser(
-    config: RunConfig, phase: Phase, network: model.Network, state: _State
-) -> torch.optim.Optimizer | None:
+def _optimiser(config: RunConfig, phase: Phase, network: model.Network, state: _State) -> torch.optim.Optimizer | None:
     """Make the optimiser of the phase, with its stored state when the phase is continued."""
     if phase.lr is None:
         return None
@@ -339,7 +337,6 @@ def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer,
 
 
 def _evaluate(
-    config: RunConfig,
     phase: Phase,
     index: int,
     epoch: int,
@@ -414,9 +411,7 @@ def block_info(network: model.Network, index: int, updates: int, phase: Phase) -
     )
 
 
-def _summary(
-    phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None
-) -> dict[str, Any]:
+def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
     """Row columns over the Hebbian blocks of the phase: mean convergence, R1 in all, mean rate."""
     found: dict[str, Any] = {"lr": None if optimiser is None else optimiser.param_groups[0]["lr"]}
     if blocks and phase.kind != "calibrate":
@@ -450,7 +445,7 @@ def _checkpoint(network: model.Network, state: _State, place: Place) -> None:
     )
 
 
-def _finish(result: Result, state: _State, place: Place) -> None:
+def _finish(result: Result, place: Place) -> None:
     """Write the result last: its presence is what makes a run finished."""
     if place.folder is None:
         return

@@ -63,7 +63,9 @@ def add_network_flags(parser: Parser) -> None:
         help="network: a name of preset.json, or the network written out, as in "
         f"'Soft-c96-k5-p2:bn:triangle_0.7:max_4_2_1 BP:flatten' (default: {DEFAULT_PRESET})",
     )
-    parser.add_argument("--dataset-sup", metavar="NAME", help=f"dataset of the supervised phases (default: {DEFAULT_DATASET})")
+    parser.add_argument(
+        "--dataset-sup", metavar="NAME", help=f"dataset of the supervised phases (default: {DEFAULT_DATASET})"
+    )
     parser.add_argument(
         "--dataset-unsup", metavar="NAME", help="dataset of the unsupervised phases (default: that of --dataset-sup)"
     )
@@ -83,7 +85,9 @@ def add_network_flags(parser: Parser) -> None:
         help="blocks that learn; the others stay random (default: all)",
     )
     parser.add_argument(
-        "--bp-blockwise", action="store_true", help="train each BP block alone, as the published code does, not end to end"
+        "--bp-blockwise",
+        action="store_true",
+        help="train each BP block alone, as the published code does, not end to end",
     )
     parser.add_argument(
         "--set",
@@ -94,20 +98,31 @@ def add_network_flags(parser: Parser) -> None:
         metavar="PATH=VALUE",
         help="change single values: b0.layer.lr=0.05 'b*.layer.t_invert=0.7' dataset_sup.epochs=2",
     )
-    parser.add_argument("--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, laid over the shipped one")
+    parser.add_argument(
+        "--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, laid over the shipped one"
+    )
 
 
 def add_run_flags(parser: Parser) -> None:
     """Flags that say where a run takes place."""
     parser.add_argument(
-        "--gpu-id", "--gpu_id", dest="gpu_id", metavar="N|cpu", help="GPU to use, or cpu (default: GPU 0 where there is one)"
+        "--gpu-id",
+        "--gpu_id",
+        dest="gpu_id",
+        metavar="N|cpu",
+        help="GPU to use, or cpu (default: GPU 0 where there is one)",
     )
     parser.add_argument("--device", metavar="cpu|cuda|cuda:N", help="the same in torch's words")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: one per core; it decides the last bits of a sum)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads (default: one per core; it decides the last bits of a sum)",
     )
     parser.add_argument(
-        "--data-dir", metavar="DIR", help="parent folder of datasets, models and searches (default: $HEBB_HOME, else ./hebb_data)"
+        "--data-dir",
+        metavar="DIR",
+        help="parent folder of datasets, models and searches (default: $HEBB_HOME, else ./hebb_data)",
     )
     parser.add_argument(
         "--resume",
@@ -119,7 +134,10 @@ def add_run_flags(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is stored under this name")
     parser.add_argument("--dry-run", action="store_true", help="print network, phases and updates, then stop")
     parser.add_argument(
-        "--list", dest="listing", metavar="WHAT", help="presets | datasets | methods | configs: describe them, then stop"
+        "--list",
+        dest="listing",
+        metavar="WHAT",
+        help="presets | datasets | methods | configs: describe them, then stop",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="at each report, a table of the first neurons")
 
@@ -143,7 +161,9 @@ def device(options: argparse.Namespace) -> Device:
     if options.device is not None:
         kind, _, index = options.device.partition(":")
         if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-            raise ConfigError("--device", f"unknown device '{options.device}'", given=kind, choices=("cpu", "cuda", "cuda:N"))
+            raise ConfigError(
+                "--device", f"unknown device '{options.device}'", given=kind, choices=("cpu", "cuda", "cuda:N")
+            )
         found.append(Device(kind, int(index or 0)))
     if len(found) == 2 and found[0] != found[1]:
         raise ConfigError("--device", f"'{options.device}' contradicts --gpu-id {options.gpu_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -16,10 +17,10 @@ from hebb.registry import ACTIVATIONS, DATASETS, RULES
 LISTS = ("presets", "datasets", "methods", "configs")
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console: as wide as the terminal, and wide enough for a table where there is none."""
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+def console() -> Console:
+    """Return a console on today's stdout: as wide as the terminal, and wide enough for a table elsewhere."""
+    found = Console(file=sys.stdout, highlight=False)
+    return found if found.is_terminal else Console(file=sys.stdout, highlight=False, width=140)
 
 
 def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Table:
@@ -49,7 +50,9 @@ def dry_run(config: RunConfig, known: Catalog, trials: int = 1) -> None:
     blocks.add_row("", "", "", "", f"{sum(found.parameters for found in traced):,}")
     out.print(blocks)
     steps = table(
-        f"\nphases ({config.mode})", ("phase", "kind", "blocks", "data", "epochs", "batch", "updates"), ("epochs", "batch", "updates")
+        f"\nphases ({config.mode})",
+        ("phase", "kind", "blocks", "data", "epochs", "batch", "updates"),
+        ("epochs", "batch", "updates"),
     )
     for i, phase in enumerate(phases):
         data = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
@@ -86,7 +89,10 @@ def _datasets(known: Catalog) -> None:
     out = console()
     for entry in DATASETS.entries():
         size = f"{entry.channels}x{entry.height}x{entry.width}"
-        out.print(f"[bold]{entry.name}[/bold]  {entry.summary}; {size}, {entry.classes} classes, {entry.train:,} + {entry.test:,} images")
+        out.print(
+            f"[bold]{entry.name}[/bold]  {entry.summary}; {size}, {entry.classes} classes, "
+            f"{entry.train:,} + {entry.test:,} images"
+        )
         found = table("", ("variant", "epochs", "batch", "images", "other"), ("epochs", "batch", "images"))
         for name, spec in known.datasets.items():
             if spec.dataset == entry.name:
@@ -115,12 +121,16 @@ def _methods(known: Catalog) -> None:
     tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
     own = [entry for rule in RULES.entries() for entry in rule.own_fields]
     for entry in [*fields.FIELDS.values(), *own]:
-        default = [str(known.defaults[arch].get(entry.name, "")) if arch in entry.archs else "-" for arch in ("MLP", "CNN")]
+        default = [
+            str(known.defaults[arch].get(entry.name, "")) if arch in entry.archs else "-" for arch in ("MLP", "CNN")
+        ]
         tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
     out.print(tokens)
     functions = table("\nactivations", ("part", "formula"))
     for function in ACTIVATIONS.entries():
-        functions.add_row(function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula)
+        functions.add_row(
+            function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula
+        )
     out.print(functions)
 
 

@@ -60,7 +60,9 @@ class ConsoleReport(train.Report):
         )
         self._bar.start()
         total = phase.epochs * images
-        self._task = self._bar.add_task(f"phase {index}: {phase.describe()}", total=total, completed=epoch * images, speed="")
+        self._task = self._bar.add_task(
+            f"phase {index}: {phase.describe()}", total=total, completed=epoch * images, speed=""
+        )
 
     def progress(self, images: int) -> None:
         """Move the live line, five times a second at most."""
@@ -116,7 +118,9 @@ class ConsoleReport(train.Report):
         """Print the last numbers and where everything is."""
         self._stop_bar()
         row = result.metrics
-        found = [f"{s} accuracy {row[f'{s}_acc']:.2f} %" for s in ("train", "val", "test") if row[f"{s}_acc"] is not None]
+        found = [
+            f"{s} accuracy {row[f'{s}_acc']:.2f} %" for s in ("train", "val", "test") if row[f"{s}_acc"] is not None
+        ]
         text = ", ".join(found) or "no accuracy (no classifier was trained)"
         self.console.print(f"done in {result.seconds:.1f} s: {text}")
         if result.folder is not None:
@@ -131,4 +135,3 @@ class ConsoleReport(train.Report):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-

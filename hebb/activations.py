@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def relu(u: Tensor) -> Tensor:
-    """relu(u)."""
+    """Return u where it is positive, else 0."""
     return u.relu()
 
 
@@ -31,12 +31,12 @@ def repu(u: Tensor, power: float) -> Tensor:
 
 
 def softmax(u: Tensor, t_invert: float) -> Tensor:
-    """softmax(t_invert u) over channels."""
+    """Return the softmax of t u over channels, with t = ``t_invert``."""
     return (u * t_invert).softmax(dim=1)
 
 
 def exp(u: Tensor, t_invert: float) -> Tensor:
-    """exp(t_invert u)."""
+    """Return e to the power t u, with t = ``t_invert``."""
     return (u * t_invert).exp()
 
 

@@ -7,6 +7,7 @@ activation, [batch norm], pool. Batch norms have no affine parameters (momentum 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +144,7 @@ class Block(nn.Module):
         if isinstance(self.layer, HebbLayer):
             self.layer.initialise(generator)
             return
-        bound = 1 / math.sqrt(self.layer.weight[0].numel())
+        bound = 1 / math.sqrt(math.prod(self.shapes.weights[1:]))
         for parameter in self.layer.parameters():
             parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
 
@@ -152,7 +153,7 @@ def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
     modules: list[nn.Module] = []
     if spec.att_dropout:
         modules.append(AttDropout(spec.att_dropout))
-    made = {
+    made: dict[str, Callable[[], nn.Module]] = {
         "batchnorm2d": lambda: nn.BatchNorm2d(shapes.into[0], affine=False),
         "flatten": nn.Flatten,
         "batchnorm1d": lambda: nn.BatchNorm1d(shapes.layer_in[0], affine=False),

@@ -133,9 +133,7 @@ def _read(path: Path, below: Catalog) -> Catalog:
     return Catalog(models={**below.models, **models}, datasets=datasets, defaults=defaults)
 
 
-def _layer_defaults(
-    data: Any, below: Mapping[str, Mapping[str, Value]], where: str
-) -> dict[str, dict[str, Value]]:
+def _layer_defaults(data: Any, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
     _keys(data, ("MLP", "CNN"), f"{where}, layer")
     defaults = {arch: dict(below.get(arch, {})) for arch in ("MLP", "CNN")}
     for arch, given in data.items():
@@ -150,7 +148,9 @@ def _layer_defaults(
 def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Model:
     _keys(data, _MODEL_KEYS, where)
     if grammar.is_inline(name):
-        raise ConfigError(where, "the name reads like a network written out", hint="choose a name that does not start with a method")
+        raise ConfigError(
+            where, "the name reads like a network written out", hint="choose a name that does not start with a method"
+        )
     blocks = data.get("blocks")
     if not isinstance(blocks, list):
         raise ConfigError(where, "'blocks' is a list of blocks, and it is missing")
@@ -209,7 +209,7 @@ def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
     _keys(values, _DATA_KEYS, where)
     for key, value in values.items():
         check_type(_DATA_KEYS[key], value, f"{where}, {key}")
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return dataclasses.replace(base, **lists)
 
 

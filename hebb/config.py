@@ -82,9 +82,7 @@ def make_layer(
     known = fields.fields_of(rule, arch)
     for name in given:
         if name not in known:
-            raise ConfigError(
-                where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=known
-            )
+            raise ConfigError(where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=known)
     shipped = {**defaults.get(arch, {}), **rule.defaults.get(arch, {})}
     values: dict[str, Value] = {}
     for name, entry in known.items():
@@ -247,7 +245,7 @@ class DataSpec:
             raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
         if not 0 <= self.validation < 1:
             raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
-        splits = ("train", "test", "val")
+        splits: tuple[str, ...] = ("train", "test", "val")
         if entry.unlabeled:
             splits += ("unlabeled", "train+unlabeled")
         if self.split not in splits:
@@ -371,9 +369,7 @@ class RunConfig:
         ):
             value = getattr(self, name)
             if value not in choices:
-                raise ConfigError(
-                    name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices]
-                )
+                raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
 
     @property
     def classes(self) -> int:
@@ -415,9 +411,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
                 NetworkSpec,
                 {
                     **network,
-                    "blocks": tuple(
-                        block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks)
-                    ),
+                    "blocks": tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks)),
                 },
                 f"{where}, network",
             ),

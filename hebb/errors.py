@@ -53,7 +53,7 @@ class DivergenceError(HebbError):
     """Weights or loss stopped being finite."""
 
 
-class InterruptedRun(HebbError):
+class InterruptedRunError(HebbError):
     """The user stopped the run; what was finished is on disk."""
 
     exit_code = 130

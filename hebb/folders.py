@@ -1,8 +1,8 @@
 """Where things live, below one parent folder.
 
-    <parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
-    <parent>/hebb/result/network/<model name>/     a single run
-    <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
+<parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
+<parent>/hebb/result/network/<model name>/     a single run
+<parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def claim(folder: Path, overwrite: bool) -> None:
             "finished": "--overwrite replaces it; another --model-name keeps both",
             "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
         }
-        raise ConfigError(str(folder), f"holds {'a finished' if found == 'finished' else 'an interrupted'} run", hint=hints[found])
+        raise ConfigError(
+            str(folder), f"holds {'a finished' if found == 'finished' else 'an interrupted'} run", hint=hints[found]
+        )
     if found != "absent":
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

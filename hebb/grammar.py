@@ -200,9 +200,7 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
         return "pool", parse_pool(part, where)
     if head in ACTIVATIONS.names():
         return "activation", parse_activation(part, where)
-    raise ConfigError(
-        where, f"unknown part '{part}'", given=part, choices=[*_PARTS, *ACTIVATIONS.names()]
-    )
+    raise ConfigError(where, f"unknown part '{part}'", given=part, choices=[*_PARTS, *ACTIVATIONS.names()])
 
 
 def probability(text: str, part: str, where: str) -> float:

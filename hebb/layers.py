@@ -21,6 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from hebb import rates
 from hebb.config import LayerSpec
@@ -129,7 +130,7 @@ class HebbLayer(nn.Module):
         return self.pre_gate(u)
 
     def step(self, dw: Tensor, db: Tensor | None, rate: float | None) -> None:
-        """w += rate dw; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
+        """W += rate dw; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
         eta = self.rate(rate)
         rows = (-1, *[1] * (self.weight.dim() - 1))
         if torch.is_grad_enabled():
@@ -205,7 +206,7 @@ class HebbLinear(HebbLayer):
         super().__init__(spec, (out_features, in_features), behind_norm)
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x w^T."""
+        """X w^T."""
         return F.linear(x, weight)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ class HebbConv2d(HebbLayer):
         """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x."""
         size = self.weight.shape
         spec = self.spec
-        return torch.nn.grad.conv2d_weight(x, size, y, spec.stride, 0, spec.dilation, self.groups)
+        return conv2d_weight(x, size, y, spec.stride, 0, spec.dilation, self.groups)
 
     def pre_gate(self, u: Tensor) -> Tensor:
         """relu(u - mean over all channels) with ``pre_triangle``, else u."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from hebb import fields, grammar
 from hebb.catalog import Catalog, operations
-from hebb.config import BlockSpec, ClassifierSpec, DataSpec, LayerSpec, RunConfig, make_layer
+from hebb.config import BlockSpec, LayerSpec, RunConfig, make_layer
 from hebb.errors import ConfigError
 from hebb.registry import DATASETS, RULES
 
@@ -77,9 +77,7 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
     )
 
 
-def _change_blocks(
-    config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str
-) -> RunConfig:
+def _change_blocks(config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str) -> RunConfig:
     blocks = list(config.network.blocks)
     if head == "b*":
         chosen = [i for i, block in enumerate(blocks) if block.hebbian]
@@ -116,9 +114,7 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
     }
     if part not in changers:
         known = [f"layer.{name}" for name in fields.fields_of(block.layer.rule, block.layer.arch)]
-        raise ConfigError(
-            where, f"a block has no '{part}'", given=part, choices=[*changers, *known]
-        )
+        raise ConfigError(where, f"a block has no '{part}'", given=part, choices=[*changers, *known])
     return replace(block, **changers[part]())
 
 
@@ -155,7 +151,6 @@ def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
             given=path,
             choices=[f"{prefix}.{n}" for n in types],
         )
-    assert isinstance(spec, DataSpec | ClassifierSpec)
     if name == "dataset":
         return replace(spec, dataset=DATASETS.get(str(value), where).name)
     return replace(spec, **{name: _read(types[name], value, where)})

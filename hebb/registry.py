@@ -52,11 +52,10 @@ class Field:
         if value is None:
             raise ConfigError(where, f"'{self.name}' wants {self.wants()}, not '{text}'")
         if self.choices and value not in self.choices:
-            raise ConfigError(
-                where, f"'{self.name}' cannot be '{value}'", given=str(value), choices=self.choices
-            )
+            raise ConfigError(where, f"'{self.name}' cannot be '{value}'", given=str(value), choices=self.choices)
         if self.minimum is not None and not isinstance(value, str):
-            if value < self.minimum or (self.above and value == self.minimum) or value == float("inf"):
+            low = value <= self.minimum if self.above else value < self.minimum
+            if low or value == float("inf"):
                 raise ConfigError(where, f"'{self.name}' wants {self.wants()}, not {text}")
         return value
 
@@ -196,9 +195,7 @@ class Registry(Generic[Entry]):
         discover()
         entry = self._entries.get(name.lower())
         if entry is None:
-            raise ConfigError(
-                where, f"unknown {self.noun} '{name}'", given=name, choices=self.names()
-            )
+            raise ConfigError(where, f"unknown {self.noun} '{name}'", given=name, choices=self.names())
         return entry
 
     def names(self) -> list[str]:

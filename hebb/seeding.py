@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 
-
 def derive(seed: int, purpose: str, phase: int = 0, block: int = 0, epoch: int = 0) -> int:
     """Return 63 bits that depend on every argument and look independent for different ones."""
     text = f"{seed}/{purpose}/{phase}/{block}/{epoch}"

@@ -110,10 +110,10 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
     if layer.arch == "MLP":
         if len(shape) != 1:
             raise fail(f"a fully connected layer wants a vector, not {text(shape)}", "add flatten to the block")
-        weights, out = (width, shape[0]), (width,)
+        weights, out = _linear(shape[0], width)
     else:
         weights, out = _conv(layer, shape, width, fail)
-    layer_out = out
+    layer_out: Shape = out
     biases = width if getattr(layer, "add_bias", False) else 0
     if block.pool is not None:
         if len(out) != 3:
@@ -129,6 +129,10 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
         weights=weights,
         parameters=prod(weights) + biases,
     )
+
+
+def _linear(fan_in: int, width: int) -> tuple[Shape, Shape]:
+    return (width, fan_in), (width,)
 
 
 def _conv(layer: LayerSpec, shape: Shape, width: int, fail: Callable[..., ConfigError]) -> tuple[Shape, Shape]:

@@ -1,11 +1,11 @@
 """Search configs: a YAML file becomes a space, the space becomes overrides.
 
-    description   what the search answers
-    command       the command that runs it
-    purpose       sweep (reports every configuration) or search (selects one on validation accuracy)
-    seeds         replicates of every configuration
-    space         {override path: {grid: [...]} | {geometric: {base: b, from: i, to: j}}}
-    metric, mode  what is compared, and whether max or min is better
+description   what the search answers
+command       the command that runs it
+purpose       sweep (reports every configuration) or search (selects one on validation accuracy)
+seeds         replicates of every configuration
+space         {override path: {grid: [...]} | {geometric: {base: b, from: i, to: j}}}
+metric, mode  what is compared, and whether max or min is better
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hebb import catalog, fields, rates  # noqa: E402
-from hebb.config import make_layer  # noqa: E402
-from hebb.errors import ConfigError, HebbError  # noqa: E402
-from hebb.layers import HebbConv2d, HebbLayer, HebbLinear  # noqa: E402
-from hebb.registry import RULES  # noqa: E402
+from hebb import catalog, fields, rates
+from hebb.config import make_layer
+from hebb.errors import ConfigError, HebbError
+from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.registry import RULES
 
 TOLERANCE = 1e-5
 _OTHER_NAMES = {"bias": "add_bias", "power_lr": "power_lr", "out_features": "out_channels"}

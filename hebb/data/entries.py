@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from hebb.registry import DATASETS, Dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from hebb.data.sources import Arrays
 
 
-def _torchvision(class_name: str) -> object:
+def _torchvision(class_name: str) -> Callable[[Path, bool], Arrays]:
     def load(folder: Path, train: bool) -> Arrays:
         from hebb.data import sources
 

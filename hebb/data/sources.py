@@ -6,6 +6,7 @@ the dataset's own loader, which downloads what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import zipfile
 import zlib
@@ -63,7 +64,9 @@ def _npz(path: Path, train: bool) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             return file[f"x_{suffix}"], file[f"y_{suffix}"]
     except KeyError:
-        raise ConfigError(str(path), f"lacks x_{suffix} or y_{suffix}", hint="Keras layout: x_train y_train x_test y_test") from None
+        raise ConfigError(
+            str(path), f"lacks x_{suffix} or y_{suffix}", hint="Keras layout: x_train y_train x_test y_test"
+        ) from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(str(path), "is truncated or not an .npz file", hint=str(error).splitlines()[0]) from None
 
@@ -108,10 +111,8 @@ def declare_missing_operators() -> None:
     if spec is None or not spec.submodule_search_locations or _operators_known():
         return
     compiled = Path(next(iter(spec.submodule_search_locations))) / "_C.so"
-    try:
+    with contextlib.suppress(OSError, RuntimeError):
         torch.ops.load_library(str(compiled))
-    except (OSError, RuntimeError):
-        pass
     if not _operators_known():
         _LIBRARY.append(torch.library.Library("torchvision", "DEF"))
         for name in ("nms", "qnms"):

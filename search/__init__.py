@@ -1,0 +1,1 @@
+"""Everything that knows Ray, and the trials and tables around it."""
