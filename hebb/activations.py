@@ -41,7 +41,7 @@ def exp(u: Tensor, t_invert: float) -> Tensor:
 
 
 def tanh(u: Tensor, slope: float) -> Tensor:
-    """tanh(slope u)."""
+    """Return the hyperbolic tangent of slope times u."""
     return (u * slope).tanh()
 
 

@@ -100,27 +100,37 @@ class HebbLayer(nn.Module):
         self.step(dw, db, rate)
         return u
 
+    def gate(self, u: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return y, the plastic gate of the rule; groups of channels compete among themselves."""
+        signal = self.spec.rule.signal
+        assert signal is not None
+        if self.groups == 1:
+            return signal(u, self.spec, labels)
+        folded = u.unflatten(1, (self.groups, -1)).flatten(0, 1)  # (B * groups, C / groups, H, W)
+        return signal(folded, self.spec, labels).view_as(u)
+
+    def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
+        """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
+        decay = (y * u).transpose(0, 1).flatten(1).sum(dim=1)  # (neurons,)
+        return self.correlate(x, y).sub_(self._rows(decay) * self.weight)
+
     @torch.no_grad()
     def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
-        rule = self.spec.rule
-        assert rule.signal is not None
-        folded = u.unflatten(1, (self.groups, -1)).flatten(0, 1) if self.groups > 1 else u
-        y = rule.signal(folded, self.spec, labels).view_as(u)
-        decay = torch.einsum("bcs,bcs->c", y.flatten(2), u.flatten(2)) if u.dim() == 4 else (y * u).sum(0)
-        rows = (-1, *[1] * (self.weight.dim() - 1))
-        dw = self.correlate(x, y).sub_(decay.view(rows) * self.weight)
-        largest = dw.view(self.groups, -1).abs().amax(dim=1)  # (groups,)
+        y = self.gate(u, labels)
+        dw = self.change(x, u, y)
+        by_group = dw.view(self.groups, -1)
+        largest = by_group.abs().amax(dim=1, keepdim=True)  # (groups, 1)
+        by_group.div_(largest + _TINY)
         self.finite_updates += largest.isfinite().all()
-        dw.view(self.groups, -1).div_(largest[:, None] + _TINY)
-        self.gate_mass += y.clamp(min=0).transpose(0, 1).flatten(1).sum(dim=1)
-        db = None
-        if self.bias is not None:
-            assert rule.bias_step is not None
-            db = rule.bias_step(y, self.bias, self.spec)
-            db = db / (db.abs().amax() + _TINY)
         self.update_count += 1
-        return dw, db
+        self.gate_mass += y.clamp(min=0).transpose(0, 1).flatten(1).sum(dim=1)
+        if self.bias is None:
+            return dw, None
+        bias_step = self.spec.rule.bias_step
+        assert bias_step is not None
+        db = bias_step(y, self.bias, self.spec)
+        return dw, db / (db.abs().amax() + _TINY)
 
     def respond(self, x: Tensor) -> Tensor:
         """Return the pre-activation u of prepared input."""
@@ -132,10 +142,9 @@ class HebbLayer(nn.Module):
     def step(self, dw: Tensor, db: Tensor | None, rate: float | None) -> None:
         """W += rate dw; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
         eta = self.rate(rate)
-        rows = (-1, *[1] * (self.weight.dim() - 1))
         if torch.is_grad_enabled():
             self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
-        self.weight += dw * (eta.view(rows) if isinstance(eta, Tensor) else eta)
+        self.weight += dw * (self._rows(eta) if isinstance(eta, Tensor) else eta)
         if db is not None:
             assert self.bias is not None
             self.bias += db * eta * (self.bias_scale / self.spec.t_invert)
@@ -144,6 +153,10 @@ class HebbLayer(nn.Module):
         """Return sign(w)|w|^(p-1), which is w for p = 2."""
         p = self.spec.lebesgue_p
         return self.weight if p == 2 else self.weight.sign() * self.weight.abs().pow(p - 1)
+
+    def _rows(self, per_neuron: Tensor) -> Tensor:
+        """Shape one number per neuron so that it multiplies the rows of the weights."""
+        return per_neuron.view(-1, *[1] * (self.weight.dim() - 1))
 
     # -- measures -----------------------------------------------------------------------------------------
 

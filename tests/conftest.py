@@ -1,0 +1,64 @@
+"""What the tests share: the real commands as subprocesses, and where the real data are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hebb.registry import RULES  # noqa: E402
+
+SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
+GOLDEN = ROOT.parent / "shared" / "golden"
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a rule's contract on every architecture the rule is defined for."""
+    method = getattr(metafunc.cls, "method", "")
+    if method and "arch" in metafunc.fixturenames:
+        metafunc.parametrize("arch", RULES.get(method, "test").archs)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run one of the commands as a user does: ``command("multi_layer.py", "--dry-run")``.
+
+    Everything it stores goes below ``tmp_path / "home"``; datasets come from there too, unless ``datasets=`` names
+    a folder.
+    """
+
+    def run(
+        script: str, *arguments: str, datasets: Path | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if k not in ("HEBB_HOME", "HEBB_DATASETS")}
+        environment["HEBB_HOME"] = str(tmp_path / "home")
+        if datasets is not None:
+            environment["HEBB_DATASETS"] = str(datasets)
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder with the real ``mnist.npz`` and ``cifar10.npz``; the test is skipped where it is absent."""
+    if not (SHARED_DATA / "cifar10.npz").exists():
+        pytest.skip(f"the real data are not at {SHARED_DATA}")
+    return SHARED_DATA
