@@ -117,11 +117,11 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
             total.add(loss.detach(), logits.detach(), labels)
             update += 1
             if update % CHECK_EVERY == 0:
-                total.check(phase, at.epoch)
                 _check_updates(network, phase, at.epoch)
+                total.check(phase, at.epoch)
             progress(len(labels))
-        total.check(phase, at.epoch)
         _check_updates(network, phase, at.epoch)
+        total.check(phase, at.epoch)
     return total.scores()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cli import arguments, describe
 from cli.entry import run_command
-from hebb import config, folders, overrides, plan, shapes
+from hebb import config_json, folders, overrides, plan, shapes
 from hebb.catalog import Catalog
 from hebb.config import RunConfig
 from hebb.errors import ConfigError, InterruptedRunError
@@ -141,7 +141,7 @@ def read_config(path: Path) -> RunConfig:
     if not isinstance(data, dict):
         raise ConfigError(str(path), "is not a config.json")
     described = data.pop("phases", None)
-    run = config.run_from_json(data, str(path))
+    run = config_json.run_from_json(data, str(path))
     kinds = [(p.kind, list(p.blocks)) for p in plan.phases(run)]
     if described is not None and [(p.get("kind"), p.get("blocks")) for p in described] != kinds:
         raise ConfigError(
@@ -184,7 +184,7 @@ def _refuse_others(options: argparse.Namespace, allowed: tuple[str, ...], flag: 
 def _model_name(run: RunConfig) -> str:
     """Name a run after its preset, or a network written inline after its text."""
     name = run.network.name
-    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{config.digest(run)}"
+    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{config_json.digest(run)}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from typing import Any
 
 from cli import arguments, describe
 from cli.entry import run_command
-from hebb import config, folders, space
+from hebb import config_json, folders, space
+from hebb.config import RunConfig
 from hebb.errors import ConfigError, InterruptedRunError
 from search import trials as trial_list
 from search.trials import Trial
@@ -169,9 +170,9 @@ def _search(
     return 1 if outcome.failed or len(results) < len(trials) else 0
 
 
-def _plain(run: config.RunConfig) -> str:
+def _plain(run: RunConfig) -> str:
     name = run.network.name
-    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{config.digest(run)}"
+    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{config_json.digest(run)}"
 
 
 def _seeds(trials: list[Trial]) -> str:

@@ -16,10 +16,12 @@ import torch
 
 import engine
 import model
-from hebb import catalog, checkpoints, folders, grammar, plan, rates, records
-from hebb.config import RunConfig, to_json
+from hebb import catalog, checkpoints, folders, grammar, measures, plan, rates, records
+from hebb.config import RunConfig
+from hebb.config_json import to_json
 from hebb.data import images
 from hebb.errors import ConfigError
+from hebb.measures import BlockInfo
 from hebb.plan import Phase
 
 
@@ -63,23 +65,6 @@ class Report:
 
     def finish(self, result: Result) -> None:
         """The run is complete."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockInfo:
-    """Numbers of one Hebbian block at a report.
-
-    Attributes:
-        scalars: mean and spread of bias, weight, radius and rate, convergence and R1.
-        lr, radius, wins: per neuron; wins is the share of the positive gate mass in percent.
-        neurons_shown: how many neurons the table of ``-v`` lists.
-    """
-
-    scalars: dict[str, float]
-    lr: list[float]
-    radius: list[float]
-    wins: list[float]
-    neurons_shown: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,9 +195,9 @@ def _open_records(
     place: Place,
     data: dict[str, images.Images],
     state: _State | None,
-) -> _Records:
+) -> records.Recorder:
     if place.folder is None:
-        return _Records(None)
+        return records.Recorder(None)
     if not place.carry_on:
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
@@ -223,7 +208,7 @@ def _open_records(
     )
     folders.write_json(place.folder / folders.ENVIRONMENT, environment)
     position = None if state is None else (state.phase, state.epoch, state.step)
-    return _Records(records.Recorder(place.folder, position))
+    return records.Recorder(place.folder, position)
 
 
 def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any]:
@@ -233,38 +218,6 @@ def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any
         for p in phases
     ]
     return {**to_json(config), "phases": described}
-
-
-class _Records:
-    """The recorder, or a list of rows where nothing is written."""
-
-    def __init__(self, recorder: records.Recorder | None) -> None:
-        self.recorder = recorder
-        self._rows: list[records.Row] = []
-
-    @property
-    def rows(self) -> list[records.Row]:
-        return self._rows if self.recorder is None else self.recorder.rows
-
-    def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
-        if self.recorder is None:
-            self._rows.append(row)
-        else:
-            self.recorder.row(row, {name: info.scalars for name, info in blocks.items()})
-
-    def filters(self, network: model.Network, step: int) -> None:
-        weight = network[0].layer.weight
-        shape = network[0].shapes.into
-        if self.recorder is None or not isinstance(weight, torch.Tensor):
-            return
-        if weight.dim() == 2 and len(shape) == 3:
-            weight = weight.view(-1, *shape)
-        if weight.dim() == 4 and weight.shape[-1] > 1:
-            self.recorder.filters(weight, step)
-
-    def close(self) -> None:
-        if self.recorder is not None:
-            self.recorder.close()
 
 
 # -- phases -------------------------------------------------------------------------------------------------
@@ -277,7 +230,7 @@ def _run_phase(
     network: model.Network,
     data: dict[str, images.Images],
     state: _State,
-    recorder: _Records,
+    recorder: records.Recorder,
     report: Report,
     place: Place,
 ) -> None:
@@ -304,12 +257,16 @@ def _run_phase(
             row = _evaluate(phase, index, epoch, network, data, scores, last and last_phase)
             row.update(step=state.step, images_per_second=round(speed, 1))
             done = (epoch + 1) * -(-len(split) // phase.batch_size)
-            blocks = {f"b{i}": block_info(network, i, done, phase) for i in _hebbian_blocks(phase, network)}
+            blocks = {
+                f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
+                for i, layer in network.hebbian()
+                if i in phase.blocks
+            }
             row.update(_summary(phase, blocks, optimiser))
             row = records.make_row(**row)
-            recorder.row(row, blocks)
+            recorder.row(row, {name: info.scalars for name, info in blocks.items()})
             if last:
-                recorder.filters(network, state.step)
+                recorder.filters(network[0].layer.weight, network[0].shapes.into, state.step)
             report.row(row, blocks)
         state.epoch = epoch + 1
         if last:
@@ -373,42 +330,6 @@ def _evaluate(
         train_acc, val_acc, test_acc = engine.neuron_labels(network, phase.top, found.train, others)
         row.update(train_acc=train_acc, val_acc=val_acc, test_acc=test_acc)
     return row
-
-
-def _hebbian_blocks(phase: Phase, network: model.Network) -> list[int]:
-    return [i for i in phase.blocks if network[i].hebb is not None]
-
-
-def block_info(network: model.Network, index: int, updates: int, phase: Phase) -> BlockInfo:
-    """Read the numbers of a Hebbian block after ``updates`` of the phase; here they cross to the host."""
-    layer = network[index].hebb
-    assert layer is not None
-    weight, radius = layer.weight, layer.radius()
-    lr = layer.rate(rates.scheduled(layer.spec, updates, phase.schedule))
-    rate = lr if isinstance(lr, torch.Tensor) else torch.full_like(radius, lr)
-    mass = layer.gate_mass
-    deviation = (radius - radius.mean()).abs()
-    bias = torch.zeros(1) if layer.bias is None else layer.bias
-    numbers = {
-        "bias_mean": bias.mean(),
-        "bias_std": bias.std(correction=0),
-        "weight_mean": weight.mean(),
-        "weight_std": weight.std(correction=0),
-        "radius_mean": radius.mean(),
-        "radius_std": radius.std(correction=0),
-        "radius_deviation": deviation.mean(),
-        "radius_max_deviation": deviation.max(),
-        "lr_mean": rate.mean(),
-        "convergence": layer.convergence(),
-        "R1": layer.converged(),
-    }
-    return BlockInfo(
-        scalars={name: float(value) for name, value in numbers.items()},
-        lr=rate.tolist(),
-        radius=radius.tolist(),
-        wins=(100 * mass / mass.sum().clamp(min=1e-30)).tolist(),
-        neurons_shown=30 if layer.weight.dim() == 4 else 20,
-    )
 
 
 def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 import train
 from cli import describe
 from hebb.config import RunConfig
+from hebb.measures import BlockInfo
 from hebb.plan import Phase
 from hebb.records import Row
 
@@ -78,7 +79,7 @@ class ConsoleReport(train.Report):
         self._bar.update(self._task, speed=speed)
         self._bar.refresh()
 
-    def row(self, row: Row, blocks: dict[str, train.BlockInfo]) -> None:
+    def row(self, row: Row, blocks: dict[str, BlockInfo]) -> None:
         """Print the numbers of an evaluation."""
         if row["kind"] == "calibrate":
             self.console.print(f"  {row['blocks']}: batch statistics estimated, weights left random")
@@ -94,7 +95,7 @@ class ConsoleReport(train.Report):
         for name, info in blocks.items():
             self._block(name, info)
 
-    def _block(self, name: str, info: train.BlockInfo) -> None:
+    def _block(self, name: str, info: BlockInfo) -> None:
         s = info.scalars
         neurons = len(info.radius)
         self.console.print(

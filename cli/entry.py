@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from types import FrameType
 
@@ -27,6 +29,12 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         status = 0
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except Exception as error:  # a defect of ours: keep the traceback for the report, off the user's screen
+        with tempfile.NamedTemporaryFile("w", prefix="hebb-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        print(f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        print(f"this should not happen; please report it with {file.name}", file=sys.stderr)
         status = 1
     sys.exit(status)
 

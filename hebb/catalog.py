@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from hebb import grammar
-from hebb.config import OPERATIONS, BlockSpec, DataSpec, NetworkSpec, check_type
+from hebb.config import OPERATIONS, BlockSpec, DataSpec, NetworkSpec
+from hebb.config_json import check_type
 from hebb.errors import ConfigError
 from hebb.fields import FIELDS
 from hebb.registry import DATASETS, Value

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -50,50 +50,58 @@ def make_row(**values: Any) -> Row:
 
 
 class Recorder:
-    """Writes the files of one run folder.
+    """Keeps the rows of a run, and writes the files of its folder where it has one.
 
     Args:
-        folder: an existing folder.
+        folder: an existing folder, or None to write nothing.
         position: (phase, epoch, step) of the checkpoint a continued run starts from; rows past it are
             dropped, because they are about to be made again. None starts the records anew.
     """
 
-    def __init__(self, folder: Path, position: tuple[int, int, int] | None = None) -> None:
+    def __init__(self, folder: Path | None, position: tuple[int, int, int] | None = None) -> None:
+        self.rows: list[Row] = []
+        self._metrics: TextIO | None = None
+        self._events: Any = None
+        if folder is None:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
-        self.folder = folder
-        self.rows: list[Row] = []
         path = folder / folders.METRICS
         if position is not None and path.exists():
             self.rows = [row for row in read_rows(path) if (row["phase"], row["epoch"] - 1) < position[:2]]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         os.replace(temporary, path)
-        purge = None if position is None else position[2] + 1
-        self._events = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
+        self._events = SummaryWriter(str(folder), purge_step=None if position is None else position[2] + 1)
 
     def row(self, row: Row, blocks: dict[str, dict[str, float]]) -> None:
         """Append a row, and TensorBoard scalars of it and of each Hebbian block."""
         self.rows.append(row)
+        if self._metrics is None:
+            return
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
         for name in _SCALARS:
             if row[name] is not None:
-                self._events.add_scalar(f"run/{name}", row[name], row["step"])  # type: ignore[no-untyped-call]
+                self._events.add_scalar(f"run/{name}", row[name], row["step"])
         for block, numbers in blocks.items():
             for name, value in numbers.items():
-                self._events.add_scalar(f"{block}/{name}", value, row["step"])  # type: ignore[no-untyped-call]
-        self._events.flush()  # type: ignore[no-untyped-call]
+                self._events.add_scalar(f"{block}/{name}", value, row["step"])
+        self._events.flush()
 
-    def filters(self, weight: Tensor, step: int) -> None:
-        """Store the filters of the first layer as an image grid."""
-        self._events.add_image("b0/filters", filter_grid(weight), step)  # type: ignore[no-untyped-call]
+    def filters(self, weight: Tensor, into: tuple[int, ...], step: int) -> None:
+        """Store the first layer's filters as an image grid; ``into`` is the shape of an image."""
+        if weight.dim() == 2 and len(into) == 3:
+            weight = weight.view(-1, *into)
+        if self._events is not None and weight.dim() == 4 and weight.shape[-1] > 1:
+            self._events.add_image("b0/filters", filter_grid(weight), step)
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._metrics.close()
-        self._events.close()  # type: ignore[no-untyped-call]
+        if self._metrics is not None:
+            self._metrics.close()
+            self._events.close()
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hebb import config, folders, grammar, overrides, plan, shapes
+from hebb import config_json, folders, grammar, overrides, plan, shapes
 from hebb.catalog import Catalog
 from hebb.config import RunConfig
 from hebb.space import Choice, SearchSpec
@@ -55,7 +55,7 @@ def make(base: RunConfig, spec: SearchSpec, first_seed: int, folder: Path, known
         chosen = overrides.apply(base, choice, known, where=f"search config '{spec.name}',")
         plan.phases(chosen)
         shapes.of_run(chosen)
-        name = config.digest(chosen, leave_out=("seed",))
+        name = config_json.digest(chosen, leave_out=("seed",))
         for seed in spec.seeds:
             run = replace(chosen, seed=first_seed + seed)
             trial = f"{name}-s{run.seed}"

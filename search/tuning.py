@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import os
 import signal
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.arguments import cores
-from hebb import config
+from hebb import config_json
 from hebb.errors import ConfigError
+from hebb.measures import BlockInfo
 from hebb.records import Row
 from search.trials import Trial
 
@@ -107,7 +109,7 @@ def run(
     _start(resources)
     try:
         _check_resources(resources)
-        described = {t.name: (config.to_json(t.config), str(t.folder)) for t in trials}
+        described = {t.name: (config_json.to_json(t.config), str(t.folder)) for t in trials}
         function = tune.with_parameters(_run_trial, trials=described, place=place, metric=metric)
         needed = {"cpu": resources.cpus, "gpu": resources.gpu}
         tuner = tune.Tuner(
@@ -145,6 +147,7 @@ def _start(resources: Resources) -> None:
         object_store_memory=_OBJECT_STORE,
         **options,
     )
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # a failed trial is reported by us, without its traceback
     token = Path.home() / ".ray" / "auth_token"
     if token.exists() and stat.S_IMODE(token.stat().st_mode) != 0o600:
         token.chmod(0o600)  # Ray leaves it readable by everybody
@@ -175,7 +178,7 @@ def _run_trial(parameters: dict[str, str], trials: dict[str, Any], place: dict[s
     class ToTune(train.Report):
         """Hands every row with a finite metric to Ray, as plain floats."""
 
-        def row(self, row: Row, blocks: dict[str, train.BlockInfo]) -> None:
+        def row(self, row: Row, blocks: dict[str, BlockInfo]) -> None:
             value = row[metric]
             if value is not None and math.isfinite(value):
                 tune.report({k: float(v) for k, v in row.items() if isinstance(v, int | float)} | {"kind": row["kind"]})
@@ -184,7 +187,7 @@ def _run_trial(parameters: dict[str, str], trials: dict[str, Any], place: dict[s
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    run_config = config.run_from_json(data, f"trial {parameters['trial']}")
+    run_config = config_json.run_from_json(data, f"trial {parameters['trial']}")
     train.run(run_config, ToTune(), place=train.Place(folder=Path(folder), **place))
 
 

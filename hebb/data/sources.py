@@ -61,7 +61,7 @@ def _checked(entry: Dataset, arrays: Arrays, where: str) -> tuple[Tensor, Tensor
 def _npz(path: Path, train: bool) -> Arrays:
     suffix = "train" if train else "test"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return file[f"x_{suffix}"], file[f"y_{suffix}"]
     except KeyError:
         raise ConfigError(

@@ -1,0 +1,156 @@
+"""Random legal specs for hypothesis: every method of the registry, every value of every field."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import reject, settings
+from hypothesis import strategies as st
+
+from hebb import catalog, plan
+from hebb.config import (
+    OPERATIONS,
+    ActivationSpec,
+    BlockSpec,
+    ClassifierSpec,
+    DataSpec,
+    LayerSpec,
+    NetworkSpec,
+    PoolSpec,
+    RunConfig,
+    make_layer,
+)
+from hebb.errors import ConfigError
+from hebb.fields import fields_of
+from hebb.registry import ACTIVATIONS, DATASETS, RULES, Field, Value
+
+DEFAULTS = catalog.load().defaults
+SMALL = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+"""The same examples in every run, and no folder left behind."""
+
+FORMS = [(rule, arch) for rule in RULES.entries() for arch in rule.archs]
+PROBABILITIES = st.just(0.0) | st.floats(0, 1, exclude_max=True)
+SHARES = st.sampled_from([0.0, 0.1, 0.2, 0.5])
+
+
+def numbers(minimum: float, above: bool = False) -> st.SearchStrategy[float]:
+    """Return floats of every size, many of which Python writes with an exponent."""
+    small = st.integers(-320, 300).map(lambda power: float(f"1e{power}")).filter(lambda x: x > minimum)
+    whole = st.integers(int(minimum) + 1, 10**6).map(float)
+    return small | whole | st.floats(minimum, exclude_min=above, allow_nan=False, allow_infinity=False)
+
+
+def value(entry: Field) -> st.SearchStrategy[Value]:
+    """Return legal values of a field."""
+    if entry.kind is bool:
+        return st.booleans()
+    if entry.kind is str:
+        return st.sampled_from(entry.choices)
+    minimum = entry.minimum or 0
+    if entry.kind is int:
+        return st.integers(int(minimum) + entry.above, 10**5)
+    return numbers(minimum, entry.above)
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> LayerSpec:
+    """Draw a layer; fields that are not drawn keep their default."""
+    rule, arch = draw(st.sampled_from(FORMS))
+    given: dict[str, Value] = {}
+    for name, entry in fields_of(rule, arch).items():
+        if name == "kernel_size" or draw(st.booleans()):
+            given[name] = draw(value(entry))
+    bare = make_layer(rule.name, arch, {"kernel_size": 1} if arch == "CNN" else {}, DEFAULTS, "bare")
+    if rule.check is not None:
+        try:
+            rule.check({**dict(bare.values), **given}, "drawn")
+        except ConfigError:
+            reject()  # a combination that the rule itself refuses
+    return make_layer(rule.name, arch, given, DEFAULTS, "drawn")
+
+
+@st.composite
+def activations(draw: st.DrawFn) -> ActivationSpec:
+    """Draw an activation, with a parameter where it takes one."""
+    entry = draw(st.sampled_from(ACTIVATIONS.entries()))
+    if entry.parameter is None:
+        return ActivationSpec(name=entry.name)
+    return ActivationSpec(name=entry.name, parameter=draw(numbers(0, above=True)))
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> PoolSpec:
+    """Draw a pool whose padding is at most half its kernel."""
+    kernel = draw(st.integers(1, 9))
+    return PoolSpec(
+        kind=draw(st.sampled_from(("max", "avg"))),
+        kernel_size=kernel,
+        stride=draw(st.integers(1, 9)),
+        padding=draw(st.integers(0, kernel // 2)),
+    )
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> BlockSpec:
+    """Draw a block with any of its parts."""
+    return BlockSpec(
+        layer=draw(layers()),
+        operations=tuple(name for name in OPERATIONS if draw(st.booleans())),
+        activation=draw(st.none() | activations()),
+        pool=draw(st.none() | pools()),
+        dropout=draw(PROBABILITIES),
+        att_dropout=draw(PROBABILITIES),
+        batch_norm=draw(st.booleans()),
+    )
+
+
+networks = st.lists(blocks(), min_size=1, max_size=3).map(lambda b: NetworkSpec(name="drawn", blocks=tuple(b)))
+
+
+@st.composite
+def data(draw: st.DrawFn) -> DataSpec:
+    """Draw a dataset and the way through it."""
+    entry = draw(st.sampled_from(DATASETS.entries()))
+    split = draw(st.sampled_from(("train", *(("unlabeled", "train+unlabeled") if entry.unlabeled else ()))))
+    labels = st.lists(st.integers(0, entry.classes - 1), min_size=1, max_size=3, unique=True).map(tuple)
+    return DataSpec(
+        dataset=entry.name,
+        epochs=draw(st.integers(1, 1000)),
+        batch_size=draw(st.integers(1, 500)),
+        print_freq=draw(st.integers(1, 100)),
+        samples=draw(st.none() | st.integers(1, 10**6)),
+        classes=draw(st.none() | labels) if split == "train" else None,
+        augmentation=draw(st.booleans()),
+        noise_std=draw(numbers(0)),
+        zca=draw(st.booleans()),
+        split=split,
+        size=draw(st.none() | st.integers(1, 300)),
+        validation=draw(SHARES),
+    )
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> RunConfig:
+    """Draw a whole run."""
+    network = draw(networks)
+    chosen = st.lists(st.integers(0, len(network.blocks) - 1), min_size=1).map(tuple)
+    classifier = ClassifierSpec(
+        lr=draw(st.none() | numbers(0, above=True)),
+        weight_decay=draw(numbers(0)),
+        schedule=draw(st.sampled_from(("step", "constant"))),
+    )
+    return RunConfig(
+        network=dataclasses.replace(network, mode=draw(st.none() | st.sampled_from(sorted(plan.MODES)))),
+        mode=draw(st.sampled_from(sorted(plan.MODES))),
+        dataset_sup=draw(data()),
+        dataset_unsup=draw(data()),
+        training_blocks=draw(st.none() | chosen),
+        bp_blockwise=draw(st.booleans()),
+        classifier=classifier,
+        seed=draw(st.integers(0, 2**63)),
+        split_seed=draw(st.integers(0, 2**31)),
+        threads=draw(st.integers(1, 64)),
+        device=draw(st.sampled_from(("auto", "cpu", "cuda"))),
+        resume=draw(st.sampled_from((None, "all", "without_classifier"))),
+        resume_sha256=draw(st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)),
+    )

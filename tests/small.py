@@ -1,0 +1,34 @@
+"""Small runs on Digits, made in a line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import train
+from hebb import catalog, overrides
+from hebb.config import DataSpec, RunConfig
+
+CNN = "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten:drop_0.2"
+DEEP = (
+    "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:max_2_2_0 "
+    "Soft-c12-k3-p1-t0.65-lr0.005:bn:triangle_1.4:avg_2_2_0 BP:flatten:drop_0.5"
+)
+BP = "BP-c8-k3-p1:bn:relu:max_2_2_0 BP-c12-k3-p1:bn:relu:avg_2_2_0 BP:flatten"
+MIXED = "BP-c8-k3-p1:bn:relu:max_2_2_0 Soft-c12-k3-p1-t0.65:bn:triangle BP:flatten"
+MLP = "Soft-c30-t12-lr0.045-r10:flatten:softmax_5 BP"
+HEBBIAN_CLASSIFIER = "Soft-c8-k3-p1-t1-lr0.08:bn:triangle:avg_2_2_0 SupervisedSoftKrotov-t12-lr0.045-r3-v0:flatten"
+
+
+def config(network: str = CNN, *changes: str, mode: str = "successive", **fields: object) -> RunConfig:
+    """Return a run of ``network`` on 200 Digits images, one epoch a phase, with ``--set`` changes."""
+    known = catalog.load()
+    data = DataSpec(dataset="Digits", epochs=1, batch_size=20, print_freq=1, samples=200)
+    run = RunConfig(network=known.network(network), mode=mode, dataset_sup=data, dataset_unsup=data)
+    return overrides.apply(replace(run, **fields), overrides.parse(changes), known)  # type: ignore[arg-type]
+
+
+def run(made: RunConfig, folder: Path | None = None, **place: object) -> train.Result:
+    """Train it; with a folder, on disk."""
+    where = train.Place(datasets=Path("nowhere"), folder=folder, **place)  # type: ignore[arg-type]
+    return train.run(made, place=where)
