@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check lint clean
+.PHONY: install demo test check lint mutate clean
 
 install: .venv/installed
 
@@ -23,6 +23,9 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 check: lint test
+
+mutate: .venv/installed
+	$(BIN)/python tests/mutation.py
 
 clean:
 	rm -rf .venv *.egg-info .ruff_cache .mypy_cache .pytest_cache

@@ -266,7 +266,7 @@ def _run_phase(
             row = records.make_row(**row)
             recorder.row(row, {name: info.scalars for name, info in blocks.items()})
             if last:
-                recorder.filters(network[0].layer.weight, network[0].shapes.into, state.step)
+                recorder.filters(network[0].weight, network[0].shapes.into, state.step)
             report.row(row, blocks)
         state.epoch = epoch + 1
         if last:

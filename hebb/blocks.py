@@ -116,6 +116,13 @@ class Block(nn.Module):
         """The layer when it learns by a Hebbian rule."""
         return self.layer if isinstance(self.layer, HebbLayer) else None
 
+    @property
+    def weight(self) -> Tensor:
+        """The weights of the layer, one row per neuron."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
     def pre_activation(self, x: Tensor) -> Tensor:
         """Return u, the output of the layer."""
         return self.layer(self.before(x))

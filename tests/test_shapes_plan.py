@@ -28,9 +28,8 @@ def trace(text: str, into: Shape, classes: int = 10) -> tuple[shapes.BlockShapes
 def test_shapes_by_hand() -> None:
     """4SoftHebbCnnCIFAR at 32 pixels, block by block: 32 -> 16 -> 8 -> 4, 1536 * 4 * 4 = 24,576."""
     first, second, third, last = trace("4SoftHebbCnnCIFAR", (3, 32, 32))
-    assert (first.into, first.layer_in, first.layer_out, first.out) == (
-        *((3, 32, 32), (3, 32, 32), (96, 32, 32), (96, 16, 16)),
-    )
+    assert (first.into, first.layer_in) == ((3, 32, 32), (3, 32, 32))
+    assert (first.layer_out, first.out) == ((96, 32, 32), (96, 16, 16))
     assert (first.weights, first.parameters, first.out_channels) == ((96, 3, 5, 5), 7200, 96)
     assert (second.layer_out, second.out, second.parameters) == ((384, 16, 16), (384, 8, 8), 331776)
     assert (third.layer_out, third.out, third.parameters) == ((1536, 8, 8), (1536, 4, 4), 5308416)
@@ -119,7 +118,7 @@ def test_both_datasets_go_through_one_network() -> None:
     run = config(SOFT, "successive")
     assert shapes.of_run(run)[-1].out == (10,)
     small = replace(run, dataset_unsup=replace(run.dataset_unsup, size=16))
-    with pytest.raises(ConfigError, match="3x16x16.*3x32x32"):
+    with pytest.raises(ConfigError, match=r"3x16x16.*3x32x32"):
         shapes.of_run(small)
     both = replace(small, dataset_sup=replace(run.dataset_sup, size=16))
     assert shapes.of_run(both)[0].into == (3, 16, 16)
@@ -135,15 +134,20 @@ LONG = f"BP-c8-k3-p1 BP-c8-k3-p1:bn {HEBB} BP-c8-k3-p1:bn BP:flatten"
 LABELS = f"{HEBB} {HEBB} SupervisedSoftKrotov:flatten"
 BARE = "Soft-c8-k3-p1 Soft-c8-k3-p1:bn_after BP:flatten"
 
+
+def every(phases: str) -> dict[str, str]:
+    """Return the same phases for every mode."""
+    return dict.fromkeys(("successive", "consecutive", "simultaneous"), phases)
+
+
 # (network, blocks that learn, blockwise BP): phases by mode, as kind, blocks, data.
 PHASES: list[tuple[str, tuple[int, ...] | None, bool, dict[str, str]]] = [
     (SOFT, None, False, {
         "successive": "hebbian 0 unsup, hebbian 1 unsup, hebbian 2 unsup, backprop 3 sup",
         "consecutive": "hebbian 012 unsup, backprop 3 sup",
         "simultaneous": "joint 0123 sup"}),
-    (BP, None, False, dict.fromkeys(("successive", "consecutive", "simultaneous"), "backprop 012 sup")),
-    (BP, None, True, dict.fromkeys(("successive", "consecutive", "simultaneous"),
-                                   "backprop 0 sup, backprop 1 sup, backprop 2 sup")),
+    (BP, None, False, every("backprop 012 sup")),
+    (BP, None, True, every("backprop 0 sup, backprop 1 sup, backprop 2 sup")),
     (SANDWICH, None, False, {
         "successive": "backprop 0 sup, hebbian 1 unsup, backprop 2 sup",
         "consecutive": "hebbian 1 unsup, backprop 02 sup",
@@ -157,8 +161,7 @@ PHASES: list[tuple[str, tuple[int, ...] | None, bool, dict[str, str]]] = [
         "consecutive": "hebbian 01 unsup, hebbian 2 sup",
         "simultaneous": "hebbian 012 sup"}),
     # the random control: only the classifier learns, above normalised random features
-    (SOFT, (3,), False, dict.fromkeys(("successive", "consecutive", "simultaneous"),
-                                      "calibrate 012 unsup, backprop 3 sup")),
+    (SOFT, (3,), False, every("calibrate 012 unsup, backprop 3 sup")),
     (SOFT, (0,), False, {
         "successive": "hebbian 0 unsup, calibrate 12 unsup",
         "consecutive": "hebbian 0 unsup, calibrate 12 unsup",
@@ -167,13 +170,10 @@ PHASES: list[tuple[str, tuple[int, ...] | None, bool, dict[str, str]]] = [
         "successive": "calibrate 0 unsup, hebbian 1 unsup, calibrate 2 unsup, backprop 3 sup",
         "consecutive": "calibrate 0 unsup, hebbian 1 unsup, calibrate 2 unsup, backprop 3 sup",
         "simultaneous": "calibrate 02 unsup, joint 13 sup"}),
-    (BP, (2,), False, dict.fromkeys(("successive", "consecutive", "simultaneous"),
-                                    "calibrate 01 unsup, backprop 2 sup")),
-    (LABELS, (2,), False, dict.fromkeys(("successive", "consecutive", "simultaneous"),
-                                        "calibrate 01 unsup, hebbian 2 sup")),
+    (BP, (2,), False, every("calibrate 01 unsup, backprop 2 sup")),
+    (LABELS, (2,), False, every("calibrate 01 unsup, hebbian 2 sup")),
     # without batch norm there is nothing to calibrate; bn_after counts as one
-    (BARE, (2,), False, dict.fromkeys(("successive", "consecutive", "simultaneous"),
-                                      "calibrate 1 unsup, backprop 2 sup")),
+    (BARE, (2,), False, every("calibrate 1 unsup, backprop 2 sup")),
 ]  # fmt: skip
 
 
@@ -212,13 +212,19 @@ def test_laws_of_every_subset(network: str, mode: str) -> None:
         assert sorted(learns) == list(subset)
         assert calibrated == {i for i, b in enumerate(run.network.blocks) if b.normalised} - set(subset)
         for phase in found:
-            unlabelled = all(not run.network.blocks[i].supervised for i in phase.blocks)
-            assert phase.data == (
-                "unsup" if phase.kind == "calibrate" or (unlabelled and mode != "simultaneous") else "sup"
-            )
-            assert (phase.lr is not None) == any(not run.network.blocks[i].hebbian for i in phase.blocks) or (
-                phase.kind == "calibrate"
-            )
+            chosen = [run.network.blocks[i] for i in phase.blocks]
+            unlabelled = mode != "simultaneous" and not any(block.supervised for block in chosen)
+            assert phase.data == ("unsup" if phase.kind == "calibrate" or unlabelled else "sup")
+            descends = phase.kind != "calibrate" and not all(block.hebbian for block in chosen)
+            assert (phase.lr is not None) == descends == (phase.kind in ("backprop", "joint"))
+
+
+def test_blockwise_in_a_mixed_network() -> None:
+    """Every BP block alone; the Hebbian one is where it was."""
+    successive = plan.phases(config(LONG, "successive", bp_blockwise=True))
+    assert short(successive) == "backprop 0 sup, backprop 1 sup, hebbian 2 unsup, backprop 3 sup, backprop 4 sup"
+    consecutive = plan.phases(config(LONG, "consecutive", bp_blockwise=True))
+    assert short(consecutive) == "hebbian 2 unsup, backprop 0 sup, backprop 1 sup, backprop 3 sup, backprop 4 sup"
 
 
 @pytest.mark.parametrize("mode", plan.MODES)
@@ -267,5 +273,5 @@ def test_backprop_needs_a_class_at_the_end(mode: str) -> None:
 
 
 def test_unknown_mode() -> None:
-    with pytest.raises(ConfigError, match="'succesive'.*'successive'"):
+    with pytest.raises(ConfigError, match=r"'succesive'.*'successive'"):
         plan.phases(config(SOFT, "succesive"))

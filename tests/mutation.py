@@ -1,0 +1,163 @@
+"""Inject one-line defects, one at a time; the tests must catch every one.
+
+    python tests/mutation.py [WORD...]        only the defects whose description contains a word
+
+Works on a copy of the project. Prints a line per defect and exits 1 when one survives. Takes several minutes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = (
+    "test_rules.py",
+    "test_layers.py",
+    "test_network.py",
+    "test_training.py",
+    "test_data.py",
+    "test_shapes_plan.py",
+)
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A replacement of ``old``, which occurs once in ``file``, by ``new``."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+DEFECTS = (
+    Defect("the decay term is dropped", "hebb/layers.py", ".sub_(self._rows(decay) * self.weight)", ""),
+    Defect(
+        "winner and losers swap signs",
+        "hebb/rules/soft.py",
+        "s.neg_().scatter_(1, winner, peak)",
+        "s.scatter_(1, winner, -peak)",
+    ),
+    Defect(
+        "the temperature is ignored",
+        "hebb/rules/soft.py",
+        "return (u * layer.t_invert).softmax(dim=1)",
+        "return u.softmax(dim=1)",
+    ),
+    Defect(
+        "the radius is not compared with 1", "hebb/rates.py", "((radius - 1).abs() + _FLOOR)", "(radius.abs() + _FLOOR)"
+    ),
+    Defect(
+        "one normaliser for all groups",
+        "hebb/layers.py",
+        "by_group = dw.view(self.groups, -1)",
+        "by_group = dw.view(1, -1)",
+    ),
+    Defect(
+        "dilation is lost in the update",
+        "hebb/layers.py",
+        "y, spec.stride, 0, spec.dilation, self.groups)",
+        "y, spec.stride, 0, 1, self.groups)",
+    ),
+    Defect(
+        "the effective weight loses its sign",
+        "hebb/layers.py",
+        "self.weight.sign() * self.weight.abs()",
+        "self.weight.abs()",
+    ),
+    Defect(
+        "the block above sees the new weights",
+        "hebb/blocks.py",
+        "return self.after(self.layer.learn(self.before(x), rate, labels))",
+        "self.layer.learn(self.before(x), rate, labels)\n        return self.after(self.layer(self.before(x)))",
+    ),
+    Defect(
+        "the seed does not reach the order",
+        "engine.py",
+        'seeding.generator(self.seed, "order"',
+        'seeding.generator(0, "order"',
+    ),
+    Defect(
+        "every epoch has the same order",
+        "engine.py",
+        '"order", self.phase_index, 0, self.epoch)',
+        '"order", self.phase_index, 0, 0)',
+    ),
+    Defect(
+        "dropout is not seeded by epoch",
+        "engine.py",
+        '"dropout", self.phase_index, i, self.epoch)',
+        '"dropout", self.phase_index, i, id(self))',
+    ),
+    Defect(
+        "frozen blocks are trained",
+        "engine.py",
+        "parameter.requires_grad_(i in phase.blocks)",
+        "parameter.requires_grad_(True)",
+    ),
+    Defect("frozen blocks keep statistics of 0 and 1", "hebb/plan.py", "    if not wanted:", "    if wanted:"),
+    Defect("momentum stays cumulative", "engine.py", "        norm.momentum = momentum\n", "        pass\n"),
+    Defect("validation images are trained on", "hebb/data/images.py", "train=take(order[~held])", "train=take(order)"),
+    Defect(
+        "the test set is open under validation",
+        "train.py",
+        "open_test = found.val is None or final",
+        "open_test = True",
+    ),
+    Defect(
+        "the loss is divided by the batch size", "engine.py", "mean_loss.double() * len(labels)", "mean_loss.double()"
+    ),
+    Defect("the optimiser is not restored", "train.py", "    if state.optimiser is not None:\n", "    if False:\n"),
+    Defect("the classifier's rate never halves", "hebb/rates.py", "return 0.5 ** sum(", "return 1.0 ** sum("),
+    Defect(
+        "a checkpoint is loaded partly",
+        "model.py",
+        "            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
+        "            continue\n            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
+    ),
+    Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
+)
+
+
+def survives(defect: Defect, copy: Path) -> bool:
+    """Apply the defect to the copy, run the tests, and put the file back."""
+    path = copy / defect.file
+    text = path.read_text()
+    if text.count(defect.old) != 1:
+        raise SystemExit(f"'{defect.what}': its line occurs {text.count(defect.old)} times in {defect.file}")
+    path.write_text(text.replace(defect.old, defect.new))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", *(f"tests/{name}" for name in TESTS)],
+            cwd=copy,
+            capture_output=True,
+            timeout=600,
+            check=False,
+        )
+        return done.returncode == 0
+    finally:
+        path.write_text(text)
+
+
+def main(words: list[str]) -> int:
+    """Try every defect."""
+    chosen = [d for d in DEFECTS if not words or any(word in d.what for word in words)]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "project"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "hebb_data", "__pycache__"))
+        for defect in chosen:
+            alive = survives(defect, copy)
+            survivors += alive
+            print(f"{'SURVIVED' if alive else 'caught  '}  {defect.what} ({defect.file})", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} defects were caught")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
