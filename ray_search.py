@@ -125,8 +125,11 @@ def _search(
     resume_from: Any,
 ) -> int:
     """Run the trials on Ray and print the table."""
+    import torch
+
     import model
     from hebb import checkpoints
+    from hebb.data import images
     from search import table, tuning
     from search.display import SearchDisplay
 
@@ -136,6 +139,8 @@ def _search(
         found = checkpoints.sha256(resume_from)
         trials = [replace(t, config=replace(t.config, resume_sha256=found)) for t in trials]
     trials = [replace(t, config=replace(t.config, device=device.type)) for t in trials]
+    for data in {trials[0].config.dataset_sup, trials[0].config.dataset_unsup}:
+        images.load(data, home.datasets, 0, torch.device("cpu"))  # read, or download, once before any trial does
     folder = home.search(name)
     trial_list.claim(folder, trials, spec, metric, options.overwrite)
     resources = tuning.Resources(

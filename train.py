@@ -253,20 +253,22 @@ def _run_phase(
         if phase.kind != "calibrate":
             state.step += -(-len(split) // phase.batch_size)
         last = epoch == phase.epochs - 1
-        if epoch == 0 or last or (epoch + 1) % phase.print_freq == 0:
-            row = _evaluate(phase, index, epoch, network, data, scores, last and last_phase)
-            row.update(step=state.step, images_per_second=round(speed, 1))
-            done = (epoch + 1) * -(-len(split) // phase.batch_size)
-            blocks = {
-                f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
-                for i, layer in network.hebbian()
-                if i in phase.blocks
-            }
-            row.update(_summary(phase, blocks, optimiser))
-            row = records.make_row(**row)
-            recorder.row(row, {name: info.scalars for name, info in blocks.items()})
-            if last:
-                recorder.filters(network[0].weight, network[0].shapes.into, state.step)
+        due = epoch == 0 or last or (epoch + 1) % phase.print_freq == 0
+        row = _row(phase, index, epoch, scores)
+        if due and phase.kind != "calibrate":
+            row.update(_evaluate(phase, network, data[phase.data], scores, last and last_phase))
+        done = (epoch + 1) * -(-len(split) // phase.batch_size)
+        blocks = {
+            f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
+            for i, layer in network.hebbian()
+            if i in phase.blocks
+        }
+        row.update(_summary(phase, blocks, optimiser), step=state.step, images_per_second=round(speed, 1))
+        row = records.make_row(**row)
+        recorder.row(row, {name: info.scalars for name, info in blocks.items()})
+        if last:
+            recorder.filters(network[0].weight, network[0].shapes.into, state.step)
+        if due:
             report.row(row, blocks)
         state.epoch = epoch + 1
         if last:
@@ -293,17 +295,9 @@ def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer,
         group["lr"] = phase.lr * factor
 
 
-def _evaluate(
-    phase: Phase,
-    index: int,
-    epoch: int,
-    network: model.Network,
-    data: dict[str, images.Images],
-    scores: engine.Scores,
-    final: bool,
-) -> dict[str, Any]:
-    """Measure what this phase can be measured by. The test set stays closed until the end with validation."""
-    row: dict[str, Any] = {
+def _row(phase: Phase, index: int, epoch: int, scores: engine.Scores) -> records.Row:
+    """Start the row of an epoch with what the epoch itself gave."""
+    return {
         "phase": index,
         "kind": phase.kind,
         "blocks": " ".join(f"b{i}" for i in phase.blocks),
@@ -311,24 +305,32 @@ def _evaluate(
         "train_loss": scores.loss,
         "train_acc": scores.accuracy,
     }
-    found = data[phase.data]
-    open_test = found.val is None or final
+
+
+def _evaluate(
+    phase: Phase, network: model.Network, data: images.Images, scores: engine.Scores, final: bool
+) -> records.Row:
+    """Measure what this phase can be measured by. The test set stays closed until the end with validation."""
+    open_test = data.val is None or final
     top = network[phase.top]
-    classifies = phase.top == len(network) - 1 and top.spec.supervised
-    if phase.kind in ("backprop", "joint"):
-        classifies = True  # the loss is that of the whole network, also when only lower blocks learn
-    if classifies and phase.kind != "calibrate":
-        if scores.loss is None:
-            on_train = engine.evaluate(network, found.train)
-            row.update(train_loss=on_train.loss, train_acc=on_train.accuracy)
-        for name, split in (("val", found.val), ("test", found.test if open_test else None)):
-            if split is not None:
-                on_split = engine.evaluate(network, split)
-                row.update({f"{name}_loss": on_split.loss, f"{name}_acc": on_split.accuracy})
-    elif phase.kind == "hebbian" and top.spec.layer.arch == "MLP":
-        others = [found.val, found.test if open_test else None]
-        train_acc, val_acc, test_acc = engine.neuron_labels(network, phase.top, found.train, others)
-        row.update(train_acc=train_acc, val_acc=val_acc, test_acc=test_acc)
+    # back-prop descends the loss of the whole network, also when only lower blocks learn
+    classifies = phase.lr is not None or (phase.top == len(network) - 1 and top.spec.supervised)
+    if not classifies and top.spec.layer.arch == "CNN":
+        return {}
+    if not classifies:
+        others = [data.val, data.test if open_test else None]
+        train_acc, val_acc, test_acc = engine.neuron_labels(network, phase.top, data.train, others)
+        return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
+    row: records.Row = {}
+    splits = {
+        "train": data.train if scores.loss is None else None,
+        "val": data.val,
+        "test": data.test if open_test else None,
+    }
+    for name, split in splits.items():
+        if split is not None:
+            found = engine.evaluate(network, split)
+            row |= {f"{name}_loss": found.loss, f"{name}_acc": found.accuracy}
     return row
 
 

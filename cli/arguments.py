@@ -230,7 +230,7 @@ def resumed(
             hint="--resume all | without_classifier, then a model name or run folder if it is another one's",
         )
     path = folders.checkpoint_of(sources[0] if sources else model_name, home)
-    return replace(config, resume=kinds[0] if kinds else "all"), path
+    return replace(config, resume=kinds[0] if kinds else config.resume or "all"), path
 
 
 def load_catalog(options: argparse.Namespace) -> Catalog:

@@ -117,13 +117,12 @@ def _methods(known: Catalog) -> None:
         out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
         for arch in rule.archs:
             names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
-            out.print(f"  {arch}: {' '.join(names)}")
+            own = [f"{name} {int(value)}" for name, value in rule.defaults.get(arch, {}).items()]
+            out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(own)})" if own else ""))
     tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
     own = [entry for rule in RULES.entries() for entry in rule.own_fields]
     for entry in [*fields.FIELDS.values(), *own]:
-        default = [
-            str(known.defaults[arch].get(entry.name, "")) if arch in entry.archs else "-" for arch in ("MLP", "CNN")
-        ]
+        default = [_default(known, entry, arch) for arch in ("MLP", "CNN")]
         tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
     out.print(tokens)
     functions = table("\nactivations", ("part", "formula"))
@@ -132,6 +131,16 @@ def _methods(known: Catalog) -> None:
             function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula
         )
     out.print(functions)
+
+
+def _default(known: Catalog, entry: fields.Field, arch: str) -> str:
+    """Write a field's layer default; - where the architecture lacks the field."""
+    if arch not in entry.archs:
+        return "-"
+    value = known.defaults[arch].get(entry.name, entry.default)
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else grammar.number(value)
 
 
 def _configs(known: Catalog) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import small
 import torch
+from conftest import ROOT
 
 from hebb import catalog, grammar, plan, registry
 from hebb.errors import ConfigError
-from hebb.fields import HEBBIAN
-from hebb.registry import DATASETS, RULES, Dataset, Field, Rule
+from hebb.fields import HEBBIAN, token_table
+from hebb.registry import ACTIVATIONS, DATASETS, RULES, Dataset, Field, Rule
 
 
 @pytest.fixture
@@ -94,3 +95,12 @@ def test_entries_say_what_they_are() -> None:
         assert entry.summary
         if entry.per_class is not None:
             assert sum(entry.per_class) == entry.train
+
+
+def test_the_readme_knows_every_token_part_and_method() -> None:
+    """The table a person reads is that of the parser; ``m`` is known and has no effect, so it is left out."""
+    readme = (ROOT / "README.md").read_text()
+    for token in token_table():
+        assert f"`{token}`" in readme or token == "m"
+    for entry in (*RULES.entries(), *ACTIVATIONS.entries()):
+        assert f"`{entry.name}" in readme
