@@ -5,7 +5,7 @@
     dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
 
 A block is a string of ``hebb.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
-``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume`` and ``layer``. A file given with
+``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``layer`` and ``num``. A file given with
 ``--preset-file`` is laid over the shipped one: its names win, and its layer defaults hold for its own models
 and for networks written inline.
 """
@@ -21,28 +21,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hebb import grammar
+from hebb import grammar, plan
 from hebb.config import OPERATIONS, BlockSpec, DataSpec, NetworkSpec
 from hebb.config_json import check_type
-from hebb.errors import ConfigError
+from hebb.errors import ConfigError, within
 from hebb.fields import FIELDS
 from hebb.registry import DATASETS, Value
 
 SHIPPED = Path(__file__).resolve().parent.parent / "preset.json"
 _MODEL_KEYS = ("blocks", "description", "source", "comment", "mode")
-_BLOCK_KEYS = (
-    "preset",
-    "arch",
-    "operation",
-    "activation",
-    "pool",
-    "dropout",
-    "att_dropout",
-    "batch_norm",
-    "resume",
-    "layer",
-    "num",
-)
+_BLOCK_TYPES = {
+    "operation": "str | None",
+    "activation": "str | None",
+    "pool": "str | None",
+    "dropout": "float | None",
+    "att_dropout": "float | None",
+    "batch_norm": "bool | None",
+}
+_BLOCK_KEYS = ("preset", "arch", "layer", "num", *_BLOCK_TYPES)
 _DATA_KEYS = {entry.name: str(entry.type) for entry in dataclasses.fields(DataSpec) if entry.name != "dataset"}
 
 
@@ -72,9 +68,10 @@ class Catalog:
 
     def network(self, text: str, where: str = "--preset") -> NetworkSpec:
         """Return the preset called ``text``, or the network that ``text`` spells out."""
+        text = text.strip()
         if text in self.models:
             return self.models[text].network
-        if not text.strip():
+        if not text:
             raise ConfigError(where, "is empty", choices=self.models)
         if grammar.is_inline(text):
             return grammar.parse_network(text, self.defaults)
@@ -113,13 +110,15 @@ def _shipped() -> Catalog:
 def _read(path: Path, below: Catalog) -> Catalog:
     where = str(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise ConfigError(where, "no such preset file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(where, f"cannot be read: {error}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(where, f"is not JSON: {error}") from None
+    except _TwiceError as error:
+        raise ConfigError(where, f"key '{error}' is given twice") from None
     _keys(data, ("layer", "model", "dataset"), where)
     defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
     models = {
@@ -128,10 +127,22 @@ def _read(path: Path, below: Catalog) -> Catalog:
     }
     datasets = {**below.datasets}
     for name, variants in _object(data.get("dataset", {}), f"{where}, dataset").items():
-        datasets.update(_variants(name, variants, datasets.get(name), f"{path.name}, dataset '{name}'"))
+        datasets.update(_variants(name, variants, datasets, f"{path.name}, dataset '{name}'"))
     for entry in DATASETS.entries():
         datasets.setdefault(entry.name, DataSpec(dataset=entry.name))
     return Catalog(models={**below.models, **models}, datasets=datasets, defaults=defaults)
+
+
+class _TwiceError(Exception):
+    """A key stands twice in a JSON object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return made
 
 
 def _layer_defaults(data: Any, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
@@ -155,35 +166,43 @@ def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Mode
     blocks = data.get("blocks")
     if not isinstance(blocks, list):
         raise ConfigError(where, "'blocks' is a list of blocks, and it is missing")
-    network = NetworkSpec(
-        name=name,
-        blocks=tuple(_block(block, defaults, f"{where}, b{i}") for i, block in enumerate(blocks)),
-        mode=data.get("mode"),
-    )
+    mode = data.get("mode")
+    if mode is not None and mode not in plan.MODES:
+        raise ConfigError(where, f"unknown mode '{mode}'", given=str(mode), choices=plan.MODES)
+    with within(where):
+        network = NetworkSpec(
+            name=name,
+            blocks=tuple(_block(block, defaults, i, f"{where}, b{i}") for i, block in enumerate(blocks)),
+            mode=mode,
+        )
     text = {key: str(data.get(key, "")) for key in ("description", "source", "comment")}
     return Model(network=network, **text)
 
 
-def _block(data: Any, defaults: grammar.Defaults, where: str) -> BlockSpec:
+def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> BlockSpec:
     if isinstance(data, str):
         return grammar.parse_block(data, defaults, where)
     _keys(data, _BLOCK_KEYS, where)
-    if "preset" not in data:
+    if not isinstance(data.get("preset"), str):
         raise ConfigError(where, "'preset' (the method-token string) is missing")
+    if data.get("num", index) != index:
+        raise ConfigError(where, f"'num' is {data['num']}, and the block stands at {index}")
     layer = grammar.parse_layer(
-        str(data["preset"]), defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
+        data["preset"], defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
     )
+    for name, declared in _BLOCK_TYPES.items():
+        check_type(declared, data.get(name), f"{where}, {name}")
     activation, pool = data.get("activation"), data.get("pool")
-    return BlockSpec(
-        layer=layer,
-        operations=operations(str(data.get("operation") or ""), where),
-        activation=None if not activation else grammar.parse_activation(str(activation), where),
-        pool=None if not pool else grammar.parse_pool(str(pool), where),
-        dropout=float(data.get("dropout") or 0),
-        att_dropout=float(data.get("att_dropout") or 0),
-        batch_norm=bool(data.get("batch_norm") or False),
-        resume=data.get("resume"),
-    )
+    with within(where):
+        return BlockSpec(
+            layer=layer,
+            operations=operations(data.get("operation") or "", where),
+            activation=None if not activation else grammar.parse_activation(activation, where),
+            pool=None if not pool else grammar.parse_pool(pool, where),
+            dropout=data.get("dropout") or 0.0,
+            att_dropout=data.get("att_dropout") or 0.0,
+            batch_norm=data.get("batch_norm") or False,
+        )
 
 
 def operations(text: str, where: str) -> tuple[str, ...]:
@@ -195,15 +214,17 @@ def operations(text: str, where: str) -> tuple[str, ...]:
     return words
 
 
-def _variants(name: str, data: Any, below: DataSpec | None, where: str) -> dict[str, DataSpec]:
+def _variants(name: str, data: Any, below: Mapping[str, DataSpec], where: str) -> dict[str, DataSpec]:
     entry = DATASETS.get(name, where)
     variants = dict(_object(data, where))
-    base = _data(below or DataSpec(dataset=entry.name), variants.pop("default", {}), f"{where}, default")
+    base = _data(
+        below.get(entry.name) or DataSpec(dataset=entry.name), variants.pop("default", {}), f"{where}, default"
+    )
     named = {
-        f"{name}_{variant}": _data(base, values, f"{where}, variant '{variant}'")
+        f"{entry.name}_{variant}": _data(base, values, f"{where}, variant '{variant}'")
         for variant, values in variants.items()
     }
-    return {name: base, **named}
+    return {entry.name: base, **named}
 
 
 def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
@@ -211,7 +232,8 @@ def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
     for key, value in values.items():
         check_type(_DATA_KEYS[key], value, f"{where}, {key}")
     lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return dataclasses.replace(base, **lists)
+    with within(where):
+        return dataclasses.replace(base, **lists)
 
 
 def _object(data: Any, where: str) -> Mapping[str, Any]:

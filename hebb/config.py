@@ -12,7 +12,7 @@ from typing import Any
 
 from hebb import fields
 from hebb.errors import ConfigError
-from hebb.registry import ACTIVATIONS, DATASETS, RULES, Rule, Value
+from hebb.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
 
 MODES_DEFAULT = "successive"
 OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
@@ -68,6 +68,8 @@ def make_layer(
     Raises:
         ConfigError: for an unknown method or field, a bad value, or a method that lacks the architecture.
     """
+    if arch not in ARCHS:
+        raise ConfigError(where, f"unknown arch '{arch}'", given=str(arch), choices=ARCHS)
     rule = RULES.get(method, where)
     if arch not in rule.archs:
         raise ConfigError(
@@ -108,8 +110,12 @@ class ActivationSpec:
 
     def __post_init__(self) -> None:
         entry = ACTIVATIONS.get(self.name, f"activation '{self.name}'")
+        object.__setattr__(self, "name", entry.name)
+        where = f"activation '{self.name}_{self.parameter:g}'"
         if entry.parameter is None and self.parameter != 1:
-            raise ConfigError(f"activation '{self.name}_{self.parameter:g}'", f"{self.name} takes no parameter")
+            raise ConfigError(where, f"{self.name} takes no parameter")
+        if not 0 < self.parameter < float("inf"):
+            raise ConfigError(where, "its parameter is a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,6 @@ class BlockSpec:
         dropout: probability of zeroing an input element of the layer; the rest is scaled up.
         att_dropout: largest probability of zeroing an element; pixels of low contrast lose more.
         batch_norm: whether a batch norm follows the activation.
-        resume: name of a stored block to start from; None starts from the initialisation.
     """
 
     layer: LayerSpec
@@ -152,7 +157,6 @@ class BlockSpec:
     dropout: float = 0.0
     att_dropout: float = 0.0
     batch_norm: bool = False
-    resume: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.operations:
@@ -230,6 +234,7 @@ class DataSpec:
     def __post_init__(self) -> None:
         where = f"dataset '{self.dataset}'"
         entry = DATASETS.get(self.dataset, where)
+        object.__setattr__(self, "dataset", entry.name)
         for name in ("epochs", "batch_size", "print_freq"):
             if getattr(self, name) < 1:
                 raise ConfigError(where, f"{name} starts at 1, not {getattr(self, name)}")
@@ -237,7 +242,7 @@ class DataSpec:
             raise ConfigError(where, f"samples starts at 1, not {self.samples}")
         if self.size is not None and self.size < 1:
             raise ConfigError(where, f"size starts at 1 pixel, not {self.size}")
-        if self.noise_std < 0:
+        if not 0 <= self.noise_std < float("inf"):
             raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
         if not 0 <= self.validation < 1:
             raise ConfigError(where, f"validation is a share below 1, not {self.validation}")

@@ -19,7 +19,7 @@ from hebb.config import (
     RunConfig,
     make_layer,
 )
-from hebb.errors import ConfigError
+from hebb.errors import ConfigError, within
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
@@ -54,52 +54,54 @@ def run_from_json(data: Any, where: str) -> RunConfig:
             ),
             "dataset_sup": _data_from_json(data.get("dataset_sup"), f"{where}, dataset_sup"),
             "dataset_unsup": _data_from_json(data.get("dataset_unsup"), f"{where}, dataset_unsup"),
-            "classifier": _build(
-                ClassifierSpec, _object(data.get("classifier"), f"{where}, classifier"), f"{where}, classifier"
-            ),
-            "training_blocks": _tuple(data.get("training_blocks")),
+            "classifier": _build(ClassifierSpec, data.get("classifier"), f"{where}, classifier"),
+            **_as_tuples(data, "training_blocks"),
         },
         where,
-        complete=True,
     )
 
 
 def block_from_json(data: Any, where: str) -> BlockSpec:
     """Build a block from its full JSON form."""
     data = _object(data, where)
-    layer = dict(_object(data.get("layer"), f"{where}, layer"))
-    method, arch = str(layer.pop("method", "")), str(layer.pop("arch", ""))
-    activation, pool = data.get("activation"), data.get("pool")
-    return _build(
-        BlockSpec,
-        {
-            **data,
-            "layer": make_layer(method, arch, layer, {}, f"{where}, layer"),
-            "operations": _tuple(data.get("operations", [])),
-            "activation": None if activation is None else _build(ActivationSpec, activation, where),
-            "pool": None if pool is None else _build(PoolSpec, pool, where),
-        },
-        where,
-    )
+    parts = {
+        name: _build(kind, data[name], f"{where}, {name}")
+        for name, kind in (("activation", ActivationSpec), ("pool", PoolSpec))
+        if data.get(name) is not None
+    }
+    layer = _layer_from_json(data.get("layer"), f"{where}, layer")
+    return _build(BlockSpec, {**data, **_as_tuples(data, "operations"), **parts, "layer": layer}, where)
+
+
+def _layer_from_json(data: Any, where: str) -> LayerSpec:
+    values = dict(_object(data, where))
+    for name in ("method", "arch"):
+        if name not in values:
+            raise ConfigError(where, f"'{name}' is missing")
+    method, arch = str(values.pop("method")), str(values.pop("arch"))
+    layer = make_layer(method, arch, values, {}, where)
+    for name, _ in layer.values:
+        if name not in values:
+            raise ConfigError(where, f"'{name}' is missing")
+    return layer
 
 
 Spec = TypeVar("Spec")
 
 
-def _build(kind: type[Spec], data: Any, where: str, *, complete: bool = False) -> Spec:
-    """Make a spec from a dictionary whose keys must be its fields and whose types must fit."""
+def _build(kind: type[Spec], data: Any, where: str) -> Spec:
+    """Make a spec from a dictionary whose keys must be exactly its fields and whose types must fit."""
     data = _object(data, where)
     names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in names:
             raise ConfigError(where, f"unknown key '{key}'", given=key, choices=names)
     for name, entry in names.items():
-        required = complete or entry.default is dataclasses.MISSING
-        if required and name not in data:
+        if name not in data:
             raise ConfigError(where, f"'{name}' is missing")
-        if name in data:
-            check_type(str(entry.type), data[name], f"{where}, {name}")
-    return kind(**data)
+        check_type(str(entry.type), data[name], f"{where}, {name}")
+    with within(where):
+        return kind(**data)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -112,18 +114,31 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def check_type(declared: str, value: object, where: str) -> None:
-    """Refuse a value whose type is not the declared one (``int | None``, ``float``, ...)."""
+    """Refuse a value whose type is not the declared one (``int | None``, ``tuple[int, ...]``, ...)."""
     names = [name.strip() for name in declared.split("|")]
-    if any(name not in _TYPES for name in names):
-        return  # a spec or a tuple, built and checked by its own constructor
-    fits = any(isinstance(value, _TYPES[name]) for name in names)
-    if not fits or (isinstance(value, bool) and "bool" not in names):
-        raise ConfigError(where, f"{declared} is wanted, not {value!r}")
+    if any(name not in _TYPES and not name.startswith("tuple") for name in names):
+        return  # a spec, built and checked by its own constructor
+    if not any(_fits(name, value) for name in names):
+        wanted = declared.replace("tuple[int, ...]", "list of whole numbers").replace(
+            "tuple[str, ...]", "list of words"
+        )
+        raise ConfigError(where, f"{wanted} is wanted, not {value!r}")
+
+
+def _fits(name: str, value: object) -> bool:
+    if name.startswith("tuple["):
+        item = name[len("tuple[") :].partition(",")[0]
+        if item not in _TYPES:  # a tuple of specs
+            return isinstance(value, tuple)
+        return isinstance(value, list | tuple) and all(_fits(item, v) for v in value)
+    if isinstance(value, bool):
+        return name == "bool"
+    return name in _TYPES and isinstance(value, _TYPES[name])
 
 
 def _data_from_json(data: Any, where: str) -> DataSpec:
     data = _object(data, where)
-    return _build(DataSpec, {**data, "classes": _tuple(data.get("classes"))}, where)
+    return _build(DataSpec, {**data, **_as_tuples(data, "classes")}, where)
 
 
 def _object(data: Any, where: str) -> Mapping[str, Any]:
@@ -132,8 +147,9 @@ def _object(data: Any, where: str) -> Mapping[str, Any]:
     return data
 
 
-def _tuple(data: Any) -> Any:
-    return tuple(data) if isinstance(data, list) else data
+def _as_tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return the named lists as tuples; other values are left for the type check."""
+    return {name: tuple(data[name]) for name in names if isinstance(data.get(name), list)}
 
 
 def _plain(value: Any) -> Any:

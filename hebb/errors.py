@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST_LIST = 400  # characters; a message must stay within three lines of a terminal
 
@@ -47,6 +48,23 @@ class ConfigError(HebbError, ValueError):
         if hint:
             lines.append(hint)
         super().__init__("\n".join(lines))
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Put the place in front of a ``ConfigError`` that is raised inside and does not name it."""
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith(where):
+            raise
+        raise _placed(where, error) from None
+
+
+def _placed(where: str, error: ConfigError) -> ConfigError:
+    placed = ConfigError(where, "")
+    placed.args = (f"{where}, {error}",)
+    return placed
 
 
 class DivergenceError(HebbError):

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 from hebb import fields
 from hebb.config import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
-from hebb.errors import ConfigError, nearest
-from hebb.registry import ACTIVATIONS, RULES, Field, Rule, Value
+from hebb.errors import ConfigError, nearest, within
+from hebb.registry import ACTIVATIONS, RULES, Field, Rule, Value, read_number
 
 Defaults = Mapping[str, Mapping[str, Value]]
 
@@ -43,7 +43,9 @@ def parse_layer(
 ) -> LayerSpec:
     """Read ``METHOD-token-...``; ``named`` holds fields given by full name beside it."""
     where = f"{where} '{text}'"
-    method, _, rest = text.partition("-")
+    method, separator, rest = text.partition("-")
+    if separator and not rest:
+        raise ConfigError(where, "ends in '-'")
     rule = RULES.get(method, where)
     given = _tokens(rest, rule, where)
     for name, value in (named or {}).items():
@@ -205,11 +207,8 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
 
 def probability(text: str, part: str, where: str) -> float:
     """Read the probability of ``drop_P``."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
+    value = read_number(text, float)
+    if value is None or not 0 <= value < 1:
         raise ConfigError(where, f"'{part}' wants a probability from 0 to below 1, as in drop_0.5")
     return value
 
@@ -222,11 +221,8 @@ def parse_activation(text: str, where: str) -> ActivationSpec:
         return ActivationSpec(name=entry.name)
     if entry.parameter is None:
         raise ConfigError(where, f"activation {entry.name} takes no parameter, so '{text}' has one too many")
-    try:
-        parameter = float(tail)
-    except ValueError:
-        parameter = float("nan")
-    if not 0 < parameter < float("inf"):
+    parameter = read_number(tail, float)
+    if parameter is None or not 0 < parameter < float("inf"):
         raise ConfigError(where, f"activation '{text}' wants its {entry.parameter} above 0, as in {name}_1")
     return ActivationSpec(name=entry.name, parameter=parameter)
 
@@ -235,11 +231,12 @@ def parse_pool(text: str, where: str) -> PoolSpec:
     """Read ``max_k_s_p`` or ``avg_k_s_p``."""
     kind, *sizes = text.split("_")
     if kind not in ("max", "avg"):
-        raise ConfigError(where, f"unknown pool '{text}'", given=kind, choices=("max_k_s_p", "avg_k_s_p"))
-    if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+        raise ConfigError(where, f"unknown pool '{text}'", given=text, choices=("max_k_s_p", "avg_k_s_p"))
+    if len(sizes) != 3 or not all(re.fullmatch("[0-9]+", size) for size in sizes):
         raise ConfigError(where, f"pool '{text}' wants three whole numbers: {kind}_kernel_stride_padding")
     kernel, stride, padding = (int(size) for size in sizes)
-    return PoolSpec(kind=kind, kernel_size=kernel, stride=stride, padding=padding)
+    with within(where):
+        return PoolSpec(kind=kind, kernel_size=kernel, stride=stride, padding=padding)
 
 
 def format_block(block: BlockSpec, defaults: Defaults) -> str:
@@ -277,7 +274,7 @@ def format_pool(pool: PoolSpec) -> str:
 def is_inline(text: str) -> bool:
     """Tell a network written out from the name of a preset."""
     head = re.split(r"[-:\s]", text.strip(), maxsplit=1)[0]
-    written = any(mark in text for mark in " :-")
+    written = any(mark in text.strip() for mark in " :-")
     return written or head.lower() in {name.lower() for name in RULES.names()}
 
 

@@ -7,6 +7,7 @@ their order, ``preset`` applies before ``method``, and both before the rest.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 from hebb import fields, grammar
 from hebb.catalog import Catalog, operations
 from hebb.config import BlockSpec, LayerSpec, RunConfig, make_layer
-from hebb.errors import ConfigError
-from hebb.registry import DATASETS, RULES
+from hebb.errors import ConfigError, within
+from hebb.registry import DATASETS, RULES, read_number
 
 _BLOCK_PARTS = (
     "preset",
@@ -47,7 +48,8 @@ def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
 def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, where: str = "--set") -> RunConfig:
     """Return the run with every change made; a path that leads nowhere is an error."""
     for path in sorted(changes, key=_rank):
-        config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
+        with within(f"{where} {path}"):
+            config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
     return config
 
 
@@ -66,7 +68,7 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
         return replace(config, **{head: spec})
     if head == "classifier":
         return replace(config, classifier=_change(config.classifier, rest, value, where, path))
-    if head == "b*" or (head.startswith("b") and head[1:].isdigit()):
+    if head == "b*" or re.fullmatch(r"b(0|[1-9][0-9]*)", head):
         return _change_blocks(config, head, rest, value, catalog, where)
     legal = [f"b{i}" for i in range(len(config.network.blocks))]
     raise ConfigError(
@@ -163,20 +165,15 @@ def _read(declared: str, value: object, where: str) -> Any:
     if "None" in names and (value is None or text.lower() in ("none", "null")):
         return None
     kind = names[0]
-    try:
-        if kind == "bool":
-            return {"0": False, "1": True, "false": False, "true": True}[text.lower()]
-        if kind.startswith("tuple"):
-            items = value if isinstance(value, list | tuple) else text.split(",")
-            return tuple(int(item) for item in items)
-        if kind == "int":
-            number = float(text)
-            if not number.is_integer():
-                raise ValueError
-            return int(number)
-        if kind == "float":
-            return float(text)
-    except (ValueError, KeyError, OverflowError):
-        words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-        raise ConfigError(where, f"{words.get(kind, 'whole numbers with commas')} is wanted, not '{text}'") from None
-    return text
+    found: Any = text
+    if kind == "bool":
+        found = {"0": False, "1": True, "false": False, "true": True}.get(text.lower())
+    elif kind in ("int", "float"):
+        found = None if isinstance(value, bool) else read_number(text, int if kind == "int" else float)
+    elif kind.startswith("tuple"):
+        items = [read_number(str(v), int) for v in (value if isinstance(value, list | tuple) else text.split(","))]
+        found = None if None in items else tuple(items)
+    if found is None:
+        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+        raise ConfigError(where, f"{wanted.get(kind, 'whole numbers with commas')} is wanted, not '{text}'")
+    return found

@@ -83,6 +83,8 @@ def successive(config: RunConfig) -> list[Phase]:
             labels = _block(config, group[0]).layer.rule.labels
             result.append(_phase(config, "hebbian", group, "sup" if labels else "unsup"))
         else:
+            above = tuple(i for i in range(group[-1], len(config.network.blocks)) if i not in training(config))
+            result += _calibrate(config, above)  # the gradient comes through them
             result.append(_phase(config, "backprop", group, "sup"))
     return result
 
@@ -94,12 +96,14 @@ def consecutive(config: RunConfig) -> list[Phase]:
     unsupervised = tuple(i for i in trained if not _block(config, i).supervised)
     supervised = tuple(i for i in trained if _block(config, i).supervised)
     frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
-    result = _calibrate(config, frozen)
-    if unsupervised:
-        result.append(_phase(config, "hebbian", unsupervised, "unsup"))
-        result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
-    result += _supervised(config, supervised)
-    return result
+    if not unsupervised:
+        return _calibrate(config, frozen) + _supervised(config, supervised)
+    # a frozen block below learning ones needs its statistics first; those above get theirs, or get them anew,
+    # when the blocks under them have learnt
+    result = _calibrate(config, tuple(i for i in frozen if i < unsupervised[-1]))
+    result.append(_phase(config, "hebbian", unsupervised, "unsup"))
+    result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
+    return result + _supervised(config, supervised)
 
 
 @mode
@@ -174,6 +178,12 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
 
 
 def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> Phase:
+    if kind == "joint" and config.bp_blockwise:
+        raise ConfigError(
+            "--bp-blockwise",
+            "has no meaning where BP and Hebbian blocks learn on the same batches",
+            hint="use --training-mode successive",
+        )
     if kind in ("backprop", "joint") and not config.network.blocks[-1].supervised:
         raise ConfigError(
             f"b{len(config.network.blocks) - 1}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -75,17 +76,28 @@ class Field:
             return {"0": False, "1": True, "false": False, "true": True}.get(str(text).lower())
         if self.kind is str:
             return str(text) if isinstance(text, str) else None
-        if isinstance(text, bool):
-            return None
-        try:
-            number = float(str(text))
-        except ValueError:
-            return None
-        if number != number:
-            return None
-        if self.kind is int:
-            return int(number) if number.is_integer() else None
-        return number
+        return None if isinstance(text, bool) else read_number(str(text), self.kind)
+
+
+def read_number(text: str, kind: type) -> int | float | None:
+    """Read an int or a float as a person writes it; None for anything else, NaN included.
+
+    Python's own ``float`` also takes ``1_0``, and reads a long whole number inexactly.
+    """
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        if kind is int:
+            exact = re.fullmatch(r"[+-]?\d+", text.strip())
+            return int(text) if exact else _whole(float(text))
+        number = float(text)
+    except (ValueError, OverflowError):
+        return None
+    return None if number != number else number
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if number.is_integer() else None
 
 
 @dataclass(frozen=True, kw_only=True)

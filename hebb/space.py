@@ -11,6 +11,7 @@ metric, mode  what is compared, and whether max or min is better
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,26 @@ def load(name: str) -> SearchSpec:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_once(yaml))
     except FileNotFoundError:
         raise ConfigError("--config", f"no such file '{name}'") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError("--config", f"{path} cannot be read: {' '.join(str(error).split())}") from None
     return parse(data, path.stem, str(path))
+
+
+def _once(yaml: Any) -> Any:
+    """Return a SafeLoader that refuses a key given twice, which YAML forbids and PyYAML overlooks."""
+
+    class Once(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Once
 
 
 def parse(data: Any, name: str, where: str) -> SearchSpec:
@@ -89,7 +104,7 @@ def parse(data: Any, name: str, where: str) -> SearchSpec:
         raise ConfigError(where, f"unknown metric '{metric}'", given=str(metric), choices=METRICS)
     if mode is not None and mode not in ("max", "min"):
         raise ConfigError(where, f"unknown mode '{mode}'", given=str(mode), choices=("max", "min"))
-    space = data.get("space") or {}
+    space = {} if data.get("space") is None else data["space"]
     if not isinstance(space, Mapping):
         raise ConfigError(where, "'space' is not a mapping of override paths")
     return SearchSpec(
@@ -136,7 +151,13 @@ def _geometric(body: Any, where: str) -> tuple[float, ...]:
         raise ConfigError(where, "'geometric' wants base, from and to")
     base, first, last = body["base"], body["from"], body["to"]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in body.values())
-    whole = numbers and float(first).is_integer() and float(last).is_integer()
+    whole = numbers and all(math.isfinite(v) for v in body.values()) and first == int(first) and last == int(last)
     if not whole or base <= 0 or base == 1 or last < first:
         raise ConfigError(where, "'geometric' wants a base above 0 (not 1) and whole exponents from <= to")
-    return tuple(float(base) ** power for power in range(int(first), int(last) + 1))
+    try:
+        values = tuple(float(base) ** power for power in range(int(first), int(last) + 1))
+    except OverflowError:
+        values = (math.inf,)
+    if values[-1] == math.inf or 0.0 in values:
+        raise ConfigError(where, f"'geometric' from {base}^{first} to {base}^{last} leaves the range of numbers")
+    return values

@@ -324,7 +324,7 @@ def test_mistake(case: Case, command: Command, tmp_path: Path) -> None:
 def test_an_error_survives_the_way_from_a_worker() -> None:
     """Ray pickles the error of a trial; its message must arrive."""
     error = ConfigError("--preset", "unknown preset 'a'", given="a", choices=("b", "c"), hint="look again")
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_a_seed_is_never_rounded(command: Command) -> None:

@@ -101,14 +101,13 @@ def expected_block(row: dict[str, str]) -> dict[str, object]:
         "dropout": float(row["dropout"] or 0),
         "att_dropout": 0,
         "batch_norm": False,
-        "resume": None,
     }
 
 
 def parts(block: BlockSpec) -> dict[str, object]:
     """Return our block in the same form."""
     act, pool = block.activation, block.pool
-    plain = {name: getattr(block, name) for name in ("operations", "dropout", "att_dropout", "batch_norm", "resume")}
+    plain = {name: getattr(block, name) for name in ("operations", "dropout", "att_dropout", "batch_norm")}
     return plain | {
         "activation": act and (act.name, act.parameter),
         "pool": pool and (pool.kind, pool.kernel_size, pool.stride, pool.padding),
