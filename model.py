@@ -80,25 +80,50 @@ def load_weights(network: Network, path: Path, *, classifier: bool = True) -> No
     """
     stored = checkpoints.load(path)["model"]
     last = f"blocks.{len(network) - 1}."
-    own = network.state_dict()
     if not classifier:
         stored = {name: t for name, t in stored.items() if not name.startswith(last)}
-        stored |= {name: t for name, t in own.items() if name.startswith(last)}
+        stored |= {name: t for name, t in network.state_dict().items() if name.startswith(last)}
+    _load_strictly(network, stored, path)
+
+
+def load_blocks(network: Network, layers: Path | None) -> None:
+    """Start every block whose spec names a stored one (``resume=MODEL/bN``) from it."""
+    for i, block in enumerate(network.spec.blocks):
+        if block.resume is None:
+            continue
+        if layers is None:
+            raise ConfigError(f"b{i}", f"starts from the stored block {block.resume}, and no folder of blocks is given")
+        path = layers / f"{block.resume}.pt"
+        if not path.exists():
+            found = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
+            raise ConfigError(
+                f"b{i}",
+                f"stored block {block.resume} does not exist in {layers}",
+                given=block.resume,
+                choices=found,
+                hint=None if found else "a finished run stores its blocks there",
+            )
+        _load_strictly(network[i], checkpoints.load(path)["model"], path)
+
+
+def save_blocks(network: Network, folder: Path) -> None:
+    """Write every block to a file of its own, ``bN.pt``."""
+    for i in range(len(network)):
+        checkpoints.save(folder / f"b{i}.pt", {"model": network[i].state_dict()})
+
+
+def _load_strictly(module: nn.Module, stored: dict[str, Tensor], path: Path) -> None:
+    own = module.state_dict()
     for name in sorted({*own, *stored}):
-        if name not in stored:
-            raise ConfigError(
-                str(path), f"holds no '{name}', which this network has", hint="another preset was saved there"
-            )
-        if name not in own:
-            raise ConfigError(
-                str(path), f"holds '{name}', which this network lacks", hint="another preset was saved there"
-            )
+        if name not in stored or name not in own:
+            problem = f"holds no '{name}', which is" if name in own else f"holds '{name}', which is not"
+            raise ConfigError(str(path), f"{problem} in this network", hint="another architecture was saved there")
         if own[name].shape != stored[name].shape:
             raise ConfigError(
                 str(path),
                 f"'{name}' is {tuple(stored[name].shape)} there and {tuple(own[name].shape)} in this network",
             )
-    network.load_state_dict(stored)
+    module.load_state_dict(stored)
 
 
 def save(network: Network, path: Path) -> None:

@@ -40,6 +40,13 @@ def parser() -> arguments.Parser:
         help="hold out 20 %% of the training images and report on them (default: false)",
     )
     made.add_argument("--run-config", type=Path, metavar="FILE", help="run a stored config.json")
+    made.add_argument(
+        "--checkpoint-every",
+        type=arguments.count,
+        default=1,
+        metavar="N",
+        help="epochs between two checkpoints of a phase (default: 1)",
+    )
     made.add_argument("--resume-run", type=Path, metavar="DIR", help="continue an interrupted run to the same bits")
     arguments.add_run_flags(made)
     return made
@@ -97,6 +104,9 @@ def train_one(
         overwrite=options.overwrite,
         carry_on=carry_on,
         resume_from=resume_from,
+        layers=home.layers,
+        store_blocks=folder.name if keep_model else None,
+        checkpoint_every=options.checkpoint_every,
     )
     try:
         train.run(run, report, place=place)
@@ -127,6 +137,7 @@ def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
         "overwrite",
         "dry_run",
         "verbose",
+        "checkpoint_every",
         "resume",
         "save",
         "save_model",
@@ -152,7 +163,7 @@ def read_config(path: Path) -> RunConfig:
 
 def _continue(options: argparse.Namespace) -> int:
     """Continue the interrupted run of ``--resume-run``."""
-    allowed = ("resume_run", "data_dir", "gpu_id", "device", "verbose", "save", "save_model")
+    allowed = ("resume_run", "data_dir", "gpu_id", "device", "verbose", "save", "save_model", "checkpoint_every")
     _refuse_others(options, allowed, "--resume-run", "continues the run as it was started")
     folder = options.resume_run.absolute()
     found = folders.state(folder)

@@ -37,6 +37,9 @@ class Place:
         overwrite: replace what is in the run folder.
         carry_on: continue the interrupted run in the folder.
         resume_from: checkpoint with the initial weights (``config.resume``).
+        layers: folder of the stored blocks, read for ``resume=MODEL/bN``.
+        store_blocks: name under which the blocks of the finished run are stored there; None stores none.
+        checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
     """
 
     datasets: Path
@@ -46,6 +49,9 @@ class Place:
     overwrite: bool = False
     carry_on: bool = False
     resume_from: Path | None = None
+    layers: Path | None = None
+    store_blocks: str | None = None
+    checkpoint_every: int = 1
 
 
 class Report:
@@ -156,6 +162,7 @@ def _starting_point(config: RunConfig, network: model.Network, place: Place) -> 
         if config.resume_sha256 not in (None, found):
             raise ConfigError("--resume", f"{place.resume_from} is not the checkpoint the config was run with")
         model.load_weights(network, place.resume_from, classifier=config.resume == "all")
+    model.load_blocks(network, place.layers)
     if not (place.carry_on and place.folder is not None):
         return _State(), False
     path = place.folder / folders.CHECKPOINT
@@ -274,7 +281,8 @@ def _run_phase(
         if last:
             state.phase, state.epoch = index + 1, 0
         state.optimiser = None if optimiser is None or last else optimiser.state_dict()
-        _checkpoint(network, state, place)
+        if last or (epoch + 1) % place.checkpoint_every == 0:
+            _checkpoint(network, state, place)
 
 
 def _optimiser(config: RunConfig, phase: Phase, network: model.Network, state: _State) -> torch.optim.Optimizer | None:
@@ -370,6 +378,8 @@ def _checkpoint(network: model.Network, state: _State, place: Place) -> None:
 
 def _finish(result: Result, place: Place) -> None:
     """Write the result last: its presence is what makes a run finished."""
+    if place.layers is not None and place.store_blocks is not None:
+        model.save_blocks(result.network, place.layers / place.store_blocks)
     if place.folder is None:
         return
     if not place.keep_model:

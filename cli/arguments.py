@@ -55,6 +55,13 @@ def boolean(text: str) -> bool:
     return words[text.lower()]
 
 
+def count(text: str) -> int:
+    """Read a whole number from 1."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 is wanted, not '{text}'")
+    return int(text)
+
+
 def add_network_flags(parser: Parser) -> None:
     """Flags that say what is trained on what."""
     parser.add_argument(

@@ -5,7 +5,7 @@
     dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
 
 A block is a string of ``hebb.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
-``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``layer`` and ``num``. A file given with
+``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume``, ``layer`` and ``num``. A file given with
 ``--preset-file`` is laid over the shipped one: its names win, and its layer defaults hold for its own models
 and for networks written inline.
 """
@@ -37,6 +37,7 @@ _BLOCK_TYPES = {
     "dropout": "float | None",
     "att_dropout": "float | None",
     "batch_norm": "bool | None",
+    "resume": "str | None",
 }
 _BLOCK_KEYS = ("preset", "arch", "layer", "num", *_BLOCK_TYPES)
 _DATA_KEYS = {entry.name: str(entry.type) for entry in dataclasses.fields(DataSpec) if entry.name != "dataset"}
@@ -202,6 +203,7 @@ def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> Blo
             dropout=data.get("dropout") or 0.0,
             att_dropout=data.get("att_dropout") or 0.0,
             batch_norm=data.get("batch_norm") or False,
+            resume=data.get("resume"),
         )
 
 

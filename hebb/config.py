@@ -6,6 +6,7 @@ JSON form in ``hebb.config_json``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -148,6 +149,7 @@ class BlockSpec:
         dropout: probability of zeroing an input element of the layer; the rest is scaled up.
         att_dropout: largest probability of zeroing an element; pixels of low contrast lose more.
         batch_norm: whether a batch norm follows the activation.
+        resume: stored block to start from, ``MODEL/bN``; None starts from the initialisation.
     """
 
     layer: LayerSpec
@@ -157,8 +159,11 @@ class BlockSpec:
     dropout: float = 0.0
     att_dropout: float = 0.0
     batch_norm: bool = False
+    resume: str | None = None
 
     def __post_init__(self) -> None:
+        if self.resume is not None and not re.fullmatch(r"[\w+.,=@-]+/b[0-9]+", self.resume):
+            raise ConfigError("resume", f"'{self.resume}' does not name a stored block", hint="as in MODEL/b0")
         for name in self.operations:
             if name not in OPERATIONS:
                 raise ConfigError("operation", f"unknown '{name}'", given=name, choices=OPERATIONS)

@@ -2,6 +2,7 @@
 
 <parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
 <parent>/hebb/result/network/<model name>/     a single run
+<parent>/hebb/result/layer/<model>/bN.pt       single blocks, to start other networks from
 <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
 """
 
@@ -41,6 +42,11 @@ class Home:
     def network(self, model_name: str) -> Path:
         """Folder of a single run."""
         return self.parent / "hebb" / "result" / "network" / checked_name(model_name, "--model-name")
+
+    @property
+    def layers(self) -> Path:
+        """Folder of the stored blocks."""
+        return self.parent / "hebb" / "result" / "layer"
 
     def search(self, folder_name: str) -> Path:
         """Folder of a search."""

@@ -7,8 +7,8 @@
 A token is the letters of a field (``hebb.fields``) and a number, which may have an exponent. A layer with a
 kernel size k is a convolution (CNN), one without is fully connected (MLP). Parts come in any order, each at
 most once: ``bn``, ``bn_after``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_P``, ``attdrop_P``, an
-activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, and ``NAME=VALUE`` for a field without
-a token. ``bn`` is the batch norm that fits the layer (2d for a CNN, 1d for an MLP); ``batchnorm1d`` and
+activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` for a stored block to start
+from, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for a CNN, 1d for an MLP); ``batchnorm1d`` and
 ``batchnorm2d`` can be named where the other one is meant. ``parse(format(spec)) == spec``.
 """
 
@@ -182,7 +182,8 @@ def parse_block(text: str, defaults: Defaults, where: str) -> BlockSpec:
         if _BN[layer.arch] in operations:
             raise ConfigError(place, f"'bn' and '{_BN[layer.arch]}' are the same")
         operations.append(_BN[layer.arch])
-    return BlockSpec(layer=layer, operations=tuple(operations), **found)  # type: ignore[arg-type]
+    with within(place):
+        return BlockSpec(layer=layer, operations=tuple(operations), **found)  # type: ignore[arg-type]
 
 
 def _read_part(part: str, where: str) -> tuple[str, object]:
@@ -193,6 +194,8 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
         return "batch_norm", True
     if part in _FLAGS:
         return "operation", part
+    if part.startswith("resume="):
+        return "resume", part.removeprefix("resume=")
     if "=" in part:
         return "field", part
     head, _, tail = part.partition("_")
@@ -254,6 +257,8 @@ def format_block(block: BlockSpec, defaults: Defaults) -> str:
         parts.append("bn_after")
     if block.pool is not None:
         parts.append(format_pool(block.pool))
+    if block.resume is not None:
+        named.append(f"resume={block.resume}")
     return ":".join(parts + named)
 
 

@@ -28,6 +28,7 @@ _BLOCK_PARTS = (
     "dropout",
     "att_dropout",
     "batch_norm",
+    "resume",
 )
 _PATHS = ("bN.PART", "b*.PART", "dataset_sup.NAME", "dataset_unsup.NAME", "classifier.NAME", "seed", "split_seed")
 
@@ -112,6 +113,7 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
         "operation": lambda: {"operations": () if none else operations(text, where)},
         "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
         "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
+        "resume": lambda: {"resume": None if none else text},
         "batch_norm": lambda: {"batch_norm": _read("bool", value, where)},
     }
     if part not in changers:

@@ -158,7 +158,11 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     """
     last = len(config.network.blocks) - 1
     stored = {None: (), "all": blocks, "without_classifier": tuple(i for i in blocks if i < last)}
-    wanted = tuple(i for i in blocks if _block(config, i).normalised and i not in stored[config.resume])
+    wanted = tuple(
+        i
+        for i in blocks
+        if _block(config, i).normalised and _block(config, i).resume is None and i not in stored[config.resume]
+    )
     if not wanted:
         return []
     data = config.dataset_unsup
