@@ -22,11 +22,16 @@ _DEMO = (
 
 def main(argv: list[str]) -> int:
     """Run ``multi_layer.py`` with the demo's flags in front of the given ones."""
-    alone = ("--resume-run", "--run-config", "--list")
-    if any(word.partition("=")[0] in alone for word in argv):
-        return multi_layer.main(argv)
-    flags = [word for pair in _DEMO for word in pair]
-    return multi_layer.main([*flags, *argv])
+    return multi_layer.main(with_flags(argv), prog="demo.py")
+
+
+def with_flags(argv: list[str]) -> list[str]:
+    """Put the demo's flags in front, unless a flag says on its own what is run."""
+    given = {word.partition("=")[0] for word in argv}
+    if given & {"--resume-run", "--run-config", "--list", "--evaluate"}:
+        return argv
+    left = [pair for pair in _DEMO if not ("--dataset" in given and pair[0].startswith("--dataset"))]
+    return [*(word for pair in left for word in pair), *argv]
 
 
 if __name__ == "__main__":

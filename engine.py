@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +46,10 @@ class Epoch:
         """Return the generator of the order of the images."""
         return seeding.generator(self.seed, "order", self.phase_index, 0, self.epoch)
 
+    def augmentation(self, device: torch.device) -> torch.Generator:
+        """Return the generator, on the device of the images, that varies them in training."""
+        return seeding.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
+
     def set_noise(self, network: Network) -> None:
         """Give every block its dropout noise of this epoch."""
         for i in range(len(network)):
@@ -71,7 +74,7 @@ def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Sc
     phase = at.phase
     update = at.epoch * -(-len(split) // phase.batch_size)
     with _training(network, at), torch.no_grad():
-        for x, labels in split.batches(phase.batch_size, at.order()):
+        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
             for i in range(phase.top + 1):
                 x = _step_block(network, i, x, labels, phase, update)
             update += 1
@@ -103,7 +106,7 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
     update = at.epoch * -(-len(split) // phase.batch_size)
     learns = [i for i in phase.blocks if network[i].hebb is None]
     with _training(network, at):
-        for x, labels in split.batches(phase.batch_size, at.order()):
+        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
             with torch.no_grad():
                 for i in range(learns[0]):
                     x = _step_block(network, i, x, labels, phase, update)
@@ -123,6 +126,42 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
         _check_updates(network, phase, at.epoch)
         total.check(phase, at.epoch)
     return total.scores()
+
+
+def post_hoc(
+    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer | None, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """One epoch in which lower blocks learn below a frozen classifier that only measures.
+
+    Args:
+        network: lower blocks as they start, classifier as it was trained for them before.
+        split: labelled images.
+        at: its phase names the blocks that learn.
+        optimiser: moves BP blocks; None where the blocks are Hebbian.
+        progress: told of every batch.
+
+    Returns:
+        Per batch, on the CPU: the mean cross-entropy and the share of right answers, both before the update.
+    """
+    phase = at.phase
+    losses, rights = [], []
+    update = at.epoch * -(-len(split) // phase.batch_size)
+    with _training(network, at), torch.set_grad_enabled(optimiser is not None):
+        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
+            for i in range(len(network)):
+                x = _step_block(network, i, x, labels, phase, update)
+            logits = x.flatten(1)
+            loss = F.cross_entropy(logits * network.logit_scale, labels)
+            if optimiser is not None:
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+            losses.append(loss.detach())
+            rights.append((logits.detach().argmax(dim=1) == labels).float().mean())
+            update += 1
+            progress(len(labels))
+        _check_updates(network, phase, at.epoch)
+    return torch.stack(losses).cpu(), torch.stack(rights).cpu()
 
 
 @torch.no_grad()
@@ -158,51 +197,6 @@ def evaluate(network: Network, split: Split, batch_size: int = 500) -> Scores:
         logits = network(x).flatten(1) * network.logit_scale
         total.add(F.cross_entropy(logits, labels), logits, labels)
     return total.scores()
-
-
-@torch.no_grad()
-def neuron_labels(network: Network, block: int, train: Split, others: list[Split | None]) -> list[float | None]:
-    """Accuracy in percent when the winning neuron's label is the answer, for ``train`` and the other splits.
-
-    The label of a neuron is the class it wins most often on ``train``; of one that never wins, the class with
-    the largest summed share of the soft competition (Moraitis et al. 2022, section 3.1).
-    """
-    network.eval()
-    classes = int(train.labels.max()) + 1
-    winners, strength = _winners(network, block, train, classes)
-    neurons = strength.shape[0]
-    wins = torch.bincount(winners * classes + train.labels, minlength=neurons * classes).view(neurons, classes)
-    label = torch.where(wins.sum(1) > 0, wins.argmax(1), strength.argmax(1))
-    accuracies: list[float | None] = [_percent(label[winners] == train.labels)]
-    for split in others:
-        if split is None:
-            accuracies.append(None)
-            continue
-        found, _ = _winners(network, block, split, classes)
-        accuracies.append(_percent(label[found] == split.labels))
-    return accuracies
-
-
-def _winners(network: Network, block: int, split: Split, classes: int) -> tuple[Tensor, Tensor]:
-    """Return each sample's winner (N,) and the gate mass summed by class (neurons, classes)."""
-    layer = network[block].hebb
-    assert layer is not None
-    strength = torch.zeros(len(layer.weight), classes, device=split.labels.device)
-    winners = []
-    for x, labels in split.batches(1000):
-        u = network[block].pre_activation(network(x, stop=block))
-        winners.append(u.argmax(dim=1))
-        known = labels < classes
-        strength.index_add_(1, labels[known], (u * _beta(layer)).softmax(dim=1)[known].T.contiguous())
-    return torch.cat(winners), strength
-
-
-def _beta(layer: Any) -> float:
-    return float(getattr(layer.spec, "t_invert", 1.0))
-
-
-def _percent(hits: Tensor) -> float:
-    return 100 * hits.double().mean().item()
 
 
 class _Sums:

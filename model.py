@@ -140,7 +140,7 @@ def device_of(config: RunConfig, index: int = 0) -> torch.device:
         return torch.device("cpu")
     if index >= count:
         raise ConfigError(
-            "--gpu-id",
+            "--gpu-id or --device",
             f"GPU {index} was asked for and this machine has {count}",
             hint="give --gpu-id cpu, or leave it out to take what is there",
         )

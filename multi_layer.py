@@ -6,7 +6,6 @@ python multi_layer.py --preset 2SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1 --dat
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +13,26 @@ from cli import arguments, describe
 from cli.entry import run_command
 from hebb import config_json, folders, overrides, plan, shapes
 from hebb.catalog import Catalog
-from hebb.config import RunConfig
-from hebb.errors import ConfigError, InterruptedRunError
+from hebb.config import VALIDATION_SHARE, RunConfig
+from hebb.errors import ConfigError, InterruptedRunError, within
 
 
-def parser() -> arguments.Parser:
+def parser(prog: str = "multi_layer.py") -> arguments.Parser:
     """Return the parser of this command."""
-    made = arguments.Parser(__doc__ or "", prog="multi_layer.py")
+    made = arguments.Parser(__doc__ or "", prog=prog)
     arguments.add_network_flags(made)
     made.add_argument("--seed", type=int, metavar="N", help="varies weights, order, dropout (default: 0)")
     made.add_argument(
         "--model-name", metavar="NAME", help="name under which the run is stored (default: the preset's name)"
     )
     made.add_argument(
-        "--save", type=arguments.boolean, default=True, metavar="BOOL", help="keep the trained model (default: true)"
+        "--save",
+        type=arguments.boolean,
+        nargs="?",
+        const=True,
+        default=True,
+        metavar="BOOL",
+        help="keep the trained model (default: true)",
     )
     made.add_argument("--save-model", action="store_true", help="the same as --save true")
     made.add_argument(
@@ -48,30 +53,53 @@ def parser() -> arguments.Parser:
         help="epochs between two checkpoints of a phase (default: 1)",
     )
     made.add_argument("--resume-run", type=Path, metavar="DIR", help="continue an interrupted run to the same bits")
+    made.add_argument(
+        "--evaluate",
+        metavar="MODEL_OR_DIR",
+        help="measure a stored model on the test images of --dataset-sup, then stop",
+    )
+    made.add_argument(
+        "--export-features",
+        type=Path,
+        metavar="FILE",
+        help="with --evaluate: write what the last block receives (.npz)",
+    )
     arguments.add_run_flags(made)
     return made
 
 
-def main(argv: list[str]) -> int:
-    """Run the command and return its exit code."""
-    options = parser().parse(argv)
+def main(argv: list[str], prog: str = "multi_layer.py") -> int:
+    """Run the command, under the name ``prog``, and return its exit code."""
+    options = parser(prog).parse(argv)
     known = arguments.load_catalog(options)
     if options.listing is not None:
         describe.listing(options.listing, known)
         return 0
     if options.resume_run is not None:
         return _continue(options)
-    run = _config(options, known)
-    name = options.model_name or _model_name(run)
+    if options.evaluate is not None:
+        return _evaluate(options, known)
+    if options.export_features is not None:
+        raise ConfigError("--export-features", "goes with --evaluate, which names the model")
+    run = resolve(options, known)
+    name = arguments.plain_name(run) if options.model_name is None else options.model_name
     home = folders.Home.find(options.data_dir)
-    plan.phases(run)
-    shapes.of_run(run)
+    folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
         describe.dry_run(run, known)
         return 0
+    folders.refuse_existing(folder, options.overwrite)
     keep = options.save or options.save_model
-    return train_one(run, home, home.network(name), options, resume_from=resume_from, keep_model=keep)
+    return train_one(run, home, folder, options, resume_from=resume_from, keep_model=keep)
+
+
+def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
+    """Return the run that the flags describe; its plan and shapes are checked."""
+    run = _config(options, known)
+    plan.phases(run)
+    shapes.of_run(run)
+    return run
 
 
 def train_one(
@@ -122,11 +150,12 @@ def train_one(
 def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
     """Build the run from flags, or read it from ``--run-config``."""
     if options.run_config is None:
+        share = VALIDATION_SHARE if options.validation else 0.0
         return arguments.run_config(
             options,
             known,
             seed=0 if options.seed is None else options.seed,
-            validation=(options.validation, options.validation),
+            validation=(share, share),
             threads=arguments.cores(),
         )
     allowed = (
@@ -153,8 +182,9 @@ def read_config(path: Path) -> RunConfig:
         raise ConfigError(str(path), "is not a config.json")
     described = data.pop("phases", None)
     run = config_json.run_from_json(data, str(path))
-    kinds = [(p.kind, list(p.blocks)) for p in plan.phases(run)]
-    if described is not None and [(p.get("kind"), p.get("blocks")) for p in described] != kinds:
+    with within(str(path)):
+        phases = plan.described(plan.phases(run))
+    if described is not None and described != phases:
         raise ConfigError(
             str(path), "'phases' is not what mode and blocks give", hint="delete 'phases', it only informs"
         )
@@ -171,10 +201,21 @@ def _continue(options: argparse.Namespace) -> int:
         raise ConfigError("--resume-run", f"{folder} is finished; there is nothing to continue")
     if found != "interrupted":
         raise ConfigError("--resume-run", f"nothing to resume: {folder} holds no run")
-    environment = folders.read_json(folder / folders.ENVIRONMENT) if (folder / folders.ENVIRONMENT).exists() else {}
-    source = environment.get("resumed_from")
+    run = read_config(folder / folders.CONFIG)
+    asked = arguments.device(options)
+    if asked.kind not in ("auto", run.device):
+        where = f"GPU {asked.index}" if asked.kind == "cuda" else "the CPU"
+        raise ConfigError(
+            "--gpu-id or --device", f"{where} was asked for, and the run goes on to the same bits only on {run.device}"
+        )
+    source = None
+    if run.resume is not None:
+        environment = folders.read_json(folder / folders.ENVIRONMENT)
+        source = environment.get("resumed_from") if isinstance(environment, dict) else None
+        if not isinstance(source, str):
+            raise ConfigError(str(folder / folders.ENVIRONMENT), "does not say where the initial weights lie")
     return train_one(
-        read_config(folder / folders.CONFIG),
+        run,
         folders.Home.find(options.data_dir),
         folder,
         options,
@@ -184,18 +225,43 @@ def _continue(options: argparse.Namespace) -> int:
     )
 
 
+def _evaluate(options: argparse.Namespace, known: Catalog) -> int:
+    """Measure the stored model of ``--evaluate``."""
+    allowed = ("evaluate", "export_features", "dataset_sup", "changes", "data_dir", "gpu_id", "device", "preset_file")
+    _refuse_others(options, allowed, "--evaluate", "measures a model as it was stored")
+    home = folders.Home.find(options.data_dir)
+    checkpoint = folders.checkpoint_of(options.evaluate, home, "--evaluate")
+    run = read_config(checkpoint.parent.parent / folders.CONFIG)
+    data = run.dataset_sup
+    if options.dataset_sup is not None:
+        data = known.dataset(options.dataset_sup, "--dataset-sup")
+    changes = overrides.parse(options.changes)
+    for path in changes:
+        if not path.startswith("dataset_sup."):
+            raise ConfigError(
+                "--set", f"'{path}' would change the stored model", hint="only dataset_sup.* can be set here"
+            )
+    data = overrides.apply(replace(run, dataset_sup=data), changes, known).dataset_sup
+    asked = arguments.device(options)
+    run = replace(run, device=asked.kind)
+
+    import evaluate
+
+    found = evaluate.run(
+        run, checkpoint, data, home.datasets, device_index=asked.index, features=options.export_features
+    )
+    describe.evaluation(run.network.name, data.dataset, found.loss, found.accuracy, found.classes)
+    if options.export_features is not None:
+        describe.console().print(f"features: {options.export_features.absolute()}", soft_wrap=True)
+    return 0
+
+
 def _refuse_others(options: argparse.Namespace, allowed: tuple[str, ...], flag: str, why: str) -> None:
     """Refuse flags that would be ignored beside ``flag``."""
     standard = vars(parser().parse([]))
     for name, value in vars(options).items():
         if name not in allowed and value != standard[name]:
             raise ConfigError(flag, f"--{name.replace('_', '-')} has no place beside it: it {why}")
-
-
-def _model_name(run: RunConfig) -> str:
-    """Name a run after its preset, or a network written inline after its text."""
-    name = run.network.name
-    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{config_json.digest(run)}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 
 import engine
 import model
+import readout
 from hebb import catalog, checkpoints, folders, grammar, measures, plan, rates, records
 from hebb.config import RunConfig
 from hebb.config_json import to_json
@@ -23,6 +24,7 @@ from hebb.data import images
 from hebb.errors import ConfigError
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
+from hebb.probes import Probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class Result:
         config: the config as it was run, with the device resolved.
         rows: all rows of ``metrics.jsonl``.
         network: the trained network, on its device.
+        probes: the readouts that the config asks for.
         seconds: time from start to end, without the time before an interruption.
         folder: the run folder, if there is one.
     """
@@ -88,6 +91,7 @@ class Result:
     config: RunConfig
     rows: list[records.Row]
     network: model.Network = field(repr=False)
+    probes: list[Probe]
     seconds: float
     folder: Path | None
 
@@ -133,6 +137,7 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
             config=config,
             rows=recorder.rows,
             network=network,
+            probes=readout.probe(config, network, data.get("sup", data[phases[-1].data])),
             seconds=time.monotonic() - started,
             folder=place.folder,
         )
@@ -170,13 +175,10 @@ def _starting_point(config: RunConfig, network: model.Network, place: Place) -> 
         return _State(), False
     data = checkpoints.load(path)
     model.load_weights(network, path)
-    position = data["position"]
-    state = _State(
-        phase=int(position["phase"]),
-        epoch=int(position["epoch"]),
-        step=int(position["step"]),
-        optimiser=data["optimiser"],
-    )
+    position = data.get("position")
+    if not isinstance(position, dict) or set(position) != {"phase", "epoch", "step"}:
+        raise ConfigError(str(path), "holds weights, and not the position of a run")
+    state = _State(**position, optimiser=data.get("optimiser"))
     return state, True
 
 
@@ -205,26 +207,25 @@ def _open_records(
 ) -> records.Recorder:
     if place.folder is None:
         return records.Recorder(None)
-    if not place.carry_on:
-        folders.claim(place.folder, place.overwrite)
-        folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
     environment = records.environment(
         {"datasets": str(place.datasets), "folder": str(place.folder)},
         {name: loaded.sha256 for name, loaded in data.items()},
         str(place.resume_from) if place.resume_from else None,
     )
-    folders.write_json(place.folder / folders.ENVIRONMENT, environment)
+    path = place.folder / folders.ENVIRONMENT
+    if place.carry_on:
+        environment = records.continued(path, environment) if path.exists() else environment
+    else:
+        folders.claim(place.folder, place.overwrite)
+        folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
+    folders.write_json(path, environment)
     position = None if state is None else (state.phase, state.epoch, state.step)
     return records.Recorder(place.folder, position)
 
 
 def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any]:
     """Return the content of ``config.json``: the run, and its phases for the reader."""
-    described = [
-        {"kind": p.kind, "blocks": list(p.blocks), "data": p.data, "epochs": p.epochs, "updates": p.updates}
-        for p in phases
-    ]
-    return {**to_json(config), "phases": described}
+    return {**to_json(config), "phases": plan.described(phases)}
 
 
 # -- phases -------------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def _evaluate(
         return {}
     if not classifies:
         others = [data.val, data.test if open_test else None]
-        train_acc, val_acc, test_acc = engine.neuron_labels(network, phase.top, data.train, others)
+        train_acc, val_acc, test_acc = readout.neuron_labels(network, phase.top, data.train, others)
         return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
     row: records.Row = {}
     splits = {
@@ -369,6 +370,7 @@ def _checkpoint(network: model.Network, state: _State, place: Place) -> None:
     checkpoints.save(
         place.folder / folders.CHECKPOINT,
         {
+            "network": grammar.format_network(network.spec, catalog.load().defaults),
             "model": network.state_dict(),
             "optimiser": state.optimiser,
             "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
@@ -393,6 +395,7 @@ def _finish(result: Result, place: Place) -> None:
             "network": grammar.format_network(network, catalog.load().defaults),
             "seed": result.config.seed,
             "metrics": result.metrics,
+            "probes": [vars(probe) for probe in result.probes],
             "seconds": round(result.seconds, 3),
         },
     )

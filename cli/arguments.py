@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from hebb import catalog, folders, overrides, plan
+from hebb import catalog, config_json, folders, overrides, plan
 from hebb.catalog import Catalog
-from hebb.config import MODES_DEFAULT, VALIDATION_SHARE, DataSpec, RunConfig
+from hebb.config import MODES_DEFAULT, PROBES, DataSpec, RunConfig
 from hebb.errors import ConfigError
 
 DEFAULT_PRESET = "2SoftHebbCnnDigits"
@@ -105,6 +106,7 @@ def add_network_flags(parser: Parser) -> None:
         metavar="PATH=VALUE",
         help="change single values: b0.layer.lr=0.05 'b*.layer.t_invert=0.7' dataset_sup.epochs=2",
     )
+    _add_probe_flags(parser)
     parser.add_argument(
         "--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, laid over the shipped one"
     )
@@ -157,17 +159,31 @@ class Device:
     index: int = 0
 
 
+def _add_probe_flags(parser: Parser) -> None:
+    """Flags of the readouts at the end of a run."""
+    parser.add_argument(
+        "--probe",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels)",
+    )
+    parser.add_argument(
+        "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
+    )
+
+
 def device(options: argparse.Namespace) -> Device:
     """Read ``--gpu-id`` and ``--device``."""
     found = []
     if options.gpu_id is not None:
         text = options.gpu_id
-        if text != "cpu" and not text.isdigit():
+        if text != "cpu" and not re.fullmatch("[0-9]+", text):
             raise ConfigError("--gpu-id", f"an index or cpu is wanted, not '{text}'", given=text, choices=("0", "cpu"))
         found.append(Device("cpu") if text == "cpu" else Device("cuda", int(text)))
     if options.device is not None:
-        kind, _, index = options.device.partition(":")
-        if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        kind, colon, index = options.device.partition(":")
+        if kind not in ("cpu", "cuda") or (colon and not re.fullmatch("[0-9]+", index)) or (kind == "cpu" and colon):
             raise ConfigError(
                 "--device", f"unknown device '{options.device}'", given=kind, choices=("cpu", "cuda", "cuda:N")
             )
@@ -183,7 +199,7 @@ def cores() -> int:
 
 
 def run_config(
-    options: argparse.Namespace, known: Catalog, *, seed: int, validation: tuple[bool, bool], threads: int
+    options: argparse.Namespace, known: Catalog, *, seed: int, validation: tuple[float, float], threads: int
 ) -> RunConfig:
     """Build the config that the flags describe.
 
@@ -191,25 +207,29 @@ def run_config(
         options: parsed flags.
         known: presets and datasets.
         seed: the run's seed.
-        validation: whether to hold out validation images from the supervised and the unsupervised data.
+        validation: share of the training images held out from the supervised and the unsupervised data.
         threads: CPU threads where ``--threads`` is not given.
     """
-    if options.dataset is not None and (options.dataset_sup or options.dataset_unsup):
+    if options.dataset is not None and (options.dataset_sup, options.dataset_unsup) != (None, None):
         raise ConfigError("--dataset", "sets both datasets: leave out --dataset-sup and --dataset-unsup")
-    sup_name = options.dataset or options.dataset_sup or DEFAULT_DATASET
-    unsup_name = options.dataset or options.dataset_unsup or sup_name
-    network = known.network(options.preset or DEFAULT_PRESET)
-    mode = options.training_mode or network.mode or MODES_DEFAULT
+    both = options.dataset
+    sup_flag, unsup_flag = ("--dataset", "--dataset") if both is not None else ("--dataset-sup", "--dataset-unsup")
+    sup_name = _first(both, options.dataset_sup, DEFAULT_DATASET)
+    unsup_name = _first(both, options.dataset_unsup, sup_name)
+    network = known.network(_first(options.preset, DEFAULT_PRESET))
+    mode = _first(options.training_mode, network.mode, MODES_DEFAULT)
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     blocks = options.training_blocks
     config = RunConfig(
         network=network,
         mode=mode,
-        dataset_sup=_held_out(known.dataset(sup_name, "--dataset-sup"), validation[0]),
-        dataset_unsup=_held_out(known.dataset(unsup_name, "--dataset-unsup"), validation[1]),
+        dataset_sup=_held_out(known.dataset(sup_name, sup_flag), validation[0]),
+        dataset_unsup=_held_out(known.dataset(unsup_name, unsup_flag), validation[1]),
         training_blocks=None if blocks is None else tuple(blocks),
         bp_blockwise=options.bp_blockwise,
+        probes=tuple(dict.fromkeys(options.probe)),
+        probe_blocks=None if options.probe_blocks is None else tuple(options.probe_blocks),
         seed=seed,
         threads=threads if options.threads is None else options.threads,
         device=device(options).kind,
@@ -217,8 +237,19 @@ def run_config(
     return overrides.apply(config, overrides.parse(options.changes), known)
 
 
-def _held_out(spec: DataSpec, validation: bool) -> DataSpec:
-    return replace(spec, validation=VALIDATION_SHARE) if validation else spec
+def _held_out(spec: DataSpec, share: float) -> DataSpec:
+    return replace(spec, validation=share) if share else spec
+
+
+def _first(*given: str | None) -> str:
+    """Return the first that was given; an empty string was given."""
+    return next(word for word in given if word is not None)
+
+
+def plain_name(config: RunConfig) -> str:
+    """Name a run after its preset, or a network written inline after its configuration."""
+    name = config.network.name
+    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{config_json.digest(config)}"
 
 
 def resumed(

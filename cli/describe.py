@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 
@@ -17,10 +18,19 @@ from hebb.registry import ACTIVATIONS, DATASETS, RULES
 LISTS = ("presets", "datasets", "methods", "configs")
 
 
+class _Console(Console):
+    """A console that goes silent when its reader (``head``, ``less``) has gone, and lets the work go on."""
+
+    def on_broken_pipe(self) -> None:
+        """Send what follows to nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
     """Return a console on today's stdout: as wide as the terminal, and wide enough for a table elsewhere."""
-    found = Console(file=sys.stdout, highlight=False)
-    return found if found.is_terminal else Console(file=sys.stdout, highlight=False, width=140)
+    found = _Console(file=sys.stdout, highlight=False)
+    return found if found.is_terminal else _Console(file=sys.stdout, highlight=False, width=140)
 
 
 def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Table:
@@ -69,6 +79,19 @@ def dry_run(config: RunConfig, known: Catalog, trials: int = 1) -> None:
     updates = sum(phase.updates for phase in phases)
     runs = "" if trials == 1 else f" a run, {updates * trials:,} in {trials} runs"
     out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
+
+
+def evaluation(
+    name: str, dataset: str, loss: float, accuracy: float, classes: Iterable[tuple[int, int, float]]
+) -> None:
+    """Print what a stored model does on a dataset."""
+    out = console()
+    out.print(f"{name} on the test images of {dataset}: accuracy {accuracy:.2f} %, loss {loss:.4f}")
+    found = table("", ("class", "images", "accuracy %"), ("class", "images", "accuracy %"))
+    found.title = None
+    for label, images, hits in classes:
+        found.add_row(str(label), str(images), f"{hits:.2f}" if images else "-")
+    out.print(found)
 
 
 def listing(what: str, known: Catalog) -> None:

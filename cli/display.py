@@ -124,6 +124,13 @@ class ConsoleReport(train.Report):
         ]
         text = ", ".join(found) or "no accuracy (no classifier was trained)"
         self.console.print(f"done in {result.seconds:.1f} s: {text}")
+        if result.probes:
+            made = describe.table("", ("block", "probe", "train %", "val %", "test %"), ("train %", "val %", "test %"))
+            made.title = None
+            for probe in result.probes:
+                scores = (probe.train_acc, probe.val_acc, probe.test_acc)
+                made.add_row(f"b{probe.block}", probe.kind, *("-" if s is None else f"{s:.2f}" for s in scores))
+            self.console.print(made)
         if result.folder is not None:
             self.console.print(f"results: {result.folder}", soft_wrap=True)
             self.console.print(f"compare: tensorboard --logdir {result.folder.parent}", soft_wrap=True)

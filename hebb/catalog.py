@@ -85,7 +85,9 @@ class Catalog:
         )
 
     def dataset(self, name: str, where: str) -> DataSpec:
-        """Return the dataset variant called ``name``."""
+        """Return the dataset variant called ``name``, or the dataset that ``name`` spells out."""
+        if DATASETS.spelled_out(name):
+            return DataSpec(dataset=name)
         if name not in self.datasets:
             raise ConfigError(
                 where,

@@ -34,12 +34,16 @@ def save(path: Path, data: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; a missing, truncated or foreign file is an error."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch itself does not look at the checksums
+                raise zipfile.BadZipFile
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(str(path), "no such checkpoint") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
         raise ConfigError(str(path), "is truncated or not a checkpoint", hint="nothing was loaded") from None
-    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+    weights = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise ConfigError(str(path), "is not a checkpoint of this project")
     return data
 

@@ -18,6 +18,8 @@ from hebb.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
 MODES_DEFAULT = "successive"
 OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
 """Operations in front of a layer, in the order in which they are applied."""
+PROBES = ("linear", "knn", "neuron")
+"""Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons."""
 VALIDATION_SHARE = 0.2
 """Share of the training images that ``--validation`` holds out."""
 
@@ -215,11 +217,12 @@ class DataSpec:
         print_freq: epochs between two evaluations; the first and the last epoch are always evaluated.
         samples: number of training images (a subset drawn by ``split_seed``); None takes all.
         classes: labels that are kept, in training and test; None keeps all.
-        augmentation: random crop and flip of the training images.
-        noise_std: standard deviation of Gaussian noise on augmented MNIST images, in units of the pixel range.
-        zca: ZCA whitening fitted on the training split.
+        augmentation: vary the training images anew in every epoch, in the way of the dataset's entry.
+        noise_std: standard deviation of the Gaussian noise where that way is noise (MNIST), in units of the
+            pixel range.
+        zca: ZCA whitening fitted on the images that are trained on.
         split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``test``, ``val``).
-        size: side of the square image in pixels; None takes the native size.
+        size: side in pixels to which images are resized; None takes the native size.
         validation: share of the training images held out for validation.
     """
 
@@ -251,11 +254,8 @@ class DataSpec:
             raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
         if not 0 <= self.validation < 1:
             raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
-        splits: tuple[str, ...] = ("train", "test", "val")
-        if entry.unlabeled:
-            splits += ("unlabeled", "train+unlabeled")
-        if self.split not in splits:
-            raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=splits)
+        if self.split not in entry.splits:
+            raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
         if self.classes is not None and "unlabeled" in self.split:
             raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
         for label in self.classes or ():
@@ -310,8 +310,8 @@ class ClassifierSpec:
                 given=self.schedule,
                 choices=("step", "constant"),
             )
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ConfigError("classifier.lr", f"a rate above 0 is wanted, not {self.lr}")
+        if self.lr is not None and not 0 < self.lr <= 1e30:
+            raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
             raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
 
@@ -333,6 +333,9 @@ class RunConfig:
         threads: CPU threads; sums are split among them, so they decide the last bits.
         device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
         feature_dtype: number type in which features of frozen blocks are kept.
+        probes: readouts made at the end, from ``PROBES``.
+        probe_blocks: the blocks they read; None means all but the classifier.
+        probe_samples: training images they are fitted on, at most.
         resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
         resume_sha256: digest of the checkpoint it starts from.
     """
@@ -349,6 +352,9 @@ class RunConfig:
     threads: int = 1
     device: str = "auto"
     feature_dtype: str = "float32"
+    probes: tuple[str, ...] = ()
+    probe_blocks: tuple[int, ...] | None = None
+    probe_samples: int = 10000
     resume: str | None = None
     resume_sha256: str | None = None
 
@@ -365,9 +371,18 @@ class RunConfig:
             if not self.training_blocks:
                 raise ConfigError("--training-blocks", "names no block; leave it out to train all")
             object.__setattr__(self, "training_blocks", tuple(sorted(set(self.training_blocks))))
-        for name, low in (("seed", 0), ("split_seed", 0), ("threads", 1)):
-            if getattr(self, name) < low:
-                raise ConfigError(name, f"starts at {low}, not {getattr(self, name)}")
+        for block in self.probe_blocks or ():
+            if not 0 <= block <= last:
+                raise ConfigError("probe_blocks", f"block {block} does not exist; there are 0 to {last}")
+        for probe in self.probes:
+            if probe not in PROBES:
+                raise ConfigError("probes", f"unknown probe '{probe}'", given=probe, choices=PROBES)
+        if self.resume is None and self.resume_sha256 is not None:
+            raise ConfigError("resume_sha256", "names a checkpoint, and 'resume' does not say what is loaded from it")
+        limits = {"seed": (0, 2**63), "split_seed": (0, 2**63), "threads": (1, 4096), "probe_samples": (1, 2**31)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) < high:
+                raise ConfigError(name, f"a number from {low} to below {high} is wanted, not {getattr(self, name)}")
         for name, choices in (
             ("device", ("auto", "cpu", "cuda")),
             ("feature_dtype", ("float32",)),

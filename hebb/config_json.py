@@ -55,7 +55,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
             "dataset_sup": _data_from_json(data.get("dataset_sup"), f"{where}, dataset_sup"),
             "dataset_unsup": _data_from_json(data.get("dataset_unsup"), f"{where}, dataset_unsup"),
             "classifier": _build(ClassifierSpec, data.get("classifier"), f"{where}, classifier"),
-            **_as_tuples(data, "training_blocks"),
+            **_as_tuples(data, "training_blocks", "probes", "probe_blocks"),
         },
         where,
     )

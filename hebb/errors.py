@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+_LONGEST_LINE = 600
 _LONGEST_LIST = 400  # characters; a message must stay within three lines of a terminal
 
 
@@ -38,7 +39,7 @@ class ConfigError(HebbError, ValueError):
         hint: str | None = None,
     ) -> None:
         legal = [str(choice) for choice in choices]
-        first = f"{where}: {problem}"
+        first = _cut(f"{where}: {problem}")
         match = nearest(given, legal) if given is not None else None
         if match is not None:
             first += f" (did you mean '{match}'?)"
@@ -49,6 +50,9 @@ class ConfigError(HebbError, ValueError):
             lines.append(hint)
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _with_text, (str(self),)  # a worker's error travels to the driver as its text
+
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
@@ -58,13 +62,13 @@ def within(where: str) -> Iterator[None]:
     except ConfigError as error:
         if str(error).startswith(where):
             raise
-        raise _placed(where, error) from None
+        raise _with_text(f"{where}, {error}") from None
 
 
-def _placed(where: str, error: ConfigError) -> ConfigError:
-    placed = ConfigError(where, "")
-    placed.args = (f"{where}, {error}",)
-    return placed
+def _with_text(text: str) -> ConfigError:
+    made = ConfigError("", "")
+    made.args = (text,)
+    return made
 
 
 class DivergenceError(HebbError):
@@ -82,6 +86,11 @@ def nearest(given: str, choices: Iterable[str]) -> str | None:
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None
+
+
+def _cut(line: str) -> str:
+    """Keep both ends of a line that quotes something very long."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[:250]} ... {line[-250:]}"
 
 
 def _shorten(choices: list[str], match: str | None) -> str:

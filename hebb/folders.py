@@ -31,7 +31,11 @@ class Home:
     @staticmethod
     def find(data_dir: str | None) -> Home:
         """Take ``--data-dir``, else ``$HEBB_HOME``, else ``./hebb_data``."""
-        return Home(Path(data_dir or os.environ.get("HEBB_HOME") or "hebb_data").absolute())
+        name = data_dir if data_dir is not None else os.environ.get("HEBB_HOME") or "hebb_data"
+        parent = Path(name).absolute()
+        if not name or (parent.exists() and not parent.is_dir()):
+            raise ConfigError("--data-dir" if data_dir is not None else "$HEBB_HOME", f"'{name}' is not a folder")
+        return Home(parent)
 
     @property
     def datasets(self) -> Path:
@@ -69,20 +73,24 @@ def state(folder: Path) -> str:
     return "interrupted" if (folder / CONFIG).exists() else "foreign"
 
 
-def claim(folder: Path, overwrite: bool) -> None:
-    """Make an empty run folder; what is already there is kept unless ``overwrite``."""
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raise when a run folder holds something that may not be replaced."""
     found = state(folder)
     if found == "foreign":
         raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
-    if found != "absent" and not overwrite:
-        hints = {
-            "finished": "--overwrite replaces it; another --model-name keeps both",
-            "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
-        }
-        raise ConfigError(
-            str(folder), f"holds {'a finished' if found == 'finished' else 'an interrupted'} run", hint=hints[found]
-        )
-    if found != "absent":
+    hints = {
+        "finished": "--overwrite replaces it; another --model-name keeps both",
+        "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
+    }
+    if found in hints and not overwrite:
+        article = "a" if found == "finished" else "an"
+        raise ConfigError(str(folder), f"holds {article} {found} run", hint=hints[found])
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Make an empty run folder; what is already there is kept unless ``overwrite``."""
+    refuse_existing(folder, overwrite)
+    if state(folder) != "absent":
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -90,6 +98,8 @@ def claim(folder: Path, overwrite: bool) -> None:
 def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> Path:
     """Find the checkpoint of a model name or a run folder."""
     folder = Path(name_or_folder)
+    if folder.is_file():
+        raise ConfigError(where, f"{folder} is a file", hint="name a model or a run folder")
     if not folder.is_dir():
         folder = home.network(name_or_folder) if re.fullmatch(r"[\w+.,=@-]+", name_or_folder) else folder
     path = folder.absolute() / CHECKPOINT

@@ -7,9 +7,10 @@
 A token is the letters of a field (``hebb.fields``) and a number, which may have an exponent. A layer with a
 kernel size k is a convolution (CNN), one without is fully connected (MLP). Parts come in any order, each at
 most once: ``bn``, ``bn_after``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_P``, ``attdrop_P``, an
-activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` for a stored block to start
-from, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for a CNN, 1d for an MLP); ``batchnorm1d`` and
-``batchnorm2d`` can be named where the other one is meant. ``parse(format(spec)) == spec``.
+activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` for a stored block to
+start from, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for
+a CNN, 1d for an MLP); ``batchnorm1d`` and ``batchnorm2d`` can be named where the other one is meant.
+``parse(format(spec)) == spec``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from hebb import fields
 from hebb.config import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
 from hebb.errors import ConfigError, nearest, within
-from hebb.registry import ACTIVATIONS, RULES, Field, Rule, Value, read_number
+from hebb.registry import ACTIVATIONS, ARCHS, RULES, Field, Rule, Value, read_number
 
 Defaults = Mapping[str, Mapping[str, Value]]
 
@@ -54,6 +55,8 @@ def parse_layer(
         given[name] = value
     if arch is None:
         arch = "CNN" if "kernel_size" in given else "MLP"
+    if arch not in ARCHS:
+        raise ConfigError(where, f"unknown arch '{arch}'", given=str(arch), choices=ARCHS)
     _check_used(given, rule, arch, where)
     return make_layer(rule.name, arch, given, defaults, where)
 
@@ -68,6 +71,8 @@ def _tokens(text: str, rule: Rule, where: str) -> dict[str, object]:
         match = _TOKEN.match(text, position)
         if match is None:
             piece = text[position:].split("-")[0]
+            if not piece:
+                raise ConfigError(where, "an empty token: '-' stands twice")
             entry = table.get(piece)
             problem = f"token '{piece}' has no value" if entry else f"unknown token '{piece}'"
             raise ConfigError(where, problem, choices=_legal_tokens(rule))
@@ -198,6 +203,8 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
         return "resume", part.removeprefix("resume=")
     if "=" in part:
         return "field", part
+    if not part:
+        raise ConfigError(where, "an empty part: ':' stands at the end or twice")
     head, _, tail = part.partition("_")
     if head in ("drop", "attdrop"):
         return ("dropout" if head == "drop" else "att_dropout"), probability(tail, part, where)

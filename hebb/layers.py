@@ -197,8 +197,8 @@ class HebbLayer(nn.Module):
         fan_in = self.weight[0].numel()
         kind = self.spec.weight_init
         if kind == "normal" or (kind == "auto" and self.behind_norm):
-            moment = 2 ** (p / 2) * math.gamma((p + 1) / 2) / math.sqrt(math.pi)
-            std = radius / (fan_in * moment) ** (1 / p)
+            log_moment = p / 2 * math.log(2) + math.lgamma((p + 1) / 2) - math.log(math.pi) / 2
+            std = radius / math.exp((math.log(fan_in) + log_moment) / p)
             drawn = torch.empty(self.weight.shape).normal_(0, std, generator=generator)
         else:
             bound = radius * ((p + 1) / fan_in) ** (1 / p)

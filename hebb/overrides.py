@@ -118,7 +118,9 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
     }
     if part not in changers:
         known = [f"layer.{name}" for name in fields.fields_of(block.layer.rule, block.layer.arch)]
-        raise ConfigError(where, f"a block has no '{part}'", given=part, choices=[*changers, *known])
+        given = f"layer.{part}" if f"layer.{part}" in known else part
+        problem = f"a block has no '{part}'" if part else "names no part of the block"
+        raise ConfigError(where, problem, given=given, choices=[*changers, *known])
     return replace(block, **changers[part]())
 
 
@@ -128,7 +130,7 @@ def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.
         raise ConfigError(
             where,
             f"{layer.method} on {layer.arch} has no '{name}'",
-            given=name,
+            given=f"layer.{name}",
             choices=[f"layer.{n}" for n in known],
         )
     return make_layer(layer.method, layer.arch, {**dict(layer.values), name: value}, defaults, where)
@@ -177,5 +179,5 @@ def _read(declared: str, value: object, where: str) -> Any:
         found = None if None in items else tuple(items)
     if found is None:
         wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-        raise ConfigError(where, f"{wanted.get(kind, 'whole numbers with commas')} is wanted, not '{text}'")
+        raise ConfigError(where, f"{wanted.get(kind, 'whole numbers separated by commas')} is wanted, not '{text}'")
     return found

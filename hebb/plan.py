@@ -6,7 +6,8 @@ A new mode is one function here, registered in ``MODES``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hebb.config import BlockSpec, DataSpec, RunConfig
 from hebb.errors import ConfigError
@@ -62,8 +63,22 @@ def mode(function: Callable[[RunConfig], list[Phase]]) -> Callable[[RunConfig], 
 def phases(config: RunConfig) -> tuple[Phase, ...]:
     """Return the phases of a run."""
     if config.mode not in MODES:
-        raise ConfigError("--training-mode", f"unknown mode '{config.mode}'", given=config.mode, choices=MODES)
+        raise ConfigError("mode", f"unknown mode '{config.mode}'", given=config.mode, choices=MODES)
+    if "unlabeled" in config.dataset_sup.split:
+        raise ConfigError(
+            "dataset_sup",
+            f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
+            hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
+        )
     return tuple(MODES[config.mode](config))
+
+
+def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:
+    """Return the phases as JSON data, for the reader of a ``config.json``."""
+    return [
+        {"kind": p.kind, "blocks": list(p.blocks), "data": p.data, "epochs": p.epochs, "updates": p.updates}
+        for p in found
+    ]
 
 
 def training(config: RunConfig) -> tuple[int, ...]:
@@ -118,6 +133,22 @@ def simultaneous(config: RunConfig) -> list[Phase]:
     if not hebbian:
         return result + _supervised(config, trained)
     return [*result, _phase(config, "joint", trained, "sup")]
+
+
+def post_hoc(config: RunConfig) -> Phase:
+    """Return the measuring phase of the post-hoc loss: all blocks but the classifier learn on labelled images.
+
+    It takes epochs and batch of the unsupervised data, as the first training of these blocks did.
+    """
+    lower = tuple(range(len(config.network.blocks) - 1))
+    hebbian = [i for i in lower if _block(config, i).hebbian]
+    if not lower or not config.network.blocks[-1].supervised or (hebbian and len(hebbian) < len(lower)):
+        raise ConfigError(
+            config.network.name, "the post-hoc loss wants Hebbian blocks, or BP blocks, below one classifier"
+        )
+    data = replace(config.dataset_sup, epochs=config.dataset_unsup.epochs, batch_size=config.dataset_unsup.batch_size)
+    kind = "hebbian" if hebbian else "backprop"
+    return _phase(replace(config, dataset_sup=data), kind, lower, "sup")
 
 
 def _groups(config: RunConfig) -> list[tuple[int, ...]]:
@@ -195,6 +226,7 @@ def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> 
             hint="end the network with a BP block, as in '... BP:flatten'",
         )
     spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
+    _check_batches(config, blocks, spec)
     rates = [_block(config, i).layer.lr_sup for i in blocks if not _block(config, i).hebbian]
     lr = None
     if rates:
@@ -211,6 +243,21 @@ def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> 
         lr=lr,
         views=max(_block(config, i).layer.rule.views for i in blocks),
     )
+
+
+def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
+    """Refuse batches of one image where a block normalises vectors over the batch."""
+    alone = spec.batch_size == 1 or spec.train_samples() % spec.batch_size == 1
+    for i in blocks:
+        block = _block(config, i)
+        over_batch = "batchnorm1d" in block.operations or (block.batch_norm and block.layer.arch == "MLP")
+        if alone and over_batch:
+            raise ConfigError(
+                f"b{i}",
+                f"its batch norm wants two images or more, and {spec.train_samples()} images in batches of "
+                f"{spec.batch_size} leave one alone",
+                hint="choose another batch_size",
+            )
 
 
 def _block(config: RunConfig, index: int) -> BlockSpec:

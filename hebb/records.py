@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hebb import folders
+from hebb.errors import ConfigError
 
 COLUMNS = (
     "step",
@@ -67,8 +68,13 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / folders.METRICS
-        if position is not None and path.exists():
-            self.rows = [row for row in read_rows(path) if (row["phase"], row["epoch"] - 1) < position[:2]]
+        if position is not None:
+            if not path.exists():
+                raise ConfigError(str(path), "no such file, and the run has a checkpoint")
+            rows = read_rows(path)
+            if any(set(row) != set(COLUMNS) for row in rows):
+                raise ConfigError(str(path), "does not hold the rows of a run")
+            self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         os.replace(temporary, path)
@@ -159,6 +165,16 @@ def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str |
         "data_sha256": data,
         "resumed_from": resumed_from,
     }
+
+
+def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment a run was started in, with today's added; the data must be the same."""
+    started = folders.read_json(path)
+    if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
+        raise ConfigError(str(path), "is not the environment of a run")
+    if started.get("data_sha256") != now["data_sha256"]:
+        raise ConfigError(str(path), "the data are not those the run was started with", hint="nothing was changed")
+    return {**started, "continued": [*started.get("continued", []), now]}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -19,6 +19,7 @@ from hebb.errors import ConfigError
 
 Value = bool | int | float | str
 ARCHS = ("MLP", "CNN")
+_LARGEST = 1e30  # greater numbers only overflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,9 @@ class Field:
             raise ConfigError(where, f"'{self.name}' cannot be '{value}'", given=str(value), choices=self.choices)
         if self.minimum is not None and not isinstance(value, str):
             low = value <= self.minimum if self.above else value < self.minimum
-            if low or value == float("inf"):
-                raise ConfigError(where, f"'{self.name}' wants {self.wants()}, not {text}")
+            if low or value > _LARGEST:
+                most = "" if low else f" and at most {_LARGEST:g}"
+                raise ConfigError(where, f"'{self.name}' wants {self.wants()}{most}, not {text}")
         return value
 
     def wants(self) -> str:
@@ -147,19 +149,23 @@ class Activation:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """An image dataset.
+    """An image dataset. Exactly one of ``load`` and ``open`` says where its images come from.
 
     Attributes:
         name: as in ``--dataset-sup NAME``; a variant of ``preset.json`` is called ``NAME_variant``.
-        channels, height, width: native size of an image.
+        channels, height, width: native size of an image; height and width are 0 where the images differ in size.
         classes: number of labels.
         train: number of training images.
         test: number of test images.
         unlabeled: number of images without a label, in a split of their own.
-        per_class: training images of each class; None where all have the same number.
+        per_class, test_per_class: images of each class; None where all classes have the same number.
         summary: one line for ``--list datasets``.
-        load: ``load(folder, train) -> (images, labels)``: uint8 (N, C, H, W) and int64 (N,); None where the
-            loader is not there yet.
+        augmentation: how its training images are varied: ``crop``, ``resized crop`` or ``noise``
+            (``hebb.data.augmentation``).
+        mean, std: per channel, in units of the pixel range; subtracted and divided by, always. Empty: neither.
+        load: ``load(folder, train) -> (images, labels)``: uint8 arrays (N, H, W) or with channels, and (N,).
+        open: ``open(folder, split, shape) -> Store`` (``hebb.data.stores``), for images that are read one by one
+            or in pieces; ``split`` is one of ``splits`` and ``shape`` is (C, H, W) of the images wanted.
     """
 
     name: str
@@ -172,17 +178,38 @@ class Dataset:
     summary: str
     unlabeled: int = 0
     per_class: tuple[int, ...] | None = None
+    test_per_class: tuple[int, ...] | None = None
+    augmentation: str = "crop"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     load: Callable[..., Any] | None = None
+    open: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.load is None) == (self.open is None):
+            raise ConfigError(f"dataset '{self.name}'", "wants one of load and open")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that can be trained on; ``val`` is another word for ``test``."""
+        return ("train", "test", "val", *(("unlabeled", "train+unlabeled") if self.unlabeled else ()))
+
+    def shape(self, size: int | None, where: str) -> tuple[int, int, int]:
+        """Return (C, H, W) of the images at ``size`` pixels a side, or at their native size."""
+        if size is None and not self.height:
+            raise ConfigError(where, f"the images of {self.name} differ in size", hint=f"--set {where}.size=64")
+        return (self.channels, size or self.height, size or self.width)
 
     def train_samples(self, classes: tuple[int, ...] | None = None, split: str = "train") -> int:
         """Count the images of a split that trains, all or those of the given classes."""
         if "unlabeled" in split:
             return self.unlabeled + (self.train if split.startswith("train") else 0)
+        total, per_class = (self.train, self.per_class) if split == "train" else (self.test, self.test_per_class)
         if classes is None:
-            return self.train
-        if self.per_class is None:
-            return self.train * len(classes) // self.classes
-        return sum(self.per_class[label] for label in classes)
+            return total
+        if per_class is None:
+            return total * len(classes) // self.classes
+        return sum(per_class[label] for label in classes)
 
 
 Entry = TypeVar("Entry", Rule, Activation, Dataset)
@@ -223,7 +250,33 @@ class Registry(Generic[Entry]):
 
 RULES: Registry[Rule] = Registry("method")
 ACTIVATIONS: Registry[Activation] = Registry("activation")
-DATASETS: Registry[Dataset] = Registry("dataset")
+
+
+class DatasetRegistry(Registry[Dataset]):
+    """Datasets by name, and those that a name spells out: ``folder:PATH``, ``npz:PATH``."""
+
+    def __init__(self) -> None:
+        super().__init__("dataset")
+        self._readers: dict[str, Callable[[str, str], Dataset]] = {}
+
+    def register_reader(self, prefix: str, reader: Callable[[str, str], Dataset]) -> None:
+        """Let ``reader(path, where)`` make the entry of every name that starts with ``prefix:``."""
+        self._readers[prefix] = reader
+
+    def spelled_out(self, name: str) -> bool:
+        """Tell whether the name says itself where the data are."""
+        discover()
+        return name.partition(":")[0].lower() in self._readers and ":" in name
+
+    def get(self, name: str, where: str) -> Dataset:
+        """Return the entry called ``name``, or the one it spells out."""
+        if not self.spelled_out(name):
+            return super().get(name, where)
+        prefix, _, path = name.partition(":")
+        return self._readers[prefix.lower()](path, where)
+
+
+DATASETS = DatasetRegistry()
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from hebb.config import BlockSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
+from hebb.config import BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
 from hebb.errors import ConfigError
 from hebb.registry import DATASETS
 
@@ -44,17 +44,17 @@ class BlockShapes:
 
 def input_shape(config: RunConfig) -> Shape:
     """Return the shape of an image of the supervised dataset."""
-    data = config.dataset_sup
-    entry = DATASETS.get(data.dataset, "dataset_sup")
-    side = data.size
-    return (entry.channels, side or entry.height, side or entry.width)
+    return _image(config.dataset_sup, "dataset_sup")
+
+
+def _image(data: DataSpec, where: str) -> Shape:
+    return DATASETS.get(data.dataset, where).shape(data.size, where)
 
 
 def of_run(config: RunConfig) -> tuple[BlockShapes, ...]:
     """Return the shapes of every block of the run's network on its own data."""
     shape, unsup = input_shape(config), config.dataset_unsup
-    entry = DATASETS.get(unsup.dataset, "dataset_unsup")
-    other = (entry.channels, unsup.size or entry.height, unsup.size or entry.width)
+    other = _image(unsup, "dataset_unsup")
     if other != shape:
         raise ConfigError(
             "dataset_unsup",

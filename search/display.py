@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,7 +21,7 @@ class SearchDisplay(Watcher):
         metric: the number each line shows.
     """
 
-    def __init__(self, trials: list[Trial], metric: str) -> None:
+    def __init__(self, trials: Sequence[Trial], metric: str) -> None:
         self.console = describe.console()
         self.metric = metric
         self._trials = {trial.name: trial for trial in trials}

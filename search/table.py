@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from hebb import folders
 from search.trials import Trial
 
 
-def results(trials: list[Trial], metric: str) -> pd.DataFrame:
+def results(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
     """Read one line per finished trial: trial, configuration, seed, every metric, minutes."""
     lines = []
     for trial in trials:
@@ -33,7 +34,7 @@ def results(trials: list[Trial], metric: str) -> pd.DataFrame:
                 "convergence": row["convergence"],
                 "R1": row["R1"],
                 "minutes": stored["seconds"] / 60,
-                metric: row[metric],
+                metric: math.nan if row[metric] is None else row[metric],
             }
         )
     return pd.DataFrame(lines)
@@ -57,6 +58,11 @@ def summary(found: pd.DataFrame, metric: str) -> pd.DataFrame:
     return made
 
 
+def ranked(summed: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Sort the summary, best mean first; equals keep the order of the search config."""
+    return summed.sort_values("mean", ascending=mode == "min", kind="stable", ignore_index=True)
+
+
 def show(summed: pd.DataFrame, metric: str) -> Table:
     """Lay the summary out for a terminal."""
     unit = " %" if metric.endswith("_acc") else ""
@@ -77,8 +83,7 @@ def show(summed: pd.DataFrame, metric: str) -> Table:
     return made
 
 
-def write(found: pd.DataFrame, folder: Path) -> Path:
-    """Write ``results.csv``."""
-    path = folder / "results.csv"
+def write(found: pd.DataFrame, path: Path) -> Path:
+    """Write one line per trial as CSV."""
     found.to_csv(path, index=False)
     return path

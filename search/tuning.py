@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,24 @@ class _Tell(tune.Callback):
         self.watcher.ended(trial.config["trial"], "failed")
 
 
+@contextlib.contextmanager
+def session(resources: Resources) -> Iterator[None]:
+    """Keep a local Ray for the searches inside, which takes it seconds to start; an outer session is shared."""
+    if ray.is_initialized():
+        yield
+        return
+    _start(resources)
+    try:
+        _check_resources(resources)
+        yield
+    finally:
+        ray.shutdown()
+
+
 def run(
-    trials: list[Trial], place: dict[str, Any], metric: str, resources: Resources, storage: Path, watcher: Watcher
+    trials: Sequence[Trial], place: dict[str, Any], metric: str, resources: Resources, storage: Path, watcher: Watcher
 ) -> Outcome:
-    """Run every trial once and return when all have ended.
+    """Run every trial once, inside a session, and return when all have ended.
 
     Args:
         trials: what is run.
@@ -106,31 +121,37 @@ def run(
         storage: folder for Ray's own state.
         watcher: is told of every report.
     """
-    _start(resources)
+    described = {t.name: (config_json.to_json(t.config), str(t.folder)) for t in trials}
+    function = tune.with_parameters(_run_trial, trials=described, place=place, metric=metric)
+    needed = {"cpu": resources.cpus, "gpu": resources.gpu}
+    tuner = tune.Tuner(
+        tune.with_resources(function, {name: amount for name, amount in needed.items() if amount}),
+        param_space={"trial": tune.grid_search([t.name for t in trials])},
+        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=_directory_name),
+        run_config=tune.RunConfig(
+            name=storage.name, storage_path=str(storage.parent), verbose=0, callbacks=[_Tell(watcher)]
+        ),
+    )
+    with contextlib.redirect_stdout(io.StringIO()), _terminated_as_interrupted():  # Ray's banner is not for us
+        grid = tuner.fit()
+    failed, interrupted = {}, False
+    for i in range(len(grid)):
+        result = grid[i]
+        if result.error is not None:
+            failed[_trial_name(result)] = _reason(result.error)
+        elif not (result.metrics or {}).get("done"):
+            interrupted = True
+    return Outcome(failed, interrupted)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what SIGINT does, which Ray handles by stopping its trials."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
-        _check_resources(resources)
-        described = {t.name: (config_json.to_json(t.config), str(t.folder)) for t in trials}
-        function = tune.with_parameters(_run_trial, trials=described, place=place, metric=metric)
-        needed = {"cpu": resources.cpus, "gpu": resources.gpu}
-        tuner = tune.Tuner(
-            tune.with_resources(function, {name: amount for name, amount in needed.items() if amount}),
-            param_space={"trial": tune.grid_search([t.name for t in trials])},
-            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=_directory_name),
-            run_config=tune.RunConfig(name="tune", storage_path=str(storage), verbose=0, callbacks=[_Tell(watcher)]),
-        )
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        with contextlib.redirect_stdout(io.StringIO()):  # Ray's banner; the watcher shows what matters
-            grid = tuner.fit()
-        failed, interrupted = {}, False
-        for i in range(len(grid)):
-            result = grid[i]
-            if result.error is not None:
-                failed[_trial_name(result)] = _reason(result.error)
-            elif not (result.metrics or {}).get("done"):
-                interrupted = True
-        return Outcome(failed, interrupted)
+        yield
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(resources: Resources) -> None:

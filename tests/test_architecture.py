@@ -34,8 +34,9 @@ NO_TORCH = (
     "space",
     "folders",
 )
+LIGHT_DATA = ("data.entries", "data.own", "data.scan", "data.npz")
 LIGHT = ("cli.arguments", "cli.describe", "cli.entry", "search.trials")
-COMMANDS = ("multi_layer", "ray_search", "demo")
+COMMANDS = ("multi_layer", "ray_search", "demo", "post_hoc_loss")
 
 
 def modules() -> dict[str, Path]:
@@ -58,6 +59,8 @@ def room(name: str) -> str:
         return "commands"
     if name in ("model", "engine", "train"):
         return name
+    if name in ("readout", "evaluate", "post_hoc"):
+        return "engine" if name == "readout" else "train"
     if name.startswith("search"):
         return "no torch" if name == "search.trials" else "search"
     if name.startswith("cli"):
@@ -65,7 +68,7 @@ def room(name: str) -> str:
     short = name.removeprefix("hebb.")
     if name == "hebb" or short in NO_TORCH or short == "data":
         return "no torch"
-    return "functions" if short.startswith(("rules", "rates", "activations", "data.entries")) else "modules"
+    return "functions" if short.startswith(("rules", "rates", "activations", *LIGHT_DATA)) else "modules"
 
 
 def imports(name: str, *, top_level: bool) -> set[str]:

@@ -218,7 +218,7 @@ def test_star_method_before_its_layer(texts: tuple[str, ...]) -> None:
         ("classifier.shedule=step", ["'classifier.shedule'", "'classifier.schedule'"]),
         ("sed=3", ["unknown override 'sed'", "'seed'"]),
         ("b0.poool=max_2_2_0", ["no 'poool'", "'pool'"]),
-        ("b0=Hard", ["no ''", "preset"]),
+        ("b0=Hard", ["no part", "preset"]),
         ("b0.layer.t_inverse=1", ["no 't_inverse'", "SoftKrotov", "layer.t_invert'"]),
         ("b3.layer.lr=1", ["no 'lr'", "BP", "layer.lr_sup"]),
         ("b4.layer.lr=1", ["block b4 does not exist", "b0 b1 b2 b3"]),
@@ -244,7 +244,7 @@ def test_star_method_before_its_layer(texts: tuple[str, ...]) -> None:
         ("dataset_sup.noise_std=nan", ["noise_std"]),
         ("classifier.lr=0", ["above 0"]),
         ("classifier.schedule=stepp", ["'stepp'", "'step'"]),
-        ("seed=-1", ["starts at 0"]),
+        ("seed=-1", ["from 0"]),
         ("seed=1.5", ["a whole number", "'1.5'"]),
     ],
 )

@@ -12,6 +12,7 @@ from torch import nn
 
 import engine
 import model
+import readout
 import train
 from hebb import folders, plan, records
 from hebb.config_json import run_from_json
@@ -169,7 +170,7 @@ def test_neuron_labels_of_a_known_layer() -> None:
     for i, pixel in enumerate([0, 0, 1, 1, 0, 1]):  # the last two are won by the other class's neuron
         pictures[i].view(-1)[pixel] = 255
     split = images.Split(pictures, labels)
-    train_acc, none, test_acc = engine.neuron_labels(made, 0, split, [None, images.Split(pictures[:4], labels[:4])])
+    train_acc, none, test_acc = readout.neuron_labels(made, 0, split, [None, images.Split(pictures[:4], labels[:4])])
     assert train_acc == pytest.approx(100 * 4 / 6)
     assert none is None
     assert test_acc == 100
@@ -177,7 +178,7 @@ def test_neuron_labels_of_a_known_layer() -> None:
 
 @pytest.mark.parametrize("mode", plan.MODES)
 def test_hebbian_divergence_names_block_and_update(mode: str) -> None:
-    made = small.config(small.DEEP, "b1.layer.lr=1e38", "b1.layer.adaptive=0", "b1.layer.lr_decay=constant", mode=mode)
+    made = small.config(small.DEEP, "b1.layer.lr=1e30", "b1.layer.adaptive=0", "b1.layer.lr_decay=constant", mode=mode)
     with pytest.raises(DivergenceError, match=r"block b1 .* update \d+ of epoch 1"):
         small.run(made)
 
@@ -279,9 +280,10 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 def test_bad_data_writes_nothing(tmp_path: Path) -> None:
-    made = small.config(small.CNN, "dataset_sup.classes=3", "dataset_unsup.augmentation=1")
-    with pytest.raises(ConfigError, match="augmentation"):
-        small.run(made, tmp_path / "run")
+    (tmp_path / "digits.npz").write_bytes(b"not an archive")
+    place = train.Place(datasets=tmp_path, folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"digits\.npz"):
+        train.run(small.config(), place=place)
     assert not (tmp_path / "run").exists()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hebb.data.sources import Arrays
+    from hebb.data.stores import Store
 
 
 def _torchvision(class_name: str) -> Callable[[Path, bool], Arrays]:
@@ -31,9 +32,36 @@ def _digits(folder: Path, train: bool) -> Arrays:
     return sources.digits(train)
 
 
+def _opened(name: str, *first: str) -> Callable[[Path, str, tuple[int, int, int]], Store]:
+    """Return a function that calls ``sources.<name>`` with ``first`` in front of its own arguments."""
+
+    def open_store(folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
+        from hebb.data import sources
+
+        return getattr(sources, name)(*first, folder, split, shape)
+
+    return open_store
+
+
+def _folder(path: str, where: str) -> Dataset:
+    from hebb.data import own
+
+    return own.folder(path, where)
+
+
+def _npz_file(path: str, where: str) -> Dataset:
+    from hebb.data import own
+
+    return own.npz_file(path, where)
+
+
 _MNIST_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+_MNIST_TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 _DIGITS_COUNTS = (151, 161, 143, 131, 147, 154, 150, 136, 127, 138)
+_DIGITS_TEST_COUNTS = (27, 21, 34, 52, 34, 28, 31, 43, 47, 42)
 _IMAGENETTE_COUNTS = (963, 955, 993, 858, 941, 956, 961, 931, 951, 960)
+_IMAGENETTE_TEST_COUNTS = (387, 395, 357, 386, 409, 394, 389, 419, 399, 390)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 for _entry in (
     Dataset(
@@ -45,7 +73,9 @@ for _entry in (
         train=1438,
         per_class=_DIGITS_COUNTS,
         test=359,
+        test_per_class=_DIGITS_TEST_COUNTS,
         summary="scikit-learn's handwritten digits, 8x8; bundled, needs no download",
+        augmentation="noise",
         load=_digits,
     ),
     Dataset(
@@ -57,7 +87,9 @@ for _entry in (
         train=60000,
         per_class=_MNIST_COUNTS,
         test=10000,
+        test_per_class=_MNIST_TEST_COUNTS,
         summary="handwritten digits, 28x28",
+        augmentation="noise",
         load=_torchvision("MNIST"),
     ),
     Dataset(
@@ -103,6 +135,7 @@ for _entry in (
         test=8000,
         unlabeled=100000,
         summary="natural images with 100,000 unlabelled ones, 96x96",
+        open=_opened("stl10"),
     ),
     Dataset(
         name="ImageNette",
@@ -113,7 +146,12 @@ for _entry in (
         train=9469,
         per_class=_IMAGENETTE_COUNTS,
         test=3925,
+        test_per_class=_IMAGENETTE_TEST_COUNTS,
         summary="ten easy classes of ImageNet",
+        augmentation="resized crop",
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        open=_opened("imagenette"),
     ),
     Dataset(
         name="ImageNet",
@@ -124,6 +162,10 @@ for _entry in (
         train=1281167,
         test=50000,
         summary="ILSVRC 2012",
+        augmentation="resized crop",
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        open=_opened("imagenet"),
     ),
     *(
         Dataset(
@@ -135,8 +177,14 @@ for _entry in (
             train=10000,
             test=10000,
             summary=f"new test images for ImageNet, {kind}",
+            augmentation="resized crop",
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+            open=_opened("imagenet_v2", kind),
         )
         for kind in ("MatchedFrequency", "Threshold07", "TopImages")
     ),
 ):
     DATASETS.register(_entry)
+DATASETS.register_reader("folder", _folder)
+DATASETS.register_reader("npz", _npz_file)

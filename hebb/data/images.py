@@ -1,10 +1,12 @@
-"""A dataset ready to train on: uint8 images resident on the device, split by ``DataSpec``, batched by index."""
+"""A dataset ready to train on, split by ``DataSpec``: uint8 images on the device, or streamed from disk."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,19 @@ from torch import Tensor
 
 from hebb import seeding
 from hebb.config import DataSpec
-from hebb.data import sources
+from hebb.data import augmentation, sources, whitening
+from hebb.data.augmentation import Augment
+from hebb.data.stores import Files, Store
+from hebb.data.stream import Stream
 from hebb.errors import ConfigError
-from hebb.registry import DATASETS
+from hebb.registry import DATASETS, Dataset
+
+RESIDENT = 4 << 30
+"""Bytes up to which the image files of a split are decoded once and kept; beyond, they are streamed."""
+_PIECE = 1000
+
+Finish = Callable[[Tensor], Tensor]
+"""The last step of a batch: images (B, C, H, W) in [0, 1] -> what the network receives."""
 
 
 @dataclass(frozen=True)
@@ -23,31 +35,51 @@ class Split:
     """Images and labels of one split.
 
     Attributes:
-        images: uint8 (N, C, H, W) on the device; or float features (N, ...) of frozen blocks.
-        labels: int64 (N,) on the device.
+        images: uint8 (N, C, H, W) on the device, or float images (whitened) or features (N, ...), or a stream.
+        labels: int64 (N,) on the device; -1 where there is none.
+        augment: varies the images of a training epoch.
+        finish: normalises or whitens a batch.
     """
 
-    images: Tensor
+    images: Tensor | Stream
     labels: Tensor
+    augment: Augment | None = None
+    finish: Finish | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None, varied: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, labels) in the order of ``generator``, or as stored; the last batch may be smaller.
 
-        x is float in [0, 1]; features pass as they are.
+        x is float in [0, 1], then normalised or whitened where the split says so; features pass as they are.
+        Images are augmented when ``varied``, a generator on the device, is given.
         """
         order = None
         if generator is not None:
-            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+            order = torch.randperm(len(self), generator=generator)
+        for stored, labels in self._stored(batch_size, order):
+            x = as_float(stored)
+            if varied is not None and self.augment is not None:
+                x = self.augment(x, varied)
+            yield x if self.finish is None else self.finish(x), labels
+
+    def _stored(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of stored images and their labels, on the device."""
+        device = self.labels.device
+        labels = self.labels if order is None else self.labels[order.to(device)]
+        if isinstance(self.images, Stream):
+            batches = self.images.read(batch_size, order)
+            for batch, known in zip(batches, labels.split(batch_size), strict=True):
+                yield batch.to(device, non_blocking=True), known
+            return
+        place = None if order is None else order.to(device)
         for start in range(0, len(self), batch_size):
             stop = start + batch_size
-            if order is None:
-                yield as_float(self.images[start:stop]), self.labels[start:stop]
-            else:
-                index = order[start:stop]
-                yield as_float(self.images[index]), self.labels[index]
+            found = self.images[start:stop] if place is None else self.images[place[start:stop]]
+            yield found, labels[start:stop]
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -60,53 +92,88 @@ class Images:
     """The splits of one dataset.
 
     Attributes:
-        train, test: splits; ``val`` is None without validation.
-        sha256: digest of all arrays that were read, before subset and validation split.
+        train: split that trains.
+        val: images held out of it; None without validation.
+        read_test: reads the test split.
+        sha256: digest of all that was read, before subset and validation split; of image files, names and sizes.
     """
 
     train: Split
     val: Split | None
-    test: Split
+    read_test: Callable[[], Split]
     sha256: str
 
+    @functools.cached_property
+    def test(self) -> Split:
+        """The test split, read when it is first asked for: that of unlabelled data never is."""
+        return self.read_test()
 
-def load(spec: DataSpec, folder: Path, split_seed: int, device: torch.device) -> Images:
+
+def load(
+    spec: DataSpec,
+    folder: Path,
+    split_seed: int,
+    device: torch.device,
+    cache: Path | None = None,
+    *,
+    resident: int = RESIDENT,
+) -> Images:
     """Read a dataset and split it.
 
     The training images are shuffled by ``split_seed``; subset, class filter and validation take images by their
     place in that order, so that no image is validation for one configuration and training for another.
+
+    Args:
+        spec: what to load.
+        folder: folder of the datasets.
+        split_seed: varies the split and nothing else.
+        device: where the images are used.
+        cache: folder in which fitted whitenings are kept; None keeps none.
+        resident: bytes of a split of image files above which it is streamed.
     """
     where = f"dataset '{spec.dataset}'"
-    for name in ("augmentation", "zca", "size"):
-        if getattr(spec, name):
-            raise ConfigError(where, f"'{name}' cannot be run yet", hint="choose a variant without it")
-    if spec.split != "train":
-        raise ConfigError(where, f"split '{spec.split}' cannot be run yet", hint="choose a variant of the train split")
     entry = DATASETS.get(spec.dataset, where)
-    images, labels = sources.read(entry, folder, train=True)
-    test_images, test_labels = sources.read(entry, folder, train=False)
-    order = torch.randperm(len(labels), generator=seeding.generator(split_seed, "split"))
-    held = _held_out(len(labels), spec.validation)[: len(order)]
-    if spec.classes is not None:
-        kept = torch.isin(labels[order], torch.tensor(spec.classes))
-        order, held = order[kept], held[kept]
-        in_test = torch.isin(test_labels, torch.tensor(spec.classes))
-        test_images, test_labels = test_images[in_test], test_labels[in_test]
-    if spec.samples is not None:
-        order, held = order[: spec.samples], held[: spec.samples]
-
-    def take(index: Tensor) -> Split:
-        index = index.sort().values  # as stored: the training order is drawn anew each epoch
-        return Split(images[index].to(device), labels[index].to(device))
-
-    if not bool((~held).any()):
+    shape = entry.shape(spec.size, where)
+    augment = _augment(spec, entry, where)
+    pool = sources.store(entry, folder, spec.split, shape)
+    test = sources.store(entry, folder, "test", shape)
+    digests = [_digest(pool), _digest(test)]
+    trained, held = _choose(spec, pool.labels, split_seed)
+    tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
+    if not len(trained):
         raise ConfigError(where, "no training image is left by classes, samples and validation")
+    if not len(tested):
+        raise ConfigError(where, "no test image is left by classes")
+
+    def take(store: Store, index: Tensor) -> Split:
+        return Split(_kept(store, index, device, resident), store.labels[index].to(device))
+
+    train, finish = take(pool, trained), _normalise(entry, device)
+    if spec.zca:
+        # what is fitted on is named by its origin: no second pass over the pixels
+        key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+        finish = whitening.fitted(lambda: _raw(train), shape, key, cache, where).to(device)
     return Images(
-        train=take(order[~held]),
-        val=take(order[held]) if spec.validation else None,
-        test=Split(test_images.to(device), test_labels.to(device)),
-        sha256=_digest(images, labels, test_images, test_labels),
+        train=_finished(train, finish, augment),
+        val=_finished(take(pool, held), finish) if spec.validation else None,
+        read_test=lambda: _finished(take(test, tested), finish),
+        sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )
+
+
+def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Return the places of the training and of the validation images, each sorted."""
+    order = torch.randperm(len(labels), generator=seeding.generator(split_seed, "split"))
+    held = _held_out(len(order), spec.validation)
+    kept = _of_classes(torch.arange(len(order)), labels[order], spec)[: spec.samples]
+    order, held = order[kept], held[kept]
+    # as stored: the training order is drawn anew each epoch
+    return order[~held].sort().values, order[held].sort().values
+
+
+def _of_classes(index: Tensor, labels: Tensor, spec: DataSpec) -> Tensor:
+    """Leave the places whose label is one of the classes of ``spec``."""
+    return index if spec.classes is None else index[torch.isin(labels, torch.tensor(spec.classes))]
 
 
 def _held_out(count: int, share: float) -> Tensor:
@@ -115,9 +182,46 @@ def _held_out(count: int, share: float) -> Tensor:
     return torch.from_numpy(np.diff(steps) > 0)
 
 
-def _digest(*tensors: Tensor) -> str:
+def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
+    if spec.augmentation:
+        return augmentation.make(entry.augmentation, spec.noise_std, entry.shape(spec.size, where), where)
+    if spec.noise_std:
+        raise ConfigError(where, "noise_std is the noise of augmented images", hint="set augmentation, or leave it out")
+    return None
+
+
+def _normalise(entry: Dataset, device: torch.device) -> Finish | None:
+    """Subtract the entry's mean and divide by its deviation, channel by channel."""
+    if not entry.mean:
+        return None
+    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (entry.mean, entry.std))
+    return lambda x: (x - mean) / std
+
+
+def _kept(store: Store, index: Tensor, device: torch.device, limit: int) -> Tensor | Stream:
+    """Read the images at ``index`` onto the device, or prepare to stream them when they are files and too many."""
+    if isinstance(store, Files) and len(index) * prod(store.shape) > limit:
+        return Stream(store.subset(index), torch.get_num_threads(), pin=device.type == "cuda")
+    return store.read(index).to(device)
+
+
+def _raw(split: Split) -> Iterator[Tensor]:
+    """Yield the stored images (n, C, H, W) in pieces."""
+    images = split.images
+    return images.read(_PIECE) if isinstance(images, Stream) else iter(images.split(_PIECE))
+
+
+def _finished(split: Split, finish: Finish | None, augment: Augment | None = None) -> Split:
+    """Add the last steps; resident images that stay as they are get whitened here, once for all epochs."""
+    if not isinstance(finish, whitening.Whitening) or augment is not None or isinstance(split.images, Stream):
+        return Split(split.images, split.labels, augment, finish)
+    whitened = torch.empty(split.images.shape, device=split.images.device)
+    for start, piece in enumerate(split.images.split(_PIECE)):
+        whitened[start * _PIECE : (start + 1) * _PIECE] = finish(as_float(piece))
+    return Split(whitened, split.labels)
+
+
+def _digest(store: Store) -> str:
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().data)
+    store.update(digest)
     return digest.hexdigest()

@@ -1,47 +1,64 @@
-"""Where images come from: ``.npz`` files, torchvision, scikit-learn.
+"""Where images come from: ``.npz`` files, torchvision, image folders, scikit-learn.
 
 Tried in order: ``<folder>/<name in lower case>.npz`` in the Keras layout (x_train, y_train, x_test, y_test), then
-the dataset's own loader, which downloads what is missing.
+the dataset's own loader, which downloads what is missing where torchvision can.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import zipfile
-import zlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.data import npz, own, scan
+from hebb.data.stores import Arrays as ArrayStore
+from hebb.data.stores import Binary, Files, Shape, Store
 from hebb.errors import ConfigError, HebbError
 from hebb.registry import Dataset
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 (N, H, W) or (N, H, W, C) or (N, C, H, W), and labels (N,)."""
+_KERAS = "x_train, y_train, x_test, y_test"
+IMAGENETTE = {160: ("160px", "imagenette2-160"), 320: ("320px", "imagenette2-320"), 10**6: ("full", "imagenette2")}
+"""Shorter side of the images -> torchvision's name of the archive, and its folder."""
+IMAGENET_V2 = {
+    "MatchedFrequency": "imagenetv2-matched-frequency-format-val",
+    "Threshold07": "imagenetv2-threshold0.7-format-val",
+    "TopImages": "imagenetv2-top-images-format-val",
+}
+"""The folders that the archives of ImageNetV2 unpack to; their subfolders are called 0 to 999."""
+
+
+def store(entry: Dataset, folder: Path, split: str, shape: Shape) -> Store:
+    """Return the images of one of ``entry.splits``, which it will give as (C, H, W) of ``shape``."""
+    in_file = _npz_path(entry, folder).exists() and "unlabeled" not in split
+    if entry.open is not None and not in_file:
+        return entry.open(folder, split, shape)
+    images, labels = read(entry, folder, train=split == "train")
+    return ArrayStore(images, labels, shape)
 
 
 def read(entry: Dataset, folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """Return uint8 images (N, C, H, W) and int64 labels (N,) of the training or test split."""
-    path = folder / f"{entry.name.lower()}.npz"
+    """Return uint8 images (N, C, H, W) and int64 labels (N,) of the training or test split that arrays hold."""
+    path = _npz_path(entry, folder)
     if path.exists():
-        arrays = _npz(path, train)
-        where = str(path)
-    elif entry.load is None:
-        raise ConfigError(
-            f"dataset '{entry.name}'",
-            "has no loader yet",
-            hint=f"put {path.name} (x_train, y_train, x_test, y_test) into {folder}",
-        )
-    else:
-        arrays = entry.load(folder, train)
-        where = f"dataset '{entry.name}'"
-    return _checked(entry, arrays, where)
+        return _checked(entry, npz_arrays(path, train), str(path), train)
+    assert entry.load is not None, "opened by store"
+    return _checked(entry, entry.load(folder, train), f"dataset '{entry.name}'", train)
 
 
-def _checked(entry: Dataset, arrays: Arrays, where: str) -> tuple[Tensor, Tensor]:
+def _npz_path(entry: Dataset, folder: Path) -> Path:
+    return folder / f"{entry.name.lower()}.npz"
+
+
+def _checked(entry: Dataset, arrays: Arrays, where: str, train: bool) -> tuple[Tensor, Tensor]:
     images, labels = arrays
     labels = labels.reshape(-1)
     if images.dtype != np.uint8:
@@ -53,22 +70,19 @@ def _checked(entry: Dataset, arrays: Arrays, where: str) -> tuple[Tensor, Tensor
     wanted = (entry.channels, entry.height, entry.width)
     if images.ndim != 4 or images.shape[1:] != wanted or len(images) != len(labels):
         raise ConfigError(where, f"images are {images.shape}, labels {labels.shape}; (N, {wanted}) is wanted")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < entry.classes:
+    if not len(labels):
+        raise ConfigError(where, f"holds no {'training' if train else 'test'} image")
+    if labels.dtype.kind not in "iu":
+        raise ConfigError(where, f"labels are {labels.dtype}, whole numbers are wanted")
+    if not 0 <= labels.min() <= labels.max() < entry.classes:
         raise ConfigError(where, f"labels run from {labels.min()} to {labels.max()}, not 0 to {entry.classes - 1}")
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
 
 
-def _npz(path: Path, train: bool) -> Arrays:
-    suffix = "train" if train else "test"
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return file[f"x_{suffix}"], file[f"y_{suffix}"]
-    except KeyError:
-        raise ConfigError(
-            str(path), f"lacks x_{suffix} or y_{suffix}", hint="Keras layout: x_train y_train x_test y_test"
-        ) from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(str(path), "is truncated or not an .npz file", hint=str(error).splitlines()[0]) from None
+def npz_arrays(path: Path, train: bool) -> Arrays:
+    """Return images and labels of one part of a file in the Keras layout."""
+    part = "train" if train else "test"
+    return npz.array(path, f"x_{part}"), npz.array(path, f"y_{part}")
 
 
 def digits(train: bool) -> Arrays:
@@ -83,21 +97,108 @@ def digits(train: bool) -> Arrays:
 
 def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:
     """Return a torchvision dataset as arrays, downloading it into ``folder`` when it is absent."""
+    found = _torchvision(class_name, folder, f"{class_name.lower()}.npz ({_KERAS}) or torchvision's files", train=train)
+    images = found.data.numpy() if isinstance(found.data, Tensor) else np.asarray(found.data)
+    return images, np.asarray(found.targets)
+
+
+def stl10(folder: Path, split: str, shape: Shape) -> Store:
+    """Return STL-10 from its binary files, downloaded and verified by torchvision when they are absent.
+
+    torchvision's own class holds the unlabelled images two or three times on the way to a tensor.
+    """
+    base = folder / "stl10_binary"
+    parts = {"val": ("test",), "train+unlabeled": ("train", "unlabeled")}.get(split, (split,))
+    files = tuple(base / f"{part}_X.bin" for part in parts)
+    label_files = tuple(base / f"{part}_y.bin" for part in parts if part != "unlabeled")
+    if not all(path.exists() for path in (*files, *label_files)):
+        _torchvision("STL10", folder, "stl10_binary/ (train_X.bin, train_y.bin, unlabeled_X.bin, ...)", split="test")
+    values, counts = 3 * 96 * 96, []
+    for path in files:
+        count, rest = divmod(path.stat().st_size, values)
+        if rest or not count:
+            raise ConfigError(str(path), f"is truncated: not a whole number of images of {values:,} bytes")
+        counts.append(count)
+    known = [np.fromfile(path, np.uint8).astype(np.int64) - 1 for path in label_files]  # stored as 1 to 10
+    if any(len(labels) and not 0 <= labels.min() <= labels.max() <= 9 for labels in known):
+        raise ConfigError(str(base), f"the labels of {' and '.join(parts)} are not 1 to 10")
+    known += [np.full(counts[-1], -1)] if "unlabeled" in parts else []
+    if [len(labels) for labels in known] != counts:
+        raise ConfigError(str(base), f"{counts} images and {[len(labels) for labels in known]} labels in {parts}")
+    return Binary(files, torch.from_numpy(np.concatenate(known)), (3, 96, 96), shape)
+
+
+def imagenette(folder: Path, split: str, shape: Shape) -> Files:
+    """Return ImageNette's files by torchvision, of the smallest archive whose images are not enlarged.
+
+    Of the larger ones, one that is there already is preferred to a download.
+    """
+    enough = [IMAGENETTE[side] for side in IMAGENETTE if side >= max(shape[1:])]
+    size, base = next((names for names in enough if (folder / names[1]).is_dir()), enough[0])
+    part = "train" if split == "train" else "val"
+    found = _torchvision("Imagenette", folder, f"{base}/train and {base}/val", split=part, size=size, loader=str)
+    root = folder / base / part
+    names, labels = zip(*(found[i] for i in range(len(found))), strict=True)  # the loader gives the path back
+    below = np.array([str(Path(name).relative_to(root)).encode() for name in names])
+    return Files(scan.Listing(root, tuple(found.wnids), below, np.array(labels, dtype=np.int64)), shape)
+
+
+def imagenet(folder: Path, split: str, shape: Shape) -> Files:
+    """Return ImageNet's files: ``imagenet/train/<wnid>/*`` and ``imagenet/val/<wnid>/*`` of all 1000 classes."""
+    root = folder / "imagenet"
+    if not root.is_dir():
+        raise _absent("ImageNet", folder, "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG")
+    return _thousand(own.listing(root, split == "train", "dataset 'ImageNet'"), shape)
+
+
+def imagenet_v2(kind: str, folder: Path, shape: Shape) -> Files:
+    """Return ImageNetV2's files, an evaluation set: every split is the whole of it."""
+    root = folder / IMAGENET_V2[kind]
+    if not root.is_dir():
+        raise _absent(f"ImageNetV2{kind}", folder, f"{root.name}/0 to {root.name}/999, as the archive unpacks,")
+    return _thousand(scan.listing(root, f"dataset 'ImageNetV2{kind}'"), shape)
+
+
+def _thousand(found: scan.Listing, shape: Shape) -> Files:
+    """Refuse a folder that lacks classes: the labels of those behind a gap would all be wrong."""
+    if len(found.classes) != 1000:
+        raise ConfigError(
+            str(found.root), f"holds {len(found.classes)} classes, not 1000", hint="folder:PATH takes any"
+        )
+    return Files(found, shape)
+
+
+def _torchvision(class_name: str, folder: Path, wanted: str, **arguments: Any) -> Any:
+    """Make a torchvision dataset, downloading it into ``folder`` when it is absent."""
     declare_missing_operators()
     from torchvision import datasets
 
-    kind = getattr(datasets, class_name)
+    with _removed_on_failure(folder):
+        try:
+            return getattr(datasets, class_name)(root=str(folder), download=True, **arguments)
+        except (OSError, RuntimeError) as error:
+            raise _absent(class_name, folder, wanted, f" ({type(error).__name__})") from None
+
+
+def _absent(name: str, folder: Path, wanted: str, reason: str = "") -> HebbError:
+    tried = f" and it could not be downloaded{reason}" if reason else ""
+    return HebbError(
+        f"dataset '{name}': not found in {folder}{tried}\n"
+        f"put {wanted} there, or point --data-dir or $HEBB_DATASETS at the folder that holds it"
+    )
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Make ``folder``; when that was in vain, remove what was not there before, a mistyped path for example."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = kind(root=str(folder), train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise HebbError(
-            f"dataset '{class_name}': not found in {folder} and it could not be downloaded ({type(error).__name__})\n"
-            f"put {class_name.lower()}.npz (x_train, y_train, x_test, y_test) or torchvision's files there, "
-            "or point --data-dir or $HEBB_DATASETS at them"
-        ) from None
-    images = found.data.numpy() if isinstance(found.data, Tensor) else np.asarray(found.data)
-    return images, np.asarray(found.targets)
+        yield
+    except HebbError:
+        if new:
+            shutil.rmtree(new[-1], ignore_errors=True)
+        raise
 
 
 def declare_missing_operators() -> None:

@@ -1,0 +1,59 @@
+"""``.npz`` files in the Keras layout (x_train, y_train, x_test, y_test): arrays and headers. Never imports torch."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from hebb.errors import ConfigError
+
+
+def array(path: Path, name: str) -> np.ndarray:
+    """Read one array."""
+    with _refusals(path, name), open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return file[name]
+
+
+def header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Read shape and type of an array, and none of its values."""
+    with _refusals(path, name), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        return _header(member)
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(member)
+    if version not in readers:
+        raise ValueError(f"arrays of format {version} are not known")
+    shape, _, kind = readers[version](member)
+    return shape, kind
+
+
+def image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
+    """Return (C, H, W) of arrays (N, H, W), (N, H, W, C) or (N, C, H, W); a colour axis is at most 4 long."""
+    if len(shape) == 3:
+        return (1, shape[1], shape[2])
+    if len(shape) == 4 and shape[3] <= 4:
+        return (shape[3], shape[1], shape[2])
+    if len(shape) == 4 and shape[1] <= 4:
+        return (shape[1], shape[2], shape[3])
+    raise ConfigError(where, f"images are {shape}; (N, H, W), (N, H, W, C) or (N, C, H, W) is wanted")
+
+
+@contextmanager
+def _refusals(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError:
+        raise ConfigError(str(path), f"lacks {name}", hint="Keras layout: x_train y_train x_test y_test") from None
+    except FileNotFoundError:
+        raise ConfigError(str(path), "no such file") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(str(path), "is truncated or not an .npz file", hint=reason) from None

@@ -1,0 +1,112 @@
+"""Datasets that a name spells out: ``folder:PATH`` and ``npz:PATH``. Never imports torch.
+
+Their size, channels, classes and counts are read from the data. The name carries the absolute path, so that
+it means the same in another process and in a stored ``config.json``.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hebb.data import npz, scan
+from hebb.errors import ConfigError, within
+from hebb.registry import Dataset
+
+if TYPE_CHECKING:
+    from hebb.data.sources import Arrays
+    from hebb.data.stores import Files
+
+
+def folder(path: str, where: str) -> Dataset:
+    """Return the entry of a folder with ``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``."""
+    with within(where):
+        return _folder(Path(path).expanduser().resolve())
+
+
+def npz_file(path: str, where: str) -> Dataset:
+    """Return the entry of an ``.npz`` file with x_train, y_train, x_test and y_test."""
+    with within(where):
+        return _npz_file(Path(path).expanduser().resolve())
+
+
+def listing(root: Path, train: bool, where: str) -> scan.Listing:
+    """List one part of an image folder; the test images have the classes of the training images.
+
+    The test part is called ``test`` or ``val``, and the training part is absent from some evaluation sets.
+    """
+    wanted = ("train",) if train else ("test", "val")
+    part = next((root / name for name in wanted if (root / name).is_dir()), None)
+    if part is None:
+        raise ConfigError(
+            where,
+            f"{root} has no folder '{' or '.join(wanted)}'",
+            hint="train/<class>/<image> and test/<class>/<image> (or val/) are wanted",
+        )
+    classes = None if train else listing(root, True, where).classes
+    return scan.listing(part, where, classes)
+
+
+@functools.cache
+def _folder(root: Path) -> Dataset:
+    where = f"folder:{root}"
+    train, test = (listing(root, part, where) for part in (True, False))
+    channels, height, width = scan.image_shape(train, where)
+    if scan.image_shape(test, where)[1:] != (height, width):
+        height = width = 0
+
+    def open_files(_: Path, split: str, shape: tuple[int, int, int]) -> Files:
+        from hebb.data.stores import Files
+
+        return Files(listing(root, split == "train", where), shape)
+
+    return Dataset(
+        name=where,
+        channels=channels,
+        height=height,
+        width=width,
+        classes=len(train.classes),
+        train=len(train.labels),
+        per_class=train.per_class(),
+        test=len(test.labels),
+        test_per_class=test.per_class(),
+        summary=f"the images below {root}",
+        augmentation="resized crop",
+        open=open_files,
+    )
+
+
+@functools.cache
+def _npz_file(path: Path) -> Dataset:
+    shape, kind = npz.header(path, "x_train")
+    if kind != np.uint8:
+        raise ConfigError(str(path), f"images are {kind}, uint8 is wanted")
+    channels, height, width = npz.image_shape(shape, str(path))
+    labels = {part: npz.array(path, f"y_{part}").reshape(-1) for part in ("train", "test")}
+    for part, found in labels.items():
+        if found.dtype.kind not in "iu" or not len(found) or found.min() < 0:
+            raise ConfigError(str(path), f"y_{part} does not hold labels, whole numbers from 0")
+    classes = 1 + max(int(found.max()) for found in labels.values())
+    counts = {part: tuple(np.bincount(found, minlength=classes).tolist()) for part, found in labels.items()}
+
+    def load(_: Path, train: bool) -> Arrays:
+        from hebb.data import sources
+
+        return sources.npz_arrays(path, train)
+
+    return Dataset(
+        name=f"npz:{path}",
+        channels=channels,
+        height=height,
+        width=width,
+        classes=classes,
+        train=len(labels["train"]),
+        per_class=counts["train"],
+        test=len(labels["test"]),
+        test_per_class=counts["test"],
+        summary=f"the arrays of {path}",
+        load=load,
+    )

@@ -1,0 +1,188 @@
+"""Images at rest: arrays in memory, STL-10's binary files, image files. Read by index, as uint8 (n, C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from hebb.data.scan import Listing
+from hebb.errors import HebbError
+
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
+_PIECE = 250
+"""Images that are read or resized at a time: what is held besides the result."""
+
+
+class Store(Protocol):
+    """Images and labels of one part of a dataset.
+
+    Attributes:
+        labels: int64 (N,); -1 where there is none.
+        shape: (C, H, W) of the images it gives, which are resized where they are stored in another size.
+    """
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """Return (C, H, W)."""
+        ...
+
+    def read(self, index: Tensor) -> Tensor:
+        """Return the images at the places ``index`` (n,), sorted, as uint8 (n, C, H, W)."""
+        ...
+
+    def update(self, digest: Any) -> None:
+        """Feed everything that decides the images and labels, chosen or not, to a ``hashlib`` object."""
+        ...
+
+
+def resize(images: Tensor, shape: Shape) -> Tensor:
+    """Resize uint8 images (N, C, H, W) to (H, W) of ``shape``: bilinear, antialiased, without keeping the aspect."""
+    if images.shape[1:] == shape:
+        return images
+    out = torch.empty((len(images), *shape), dtype=torch.uint8)
+    for start in range(0, len(images), _PIECE):
+        piece = images[start : start + _PIECE]
+        out[start : start + _PIECE] = F.interpolate(piece, size=shape[1:], mode="bilinear", antialias=True)
+    return out
+
+
+def update_labels(digest: Any, labels: Tensor) -> None:
+    """Feed labels to a ``hashlib`` object."""
+    digest.update(str(tuple(labels.shape)).encode())
+    digest.update(labels.contiguous().numpy().data)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images that are in memory: uint8 (N, C, H, W) of any size."""
+
+    images: Tensor
+    labels: Tensor
+    shape: Shape
+
+    def read(self, index: Tensor) -> Tensor:
+        """See ``Store``; all images of the right size are not copied."""
+        return resize(self.images if len(index) == len(self.images) else self.images[index], self.shape)
+
+    def update(self, digest: Any) -> None:
+        """See ``Store``."""
+        digest.update(str(tuple(self.images.shape)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        update_labels(digest, self.labels)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Files of raw pixels, one image after the other, each channel by columns: the format of STL-10.
+
+    They are read in pieces and not mapped: the pages of a mapped file would count as memory beside the tensor.
+
+    Attributes:
+        files: read as one sequence.
+        stored: (C, H, W) of the images in the files.
+    """
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    stored: Shape
+    shape: Shape
+
+    def read(self, index: Tensor) -> Tensor:
+        """See ``Store``; peak memory is that of the result and one piece."""
+        out = torch.empty((len(index), *self.shape), dtype=torch.uint8)
+        for first, piece in self._pieces(index):
+            low, high = torch.searchsorted(index, torch.tensor([first, first + len(piece)])).tolist()
+            out[low:high] = resize(piece[index[low:high] - first], self.shape)
+        return out
+
+    def _pieces(self, index: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield (place of the first image, images (n, C, H, W)) of every piece with an image at ``index``."""
+        wanted = set((index // _PIECE).tolist())
+        channels, height, width = self.stored
+        values, first = prod(self.stored), 0
+        for path in self.files:
+            count = path.stat().st_size // values
+            for start in range(0, count, _PIECE):
+                n = min(_PIECE, count - start)
+                if wanted & {(first + start) // _PIECE, (first + start + n - 1) // _PIECE}:
+                    raw = np.fromfile(path, np.uint8, n * values, offset=start * values)
+                    columns = torch.from_numpy(raw).view(n, channels, width, height)
+                    yield first + start, columns.transpose(2, 3)
+            first += count
+
+    def update(self, digest: Any) -> None:
+        """See ``Store``."""
+        for path in self.files:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+        update_labels(digest, self.labels)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files (JPEG, PNG, ...), decoded when they are read and resized to ``shape``."""
+
+    listing: Listing
+    shape: Shape
+
+    @property
+    def labels(self) -> Tensor:
+        """See ``Store``."""
+        return torch.from_numpy(self.listing.labels)
+
+    def __len__(self) -> int:
+        return len(self.listing.names)
+
+    def __getitem__(self, i: int) -> Tensor:
+        """Decode image i: uint8 (C, H, W)."""
+        path = self.listing.path(i)
+        try:
+            with Image.open(path) as image:
+                pixels = np.array(image.convert("L" if self.shape[0] == 1 else "RGB"))
+        except OSError as error:
+            raise HebbError(f"{path} is not an image that can be read: {error}") from None
+        planes = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+        return resize(planes[None], self.shape)[0]
+
+    def subset(self, index: Tensor) -> Files:
+        """Return the store of the images at ``index``."""
+        chosen = index.numpy()
+        names, labels = self.listing.names[chosen], self.listing.labels[chosen]
+        return replace(self, listing=replace(self.listing, names=names, labels=labels))
+
+    def read(self, index: Tensor) -> Tensor:
+        """See ``Store``; decoded by as many threads as torch may use, because Pillow lets them run side by side."""
+        out = torch.empty((len(index), *self.shape), dtype=torch.uint8)
+
+        def decode(places: Sequence[int]) -> None:
+            for place in places:
+                out[place] = self[int(index[place])]
+
+        pieces = [range(start, min(start + 100, len(index))) for start in range(0, len(index), 100)]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for _ in pool.map(decode, pieces):
+                pass
+        return out
+
+    def update(self, digest: Any) -> None:
+        """See ``Store``. Names and sizes stand for the content: reading all of ImageNet would take an hour."""
+        for i in range(len(self)):
+            digest.update(b"%s %d\n" % (bytes(self.listing.names[i]), self.listing.path(i).stat().st_size))
+        update_labels(digest, self.labels)

@@ -1,0 +1,139 @@
+"""ZCA whitening: images whose pixels no longer correlate, turned as little as possible."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hebb.errors import ConfigError
+
+SMOOTHING = 0.1
+"""Added to the eigenvalues s of the covariance: directions of little variance are not blown up."""
+MOST_VALUES = 8192
+"""Values of an image, at most: the covariance has the square of it, and its eigenvectors take the cube in time."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """z = (x - mean) / std, then z U (s + 0.1)^-1/2 U^T with the covariance U s U^T of z: one affine map.
+
+    mean and std are numbers for each channel.
+
+    Attributes:
+        matrix: float32 (D, D), D = C H W.
+        offset: float32 (D,).
+    """
+
+    matrix: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Whiten images in [0, 1], (B, C, H, W) -> (B, C, H, W)."""
+        return torch.addmm(self.offset, x.flatten(1), self.matrix).view_as(x)
+
+    def to(self, device: torch.device) -> Whitening:
+        """Return it on ``device``."""
+        return Whitening(self.matrix.to(device), self.offset.to(device))
+
+
+def fitted(
+    pieces: Callable[[], Iterator[Tensor]], shape: tuple[int, int, int], key: str, cache: Path | None, where: str
+) -> Whitening:
+    """Return the whitening of these images, from the cache where it is there.
+
+    Args:
+        pieces: gives the uint8 images (n, C, H, W), all of them in pieces; called when the cache has nothing.
+        shape: (C, H, W).
+        key: digest of what is fitted on, which names the file.
+        cache: folder of stored whitenings; None stores nothing.
+        where: the place an error names.
+    """
+    if prod(shape) > MOST_VALUES:
+        values = prod(shape)
+        raise ConfigError(
+            where,
+            f"zca wants a matrix of {values:,} x {values:,} for images of {'x'.join(map(str, shape))}",
+            hint=f"choose a size with at most {MOST_VALUES:,} values an image",
+        )
+    path = None if cache is None else cache / f"zca-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt"
+    found = None if path is None else _stored(path)
+    if found is None:
+        found = fit(pieces(), shape)
+        if path is not None:
+            _store(path, found)
+    return found
+
+
+def fit(pieces: Iterator[Tensor], shape: tuple[int, int, int]) -> Whitening:
+    """Fit to uint8 images, on the CPU.
+
+    The sums of pixels and of their products are whole numbers below 2^53, which double precision adds without an
+    error in any order; the rest runs on one thread. So the bits do not depend on threads or on pieces, and a
+    stored whitening is the one that would be fitted.
+    """
+    values, count = prod(shape), 0
+    total = torch.zeros(values, dtype=torch.float64)
+    products = torch.zeros(values, values, dtype=torch.float64)
+    for piece in pieces:
+        flat = piece.cpu().flatten(1).double()  # (n, D)
+        total += flat.sum(dim=0)
+        products.addmm_(flat.T, flat)
+        count += len(flat)
+    with _one_thread():
+        return _whitening(total, products, count, shape)
+
+
+def _whitening(total: Tensor, products: Tensor, count: int, shape: tuple[int, int, int]) -> Whitening:
+    """Turn the sums (D,) and the sums of products (D, D) of uint8 pixels into a whitening."""
+    area = prod(shape[1:])
+    mean = (total.view(shape[0], area).sum(dim=1) / (count * area)).repeat_interleave(area)
+    square = (products.diagonal().view(shape[0], area).sum(dim=1) / (count * area)).repeat_interleave(area)
+    std = (square - mean**2).sqrt()
+    std[std == 0] = 1  # a channel without contrast
+    covariance = products.sub_(torch.outer(total, total / count)) / max(count - 1, 1)
+    covariance /= torch.outer(std, std)
+    s, u = torch.linalg.eigh(covariance)
+    zca = (u / (s.clamp(min=0) + SMOOTHING).sqrt()) @ u.T
+    matrix = zca / std[:, None]  # of pixels from 0 to 255
+    return Whitening(matrix=(matrix * 255).float(), offset=(-mean @ matrix).float())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _store(path: Path, found: Whitening) -> None:
+    """Write to a name of this process and rename: another process reads all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        torch.save({"matrix": found.matrix, "offset": found.offset}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stored(path: Path) -> Whitening | None:
+    """Read a stored whitening; what cannot be read is fitted again, to the same bits."""
+    try:
+        return Whitening(**torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError):
+        return None
+    except (pickle.UnpicklingError, zipfile.BadZipFile):
+        return None

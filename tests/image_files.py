@@ -1,0 +1,63 @@
+"""Small datasets written in the formats of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def stl10(folder: Path, train: int = 20, test: int = 12, unlabeled: int = 30) -> dict[str, np.ndarray]:
+    """Write STL-10's binary files and return the images of each part, (N, 3, 96, 96) as a person sees them."""
+    base = folder / "stl10_binary"
+    base.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    images = {}
+    for part, count in (("train", train), ("test", test), ("unlabeled", unlabeled)):
+        images[part] = rng.integers(0, 256, (count, 3, 96, 96), dtype=np.uint8)
+        images[part].transpose(0, 1, 3, 2).tofile(base / f"{part}_X.bin")  # column after column
+        if part != "unlabeled":
+            (np.arange(count) % 10 + 1).astype(np.uint8).tofile(base / f"{part}_y.bin")
+    (base / "class_names.txt").write_text("\n".join(f"class{i}" for i in range(10)))
+    return images
+
+
+def classes(
+    root: Path,
+    names: Iterable[str],
+    each: int = 3,
+    size: tuple[int, int] = (20, 16),
+    ending: str = "png",
+    mode: str = "RGB",
+) -> None:
+    """Write ``each`` images of (width, height) into every ``root/<name>``; a class has a brightness of its own."""
+    rng = np.random.default_rng(len(root.name))
+    for label, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(each):
+            shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+            pixels = rng.integers(0, 60, shape, dtype=np.uint8) + np.uint8(label * 60 % 180)
+            Image.fromarray(pixels).save(root / name / f"{name}_{i}.{ending}")
+
+
+def folder(root: Path, names: Iterable[str] = ("cat", "dog"), test: str = "test", **options: object) -> Path:
+    """Write a dataset of two classes, nine training and four test images each."""
+    classes(root / "train", names, **{"each": 9, **options})  # type: ignore[arg-type]
+    classes(root / test, names, **{"each": 4, **options})  # type: ignore[arg-type]
+    return root
+
+
+def keras(path: Path, shape: tuple[int, ...] = (16, 20, 3), train: int = 30, test: int = 12, classes: int = 3) -> Path:
+    """Write an ``.npz`` file in the Keras layout; a class has a brightness of its own."""
+    rng = np.random.default_rng(2)
+    arrays = {}
+    for part, count in (("train", train), ("test", test)):
+        labels = np.arange(count) % classes
+        dark = rng.integers(0, 60, (count, *shape))
+        arrays[f"x_{part}"] = (dark + (labels * 60).reshape(-1, *[1] * len(shape))).astype(np.uint8)
+        arrays[f"y_{part}"] = labels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+    return path

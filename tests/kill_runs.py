@@ -1,0 +1,70 @@
+"""Kill runs with SIGKILL at random moments, continue them, and compare with an uninterrupted one.
+
+    python tests/kill_runs.py FOLDER TIMES
+
+Prints ``moment (s)  position of the checkpoint  equal`` a line and exits 1 when a continued run differs. Every run
+is a forked child of this process, which never computes with torch itself, so that a run starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import small
+import torch
+
+CHANGES = ("dataset_sup.epochs=12", "dataset_unsup.epochs=6", "dataset_sup.samples=600", "dataset_unsup.samples=600")
+
+
+def fork(folder: Path, carry_on: bool) -> int:
+    """Start a run in a child process; it writes a digest of its weights when it is done."""
+    child = os.fork()
+    if child == 0:
+        made = small.config(small.DEEP, *CHANGES)
+        result = small.run(made, folder, carry_on=carry_on)
+        digest = hashlib.sha256()
+        for name, tensor in sorted(result.network.state_dict().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        rows = [{k: v for k, v in row.items() if k != "images_per_second"} for row in result.rows]
+        digest.update(json.dumps(rows).encode())
+        (folder / "digest").write_text(digest.hexdigest())
+        os._exit(0)
+    return child
+
+
+def main(folder: Path, times: int) -> int:
+    """Run once in peace, then ``times`` with a SIGKILL."""
+    began = time.monotonic()
+    os.waitpid(fork(folder / "whole", False), 0)
+    length = time.monotonic() - began
+    expected = (folder / "whole" / "digest").read_text()
+    moments = random.Random(int.from_bytes(os.urandom(4), "little"))
+    different = 0
+    for k in range(times):
+        run, moment = folder / f"run{k}", moments.uniform(0.02, 0.95) * length
+        child = fork(run, False)
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        checkpoint = run / "checkpoint" / "last.pt"
+        position = torch.load(checkpoint, weights_only=True)["position"] if checkpoint.exists() else "none"
+        if not (run / "result.json").exists():
+            os.waitpid(fork(run, (run / "config.json").exists()), 0)
+        same = (run / "digest").exists() and (run / "digest").read_text() == expected
+        different += not same
+        print(f"{moment:.2f}  {position}  {'equal' if same else 'DIFFERENT'}", flush=True)
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

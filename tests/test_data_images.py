@@ -1,0 +1,375 @@
+"""Images from files: STL-10, ImageNet and its kin, folders and arrays that a name spells out, and streams."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import image_files
+import numpy as np
+import pytest
+import torch
+from conftest import Command
+from PIL import Image
+from test_cli_light import light
+from torch.nn import functional as F
+
+from hebb import catalog, plan, shapes
+from hebb.config import DataSpec, RunConfig
+from hebb.data import images, own, scan, sources, whitening
+from hebb.data.stores import Files
+from hebb.data.stream import Stream
+from hebb.errors import ConfigError, HebbError
+from hebb.registry import DATASETS
+
+CPU = torch.device("cpu")
+CATALOG = catalog.load()
+
+
+def load(name: str, folder: Path, **changes: object) -> images.Images:
+    """Load a variant of ``preset.json``, or what a name spells out, with some fields changed."""
+    return images.load(replace(CATALOG.dataset(name, "test"), **changes), folder, 0, CPU)
+
+
+def pixels(split: images.Split | None) -> torch.Tensor:
+    assert split is not None
+    assert isinstance(split.images, torch.Tensor)
+    return split.images
+
+
+# -- STL-10 -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "test", "unlabeled", "train+unlabeled"])
+def test_stl10_is_what_torchvision_reads(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    written = image_files.stl10(tmp_path)
+    monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: True)  # the digests of the real files
+    want = datasets.STL10(root=str(tmp_path), split=split)
+    found = load("STL10", tmp_path, split=split).train
+    assert np.array_equal(pixels(found).numpy(), want.data)
+    assert np.array_equal(found.labels.numpy(), want.labels)
+    assert np.array_equal(want.data, np.concatenate([written[part] for part in split.split("+")]))
+
+
+def test_the_unlabelled_images_obey_subset_and_validation(tmp_path: Path) -> None:
+    written = image_files.stl10(tmp_path, unlabeled=600)
+    found = load("STL10_unlabel", tmp_path, validation=0.2, samples=500)
+    assert (len(found.train), len(pixels(found.val))) == (400, 100)
+    assert set(found.train.labels.tolist()) == {-1}
+    parts = [{image.tobytes() for image in pixels(split).numpy()} for split in (found.train, found.val)]
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] <= {image.tobytes() for image in written["unlabeled"]}
+    assert set(found.test.labels.tolist()) == set(range(10))
+    smaller = pixels(load("STL10_unlabel", tmp_path, size=32).train)
+    want = F.interpolate(torch.from_numpy(written["unlabeled"]).float(), size=32, mode="bilinear", antialias=True)
+    assert (smaller - want).abs().max() <= 1, "rounded"
+
+
+def test_counts_of_stl10() -> None:
+    counts = {name: CATALOG.dataset(name, "test").train_samples() for name in ("STL10", "STL10_unlabel")}
+    assert counts == {"STL10": 5000, "STL10_unlabel": 100000}
+    assert CATALOG.dataset("STL10_train+unlabel", "test").train_samples() == 105000
+
+
+@pytest.mark.parametrize("part", ["train_X", "unlabeled_X", "train_y"])
+def test_truncated_stl10(part: str, tmp_path: Path) -> None:
+    image_files.stl10(tmp_path)
+    path = tmp_path / "stl10_binary" / f"{part}.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="truncated|19 labels|\\[19, 30\\]"):
+        load("STL10_train+unlabel", tmp_path)
+
+
+def test_labels_are_wanted_of_supervised_data() -> None:
+    data = CATALOG.dataset("STL10_train+unlabel", "test")
+    run = RunConfig(network=CATALOG.network("5SoftHebbCnnSTL"), mode="successive", dataset_sup=data, dataset_unsup=data)
+    with pytest.raises(ConfigError, match="no labels"):
+        plan.phases(run)
+    assert plan.phases(replace(run, dataset_sup=CATALOG.dataset("STL10", "test")))
+
+
+# -- ImageNet and its kin -----------------------------------------------------------------------------------
+
+WNIDS = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079")
+WNIDS += ("n03394916", "n03417042", "n03425413", "n03445777", "n03888257")
+
+
+def imagenette(folder: Path, name: str, size: tuple[int, int]) -> None:
+    for part, each in (("train", 3), ("val", 2)):
+        image_files.classes(folder / name / part, WNIDS, each, size, "JPEG")
+
+
+def test_imagenette_is_what_torchvision_reads(tmp_path: Path) -> None:
+    sources.declare_missing_operators()
+    from torchvision import datasets
+    from torchvision.transforms import functional
+
+    imagenette(tmp_path, "imagenette2-160", (200, 160))
+    want = datasets.Imagenette(root=str(tmp_path), split="train", size="160px")
+    found = load("ImageNette", tmp_path).train
+    assert found.labels.tolist() == [label for _, label in want]
+    for image, (picture, _) in zip(pixels(found), want, strict=True):
+        resized = functional.resize(functional.pil_to_tensor(picture), [160, 160], antialias=True)
+        assert torch.equal(image, resized)
+
+
+def test_images_of_250_pixels_are_not_enlarged_ones_of_160(tmp_path: Path) -> None:
+    for name, size in (("imagenette2-160", (200, 160)), ("imagenette2-320", (400, 320))):
+        imagenette(tmp_path, name, size)
+    store = sources.imagenette(tmp_path, "train", (3, 250, 250))
+    assert store.listing.root == tmp_path / "imagenette2-320" / "train"
+    assert sources.imagenette(tmp_path, "val", (3, 160, 160)).listing.root == tmp_path / "imagenette2-160" / "val"
+    assert len(store) == 30
+
+
+def test_imagenet_images_are_normalised_always(tmp_path: Path) -> None:
+    imagenette(tmp_path, "imagenette2-160", (160, 160))
+    plain, varied = (load("ImageNette", tmp_path, augmentation=value) for value in (False, True))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for split in (plain.train, plain.test, varied.train, varied.test):
+        x, _ = next(split.batches(8))
+        assert torch.allclose(x, (pixels(split)[:8] / 255 - mean) / std, atol=1e-5)
+    x, _ = next(varied.train.batches(8, None, torch.Generator()))
+    assert x.shape == (8, 3, 160, 160)
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with ImageNet and ImageNetV2, one tiny image for each class."""
+    folder = tmp_path_factory.mktemp("thousand")
+    wnids = [f"n{i:08d}" for i in range(1000)]
+    for part in ("train", "val"):
+        image_files.classes(folder / "imagenet" / part, wnids, 1, (6, 5), "JPEG")
+    for name in sources.IMAGENET_V2.values():
+        image_files.classes(folder / name, map(str, range(1000)), 1, (6, 5), "jpeg")
+    return folder
+
+
+def test_imagenet_has_the_labels_of_torchvision(thousand: Path) -> None:
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    found = sources.imagenet(thousand, "train", (3, 8, 8))
+    want = datasets.ImageFolder(str(thousand / "imagenet" / "train")).samples
+    assert [(str(found.listing.path(i)), label) for i, label in enumerate(found.labels.tolist())] == want
+    assert DATASETS.get("ImageNet", "test").train == 1281167
+
+
+@pytest.mark.parametrize("kind", sources.IMAGENET_V2)
+def test_imagenet_v2_counts_its_classes_as_numbers(kind: str, thousand: Path) -> None:
+    """Folder 10 is class 10, and not the third in the order of letters."""
+    store = sources.imagenet_v2(kind, thousand, (3, 8, 8))
+    assert [int(store.listing.path(i).parent.name) for i in range(1000)] == store.labels.tolist() == list(range(1000))
+
+
+def test_an_imagenet_that_lacks_a_class_is_refused(tmp_path: Path) -> None:
+    image_files.folder(tmp_path / "imagenet", test="val", each=1)
+    with pytest.raises(ConfigError, match="2 classes, not 1000"):
+        load("ImageNet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["STL10", "ImageNette", "ImageNet", "ImageNetV2TopImages"])
+def test_absent_images_say_where_they_belong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network: what to put where, and no folder that was not there before."""
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets.stl10, "download_and_extract_archive", refuse)
+    monkeypatch.setattr(datasets.imagenette, "download_and_extract_archive", refuse)
+    folder = tmp_path / "data"
+    with pytest.raises(HebbError, match=f"{folder}.*\n.*(stl10_binary/|imagenet.*/train|TopImages|top-images).*there"):
+        load(name, folder)
+    assert not folder.exists()
+
+
+def test_every_variant_loads(thousand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of ``preset.json``, from files in the real formats; fitting a whitening is another test's matter."""
+    eye = whitening.Whitening(torch.eye(3072), torch.zeros(3072))
+    monkeypatch.setattr(whitening, "fit", lambda *_: eye)
+    image_files.stl10(tmp_path)
+    imagenette(tmp_path, "imagenette2-160", (16, 16))
+    imagenette(tmp_path, "imagenette2-320", (16, 16))
+    for entry in DATASETS.entries():
+        if entry.load is not None and entry.name != "Digits":
+            shape = (entry.height, entry.width, entry.channels)
+            image_files.keras(tmp_path / f"{entry.name.lower()}.npz", shape, 60, 60, min(10, entry.classes))
+    assert len(CATALOG.datasets) == 117
+    for name, spec in CATALOG.datasets.items():
+        folder = thousand if spec.dataset.startswith("ImageNet") and spec.dataset != "ImageNette" else tmp_path
+        found = images.load(spec, folder, 0, CPU, resident=0 if folder == thousand else images.RESIDENT)
+        assert len(found.train) == len(found.train.images) > 0, name
+        if folder == tmp_path:
+            x, _ = next(found.train.batches(4, torch.Generator(), torch.Generator()))
+            assert x.shape[1:] == DATASETS.get(spec.dataset, name).shape(spec.size, name)
+            assert x.isfinite().all()
+
+
+# -- names that spell out their data ------------------------------------------------------------------------
+
+
+def test_the_entry_of_a_folder_is_read_from_its_images(tmp_path: Path) -> None:
+    image_files.folder(tmp_path / "pets", test="val")
+    (tmp_path / "pets" / "train" / "dog" / "notes.txt").write_text("not an image")
+    entry = DATASETS.get(f"FOLDER:{tmp_path}/pets/../pets", "test")
+    assert entry.name == f"folder:{tmp_path}/pets"
+    assert (entry.channels, entry.height, entry.width, entry.classes) == (3, 16, 20, 2)
+    assert (entry.train, entry.per_class, entry.test, entry.test_per_class) == (18, (9, 9), 8, (4, 4))
+    found = load(entry.name, Path("nowhere"), classes=(1,))
+    assert (len(found.train), len(found.test)) == (9, 4)
+    path = sorted((tmp_path / "pets" / "train" / "dog").glob("*.png"))[0]
+    assert torch.equal(pixels(found.train)[0], torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1))
+
+
+def test_grey_images_have_one_channel(tmp_path: Path) -> None:
+    root = image_files.folder(tmp_path, mode="L")
+    assert DATASETS.get(f"folder:{root}", "test").channels == 1
+    assert pixels(load(f"folder:{root}", root).train).shape == (18, 1, 16, 20)
+
+
+def test_images_of_differing_sizes_need_a_size(tmp_path: Path) -> None:
+    root = image_files.folder(tmp_path)
+    Image.new("RGB", (7, 9)).save(root / "train" / "cat" / "small.png")
+    data = CATALOG.dataset(f"folder:{root}", "test")
+    run = RunConfig(network=CATALOG.network("BP:flatten"), mode="successive", dataset_sup=data, dataset_unsup=data)
+    with pytest.raises(ConfigError, match=r"differ in size\n--set dataset_sup.size"):
+        shapes.of_run(run)
+    sized = replace(data, size=12)
+    assert shapes.of_run(replace(run, dataset_sup=sized, dataset_unsup=sized))[0].into == (3, 12, 12)
+    assert pixels(load(data.dataset, root, size=12).train).shape == (19, 3, 12, 12)
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3), (3, 9, 7), (9, 7, 1)])
+def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = image_files.keras(tmp_path / "mine.npz", shape)
+    entry = DATASETS.get(f"npz:{path}", "test")
+    assert (entry.channels, entry.height, entry.width) == (3 if 3 in shape else 1, 9, 7)
+    assert (entry.classes, entry.train, entry.per_class, entry.test_per_class) == (3, 30, (10, 10, 10), (4, 4, 4))
+    assert pixels(load(entry.name, tmp_path).train).shape == (30, entry.channels, 9, 7)
+    assert load(entry.name, tmp_path, size=5).test.images.shape == (12, entry.channels, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder:{}/nothing", "train"),
+        ("folder:{}/empty", "holds no image"),
+        ("folder:{}/more", "'?.*bird is a class"),
+        ("folder:{}/broken", "broken.png is not an image"),
+        ("npz:{}/nothing.npz", "no such file"),
+        ("npz:{}/text.npz", "truncated or not an .npz"),
+        ("npz:{}/lacks.npz", "lacks x_train"),
+        ("npz:{}/floats.npz", "float64, uint8 is wanted"),
+        ("npz:{}/labels.npz", "y_train does not hold labels"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty" / "train" / "cat").mkdir(parents=True)
+    image_files.classes(image_files.folder(tmp_path / "more") / "test", ["bird"])
+    (image_files.folder(tmp_path / "broken") / "train" / "cat" / "broken.png").write_bytes(b"none")
+    (tmp_path / "text.npz").write_text("text")
+    np.savez(tmp_path / "lacks.npz", x_test=np.zeros(3))
+    whole = {
+        f"{kind}_{part}": np.zeros((4, 5, 5), np.uint8)[: 4 if kind == "x" else 4]
+        for kind in "x"
+        for part in ("train", "test")
+    }
+    labels = {"y_train": np.zeros(4, int), "y_test": np.zeros(4, int)}
+    np.savez(tmp_path / "floats.npz", **{**whole, "x_train": np.zeros((4, 5, 5))}, **labels)
+    np.savez(tmp_path / "labels.npz", **whole, **{**labels, "y_train": np.zeros(4) + 0.5})
+    with pytest.raises(ConfigError, match=message):
+        DATASETS.get(name.format(tmp_path), "test")
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_the_real_command_line(kind: str, tmp_path: Path, command: Command) -> None:
+    """Dry without torch; trained; and run again from its ``config.json`` in a process somewhere else."""
+    made = image_files.folder(tmp_path / "pets") if kind == "folder" else image_files.keras(tmp_path / "pets.npz")
+    words = ["--dataset", f"{kind}:{made.relative_to(tmp_path)}", "--preset", "Soft-c4-k3:bn:triangle BP:flatten"]
+    words += ["--set", "dataset_sup.epochs=30", "dataset_sup.batch_size=4", "classifier.lr=0.01", "--threads", "1"]
+    dry = light(tmp_path, "multi_layer.py", *words, "--dry-run")
+    assert (dry.code, dry.asked) == (0, []), dry.err
+    assert f"{18 if kind == 'folder' else 30} images" in dry.out
+    assert "3x16x20" in dry.out
+    done = command("multi_layer.py", *words, "--model-name", "first")
+    assert done.returncode == 0, done.stderr
+    first = tmp_path / "home" / "hebb" / "result" / "network" / "first"
+    (tmp_path / "elsewhere").mkdir()
+    config = json.loads((first / "config.json").read_text())
+    assert config["dataset_sup"]["dataset"] == f"{kind}:{made}"
+    done = command("multi_layer.py", "--run-config", str(first / "config.json"), "--model-name", "second")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((first.parent / n / "result.json").read_text())["metrics"] for n in ("first", "second")]
+    assert results[0]["test_loss"] == results[1]["test_loss"]
+    assert results[0]["test_acc"] == 100, "the classes differ in brightness"
+
+
+# -- streams ------------------------------------------------------------------------------------------------
+
+
+def test_streamed_images_are_those_in_memory(tmp_path: Path) -> None:
+    """Bit for bit, whatever the number of workers, in every epoch, varied or not."""
+    image_files.folder(tmp_path, size=(40, 30), ending="jpeg")
+    spec = DataSpec(dataset=f"folder:{tmp_path}", size=24, augmentation=True, validation=0.2)
+    threads = torch.get_num_threads()
+    found = []
+    for resident, workers in ((images.RESIDENT, 1), (0, 1), (0, 3)):
+        torch.set_num_threads(workers)
+        loaded = images.load(spec, tmp_path, 0, CPU, resident=resident)
+        assert isinstance(loaded.train.images, torch.Tensor if resident else Stream)
+        epochs = [
+            list(
+                loaded.train.batches(
+                    4, torch.Generator().manual_seed(i), torch.Generator().manual_seed(i) if i else None
+                )
+            )
+            for i in range(3)
+        ]
+        epochs += [list(loaded.train.batches(5)), list(loaded.test.batches(3))]
+        found.append([tensor for epoch in epochs for batch in epoch for tensor in batch])
+        assert loaded.val is not None
+        assert (len(loaded.train), len(loaded.val)) == (15, 3)
+    torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_pass_that_was_left_early_does_not_disturb_the_next(tmp_path: Path) -> None:
+    image_files.folder(tmp_path)
+    stream = Stream(Files(own.listing(tmp_path, True, "test"), (3, 16, 20)), workers=1)
+    whole = torch.cat(list(stream.read(4)))
+    next(stream.read(4, torch.arange(17, -1, -1)))
+    assert torch.equal(torch.cat(list(stream.read(5))), whole)
+
+
+def test_torch_s_own_generator_is_left_alone(tmp_path: Path) -> None:
+    image_files.folder(tmp_path)
+    stream = Stream(Files(own.listing(tmp_path, True, "test"), (3, 16, 20)), workers=0)
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    list(stream.read(4))
+    assert torch.equal(torch.rand(3), want)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_in_a_stream_is_named(workers: int, tmp_path: Path) -> None:
+    image_files.folder(tmp_path)
+    found = own.listing(tmp_path, True, "test")
+    found.path(11).write_bytes(b"none")
+    stream = Stream(Files(found, (3, 16, 20)), workers=workers)
+    with pytest.raises(HebbError, match=r"^\S+dog_2.png is not an image that can be read"):
+        list(stream.read(4))
+
+
+def test_headers_of_many_images_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_files.folder(tmp_path)
+    monkeypatch.setattr(scan, "HEADERS", 5)
+    (tmp_path / "train" / "cat" / "cat_1.png").write_bytes(b"none")  # not among the five
+    assert scan.image_shape(own.listing(tmp_path, True, "test"), "test") == (3, 16, 20)
