@@ -79,7 +79,7 @@ def _select(stages: Stages, known: Catalog) -> bool:
     shown = found if search.metric in _CLOSED else found.drop(columns=list(_CLOSED))
     _say_where(stages, table.write(shown, search.folder / "results.csv"))
     finished = _all_finished(stages, outcome, search.trials, len(found))
-    best = _winner(search, ranking)
+    best = table.winner(search, ranking)
     if best is None:
         stages.console.print(f"no winner: no configuration has a finite {search.metric} on every seed")
         return False
@@ -88,18 +88,6 @@ def _select(stages: Stages, known: Catalog) -> bool:
         finished = _retrain(stages, best, record) and finished
     folders.write_json(search.folder / "winner.json", record)
     return finished
-
-
-def _winner(search: Search, ranking: pd.DataFrame) -> Trial | None:
-    """Return a trial of the best configuration among those that finished on every seed.
-
-    The mean over the seeds that survived would favour a configuration that diverges on its bad ones.
-    """
-    complete = ranking[ranking["n"] == len(search.spec.seeds)]
-    if not len(complete):
-        return None
-    label = complete.iloc[0]["configuration"]
-    return next(trial for trial in search.trials if trial.label == label)
 
 
 def _name_winner(stages: Stages, best: Trial, ranking: pd.DataFrame, known: Catalog) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cli import describe
 from hebb import folders
-from search.trials import Trial
+from search.trials import Search, Trial
 
 
 def results(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
@@ -61,6 +61,18 @@ def summary(found: pd.DataFrame, metric: str) -> pd.DataFrame:
 def ranked(summed: pd.DataFrame, mode: str) -> pd.DataFrame:
     """Sort the summary, best mean first; equals keep the order of the search config."""
     return summed.sort_values("mean", ascending=mode == "min", kind="stable", ignore_index=True)
+
+
+def winner(search: Search, ranking: pd.DataFrame) -> Trial | None:
+    """Return a trial of the best configuration among those that finished on every seed.
+
+    The mean over the seeds that survived would favour a configuration that diverges on its bad ones.
+    """
+    complete = ranking[ranking["n"] == len(search.spec.seeds)]
+    if not len(complete):
+        return None
+    label = complete.iloc[0]["configuration"]
+    return next(trial for trial in search.trials if trial.label == label)
 
 
 def show(summed: pd.DataFrame, metric: str) -> Table:

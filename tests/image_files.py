@@ -32,13 +32,14 @@ def classes(
     ending: str = "png",
     mode: str = "RGB",
 ) -> None:
-    """Write ``each`` images of (width, height) into every ``root/<name>``; a class has a brightness of its own."""
+    """Write ``each`` images of (width, height) into every ``root/<name>``; the class says which rows are bright."""
     rng = np.random.default_rng(len(root.name))
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for i in range(each):
             shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-            pixels = rng.integers(0, 60, shape, dtype=np.uint8) + np.uint8(label * 60 % 180)
+            pixels = rng.integers(0, 60, shape, dtype=np.uint8)
+            pixels[label % 3 :: 3] += 150
             Image.fromarray(pixels).save(root / name / f"{name}_{i}.{ending}")
 
 
@@ -50,14 +51,15 @@ def folder(root: Path, names: Iterable[str] = ("cat", "dog"), test: str = "test"
 
 
 def keras(path: Path, shape: tuple[int, ...] = (16, 20, 3), train: int = 30, test: int = 12, classes: int = 3) -> Path:
-    """Write an ``.npz`` file in the Keras layout; a class has a brightness of its own."""
+    """Write an ``.npz`` file in the Keras layout; the class of an image says which of its rows are bright."""
     rng = np.random.default_rng(2)
     arrays = {}
     for part, count in (("train", train), ("test", test)):
         labels = np.arange(count) % classes
-        dark = rng.integers(0, 60, (count, *shape))
-        arrays[f"x_{part}"] = (dark + (labels * 60).reshape(-1, *[1] * len(shape))).astype(np.uint8)
+        arrays[f"x_{part}"] = rng.integers(0, 60, (count, *shape), dtype=np.uint8)
         arrays[f"y_{part}"] = labels
+        for image, label in zip(arrays[f"x_{part}"], labels, strict=True):
+            image[label % 3 :: 3] += 150
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
     return path

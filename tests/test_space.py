@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from hebb import catalog, overrides, space
+from hebb import catalog, overrides, shapes, space
 from hebb.config import RunConfig
 from hebb.errors import ConfigError
 
 CATALOG = catalog.load()
 TRIALS = {"seed": 4, "one_seed": 1, "radius": 81, "regimes": 600}
+SEARCHES = ("1", "2", "3a", "3b")
 
 
 def power(exponent: int) -> float:
@@ -100,6 +101,36 @@ def test_configurations_become_runs() -> None:
         assert classifier == before.network.blocks[-1]
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_layer_searches(name: str) -> None:
+    """Three seeds, 20 % validation, at most sixty points, and every point fits the three layers of the largest net."""
+    spec = space.load(name)
+    assert (spec.purpose, spec.seeds, spec.validation) == ("search", (0, 1, 2), 0.2)
+    assert 1 < len(spec.configurations()) <= 60
+    assert all(path.startswith("bX.") for path in spec.paths())
+    before = run("4SoftHebbCnnCIFAR", "CIFAR10_50", "CIFAR10_1")
+    for block in range(3):
+        made = [overrides.apply(before, choice, CATALOG) for choice in spec.on_block(block).configurations()]
+        assert len(set(made)) == len(made)
+        for config in made:
+            changed = [i for i in range(4) if config.network.blocks[i] != before.network.blocks[i]]
+            assert changed in ([], [block])
+            shapes.of_run(config)
+
+
+def test_kernels_of_search_2_keep_the_map() -> None:
+    """Padding (k-1)/2 keeps 32 pixels, and every pool leaves 16 of them."""
+    before = run("2SoftHebbCnnCIFAR", "CIFAR10_50", "CIFAR10_1")
+    made = [overrides.apply(before, c, CATALOG) for c in space.load("2").on_block(0).configurations()]
+    assert {(c.network.blocks[0].layer.kernel_size, c.network.blocks[0].layer.padding) for c in made} == {
+        (3, 1),
+        (5, 2),
+        (7, 3),
+    }
+    found = {(shapes.of_run(c)[0].layer_out[1:], shapes.of_run(c)[0].out[1:]) for c in made}
+    assert found == {((32, 32), (16, 16))}
+
+
 # -- domains ------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +162,40 @@ def test_an_empty_config_is_one_run() -> None:
     assert (spec.configurations(), spec.seeds, spec.purpose) == ([{}], (0,), "sweep")
 
 
+def test_joint_values_change_together() -> None:
+    kernels = [{"bX.layer.kernel_size": 3, "bX.layer.padding": 1}, {"bX.layer.kernel_size": 5, "bX.layer.padding": 2}]
+    spec = parse(space={"kernel": {"joint": kernels}, "b0.layer.lr": {"grid": [0.1, 0.2]}})
+    assert spec.configurations() == [{**kernel, "b0.layer.lr": rate} for kernel in kernels for rate in (0.1, 0.2)]
+    assert spec.paths() == ["bX.layer.kernel_size", "bX.layer.padding", "b0.layer.lr"]
+
+
+def test_the_open_block_becomes_the_searched_one() -> None:
+    spec = parse(space={"bX.layer.lr": {"grid": [0.1]}, "b0.pool": {"grid": ["max_2_2_0"]}})
+    assert spec.has_placeholder()
+    assert spec.on_block(2).configurations() == [{"b2.layer.lr": 0.1, "b0.pool": "max_2_2_0"}]
+    assert not spec.on_block(2).has_placeholder()
+    assert not parse(space={"b*.layer.lr": {"grid": [0.1]}}).has_placeholder()
+
+
+def test_the_open_block_may_not_meet_a_named_one() -> None:
+    spec = parse(space={"bX.layer.lr": {"grid": [0.1]}, "b1.layer.lr": {"grid": [0.2]}})
+    with pytest.raises(ConfigError, match=r"two domains of the space set b1\.layer\.lr"):
+        spec.on_block(1)
+
+
+def test_validation_share() -> None:
+    """A search holds out a fifth, a sweep nothing, unless the file says otherwise."""
+    assert parse(purpose="search").validation == 0.2
+    assert parse().validation == 0
+    assert parse(validation=0.1).validation == parse(purpose="search", validation=0.1).validation == 0.1
+
+
+@pytest.mark.parametrize("metric", space.METRICS)
+def test_which_way_is_better(metric: str) -> None:
+    """Losses and the distance of the radii from 1 are to be small, accuracies and the count of radii at 1 large."""
+    assert space.better(metric) == ("max" if metric.endswith("_acc") or metric == "R1" else "min")
+
+
 # -- refusals -----------------------------------------------------------------------------------------------
 
 
@@ -143,6 +208,11 @@ def geometric(**body: Any) -> dict[str, Any]:
     """Return a config with one geometric domain, valid but for ``body``; None removes a key."""
     whole = {"base": 1.25, "from": 0, "to": 3} | {key.rstrip("_"): value for key, value in body.items()}
     return domain(geometric={key: value for key, value in whole.items() if value is not None})
+
+
+def joint(*choices: Any) -> dict[str, Any]:
+    """Return a config with one joint domain."""
+    return {"space": {"kernel": {"joint": list(choices)}}}
 
 
 BAD: list[tuple[Any, list[str]]] = [
@@ -172,6 +242,14 @@ BAD: list[tuple[Any, list[str]]] = [
     *((geometric(base=b), ["b0.layer.lr", "base"]) for b in (0, -2, 1, "2", True, math.inf, math.nan)),
     *((geometric(from_=f), ["b0.layer.lr", "exponents"]) for f in (4, 0.5, "0", False, -math.inf, math.nan)),
     (geometric(base=10, to=400), ["b0.layer.lr", "geometric"]),
+    *((joint(*body), ["kernel", "'joint' is a list of mappings"]) for body in ([], [1], [{}], [{"b0.pool": 1}, "x"])),
+    (joint({"b0.pool": "max_2_2_0"}, {"b0.layer.lr": 1}), ["kernel", "sets b0.pool, not b0.layer.lr"]),
+    (joint({"b0.pool": ["max_2_2_0"]}), ["kernel", "words or numbers"]),
+    (joint({"b0.pool": "x"}, {"b0.pool": "x"}), ["kernel", "given twice"]),
+    (domain(joint={"b0.layer.lr": 1}), ["b0.layer.lr", "'joint' is a list"]),
+    ({"space": {"b0.pool": {"grid": ["a"]}, "x": {"joint": [{"b0.pool": "b"}]}}}, ["two domains", "b0.pool"]),
+    ({"space": {"seed": {"grid": [5]}}}, ["'seed'", "'seeds'"]),
+    *(({"validation": share}, ["'validation'", "0.2"]) for share in (1, -0.1, "0.2", True, None, math.nan, [0.2])),
 ]
 
 

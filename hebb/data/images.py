@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hebb import seeding
 from hebb.config import DataSpec
-from hebb.data import augmentation, sources, whitening
+from hebb.data import augmentation, sources, stream, whitening
 from hebb.data.augmentation import Augment
 from hebb.data.stores import Files, Store
 from hebb.data.stream import Stream
@@ -201,7 +201,7 @@ def _normalise(entry: Dataset, device: torch.device) -> Finish | None:
 def _kept(store: Store, index: Tensor, device: torch.device, limit: int) -> Tensor | Stream:
     """Read the images at ``index`` onto the device, or prepare to stream them when they are files and too many."""
     if isinstance(store, Files) and len(index) * prod(store.shape) > limit:
-        return Stream(store.subset(index), torch.get_num_threads(), pin=device.type == "cuda")
+        return Stream(store.subset(index), stream.workers(), pin=device.type == "cuda")
     return store.read(index).to(device)
 
 

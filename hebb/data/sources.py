@@ -151,7 +151,7 @@ def imagenet(folder: Path, split: str, shape: Shape) -> Files:
     return _thousand(own.listing(root, split == "train", "dataset 'ImageNet'"), shape)
 
 
-def imagenet_v2(kind: str, folder: Path, shape: Shape) -> Files:
+def imagenet_v2(kind: str, folder: Path, split: str, shape: Shape) -> Files:
     """Return ImageNetV2's files, an evaluation set: every split is the whole of it."""
     root = folder / IMAGENET_V2[kind]
     if not root.is_dir():

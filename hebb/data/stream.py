@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 
@@ -79,6 +80,12 @@ def _stack(items: list[Tensor | HebbError]) -> Tensor | HebbError:
             return item
         images.append(item)
     return torch.stack(images)
+
+
+def workers() -> int:
+    """Return the number of worker processes of this run: its threads, and not more than there are cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(torch.get_num_threads(), cores)
 
 
 def _context() -> BaseContext:
