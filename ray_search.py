@@ -160,12 +160,13 @@ def _metric(options: argparse.Namespace, spec: space.SearchSpec, base: RunConfig
     """Return what configurations are compared by, and whether its ``max`` or ``min`` is better."""
     selects = spec.purpose == "search"
     metric = options.metric or spec.metric or ("val_acc" if base.validated or selects else "test_acc")
+    where = f"--config {options.config}, metric" if spec.metric and not options.metric else "--metric"
     if metric.startswith("val") and not base.validated:
         hint = "--metric test_acc selects on the test set" if selects else None
-        raise ConfigError("--metric", f"there is no {metric} without --validation-sup", hint=hint)
+        raise ConfigError(where, f"there is no {metric} without --validation-sup", hint=hint)
     if metric.startswith("test") and base.validated and selects:
         raise ConfigError(
-            "--metric",
+            where,
             f"a search with validation images does not select on {metric}",
             hint="--validation-sup false --metric test_acc selects on the test set",
         )

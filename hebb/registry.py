@@ -197,7 +197,11 @@ class Dataset:
     def shape(self, size: int | None, where: str) -> tuple[int, int, int]:
         """Return (C, H, W) of the images at ``size`` pixels a side, or at their native size."""
         if size is None and not self.height:
-            raise ConfigError(where, f"the images of {self.name} differ in size", hint=f"--set {where}.size=64")
+            raise ConfigError(
+                where,
+                f"the images of {self.name} differ in size",
+                hint="--set dataset_sup.size=64 dataset_unsup.size=64",
+            )
         return (self.channels, size or self.height, size or self.width)
 
     def train_samples(self, classes: tuple[int, ...] | None = None, split: str = "train") -> int:

@@ -21,6 +21,8 @@ TESTS = (
     "test_network.py",
     "test_training.py",
     "test_data.py",
+    "test_data_images.py",
+    "test_augmentation.py",
     "test_shapes_plan.py",
 )
 
@@ -102,7 +104,18 @@ DEFECTS = (
     ),
     Defect("frozen blocks keep statistics of 0 and 1", "hebb/plan.py", "    if not wanted:", "    if wanted:"),
     Defect("momentum stays cumulative", "engine.py", "        norm.momentum = momentum\n", "        pass\n"),
-    Defect("validation images are trained on", "hebb/data/images.py", "train=take(order[~held])", "train=take(order)"),
+    Defect(
+        "validation images are trained on", "hebb/data/images.py", "return order[~held].sort()", "return order.sort()"
+    ),
+    Defect(
+        "validation images are varied",
+        "hebb/data/images.py",
+        "val=_finished(take(pool, held), finish)",
+        "val=_finished(take(pool, held), finish, augment)",
+    ),
+    Defect("every image gets the same crop", "hebb/data/augmentation.py", "(2, count, 1)", "(2, 1, 1)"),
+    Defect("STL-10 lies on its side", "hebb/data/stores.py", "columns.transpose(2, 3)", "columns"),
+    Defect("small variances are blown up", "hebb/data/whitening.py", "s.clamp(min=0) + SMOOTHING", "s.clamp(min=1e-4)"),
     Defect(
         "the test set is open under validation",
         "train.py",
