@@ -111,7 +111,7 @@ def test_the_real_command_line(kind: str, tmp_path: Path, command: Command) -> N
     words += ["--set", "dataset_sup.epochs=30", "dataset_sup.batch_size=4", "--threads", "1"]
     dry = light(tmp_path, "multi_layer.py", *words, "--dry-run")
     assert (dry.code, dry.asked) == (0, []), dry.err
-    assert f"{18 if kind == 'folder' else 30} images" in dry.out
+    assert f"{150 if kind == 'folder' else 240} updates" in dry.out  # batches of 4 of 18 and of 30 images
     assert "3x16x20" in dry.out
     done = command("multi_layer.py", *words, "--model-name", "first")
     assert done.returncode == 0, done.stderr

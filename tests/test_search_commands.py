@@ -48,7 +48,7 @@ Execute = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
-    with tuning.session(tuning.Resources(cpus=2, gpu=0)):
+    with tuning.session(tuning.Resources(cpus=1, gpu=0)):
         yield
 
 
@@ -67,8 +67,7 @@ def execute(
                 words[words.index(flag) + 1] = DIGITS[flag]
         if preset:
             words[words.index("--preset") + 1] = preset
-        threads = "2" if row["script"] == "ray_search.py" else "1"  # 2: one worker, which imports torch once
-        words += ["--threads", threads, "--device", "cpu", "--set", *SMALL.split(), *more]
+        words += ["--threads", "1", "--device", "cpu", "--set", *SMALL.split(), *more]
         assert MAINS[row["script"]](words) == 0
         printed = capsys.readouterr()
         assert printed.err == ""
