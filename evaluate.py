@@ -14,6 +14,7 @@ from hebb import shapes
 from hebb.config import DataSpec, RunConfig
 from hebb.data import images
 from hebb.errors import ConfigError
+from hebb.folders import Home
 from hebb.registry import DATASETS
 
 
@@ -36,7 +37,7 @@ def run(
     config: RunConfig,
     checkpoint: Path,
     data: DataSpec,
-    datasets: Path,
+    home: Home,
     *,
     device_index: int = 0,
     features: Path | None = None,
@@ -47,7 +48,7 @@ def run(
         config: the run that trained the model.
         checkpoint: its weights.
         data: any dataset with images of the same size and labels of the same number.
-        datasets: folder of the datasets.
+        home: where datasets and caches lie.
         device_index: number of the GPU, where one is used.
         features: ``.npz`` to write: ``features`` (what the last block receives), ``logits``, ``labels``.
 
@@ -62,7 +63,7 @@ def run(
     network = model.build(config)
     model.load_weights(network, checkpoint)
     network.to(device)
-    split = images.load(data, datasets, config.split_seed, device).test
+    split = images.load(data, home.datasets, config.split_seed, device, home.cache).test
     logits, labels, inputs = readout.predict(network, split, keep_inputs=features is not None)
     if features is not None:
         features.parent.mkdir(parents=True, exist_ok=True)

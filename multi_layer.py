@@ -133,6 +133,7 @@ def train_one(
         carry_on=carry_on,
         resume_from=resume_from,
         layers=home.layers,
+        cache=home.cache,
         store_blocks=folder.name if keep_model else None,
         checkpoint_every=options.checkpoint_every,
     )
@@ -247,9 +248,7 @@ def _evaluate(options: argparse.Namespace, known: Catalog) -> int:
 
     import evaluate
 
-    found = evaluate.run(
-        run, checkpoint, data, home.datasets, device_index=asked.index, features=options.export_features
-    )
+    found = evaluate.run(run, checkpoint, data, home, device_index=asked.index, features=options.export_features)
     describe.evaluation(run.network.name, data.dataset, found.loss, found.accuracy, found.classes)
     if options.export_features is not None:
         describe.console().print(f"features: {options.export_features.absolute()}", soft_wrap=True)

@@ -37,7 +37,7 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
     network[last].load_state_dict({name: t.cpu() for name, t in trained.network[last].state_dict().items()})
     device = next(iter(trained.network.state_dict().values())).device
     network.to(device)
-    split = images.load(config.dataset_sup, place.datasets, config.split_seed, device).train
+    split = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache).train
     optimiser = None
     if phase.lr is not None:
         parameters = [p for i in phase.blocks for p in network[i].parameters()]

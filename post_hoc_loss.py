@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
         overwrite=options.overwrite,
         resume_from=resume_from,
         layers=home.layers,
+        cache=home.cache,
     )
     try:
         curve = post_hoc.run(run, report, place=place)

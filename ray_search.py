@@ -189,7 +189,9 @@ def _search(options: argparse.Namespace, search: Search, known: Catalog) -> int:
     found = None if source is None else checkpoints.sha256(source)
     trials = tuple(replace(t, config=replace(t.config, device=device.type, resume_sha256=found)) for t in search.trials)
     for data in {config.dataset_sup, config.dataset_unsup}:
-        images.load(data, home.datasets, 0, torch.device("cpu"))  # read, or download, once before any trial does
+        images.load(
+            data, home.datasets, config.split_seed, torch.device("cpu"), home.cache
+        )  # read, or download, once before any trial does
     resources = tuning.Resources(
         cpus=config.threads,
         gpu=1 / options.gpu_exp if device.type == "cuda" else 0,
@@ -198,6 +200,7 @@ def _search(options: argparse.Namespace, search: Search, known: Catalog) -> int:
     place = {
         "datasets": home.datasets,
         "layers": home.layers,
+        "cache": home.cache,
         "keep_model": options.save_model,
         "resume_from": source,
     }

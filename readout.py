@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine import BATCH
 from hebb import probes
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
 from hebb.layers import HebbLayer
 from model import Network
-
-_BATCH = 500
 
 
 @torch.no_grad()
@@ -20,7 +19,7 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
     network.eval()
     last = len(network) - 1
     logits, labels, inputs = [], [], []
-    for x, y in split.batches(_BATCH):
+    for x, y in split.batches(BATCH):
         x = network(x, stop=last)
         if keep_inputs:
             inputs.append(x.cpu())
@@ -34,7 +33,7 @@ def features(network: Network, block: int, split: Split, most: int | None = None
     """Return pooled features (n, D) of a block and the labels (n,) of the first ``most`` images, on the CPU."""
     network.eval()
     found, labels, count = [], [], 0
-    for x, y in split.batches(_BATCH):
+    for x, y in split.batches(BATCH):
         found.append(probes.pooled(network(x, stop=block + 1)).cpu())
         labels.append(y.cpu())
         count += len(y)
@@ -52,12 +51,14 @@ def neuron_labels(network: Network, block: int, train: Split, others: list[Split
     block the winner is the neuron with the largest pre-activation. In a convolutional one every pixel has a
     winner, and a few channels win most pixels of every image: the image's winner is the channel whose share of
     the pixels lies furthest above its mean over ``train``, in units of its standard deviation there.
-    Images without a label (-1) are left out.
+    Images without a label (-1) are left out; where none has one there is no accuracy.
     """
     network.eval()
     layer = network[block].hebb
     assert layer is not None
     share, labels = _shares(network, block, layer, train)
+    if not len(labels):
+        return [None] * (1 + len(others))
     mean, std = share.mean(dim=0), share.std(dim=0).clamp(min=1e-12)
     convolutional = layer.weight.dim() == 4
 
@@ -86,7 +87,7 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split) -> tup
     """
     beta = float(getattr(layer.spec, "t_invert", 1.0))
     shares, labels = [], []
-    for x, y in split.batches(_BATCH):
+    for x, y in split.batches(BATCH):
         known = y >= 0
         u = network[block].pre_activation(network(x[known], stop=block))
         if u.dim() == 4:

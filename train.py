@@ -40,6 +40,7 @@ class Place:
         carry_on: continue the interrupted run in the folder.
         resume_from: checkpoint with the initial weights (``config.resume``).
         layers: folder of the stored blocks, read for ``resume=MODEL/bN``.
+        cache: folder of what is computed once and kept (whitenings); None keeps nothing.
         store_blocks: name under which the blocks of the finished run are stored there; None stores none.
         checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
     """
@@ -52,6 +53,7 @@ class Place:
     carry_on: bool = False
     resume_from: Path | None = None
     layers: Path | None = None
+    cache: Path | None = None
     store_blocks: str | None = None
     checkpoint_every: int = 1
 
@@ -193,7 +195,7 @@ def _load_data(
         spec = specs[name]
         content = replace(spec, epochs=1, batch_size=1, print_freq=1)
         if (content,) not in loaded:
-            loaded[(content,)] = images.load(spec, place.datasets, config.split_seed, device)
+            loaded[(content,)] = images.load(spec, place.datasets, config.split_seed, device, place.cache)
         data[name] = loaded[(content,)]
     return data
 

@@ -3,6 +3,7 @@
 <parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
 <parent>/hebb/result/network/<model name>/     a single run
 <parent>/hebb/result/layer/<model>/bN.pt       single blocks, to start other networks from
+<parent>/hebb/cache/                           what is computed once and kept
 <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
 """
 
@@ -51,6 +52,11 @@ class Home:
     def layers(self) -> Path:
         """Folder of the stored blocks."""
         return self.parent / "hebb" / "result" / "layer"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what is computed once and kept."""
+        return self.parent / "hebb" / "cache"
 
     def search(self, folder_name: str) -> Path:
         """Folder of a search."""

@@ -119,7 +119,7 @@ DEFECTS = (
     Defect(
         "the test set is open under validation",
         "train.py",
-        "open_test = found.val is None or final",
+        "open_test = data.val is None or final",
         "open_test = True",
     ),
     Defect(

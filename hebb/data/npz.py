@@ -16,8 +16,12 @@ from hebb.errors import ConfigError
 
 def array(path: Path, name: str) -> np.ndarray:
     """Read one array."""
-    with _refusals(path, name), open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-        return file[name]
+    with _refusals(path, name), open(path, "rb") as opened:
+        file = np.load(opened, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it is one array, as np.save writes it")
+        with file:
+            return file[name]
 
 
 def header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
