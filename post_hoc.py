@@ -38,10 +38,7 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
     device = next(iter(trained.network.state_dict().values())).device
     network.to(device)
     split = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache).train
-    optimiser = None
-    if phase.lr is not None:
-        parameters = [p for i in phase.blocks for p in network[i].parameters()]
-        optimiser = torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay)
+    optimiser = train.optimiser_of(config, phase, network)
     index = len(plan.phases(config))
     report.phase(index, phase, 0, len(split))
     losses, rights = [], []

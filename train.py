@@ -246,7 +246,9 @@ def _run_phase(
 ) -> None:
     phase, last_phase = phases[index], index == len(phases) - 1
     split = data[phase.data].train
-    optimiser = _optimiser(config, phase, network, state)
+    optimiser = optimiser_of(config, phase, network)
+    if optimiser is not None and state.optimiser is not None:
+        optimiser.load_state_dict(state.optimiser)
     report.phase(index, phase, state.epoch, len(split))
     for epoch in range(state.epoch, phase.epochs):
         at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
@@ -288,15 +290,12 @@ def _run_phase(
             _checkpoint(network, state, place)
 
 
-def _optimiser(config: RunConfig, phase: Phase, network: model.Network, state: _State) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase, with its stored state when the phase is continued."""
+def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
+    """Make the optimiser of the phase's BP blocks; None where none learns by back-prop."""
     if phase.lr is None:
         return None
     parameters = [p for i in phase.blocks for p in network[i].parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay)
-    if state.optimiser is not None:
-        optimiser.load_state_dict(state.optimiser)
-    return optimiser
+    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay)
 
 
 def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:

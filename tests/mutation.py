@@ -125,7 +125,12 @@ DEFECTS = (
     Defect(
         "the loss is divided by the batch size", "engine.py", "mean_loss.double() * len(labels)", "mean_loss.double()"
     ),
-    Defect("the optimiser is not restored", "train.py", "    if state.optimiser is not None:\n", "    if False:\n"),
+    Defect(
+        "the optimiser is not restored",
+        "train.py",
+        "    if optimiser is not None and state.optimiser is not None:\n",
+        "    if False:\n",
+    ),
     Defect("the classifier's rate never halves", "hebb/rates.py", "return 0.5 ** sum(", "return 1.0 ** sum("),
     Defect(
         "a checkpoint is loaded partly",
