@@ -71,15 +71,15 @@ class Scores:
 def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
     """One epoch in which the Hebbian blocks of the phase learn.
 
-    Each block learns on the output its lower neighbour gave before this batch's update. Blocks below that are
-    not part of the phase are frozen and in evaluation mode.
+    Each block learns on the output its lower neighbour gave before this batch's update. ``split`` holds what the
+    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode.
     """
     phase = at.phase
     update = at.epoch * -(-len(split) // phase.batch_size)
     with _training(network, at), torch.no_grad():
         for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
-            for i in range(phase.top + 1):
-                x = _step_block(network, i, x, labels, phase, update)
+            for i in range(phase.first, phase.top + 1):
+                x = _step_block(network, i, x, labels, phase, update, last=i == phase.top)
             update += 1
             if update % CHECK_EVERY == 0:
                 _check_updates(network, phase, at.epoch)
@@ -88,21 +88,24 @@ def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Sc
     return Scores()
 
 
-def _step_block(network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
-    """Run block i; it learns when it is a Hebbian block of the phase."""
+def _step_block(
+    network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int, *, last: bool = False
+) -> Tensor:
+    """Run block i; it learns when it is a Hebbian block of the phase. Nobody reads the output of the ``last``."""
     block = network[i]
     if i not in phase.blocks or block.hebb is None:
         return block(x)
     rate = None
     if not block.hebb.spec.adaptive:
         rate = rates.scheduled(block.hebb.spec, update, phase.schedule)
-    return block.learn(x, rate, labels)
+    return block.learn(x, rate, labels, last=last)
 
 
 def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress) -> Scores:
     """One epoch of back-prop through the BP blocks of the phase; everything else is frozen.
 
-    A joint phase also makes the Hebbian updates of its blocks on the same batches.
+    ``split`` holds what the lowest block of the phase receives. A joint phase also makes the Hebbian updates of its
+    blocks on the same batches.
     """
     phase = at.phase
     total = _Sums(split.labels.device)
@@ -111,7 +114,7 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
     with _training(network, at):
         for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
             with torch.no_grad():
-                for i in range(learns[0]):
+                for i in range(phase.first, learns[0]):
                     x = _step_block(network, i, x, labels, phase, update)
             for i in range(learns[0], len(network)):
                 x = _step_block(network, i, x, labels, phase, update)
@@ -183,7 +186,7 @@ def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> 
         norm.momentum = None  # cumulative mean instead of a moving one
         norm.train()
     for x, labels in split.batches(at.phase.batch_size, at.order()):
-        network(x, stop=at.phase.top + 1)
+        network(x, start=at.phase.first, stop=at.phase.top + 1)
         progress(len(labels))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -192,12 +195,12 @@ def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> 
 
 
 @torch.no_grad()
-def evaluate(network: Network, split: Split, batch_size: int = BATCH) -> Scores:
-    """Mean cross-entropy per sample and accuracy in percent."""
+def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: int = 0) -> Scores:
+    """Mean cross-entropy per sample and accuracy in percent; ``split`` holds what block ``start`` receives."""
     network.eval()
     total = _Sums(split.labels.device)
     for x, labels in split.batches(batch_size):
-        logits = network(x).flatten(1) * network.logit_scale
+        logits = network(x, start=start).flatten(1) * network.logit_scale
         total.add(F.cross_entropy(logits, labels), logits, labels)
     return total.scores()
 

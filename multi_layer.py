@@ -87,7 +87,7 @@ def main(argv: list[str], prog: str = "multi_layer.py") -> int:
     folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
-        describe.dry_run(run, known)
+        describe.dry_run(run, known, cache_limit=arguments.cache_limit(options))
         return 0
     folders.refuse_existing(folder, options.overwrite)
     keep = options.save or options.save_model
@@ -136,6 +136,7 @@ def train_one(
         cache=home.cache,
         store_blocks=folder.name if keep_model else None,
         checkpoint_every=options.checkpoint_every,
+        **arguments.feature_cache(options),
     )
     try:
         train.run(run, report, place=place)
@@ -171,6 +172,8 @@ def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
         "resume",
         "save",
         "save_model",
+        "no_feature_cache",
+        "cache_limit",
     )
     _refuse_others(options, allowed, "--run-config", "holds the whole run; --set changes single values")
     return overrides.apply(read_config(options.run_config), overrides.parse(options.changes), known)
@@ -194,7 +197,18 @@ def read_config(path: Path) -> RunConfig:
 
 def _continue(options: argparse.Namespace) -> int:
     """Continue the interrupted run of ``--resume-run``."""
-    allowed = ("resume_run", "data_dir", "gpu_id", "device", "verbose", "save", "save_model", "checkpoint_every")
+    allowed = (
+        "resume_run",
+        "data_dir",
+        "gpu_id",
+        "device",
+        "verbose",
+        "save",
+        "save_model",
+        "checkpoint_every",
+        "no_feature_cache",
+        "cache_limit",
+    )
     _refuse_others(options, allowed, "--resume-run", "continues the run as it was started")
     folder = options.resume_run.absolute()
     found = folders.state(folder)

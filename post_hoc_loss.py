@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     name = options.model_name or f"{arguments.plain_name(run)}_post_hoc"
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
-        describe.dry_run(run, known)
+        describe.dry_run(run, known, cache_limit=arguments.cache_limit(options))
         phase = plan.post_hoc(run)
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
         resume_from=resume_from,
         layers=home.layers,
         cache=home.cache,
+        **arguments.feature_cache(options),
     )
     try:
         curve = post_hoc.run(run, report, place=place)

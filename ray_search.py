@@ -84,7 +84,8 @@ def main(argv: list[str]) -> int:
         return 0
     search = resolve(options, known)
     if options.dry_run:
-        describe.dry_run(search.trials[0].config, known, trials=len(search.trials))
+        limit = arguments.cache_limit(options)
+        describe.dry_run(search.trials[0].config, known, trials=len(search.trials), cache_limit=limit)
         describe.console().print(_plan(search))
         return 0
     trial_list.check_free(search.folder, options.overwrite)
@@ -203,6 +204,7 @@ def _search(options: argparse.Namespace, search: Search, known: Catalog) -> int:
         "cache": home.cache,
         "keep_model": options.save_model,
         "resume_from": source,
+        **arguments.feature_cache(options),
     }
     finished = stages.run(replace(search, trials=trials), place, resources, known)
     if not options.save:

@@ -43,8 +43,12 @@ def features(network: Network, block: int, split: Split, most: int | None = None
 
 
 @torch.no_grad()
-def neuron_labels(network: Network, block: int, train: Split, others: list[Split | None]) -> list[float | None]:
+def neuron_labels(
+    network: Network, block: int, train: Split, others: list[Split | None], start: int = 0
+) -> list[float | None]:
     """Accuracy in percent when the winning neuron's label is the answer, for ``train`` and the other splits.
+
+    The splits hold what block ``start`` receives.
 
     The label of a neuron is the class it wins most often on ``train``; of one that never wins, the class with
     the largest summed share of the competition (Moraitis et al. 2022, section 3.1). In a fully connected
@@ -56,7 +60,7 @@ def neuron_labels(network: Network, block: int, train: Split, others: list[Split
     network.eval()
     layer = network[block].hebb
     assert layer is not None
-    share, labels = _shares(network, block, layer, train)
+    share, labels = _shares(network, block, layer, train, start)
     if not len(labels):
         return [None] * (1 + len(others))
     mean, std = share.mean(dim=0), share.std(dim=0).clamp(min=1e-12)
@@ -75,12 +79,12 @@ def neuron_labels(network: Network, block: int, train: Split, others: list[Split
         if split is None:
             accuracies.append(None)
             continue
-        found, truth = _shares(network, block, layer, split)
+        found, truth = _shares(network, block, layer, split, start)
         accuracies.append(_percent(label[winners(found)] == truth))
     return accuracies
 
 
-def _shares(network: Network, block: int, layer: HebbLayer, split: Split) -> tuple[Tensor, Tensor]:
+def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start: int) -> tuple[Tensor, Tensor]:
     """Return each labelled image's shares (N, neurons) and its label (N,), on the CPU.
 
     The share is softmax(beta u) of a fully connected block, and the part of the pixels won of a convolutional one.
@@ -89,7 +93,7 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split) -> tup
     shares, labels = [], []
     for x, y in split.batches(BATCH):
         known = y >= 0
-        u = network[block].pre_activation(network(x[known], stop=block))
+        u = network[block].pre_activation(network(x[known], start=start, stop=block))
         if u.dim() == 4:
             won = u.argmax(dim=1).flatten(1)  # (B, pixels)
             share = torch.zeros_like(u[:, :, 0, 0]).scatter_add_(1, won, torch.ones_like(won, dtype=u.dtype))

@@ -16,8 +16,9 @@ import torch
 
 import engine
 import model
+import prefix
 import readout
-from hebb import catalog, checkpoints, folders, grammar, measures, plan, rates, records
+from hebb import catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
@@ -43,6 +44,9 @@ class Place:
         cache: folder of what is computed once and kept (whitenings); None keeps nothing.
         store_blocks: name under which the blocks of the finished run are stored there; None stores none.
         checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
+        keep_features: whether the output of frozen blocks is kept from epoch to epoch.
+        cache_limit: bytes of it that may lie in files below ``cache`` when it does not fit into memory.
+        trials: runs at the same time on this machine, which share its memory.
     """
 
     datasets: Path
@@ -56,6 +60,16 @@ class Place:
     cache: Path | None = None
     store_blocks: str | None = None
     checkpoint_every: int = 1
+    keep_features: bool = True
+    cache_limit: int = folders.CACHE_LIMIT
+    trials: int = 1
+
+    def room(self) -> prefix.Room | None:
+        """Return where features may be kept."""
+        if not self.keep_features:
+            return None
+        folder = None if self.cache is None else self.cache / "features"
+        return prefix.Room(file_limit=self.cache_limit, folder=folder, trials=self.trials)
 
 
 class Report:
@@ -67,8 +81,11 @@ class Report:
     def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
         """A phase begins, or continues, at ``epoch`` (from 0) with ``images`` images an epoch."""
 
+    def features(self, phase: Phase, images: int) -> None:
+        """The features that a phase reads are computed first, those of ``images`` images."""
+
     def progress(self, images: int) -> None:
-        """``images`` more images went through an update."""
+        """``images`` more images are done."""
 
     def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
         """An epoch was evaluated."""
@@ -152,6 +169,7 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
 
 def _settle_process(config: RunConfig) -> None:
     """Set what is global to the process, which a search's workers reuse from trial to trial."""
+    machine.keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(config.seed)  # nothing draws from it; a plugin that does is at least repeatable
@@ -245,7 +263,9 @@ def _run_phase(
     place: Place,
 ) -> None:
     phase, last_phase = phases[index], index == len(phases) - 1
-    split = data[phase.data].train
+    network.eval()
+    behind = prefix.inputs(network, phase, data[phase.data], config, place.room(), report)
+    split = behind.train
     optimiser = optimiser_of(config, phase, network)
     if optimiser is not None and state.optimiser is not None:
         optimiser.load_state_dict(state.optimiser)
@@ -268,7 +288,7 @@ def _run_phase(
         due = epoch == 0 or last or (epoch + 1) % phase.print_freq == 0
         row = _row(phase, index, epoch, scores)
         if due and phase.kind != "calibrate":
-            row.update(_evaluate(phase, network, data[phase.data], scores, last and last_phase))
+            row.update(_evaluate(phase, network, behind, scores, last and last_phase))
         done = (epoch + 1) * -(-len(split) // phase.batch_size)
         blocks = {
             f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
@@ -295,7 +315,7 @@ def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> tor
     if phase.lr is None:
         return None
     parameters = [p for i in phase.blocks for p in network[i].parameters()]
-    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay)
+    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay, fused=True)
 
 
 def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
@@ -329,7 +349,7 @@ def _evaluate(
         return {}
     if not classifies:
         others = [data.val, data.test if open_test else None]
-        train_acc, val_acc, test_acc = readout.neuron_labels(network, phase.top, data.train, others)
+        train_acc, val_acc, test_acc = readout.neuron_labels(network, phase.top, data.train, others, phase.first)
         return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
     row: records.Row = {}
     splits = {
@@ -339,7 +359,7 @@ def _evaluate(
     }
     for name, split in splits.items():
         if split is not None:
-            found = engine.evaluate(network, split)
+            found = engine.evaluate(network, split, start=phase.first)
             row |= {f"{name}_loss": found.loss, f"{name}_acc": found.accuracy}
     return row
 

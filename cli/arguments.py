@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hebb import catalog, config_json, folders, overrides, plan
 from hebb.catalog import Catalog
 from hebb.config import MODES_DEFAULT, PROBES, DataSpec, RunConfig
 from hebb.errors import ConfigError
+from hebb.registry import read_number
 
 DEFAULT_PRESET = "2SoftHebbCnnDigits"
 DEFAULT_DATASET = "Digits"
@@ -54,6 +55,14 @@ def boolean(text: str) -> bool:
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"true or false is wanted, not '{text}'")
     return words[text.lower()]
+
+
+def gigabytes(text: str) -> int:
+    """Read a size in GB (10^9 bytes) as bytes."""
+    found = read_number(text, float)
+    if found is None or found < 0:
+        raise argparse.ArgumentTypeError(f"a number of gigabytes is wanted, not '{text}'")
+    return int(found * 10**9)
 
 
 def count(text: str) -> int:
@@ -141,6 +150,18 @@ def add_run_flags(parser: Parser) -> None:
         "(default: None; the model is that of --model-name)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is stored under this name")
+    parser.add_argument(
+        "--no-feature-cache",
+        action="store_true",
+        help="compute the output of frozen blocks anew at every epoch; the numbers stay the same",
+    )
+    parser.add_argument(
+        "--cache-limit",
+        type=gigabytes,
+        default=folders.CACHE_LIMIT,
+        metavar="GB",
+        help="how much of it may lie in files when it does not fit into memory (default: 20)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print network, phases and updates, then stop")
     parser.add_argument(
         "--list",
@@ -171,6 +192,16 @@ def _add_probe_flags(parser: Parser) -> None:
     parser.add_argument(
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
     )
+
+
+def feature_cache(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of ``train.Place`` for the features of frozen blocks."""
+    return {"keep_features": not options.no_feature_cache, "cache_limit": options.cache_limit}
+
+
+def cache_limit(options: argparse.Namespace) -> int | None:
+    """Return the bytes of features that may lie in files; None with ``--no-feature-cache``."""
+    return None if options.no_feature_cache else options.cache_limit
 
 
 def device(options: argparse.Namespace) -> Device:

@@ -42,8 +42,11 @@ def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Ta
     return made
 
 
-def dry_run(config: RunConfig, known: Catalog, trials: int = 1) -> None:
-    """Print the network with shapes and parameter counts, the phases and the number of updates."""
+def dry_run(config: RunConfig, known: Catalog, *, trials: int = 1, cache_limit: int | None) -> None:
+    """Print the network with shapes and parameter counts, the phases, the updates, and the features that are kept.
+
+    ``cache_limit`` is the bytes of them that may go into files; None keeps none.
+    """
     out = console()
     traced = shapes.of_run(config)
     phases = plan.phases(config)
@@ -76,9 +79,29 @@ def dry_run(config: RunConfig, known: Catalog, trials: int = 1) -> None:
             f"{phase.updates:,}",
         )
     out.print(steps)
+    _kept(config, phases, cache_limit)
     updates = sum(phase.updates for phase in phases)
     runs = "" if trials == 1 else f" a run, {updates * trials:,} in {trials} runs"
     out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
+
+
+def _kept(config: RunConfig, phases: Iterable[plan.Phase], cache_limit: int | None) -> None:
+    """Say which features of frozen blocks are kept, how large they are, and where they go."""
+    for i, phase in enumerate(phases):
+        found = shapes.features(config, phase)
+        if found is None:
+            continue
+        text = f"phase {i} reads the output of b{phase.first - 1}: {found.images:,} images x {shapes.text(found.shape)}"
+        if cache_limit is None:
+            where = "computed anew at every epoch (--no-feature-cache)"
+        else:
+            fits = "else in a file" if found.size <= cache_limit else f"not in files, at most {_gigabytes(cache_limit)}"
+            where = f"{_gigabytes(found.size)} of {config.feature_dtype}, computed once: in memory if it fits, {fits}"
+        console().print(f"\n{text}, {where}")
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
 def evaluation(

@@ -41,12 +41,22 @@ class ConsoleReport(train.Report):
             f"{config.device}, {config.threads} thread(s)"
         )
 
+    def features(self, phase: Phase, images: int) -> None:
+        """Start the live line of the computation of features."""
+        below = "b0" if phase.first == 1 else f"b0 to b{phase.first - 1}"
+        self._start_bar(f"features of {below}", f"for {phase.describe()}, {images} images", images)
+
     def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
         """Start the live line of a phase."""
+        left = f"{phase.epochs - epoch} epoch(s) of {images} images"
+        self._start_bar(f"phase {index}: {phase.describe()}", left, phase.epochs * images, epoch * images)
+
+    def _start_bar(self, name: str, detail: str, total: int, done: int = 0) -> None:
+        """Start a live line in a terminal; elsewhere print name and detail."""
         self._stop_bar()
         self._images = 0
         if not self.console.is_terminal:
-            self.console.print(f"phase {index}: {phase.describe()}, {phase.epochs - epoch} epoch(s) of {images} images")
+            self.console.print(f"{name}, {detail}")
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -60,10 +70,7 @@ class ConsoleReport(train.Report):
             auto_refresh=False,
         )
         self._bar.start()
-        total = phase.epochs * images
-        self._task = self._bar.add_task(
-            f"phase {index}: {phase.describe()}", total=total, completed=epoch * images, speed=""
-        )
+        self._task = self._bar.add_task(name, total=total, completed=done, speed="")
 
     def progress(self, images: int) -> None:
         """Move the live line, five times a second at most."""

@@ -54,7 +54,7 @@ class Dropout(nn.Module):
             return x
         if self.noise is None:
             return F.dropout(x, self.p)
-        return x * self.noise.keep_mask(x, self.p) / (1 - self.p)
+        return x * self.noise.dropout(x, self.p)
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
@@ -131,13 +131,22 @@ class Block(nn.Module):
         """Return the block's output; nothing is learnt but, in training mode, batch statistics."""
         return self.after(self.layer(self.before(x)))
 
-    def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
+    def learn(
+        self, x: Tensor, rate: float | None = None, labels: Tensor | None = None, *, last: bool = False
+    ) -> Tensor:
         """Return the block's output for this batch and make one Hebbian update.
 
         The output is that of the weights before the update, as if the whole network had been run first.
+
+        Args:
+            x: a batch.
+            rate: rate of this update when the layer is not adaptive.
+            labels: (B,) int64, for rules that read them.
+            last: nobody reads the output: activation and pool are left out where they learn nothing themselves.
         """
         assert isinstance(self.layer, HebbLayer)
-        return self.after(self.layer.learn(self.before(x), rate, labels))
+        u = self.layer.learn(self.before(x), rate, labels)
+        return u if last and not self.spec.batch_norm else self.after(u)
 
     def set_noise(self, noise: Noise | None) -> None:
         """Give the dropouts their random numbers."""

@@ -18,6 +18,8 @@ from hebb.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
 MODES_DEFAULT = "successive"
 OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
 """Operations in front of a layer, in the order in which they are applied."""
+FEATURE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Number types in which features can be kept, with their size."""
 PROBES = ("linear", "knn", "neuron")
 """Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons."""
 VALIDATION_SHARE = 0.2
@@ -385,7 +387,7 @@ class RunConfig:
                 raise ConfigError(name, f"a number from {low} to below {high} is wanted, not {getattr(self, name)}")
         for name, choices in (
             ("device", ("auto", "cpu", "cuda")),
-            ("feature_dtype", ("float32",)),
+            ("feature_dtype", tuple(FEATURE_BYTES)),
             ("resume", (None, "all", "without_classifier")),
         ):
             value = getattr(self, name)

@@ -21,6 +21,8 @@ from hebb.errors import ConfigError
 
 CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
 CHECKPOINT = Path("checkpoint") / "last.pt"
+CACHE_LIMIT = 20 * 10**9
+"""Bytes of features that may lie in files of the cache, unless told otherwise."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ _BLOCK_PARTS = (
     "batch_norm",
     "resume",
 )
-_PATHS = ("bN.PART", "b*.PART", "dataset_sup.NAME", "dataset_unsup.NAME", "classifier.NAME", "seed", "split_seed")
+_RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str"}
+"""Values of the run itself, with their types."""
+_PATHS = ("bN.PART", "b*.PART", "dataset_sup.NAME", "dataset_unsup.NAME", "classifier.NAME", *_RUN)
 
 
 def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
@@ -62,8 +64,8 @@ def _rank(path: str) -> tuple[int, int]:
 
 def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, where: str) -> RunConfig:
     head, _, rest = path.partition(".")
-    if head in ("seed", "split_seed") and not rest:
-        return replace(config, **{head: _read("int", value, where)})
+    if head in _RUN and not rest:
+        return replace(config, **{head: _read(_RUN[head], value, where)})
     if head in ("dataset_sup", "dataset_unsup"):
         spec = _change(getattr(config, head), rest, value, where, path)
         return replace(config, **{head: spec})

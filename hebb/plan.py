@@ -41,6 +41,16 @@ class Phase:
     views: int = 1
 
     @property
+    def first(self) -> int:
+        """The lowest block that takes part in an update; those below are frozen."""
+        return self.blocks[0]
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once."""
+        return self.first > 0 and self.epochs > 1
+
+    @property
     def top(self) -> int:
         """The highest block that takes part in an update."""
         return self.blocks[-1]

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from hebb.config import BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
+from hebb.config import FEATURE_BYTES, BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
 from hebb.errors import ConfigError
+from hebb.plan import Phase
 from hebb.registry import DATASETS
 
 Shape = tuple[int, ...]
@@ -49,6 +50,34 @@ def input_shape(config: RunConfig) -> Shape:
 
 def _image(data: DataSpec, where: str) -> Shape:
     return DATASETS.get(data.dataset, where).shape(data.size, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """The output of frozen blocks that a phase reads more than once.
+
+    Attributes:
+        shape: of one image's features, (C, H, W) or (N,).
+        images: training, validation and test images whose features are kept.
+        size: bytes of all of them.
+    """
+
+    shape: Shape
+    images: int
+    size: int
+
+
+def features(config: RunConfig, phase: Phase) -> Features | None:
+    """Return what the feature cache holds for a phase; None where nothing is kept."""
+    if not phase.keeps_features:
+        return None
+    spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+    entry = DATASETS.get(spec.dataset, "dataset")
+    images = spec.pool_samples() + entry.test
+    if spec.augmentation:  # training images are new in every epoch
+        images -= spec.train_samples()
+    shape = of_run(config)[phase.first].into
+    return Features(shape=shape, images=images, size=images * prod(shape) * FEATURE_BYTES[config.feature_dtype])
 
 
 def of_run(config: RunConfig) -> tuple[BlockShapes, ...]:

@@ -121,6 +121,8 @@ def run(
         storage: folder for Ray's own state.
         watcher: is told of every report.
     """
+    at_once = cores() // resources.cpus  # on a node; more share its memory only where a GPU is shared too
+    place = {**place, "trials": max(1, min(len(trials), at_once))}
     described = {t.name: (config_json.to_json(t.config), str(t.folder)) for t in trials}
     function = tune.with_parameters(_run_trial, trials=described, place=place, metric=metric)
     needed = {"cpu": resources.cpus, "gpu": resources.gpu}

@@ -30,5 +30,4 @@ def config(network: str = CNN, *changes: str, mode: str = "successive", **fields
 
 def run(made: RunConfig, folder: Path | None = None, **place: object) -> train.Result:
     """Train it; with a folder, on disk."""
-    where = train.Place(datasets=Path("nowhere"), folder=folder, **place)  # type: ignore[arg-type]
-    return train.run(made, place=where)
+    return train.run(made, place=train.Place(**{"datasets": Path("nowhere"), "folder": folder, **place}))  # type: ignore[arg-type]

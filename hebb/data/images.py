@@ -35,7 +35,8 @@ class Split:
     """Images and labels of one split.
 
     Attributes:
-        images: uint8 (N, C, H, W) on the device, or float images (whitened) or features (N, ...), or a stream.
+        images: uint8 (N, C, H, W), or float images (whitened) or features (N, ...), or a stream. They lie on the
+            device, or in the memory of the host where that of the device is too small.
         labels: int64 (N,) on the device; -1 where there is none.
         augment: varies the images of a training epoch.
         finish: normalises or whitens a batch.
@@ -75,16 +76,16 @@ class Split:
             for batch, known in zip(batches, labels.split(batch_size), strict=True):
                 yield batch.to(device, non_blocking=True), known
             return
-        place = None if order is None else order.to(device)
+        place = None if order is None else order.to(self.images.device)
         for start in range(0, len(self), batch_size):
             stop = start + batch_size
-            found = self.images[start:stop] if place is None else self.images[place[start:stop]]
-            yield found, labels[start:stop]
+            found = self.images[start:stop] if place is None else self.images.index_select(0, place[start:stop])
+            yield found.to(device, non_blocking=True), labels[start:stop]
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Return pixels in [0, 1]."""
-    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+    """Return pixels in [0, 1]; float images and features keep their values."""
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)
 
 
 @dataclass(frozen=True)
