@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check lint mutate clean
+.PHONY: install demo test check lint mutate bench clean
 
 install: .venv/installed
 
@@ -26,6 +26,21 @@ check: lint test
 
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
+
+# minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, adds the comparison with it
+OUT ?= hebb_data/benchmarks
+bench: .venv/installed
+	$(BIN)/python benchmarks/hebbian_step.py --out $(OUT)/hebbian_step.json
+	$(BIN)/python benchmarks/classifier_epoch.py --out $(OUT)/classifier_epoch.json
+	$(BIN)/python benchmarks/peak_memory.py --out $(OUT)/peak_memory.json
+	$(BIN)/python benchmarks/memory_stl10.py --out $(OUT)/memory_stl10.json
+ifdef PUBLISHED
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/published.py --published $(PUBLISHED) --preset 2SoftHebbCnnCIFAR \
+		--out $(OUT)/published-2SoftHebbCnnCIFAR.json
+	$(BIN)/python benchmarks/published.py --published $(PUBLISHED) --preset 4SoftHebbCnnCIFAR \
+		--classifier-images 5000 --out $(OUT)/published-4SoftHebbCnnCIFAR.json
+endif
 
 clean:
 	rm -rf .venv *.egg-info .ruff_cache .mypy_cache .pytest_cache

@@ -1,19 +1,17 @@
 """Peak memory of Hebbian training on STL-10's unlabelled images: expect less than 4 GB for all 100,000.
 
-    python benchmarks/memory_stl10.py [--images N] [--updates N]
+    python benchmarks/memory_stl10.py [--images N] [--updates N] [--out FILE]
 
 Writes random images in STL-10's binary format to a temporary folder (2.8 GB for 100,000), loads the splits as a
 run does, trains the Hebbian block of 2SoftHebbCnnCIFAR for some updates and prints what it took. The weights of a
-deeper network come on top: 0.4 GB for 5SoftHebbCnnSTL.
+deeper network come on top: 0.4 GB for 5SoftHebbCnnSTL. The ratio is the peak over the size of the images in uint8.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import engine
 import model
+from benchmarks import harness
+from cli import arguments
+from cli.entry import run_command
 from hebb import catalog, plan
 from hebb.config import RunConfig
 from hebb.data import images
@@ -31,22 +32,39 @@ from hebb.data import images
 VALUES = 3 * 96 * 96
 
 
-def main() -> None:
+def main(argv: list[str]) -> int:
     """Write, load, train, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100_000, metavar="N", help="unlabelled images (default: 100,000)")
-    parser.add_argument("--updates", type=int, default=20, metavar="N", help="updates of batch 32 (default: 20)")
-    options = parser.parse_args()
+    parser = arguments.Parser(__doc__ or "")
+    parser.add_argument(
+        "--images", type=arguments.count, default=100_000, metavar="N", help="unlabelled images (default: 100,000)"
+    )
+    parser.add_argument(
+        "--updates", type=arguments.count, default=20, metavar="N", help="updates of batch 32 (default: 20)"
+    )
+    harness.add_flags(parser)
+    options = parser.parse(argv)
+    threads = harness.set_threads(options.threads)
+    rows: list[harness.Row] = []
+
+    def note(stage: str) -> None:
+        rows.append({"stage": stage, "peak_gb": peak() / 1e9})
+
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "stl10_binary", unlabeled=options.images)
-        print(f"before loading  {peak():.2f} GB")
+        note("before loading")
         config = _config()
-        began = time.monotonic()
         device = torch.device("cpu")
         unsup, _sup = (images.load(d, Path(folder), 0, device) for d in (config.dataset_unsup, config.dataset_sup))
-        print(f"loaded          {peak():.2f} GB after {time.monotonic() - began:.0f} s, {len(unsup.train):,} images")
+        note("loaded")
         train(config, unsup.train, options.updates)
-        print(f"trained         {peak():.2f} GB after {time.monotonic() - began:.0f} s, {options.updates} updates")
+        note("trained")
+    size = len(unsup.train) * VALUES
+    rows[-1] |= {"images_gb": size / 1e9, "ratio": peak() / size}
+    columns = {"stage": "stage", "peak GB": "peak_gb:.2f", "images GB": "images_gb:.2f", "ratio": "ratio:.2f"}
+    harness.show(f"peak memory, {len(unsup.train):,} images of STL-10, {threads} thread(s)", rows, columns)
+    settings = {"images": len(unsup.train), "updates": options.updates}
+    harness.write(options.out, "memory_stl10", threads, settings, rows)
+    return 0
 
 
 def write(folder: Path, unlabeled: int, train: int = 5000, test: int = 8000) -> None:
@@ -71,10 +89,9 @@ def train(config: RunConfig, split: images.Split, updates: int) -> None:
     engine.hebbian(model.build(config), part, at, lambda _: None)
 
 
-def peak() -> float:
-    """Return the largest resident memory of this process so far, in GB."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used * (1 if sys.platform == "darwin" else 1024) / 1e9
+def peak() -> int:
+    """Return the bytes of the largest resident memory of this process so far."""
+    return harness.peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _config() -> RunConfig:
@@ -88,4 +105,4 @@ def _config() -> RunConfig:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

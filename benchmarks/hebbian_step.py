@@ -1,0 +1,226 @@
+"""A whole Hebbian step against the two bare convolutions it cannot avoid, layer by layer.
+
+    python benchmarks/hebbian_step.py --preset 4SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1
+
+The step is the engine's own, one batch of `engine.hebbian`: gather by index, normalisation, batch norm, padding,
+gate, update and rate; of the block that learns nobody reads the output. The floor is the convolution and its weight gradient on the same padded
+input, in the faster of the contiguous and the channels-last layout. Both run in turns, so a busy machine slows both,
+and the medians of 50 count. A layer above the first reads features of images that went through the layers below.
+
+Expect a minute. A ratio of 1 would be the machine's limit; the first layer, whose kernels are small and whose maps
+are large, is bound by memory traffic and stays farther from it than the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import engine
+import model
+from benchmarks import harness
+from cli import arguments
+from cli.entry import run_command
+from hebb import catalog, folders, plan
+from hebb.config import RunConfig
+from hebb.data import images
+from hebb.data.images import Split
+from hebb.errors import ConfigError
+from hebb.layers import HebbConv2d
+from hebb.plan import Phase
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def main(argv: list[str]) -> int:
+    """Measure every convolutional layer of the preset that learns by a Hebbian rule."""
+    options = parse(argv)
+    threads = harness.set_threads(options.threads)
+    run = config(options)
+    rows = measure(run, options)
+    harness.show(
+        f"Hebbian step of {run.network.name}, batch {rows[0]['batch_size']}, {threads} thread(s); medians of "
+        f"{options.steps}, ms",
+        rows,
+        {
+            "layer": "layer",
+            "weights": "weights",
+            "input": "input",
+            "step": "step_ms:.3f",
+            "forward": "forward_ms:.3f",
+            "gradient": "gradient_ms:.3f",
+            "layout": "layout",
+            "both": "floor_ms:.3f",
+            "ratio": "ratio:.2f",
+        },
+    )
+    settings = {"preset": run.network.name, "dataset": options.dataset_unsup, "steps": options.steps}
+    harness.write(options.out, "hebbian_step", threads, settings, rows)
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the flags."""
+    parser = arguments.Parser(__doc__ or "")
+    parser.add_argument("--preset", default="4SoftHebbCnnCIFAR", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--dataset-unsup", default="CIFAR10_1", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=arguments.count, metavar="N", help="(default: that of the dataset)")
+    parser.add_argument("--steps", type=arguments.count, default=harness.STEPS, metavar="N", help="(default: 50)")
+    parser.add_argument("--warm-up", type=arguments.count, default=harness.WARM_UP, metavar="N", help="(default: 10)")
+    parser.add_argument("--features", type=arguments.count, default=1000, metavar="N", help="of upper layers (1000)")
+    parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--data-dir", metavar="DIR", help="as in multi_layer.py")
+    harness.add_flags(parser)
+    return parser.parse(argv)
+
+
+def config(options: argparse.Namespace) -> RunConfig:
+    """Return the run whose Hebbian phases are measured."""
+    known = catalog.load()
+    data = known.dataset(options.dataset_unsup, "--dataset-unsup")
+    if options.batch_size is not None:
+        data = replace(data, batch_size=options.batch_size)
+    return RunConfig(
+        network=known.network(options.preset),
+        mode="successive",
+        dataset_sup=data,
+        dataset_unsup=data,
+        device=options.device,
+    )
+
+
+def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
+    """Return one row per layer, from the bottom; each layer learns while it is measured, and feeds the next."""
+    device = model.device_of(run)
+    network = model.build(run).to(device)
+    datasets = folders.Home.find(options.data_dir).datasets
+    split = images.load(run.dataset_unsup, datasets, run.split_seed, device).train
+    phases = {phase.top: phase for phase in plan.phases(run) if phase.kind == "hebbian"}
+    rows = []
+    for i in range(len(network)):
+        layer = network[i].hebb
+        if isinstance(layer, HebbConv2d):
+            rows.append(_row(i, _alone(network, i), layer, split, phases[i], options))
+        split = _features(network, i, split, options.features)
+    if not rows:
+        raise ConfigError("--preset", f"{run.network.name} has no convolution that learns by a Hebbian rule")
+    return rows
+
+
+def _alone(network: model.Network, i: int) -> model.Network:
+    """Return a network of block ``i`` alone, the same object: what the engine runs when its input is at hand."""
+    block = network[i]
+    alone = model.Network(replace(network.spec, blocks=(block.spec,)), block.shapes.into, block.shapes.out_channels)
+    alone.blocks[0] = block
+    return alone
+
+
+@torch.no_grad()
+def _features(network: model.Network, i: int, split: Split, most: int) -> Split:
+    """Return what block ``i`` passes on of the first images of ``split``."""
+    if isinstance(split.images, Tensor):
+        split = replace(split, images=split.images[:most], labels=split.labels[:most])
+    network.eval()
+    found = [(network(x, i, i + 1), labels) for x, labels in split.batches(engine.BATCH)]
+    return Split(torch.cat([x for x, _ in found]), torch.cat([labels for _, labels in found]))
+
+
+def _row(
+    i: int, network: model.Network, layer: HebbConv2d, split: Split, phase: Phase, options: argparse.Namespace
+) -> harness.Row:
+    """Measure the steps of one block and, between them, its bare convolutions."""
+    padded, bare = _bare(network, layer, split, phase.batch_size)
+    steps = _Steps(bare, options.warm_up, options.steps, split.labels.device)
+    phase, epoch = replace(phase, blocks=(0,)), 0
+    while not steps.complete:
+        try:
+            engine.hebbian(network, split, engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch), steps)
+        except _Enough:
+            break
+        epoch += 1
+    found = {name: harness.summary(seconds) for name, seconds in steps.seconds.items()}
+    pairs = {name: (found[f"forward {name}"]["median"], found[f"gradient {name}"]["median"]) for name in LAYOUTS}
+    layout = min(pairs, key=lambda name: sum(pairs[name]))
+    step, (forward, gradient) = found["step"]["median"], pairs[layout]
+    return {
+        "layer": f"b{i}",
+        "batch_size": phase.batch_size,
+        "weights": "x".join(map(str, layer.weight.shape)),
+        "input": "x".join(map(str, padded.shape)),
+        "step_ms": step,
+        "forward_ms": forward,
+        "gradient_ms": gradient,
+        "layout": layout,
+        "floor_ms": forward + gradient,
+        "ratio": step / (forward + gradient),
+        "all_ms": found,
+    }
+
+
+@torch.no_grad()
+def _bare(
+    network: model.Network, layer: HebbConv2d, split: Split, batch_size: int
+) -> tuple[Tensor, dict[str, Callable[[], Tensor]]]:
+    """Return the padded input of a batch, and the convolutions on it in both layouts."""
+    x, labels = next(split.batches(batch_size))
+    padded = layer.prepare(network[0].train().before(x))
+    gate = layer.gate(layer.respond(padded), labels)
+    spec = layer.spec
+    stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
+    made: dict[str, Callable[[], Tensor]] = {}
+    for name, layout in LAYOUTS.items():
+        a, w, y = (t.clone().contiguous(memory_format=layout) for t in (padded, layer.weight, gate))
+
+        def forward(a: Tensor = a, w: Tensor = w) -> Tensor:
+            return F.conv2d(a, w, None, stride, zeros, dilation, spec.groups)
+
+        def gradient(a: Tensor = a, w: Tensor = w, y: Tensor = y) -> Tensor:
+            wanted = [False, True, False]  # of input, weight, bias
+            return torch.ops.aten.convolution_backward(
+                y, a, w, None, stride, zeros, dilation, False, zeros, spec.groups, wanted
+            )[1]
+
+        made |= {f"forward {name}": forward, f"gradient {name}": gradient}
+    return padded, made
+
+
+class _Enough(Exception):  # noqa: N818  (no error: it ends an epoch early)
+    """All steps are measured."""
+
+
+class _Steps:
+    """Told of every step by the engine: takes its time, then runs the bare convolutions off the clock."""
+
+    def __init__(self, bare: dict[str, Callable[[], Tensor]], warm_up: int, steps: int, device: torch.device) -> None:
+        self.bare, self.device = bare, device
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("step", *bare)}
+        self._left = warm_up + steps
+        self._steps = steps
+        self._resumed = harness.now(device)
+
+    @property
+    def complete(self) -> bool:
+        return self._left == 0
+
+    def __call__(self, images: int) -> None:
+        spent = {"step": harness.now(self.device) - self._resumed, **harness.once(self.bare, self.device)}
+        if self._left <= self._steps:
+            for name, seconds in spent.items():
+                self.seconds[name].append(seconds)
+        self._left -= 1
+        if self.complete:
+            raise _Enough
+        self._resumed = harness.now(self.device)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,268 @@
+"""Every benchmark in its smallest form: the numbers it writes must fit together. Never how long anything took."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Command
+from torch.nn import functional as F
+
+from benchmarks import harness, hebbian_step, published, published_code
+from hebb import catalog, plan
+from hebb.config import RunConfig
+
+CPU = torch.device("cpu")
+
+
+def numbers(command: Command, tmp_path: Path, name: str, *arguments: str, **options: Any) -> dict[str, Any]:
+    """Run a benchmark on one thread and return the JSON it writes, whose common part is checked."""
+    out = tmp_path / "out" / f"{name}.json"  # named before the last arguments, which may follow a --
+    done = command(
+        f"benchmarks/{name}.py", *arguments[:1], "--threads", "1", "--out", str(out), *arguments[1:], **options
+    )
+    assert done.returncode == 0, done.stderr
+    data = json.loads(out.read_text())
+    assert data["benchmark"] == name
+    assert data["machine"]["threads"] == 1
+    assert data["machine"]["cores"] == os.cpu_count()
+    assert data["versions"]["torch"] == torch.__version__
+    assert data["date"][:4].isdigit()
+    for row in data["results"]:
+        assert all(value > 0 for key, value in row.items() if key.endswith(("_ms", "_s", "_gb")) and key[:4] != "all_")
+    assert f"{data['results'][-1]['ratio']:.2f}" in done.stdout
+    return data
+
+
+def test_hebbian_step(command: Command, tmp_path: Path) -> None:
+    flags = ("--preset=3SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--steps", "3", "--warm-up", "1")
+    rows = numbers(command, tmp_path, "hebbian_step", *flags, "--batch-size", "7")["results"]
+    run = RunConfig(
+        network=catalog.load().network("3SoftHebbCnnDigits"),
+        mode="successive",
+        dataset_sup=catalog.load().dataset("Digits_1", "test"),
+        dataset_unsup=catalog.load().dataset("Digits_1", "test"),
+    )
+    hebbian = [phase for phase in plan.phases(run) if phase.kind == "hebbian"]
+    assert [row["layer"] for row in rows] == [f"b{phase.top}" for phase in hebbian]
+    for row in rows:
+        medians = {name: found["median"] for name, found in row["all_ms"].items()}
+        assert row["batch_size"] == 7 and row["input"].startswith("7x")
+        assert {found["n"] for found in row["all_ms"].values()} == {3}
+        assert row["step_ms"] == medians["step"]
+        pairs = [medians[f"forward {layout}"] + medians[f"gradient {layout}"] for layout in hebbian_step.LAYOUTS]
+        assert row["floor_ms"] == pytest.approx(min(pairs))
+        assert row["floor_ms"] == pytest.approx(row["forward_ms"] + row["gradient_ms"])
+        assert row["ratio"] == pytest.approx(row["step_ms"] / row["floor_ms"])
+
+
+def test_the_bare_convolutions_are_forward_and_weight_gradient() -> None:
+    """Against autograd: the gradient of sum(y * conv(x, w)) with respect to w, in both layouts."""
+    options = hebbian_step.parse(["--preset", "3SoftHebbCnnDigits", "--dataset-unsup", "Digits_1"])
+    run = hebbian_step.config(options)
+    network = hebbian_step.model.build(run)
+    split = hebbian_step.images.load(run.dataset_unsup, Path("nowhere"), 0, CPU).train
+    layer = network[0].hebb
+    assert isinstance(layer, hebbian_step.HebbConv2d)
+    padded, bare = hebbian_step._bare(network, layer, split, 5)
+    weight = layer.weight.clone().requires_grad_()
+    u = F.conv2d(padded, weight)
+    (u * layer.gate(u.detach())).sum().backward()
+    assert weight.grad is not None
+    for layout in hebbian_step.LAYOUTS:
+        torch.testing.assert_close(bare[f"forward {layout}"](), u.detach())
+        torch.testing.assert_close(bare[f"gradient {layout}"](), weight.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_a_preset_without_a_hebbian_convolution_is_refused(command: Command) -> None:
+    done = command("benchmarks/hebbian_step.py", "--preset", "2SoftMlpDigits", "--dataset-unsup", "Digits_1")
+    assert done.returncode == 2
+    assert "no convolution" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_classifier_epoch(command: Command, tmp_path: Path) -> None:
+    flags = ("--preset=2SoftHebbCnnDigits", "--dataset-sup", "Digits_50", "--images", "100", "--repeats", "3")
+    [row] = numbers(command, tmp_path, "classifier_epoch", *flags)["results"]
+    assert row["images"] == 100
+    assert row["features"] == catalog_features("2SoftHebbCnnDigits")
+    assert {found["n"] for found in row["all_s"].values()} == {3}
+    assert row["ratio"] == pytest.approx(row["epoch_s"] / row["pass_s"])
+    assert row["pass_gb_per_s"] == pytest.approx(4 * 100 * row["features"] / row["pass_s"] / 1e9)
+
+
+def catalog_features(preset: str) -> int:
+    """Inputs of the classifier of a preset on Digits, from its shapes."""
+    from hebb import shapes
+
+    network = catalog.load().network(preset)
+    return shapes.trace(network, (1, 8, 8), 10)[-1].weights[1]
+
+
+def test_peak_memory(command: Command, tmp_path: Path) -> None:
+    data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_1")
+    [row] = numbers(command, tmp_path, "peak_memory", "--presets=2SoftHebbCnnDigits", *data)["results"]
+    assert row["ratio"] == pytest.approx(row["run_gb"] / row["loading_gb"])
+    assert row["run_gb"] > row["loading_gb"] > 0.05  # a process with torch in it
+
+
+def test_memory_of_stl10(command: Command, tmp_path: Path) -> None:
+    rows = numbers(command, tmp_path, "memory_stl10", "--images=1000", "--updates", "1")["results"]
+    peaks = [row["peak_gb"] for row in rows]
+    assert peaks == sorted(peaks)
+    assert rows[-1]["images_gb"] == pytest.approx(1000 * 3 * 96 * 96 / 1e9)
+    assert rows[-1]["ratio"] == pytest.approx(peaks[-1] / rows[-1]["images_gb"])
+
+
+# -- the published code -------------------------------------------------------------------------------------
+
+
+def test_published_against_a_stand_in(command: Command, tmp_path: Path) -> None:
+    """Our run, the stand-in's steps, and the sum: 5,000 steps, 3 epochs and 3 evaluations at a print_freq of 2."""
+    checkout, data = tmp_path / "checkout", tmp_path / "data"
+    checkout.mkdir()
+    for name in ("utils", "model", "train", "engine", "dataset", "log", "multi_layer"):
+        (checkout / f"{name}.py").write_text((ROOT / "tests" / "stand_in.py").read_text())
+    (checkout / "presets.json").write_text(json.dumps({"2SoftHebbCnnCIFAR": {"of": "2SoftHebbCnnCIFAR"}}))
+    few_images(data)
+    flags = ("--warm-up", "1", "--steps", "4", "--classifier-images", "100")
+    ours = ("--", "--set", "dataset_sup.epochs=3", "dataset_sup.print_freq=2", "dataset_unsup.batch_size=50")
+    [row] = numbers(command, tmp_path, "published", f"--published={checkout}", *flags, *ours, datasets=data)["results"]
+    steps, epoch, evaluation = row["parts"]
+    assert (steps["count"], epoch["count"], evaluation["count"]) == (1000, 3, 3)  # 50,000 images in batches of 50
+    assert steps["measured"] == 4
+    assert epoch["measured"] == 128  # 100 images are 2 batches of 64
+    for part in row["parts"]:
+        assert part["seconds"] == pytest.approx(part["one_s"] * part["count"])
+    assert row["published_is"] == "computed"
+    assert row["published_s"] == pytest.approx(sum(part["seconds"] for part in row["parts"]))
+    assert row["ratio"] == pytest.approx(row["published_s"] / row["ours_s"])
+    assert len(row["smoke_test"]) == 3
+    accuracy = row["accuracy"]
+    assert accuracy["published"] is accuracy["published_first_epoch"] is None
+    # the stand-in computes the published network on the same test images: one image in 100 may lie on a boundary
+    assert accuracy["ours_measured_by_published"]["accuracy"] == pytest.approx(accuracy["ours"], abs=1.01)
+    assert not list(checkout.rglob("*.pyc"))
+
+
+def few_images(folder: Path) -> None:
+    """Write a CIFAR-10 of 200 + 100 images whose brightness tells the class."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 200), ("test", 100)):
+        labels = rng.integers(10, size=count)
+        arrays[f"y_{part}"] = labels
+        arrays[f"x_{part}"] = (20 * labels[:, None, None, None] + rng.integers(60, size=(count, 32, 32, 3))).astype(
+            "uint8"
+        )
+    np.savez(folder / "cifar10.npz", **arrays)
+
+
+def test_published_against_the_checkout(command: Command, tmp_path: Path, shared_data: Path) -> None:
+    """The published code agrees about the accuracy of our network on all test images."""
+    checkout = os.environ.get("HEBB_PUBLISHED")
+    if checkout is None:
+        pytest.skip("$HEBB_PUBLISHED names no checkout of the published code")
+    flags = ("--warm-up", "1", "--steps", "2", "--classifier-images", "10000")
+    ours = ("--", "--set", "dataset_sup.epochs=1", "dataset_unsup.batch_size=1000")
+    found = numbers(command, tmp_path, "published", f"--published={checkout}", *flags, *ours, datasets=shared_data)
+    accuracy = found["results"][0]["accuracy"]
+    assert accuracy["ours_measured_by_published"]["images"] == 10_000
+    assert accuracy["ours_measured_by_published"]["accuracy"] == pytest.approx(accuracy["ours"], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--published", "nowhere"), "no checkout"),
+        (("--published", "{checkout}", "--whole", "--steps", "9"), "leave out --steps"),
+        (("--published", "{checkout}", "--", "--set", "b0.layer.lr=0.1"), "what is learnt"),
+        (("--published", "{checkout}", "--", "--set", "dataset_sup.samples=9"), "what is learnt"),
+        (("--published", "{checkout}", "--preset", "2SoftMlpMNIST"), "2SoftMlpMNIST"),
+    ],
+)
+def test_what_would_compare_different_things_is_refused(
+    command: Command, tmp_path: Path, flags: tuple[str, ...], says: str
+) -> None:
+    for name in ("multi_layer.py", "presets.json"):
+        (tmp_path / name).touch()
+    done = command("benchmarks/published.py", *(flag.format(checkout=tmp_path) for flag in flags))
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_checkout_that_fails_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise SystemExit('no module named einops')")
+    with pytest.raises(published.HebbError, match="exit code 1\nno module named einops"):
+        published._started([published.sys.executable, str(tmp_path / "broken.py")], "it")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "print_freq", "times"), [(50, 10, 6), (1, 10, 1), (10, 3, 5), (9, 3, 4), (2, 1, 2), (3, 100, 2)]
+)
+def test_evaluations_are_counted_as_a_run_makes_them(epochs: int, print_freq: int, times: int) -> None:
+    """After epoch 1, every ``print_freq``-th and the last: 1, 10, 20, 30, 40, 50 for CIFAR10_50."""
+    assert published.evaluations(epochs, print_freq) == times
+
+
+def test_the_parts_of_the_published_time() -> None:
+    """By hand: 4 steps at a median of 2 s, 2 epochs of 3 batches scaled from the last 2, 2 evaluations of 5 s."""
+    run = RunConfig(
+        network=catalog.load().network("2SoftHebbCnnCIFAR"),
+        mode="successive",
+        dataset_sup=published.replace(catalog.load().dataset("CIFAR10_50", ""), epochs=2, batch_size=20_000),
+        dataset_unsup=published.replace(catalog.load().dataset("CIFAR10_1", ""), batch_size=12_500),
+    )
+    answer = {
+        "hebbian": [{"blocks": [0], "batches": 4, "seconds": [2.0, 1.0, 9.0]}],
+        "classifier": {"seconds": [100.0, 6.0], "images": [20_000, 20_000], "batches": 3},
+        "evaluation": {"seconds": [2.0, 3.0], "images": [1000, 1000], "batches": 2},
+    }
+    parts = published._parts(answer, plan.phases(run))
+    assert [part["seconds"] for part in parts] == [4 * 2.0, 2 * 3 * 6.0, 2 * 5.0]
+    answer["hebbian"][0]["batches"] = 5  # type: ignore[index]
+    with pytest.raises(published.HebbError, match="other updates"):
+        published._parts(answer, plan.phases(run))
+
+
+def test_a_timed_loader_counts_the_work_and_ends_early() -> None:
+    data = torch.utils.data.TensorDataset(torch.zeros(10, 1), torch.zeros(10))
+    timed = published_code.Timed(torch.utils.data.DataLoader(data, batch_size=4), most=2)
+    for _ in timed:
+        time.sleep(0.02)  # a lower bound is sure
+    assert timed.images == [4, 4] and len(timed) == 2
+    assert all(seconds >= 0.02 for seconds in timed.seconds) and len(timed.seconds) == 2
+
+
+# -- the harness ----------------------------------------------------------------------------------------------
+
+
+def test_functions_take_turns_and_warm_up_uncounted() -> None:
+    calls: list[str] = []
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = harness.in_turns(functions, CPU, repeats=3, warm_up=2)
+    assert calls == ["a", "b"] * 5
+    assert [len(seconds[name]) for name in "ab"] == [3, 3]
+
+
+def test_summary() -> None:
+    found = harness.summary([0.001 * i for i in range(1, 12)])
+    assert found == pytest.approx({"median": 6.0, "p10": 2.0, "p90": 10.0, "n": 11})
+    assert harness.summary([0.5], unit=1.0)["median"] == 0.5
+
+
+def test_make_bench_names_every_benchmark() -> None:
+    done = subprocess.run(
+        ["make", "-n", "bench", "PUBLISHED=somewhere"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    shared = {"__init__", "harness", "published_code"}
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert path.stem in shared or f"benchmarks/{path.name}" in done.stdout, path.name
+        assert path.stem in shared or path.name in (ROOT / "benchmarks" / "README.md").read_text()
