@@ -3,9 +3,10 @@
     python benchmarks/hebbian_step.py --preset 4SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1
 
 The step is the engine's own, one batch of `engine.hebbian`: gather by index, normalisation, batch norm, padding,
-gate, update and rate; of the block that learns nobody reads the output. The floor is the convolution and its weight gradient on the same padded
-input, in the faster of the contiguous and the channels-last layout. Both run in turns, so a busy machine slows both,
-and the medians of 50 count. A layer above the first reads features of images that went through the layers below.
+gate, update and rate; nobody reads the output of the block that learns. The floor is the convolution and its weight
+gradient on the same padded input, in the faster of the contiguous and the channels-last layout. Both run in turns, so
+a busy machine slows both, and the medians of 50 count. A layer above the first reads features of images that went
+through the layers below.
 
 Expect a minute. A ratio of 1 would be the machine's limit; the first layer, whose kernels are small and whose maps
 are large, is bound by memory traffic and stays farther from it than the others.
