@@ -54,7 +54,8 @@ class Dropout(nn.Module):
             return x
         if self.noise is None:
             return F.dropout(x, self.p)
-        return x * self.noise.dropout(x, self.p)
+        factors = self.noise.dropout(x, self.p)
+        return x * factors if x.requires_grad else factors.mul_(x)  # in place where autograd keeps neither
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
