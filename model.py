@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -53,6 +54,10 @@ class Network(nn.Module):
         """List the Hebbian layers with the index of their block."""
         layers = ((i, self[i].hebb) for i in range(len(self)))
         return [(i, layer) for i, layer in layers if layer is not None]
+
+    def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
+        """Return the parameters of these blocks, which back-prop trains."""
+        return [parameter for i in blocks for parameter in self[i].parameters()]
 
     @property
     def logit_scale(self) -> float:

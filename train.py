@@ -314,8 +314,9 @@ def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> tor
     """Make the optimiser of the phase's BP blocks; None where none learns by back-prop."""
     if phase.lr is None:
         return None
-    parameters = [p for i in phase.blocks for p in network[i].parameters()]
-    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay, fused=True)
+    return torch.optim.Adam(
+        network.learnt(phase.blocks), lr=phase.lr, weight_decay=config.classifier.weight_decay, fused=True
+    )
 
 
 def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:

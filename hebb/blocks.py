@@ -54,8 +54,7 @@ class Dropout(nn.Module):
             return x
         if self.noise is None:
             return F.dropout(x, self.p)
-        factors = self.noise.dropout(x, self.p)
-        return x * factors if x.requires_grad else factors.mul_(x)  # in place where autograd keeps neither
+        return self.noise.drop_out(x, self.p)
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
@@ -74,7 +73,7 @@ class AttDropout(Dropout):
         drop = self.p * (1 - contrast / top.where(top != 0, 1.0))
         if self.noise is None:
             return x * (torch.rand_like(x) >= drop)
-        return x * self.noise.keep_mask(x, drop)
+        return x * self.noise.keep_mask(x.shape, drop, x.device)
 
 
 class Activate(nn.Module):

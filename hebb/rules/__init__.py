@@ -6,7 +6,7 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
     dw = sum_b y x - (sum_b y u) w       one row per neuron; b runs over samples and output pixels
     w <- w + rate dw / max|dw|           (``hebb.layers`` computes these two lines for MLP and CNN)
 
-so a rule is its ``signal``: u has shape (B, C, ...) with the competition over dimension 1, and y has the
-shape of u. With groups the layer folds them into the batch, so a rule never sees them. A module here
-registers a ``Rule`` when it is imported and imports torch inside its functions only.
+so a rule is its ``signal``: u has shape (M, C), one row for each sample, pixel and group, with the competition over
+dimension 1, and y is a new tensor of that shape. A module here registers a ``Rule`` when it is imported and imports
+torch inside its functions only.
 """
