@@ -7,7 +7,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[search,test,dev]'
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[search,hyperopt,test,dev]'
 	touch $@
 
 demo: .venv/installed
