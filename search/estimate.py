@@ -157,7 +157,7 @@ def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase,
         recorder = records.Recorder(folder)
         for index, phase in enumerate(phases):
             blocks = {
-                f"b{i}": measures.measure(layer, None).scalars for i, layer in network.hebbian() if i in phase.blocks
+                f"b{i}": measures.measure(layer, 0.0).scalars for i, layer in network.hebbian() if i in phase.blocks
             }
             for epoch in range(phase.epochs):
                 numbers = dict.fromkeys(records.COLUMNS[5:], 1 / 3)

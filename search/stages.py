@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,11 +76,7 @@ def run(
     configs = [trial.config for trial in search.trials] or [search.base]
     # read, or download, once before any trial does
     data = shared.read(shared.specs(configs), task.place["datasets"], task.place["cache"])
-    with rays.session(resources, shared.size(data)):
-        if fresh:
-            stored.claim(search, options)
-        else:
-            stored.write(search, options)
+    with rays.session(resources, shared.size(data)), _claimed(search, options, fresh):
         stages = Stages(
             search=search,
             task=replace(
@@ -96,9 +94,22 @@ def run(
             f"{search.base.device}; in {search.folder}",
             soft_wrap=True,
         )
-        if search.spec.purpose == "sweep":
-            return _sweep(stages)
-        return _select(stages)
+        return _sweep(stages) if search.spec.purpose == "sweep" else _select(stages)
+
+
+@contextlib.contextmanager
+def _claimed(search: Search, options: Mapping[str, Any], fresh: bool) -> Iterator[None]:
+    """Make or take over the folder of a search, which no other process may run at the same time."""
+    busy = "this search is being run by another process"
+    locks = search.folder / stored.LOCKS
+    if fresh:
+        with stored.held(locks / stored.SEARCH, busy) if locks.exists() else contextlib.nullcontext():
+            stored.claim(search, options)
+    with stored.held(locks / stored.SEARCH, busy):
+        if not fresh:
+            stored.write(search, options)
+        yield
+        shutil.rmtree(locks, ignore_errors=True)
 
 
 def _sweep(stages: Stages) -> bool:

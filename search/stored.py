@@ -3,16 +3,18 @@
 search.json     the search: config, base run, seeds, metric, options
 journal.jsonl   a line for every configuration that was chosen, stopped, failed or finished, as it happened
 trials/         the run folders; ``result.json`` makes a run finished, whatever the journal says
+locks/          held by the process that runs a trial, or the search; gone when the search is
 
 Nothing here is a pickle: an interrupted search is read back as data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from hebb.space import SearchSpec
 from search import trials as trial_list
 from search.trials import Search
 
-SEARCH, JOURNAL = "search.json", "journal.jsonl"
+SEARCH, JOURNAL, LOCKS = "search.json", "journal.jsonl", "locks"
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
@@ -50,6 +52,27 @@ def claim(search: Search, options: Mapping[str, Any]) -> None:
         shutil.rmtree(search.folder)
     search.folder.mkdir(parents=True)
     write(search, options)
+
+
+@contextlib.contextmanager
+def held(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold a file that one process at a time may hold; the kernel lets it go when its process dies.
+
+    Args:
+        path: the file, made when it is absent.
+        busy: what to say when another process holds it; None waits for that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ConfigError(str(path.parent), str(busy)) from None
+        except (ImportError, OSError):  # a system, or a file system, without locks
+            pass
+        yield
 
 
 def write(search: Search, options: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from hebb.data.images import Images, Split
 from hebb.errors import HebbError
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
-from search import hparams, steps
+from search import hparams, steps, stored
 from search.steps import Steps
 from search.trials import Group, Trial
 
@@ -83,7 +83,10 @@ def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = Non
         _reset(trial.config.seed)
         scores.begin(trial)
         try:
-            if not _run(trial, task, scores, repeat_only=settled is not None):
+            # a worker whose driver was killed may live for a moment longer
+            with stored.held(trial.folder.parent.parent / stored.LOCKS / trial.name):
+                ran = _run(trial, task, scores, repeat_only=settled is not None)
+            if not ran:
                 break
         except HebbError as error:  # the same would happen again: no retry
             scores.fail(str(error))
@@ -110,7 +113,8 @@ def _run(trial: Trial, task: Task, scores: Scores, *, repeat_only: bool) -> bool
     if state == "finished" or repeat_only:
         return state == "finished"
     place = train.Place(folder=trial.folder, carry_on=state == "interrupted", **task.place)
-    scores.value = value_of(train.run(trial.config, _Listener(scores, trial), place=place).rows, task.metric)
+    result = train.run(trial.config, _Listener(scores, trial), place=place)
+    scores.value = value_of(result.rows, task.metric)
     return True
 
 
