@@ -10,13 +10,33 @@ from hebb import space
 from hebb.errors import ConfigError
 from hebb.space import SearchSpec
 
-KEPT = ("no_feature_cache", "cache_limit", "gpu_exp", "save", "save_model", "probe_every", "share_blocks", "max_failures", "preset_file")
+KEPT = (
+    "no_feature_cache",
+    "cache_limit",
+    "gpu_exp",
+    "save",
+    "save_model",
+    "probe_every",
+    "share_blocks",
+    "max_failures",
+    "preset_file",
+)
 """Flags that a continued search keeps as they were, unless they are given anew."""
 _CHANGES = ("purpose", "seeds", "space", "algorithm", "num_samples", "time_budget", "max_trials")
 _SCHEDULER = ("scheduler", "grace", "reduction")
 _BESIDE_RESTORE = (
     *("restore", "extend", "data_dir", "gpu_id", "device", "gpu_exp", "workers", "address", "dashboard"),
-    *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose", "save", "save_model"),
+    *(
+        "no_feature_cache",
+        "cache_limit",
+        "time_budget",
+        "max_trials",
+        "max_failures",
+        "dry_run",
+        "verbose",
+        "save",
+        "save_model",
+    ),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 

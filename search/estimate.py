@@ -6,8 +6,7 @@ import argparse
 import io
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,18 +15,18 @@ from torch import Tensor
 
 import engine
 import model
+import prefix
 import train
 from cli import arguments, describe
 from cli.arguments import Device
-from hebb import folders, measures, plan, records
+from hebb import folders, machine, measures, plan, records
 from hebb.config import RunConfig
 from hebb.data import images
-from hebb.data.images import Split
+from hebb.data.images import Images, Split
 from search.display import duration
 from search.trials import Search, configuration_name
 
-_WARM, _TIMED = 3, 12  # batches
-_SCORED = 4  # batches of a timed evaluation
+_WARM, _TIMED = 2, 10  # batches
 _CONFIGS = 3  # of a space, the first, the middle and the last one
 _START = 6.0  # seconds until Ray and the first worker are there; trials after the first begin at once
 
@@ -49,7 +48,8 @@ def run(search: Search, asked: Device, home: folders.Home, options: argparse.Nam
     configs = [trial.config for trial in trials] or [replace(search.base, seed=search.seeds[0])]
     device = model.device_of(replace(configs[0], device=asked.kind), asked.index)
     chosen = sorted({0, len(configs) // 2, len(configs) - 1})[:_CONFIGS]
-    costs = [_of_run(replace(configs[i], device=device.type), device, home) for i in chosen]
+    keep = not options.no_feature_cache
+    costs = [_of_run(replace(configs[i], device=device.type), device, home, keep) for i in chosen]
     made = describe.table("", ("configuration", "minutes a run"), ("minutes a run",))
     made.title = None
     for i, cost in zip(chosen, costs, strict=True):
@@ -72,8 +72,9 @@ def run(search: Search, asked: Device, home: folders.Home, options: argparse.Nam
     return 0
 
 
-def _of_run(config: RunConfig, device: torch.device, home: folders.Home) -> Cost:
+def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: bool) -> Cost:
     """Time a few real batches of every phase, and an evaluation, and add up what a run has of each."""
+    machine.keep_freed_memory()
     torch.set_num_threads(config.threads)
     network = model.build(config).to(device)
     specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
@@ -85,64 +86,72 @@ def _of_run(config: RunConfig, device: torch.device, home: folders.Home) -> Cost
     }
     seconds = time.monotonic() - load
     for index, phase in enumerate(phases):
-        found = data[phase.data]
-        seconds += _epoch(config, network, found.train, phases, index) * len(found.train) * phase.epochs
-        due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
-        if phase.lr is not None:
-            scored = [split for split in (found.val, found.test if found.val is None else None) if split is not None]
-            seconds += due * sum(len(split) * _evaluation(network, split) for split in scored)
+        seconds += _of_phase(config, network, data[phase.data], phases, index, keep)
     kept, checkpoint = _folder(config, network, phases)
     return Cost(seconds, kept, checkpoint)
 
 
-@dataclass(frozen=True)
-class _Few(Split):
-    """A split of which only the first batches are read."""
-
-    most: int = 0
-
-    def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, varied: torch.Generator | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ``Split``."""
-        return islice(super().batches(batch_size, generator, varied), self.most)
-
-
-def _few(split: Split, most: int) -> _Few:
-    return _Few(**{field.name: getattr(split, field.name) for field in fields(split)}, most=most)
-
-
-def _epoch(
-    config: RunConfig, network: model.Network, split: Split, phases: tuple[plan.Phase, ...], index: int
+def _of_phase(
+    config: RunConfig, network: model.Network, data: Images, phases: tuple[plan.Phase, ...], index: int, keep: bool
 ) -> float:
-    """Return the seconds of an image in a phase."""
+    """Return the seconds of a phase: features of frozen blocks, epochs, evaluations."""
     phase = phases[index]
+    network.eval()
+    behind = prefix.inputs(network, phase, data, config, None, train.Report())
+    read, split = _read(behind.train, phase.batch_size)
+    step = _epoch(config, network, split, phase, index)
+    scored = [] if phase.lr is None else [data.val or data.test]
+    evaluation = _evaluation(network, split, phase.first)
+    due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
+    if keep and phase.keeps_features and data.train.augment is None:
+        once = read * (len(data.train) + sum(map(len, scored)))
+        return once + step * len(data.train) * phase.epochs + evaluation * due * sum(map(len, scored))
+    again = (read + step) * len(data.train) * phase.epochs
+    return again + (read + evaluation) * due * sum(map(len, scored))
+
+
+def _read(split: Split, batch_size: int) -> tuple[float, Split]:
+    """Return the seconds in which an image is read, and passes the frozen blocks, and some images as they are then."""
+    batches = split.batches(batch_size)
+    for _ in range(_WARM):
+        next(batches, None)
+    began = time.monotonic()
+    found = list(islice(batches, _TIMED)) or list(islice(split.batches(batch_size), _TIMED))
+    x, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    _wait(x)
+    return (time.monotonic() - began) / len(x), Split(x, labels)
+
+
+def _epoch(config: RunConfig, network: model.Network, split: Split, phase: plan.Phase, index: int) -> float:
+    """Return the seconds of an image in a phase, whose inputs are there."""
     optimiser = train.optimiser_of(config, phase, network)
     at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=0)
 
-    def go(batches: int) -> float:
-        part, seen = _few(split, batches), [0]
+    def go() -> float:
         began = time.monotonic()
         if phase.kind == "calibrate":
-            engine.calibrate(network, part, at, seen.append)
+            engine.calibrate(network, split, at, lambda n: None)
         elif optimiser is None:
-            engine.hebbian(network, part, at, seen.append)
+            engine.hebbian(network, split, at, lambda n: None)
         else:
-            engine.backprop(network, part, at, optimiser, seen.append)
-        if part.labels.device.type == "cuda":
-            torch.cuda.synchronize(part.labels.device)
-        return (time.monotonic() - began) / max(sum(seen), 1)
+            engine.backprop(network, split, at, optimiser, lambda n: None)
+        _wait(split.labels)
+        return (time.monotonic() - began) / len(split)
 
-    go(_WARM)
-    return go(_TIMED)
+    go()
+    return go()
 
 
-def _evaluation(network: model.Network, split: Split) -> float:
-    """Return the seconds of an image in an evaluation."""
-    images_read = min(len(split), _SCORED * engine.BATCH)
+def _evaluation(network: model.Network, split: Split, first: int) -> float:
+    """Return the seconds of an image in an evaluation, behind the frozen blocks."""
     began = time.monotonic()
-    engine.evaluate(network, _few(split, _SCORED))
-    return (time.monotonic() - began) / images_read
+    engine.evaluate(network, split, start=first)
+    return (time.monotonic() - began) / len(split)
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.device.type == "cuda":
+        torch.cuda.synchronize(tensor.device)
 
 
 def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase, ...]) -> tuple[int, int]:

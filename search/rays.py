@@ -153,12 +153,13 @@ def _check(resources: Resources) -> None:
     )
 
 
-def places(resources: Resources) -> int:
-    """Return how many trials run at the same time."""
-    room = 0
+def places(resources: Resources, *, on_one: bool = False) -> int:
+    """Return how many trials run at the same time, on all nodes or on the largest one."""
+    rooms = []
     for node in _nodes():
         by_cpu = int(node.get("CPU", 0) // resources.cpus)
-        room += by_cpu if not resources.gpu else min(by_cpu, int(node.get("GPU", 0) / resources.gpu + 1e-9))
+        rooms.append(by_cpu if not resources.gpu else min(by_cpu, int(node.get("GPU", 0) / resources.gpu + 1e-9)))
+    room = max(rooms) if on_one else sum(rooms)
     return max(1, room if resources.workers is None else min(room, resources.workers))
 
 
