@@ -107,6 +107,13 @@ def check_steps(found: Search, probe_every: int) -> None:
             "no scheduler would hear the probes",
             hint=f"--scheduler {' | '.join(space.SCHEDULERS[1:])}",
         )
+    if probe_every and (spec.plan.model_based or spec.scheduler.name == "median"):
+        who = spec.plan.algorithm if spec.plan.model_based else "median"
+        raise ConfigError(
+            "--probe-every",
+            f"{who} would compare accuracies of probes with those of the classifier",
+            hint="asha and hyperband compare what was measured at the same step",
+        )
     if spec.scheduler.name == "none":
         return
     configs = [trial.config for trial in found.trials] or [found.base]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -72,6 +73,9 @@ def held(path: Path, busy: str | None = None) -> Iterator[None]:
             raise ConfigError(str(path.parent), str(busy)) from None
         except (ImportError, OSError):  # a system, or a file system, without locks
             pass
+        file.truncate(0)
+        file.write(f"{os.getpid()} {platform.node()}\n")
+        file.flush()
         yield
 
 
