@@ -102,7 +102,7 @@ def _start(resources: Resources, data_bytes: int) -> Path:
         object_store_memory=_OBJECT_STORE + int(1.2 * data_bytes),
         **options,
     )
-    return Path(found["session_dir"])
+    return Path(found.address_info["session_dir"])
 
 
 def _make_token() -> None:
