@@ -91,7 +91,7 @@ def _start(resources: Resources, data_bytes: int) -> Path:
     if resources.gpu_id is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(resources.gpu_id)
     options: dict[str, Any] = {} if resources.gpu else {"num_gpus": 0}
-    _make_token()
+    make_token()
     found = ray.init(
         address="local",
         num_cpus=cores(),
@@ -105,7 +105,7 @@ def _start(resources: Resources, data_bytes: int) -> Path:
     return Path(found.address_info["session_dir"])
 
 
-def _make_token() -> None:
+def make_token() -> None:
     """Make the token of this user's Ray, readable by nobody else; Ray itself would let everybody read it."""
     token = Path.home() / ".ray" / "auth_token"
     token.parent.mkdir(parents=True, exist_ok=True)
