@@ -6,7 +6,6 @@ no stored state: resuming at an epoch gives the bits of the uninterrupted run.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -15,11 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.derive import derive
 
-def derive(seed: int, purpose: str, phase: int = 0, block: int = 0, epoch: int = 0) -> int:
-    """Return 63 bits that depend on every argument and look independent for different ones."""
-    text = f"{seed}/{purpose}/{phase}/{block}/{epoch}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+__all__ = ["Noise", "derive", "generator"]
 
 
 def generator(
