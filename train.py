@@ -18,7 +18,7 @@ import engine
 import model
 import prefix
 import readout
-from hebb import catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records
+from hebb import catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records, stopping
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
@@ -128,6 +128,7 @@ class _State:
     epoch: int = 0
     step: int = 0
     optimiser: dict[str, Any] | None = None
+    watch: dict[str, Any] | None = None
 
 
 def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Result:
@@ -198,7 +199,7 @@ def _starting_point(config: RunConfig, network: model.Network, place: Place) -> 
     position = data.get("position")
     if not isinstance(position, dict) or set(position) != {"phase", "epoch", "step"}:
         raise ConfigError(str(path), "holds weights, and not the position of a run")
-    state = _State(**position, optimiser=data.get("optimiser"))
+    state = _State(**position, optimiser=data.get("optimiser"), watch=data.get("watch"))
     return state, True
 
 
@@ -269,6 +270,9 @@ def _run_phase(
     optimiser = optimiser_of(config, phase, network)
     if optimiser is not None and state.optimiser is not None:
         optimiser.load_state_dict(state.optimiser)
+    watch = _watch_of(config, phase, network)
+    if watch is not None and state.watch is not None:
+        watch.load_state_dict(state.watch)
     report.phase(index, phase, state.epoch, len(split))
     for epoch in range(state.epoch, phase.epochs):
         at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
@@ -276,7 +280,7 @@ def _run_phase(
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
         elif optimiser is None:
-            scores = engine.hebbian(network, split, at, report.progress)
+            scores = engine.hebbian(network, split, at, report.progress, watch)
         else:
             _set_rate(config, phase, optimiser, epoch)
             scores = engine.backprop(network, split, at, optimiser, report.progress)
@@ -284,14 +288,14 @@ def _run_phase(
         speed = len(split) / max(time.monotonic() - began, 1e-9)
         if phase.kind != "calibrate":
             state.step += -(-len(split) // phase.batch_size)
-        last = epoch == phase.epochs - 1
+        last = epoch == phase.epochs - 1 or (watch is not None and watch.done())
         due = epoch == 0 or last or (epoch + 1) % phase.print_freq == 0
         row = _row(phase, index, epoch, scores)
         if due and phase.kind != "calibrate":
             row.update(_evaluate(phase, network, behind, scores, last and last_phase))
         done = (epoch + 1) * -(-len(split) // phase.batch_size)
         blocks = {
-            f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
+            f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule, phase.epochs))
             for i, layer in network.hebbian()
             if i in phase.blocks
         }
@@ -306,8 +310,19 @@ def _run_phase(
         if last:
             state.phase, state.epoch = index + 1, 0
         state.optimiser = None if optimiser is None or last else optimiser.state_dict()
+        state.watch = None if watch is None or last else watch.state_dict()
         if last or (epoch + 1) % place.checkpoint_every == 0:
             _checkpoint(network, state, place)
+        if last:
+            return
+
+
+def _watch_of(config: RunConfig, phase: Phase, network: model.Network) -> stopping.Watch | None:
+    """Return what may end the phase early; None where nothing does."""
+    if phase.kind != "hebbian" or not config.stop.active:
+        return None
+    layers = [layer for i, layer in network.hebbian() if i in phase.blocks]
+    return stopping.Watch(config.stop, layers, phase.updates // phase.epochs)
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
@@ -315,12 +330,17 @@ def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> tor
     if phase.lr is None:
         return None
     parameters = [p for i in phase.blocks for p in network[i].parameters()]
-    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay, fused=True)
+    spec = config.classifier
+    if spec.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=phase.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+        )
+    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=spec.weight_decay, fused=True)
 
 
 def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
     assert phase.lr is not None
-    factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
+    factor = rates.classifier_factor(config.classifier, epoch, phase.epochs)
     for group in optimiser.param_groups:
         group["lr"] = phase.lr * factor
 
@@ -394,6 +414,7 @@ def _checkpoint(network: model.Network, state: _State, place: Place) -> None:
             "network": grammar.format_network(network.spec, catalog.load().defaults),
             "model": network.state_dict(),
             "optimiser": state.optimiser,
+            "watch": state.watch,
             "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
         },
     )

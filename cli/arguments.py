@@ -107,6 +107,14 @@ def add_network_flags(parser: Parser) -> None:
         help="train each BP block alone, as the published code does, not end to end",
     )
     parser.add_argument(
+        "--protocol",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="named groups of such changes, made before --set: optimiser, epochs, stopping rules (--list protocols)",
+    )
+    parser.add_argument(
         "--set",
         dest="changes",
         nargs="+",
@@ -167,7 +175,7 @@ def add_run_flags(parser: Parser) -> None:
         "--list",
         dest="listing",
         metavar="WHAT",
-        help="presets | datasets | methods | configs: describe them, then stop",
+        help="presets | datasets | methods | protocols | configs: describe them, then stop",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="at each report, a table of the first neurons")
 
@@ -265,6 +273,7 @@ def run_config(
         threads=threads if options.threads is None else options.threads,
         device=device(options).kind,
     )
+    config = overrides.apply(config, known.protocol(options.protocol), known, where="--protocol,")
     return overrides.apply(config, overrides.parse(options.changes), known)
 
 

@@ -17,6 +17,7 @@ from hebb.config import (
     NetworkSpec,
     PoolSpec,
     RunConfig,
+    StopSpec,
     make_layer,
 )
 from hebb.errors import ConfigError, within
@@ -55,6 +56,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
             "dataset_sup": _data_from_json(data.get("dataset_sup"), f"{where}, dataset_sup"),
             "dataset_unsup": _data_from_json(data.get("dataset_unsup"), f"{where}, dataset_unsup"),
             "classifier": _build(ClassifierSpec, data.get("classifier"), f"{where}, classifier"),
+            "stop": _build(StopSpec, data.get("stop"), f"{where}, stop"),
             **_as_tuples(data, "training_blocks", "probes", "probe_blocks"),
         },
         where,

@@ -5,10 +5,11 @@ Both compute, for input x, weights w (one row per neuron) and bias b,
     u  = x * sign(w)|w|^(p-1) + b                      pre-activation
     y  = signal(u, ...)                                plastic gate, from the rule
     dw = sum_b y x - (sum_b y u) w                     b: samples and output pixels
-    w <- w + rate_i dw / (max |dw| + 1e-30)            one maximum per layer (per group of a convolution)
+    w <- w + rate_i dw / (max |dw| + floor)            one maximum per layer (per group of a convolution)
 
 with rate_i = eta |r_i - 1|^q (``adaptive``) or a schedule, r_i = |w_i|_p. A step is at most eta per weight
-and does not depend on the batch size. Sources: Moraitis et al. 2022; Journe et al. 2023.
+and does not depend on the batch size. A rule may replace the decay, the maximum (``normaliser``) and the start.
+Sources: Moraitis et al. 2022; Journe et al. 2023.
 
 Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
 back-prop trains.
@@ -21,6 +22,7 @@ several times faster than with the pixels last.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,6 @@ from torch.nn.grad import conv2d_weight
 from hebb import rates
 from hebb.config import LayerSpec
 
-_TINY = 1e-30
 R1_CONV, R1_LINEAR = 0.01, 0.005
 """A neuron counts as converged when its radius is this close to 1."""
 
@@ -120,20 +121,27 @@ class HebbLayer(nn.Module):
     def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
         """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
         change = self.correlate(x, y)
+        if self.spec.rule.decay is not None:
+            self.fan_in(change).sub_(self.own_decay(self.spec.rule.decay, u, y))
+            return change
         if self.spec.lebesgue_p == 2 and self.bias is None and self.linear and self.weight.numel() < u.numel():
             decay = (self.fan_in(change) * self.fan_in(self.weight)).sum(dim=1)  # sum_b y (x * w): u is not read again
         else:
             decay = self.rows(y * u).sum(dim=0)  # (neurons,)
         return change.addcmul_(self.per_row(decay), self.weight, value=-1)
 
+    def own_decay(self, rule: Callable[..., Tensor], u: Tensor, y: Tensor) -> Tensor:
+        """Return what the rule takes from sum_b y x, (neurons, fan-in), group by group."""
+        columns = [self.rows(y).chunk(self.groups, dim=1), self.rows(u).chunk(self.groups, dim=1)]
+        groups = zip(*columns, self.fan_in(self.weight).chunk(self.groups), strict=True)
+        return torch.cat([rule(*group, self.spec) for group in groups])
+
     @torch.no_grad()
     def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
         y = self.gate(u, labels)
         dw = self.change(x, u, y)
-        by_group = self.fan_in(dw).view(self.groups, -1)
-        largest = by_group.abs().amax(dim=1, keepdim=True)  # (groups, 1); twenty times as fast as the norm of order inf
-        by_group.div_(largest + _TINY)
+        largest = self.normalise(dw, y)
         self.finite_updates += largest.isfinite().all()
         self.update_count += 1
         self.gate_mass += self.rows(y).relu().sum(dim=0)
@@ -142,7 +150,16 @@ class HebbLayer(nn.Module):
         bias_step = self.spec.rule.bias_step
         assert bias_step is not None
         db = bias_step(y, self.bias, self.spec)
-        return dw, db / (db.abs().amax() + _TINY)
+        return dw, db / (db.abs().amax() + self.spec.rule.floor)
+
+    def normalise(self, dw: Tensor, y: Tensor) -> Tensor:
+        """Divide dw in place, by its largest entry or by the number of samples; return the largest entries."""
+        kind = getattr(self.spec, "normaliser", "layer")
+        rows = self.fan_in(dw) if kind == "filter" else self.fan_in(dw).view(self.groups, -1)
+        # (groups, 1) or (neurons, 1); twenty times as fast as the norm of order inf
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        rows.div_(y[:, 0].numel() if kind == "mean" else largest + self.spec.rule.floor)
+        return largest
 
     def respond(self, x: Tensor) -> Tensor:
         """Return the pre-activation u of prepared input."""
@@ -207,6 +224,10 @@ class HebbLayer(nn.Module):
         """Return R1, the number of neurons whose radius is within the threshold of 1."""
         return ((self.radius() - 1).abs() < self.r1_threshold).sum()
 
+    def norm_error(self) -> Tensor:
+        """Return max_i |sum_j |w_ij|^p - 1|, the convergence number of Krotov & Hopfield: the worst neuron's."""
+        return (self.fan_in(self.weight).abs().pow(self.spec.lebesgue_p).sum(dim=1) - 1).abs().amax()
+
     def reset_statistics(self) -> None:
         """Start counting gate mass and finite updates anew."""
         self.gate_mass.zero_()
@@ -220,8 +241,12 @@ class HebbLayer(nn.Module):
         """Draw weights of mean radius R = ``radius``.
 
         Behind a batch norm normal, std = R / (N E|z|^p)^(1/p) with E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
-        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta.
+        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta. A rule with
+        a start of its own draws that.
         """
+        if self.spec.rule.initialise is not None:
+            self.weight.copy_(self.spec.rule.initialise(self.weight.shape, self.spec, generator))
+            return
         p, radius = self.spec.lebesgue_p, self.spec.radius
         fan_in = self.weight[0].numel()
         kind = self.spec.weight_init

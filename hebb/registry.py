@@ -118,6 +118,12 @@ class Rule:
         views: how many views of an image a batch must carry.
         labels: whether the rule reads the labels.
         signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
+        decay: ``decay(y, u, weight, layer)``, what is taken from sum_b y x: y and u are (M, neurons) with M samples
+            times output pixels, weight is (neurons, fan-in), as is the result; None: (sum_b y u) w.
+        initialise: ``initialise(shape, layer, generator) -> weights``; None: the layer's own, of mean radius R.
+        floor: what is added to the largest entry of a change before it divides the change.
+        answers_updated: while it learns, the block passes on what it answers after the update and with running
+            batch statistics; else what it answered before it, with those of the batch.
         bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
         check: ``check(values, where)`` refuses combinations of values.
     """
@@ -133,6 +139,10 @@ class Rule:
     views: int = 1
     labels: bool = False
     signal: Callable[..., Any] | None = None
+    decay: Callable[..., Any] | None = None
+    initialise: Callable[..., Any] | None = None
+    floor: float = 1e-30
+    answers_updated: bool = False
     bias_step: Callable[..., Any] | None = None
     check: Callable[[Mapping[str, Value], str], None] | None = None
 

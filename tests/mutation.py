@@ -38,7 +38,7 @@ class Defect:
 
 
 DEFECTS = (
-    Defect("the decay term is dropped", "hebb/layers.py", ".sub_(self._rows(decay) * self.weight)", ""),
+    Defect("the decay term is dropped", "hebb/layers.py", ".addcmul_(self.per_row(decay), self.weight, value=-1)", ""),
     Defect(
         "winner and losers swap signs",
         "hebb/rules/soft.py",
@@ -57,8 +57,8 @@ DEFECTS = (
     Defect(
         "one normaliser for all groups",
         "hebb/layers.py",
-        "by_group = dw.view(self.groups, -1)",
-        "by_group = dw.view(1, -1)",
+        "else self.fan_in(dw).view(self.groups, -1)",
+        "else self.fan_in(dw).view(1, -1)",
     ),
     Defect(
         "dilation is lost in the update",

@@ -7,6 +7,7 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
     w <- w + rate dw / max|dw|           (``hebb.layers`` computes these two lines for MLP and CNN)
 
 so a rule is its ``signal``: u has shape (B, C, ...) with the competition over dimension 1, and y has the
-shape of u. With groups the layer folds them into the batch, so a rule never sees them. A module here
-registers a ``Rule`` when it is imported and imports torch inside its functions only.
+shape of u (it may be u, and is not written to). A rule may bring a decay of its own. With groups the layer
+folds them into the batch, so a rule never sees them. A module here registers a ``Rule`` when it is imported
+and imports torch inside its functions only.
 """
