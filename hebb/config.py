@@ -369,8 +369,24 @@ class StopSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginSpec:
+    """Code from outside that a run needs: the module, or the absolute path of the file, and its digest.
+
+    The digest decides the bits; where the file lies does not, and a run is repeated from another place with
+    ``--plugin``.
+    """
+
+    name: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.name or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ConfigError("plugins", f"a name and a SHA-256 digest are wanted, not '{self.name}' '{self.sha256}'")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that decides the bits of a run. It holds no path.
+    """All that decides the bits of a run. It holds no path, but where its plugins were found.
 
     Attributes:
         network: the blocks.
@@ -391,6 +407,7 @@ class RunConfig:
         probe_samples: training images they are fitted on, at most.
         resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
         resume_sha256: digest of the checkpoint it starts from.
+        plugins: code from outside that it needs.
     """
 
     network: NetworkSpec
@@ -411,6 +428,7 @@ class RunConfig:
     probe_samples: int = 10000
     resume: str | None = None
     resume_sha256: str | None = None
+    plugins: tuple[PluginSpec, ...] = ()
 
     def __post_init__(self) -> None:
         last = len(self.network.blocks) - 1

@@ -7,7 +7,6 @@ known without it.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
 import re
@@ -293,11 +292,21 @@ class DatasetRegistry(Registry[Dataset]):
 DATASETS = DatasetRegistry()
 
 
-@functools.cache
+_begun = False
+
+
 def discover() -> None:
-    """Import every module that registers entries; called by the first look-up."""
+    """Import every module that registers entries, installed plugins last; called by the first look-up.
+
+    A look-up made meanwhile, by a plugin, sees what is there so far.
+    """
+    global _begun
+    if _begun:
+        return
+    _begun = True
     importlib.import_module("hebb.activations")
     importlib.import_module("hebb.data.entries")
     rules = importlib.import_module("hebb.rules")
     for module in sorted(pkgutil.iter_modules(rules.__path__), key=lambda m: m.name):
         importlib.import_module(f"hebb.rules.{module.name}")
+    importlib.import_module("hebb.plugins").load_installed()

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hebb import config_json, folders, grammar, overrides, plan, shapes
+from hebb import config_json, folders, grammar, overrides, plan, plugins, shapes
 from hebb.catalog import Catalog
 from hebb.config import DataSpec, RunConfig
 from hebb.errors import ConfigError, within
@@ -105,6 +105,7 @@ def make(base: RunConfig, spec: SearchSpec, first_seed: int, folder: Path, known
     seen: dict[str, str] = {}
     for choice, label in zip(choices, labels(choices), strict=True):
         chosen = overrides.apply(base, choice, known, where=f"search config '{spec.name}',")
+        chosen = replace(chosen, plugins=plugins.of_run(chosen))
         with within(f"search config '{spec.name}', {label}") if choice else contextlib.nullcontext():
             plan.phases(chosen)
             shapes.of_run(chosen)

@@ -24,6 +24,9 @@ TESTS = (
     "test_data_images.py",
     "test_augmentation.py",
     "test_shapes_plan.py",
+    "test_krotov.py",
+    "test_principal_components.py",
+    "test_stopping.py",
 )
 
 
@@ -42,13 +45,13 @@ DEFECTS = (
     Defect(
         "winner and losers swap signs",
         "hebb/rules/soft.py",
-        "s.neg_().scatter_(1, winner, peak)",
-        "s.scatter_(1, winner, -peak)",
+        "return s.copysign_(s - s.amax(dim=1, keepdim=True))",
+        "return s.copysign_(s.amax(dim=1, keepdim=True) - s).neg_()",
     ),
     Defect(
         "the temperature is ignored",
         "hebb/rules/soft.py",
-        "return (u * layer.t_invert).softmax(dim=1)",
+        "return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)",
         "return u.softmax(dim=1)",
     ),
     Defect(
@@ -75,8 +78,8 @@ DEFECTS = (
     Defect(
         "the block above sees the new weights",
         "hebb/blocks.py",
-        "return self.after(self.layer.learn(self.before(x), rate, labels))",
-        "self.layer.learn(self.before(x), rate, labels)\n        return self.after(self.layer(self.before(x)))",
+        "again = self.spec.layer.rule.answers_updated and not last",
+        "again = not last",
     ),
     Defect(
         "the seed does not reach the order",
@@ -137,6 +140,30 @@ DEFECTS = (
         "model.py",
         "            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
         "            continue\n            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
+    ),
+    Defect(
+        "the neuron of rank k + 1 is punished", "hebb/rules/ranking.py", "rows.shape[1] - k", "rows.shape[1] - k - 1"
+    ),
+    Defect("the punished learn", "hebb/rules/ranking.py", "y.mul_(-delta).add_(won)", "y.mul_(delta).add_(won)"),
+    Defect(
+        "a filter shares the layer's maximum",
+        "hebb/layers.py",
+        'rows = self.fan_in(dw) if kind == "filter"',
+        'rows = self.fan_in(dw) if kind == "none"',
+    ),
+    Defect(
+        "equal is progress", "hebb/stopping.py", "(self._last < self._least).any()", "(self._last <= self._least).any()"
+    ),
+    Defect(
+        "patience is forgotten by a continued run",
+        "train.py",
+        "    if watch is not None and state.watch is not None:\n",
+        "    if False:\n",
+    ),
+    Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),
+    Defect("the cosine never restarts", "hebb/rates.py", "    while epoch >= length:\n", "    while False:\n"),
+    Defect(
+        "the floor is reached at once", "hebb/rates.py", "layer.lr_fall * update * epochs", "layer.lr_fall * update"
     ),
     Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
 )

@@ -23,7 +23,8 @@ def pull(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
     """Return (sum_b y u) w, or (sum_b y) w with ``pull=instar``.
 
     Fixed points: oja: |w|_p = 1, along the mean of the inputs a neuron wins (Oja 1982); instar: that mean itself
-    (Grossberg 1976), so that with n = 1 the neurons are the centres of k-means.
+    (Grossberg 1976), so that with n = 1 the neurons are the centres of k-means. The norm-dependent rate (v1) is
+    for oja alone: it waits for a radius of 1.
     """
     mass = y if layer.pull == "instar" else y * u
     return mass.sum(dim=0)[:, None] * weight
@@ -46,6 +47,7 @@ RULES.register(
                 meaning="what holds the weights: (sum y u) w, to radius 1; or (sum y) w, to the mean input",
             ),
         ),
+        defaults={"MLP": {"adaptive": False}, "CNN": {"adaptive": False}},
         signal=kwta,
         decay=pull,
     )
