@@ -124,8 +124,9 @@ class HebbLayer(nn.Module):
         if self.spec.rule.decay is not None:
             self.fan_in(change).sub_(self.own_decay(self.spec.rule.decay, u, y))
             return change
-        if self.spec.lebesgue_p == 2 and self.bias is None and self.linear and self.weight.numel() < u.numel():
-            decay = (self.fan_in(change) * self.fan_in(self.weight)).sum(dim=1)  # sum_b y (x * w): u is not read again
+        if self.bias is None and self.linear and self.weight.numel() < u.numel():
+            effective = self.effective_weight()  # u = x * effective, so sum_b y u needs no second look at u
+            decay = (self.fan_in(change) * self.fan_in(effective)).sum(dim=1)
         else:
             decay = self.rows(y * u).sum(dim=0)  # (neurons,)
         return change.addcmul_(self.per_row(decay), self.weight, value=-1)

@@ -144,7 +144,12 @@ DEFECTS = (
     Defect(
         "the neuron of rank k + 1 is punished", "hebb/rules/ranking.py", "rows.shape[1] - k", "rows.shape[1] - k - 1"
     ),
-    Defect("the punished learn", "hebb/rules/ranking.py", "y.mul_(-delta).add_(won)", "y.mul_(delta).add_(won)"),
+    Defect(
+        "the punished learn",
+        "hebb/rules/ranking.py",
+        "torch.sub(won, y, alpha=delta, out=y)",
+        "torch.add(won, y, alpha=delta, out=y)",
+    ),
     Defect(
         "a filter shares the layer's maximum",
         "hebb/layers.py",

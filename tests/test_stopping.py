@@ -164,6 +164,8 @@ def test_a_learning_block_touches_nothing_but_itself(method: str) -> None:
     network = model.build(made)
     phase = next(p for p in plan.phases(made) if p.blocks == (1,))
     split = images.load(made.dataset_unsup, Path("nowhere"), 0, torch.device("cpu")).train
+    with torch.no_grad():
+        split = images.Split(network.eval()(images.as_float(split.images), stop=1), split.labels)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
