@@ -21,20 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import harness
+from benchmarks import harness, hebbian_step
 from cli import arguments
 from cli.entry import run_command
 from hebb import catalog
 from hebb.config import make_layer
 from hebb.errors import HebbError
 from hebb.layers import HebbConv2d
-
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 @dataclass(frozen=True)
@@ -117,11 +113,13 @@ def measure(case: Case, options: argparse.Namespace) -> harness.Row:
     functions: dict[str, Callable[[], object]] = {
         "step": lambda: layer.learn(x, 1e-4),
         "gate": lambda: layer.gate(u),
-        **_bare(layer, layer.prepare(x), layer.gate(u)),
+        **hebbian_step.convolutions(layer, layer.prepare(x), layer.gate(u)),
     }
     taken = harness.in_turns(functions, device, options.steps, options.warm_up)
     found = {name: harness.summary(seconds) for name, seconds in taken.items()}
-    pairs = {name: (found[f"forward {name}"]["median"], found[f"gradient {name}"]["median"]) for name in LAYOUTS}
+    pairs = {
+        name: (found[f"forward {name}"]["median"], found[f"gradient {name}"]["median"]) for name in hebbian_step.LAYOUTS
+    }
     layout = min(pairs, key=lambda name: sum(pairs[name]))
     step, floor = found["step"]["median"], sum(pairs[layout])
     return {
@@ -137,25 +135,6 @@ def measure(case: Case, options: argparse.Namespace) -> harness.Row:
         "most": case.most,
         "all_ms": found,
     }
-
-
-def _bare(layer: HebbConv2d, x: Tensor, y: Tensor) -> dict[str, Callable[[], object]]:
-    """Return the forward convolution and its weight gradient in both layouts."""
-    made: dict[str, Callable[[], object]] = {}
-    for name, layout in LAYOUTS.items():
-        a, w, g = (t.clone().contiguous(memory_format=layout) for t in (x, layer.weight, y))
-
-        def forward(a: Tensor = a, w: Tensor = w) -> Tensor:
-            return F.conv2d(a, w)
-
-        def gradient(a: Tensor = a, w: Tensor = w, g: Tensor = g) -> Tensor:
-            wanted = [False, True, False]  # of input, weight, bias
-            return torch.ops.aten.convolution_backward(g, a, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted)[
-                1
-            ]
-
-        made |= {f"forward {name}": forward, f"gradient {name}": gradient}
-    return made
 
 
 if __name__ == "__main__":

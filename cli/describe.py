@@ -15,6 +15,8 @@ from hebb.config import DataSpec, RunConfig
 from hebb.errors import ConfigError
 from hebb.registry import ACTIVATIONS, DATASETS, RULES, Value
 
+_WAY = 3
+"""How far a weight that starts from N(0, 1) goes until its neuron has radius 1, in round numbers."""
 LISTS = ("presets", "datasets", "methods", "protocols", "configs")
 
 
@@ -80,9 +82,30 @@ def dry_run(config: RunConfig, known: Catalog, *, trials: int = 1, cache_limit: 
         )
     out.print(steps)
     _kept(config, phases, cache_limit)
+    for note in notes(config, phases):
+        out.print(note, soft_wrap=True)
     updates = sum(phase.updates for phase in phases)
     runs = "" if trials == 1 else f" a run, {updates * trials:,} in {trials} runs"
     out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
+
+
+def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+    """Say which blocks cannot reach radius 1: their rates add up to less than weights of N(0, 1) must travel."""
+    from hebb import rates
+
+    found = []
+    for phase in phases:
+        for i in phase.blocks if phase.kind in ("hebbian", "joint") else ():
+            layer = config.network.blocks[i].layer
+            if layer.rule.initialise is None or layer.adaptive or getattr(layer, "normaliser", "layer") == "mean":
+                continue
+            way = rates.travel(layer, phase.updates, phase.schedule, phase.epochs)
+            if way < _WAY:
+                found.append(
+                    f"note: the rates of b{i} add up to {way:.2g}, and weights that start from N(0, 1) travel about "
+                    f"{_WAY:g}: more epochs, smaller batches or a larger lr"
+                )
+    return found
 
 
 def _kept(config: RunConfig, phases: Iterable[plan.Phase], cache_limit: int | None) -> None:

@@ -38,11 +38,39 @@ def scheduled(layer: Any, update: int, updates: float, epochs: int = 1) -> float
         return eta
     if layer.lr_decay == "linear":
         return max(0.0, eta - update * eta / updates)
+    floor, fall = _exponential(layer, epochs)
+    return floor + (eta - floor) * math.exp(-fall * update / updates)
+
+
+def _exponential(layer: Any, epochs: int) -> tuple[float, float]:
+    """Return m and s of the schedule m + (eta - m) e^(-s k/T)."""
     if layer.lr_decay == "floor":
-        return layer.lr_floor + (eta - layer.lr_floor) * math.exp(-layer.lr_fall * update * epochs / updates)
+        return layer.lr_floor, layer.lr_fall * epochs
     end = math.exp(-layer.speed)
-    floor = (eta / layer.lr_div - eta * end) / (1 - end)
-    return floor + (eta - floor) * math.exp(-layer.speed * update / updates)
+    return (layer.lr / layer.lr_div - layer.lr * end) / (1 - end), layer.speed
+
+
+def travel(layer: Any, made: int, updates: float, epochs: int = 1) -> float:
+    """Return the sum of the first ``made`` rates of ``scheduled``.
+
+    No weight moves farther than that when its change is divided by the largest entry.
+
+    Args:
+        layer: the layer's spec.
+        made: number of updates.
+        updates: T, as of ``scheduled``.
+        epochs: T/B.
+    """
+    eta = layer.lr
+    if layer.lr_decay == "constant" or updates <= 0:
+        return eta * made
+    if layer.lr_decay == "linear":
+        steps = min(made, math.floor(updates) + 1)
+        return eta * (steps - steps * (steps - 1) / 2 / updates)
+    floor, fall = _exponential(layer, epochs)
+    if fall == 0:
+        return eta * made
+    return floor * made + (eta - floor) * math.expm1(-fall * made / updates) / math.expm1(-fall / updates)
 
 
 def classifier_factor(classifier: Any, epoch: int, epochs: int) -> float:

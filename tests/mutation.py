@@ -167,9 +167,7 @@ DEFECTS = (
     ),
     Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),
     Defect("the cosine never restarts", "hebb/rates.py", "    while epoch >= length:\n", "    while False:\n"),
-    Defect(
-        "the floor is reached at once", "hebb/rates.py", "layer.lr_fall * update * epochs", "layer.lr_fall * update"
-    ),
+    Defect("the floor is reached at once", "hebb/rates.py", "layer.lr_fall * epochs", "layer.lr_fall * epochs * 1000"),
     Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
 )
 

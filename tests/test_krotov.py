@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
 from random_specs import SMALL
@@ -244,6 +245,32 @@ def test_published_sum_of_rates(layer: LayerSpec, epochs: int, total: float) -> 
     if layer is CONV and epochs == 1:
         large = sum(rates.scheduled(layer, k, 20 * 40000 / 512, 20) for k in range(79))
         assert large == pytest.approx(0.38, abs=0.01)
+
+
+SCHEDULES = (
+    *(CONV, FULL, LIBRARY, spec(lr_decay="linear"), spec(lr_decay="constant"), spec(lr_fall=0)),
+    make_layer("Soft", "MLP", {"lr_decay": "exp"}, DEFAULTS, "test"),
+    make_layer("Soft", "CNN", {"lr_decay": "exp", "kernel_size": 1}, DEFAULTS, "test"),
+)
+
+
+@pytest.mark.parametrize("layer", SCHEDULES)
+@pytest.mark.parametrize(("updates", "epochs"), [(12500, 20), (312.5, 2), (7.8, 1)])
+def test_how_far_a_weight_can_travel(layer: LayerSpec, updates: float, epochs: int) -> None:
+    """The closed form is the sum, over all updates and over some; in SoftHebb's exponential schedule too."""
+    for made in (math.ceil(updates), 5, 0):
+        found = sum(rates.scheduled(layer, k, updates, epochs) for k in range(made))
+        assert rates.travel(layer, made, updates, epochs) == pytest.approx(found, rel=1e-6)
+
+
+def test_too_short_a_way_is_said(command: Command) -> None:
+    """A conv layer's 0.38 of one epoch in batches of 512; nothing where the way is long enough."""
+    flags = ("--preset", "2KrotovCnnCIFAR", "--dataset", "CIFAR10", "--validation", "--dry-run", "--set")
+    short = command("multi_layer.py", *flags, "dataset_unsup.epochs=1", "dataset_unsup.batch_size=512").stdout
+    assert "note: the rates of b0 add up to 0.38" in short
+    assert (
+        "note" not in command("multi_layer.py", *flags, "dataset_unsup.epochs=2", "dataset_unsup.batch_size=64").stdout
+    )
 
 
 def test_linear_and_constant_schedules() -> None:
