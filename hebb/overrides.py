@@ -1,7 +1,7 @@
 """Dotted overrides: ``b0.layer.lr=0.05``, ``b*.layer.t_invert=0.7``, ``dataset_sup.epochs=2``, ``seed=3``.
 
-The same paths are the keys of a search space. ``b*`` is every Hebbian block, sharing one value. Whatever
-their order, ``preset`` applies before ``method``, and both before the rest.
+The same paths are the keys of a search space. ``b*`` is every Hebbian block, sharing one value, and ``b-1`` the
+last block, the classifier. Whatever their order, ``preset`` applies before ``method``, and both before the rest.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
     if head in _SPECS:
         spec = _change(getattr(config, head), rest, value, where, path)
         return replace(config, **{head: spec})
-    if head == "b*" or re.fullmatch(r"b(0|[1-9][0-9]*)", head):
+    if head == "b*" or re.fullmatch(r"b(0|-1|[1-9][0-9]*)", head):
         return _change_blocks(config, head, rest, value, catalog, where)
     legal = [f"b{i}" for i in range(len(config.network.blocks))]
     raise ConfigError(

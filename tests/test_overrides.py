@@ -89,6 +89,7 @@ PATHS: list[tuple[str, object, dict[str, object]]] = [
     ("split_seed", 5, {"split_seed": 5}),
     ("b1.dropout", "0.25", {"network.blocks.1.dropout": 0.25}),
     ("b3.dropout", "none", {"network.blocks.3.dropout": 0.0}),
+    ("b-1.dropout", 0.25, {"network.blocks.3.dropout": 0.25}),
     ("b1.att_dropout", 0.5, {"network.blocks.1.att_dropout": 0.5}),
     ("b0.batch_norm", "1", {"network.blocks.0.batch_norm": True}),
     ("b2.activation", "relu", {"network.blocks.2.activation.name": "relu"}),
