@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb import rates, seeding
+from hebb import rates, seeding, stopping
 from hebb.data.images import Split
 from hebb.errors import DivergenceError
 from hebb.plan import Phase
@@ -68,8 +68,10 @@ class Scores:
     accuracy: float | None = None
 
 
-def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
-    """One epoch in which the Hebbian blocks of the phase learn.
+def hebbian(
+    network: Network, split: Split, at: Epoch, progress: Progress, watch: stopping.Watch | None = None
+) -> Scores:
+    """One epoch in which the Hebbian blocks of the phase learn; ``watch`` looks at the weights after each update.
 
     Each block learns on the output its lower neighbour gave before this batch's update. ``split`` holds what the
     lowest of them receives; blocks between them that are not part of the phase are in evaluation mode.
@@ -79,6 +81,8 @@ def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Sc
     with training(network, at), torch.no_grad():
         for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
             hebbian_step(network, x, labels, phase, update)
+            if watch is not None:
+                watch.update()
             update += 1
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)
@@ -114,7 +118,7 @@ def _step_block(
         return block(x)
     rate = None
     if not block.hebb.spec.adaptive:
-        rate = rates.scheduled(block.hebb.spec, update, phase.schedule)
+        rate = rates.scheduled(block.hebb.spec, update, phase.schedule, phase.epochs)
     return block.learn(x, rate, labels, last=last)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cli import arguments, describe
 from cli.entry import run_command
-from hebb import config_json, folders, overrides, plan, shapes
+from hebb import config_json, folders, overrides, plan, plugins, shapes
 from hebb.catalog import Catalog
 from hebb.config import VALIDATION_SHARE, RunConfig
 from hebb.errors import ConfigError, InterruptedRunError, within
@@ -162,6 +162,7 @@ def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
         )
     allowed = (
         "run_config",
+        "plugin",
         "changes",
         "model_name",
         "data_dir",
@@ -176,7 +177,8 @@ def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
         "cache_limit",
     )
     _refuse_others(options, allowed, "--run-config", "holds the whole run; --set changes single values")
-    return overrides.apply(read_config(options.run_config), overrides.parse(options.changes), known)
+    run = overrides.apply(read_config(options.run_config), overrides.parse(options.changes), known)
+    return replace(run, plugins=plugins.of_run(run))
 
 
 def read_config(path: Path) -> RunConfig:
@@ -199,6 +201,7 @@ def _continue(options: argparse.Namespace) -> int:
     """Continue the interrupted run of ``--resume-run``."""
     allowed = (
         "resume_run",
+        "plugin",
         "data_dir",
         "gpu_id",
         "device",
@@ -242,7 +245,8 @@ def _continue(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace, known: Catalog) -> int:
     """Measure the stored model of ``--evaluate``."""
-    allowed = ("evaluate", "export_features", "dataset_sup", "changes", "data_dir", "gpu_id", "device", "preset_file")
+    model = ("evaluate", "export_features", "plugin", "preset_file")
+    allowed = (*model, "dataset_sup", "changes", "data_dir", "gpu_id", "device")
     _refuse_others(options, allowed, "--evaluate", "measures a model as it was stored")
     home = folders.Home.find(options.data_dir)
     checkpoint = folders.checkpoint_of(options.evaluate, home, "--evaluate")

@@ -19,7 +19,7 @@ import engine
 import model
 import prefix
 import readout
-from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records
+from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records, stopping
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
@@ -136,6 +136,7 @@ class _State:
     epoch: int = 0
     step: int = 0
     optimiser: dict[str, Any] | None = None
+    watch: dict[str, Any] | None = None
 
 
 def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Result:
@@ -207,7 +208,7 @@ def _starting_point(config: RunConfig, network: model.Network, place: Place) -> 
     position = data.get("position")
     if not isinstance(position, dict) or set(position) != {"phase", "epoch", "step"}:
         raise ConfigError(str(path), "holds weights, and not the position of a run")
-    state = _State(**position, optimiser=data.get("optimiser"))
+    state = _State(**position, optimiser=data.get("optimiser"), watch=data.get("watch"))
     return state, True
 
 
@@ -329,6 +330,9 @@ def _run_phase(
     optimiser = optimiser_of(config, phase, network)
     if optimiser is not None and state.optimiser is not None:
         optimiser.load_state_dict(state.optimiser)
+    watch = _watch_of(config, phase, network)
+    if watch is not None and state.watch is not None:
+        watch.load_state_dict(state.watch)
     report.phase(index, phase, state.epoch, len(split))
     for epoch in range(state.epoch, phase.epochs):
         at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
@@ -336,7 +340,7 @@ def _run_phase(
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
         elif optimiser is None:
-            scores = engine.hebbian(network, split, at, report.progress)
+            scores = engine.hebbian(network, split, at, report.progress, watch)
         else:
             _set_rate(config, phase, optimiser, epoch)
             scores = engine.backprop(network, split, at, optimiser, report.progress)
@@ -344,14 +348,14 @@ def _run_phase(
         speed = len(split) / max(time.monotonic() - began, 1e-9)
         if phase.kind != "calibrate":
             state.step += -(-len(split) // phase.batch_size)
-        last = epoch == phase.epochs - 1
-        reported = due(phase, epoch)
+        last = epoch == phase.epochs - 1 or (watch is not None and watch.done())
+        reported = last or due(phase, epoch)
         row = _row(phase, index, epoch, scores)
         if reported and phase.kind != "calibrate":
             row.update(_evaluate(phase, network, behind, scores, last and last_phase))
         done = (epoch + 1) * -(-len(split) // phase.batch_size)
         blocks = {
-            f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
+            f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule, phase.epochs))
             for i, layer in network.hebbian()
             if i in phase.blocks
         }
@@ -364,24 +368,38 @@ def _run_phase(
         if last:
             state.phase, state.epoch = index + 1, 0
         state.optimiser = None if optimiser is None or last else optimiser.state_dict()
+        state.watch = None if watch is None or last else watch.state_dict()
         if last or (epoch + 1) % place.checkpoint_every == 0:
             _checkpoint(network, state, place)
         if reported:
             report.row(row, blocks)
+        if last:
+            return
+
+
+def _watch_of(config: RunConfig, phase: Phase, network: model.Network) -> stopping.Watch | None:
+    """Return what may end the phase early; None where nothing does."""
+    if phase.kind != "hebbian" or not config.stop.active:
+        return None
+    layers = [layer for i, layer in network.hebbian() if i in phase.blocks]
+    return stopping.Watch(config.stop, layers, phase.updates // phase.epochs)
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
     """Make the optimiser of the phase's BP blocks; None where none learns by back-prop."""
     if phase.lr is None:
         return None
-    return torch.optim.Adam(
-        network.learnt(phase.blocks), lr=phase.lr, weight_decay=config.classifier.weight_decay, fused=True
-    )
+    spec, parameters = config.classifier, network.learnt(phase.blocks)
+    if spec.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=phase.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+        )
+    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=spec.weight_decay, fused=True)
 
 
 def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
     assert phase.lr is not None
-    factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
+    factor = rates.classifier_factor(config.classifier, epoch, phase.epochs)
     for group in optimiser.param_groups:
         group["lr"] = phase.lr * factor
 
@@ -455,6 +473,7 @@ def _checkpoint(network: model.Network, state: _State, place: Place) -> None:
             "network": grammar.format_network(network.spec, catalog.load().defaults),
             "model": network.state_dict(),
             "optimiser": state.optimiser,
+            "watch": state.watch,
             "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
         },
     )

@@ -177,7 +177,11 @@ def _bare(
     """Return the padded input of a batch, and the convolutions on it in both layouts."""
     x, labels = next(split.batches(batch_size))
     padded = layer.prepare(network[0].train().before(x))
-    gate = layer.gate(layer.respond(padded), labels)
+    return padded, convolutions(layer, padded, layer.gate(layer.respond(padded), labels))
+
+
+def convolutions(layer: HebbConv2d, padded: Tensor, gate: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Return the convolution of a padded batch and its weight gradient for the output gradient ``gate``, by layout."""
     spec = layer.spec
     stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
     made: dict[str, Callable[[], Tensor]] = {}
@@ -194,7 +198,7 @@ def _bare(
             )[1]
 
         made |= {f"forward {name}": forward, f"gradient {name}": gradient}
-    return padded, made
+    return made
 
 
 class _Enough(Exception):  # noqa: N818  (no error: it ends an epoch early)

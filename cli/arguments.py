@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hebb import catalog, config_json, folders, overrides, plan
+from hebb import catalog, config_json, folders, overrides, plan, plugins
 from hebb.catalog import Catalog
 from hebb.config import MODES_DEFAULT, PROBES, DataSpec, RunConfig
 from hebb.errors import ConfigError
@@ -107,6 +107,14 @@ def add_network_flags(parser: Parser) -> None:
         help="train each BP block alone, as the published code does, not end to end",
     )
     parser.add_argument(
+        "--protocol",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="named groups of such changes, made before --set: optimiser, epochs, stopping rules (--list protocols)",
+    )
+    parser.add_argument(
         "--set",
         dest="changes",
         nargs="+",
@@ -116,6 +124,14 @@ def add_network_flags(parser: Parser) -> None:
         help="change single values: b0.layer.lr=0.05 'b*.layer.t_invert=0.7' dataset_sup.epochs=2",
     )
     _add_probe_flags(parser)
+    parser.add_argument(
+        "--plugin",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH|MODULE",
+        help="Python files or modules that register rules, activations, datasets or modes of your own",
+    )
     parser.add_argument(
         "--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, laid over the shipped one"
     )
@@ -167,7 +183,7 @@ def add_run_flags(parser: Parser) -> None:
         "--list",
         dest="listing",
         metavar="WHAT",
-        help="presets | datasets | methods | configs: describe them, then stop",
+        help="presets | datasets | methods | protocols | configs: describe them, then stop",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="at each report, a table of the first neurons")
 
@@ -265,7 +281,9 @@ def run_config(
         threads=threads if options.threads is None else options.threads,
         device=device(options).kind,
     )
-    return overrides.apply(config, overrides.parse(options.changes), known)
+    config = overrides.apply(config, known.protocol(options.protocol), known, where="--protocol,")
+    config = overrides.apply(config, overrides.parse(options.changes), known)
+    return replace(config, plugins=plugins.of_run(config))
 
 
 def _held_out(spec: DataSpec, share: float) -> DataSpec:
@@ -303,5 +321,6 @@ def resumed(
 
 
 def load_catalog(options: argparse.Namespace) -> Catalog:
-    """Read the presets, and those of ``--preset-file``."""
+    """Load the plugins, then read the presets, and those of ``--preset-file``."""
+    plugins.load(options.plugin)
     return catalog.load(options.preset_file)

@@ -13,9 +13,11 @@ from hebb import fields, grammar, plan, shapes, space
 from hebb.catalog import Catalog
 from hebb.config import DataSpec, RunConfig
 from hebb.errors import ConfigError
-from hebb.registry import ACTIVATIONS, DATASETS, RULES
+from hebb.registry import ACTIVATIONS, DATASETS, RULES, Value
 
-LISTS = ("presets", "datasets", "methods", "configs")
+_WAY = 3
+"""How far a weight that starts from N(0, 1) goes until its neuron has radius 1, in round numbers."""
+LISTS = ("presets", "datasets", "methods", "protocols", "configs")
 
 
 class _Console(Console):
@@ -87,10 +89,31 @@ def dry_run(
         )
     out.print(steps)
     _kept(config, phases, cache_limit)
+    for note in notes(config, phases):
+        out.print(note, soft_wrap=True)
     updates = sum(phase.updates for phase in phases)
     whole = updates * trials if total is None else total
     runs = "" if trials == 1 else f" a run, {whole:,} in {trials} runs"
     out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
+
+
+def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+    """Say which blocks cannot reach radius 1: their rates add up to less than weights of N(0, 1) must travel."""
+    from hebb import rates
+
+    found = []
+    for phase in phases:
+        for i in phase.blocks if phase.kind in ("hebbian", "joint") else ():
+            layer = config.network.blocks[i].layer
+            if layer.rule.initialise is None or layer.adaptive or getattr(layer, "normaliser", "layer") == "mean":
+                continue
+            way = rates.travel(layer, phase.updates, phase.schedule, phase.epochs)
+            if way < _WAY:
+                found.append(
+                    f"note: the rates of b{i} add up to {way:.2g}, and weights that start from N(0, 1) travel about "
+                    f"{_WAY:g}: more epochs, smaller batches or a larger lr"
+                )
+    return found
 
 
 def _kept(config: RunConfig, phases: Iterable[plan.Phase], cache_limit: int | None) -> None:
@@ -129,7 +152,14 @@ def listing(what: str, known: Catalog) -> None:
     """Print one of the lists."""
     if what not in LISTS:
         raise ConfigError("--list", f"unknown list '{what}'", given=what, choices=LISTS)
-    {"presets": _presets, "datasets": _datasets, "methods": _methods, "configs": _configs}[what](known)
+    lists = {
+        "presets": _presets,
+        "datasets": _datasets,
+        "methods": _methods,
+        "protocols": _protocols,
+        "configs": _configs,
+    }
+    lists[what](known)
 
 
 def _presets(known: Catalog) -> None:
@@ -171,13 +201,16 @@ def _methods(known: Catalog) -> None:
         out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
         for arch in rule.archs:
             names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
-            other = [f"{name} {int(value)}" for name, value in rule.defaults.get(arch, {}).items()]
+            other = [f"{name} {_written(value)}" for name, value in rule.defaults.get(arch, {}).items()]
             out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
     tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
-    own = [entry for rule in RULES.entries() for entry in rule.own_fields]
-    for entry in [*fields.FIELDS.values(), *own]:
+    for entry in fields.FIELDS.values():
         default = [_default(known, entry, arch) for arch in ("MLP", "CNN")]
         tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
+    for rule in RULES.entries():
+        for entry in rule.own_fields:
+            default = [_written(rule.defaults.get(arch, {}).get(entry.name, entry.default)) for arch in ("MLP", "CNN")]
+            tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, f"{rule.name}: {entry.meaning}")
     out.print(tokens)
     functions = table("\nactivations", ("part", "formula"))
     for function in ACTIVATIONS.entries():
@@ -191,10 +224,21 @@ def _default(known: Catalog, entry: fields.Field, arch: str) -> str:
     """Write a field's layer default; - where the architecture lacks the field."""
     if arch not in entry.archs:
         return "-"
-    value = known.defaults[arch].get(entry.name, entry.default)
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else grammar.number(value)
+    return _written(known.defaults[arch].get(entry.name, entry.default))
+
+
+def _written(value: Value | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return grammar.number(value)
+
+
+def _protocols(known: Catalog) -> None:
+    found = table("protocols", ("name", "what", "changes", "source"))
+    for name, protocol in known.protocols.items():
+        changes = " ".join(f"{path}={value}" for path, value in protocol.changes.items())
+        found.add_row(name, protocol.description, changes, protocol.source)
+    console().print(found)
 
 
 def _configs(known: Catalog) -> None:

@@ -40,6 +40,8 @@ class ConsoleReport(train.Report):
             f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, seed {config.seed}, "
             f"{config.device}, {config.threads} thread(s)"
         )
+        for note in describe.notes(config, phases):
+            self.console.print(note, soft_wrap=True)
 
     def features(self, phase: Phase, images: int) -> None:
         """Start the live line of the computation of features."""

@@ -136,7 +136,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Return the block's output for this batch and make one Hebbian update.
 
-        The output is that of the weights before the update, as if the whole network had been run first.
+        The output is that of the weights before the update, as if the whole network had been run first, unless the
+        rule wants what the updated block answers in evaluation mode (``Rule.answers_updated``).
 
         Args:
             x: a batch.
@@ -146,7 +147,13 @@ class Block(nn.Module):
         """
         assert isinstance(self.layer, HebbLayer)
         u = self.layer.learn(self.before(x), rate, labels)
-        return u if last and not self.spec.batch_norm else self.after(u)
+        again = self.spec.layer.rule.answers_updated and not last
+        answer = u if (last or again) and not self.spec.batch_norm else self.after(u)
+        if again:
+            learning = self.training
+            answer = self.train(False)(x)
+            self.train(learning)
+        return answer
 
     def set_noise(self, noise: Noise | None) -> None:
         """Give the dropouts their random numbers."""

@@ -1,8 +1,9 @@
-"""``preset.json``: named networks, layer defaults and dataset variants, validated as a whole.
+"""``preset.json``: named networks, layer defaults, dataset variants and protocols, validated as a whole.
 
     layer     {"MLP": {field: value}, "CNN": {...}}           defaults of the fields
     model     {name: {"blocks": [...], "description", "source", "comment", "mode"}}
     dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
+    protocol  {name: {"set": {path: value}, "description", "source"}}   changes of ``--set`` that belong together
 
 A block is a string of ``hebb.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
 ``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume``, ``layer`` and ``num``. A file given with
@@ -16,7 +17,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """Changes of a run that belong together, by override path, and what is said about them."""
+
+    changes: Mapping[str, Any]
+    description: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Catalog:
     """The names a command line knows.
 
@@ -61,11 +71,13 @@ class Catalog:
         models: networks by name.
         datasets: dataset variants by name (``CIFAR10_50``).
         defaults: layer defaults of networks written inline, per architecture.
+        protocols: training protocols by name.
     """
 
     models: Mapping[str, Model]
     datasets: Mapping[str, DataSpec]
     defaults: Mapping[str, Mapping[str, Value]]
+    protocols: Mapping[str, Protocol]
 
     def network(self, text: str, where: str = "--preset") -> NetworkSpec:
         """Return the preset called ``text``, or the network that ``text`` spells out."""
@@ -98,6 +110,24 @@ class Catalog:
             )
         return self.datasets[name]
 
+    def protocol(self, names: Iterable[str], where: str = "--protocol") -> dict[str, Any]:
+        """Return the changes of all protocols in ``names``; two that change the same thing are refused."""
+        found: dict[str, Any] = {}
+        for name in names:
+            if name not in self.protocols:
+                raise ConfigError(
+                    where,
+                    f"unknown protocol '{name}'",
+                    given=name,
+                    choices=self.protocols,
+                    hint="--list protocols describes them",
+                )
+            for path, value in self.protocols[name].changes.items():
+                if path in found:
+                    raise ConfigError(where, f"'{name}' changes {path}, which a protocol before it changes too")
+                found[path] = value
+        return found
+
 
 def load(user_file: Path | None = None) -> Catalog:
     """Read and validate the shipped presets, and the user's over them."""
@@ -107,7 +137,7 @@ def load(user_file: Path | None = None) -> Catalog:
 
 @functools.cache
 def _shipped() -> Catalog:
-    return _read(SHIPPED, Catalog(models={}, datasets={}, defaults={}))
+    return _read(SHIPPED, Catalog(models={}, datasets={}, defaults={}, protocols={}))
 
 
 def _read(path: Path, below: Catalog) -> Catalog:
@@ -122,7 +152,7 @@ def _read(path: Path, below: Catalog) -> Catalog:
         raise ConfigError(where, f"is not JSON: {error}") from None
     except _TwiceError as error:
         raise ConfigError(where, f"key '{error}' is given twice") from None
-    _keys(data, ("layer", "model", "dataset"), where)
+    _keys(data, ("layer", "model", "dataset", "protocol"), where)
     defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
     models = {
         name: _model(name, entry, defaults, f"{path.name}, model '{name}'")
@@ -133,7 +163,16 @@ def _read(path: Path, below: Catalog) -> Catalog:
         datasets.update(_variants(name, variants, datasets, f"{path.name}, dataset '{name}'"))
     for entry in DATASETS.entries():
         datasets.setdefault(entry.name, DataSpec(dataset=entry.name))
-    return Catalog(models={**below.models, **models}, datasets=datasets, defaults=defaults)
+    protocols = {
+        name: _protocol(entry, f"{path.name}, protocol '{name}'")
+        for name, entry in _object(data.get("protocol", {}), f"{where}, protocol").items()
+    }
+    return Catalog(
+        models={**below.models, **models},
+        datasets=datasets,
+        defaults=defaults,
+        protocols={**below.protocols, **protocols},
+    )
 
 
 class _TwiceError(Exception):
@@ -216,6 +255,15 @@ def operations(text: str, where: str) -> tuple[str, ...]:
         if word not in OPERATIONS:
             raise ConfigError(where, f"unknown operation '{word}'", given=word, choices=OPERATIONS)
     return words
+
+
+def _protocol(data: Any, where: str) -> Protocol:
+    _keys(data, ("set", "description", "source"), where)
+    changes = _object(data.get("set"), f"{where}, set")
+    for path, value in changes.items():
+        if isinstance(value, dict | list):
+            raise ConfigError(f"{where}, set", f"the value of {path} is a word or a number, not {value!r}")
+    return Protocol(changes, **{key: str(data.get(key, "")) for key in ("description", "source")})
 
 
 def _variants(name: str, data: Any, below: Mapping[str, DataSpec], where: str) -> dict[str, DataSpec]:

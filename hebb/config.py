@@ -292,35 +292,101 @@ def held_out(count: int, share: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSpec:
-    """The back-prop optimiser: Adam on the cross-entropy.
+    """The back-prop optimiser of the cross-entropy.
 
     Attributes:
+        optimiser: ``adam``, or ``sgd`` with ``momentum``.
         lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
+        momentum: share of the last step that sgd takes again (no Nesterov, no dampening).
         weight_decay: L2 penalty added to the gradient.
-        schedule: ``step`` (halves at fixed shares of the epochs) or ``constant``.
+        schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts) or
+            ``constant``.
+        restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.
+        restart_growth: how many times as long as the last each further cycle is.
     """
 
+    optimiser: str = "adam"
     lr: float | None = None
+    momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = "step"
+    restart: int | None = None
+    restart_growth: int = 2
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("step", "constant"):
-            raise ConfigError(
-                "classifier.schedule",
-                f"unknown '{self.schedule}'",
-                given=self.schedule,
-                choices=("step", "constant"),
-            )
+        for name, choices in (("optimiser", ("adam", "sgd")), ("schedule", ("step", "cosine", "constant"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"classifier.{name}", f"unknown '{value}'", given=value, choices=choices)
         if self.lr is not None and not 0 < self.lr <= 1e30:
             raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
             raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError("classifier.momentum", f"is a share from 0 to below 1, not {self.momentum}")
+        if (self.restart is not None and self.restart < 1) or self.restart_growth < 1:
+            raise ConfigError("classifier.restart", "and restart_growth start at 1")
+
+    def check(self) -> None:
+        """Refuse values that would do nothing; called when all of them are set."""
+        if self.momentum and self.optimiser != "sgd":
+            raise ConfigError(
+                "classifier.momentum", f"does nothing for {self.optimiser}", hint="classifier.optimiser=sgd reads it"
+            )
+        if self.restart is not None and self.schedule != "cosine":
+            raise ConfigError(
+                "classifier.restart",
+                f"does nothing for schedule {self.schedule}",
+                hint="classifier.schedule=cosine reads it",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopSpec:
+    """When a Hebbian phase ends before its epochs are over. Both rules are looked at after each epoch.
+
+    c of an update is max_i |sum_j |w_ij|^p - 1| over the neurons of a block (Krotov & Hopfield's convergence).
+
+    Attributes:
+        convergence: end when every block's last c is below this; None: never.
+        patience: end when for this many epochs' worth of updates in a row no block's c fell below the least it had
+            been; None: never.
+    """
+
+    convergence: float | None = None
+    patience: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("convergence", "patience"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"stop.{name}", f"a number above 0 is wanted, not {value}")
+
+    @property
+    def active(self) -> bool:
+        """Whether a phase can end early at all."""
+        return (self.convergence, self.patience) != (None, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginSpec:
+    """Code from outside that a run needs: the module, or the absolute path of the file, and its digest.
+
+    The digest decides the bits; where the file lies does not, and a run is repeated from another place with
+    ``--plugin``.
+    """
+
+    name: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.name or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ConfigError("plugins", f"a name and a SHA-256 digest are wanted, not '{self.name}' '{self.sha256}'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that decides the bits of a run. It holds no path.
+    """All that decides the bits of a run. It holds no path, but where its plugins were found.
 
     Attributes:
         network: the blocks.
@@ -330,6 +396,7 @@ class RunConfig:
         training_blocks: blocks that learn; None means all. The others stay at their initialisation.
         bp_blockwise: train every BP block alone, below frozen ones, instead of end to end.
         classifier: the back-prop optimiser.
+        stop: when Hebbian phases end early.
         seed: varies initialisation, order, dropout and augmentation.
         split_seed: varies subset and validation split only.
         threads: CPU threads; sums are split among them, so they decide the last bits.
@@ -340,6 +407,7 @@ class RunConfig:
         probe_samples: training images they are fitted on, at most.
         resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
         resume_sha256: digest of the checkpoint it starts from.
+        plugins: code from outside that it needs.
     """
 
     network: NetworkSpec
@@ -349,6 +417,7 @@ class RunConfig:
     training_blocks: tuple[int, ...] | None = None
     bp_blockwise: bool = False
     classifier: ClassifierSpec = ClassifierSpec()
+    stop: StopSpec = StopSpec()
     seed: int = 0
     split_seed: int = 0
     threads: int = 1
@@ -359,6 +428,7 @@ class RunConfig:
     probe_samples: int = 10000
     resume: str | None = None
     resume_sha256: str | None = None
+    plugins: tuple[PluginSpec, ...] = ()
 
     def __post_init__(self) -> None:
         last = len(self.network.blocks) - 1

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from hebb import plugins
 from hebb.config import (
     ActivationSpec,
     BlockSpec,
@@ -15,8 +16,10 @@ from hebb.config import (
     DataSpec,
     LayerSpec,
     NetworkSpec,
+    PluginSpec,
     PoolSpec,
     RunConfig,
+    StopSpec,
     make_layer,
 )
 from hebb.errors import ConfigError, within
@@ -36,6 +39,8 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
 def run_from_json(data: Any, where: str) -> RunConfig:
     """Build a run from the data of a ``config.json``; a missing or unknown key is an error."""
     data = _object(data, where)
+    needed = _plugins(data.get("plugins"), f"{where}, plugins")
+    plugins.require(needed, where)  # the network may be made of their rules
     network = _object(data.get("network"), f"{where}, network")
     blocks = network.get("blocks")
     if not isinstance(blocks, list):
@@ -55,6 +60,8 @@ def run_from_json(data: Any, where: str) -> RunConfig:
             "dataset_sup": _data_from_json(data.get("dataset_sup"), f"{where}, dataset_sup"),
             "dataset_unsup": _data_from_json(data.get("dataset_unsup"), f"{where}, dataset_unsup"),
             "classifier": _build(ClassifierSpec, data.get("classifier"), f"{where}, classifier"),
+            "stop": _build(StopSpec, data.get("stop"), f"{where}, stop"),
+            "plugins": needed,
             **_as_tuples(data, "training_blocks", "probes", "probe_blocks"),
         },
         where,
@@ -71,6 +78,12 @@ def block_from_json(data: Any, where: str) -> BlockSpec:
     }
     layer = _layer_from_json(data.get("layer"), f"{where}, layer")
     return _build(BlockSpec, {**data, **_as_tuples(data, "operations"), **parts, "layer": layer}, where)
+
+
+def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
+    if not isinstance(data, list):
+        raise ConfigError(where, "is missing or not a list")
+    return tuple(_build(PluginSpec, entry, where) for entry in data)
 
 
 def _layer_from_json(data: Any, where: str) -> LayerSpec:

@@ -111,6 +111,14 @@ _TABLE = (
     Field(name="speed", token=None, kind=float, minimum=0, above=True, meaning="s of the exponential schedule"),
     Field(name="lr_div", token=None, kind=float, minimum=0, above=True, meaning="exponential schedule ends at eta/div"),
     Field(
+        name="normaliser",
+        token=None,
+        kind=str,
+        choices=("layer", "filter", "mean"),
+        meaning="what divides a change: largest entry of the layer (group), or of the neuron's own; or the number of "
+        "samples",
+    ),
+    Field(
         name="weight_init",
         token=None,
         kind=str,

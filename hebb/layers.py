@@ -5,10 +5,11 @@ Both compute, for input x, weights w (one row per neuron) and bias b,
     u  = x * sign(w)|w|^(p-1) + b                      pre-activation
     y  = signal(u, ...)                                plastic gate, from the rule
     dw = sum_b y x - (sum_b y u) w                     b: samples and output pixels
-    w <- w + rate_i dw / (max |dw| + 1e-30)            one maximum per layer (per group of a convolution)
+    w <- w + rate_i dw / (max |dw| + floor)            one maximum per layer (per group of a convolution)
 
 with rate_i = eta |r_i - 1|^q (``adaptive``) or a schedule, r_i = |w_i|_p. A step is at most eta per weight
-and does not depend on the batch size. Sources: Moraitis et al. 2022; Journe et al. 2023.
+and does not depend on the batch size. A rule may replace the decay, the maximum (``normaliser``) and the start.
+Sources: Moraitis et al. 2022; Journe et al. 2023.
 
 Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
 back-prop trains.
@@ -21,6 +22,7 @@ several times faster than with the pixels last.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,6 @@ from torch.nn.grad import conv2d_weight
 from hebb import rates
 from hebb.config import LayerSpec
 
-_TINY = 1e-30
 R1_CONV, R1_LINEAR = 0.01, 0.005
 """A neuron counts as converged when its radius is this close to 1."""
 
@@ -116,28 +117,36 @@ class HebbLayer(nn.Module):
         assert signal is not None
         rows = self.rows(u)  # (M, C)
         y = signal(rows.reshape(len(rows) * self.groups, -1), self.spec, labels).view_as(rows)
-        return self.unrows(y.clone() if y is rows else y, u)
+        return self.unrows(y, u)
 
     def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
         """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
         change = self.correlate(x, y)
-        if self.spec.lebesgue_p == 2 and self.bias is None and self.linear and self.weight.numel() < u.numel():
-            decay = (change * self.weight).sum(dim=self.fan_in)  # sum_b y (x * w): u is not read again
+        if self.spec.rule.decay is not None:
+            return change.sub_(self.own_decay(self.spec.rule.decay, u, y))
+        if self.bias is None and self.linear and self.weight.numel() < u.numel():
+            # u = x * effective weight, so sum_b y u needs no second look at u
+            decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (neurons,)
         else:
             decay = self.rows(y * u).sum(dim=0)  # (neurons,)
         return torch.addcmul(change, self.per_row(decay), self.weight, value=-1)
+
+    def own_decay(self, rule: Callable[..., Tensor], u: Tensor, y: Tensor) -> Tensor:
+        """Return what the rule takes from sum_b y x, in the shape of the weights, group by group."""
+        columns = [self.rows(y).chunk(self.groups, dim=1), self.rows(u).chunk(self.groups, dim=1)]
+        groups = zip(*columns, self.weight.flatten(1).chunk(self.groups), strict=True)
+        return torch.cat([rule(*group, self.spec) for group in groups]).view(self.weight.shape)
 
     @torch.no_grad()
     def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
         y = self.gate(u, labels)
         dw = self.change(x, u, y)
-        largest = dw.abs().amax(dim=self.fan_in).view(self.groups, -1).amax(dim=1)  # (groups,)
-        dw.div_(self.per_row((largest + _TINY).repeat_interleave(len(dw) // self.groups)))
+        largest = self.normalise(dw, y)
         self.finite_updates += largest.isfinite().all()
         self.update_count += 1
         db = None if self.bias is None else self._bias_change(y, self.bias)
-        self.gate_mass += self.rows(y).relu_().sum(dim=0)  # nobody reads y after this
+        self.gate_mass += self.rows(y).relu().sum(dim=0)
         return dw, db
 
     def _bias_change(self, y: Tensor, bias: Tensor) -> Tensor:
@@ -145,7 +154,21 @@ class HebbLayer(nn.Module):
         bias_step = self.spec.rule.bias_step
         assert bias_step is not None
         db = bias_step(y, bias, self.spec)
-        return db / (db.abs().amax() + _TINY)
+        return db / (db.abs().amax() + self.spec.rule.floor)
+
+    def normalise(self, dw: Tensor, y: Tensor) -> Tensor:
+        """Divide dw in place, by its largest entries or by the number of samples; return the largest entries."""
+        kind = getattr(self.spec, "normaliser", "layer")
+        largest = dw.abs().amax(dim=self.fan_in)  # (neurons,); twenty times as fast as the norm of order inf
+        if kind == "mean":
+            dw.div_(y[:, 0].numel())
+            return largest
+        if kind == "layer":
+            largest = (
+                largest.view(self.groups, -1).amax(dim=1, keepdim=True).expand(self.groups, len(dw) // self.groups)
+            )
+        dw.div_(self.per_row(largest.reshape(-1) + self.spec.rule.floor))
+        return largest
 
     def respond(self, x: Tensor) -> Tensor:
         """Return the pre-activation u of prepared input."""
@@ -211,6 +234,10 @@ class HebbLayer(nn.Module):
         """Return R1, the number of neurons whose radius is within the threshold of 1."""
         return ((self.radius() - 1).abs() < self.r1_threshold).sum()
 
+    def norm_error(self) -> Tensor:
+        """Return max_i |sum_j |w_ij|^p - 1|, the convergence number of Krotov & Hopfield: the worst neuron's."""
+        return (self.weight.abs().pow(self.spec.lebesgue_p).sum(dim=self.fan_in) - 1).abs().amax()
+
     def reset_statistics(self) -> None:
         """Start counting gate mass and finite updates anew."""
         self.gate_mass.zero_()
@@ -224,8 +251,12 @@ class HebbLayer(nn.Module):
         """Draw weights of mean radius R = ``radius``.
 
         Behind a batch norm normal, std = R / (N E|z|^p)^(1/p) with E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
-        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta.
+        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta. A rule with
+        a start of its own draws that.
         """
+        if self.spec.rule.initialise is not None:
+            self.weight.copy_(self.spec.rule.initialise(self.weight.shape, self.spec, generator))
+            return
         p, radius = self.spec.lebesgue_p, self.spec.radius
         fan_in = self.weight[0].numel()
         kind = self.spec.weight_init

@@ -15,7 +15,8 @@ class BlockInfo:
 
     Attributes:
         scalars: mean and spread of bias, weight, radius and rate; convergence (mean distance of the radii from
-            1) and R1 (neurons within the threshold of 1).
+            1), R1 (neurons within the threshold of 1), norm_error_max (the largest ||w|_p^p - 1|) and dead (neurons
+            that won nothing in this epoch).
         lr, radius, wins: per neuron; wins is the share of the positive gate mass of this epoch in percent.
         neurons_shown: how many neurons the table of ``-v`` lists.
     """
@@ -50,6 +51,8 @@ def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
         "radius_max_deviation": deviation.max(),
         "lr_mean": rate.mean(),
         "convergence": layer.convergence(),
+        "norm_error_max": layer.norm_error(),
+        "dead": (layer.gate_mass == 0).sum(),
         "R1": layer.converged(),
     }
     mass = layer.gate_mass

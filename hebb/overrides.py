@@ -1,7 +1,7 @@
 """Dotted overrides: ``b0.layer.lr=0.05``, ``b*.layer.t_invert=0.7``, ``dataset_sup.epochs=2``, ``seed=3``.
 
-The same paths are the keys of a search space. ``b*`` is every Hebbian block, sharing one value. Whatever
-their order, ``preset`` applies before ``method``, and both before the rest.
+The same paths are the keys of a search space. ``b*`` is every Hebbian block, sharing one value, and ``b-1`` the
+last block, the classifier. Whatever their order, ``preset`` applies before ``method``, and both before the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _BLOCK_PARTS = (
 )
 _RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str"}
 """Values of the run itself, with their types."""
-_PATHS = ("bN.PART", "b*.PART", "dataset_sup.NAME", "dataset_unsup.NAME", "classifier.NAME", *_RUN)
+_SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
+_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), *_RUN)
 
 
 def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
@@ -66,12 +67,10 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
     head, _, rest = path.partition(".")
     if head in _RUN and not rest:
         return replace(config, **{head: _read(_RUN[head], value, where)})
-    if head in ("dataset_sup", "dataset_unsup"):
+    if head in _SPECS:
         spec = _change(getattr(config, head), rest, value, where, path)
         return replace(config, **{head: spec})
-    if head == "classifier":
-        return replace(config, classifier=_change(config.classifier, rest, value, where, path))
-    if head == "b*" or re.fullmatch(r"b(0|[1-9][0-9]*)", head):
+    if head == "b*" or re.fullmatch(r"b(0|-1|[1-9][0-9]*)", head):
         return _change_blocks(config, head, rest, value, catalog, where)
     legal = [f"b{i}" for i in range(len(config.network.blocks))]
     raise ConfigError(
@@ -149,7 +148,7 @@ def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, wh
 
 
 def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
-    """Replace one field of a ``DataSpec`` or ``ClassifierSpec``."""
+    """Replace one field of a ``DataSpec``, ``ClassifierSpec`` or ``StopSpec``."""
     types = {entry.name: str(entry.type) for entry in dataclasses.fields(spec)}
     if name not in types:
         prefix = path.partition(".")[0]

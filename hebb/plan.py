@@ -80,7 +80,15 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
             f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
             hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
         )
-    return tuple(MODES[config.mode](config))
+    found = tuple(MODES[config.mode](config))
+    config.classifier.check()
+    if config.stop.active and any(phase.kind == "joint" for phase in found):
+        raise ConfigError(
+            "stop",
+            "ends Hebbian phases early, and here Hebbian blocks and BP learn on the same batches",
+            hint="use --training-mode successive or consecutive",
+        )
+    return found
 
 
 def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:

@@ -19,26 +19,78 @@ def norm_dependent(layer: Any, radius: Tensor) -> Tensor:
     return ((radius - 1).abs() + _FLOOR).pow(layer.power_lr) * layer.lr
 
 
-def scheduled(layer: Any, update: int, updates: float) -> float:
+def scheduled(layer: Any, update: int, updates: float, epochs: int = 1) -> float:
     """Return the rate of update k of T by the schedule ``layer.lr_decay``, the same for every neuron.
 
     linear: max(0, eta - k eta/T).
     exp: m + (eta - m) e^(-s k/T) with m = (eta/div - eta e^-s)/(1 - e^-s), which ends at eta/div.
+    floor: e + (eta - e) e^(-f k/B), which depends on the epochs passed and not on those to come.
     constant: eta.
 
     Args:
-        layer: the layer's spec: ``lr`` (eta), ``speed`` (s), ``lr_div`` (div).
+        layer: the layer's spec: ``lr`` (eta), ``speed`` (s), ``lr_div`` (div), ``lr_floor`` (e), ``lr_fall`` (f).
         update: k, the updates already made in this phase; the first one takes eta.
         updates: T = epochs * samples / batch, not rounded.
+        epochs: T/B, where B is the number of updates of one epoch.
     """
     eta = layer.lr
     if layer.lr_decay == "constant" or updates <= 0:
         return eta
     if layer.lr_decay == "linear":
         return max(0.0, eta - update * eta / updates)
+    floor, fall = _exponential(layer, epochs)
+    return floor + (eta - floor) * math.exp(-fall * update / updates)
+
+
+def _exponential(layer: Any, epochs: int) -> tuple[float, float]:
+    """Return m and s of the schedule m + (eta - m) e^(-s k/T)."""
+    if layer.lr_decay == "floor":
+        return layer.lr_floor, layer.lr_fall * epochs
     end = math.exp(-layer.speed)
-    floor = (eta / layer.lr_div - eta * end) / (1 - end)
-    return floor + (eta - floor) * math.exp(-layer.speed * update / updates)
+    return (layer.lr / layer.lr_div - layer.lr * end) / (1 - end), layer.speed
+
+
+def travel(layer: Any, made: int, updates: float, epochs: int = 1) -> float:
+    """Return the sum of the first ``made`` rates of ``scheduled``.
+
+    No weight moves farther than that when its change is divided by the largest entry.
+
+    Args:
+        layer: the layer's spec.
+        made: number of updates.
+        updates: T, as of ``scheduled``.
+        epochs: T/B.
+    """
+    eta = layer.lr
+    if layer.lr_decay == "constant" or updates <= 0:
+        return eta * made
+    if layer.lr_decay == "linear":
+        steps = min(made, math.floor(updates) + 1)
+        return eta * (steps - steps * (steps - 1) / 2 / updates)
+    floor, fall = _exponential(layer, epochs)
+    if fall == 0:
+        return eta * made
+    return floor * made + (eta - floor) * math.expm1(-fall * made / updates) / math.expm1(-fall / updates)
+
+
+def classifier_factor(classifier: Any, epoch: int, epochs: int) -> float:
+    """Return the factor of the back-prop rate in ``epoch`` (from 0) of ``epochs``, by ``classifier.schedule``."""
+    if classifier.schedule == "step":
+        return step_decay(epoch, epochs)
+    if classifier.schedule == "cosine":
+        return cosine(epoch, classifier.restart or epochs, classifier.restart_growth)
+    return 1.0
+
+
+def cosine(epoch: int, first: int, growth: int) -> float:
+    """(1 + cos(pi t/T))/2 for epoch t of a cycle of T epochs; cycles last first, first growth, first growth^2, ...
+
+    Loshchilov & Hutter (2017), eq. 5, with a least rate of 0.
+    """
+    length = first
+    while epoch >= length:
+        epoch, length = epoch - length, length * growth
+    return (1 + math.cos(math.pi * epoch / length)) / 2
 
 
 def step_decay(epoch: int, epochs: int) -> float:

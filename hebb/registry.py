@@ -7,7 +7,6 @@ known without it.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
 import re
@@ -118,6 +117,12 @@ class Rule:
         views: how many views of an image a batch must carry.
         labels: whether the rule reads the labels.
         signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
+        decay: ``decay(y, u, weight, layer)``, what is taken from sum_b y x: y and u are (M, neurons) with M samples
+            times output pixels, weight is (neurons, fan-in), as is the result; None: (sum_b y u) w.
+        initialise: ``initialise(shape, layer, generator) -> weights``; None: the layer's own, of mean radius R.
+        floor: what is added to the largest entry of a change before it divides the change.
+        answers_updated: while it learns, the block passes on what it answers after the update and with running
+            batch statistics; else what it answered before it, with those of the batch.
         bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
         check: ``check(values, where)`` refuses combinations of values.
     """
@@ -133,6 +138,10 @@ class Rule:
     views: int = 1
     labels: bool = False
     signal: Callable[..., Any] | None = None
+    decay: Callable[..., Any] | None = None
+    initialise: Callable[..., Any] | None = None
+    floor: float = 1e-30
+    answers_updated: bool = False
     bias_step: Callable[..., Any] | None = None
     check: Callable[[Mapping[str, Value], str], None] | None = None
 
@@ -283,11 +292,21 @@ class DatasetRegistry(Registry[Dataset]):
 DATASETS = DatasetRegistry()
 
 
-@functools.cache
+_begun = False
+
+
 def discover() -> None:
-    """Import every module that registers entries; called by the first look-up."""
+    """Import every module that registers entries, installed plugins last; called by the first look-up.
+
+    A look-up made meanwhile, by a plugin, sees what is there so far.
+    """
+    global _begun
+    if _begun:
+        return
+    _begun = True
     importlib.import_module("hebb.activations")
     importlib.import_module("hebb.data.entries")
     rules = importlib.import_module("hebb.rules")
     for module in sorted(pkgutil.iter_modules(rules.__path__), key=lambda m: m.name):
         importlib.import_module(f"hebb.rules.{module.name}")
+    importlib.import_module("hebb.plugins").load_installed()

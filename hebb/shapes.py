@@ -132,10 +132,10 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
         raise fail("only the last block may leave out its width", "give the number of neurons, as in c96")
     if classes is not None and block.supervised and width != classes:
         raise fail(f"the width {width} of the last block is not the {classes} classes", "leave out its c")
-    rank = getattr(layer, "ranking_param", 1)
     rivals = width // getattr(layer, "groups", 1)
-    if rank > rivals:
-        raise fail(f"rank {rank} exceeds the {rivals} competing neurons")
+    for noun, name in (("rank", "ranking_param"), ("number of winners", "winners")):
+        if getattr(layer, name, 1) > rivals:
+            raise fail(f"{noun} {getattr(layer, name)} exceeds the {rivals} competing neurons")
     if layer.arch == "MLP":
         if len(shape) != 1:
             raise fail(f"a fully connected layer wants a vector, not {text(shape)}", "add flatten to the block")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hebb import config_json, grammar, overrides, plan, shapes
+from hebb import config_json, grammar, overrides, plan, plugins, shapes
 from hebb.catalog import Catalog
 from hebb.config import DataSpec, RunConfig
 from hebb.domains import Axis, Choice
@@ -173,6 +173,7 @@ def make(base: RunConfig, spec: SearchSpec, seeds: tuple[int, ...], folder: Path
 def configured(base: RunConfig, choice: Choice, spec: SearchSpec, known: Catalog) -> RunConfig:
     """Return the run at a point of the space; its phases and shapes are checked."""
     made = overrides.apply(base, choice, known, where=f"search config '{spec.name}',")
+    made = replace(made, plugins=plugins.of_run(made))
     if not choice:
         plan.phases(made)
         shapes.of_run(made)
@@ -257,4 +258,4 @@ def network_string(trial: Trial, known: Catalog) -> str:
 
 def other_changes(choice: Choice) -> list[str]:
     """Return what a choice changes outside the network, as words for ``--set``."""
-    return [f"{path}={value}" for path, value in choice.items() if not re.match(r"b(\d+|\*)\.", path)]
+    return [f"{path}={value}" for path, value in choice.items() if not re.match(r"b(-?\d+|\*)\.", path)]

@@ -24,6 +24,9 @@ TESTS = (
     "test_data_images.py",
     "test_augmentation.py",
     "test_shapes_plan.py",
+    "test_krotov.py",
+    "test_principal_components.py",
+    "test_stopping.py",
 )
 
 
@@ -38,17 +41,17 @@ class Defect:
 
 
 DEFECTS = (
-    Defect("the decay term is dropped", "hebb/layers.py", ".sub_(self._rows(decay) * self.weight)", ""),
+    Defect("the decay term is dropped", "hebb/layers.py", ".addcmul_(self.per_row(decay), self.weight, value=-1)", ""),
     Defect(
         "winner and losers swap signs",
         "hebb/rules/soft.py",
-        "s.neg_().scatter_(1, winner, peak)",
-        "s.scatter_(1, winner, -peak)",
+        "return s.copysign_(s - s.amax(dim=1, keepdim=True))",
+        "return s.copysign_(s.amax(dim=1, keepdim=True) - s).neg_()",
     ),
     Defect(
         "the temperature is ignored",
         "hebb/rules/soft.py",
-        "return (u * layer.t_invert).softmax(dim=1)",
+        "return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)",
         "return u.softmax(dim=1)",
     ),
     Defect(
@@ -57,8 +60,8 @@ DEFECTS = (
     Defect(
         "one normaliser for all groups",
         "hebb/layers.py",
-        "by_group = dw.view(self.groups, -1)",
-        "by_group = dw.view(1, -1)",
+        "else self.fan_in(dw).view(self.groups, -1)",
+        "else self.fan_in(dw).view(1, -1)",
     ),
     Defect(
         "dilation is lost in the update",
@@ -75,8 +78,8 @@ DEFECTS = (
     Defect(
         "the block above sees the new weights",
         "hebb/blocks.py",
-        "return self.after(self.layer.learn(self.before(x), rate, labels))",
-        "self.layer.learn(self.before(x), rate, labels)\n        return self.after(self.layer(self.before(x)))",
+        "again = self.spec.layer.rule.answers_updated and not last",
+        "again = not last",
     ),
     Defect(
         "the seed does not reach the order",
@@ -138,6 +141,33 @@ DEFECTS = (
         "            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
         "            continue\n            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
     ),
+    Defect(
+        "the neuron of rank k + 1 is punished", "hebb/rules/ranking.py", "rows.shape[1] - k", "rows.shape[1] - k - 1"
+    ),
+    Defect(
+        "the punished learn",
+        "hebb/rules/ranking.py",
+        "torch.sub(won, y, alpha=delta, out=y)",
+        "torch.add(won, y, alpha=delta, out=y)",
+    ),
+    Defect(
+        "a filter shares the layer's maximum",
+        "hebb/layers.py",
+        'rows = self.fan_in(dw) if kind == "filter"',
+        'rows = self.fan_in(dw) if kind == "none"',
+    ),
+    Defect(
+        "equal is progress", "hebb/stopping.py", "(self._last < self._least).any()", "(self._last <= self._least).any()"
+    ),
+    Defect(
+        "patience is forgotten by a continued run",
+        "train.py",
+        "    if watch is not None and state.watch is not None:\n",
+        "    if False:\n",
+    ),
+    Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),
+    Defect("the cosine never restarts", "hebb/rates.py", "    while epoch >= length:\n", "    while False:\n"),
+    Defect("the floor is reached at once", "hebb/rates.py", "layer.lr_fall * epochs", "layer.lr_fall * epochs * 1000"),
     Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
 )
 

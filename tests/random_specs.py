@@ -18,6 +18,7 @@ from hebb.config import (
     NetworkSpec,
     PoolSpec,
     RunConfig,
+    StopSpec,
     make_layer,
 )
 from hebb.errors import ConfigError
@@ -137,8 +138,13 @@ def runs(draw: st.DrawFn) -> RunConfig:
     classifier = ClassifierSpec(
         lr=draw(st.none() | numbers(0, above=True)),
         weight_decay=draw(numbers(0)),
-        schedule=draw(st.sampled_from(("step", "constant"))),
+        schedule=draw(st.sampled_from(("step", "cosine", "constant"))),
+        optimiser=draw(st.sampled_from(("adam", "sgd"))),
+        momentum=draw(PROBABILITIES),
+        restart=draw(st.none() | st.integers(1, 100)),
+        restart_growth=draw(st.integers(1, 5)),
     )
+    waits = st.none() | numbers(0, above=True)
     resume = draw(st.sampled_from((None, "all", "without_classifier")))
     digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)
     return RunConfig(
@@ -149,6 +155,7 @@ def runs(draw: st.DrawFn) -> RunConfig:
         training_blocks=draw(st.none() | chosen),
         bp_blockwise=draw(st.booleans()),
         classifier=classifier,
+        stop=StopSpec(convergence=draw(waits), patience=draw(waits)),
         seed=draw(st.integers(0, 2**63 - 1)),
         split_seed=draw(st.integers(0, 2**31)),
         threads=draw(st.integers(1, 64)),

@@ -31,6 +31,7 @@ NO_TORCH = (
     "overrides",
     "shapes",
     "plan",
+    "plugins",
     "space",
     "domains",
     "derive",

@@ -41,6 +41,17 @@ def numbers(command: Command, tmp_path: Path, name: str, *arguments: str, **opti
     return data
 
 
+def test_krotov_step(command: Command, tmp_path: Path) -> None:
+    flags = ("--batch-size=1", "--steps", "2", "--warm-up", "1", "--rank", "3", "--lebesgue-p", "3")
+    data = numbers(command, tmp_path, "krotov_step", *flags)
+    shapes = [("96x3x5x5", "1x3x32x32", 2.5), ("128x96x3x3", "1x96x16x16", 1.3), ("192x128x3x3", "1x128x16x16", 1.3)]
+    assert [(row["weights"], row["input"], row["most"]) for row in data["results"]] == shapes
+    assert data["settings"]["rank"] == 3
+    for row in data["results"]:
+        assert row["floor_ms"] == row["forward_ms"] + row["gradient_ms"]
+        assert row["ratio"] == pytest.approx(row["step_ms"] / row["floor_ms"])
+
+
 def test_hebbian_step(command: Command, tmp_path: Path) -> None:
     flags = ("--preset=3SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--steps", "3", "--warm-up", "1")
     rows = numbers(command, tmp_path, "hebbian_step", *flags, "--batch-size", "7")["results"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hebb import catalog, grammar, overrides
-from hebb.config import ClassifierSpec, DataSpec, RunConfig, make_layer
+from hebb.config import ClassifierSpec, DataSpec, RunConfig, StopSpec, make_layer
 from hebb.config_json import to_json
 from hebb.errors import ConfigError
 from hebb.fields import fields_of
@@ -74,15 +74,22 @@ DATA_PATHS: list[tuple[str, object, object]] = [
 CLASSIFIER_PATHS: list[tuple[str, object, object]] = [
     ("lr", "1e-2", 0.01),
     ("weight_decay", 0.001, 0.001),
-    ("schedule", "constant", "constant"),
+    ("schedule", "cosine", "cosine"),
+    ("optimiser", "sgd", "sgd"),
+    ("momentum", "0.9", 0.9),
+    ("restart", "10", 10),
+    ("restart_growth", 3, 3),
 ]
+STOP_PATHS: list[tuple[str, object, object]] = [("convergence", "0.01", 0.01), ("patience", 1.5, 1.5)]
 PATHS: list[tuple[str, object, dict[str, object]]] = [
     *((f"{d}.{n}", v, {f"{d}.{n}": w}) for d in ("dataset_sup", "dataset_unsup") for n, v, w in DATA_PATHS),
     *((f"classifier.{n}", v, {f"classifier.{n}": w}) for n, v, w in CLASSIFIER_PATHS),
+    *((f"stop.{n}", v, {f"stop.{n}": w}) for n, v, w in STOP_PATHS),
     ("seed", "3", {"seed": 3}),
     ("split_seed", 5, {"split_seed": 5}),
     ("b1.dropout", "0.25", {"network.blocks.1.dropout": 0.25}),
     ("b3.dropout", "none", {"network.blocks.3.dropout": 0.0}),
+    ("b-1.dropout", 0.25, {"network.blocks.3.dropout": 0.25}),
     ("b1.att_dropout", 0.5, {"network.blocks.1.att_dropout": 0.5}),
     ("b0.batch_norm", "1", {"network.blocks.0.batch_norm": True}),
     ("b2.activation", "relu", {"network.blocks.2.activation.name": "relu"}),
@@ -109,6 +116,7 @@ def test_path(path: str, value: object, want: dict[str, object]) -> None:
 def test_paths_are_all_here() -> None:
     assert {name for name, *_ in DATA_PATHS} | {"classes"} == {f.name for f in dataclasses.fields(DataSpec)}
     assert {name for name, *_ in CLASSIFIER_PATHS} == {f.name for f in dataclasses.fields(ClassifierSpec)}
+    assert {name for name, *_ in STOP_PATHS} == {f.name for f in dataclasses.fields(StopSpec)}
 
 
 def test_lists_and_none() -> None:

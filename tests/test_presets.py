@@ -23,6 +23,12 @@ CATALOG = catalog.load()
 SIDES = {"CIFA": (3, 32), "2HebbCnn": (3, 32), "STL": (3, 96), "ImNet": (3, 160), "MNIST": (1, 28), "Digits": (1, 8)}
 ANALOGIES = ("5HardCnnSTL", "SoftKrotovCnnCIFAR", "2HebbCnn", "2HardMLPMNIST")
 OURS_ON_DIGITS = ("2SoftHebbCnnDigits", "3SoftHebbCnnDigits", "2HardCnnDigits", "2CnnDigits", "2SoftMlpDigits")
+# The published depth curve: input of the classifier behind n blocks, and parameters of the whole network.
+KROTOV_DEPTH = {1: (18816, 195370), 2: (18432, 302122), 3: (4800, 386986), 4: (2304, 804394), 5: (300, 1475554)}
+KROTOV = (
+    *(f"{n + 1}KrotovCnnCIFAR" for n in KROTOV_DEPTH),
+    *("2KrotovCnnCIFAR_rank9", "2KrotovMlpMNIST", "2KrotovMlpMNIST_notebook", "2KrotovCnnDigits", "2KrotovMlpDigits"),
+)
 # Constant over all published rows of an architecture: schedule and bookkeeping of the Hebbian rate.
 HEBBIAN_CONSTANTS = {
     "MLP": {"lebesgue_p": 2, "lr_decay": "linear", "speed": 0.4, "lr_div": 100, "weight_init": "auto"},
@@ -122,7 +128,7 @@ def test_tables_are_whole() -> None:
 
 
 def test_preset_names() -> None:
-    assert set(CATALOG.models) == {*published(), *ANALOGIES, *OURS_ON_DIGITS}
+    assert set(CATALOG.models) == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *KROTOV}
 
 
 @pytest.mark.parametrize("model", published())
@@ -159,6 +165,21 @@ def test_backprop_reads_two_fields() -> None:
 def test_presets_that_only_the_readme_names(model: str) -> None:
     assert "README names this preset" in CATALOG.models[model].comment
     assert CATALOG.models[model].source.startswith("by analogy")
+
+
+@pytest.mark.parametrize(("n", "sizes"), KROTOV_DEPTH.items())
+def test_krotov_depth_curve(n: int, sizes: tuple[int, int]) -> None:
+    network = CATALOG.models[f"{n + 1}KrotovCnnCIFAR"].network
+    traced = shapes.trace(network, (3, 32, 32), 10)
+    assert (math.prod(traced[-1].layer_in), sum(block.parameters for block in traced)) == sizes
+    for block in network.blocks[:-1]:
+        layer = block.layer
+        start, end, fall = (0.1, 0.005, 0.1) if layer.arch == "MLP" else (0.007, 0.0001, 0.8)
+        assert (layer.lr, layer.lr_floor, layer.lr_fall) == (start, end, fall)
+        assert (layer.normaliser, layer.start) == ("layer" if layer.arch == "MLP" else "filter", "normal")
+        assert block.normalised
+        assert block.activation is not None
+        assert block.activation.name == "relu"
 
 
 def test_every_preset_is_described() -> None:

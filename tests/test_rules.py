@@ -36,6 +36,46 @@ class TestSoftKrotov(RuleContract):
     method = "SoftKrotov"
 
 
+class TestKrotov(RuleContract):
+    method = "Krotov"
+
+
+class TestKrotovOneMaximum(RuleContract):
+    method = "Krotov"
+    given = {"normaliser": "layer", "ranking_param": 3, "punish_positive": True}  # noqa: RUF012
+
+
+class TestKWTA(RuleContract):
+    method = "KWTA"
+    given = {"winners": 2}  # noqa: RUF012
+
+
+class TestOja(RuleContract):
+    method = "Oja"
+    given = {"normaliser": "layer"}  # noqa: RUF012
+
+
+class TestSanger(RuleContract):
+    """The neurons are not equals, so renaming them does not commute; the change is that of its own equation."""
+
+    method = "Sanger"
+    given = {"normaliser": "layer"}  # noqa: RUF012
+
+    test_change_is_a_gradient = None
+    test_the_p_sphere_is_invariant = None
+    test_order_of_channels_commutes = None
+
+
+class TestHebb(RuleContract):
+    """Without decay there is no sphere, and no fixed point."""
+
+    method = "Hebb"
+
+    test_change_is_a_gradient = None
+    test_the_p_sphere_is_invariant = None
+    test_unit_weight_with_x_equal_w_is_fixed = None
+
+
 class TestSupervised(RuleContract):
     method = "SupervisedSoftKrotov"
 

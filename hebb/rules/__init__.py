@@ -7,6 +7,6 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
     w <- w + rate dw / max|dw|           (``hebb.layers`` computes these two lines for MLP and CNN)
 
 so a rule is its ``signal``: u has shape (M, C), one row for each sample, pixel and group, with the competition over
-dimension 1, and y is a new tensor of that shape. A module here registers a ``Rule`` when it is imported and imports
-torch inside its functions only.
+dimension 1, and y has the shape of u (it may be u, and u is not written to). A rule may bring a decay of its own. A
+module here registers a ``Rule`` when it is imported and imports torch inside its functions only.
 """

@@ -26,11 +26,9 @@ def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
 
     Krotov & Hopfield (2019), eq. 9: ``layer.delta`` is Delta and ``layer.ranking_param`` is k.
     """
-    import torch
+    from hebb.rules.ranking import first_and_kth
 
-    ranked = u.topk(layer.ranking_param, dim=1).indices  # (B, k, ...)
-    y = torch.zeros_like(u).scatter(1, ranked[:, -1:], -layer.delta)
-    return y.scatter(1, ranked[:, :1], 1.0)
+    return first_and_kth(u, layer.ranking_param, layer.delta)
 
 
 RULES.register(

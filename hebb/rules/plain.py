@@ -1,0 +1,42 @@
+"""Plain Hebbian learning: what fires together wires together, and nothing holds it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hebb.fields import HEBBIAN
+from hebb.registry import RULES, Rule, Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def hebb(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+    """Y = u: every neuron learns in proportion to its response.
+
+    Hebb (1949); Dayan & Abbott (2001), eq. 8.3. With C = mean_b x x^T and no decay dw = M C w for p = 2: w grows
+    without bound along the first eigenvector of C, and its direction is the only thing that converges.
+    """
+    return u
+
+
+def no_decay(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
+    """Return 0."""
+    import torch
+
+    return torch.zeros_like(weight)
+
+
+_DEFAULTS: dict[str, Value] = {"lr": 0.01, "adaptive": False, "radius": 1, "normaliser": "layer"}
+
+RULES.register(
+    Rule(
+        name="Hebb",
+        summary="plain Hebb: dw = sum u x, which grows without bound along the first principal component",
+        source="Hebb 1949; Dayan & Abbott 2001, eq. 8.3",
+        fields=(*HEBBIAN, "normaliser"),
+        defaults={"MLP": _DEFAULTS, "CNN": _DEFAULTS},
+        signal=hebb,
+        decay=no_decay,
+    )
+)
