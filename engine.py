@@ -53,6 +53,11 @@ class Epoch:
         """Return the generator, on the device of the images, that varies them in training."""
         return seeding.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
 
+    def positives(self, count: int, batch: int) -> Tensor:
+        """Return the random order of the ``count`` images of a batch that shuffles positive pairs."""
+        generator = seeding.generator(self.seed, f"positives {batch}", self.phase_index, 0, self.epoch)
+        return torch.randperm(count, generator=generator)
+
     def set_noise(self, network: Network) -> None:
         """Give every block its dropout noise of this epoch."""
         for i in range(len(network)):
@@ -68,31 +73,49 @@ class Scores:
     accuracy: float | None = None
 
 
-def hebbian(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
-    """One epoch in which the Hebbian blocks of the phase learn.
+def hebbian(
+    network: Network, split: Split, at: Epoch, progress: Progress, optimiser: torch.optim.Optimizer | None = None
+) -> Scores:
+    """One epoch in which the Hebbian blocks of the phase learn, and those with a loss of their own.
 
     Each block learns on the output its lower neighbour gave before this batch's update. ``split`` holds what the
-    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode.
+    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode. The
+    optimiser moves the blocks with a local loss; their mean loss, summed over the blocks, is that of the epoch.
     """
     phase = at.phase
     update = at.epoch * -(-len(split) // phase.batch_size)
     with _training(network, at), torch.no_grad():
-        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
+        for x, labels in _batches(split, at):
+            if optimiser is not None:
+                optimiser.zero_grad(set_to_none=True)
             for i in range(phase.first, phase.top + 1):
-                x = _step_block(network, i, x, labels, phase, update, last=i == phase.top)
+                x = _step_block(network, i, x, labels, at, update, last=i == phase.top)
+            if optimiser is not None:
+                optimiser.step()
             update += 1
             if update % CHECK_EVERY == 0:
                 _check_updates(network, phase, at.epoch)
-            progress(len(labels))
+            progress(len(labels) // phase.views)
         _check_updates(network, phase, at.epoch)
-    return Scores()
+    return Scores(loss=_local_loss(network, phase))
+
+
+def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch: (views x B) images and their labels, one view after the other."""
+    phase, varied = at.phase, at.augmentation(split.labels.device)
+    return split.batches(phase.batch_size, at.order(), varied, views=phase.views)
 
 
 def _step_block(
-    network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int, *, last: bool = False
+    network: Network, i: int, x: Tensor, labels: Tensor, at: Epoch, update: int, *, last: bool = False
 ) -> Tensor:
     """Run block i; it learns when it is a Hebbian block of the phase. Nobody reads the output of the ``last``."""
-    block = network[i]
+    block, phase = network[i], at.phase
+    if i in phase.blocks and block.local is not None:
+        order = None
+        if block.local.shuffle:
+            order = at.positives(len(x) // phase.views, update).to(x.device)
+        return block.descend(x, labels, order)
     if i not in phase.blocks or block.hebb is None:
         return block(x)
     rate = None
@@ -110,17 +133,17 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
     phase = at.phase
     total = _Sums(split.labels.device)
     update = at.epoch * -(-len(split) // phase.batch_size)
-    learns = [i for i in phase.blocks if network[i].hebb is None]
+    learns = [i for i in phase.blocks if not network[i].spec.hebbian]
     with _training(network, at):
-        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
+        for x, labels in _batches(split, at):
+            optimiser.zero_grad(set_to_none=True)
             with torch.no_grad():
                 for i in range(phase.first, learns[0]):
-                    x = _step_block(network, i, x, labels, phase, update)
+                    x = _step_block(network, i, x, labels, at, update)
             for i in range(learns[0], len(network)):
-                x = _step_block(network, i, x, labels, phase, update)
+                x = _step_block(network, i, x, labels, at, update)
             logits = x.flatten(1)
             loss = F.cross_entropy(logits, labels)
-            optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             total.add(loss.detach(), logits.detach(), labels)
@@ -128,7 +151,7 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
             if update % CHECK_EVERY == 0:
                 _check_updates(network, phase, at.epoch)
                 total.check(phase, at.epoch)
-            progress(len(labels))
+            progress(len(labels) // phase.views)
         _check_updates(network, phase, at.epoch)
         total.check(phase, at.epoch)
     return total.scores()
@@ -155,7 +178,7 @@ def post_hoc(
     with _training(network, at), torch.set_grad_enabled(optimiser is not None):
         for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
             for i in range(len(network)):
-                x = _step_block(network, i, x, labels, phase, update)
+                x = _step_block(network, i, x, labels, at, update)
             logits = x.flatten(1)
             loss = F.cross_entropy(logits * network.logit_scale, labels)
             if optimiser is not None:
@@ -233,8 +256,21 @@ class _Sums:
         return Scores(float(self.loss) / self.samples, 100 * int(self.hits) / self.samples)
 
 
+def _local_loss(network: Network, phase: Phase) -> float | None:
+    """Return the mean over the updates of the local losses' sum; None where no block has one."""
+    losses = [local.means()["loss"] for i, local in network.local() if i in phase.blocks and local.updates]
+    return sum(losses) if losses else None
+
+
 def _check_updates(network: Network, phase: Phase, epoch: int) -> None:
-    """Raise when a Hebbian update of this epoch was not finite."""
+    """Raise when a Hebbian update or a local loss of this epoch was not finite."""
+    for i, local in network.local():
+        finite = local.finite_updates()
+        if i in phase.blocks and finite < local.updates:
+            raise DivergenceError(
+                f"the loss of block b{i} is not finite from update {finite + 1} of epoch {epoch + 1} "
+                f"({phase.describe()}); a smaller rate (b{i}.layer.lr_sup) may help"
+            )
     for i, layer in network.hebbian():
         if i not in phase.blocks:
             continue
@@ -259,6 +295,8 @@ def _training(network: Network, at: Epoch) -> Iterator[None]:
         block = network[i].train()
         if block.hebb is not None:
             block.hebb.reset_statistics()
+        if block.local is not None:
+            block.local.reset_statistics()
     try:
         yield
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from engine import BATCH
-from hebb import probes
+from hebb import geometry, probes, seeding
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
 from hebb.layers import HebbLayer
@@ -29,12 +32,18 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
 
 
 @torch.no_grad()
-def features(network: Network, block: int, split: Split, most: int | None = None) -> tuple[Tensor, Tensor]:
+def features(
+    network: Network,
+    block: int,
+    split: Split,
+    most: int | None = None,
+    pool: Callable[[Tensor], Tensor] = probes.pooled,
+) -> tuple[Tensor, Tensor]:
     """Return pooled features (n, D) of a block and the labels (n,) of the first ``most`` images, on the CPU."""
     network.eval()
     found, labels, count = [], [], 0
     for x, y in split.batches(BATCH):
-        found.append(probes.pooled(network(x, stop=block + 1)).cpu())
+        found.append(pool(network(x, stop=block + 1)).cpu())
         labels.append(y.cpu())
         count += len(y)
         if most is not None and count >= most:
@@ -106,23 +115,44 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
 
 
 def probe(config: RunConfig, network: Network, data: Images) -> list[probes.Probe]:
-    """Read out the blocks that the config asks for. The test set is open: this is the end of a run."""
-    blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
+    """Fit the probes that the config asks for. The test set is open: this is the end of a run."""
     others = {"val": data.val, "test": data.test}
     found = []
-    for block in blocks if config.probes else ():
-        fitted = [kind for kind in config.probes if kind != "neuron"]
+
+    def read(block: int, pool: Callable[[Tensor], Tensor]) -> tuple[Any, Any]:
+        train = features(network, block, data.train, config.probe_samples, pool)
+        return train, {n: None if s is None else features(network, block, s, pool=pool) for n, s in others.items()}
+
+    for block in _probed(config, network):
+        fitted = [kind for kind in config.probes if kind in ("linear", "knn")]
         if fitted:
-            train = features(network, block, data.train, config.probe_samples)
-            scored = {
-                name: None if split is None else features(network, block, split) for name, split in others.items()
-            }
+            train, scored = read(block, probes.pooled)
             found += [probes.fit(kind, block, train, scored) for kind in fitted]
+        if "short" in config.probes:
+            train, scored = read(block, probes.averaged)
+            generator = seeding.generator(config.seed, "short probe", block=block)
+            found.append(probes.fit_short(block, train, scored, config.classes, generator))
         if "neuron" in config.probes and network[block].hebb is not None:
             on_train, on_val, on_test = neuron_labels(network, block, data.train, list(others.values()))
             assert on_train is not None
             found.append(probes.Probe(block=block, kind="neuron", train_acc=on_train, val_acc=on_val, test_acc=on_test))
     return found
+
+
+def measure(config: RunConfig, network: Network, data: Images) -> list[geometry.Geometry]:
+    """Measure how the blocks that the config asks for represent the test images."""
+    if "geometry" not in config.probes:
+        return []
+    most = config.probe_samples
+    return [
+        geometry.measure(block, *features(network, block, data.test, most, probes.averaged))
+        for block in _probed(config, network)
+    ]
+
+
+def _probed(config: RunConfig, network: Network) -> Iterable[int]:
+    """Return the blocks to read out: those that are named, or all but the classifier."""
+    return range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
 
 
 def _percent(hits: Tensor) -> float:

@@ -23,6 +23,7 @@ from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
 from hebb.errors import ConfigError
+from hebb.geometry import Geometry
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
 from hebb.probes import Probe
@@ -103,6 +104,7 @@ class Result:
         rows: all rows of ``metrics.jsonl``.
         network: the trained network, on its device.
         probes: the readouts that the config asks for.
+        geometry: the numbers of the representations, where the config asks for them.
         seconds: time from start to end, without the time before an interruption.
         folder: the run folder, if there is one.
     """
@@ -111,6 +113,7 @@ class Result:
     rows: list[records.Row]
     network: model.Network = field(repr=False)
     probes: list[Probe]
+    geometry: list[Geometry]
     seconds: float
     folder: Path | None
 
@@ -152,11 +155,13 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
     try:
         for index in range(state.phase, len(phases)):
             _run_phase(config, phases, index, network, data, state, recorder, report, place)
+        known = data.get("sup", data[phases[-1].data])
         result = Result(
             config=config,
             rows=recorder.rows,
             network=network,
-            probes=readout.probe(config, network, data.get("sup", data[phases[-1].data])),
+            probes=readout.probe(config, network, known),
+            geometry=readout.measure(config, network, known),
             seconds=time.monotonic() - started,
             folder=place.folder,
         )
@@ -275,10 +280,12 @@ def _run_phase(
         began = time.monotonic()
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
-        elif optimiser is None:
-            scores = engine.hebbian(network, split, at, report.progress)
+        elif phase.lr is None:
+            _set_rate(config, phase, network, optimiser, epoch)
+            scores = engine.hebbian(network, split, at, report.progress, optimiser)
         else:
-            _set_rate(config, phase, optimiser, epoch)
+            assert optimiser is not None
+            _set_rate(config, phase, network, optimiser, epoch)
             scores = engine.backprop(network, split, at, optimiser, report.progress)
         _wait_for(split)
         speed = len(split) / max(time.monotonic() - began, 1e-9)
@@ -295,6 +302,7 @@ def _run_phase(
             for i, layer in network.hebbian()
             if i in phase.blocks
         }
+        blocks |= {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}
         row.update(_summary(phase, blocks, optimiser), step=state.step, images_per_second=round(speed, 1))
         row = records.make_row(**row)
         recorder.row(row, {name: info.scalars for name, info in blocks.items()})
@@ -311,17 +319,32 @@ def _run_phase(
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks; None where none learns by back-prop."""
-    if phase.lr is None:
-        return None
-    parameters = [p for i in phase.blocks for p in network[i].parameters()]
-    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=config.classifier.weight_decay, fused=True)
+    """Make the optimiser of the phase's BP blocks and of its local losses; None where nothing learns by either."""
+    groups: list[dict[str, Any]] = []
+    if phase.lr is not None:
+        backprop = [p for i in phase.blocks if not network[i].spec.local for p in network[i].parameters()]
+        groups.append({"params": backprop, "lr": phase.lr, "weight_decay": config.classifier.weight_decay})
+    for i, _ in network.local():
+        if i in phase.blocks:
+            layer, parameters = network[i].spec.layer, list(network[i].parameters())
+            for decay, chosen in (
+                (layer.weight_decay, [p for p in parameters if p.dim() > 1]),
+                (0.0, [p for p in parameters if p.dim() == 1]),
+            ):
+                groups += [{"params": chosen, "lr": layer.lr_sup, "weight_decay": decay, "block": i}] if chosen else []
+    return torch.optim.Adam(groups, fused=True) if groups else None
 
 
-def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
-    assert phase.lr is not None
-    factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
-    for group in optimiser.param_groups:
+def _set_rate(
+    config: RunConfig, phase: Phase, network: model.Network, optimiser: torch.optim.Optimizer | None, epoch: int
+) -> None:
+    """Set the rate of the epoch: that of its layer where a group belongs to a local loss, else the classifier's."""
+    for group in [] if optimiser is None else optimiser.param_groups:
+        if "block" in group:
+            group["lr"] = rates.warm_cosine(network[group["block"]].spec.layer, epoch, phase.epochs)
+            continue
+        assert phase.lr is not None
+        factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
         group["lr"] = phase.lr * factor
 
 
@@ -345,7 +368,7 @@ def _evaluate(
     top = network[phase.top]
     # back-prop descends the loss of the whole network, also when only lower blocks learn
     classifies = phase.lr is not None or (phase.top == len(network) - 1 and top.spec.supervised)
-    if not classifies and top.spec.layer.arch == "CNN":
+    if not classifies and (top.spec.layer.arch == "CNN" or top.spec.local):
         return {}
     if not classifies:
         others = [data.val, data.test if open_test else None]
@@ -353,7 +376,7 @@ def _evaluate(
         return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
     row: records.Row = {}
     splits = {
-        "train": data.train if scores.loss is None else None,
+        "train": data.train if scores.accuracy is None else None,
         "val": data.val,
         "test": data.test if open_test else None,
     }
@@ -367,8 +390,8 @@ def _evaluate(
 def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
     """Row columns over the Hebbian blocks of the phase: mean convergence, R1 in all, mean rate."""
     found: dict[str, Any] = {"lr": None if optimiser is None else optimiser.param_groups[0]["lr"]}
-    if blocks and phase.kind != "calibrate":
-        scalars = [info.scalars for info in blocks.values()]
+    scalars = [info.scalars for info in blocks.values() if "R1" in info.scalars]
+    if scalars and phase.kind != "calibrate":
         found["convergence"] = sum(s["convergence"] for s in scalars) / len(scalars)
         found["R1"] = int(sum(s["R1"] for s in scalars))
         if optimiser is None:
@@ -417,6 +440,7 @@ def _finish(result: Result, place: Place) -> None:
             "seed": result.config.seed,
             "metrics": result.metrics,
             "probes": [vars(probe) for probe in result.probes],
+            "geometry": [{"block": found.block, **found.numbers} for found in result.geometry],
             "seconds": round(result.seconds, 3),
         },
     )

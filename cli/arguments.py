@@ -187,7 +187,8 @@ def _add_probe_flags(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="KIND",
-        help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels)",
+        help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels, "
+        "linear probe of 20 epochs, dimensionality and disentanglement)",
     )
     parser.add_argument(
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"

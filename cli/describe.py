@@ -163,10 +163,13 @@ def _methods(known: Catalog) -> None:
         out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
         for arch in rule.archs:
             names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
-            other = [f"{name} {int(value)}" for name, value in rule.defaults.get(arch, {}).items()]
+            other = [
+                f"{name} {value if isinstance(value, str) else grammar.number(value)}"
+                for name, value in rule.defaults.get(arch, {}).items()
+            ]
             out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
     tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
-    own = [entry for rule in RULES.entries() for entry in rule.own_fields]
+    own = dict.fromkeys(entry for rule in RULES.entries() for entry in rule.own_fields)
     for entry in [*fields.FIELDS.values(), *own]:
         default = [_default(known, entry, arch) for arch in ("MLP", "CNN")]
         tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
