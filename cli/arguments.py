@@ -249,7 +249,7 @@ def run_config(
     sup_name = _first(both, options.dataset_sup, DEFAULT_DATASET)
     unsup_name = _first(both, options.dataset_unsup, sup_name)
     network = known.network(_first(options.preset, DEFAULT_PRESET))
-    mode = _first(options.training_mode, network.mode, MODES_DEFAULT)
+    mode = _first(options.training_mode, network.preferred_mode, MODES_DEFAULT)
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     blocks = options.training_blocks

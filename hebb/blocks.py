@@ -164,6 +164,8 @@ class Block(nn.Module):
         the loss of the one above.
         """
         assert self.local is not None
+        if x.dim() == 4 and x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)  # convolutions and pools take half the time
         with torch.enable_grad():
             out = self(x)
             if self.spec.layer.loss == "above":

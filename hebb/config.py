@@ -213,6 +213,12 @@ class NetworkSpec:
         if not self.blocks:
             raise ConfigError(f"network '{self.name}'", "has no block")
 
+    @property
+    def preferred_mode(self) -> str | None:
+        """The mode of the network, or of the first of its rules that has one."""
+        of_rules = (block.layer.rule.mode for block in self.blocks)
+        return self.mode or next((mode for mode in of_rules if mode is not None), None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
@@ -278,8 +284,9 @@ class DataSpec:
             raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
         if not 0 <= self.validation < 1:
             raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
-        if self.held and not self.validation:
-            raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
+        if self.standardise and (entry.mean or self.zca):
+            other = "zca does it" if self.zca else f"the images of {entry.name} always are"
+            raise ConfigError(where, f"standardise has no place here: {other}", hint="leave it out")
         if self.zca and self.zoom > 1:
             raise ConfigError(where, "zca whitens images of which zoom would cut the border off", hint="leave it out")
         if not 1 <= self.zoom <= 10:

@@ -81,6 +81,9 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
             f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
             hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
         )
+    for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
+        if spec.held and not spec.validation:
+            raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
     return tuple(MODES[config.mode](config))
 
 

@@ -117,6 +117,7 @@ class Rule:
         defaults: per architecture, the defaults in which it departs from ``preset.json``.
         archs: the architectures it is defined for.
         views: how many views of an image a batch must carry.
+        mode: training mode of a network with such a block, where none is asked for; None has no preference.
         labels: whether the rule reads the labels.
         signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
         bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
@@ -133,6 +134,7 @@ class Rule:
     defaults: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     archs: tuple[str, ...] = ARCHS
     views: int = 1
+    mode: str | None = None
     labels: bool = False
     signal: Callable[..., Any] | None = None
     bias_step: Callable[..., Any] | None = None

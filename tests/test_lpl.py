@@ -502,6 +502,7 @@ def test_ablations() -> None:
         (LPL, ("dataset_unsup.batch_size=199",), "consecutive", "leave one alone"),
         (LPL, ("dataset_unsup.augmentation=1",), "consecutive", "vary already"),
         (LPL, ("dataset_unsup.zca=1",), "consecutive", "zca"),
+        (LPL, ("dataset_sup.held=1",), "consecutive", "dataset_sup: held"),
         ("LPL-c4:flatten:relu:pooling=0 BP", (), "successive", "has no 'pooling'"),
         ("LPL-c4-a2:flatten:relu BP", (), "successive", "does nothing for LPL"),
         ("Soft-c4-pull1:flatten BP", (), "successive", "unknown token 'pull1'"),

@@ -235,9 +235,6 @@ def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
 
 def _normalise(spec: DataSpec, entry: Dataset, pool: Store, device: torch.device, where: str) -> Finish | None:
     """Subtract the mean and divide by the deviation, channel by channel, always or where the spec asks for it."""
-    if spec.standardise and (entry.mean or spec.zca):
-        other = "zca does it" if spec.zca else "the images of this dataset always are"
-        raise ConfigError(where, f"standardise has no place here: {other}", hint="leave it out")
     if not entry.mean and not spec.standardise:
         return None
     stated = (entry.mean, entry.std) if entry.mean else entry.standard or _moments(pool, where)

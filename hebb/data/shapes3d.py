@@ -9,7 +9,7 @@ frame, in one trajectory of four or five by two; hues go round, scale and orient
 permutation of each hue's values makes neighbours in time unlike in colour. Frames that follow each other are a pair,
 also where one trajectory ends and the next begins.
 
-Test images are every fortieth, spread over all factors and alike for the four shapes; the sequences use all images.
+Test images are those of one room in forty, each with all four shapes; the sequences use all images.
 """
 
 from __future__ import annotations
@@ -95,9 +95,18 @@ def rooms(folder: Path, split: str, shape: Shape, sizes: tuple[int, ...] = SIZES
     if split == "sequences":
         walked = torch.from_numpy(trajectories(np.random.default_rng(_SEED), TRAJECTORIES, LENGTH, sizes))
         return Rooms(path, number, kinds, shape, walked)
-    tested = (7 * (number // (sizes[SHAPE] * sizes[-1])) + number % sizes[-1]) % 40 == 0
-    places = number[tested != (split == "train")]
+    places = number[held_out(sizes) != (split == "train")]
     return Rooms(path, places, kinds[places], shape)
+
+
+def held_out(sizes: tuple[int, ...] = SIZES) -> Tensor:
+    """Mark the test images (count,): one in forty of the rooms, each with all its shapes."""
+    count, kinds, last = int(np.prod(sizes)), sizes[SHAPE], sizes[-1]
+    number = torch.arange(count)
+    room = number // (kinds * last) * last + number % last  # all factors but the shape
+    marked = torch.zeros(count // kinds, dtype=torch.bool)
+    marked[np.random.default_rng(_SEED).permutation(len(marked))[: len(marked) // 40]] = True
+    return marked[room]
 
 
 def trajectories(rng: np.random.Generator, count: int, length: int, sizes: tuple[int, ...] = SIZES) -> np.ndarray:

@@ -191,6 +191,7 @@ RULES.register(
         ),
         defaults=_DEFAULTS,
         views=2,
+        mode="consecutive",
         loss=lpl,
         check=_check,
     )
@@ -209,6 +210,7 @@ RULES.register(
         ),
         defaults=_DEFAULTS,
         views=2,
+        mode="consecutive",
         loss=contrastive,
         check=_check,
     )
@@ -223,6 +225,7 @@ RULES.register(
         own_fields=_common(projector=False),
         defaults=_DEFAULTS,
         views=2,
+        mode="consecutive",
         labels=True,
         loss=supervised,
         check=_check,
