@@ -1,29 +1,24 @@
-"""What LPL adds to the forward and backward pass of its blocks: the ratio of a training step to the bare passes.
+"""An LPL step of the engine, against forward and backward of the same blocks alone.
 
-    python benchmarks/lpl_step.py [--preset NAME] [--batch N] [--threads N] [--repeats N] [--device D] [--json FILE]
+    python benchmarks/lpl_step.py --preset 9LPLVggCIFAR --batch-size 64
 
-Times three things on the same batches of 2 x N images, in turn, and prints the median time of each and the median
-ratio of the first to the others:
+A step is an update as the engine makes it: both views of every image through all blocks, losses, gradients that stay
+in their block, Adam. Making the views is left out. It takes turns with two bare passes over the same 2 x 64 images:
 
-    step          an update of the engine: both views through all blocks, losses, gradients, Adam
-    block passes  forward and backward of the same blocks, each cut off from the others, from the mean of its output
-    whole passes  forward and backward of the same blocks in one piece, from the mean of the last output
+    whole     forward and backward of the blocks in one piece, from the mean of the last output
+    blocks    forward and backward of each block, cut off from the others, from the mean of its output
 
-Making the views is not counted. The step may cost 1.2 times the whole passes at most.
+each in both memory layouts, of which the faster one counts; so do medians. Expect less than 1.2 for either: 0.8 to 1
+for whole, whose gradients also go down from block to block, and about 1.1 for blocks.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,113 +28,121 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import engine
 import model
 import train
-from hebb import catalog, overrides, plan, shapes
-from hebb.config import DataSpec, RunConfig
+from benchmarks import harness
+from cli import arguments
+from cli.entry import run_command
+from hebb import catalog, overrides, plan
+from hebb.blocks import Block
+from hebb.config import RunConfig
+from hebb.data.images import Split
+from hebb.errors import ConfigError
 
-BOUND = 1.2
-
-
-class Ready:
-    """A split whose batches are ready: one step."""
-
-    def __init__(self, x: Tensor, labels: Tensor) -> None:
-        self.x, self.labels = x, labels
-
-    def __len__(self) -> int:
-        return len(self.x) // 2
-
-    def batches(self, *_: Any, **__: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the one batch."""
-        yield self.x, self.labels
+LAYOUTS = {"planes": torch.contiguous_format, "pixels": torch.channels_last}
 
 
-def config(preset: str, batch: int, device: str) -> RunConfig:
-    """Return a run of the preset whose epoch is one update."""
-    known = catalog.load()
-    data = DataSpec(dataset="CIFAR10", batch_size=batch, samples=batch)
-    run = RunConfig(
-        network=known.network(preset), mode="consecutive", dataset_sup=data, dataset_unsup=data, device=device
+def main(argv: list[str]) -> int:
+    """Measure the preset's blocks with a local loss."""
+    options = parse(argv)
+    threads = harness.set_threads(options.threads)
+    row = measure(config(options), options)
+    harness.show(
+        f"LPL step of {options.preset}, {threads} thread(s); medians of {options.steps}",
+        [row],
+        {
+            "images": "batch_size",
+            "step ms": "step_ms:.1f",
+            "whole ms": "whole_ms:.1f",
+            "blocks ms": "blocks_ms:.1f",
+            "step / whole": "ratio:.2f",
+            "step / blocks": "ratio_blocks:.2f",
+        },
     )
+    settings = {"preset": options.preset, "batch_size": options.batch_size, "steps": options.steps}
+    harness.write(options.out, "lpl_step", threads, settings, [row])
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the flags."""
+    parser = arguments.Parser(__doc__ or "")
+    parser.add_argument("--preset", default="9LPLVggCIFAR", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--dataset", default="CIFAR10", metavar="NAME", help="whose shapes (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=arguments.count, default=64, metavar="N", help="images, two views each (default: 64)"
+    )
+    parser.add_argument("--steps", type=arguments.count, default=20, metavar="N", help="(default: 20)")
+    parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
+    harness.add_flags(parser)
+    return parser.parse(argv)
+
+
+def config(options: argparse.Namespace) -> RunConfig:
+    """Return a run whose first phase is that of the blocks with a local loss, an update an epoch."""
+    known = catalog.load()
+    data = replace(known.dataset(options.dataset, "--dataset"), batch_size=options.batch_size, epochs=1)
+    run = RunConfig(
+        network=known.network(options.preset),
+        mode="consecutive",
+        dataset_sup=data,
+        dataset_unsup=data,
+        device=options.device,
+    )
+    if not any(block.local for block in run.network.blocks):
+        raise ConfigError("--preset", f"{run.network.name} has no block with a loss of its own")
     return overrides.apply(run, {"b*.layer.warmup": 0}, known)
 
 
-def functions(run: RunConfig, batch: int, device: torch.device) -> dict[str, Any]:
-    """Return what is timed."""
+def measure(run: RunConfig, options: argparse.Namespace) -> harness.Row:
+    """Return the times of the step and of the bare passes."""
+    device = model.device_of(run)
     phase = plan.phases(run)[0]
-    network = model.build(run).to(device)
+    network, twin = (model.build(run).to(device) for _ in range(2))
     optimiser = train.optimiser_of(run, phase, network)
-    x = torch.rand(2 * batch, *shapes.input_shape(run), device=device)
-    split = Ready(x, torch.zeros(2 * batch, dtype=torch.int64, device=device))
-    at = engine.Epoch(seed=0, phase=replace(phase, updates=1), phase_index=0, epoch=0)
-    twin = model.build(run).to(device)
-    blocks = [twin[i] for i in phase.blocks]
-
-    def step() -> None:
-        engine.hebbian(network, split, at, lambda _: None, optimiser)  # type: ignore[arg-type]
-
-    def block_passes() -> None:
-        twin.zero_grad(set_to_none=True)
-        out = x
-        for block in blocks:
-            out = block(out.detach())
-            out.mean().backward()
-
-    def whole_passes() -> None:
-        twin.zero_grad(set_to_none=True)
-        out = x
-        for block in blocks:
-            out = block(out)
-        out.mean().backward()
-
-    return {"step": step, "block passes": block_passes, "whole passes": whole_passes}
-
-
-def measure(timed: dict[str, Any], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Return the seconds of every repeat, the functions in turn, after a round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for repeat in range(repeats + 1):
-        for name, function in timed.items():
-            began = time.perf_counter()
-            function()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def main(words: list[str]) -> int:
-    """Time, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", default="9LPLVggCIFAR")
-    parser.add_argument("--batch", type=int, default=64, help="images, each with two views (default: 64)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(words)
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    run = config(options.preset, options.batch, device.type)
-    seconds = measure(functions(run, options.batch, device), options.repeats, device)
-    found: dict[str, Any] = {
-        **{key: value for key, value in vars(options).items() if key != "json"},
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
-        "milliseconds": {name: round(1000 * statistics.median(times), 2) for name, times in seconds.items()},
-        "ratio": {
-            name: round(statistics.median(a / b for a, b in zip(seconds["step"], times, strict=True)), 3)
-            for name, times in seconds.items()
-            if name != "step"
-        },
+    draw = torch.Generator(device=device).manual_seed(0)
+    views = torch.rand((2 * phase.batch_size, *network[0].shapes.into), generator=draw, device=device)
+    split = Ready(views, torch.zeros(phase.batch_size, dtype=torch.int64, device=device))
+    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    functions: dict[str, Callable[[], object]] = {
+        "step": lambda: engine.hebbian(network, split, at, lambda _: None, optimiser)
     }
-    for name, milliseconds in found["milliseconds"].items():
-        ratio = f"  step / {name} = {found['ratio'][name]}" if name in found["ratio"] else ""
-        print(f"{name:13} {milliseconds:9.2f} ms{ratio}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return int(found["ratio"]["whole passes"] > BOUND)
+    for layout, kind in LAYOUTS.items():
+        x, blocks = views.contiguous(memory_format=kind), [twin[i] for i in phase.blocks]
+        functions[f"whole {layout}"] = lambda x=x, blocks=blocks: passes(x, blocks, apart=False)  # type: ignore[misc]
+        functions[f"blocks {layout}"] = lambda x=x, blocks=blocks: passes(x, blocks, apart=True)  # type: ignore[misc]
+    seconds = harness.in_turns(functions, device, options.steps, warm_up=2)
+    found = {name: harness.summary(values) for name, values in seconds.items()}
+    step = found["step"]["median"]
+    whole, apart = (min(found[f"{kind} {layout}"]["median"] for layout in LAYOUTS) for kind in ("whole", "blocks"))
+    return {
+        "batch_size": phase.batch_size,
+        "step_ms": step,
+        "whole_ms": whole,
+        "blocks_ms": apart,
+        "ratio": step / whole,
+        "ratio_blocks": step / apart,
+        "all_ms": found,
+    }
+
+
+class Ready(Split):
+    """A split whose only batch, with both views, is there already."""
+
+    def batches(self, *_: object, **__: object):  # type: ignore[no-untyped-def, override]
+        """Yield the batch."""
+        yield self.images, self.labels.repeat(2)
+
+
+def passes(x: Tensor, blocks: list[Block], *, apart: bool) -> None:
+    """Run forward and backward through the blocks, as one network or each for itself."""
+    out = x
+    for block in blocks:
+        block.zero_grad(set_to_none=True)
+        out = block(out.detach() if apart else out)
+        if apart:
+            out.mean().backward()
+    if not apart:
+        out.mean().backward()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(main)

@@ -48,8 +48,8 @@ class Phase:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once."""
-        return self.first > 0 and self.epochs > 1
+        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once, and views vary."""
+        return self.first > 0 and self.epochs > 1 and self.views == 1
 
     @property
     def top(self) -> int:

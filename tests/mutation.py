@@ -24,6 +24,8 @@ TESTS = (
     "test_data_images.py",
     "test_augmentation.py",
     "test_shapes_plan.py",
+    "test_lpl.py",
+    "test_views.py",
 )
 
 
@@ -137,6 +139,33 @@ DEFECTS = (
         "model.py",
         "            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
         "            continue\n            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
+    ),
+    Defect("the variance has no floor", "hebb/rules/lpl.py", "(z.var(dim=0) + FLOOR)", "(z.var(dim=0) + 1e-8)"),
+    Defect(
+        "a neuron's own variance is decorrelated",
+        "hebb/rules/lpl.py",
+        "(samples - 1)).fill_diagonal_(0)",
+        "(samples - 1))",
+    ),
+    Defect("gradients cross blocks", "hebb/blocks.py", "        return out.detach()\n", "        return out\n"),
+    Defect(
+        "both views are one",
+        "hebb/data/images.py",
+        "torch.cat([self.view(x, varied) for _ in range(views)])",
+        "self.view(x, varied).repeat(views, 1, 1, 1)",
+    ),
+    Defect(
+        "biases decay",
+        "train.py",
+        "(0.0, [p for p in parameters if p.dim() == 1])",
+        "(layer.weight_decay, [p for p in parameters if p.dim() == 1])",
+    ),
+    Defect("the warm-up starts at the full rate", "hebb/rates.py", "* epoch / max(layer.warmup - 1, 1)", ""),
+    Defect(
+        "every image has the same colours",
+        "hebb/data/views.py",
+        "factors = FACTOR[0] + (FACTOR[1] - FACTOR[0]) * uniform(count, 3)",
+        "factors = FACTOR[0] + (FACTOR[1] - FACTOR[0]) * uniform(1, 3)",
     ),
     Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
 )

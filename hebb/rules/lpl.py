@@ -23,7 +23,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hebb.errors import ConfigError
-from hebb.registry import RULES, Field, Rule, Value
+from hebb.fields import CNN, LOCAL
+from hebb.registry import ARCHS, RULES, Field, Rule, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +58,7 @@ def decorrelation(z: Tensor) -> Tensor:
         z = z.movedim(1, -1).flatten(0, 2)  # (B H W, C)
     samples, neurons = z.shape
     z = z - z.mean(dim=0)
-    covariance = z.T @ z / (samples - 1)  # (M, M)
-    others = covariance - covariance.diagonal().diag()
+    others = (z.T @ z / (samples - 1)).fill_diagonal_(0)  # (M, M)
     return others.square().sum() / max(neurons**2 - neurons, 1)
 
 
@@ -67,8 +67,7 @@ def cosine_push(z: Tensor) -> Tensor:
     from torch.nn import functional as F
 
     u = F.normalize(z, dim=1)
-    cosine = u @ u.T  # (B, B)
-    others = cosine - cosine.diagonal().diag()
+    others = (u @ u.T).fill_diagonal_(0)  # (B, B)
     return others.square().sum() / (len(z) ** 2 - len(z))
 
 
@@ -123,55 +122,14 @@ def _check(values: Mapping[str, Value], where: str) -> None:
             raise ConfigError(where, f"{name}=1 {why}, and pooling=0 gives maps", hint="leave one of the two out")
 
 
-def _coefficient(name: str, default: float, meaning: str) -> Field:
-    return Field(name=name, token=name, kind=float, minimum=0, default=default, meaning=f"coefficient of {meaning}")
-
-
-def _switch(name: str, default: bool, meaning: str, archs: tuple[str, ...] = ("MLP", "CNN")) -> Field:
+def _switch(name: str, default: bool, meaning: str, archs: tuple[str, ...] = ARCHS) -> Field:
     return Field(name=name, token=None, kind=bool, default=default, meaning=meaning, archs=archs)
-
-
-def _rate(name: str, default: float, meaning: str) -> Field:
-    return Field(name=name, token=None, kind=float, minimum=0, default=default, meaning=meaning)
-
-
-def _size(name: str, default: int, meaning: str) -> Field:
-    return Field(name=name, token=None, kind=int, minimum=1, default=default, meaning=meaning)
-
-
-def _common(projector: bool) -> tuple[Field, ...]:
-    return (
-        Field(
-            name="loss",
-            token=None,
-            kind=str,
-            choices=("own", "above"),
-            default="own",
-            meaning="whose loss the layer descends: its own, or that of the next block up which has one (end to end)",
-        ),
-        _switch("projector", projector, "the loss reads an MLP on the output, not the output"),
-        _size("projector_hidden", 2048, "hidden neurons of the projector"),
-        _size("projector_out", 256, "outputs of the projector"),
-        Field(
-            name="warmup",
-            token=None,
-            kind=int,
-            minimum=0,
-            default=10,
-            meaning="epochs in which the rate rises from start_lr; then it falls to final_lr by a cosine",
-        ),
-        _rate("start_lr", 0.0, "rate of the first epoch where there is a warm-up"),
-        _rate("final_lr", 1e-6, "rate to which the cosine falls"),
-        _rate("weight_decay", 1.5e-6, "L2 penalty in the gradient of the weights; biases have none"),
-    )
 
 
 _DEFAULTS: dict[str, dict[str, Value]] = {
     "MLP": {"add_bias": True},
     "CNN": {"add_bias": True, "padding_mode": "zeros"},
 }
-_PULL = _coefficient("pull", 1.0, "the pull of the two views of an image")
-_PUSH = _coefficient("push", 1.0, "the Hebbian push: -ln of the variance, or the squared cosine of other images")
 
 RULES.register(
     Rule(
@@ -179,15 +137,19 @@ RULES.register(
         summary="Latent Predictive Learning: predict the other view, keep variance, decorrelate; all layer-local",
         source="Halvagal & Zenke 2023 (Nat. Neurosci. 26:1906), eqs. 1 to 6, and its erratum",
         learning="local",
-        fields=("lr_sup", "add_bias"),
+        fields=(*LOCAL, "pull", "push"),
         own_fields=(
-            _PULL,
-            _PUSH,
-            _coefficient("decorr", 10.0, "the decorrelation of the neurons"),
-            _switch("pooling", True, "the loss reads the mean over the map (1) or every pixel (0)", ("CNN",)),
+            Field(
+                name="decorr",
+                token="decorr",
+                kind=float,
+                minimum=0,
+                default=10.0,
+                meaning="coefficient of the decorrelation of the neurons",
+            ),
+            _switch("pooling", True, "the loss reads the mean over the map (1) or every pixel (0)", CNN),
             _switch("shuffle", False, "pull towards a view of another image: a control"),
             _switch("stale", False, "push with the mean and variance of the batch before"),
-            *_common(projector=False),
         ),
         defaults=_DEFAULTS,
         views=2,
@@ -202,13 +164,8 @@ RULES.register(
         summary="negative samples in place of variance and decorrelation: cosines of other images, layer-local",
         source="Halvagal & Zenke 2023, the comparison with negative samples",
         learning="local",
-        fields=("lr_sup", "add_bias"),
-        own_fields=(
-            _PULL,
-            _PUSH,
-            *_common(projector=True),
-        ),
-        defaults=_DEFAULTS,
+        fields=(*LOCAL, "pull", "push"),
+        defaults={arch: {**values, "projector": True} for arch, values in _DEFAULTS.items()},
         views=2,
         mode="consecutive",
         loss=contrastive,
@@ -221,13 +178,11 @@ RULES.register(
         summary="a linear classifier on every block, whose gradient stays in it: the layer-local supervised arm",
         source="Halvagal & Zenke 2023, the comparison with supervised training",
         learning="local",
-        fields=("lr_sup", "add_bias"),
-        own_fields=_common(projector=False),
+        fields=LOCAL,
         defaults=_DEFAULTS,
         views=2,
         mode="consecutive",
         labels=True,
         loss=supervised,
-        check=_check,
     )
 )
