@@ -156,12 +156,13 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
         for index in range(state.phase, len(phases)):
             _run_phase(config, phases, index, network, data, state, recorder, report, place)
         known = data.get("sup", data[phases[-1].data])
+        probed, measured = readout.probe(config, network, known)
         result = Result(
             config=config,
             rows=recorder.rows,
             network=network,
-            probes=readout.probe(config, network, known),
-            geometry=readout.measure(config, network, known),
+            probes=probed,
+            geometry=measured,
             seconds=time.monotonic() - started,
             folder=place.folder,
         )

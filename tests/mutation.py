@@ -112,8 +112,8 @@ DEFECTS = (
     Defect(
         "validation images are varied",
         "hebb/data/images.py",
-        "val=_finished(take(pool, held), finish)",
-        "val=_finished(take(pool, held), finish, augment)",
+        "val=finished(take(pool, held))",
+        "val=finished(take(pool, held), augment)",
     ),
     Defect("every image gets the same crop", "hebb/data/augmentation.py", "(2, count, 1)", "(2, 1, 1)"),
     Defect("STL-10 lies on its side", "hebb/data/stores.py", "columns.transpose(2, 3)", "columns"),

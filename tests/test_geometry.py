@@ -140,7 +140,7 @@ def test_a_run_measures_its_blocks(tmp_path: Path) -> None:
     split = images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).test
     z = torch.cat([result.network(x, stop=2) for x, _ in split.batches(100)]).mean(dim=(2, 3)).detach()
     assert result.geometry[1].numbers["variance"] == pytest.approx(float(z.var(dim=0).mean()), rel=1e-4)
-    found, labels = readout.features(result.network, 1, split, pool=probes.averaged)
-    assert torch.allclose(found, z, atol=1e-6)
+    found, labels = readout.features(result.network, split, [(1, probes.averaged)])
+    assert torch.allclose(found[1, probes.averaged], z, atol=1e-6)
     assert torch.equal(labels, split.labels)
     assert all(v is None or math.isfinite(v) for g in result.geometry for v in g.numbers.values())
