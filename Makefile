@@ -1,13 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check lint mutate bench clean
+.PHONY: install kill demo test check lint mutate bench clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[search,test,dev]'
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[search,hyperopt,test,dev]'
 	touch $@
 
 demo: .venv/installed
@@ -27,14 +27,21 @@ check: lint test
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
 
-# minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, adds the comparison with it
 OUT ?= hebb_data/benchmarks
+# minutes: searches of twelve trials, killed five times and restored
+kill: .venv/installed
+	$(BIN)/python tests/kill_search.py $(OUT)/kill 5 12
+	$(BIN)/python tests/kill_search.py $(OUT)/kill-asha 3 12 --scheduler asha
+
+# minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, adds the comparison with it
 bench: .venv/installed
 	$(BIN)/python benchmarks/hebbian_step.py --out $(OUT)/hebbian_step.json
 	$(BIN)/python benchmarks/lpl_step.py --out $(OUT)/lpl_step.json
 	$(BIN)/python benchmarks/classifier_epoch.py --out $(OUT)/classifier_epoch.json
 	$(BIN)/python benchmarks/peak_memory.py --out $(OUT)/peak_memory.json
 	$(BIN)/python benchmarks/memory_stl10.py --out $(OUT)/memory_stl10.json
+	$(BIN)/python benchmarks/search_overhead.py --epochs 300 --out $(OUT)/search_overhead.json
+	$(BIN)/python benchmarks/search_overhead.py --growth 200 --epochs 5 --out $(OUT)/search_growth.json
 ifdef PUBLISHED
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/published.py --published $(PUBLISHED) --preset 2SoftHebbCnnCIFAR \

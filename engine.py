@@ -53,16 +53,13 @@ class Epoch:
         """Return the generator, on the device of the images, that varies them in training."""
         return seeding.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
 
-    def positives(self, count: int, batch: int) -> Tensor:
-        """Return the random order of the ``count`` images of a batch that shuffles positive pairs."""
-        generator = seeding.generator(self.seed, f"positives {batch}", self.phase_index, 0, self.epoch)
-        return torch.randperm(count, generator=generator)
-
     def set_noise(self, network: Network) -> None:
         """Give every block its dropout noise of this epoch."""
         for i in range(len(network)):
             seed = seeding.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
             network[i].set_noise(seeding.Noise(seed))
+        for _, local in network.local():  # every block draws the same orders
+            local.positives = seeding.generator(self.seed, "positives", self.phase_index, 0, self.epoch)
 
 
 @dataclass(frozen=True)
@@ -84,19 +81,18 @@ def hebbian(
     """
     phase = at.phase
     update = at.epoch * -(-len(split) // phase.batch_size)
-    with _training(network, at), torch.no_grad():
+    with training(network, at), torch.no_grad():
         for x, labels in _batches(split, at):
             if optimiser is not None:
                 optimiser.zero_grad(set_to_none=True)
-            for i in range(phase.first, phase.top + 1):
-                x = _step_block(network, i, x, labels, at, update, last=i == phase.top)
+            hebbian_step(network, x, labels, phase, update)
             if optimiser is not None:
                 optimiser.step()
             update += 1
             if update % CHECK_EVERY == 0:
-                _check_updates(network, phase, at.epoch)
+                check_updates(network, phase, at.epoch)
             progress(len(labels) // phase.views)
-        _check_updates(network, phase, at.epoch)
+        check_updates(network, phase, at.epoch)
     return Scores(loss=_local_loss(network, phase))
 
 
@@ -106,16 +102,31 @@ def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
     return split.batches(phase.batch_size, at.order(), varied, views=phase.views)
 
 
+def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+    """Make update number ``update`` of the phase; the result is of no use."""
+    for i in range(phase.first, phase.top + 1):
+        x = _step_block(network, i, x, labels, phase, update, last=i == phase.top)
+    return x
+
+
+def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+    """Return the logits (B, classes) of a batch, with their graph, and make the Hebbian updates of a joint phase."""
+    lowest = next(i for i in phase.blocks if not network[i].spec.hebbian)
+    with torch.no_grad():
+        for i in range(phase.first, lowest):
+            x = _step_block(network, i, x, labels, phase, update)
+    for i in range(lowest, len(network)):
+        x = _step_block(network, i, x, labels, phase, update)
+    return x.flatten(1)
+
+
 def _step_block(
-    network: Network, i: int, x: Tensor, labels: Tensor, at: Epoch, update: int, *, last: bool = False
+    network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int, *, last: bool = False
 ) -> Tensor:
     """Run block i; it learns when it is a Hebbian block of the phase. Nobody reads the output of the ``last``."""
-    block, phase = network[i], at.phase
+    block = network[i]
     if i in phase.blocks and block.local is not None:
-        order = None
-        if block.local.shuffle:
-            order = at.positives(len(x) // phase.views, update).to(x.device)
-        return block.descend(x, labels, order)
+        return block.descend(x, labels)
     if i not in phase.blocks or block.hebb is None:
         return block(x)
     rate = None
@@ -131,28 +142,22 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
     blocks on the same batches.
     """
     phase = at.phase
-    total = _Sums(split.labels.device)
+    total = Sums(split.labels.device)
     update = at.epoch * -(-len(split) // phase.batch_size)
-    learns = [i for i in phase.blocks if not network[i].spec.hebbian]
-    with _training(network, at):
+    with training(network, at):
         for x, labels in _batches(split, at):
             optimiser.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                for i in range(phase.first, learns[0]):
-                    x = _step_block(network, i, x, labels, at, update)
-            for i in range(learns[0], len(network)):
-                x = _step_block(network, i, x, labels, at, update)
-            logits = x.flatten(1)
+            logits = backprop_step(network, x, labels, phase, update)
             loss = F.cross_entropy(logits, labels)
             loss.backward()
             optimiser.step()
             total.add(loss.detach(), logits.detach(), labels)
             update += 1
             if update % CHECK_EVERY == 0:
-                _check_updates(network, phase, at.epoch)
+                check_updates(network, phase, at.epoch)
                 total.check(phase, at.epoch)
             progress(len(labels) // phase.views)
-        _check_updates(network, phase, at.epoch)
+        check_updates(network, phase, at.epoch)
         total.check(phase, at.epoch)
     return total.scores()
 
@@ -175,10 +180,10 @@ def post_hoc(
     phase = at.phase
     losses, rights = [], []
     update = at.epoch * -(-len(split) // phase.batch_size)
-    with _training(network, at), torch.set_grad_enabled(optimiser is not None):
+    with training(network, at), torch.set_grad_enabled(optimiser is not None):
         for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
             for i in range(len(network)):
-                x = _step_block(network, i, x, labels, at, update)
+                x = _step_block(network, i, x, labels, phase, update)
             logits = x.flatten(1)
             loss = F.cross_entropy(logits * network.logit_scale, labels)
             if optimiser is not None:
@@ -189,7 +194,7 @@ def post_hoc(
             rights.append((logits.detach().argmax(dim=1) == labels).float().mean())
             update += 1
             progress(len(labels))
-        _check_updates(network, phase, at.epoch)
+        check_updates(network, phase, at.epoch)
     return torch.stack(losses).cpu(), torch.stack(rights).cpu()
 
 
@@ -221,31 +226,33 @@ def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> 
 def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: int = 0) -> Scores:
     """Mean cross-entropy per sample and accuracy in percent; ``split`` holds what block ``start`` receives."""
     network.eval()
-    total = _Sums(split.labels.device)
+    total = Sums(split.labels.device)
     for x, labels in split.batches(batch_size):
         logits = network(x, start=start).flatten(1) * network.logit_scale
         total.add(F.cross_entropy(logits, labels), logits, labels)
     return total.scores()
 
 
-class _Sums:
-    """Loss and hits summed on the device, in double precision."""
+class Sums:
+    """Loss and hits summed on the device, in double precision: of one network, or of each member of a pack."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
-        self.finite = torch.zeros((), dtype=torch.int64, device=device)
+    def __init__(self, device: torch.device, *members: int) -> None:
+        self.loss = torch.zeros(members, dtype=torch.float64, device=device)
+        self.hits = torch.zeros(members, dtype=torch.int64, device=device)
+        self.finite = torch.zeros(members, dtype=torch.int64, device=device)
         self.samples = self.updates = 0
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss += mean_loss.double() * len(labels)
-        self.hits += (logits.argmax(dim=1) == labels).sum()
+        """Add a batch: mean loss (...), logits (..., B, classes), labels (..., B)."""
+        self.loss += mean_loss.double() * labels.shape[-1]
+        self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         self.finite += mean_loss.isfinite()
-        self.samples += len(labels)
+        self.samples += labels.shape[-1]
         self.updates += 1
 
     def check(self, phase: Phase, epoch: int) -> None:
-        finite = int(self.finite)
+        """Raise when the loss of a batch was not finite."""
+        finite = int(self.finite.min())
         if finite < self.updates:
             raise DivergenceError(
                 f"the loss of {phase.describe()} is not finite from update {finite + 1} of epoch {epoch + 1}; "
@@ -253,7 +260,13 @@ class _Sums:
             )
 
     def scores(self) -> Scores:
-        return Scores(float(self.loss) / self.samples, 100 * int(self.hits) / self.samples)
+        """Return the mean loss and the accuracy of one network."""
+        return self.each()[0]
+
+    def each(self) -> list[Scores]:
+        """Return those of every member."""
+        pairs = zip(self.loss.view(-1).tolist(), self.hits.view(-1).tolist(), strict=True)
+        return [Scores(loss / self.samples, 100 * hits / self.samples) for loss, hits in pairs]
 
 
 def _local_loss(network: Network, phase: Phase) -> float | None:
@@ -262,7 +275,7 @@ def _local_loss(network: Network, phase: Phase) -> float | None:
     return sum(losses) if losses else None
 
 
-def _check_updates(network: Network, phase: Phase, epoch: int) -> None:
+def check_updates(network: Network, phase: Phase, epoch: int) -> None:
     """Raise when a Hebbian update or a local loss of this epoch was not finite."""
     for i, local in network.local():
         finite = local.finite_updates()
@@ -283,7 +296,7 @@ def _check_updates(network: Network, phase: Phase, epoch: int) -> None:
 
 
 @contextmanager
-def _training(network: Network, at: Epoch) -> Iterator[None]:
+def training(network: Network, at: Epoch) -> Iterator[None]:
     """Put the blocks of the phase in training mode and freeze the rest."""
     phase = at.phase
     network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -54,6 +55,10 @@ class Network(nn.Module):
         """List the Hebbian layers with the index of their block."""
         layers = ((i, self[i].hebb) for i in range(len(self)))
         return [(i, layer) for i, layer in layers if layer is not None]
+
+    def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
+        """Return the parameters of these blocks, which back-prop or a local loss trains."""
+        return [parameter for i in blocks for parameter in self[i].parameters()]
 
     def local(self) -> list[tuple[int, LocalLoss]]:
         """List the local losses with the index of their block."""

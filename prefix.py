@@ -21,6 +21,7 @@ from torch import Tensor
 from hebb import machine
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
+from hebb.layers import HebbConv2d
 from hebb.plan import Phase
 from model import Network
 
@@ -42,12 +43,21 @@ class Room:
     folder: Path | None
     trials: int = 1
 
-    def take(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    def take(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        order: torch.memory_format = torch.contiguous_format,
+    ) -> Tensor | None:
         """Return an empty tensor on the device, in memory or in a file; None when it fits nowhere."""
+        if order == torch.channels_last:
+            found = self.take((shape[0], *shape[2:], shape[1]), dtype, device)
+            return None if found is None else found.permute(0, 3, 1, 2)
         size = prod(shape) * dtype.itemsize
         for place in dict.fromkeys((device, torch.device("cpu"))):
             if size <= _SHARE * machine.free_memory(place) / self.trials:
-                return torch.empty(shape, dtype=dtype, device=place)
+                return machine.use_huge_pages(torch.empty(shape, dtype=dtype, device=place))
         return self._map(shape, dtype, size)
 
     def _map(self, shape: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor | None:
@@ -130,7 +140,14 @@ class _Frozen:
             full = torch.cat([piece, piece.new_zeros(missing, *piece.shape[1:])]) if missing else piece
             found.append(self.network(full, stop=self.first)[: len(piece)])
         features = found[0] if len(found) == 1 else torch.cat(found)
-        return features.to(self.dtype).to(torch.float32).contiguous()
+        return features.to(self.dtype).to(torch.float32).contiguous(memory_format=self.order)
+
+    @property
+    def order(self) -> torch.memory_format:
+        """The order in memory that the block above wants: flattening wants the pixels last."""
+        layer = self.network[self.first].layer
+        wanted = isinstance(layer, HebbConv2d) and layer.channels_last
+        return torch.channels_last if wanted else torch.contiguous_format
 
 
 def _keep(streamed: Split, frozen: _Frozen, room: Room, tell: Callable[[int], None]) -> Split | None:
@@ -138,7 +155,7 @@ def _keep(streamed: Split, frozen: _Frozen, room: Room, tell: Callable[[int], No
     kept, done = None, 0
     for x, _ in streamed.batches(frozen.chunk):
         if kept is None:
-            kept = room.take((len(streamed), *x.shape[1:]), frozen.dtype, x.device)
+            kept = room.take((len(streamed), *x.shape[1:]), frozen.dtype, x.device, frozen.order)
             if kept is None:
                 return None
         kept[done : done + len(x)] = x

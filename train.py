@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import engine
 import model
 import prefix
 import readout
-from hebb import catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records
+from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
@@ -43,6 +44,8 @@ class Place:
         resume_from: checkpoint with the initial weights (``config.resume``).
         layers: folder of the stored blocks, read for ``resume=MODEL/bN``.
         cache: folder of what is computed once and kept (whitenings); None keeps nothing.
+        shared_blocks: folder of trained blocks that runs share (``hebb.block_cache``); None shares none.
+        load: reads a dataset, with the arguments of ``images.load``; None stands for that function.
         store_blocks: name under which the blocks of the finished run are stored there; None stores none.
         checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
         keep_features: whether the output of frozen blocks is kept from epoch to epoch.
@@ -59,6 +62,8 @@ class Place:
     resume_from: Path | None = None
     layers: Path | None = None
     cache: Path | None = None
+    shared_blocks: Path | None = None
+    load: Callable[..., images.Images] | None = None
     store_blocks: str | None = None
     checkpoint_every: int = 1
     keep_features: bool = True
@@ -90,6 +95,9 @@ class Report:
 
     def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
         """An epoch was evaluated."""
+
+    def trained(self, index: int, phase: Phase, network: model.Network, data: images.Images) -> None:
+        """A phase is complete, and stored; ``data`` has labels where the run has any."""
 
     def finish(self, result: Result) -> None:
         """The run is complete."""
@@ -154,9 +162,9 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
     report.start(config, phases, place)
     try:
         for index in range(state.phase, len(phases)):
-            _run_phase(config, phases, index, network, data, state, recorder, report, place)
-        known = data.get("sup", data[phases[-1].data])
-        probed, measured = readout.probe(config, network, known)
+            _run_or_reuse(config, phases, index, network, data, state, recorder, report, place)
+            report.trained(index, phases[index], network, data.get("sup", data[phases[index].data]))
+        probed, measured = readout.probe(config, network, data.get("sup", data[phases[-1].data]))
         result = Result(
             config=config,
             rows=recorder.rows,
@@ -219,7 +227,8 @@ def _load_data(
         spec = specs[name]
         content = replace(spec, epochs=1, batch_size=1, print_freq=1)
         if (content,) not in loaded:
-            loaded[(content,)] = images.load(spec, place.datasets, config.split_seed, device, place.cache)
+            load = images.load if place.load is None else place.load
+            loaded[(content,)] = load(spec, place.datasets, config.split_seed, device, place.cache)
         data[name] = loaded[(content,)]
     return data
 
@@ -255,6 +264,56 @@ def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any
 
 
 # -- phases -------------------------------------------------------------------------------------------------
+
+
+def _run_or_reuse(
+    config: RunConfig,
+    phases: tuple[Phase, ...],
+    index: int,
+    network: model.Network,
+    data: dict[str, images.Images],
+    state: _State,
+    recorder: records.Recorder,
+    report: Report,
+    place: Place,
+) -> None:
+    """Run a phase, or take its blocks from the cache of shared ones, where another run has left them."""
+    folder = place.shared_blocks if state.epoch == 0 else None
+    digests = {name: loaded.sha256 for name, loaded in data.items()}
+    with block_cache.entry(folder, config, phases, index, digests) as entry:
+        stored = entry.load()
+        if stored is not None:
+            _reuse(stored, phases[index], network, state, recorder, report, place)
+            return
+        _run_phase(config, phases, index, network, data, state, recorder, report, place)
+        made = list(zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False))[: phases[index].epochs]
+        blocks = {i: network[i].state_dict() for i in phases[index].blocks}
+        entry.store(block_cache.Stored(blocks, made[::-1], state.step))
+
+
+def _reuse(
+    stored: block_cache.Stored,
+    phase: Phase,
+    network: model.Network,
+    state: _State,
+    recorder: records.Recorder,
+    report: Report,
+    place: Place,
+) -> None:
+    for i, tensors in stored.blocks.items():
+        network[i].load_state_dict(tensors)
+    for row, blocks in stored.rows:
+        recorder.row(row, blocks)
+        if due(phase, row["epoch"] - 1):
+            report.row(row, {})
+    recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
+    state.phase, state.epoch, state.step = state.phase + 1, 0, stored.step
+    _checkpoint(network, state, place)
+
+
+def due(phase: Phase, epoch: int) -> bool:
+    """Tell whether an epoch, counted from 0, is evaluated and reported."""
+    return epoch in (0, phase.epochs - 1) or (epoch + 1) % phase.print_freq == 0
 
 
 def _run_phase(
@@ -293,9 +352,9 @@ def _run_phase(
         if phase.kind != "calibrate":
             state.step += -(-len(split) // phase.batch_size)
         last = epoch == phase.epochs - 1
-        due = epoch == 0 or last or (epoch + 1) % phase.print_freq == 0
+        reported = due(phase, epoch)
         row = _row(phase, index, epoch, scores)
-        if due and phase.kind != "calibrate":
+        if reported and phase.kind != "calibrate":
             row.update(_evaluate(phase, network, behind, scores, last and last_phase))
         done = (epoch + 1) * -(-len(split) // phase.batch_size)
         blocks = {
@@ -309,30 +368,30 @@ def _run_phase(
         recorder.row(row, {name: info.scalars for name, info in blocks.items()})
         if last:
             recorder.filters(network[0].weight, network[0].shapes.into, state.step)
-        if due:
-            report.row(row, blocks)
         state.epoch = epoch + 1
         if last:
             state.phase, state.epoch = index + 1, 0
         state.optimiser = None if optimiser is None or last else optimiser.state_dict()
         if last or (epoch + 1) % place.checkpoint_every == 0:
             _checkpoint(network, state, place)
+        if reported:
+            report.row(row, blocks)
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
     """Make the optimiser of the phase's BP blocks and of its local losses; None where nothing learns by either."""
     groups: list[dict[str, Any]] = []
     if phase.lr is not None:
-        backprop = [p for i in phase.blocks if not network[i].spec.local for p in network[i].parameters()]
+        backprop = network.learnt(i for i in phase.blocks if not config.network.blocks[i].local)
         groups.append({"params": backprop, "lr": phase.lr, "weight_decay": config.classifier.weight_decay})
-    for i, _ in network.local():
-        if i in phase.blocks:
-            layer, parameters = network[i].spec.layer, list(network[i].parameters())
-            for decay, chosen in (
-                (layer.weight_decay, [p for p in parameters if p.dim() > 1]),
-                (0.0, [p for p in parameters if p.dim() == 1]),
-            ):
-                groups += [{"params": chosen, "lr": layer.lr_sup, "weight_decay": decay, "block": i}] if chosen else []
+    for i in phase.blocks:
+        layer, local = config.network.blocks[i].layer, config.network.blocks[i].local
+        parameters = network.learnt([i]) if local else []
+        for decay, chosen in (
+            (layer.weight_decay if local else 0.0, [p for p in parameters if p.dim() > 1]),
+            (0.0, [p for p in parameters if p.dim() == 1]),
+        ):
+            groups += [{"params": chosen, "lr": layer.lr_sup, "weight_decay": decay, "block": i}] if chosen else []
     return torch.optim.Adam(groups, fused=True) if groups else None
 
 

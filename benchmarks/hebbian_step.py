@@ -132,7 +132,10 @@ def _features(network: model.Network, i: int, split: Split, most: int) -> Split:
         split = replace(split, images=split.images[:most], labels=split.labels[:most])
     network.eval()
     found = [(network(x, i, i + 1), labels) for x, labels in split.batches(engine.BATCH)]
-    return Split(torch.cat([x for x, _ in found]), torch.cat([labels for _, labels in found]))
+    features = torch.cat([x for x, _ in found])
+    if features.dim() == 4:
+        features = features.contiguous(memory_format=torch.channels_last)  # as the engine keeps them
+    return Split(features, torch.cat([labels for _, labels in found]))
 
 
 def _row(

@@ -42,10 +42,17 @@ def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Ta
     return made
 
 
-def dry_run(config: RunConfig, known: Catalog, *, trials: int = 1, cache_limit: int | None) -> None:
+def dry_run(
+    config: RunConfig, known: Catalog, *, trials: int = 1, total: int | None = None, cache_limit: int | None
+) -> None:
     """Print the network with shapes and parameter counts, the phases, the updates, and the features that are kept.
 
-    ``cache_limit`` is the bytes of them that may go into files; None keeps none.
+    Args:
+        config: the run, or the first of several.
+        known: presets and datasets.
+        trials: number of runs.
+        total: updates of all of them, where they differ.
+        cache_limit: bytes of features that may go into files; None keeps none.
     """
     out = console()
     traced = shapes.of_run(config)
@@ -81,7 +88,8 @@ def dry_run(config: RunConfig, known: Catalog, *, trials: int = 1, cache_limit: 
     out.print(steps)
     _kept(config, phases, cache_limit)
     updates = sum(phase.updates for phase in phases)
-    runs = "" if trials == 1 else f" a run, {updates * trials:,} in {trials} runs"
+    whole = updates * trials if total is None else total
+    runs = "" if trials == 1 else f" a run, {whole:,} in {trials} runs"
     out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
 
 
@@ -196,5 +204,5 @@ def _configs(known: Catalog) -> None:
     found = table("search configs", ("name", "runs", "purpose", "answers"), ("runs",))
     for name in space.names():
         spec = space.load(name)
-        found.add_row(name, str(len(spec.configurations()) * len(spec.seeds)), spec.purpose, spec.description)
+        found.add_row(name, str(spec.count() * len(spec.seeds)), spec.purpose, spec.description)
     console().print(found)

@@ -55,7 +55,7 @@ def hard(u: Tensor) -> Tensor:
     import torch
 
     winner = u.argmax(dim=1, keepdim=True)
-    return torch.zeros_like(u).scatter_(1, winner, 1.0)
+    return torch.zeros_like(u).scatter(1, winner, 1.0)
 
 
 for _entry in (

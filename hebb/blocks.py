@@ -55,8 +55,7 @@ class Dropout(nn.Module):
             return x
         if self.noise is None:
             return F.dropout(x, self.p)
-        factors = self.noise.dropout(x, self.p)
-        return x * factors if x.requires_grad else factors.mul_(x)  # in place where autograd keeps neither
+        return self.noise.drop_out(x, self.p)
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
@@ -75,7 +74,7 @@ class AttDropout(Dropout):
         drop = self.p * (1 - contrast / top.where(top != 0, 1.0))
         if self.noise is None:
             return x * (torch.rand_like(x) >= drop)
-        return x * self.noise.keep_mask(x, drop)
+        return x * self.noise.keep_mask(x.shape, drop, x.device)
 
 
 class Activate(nn.Module):
@@ -157,7 +156,7 @@ class Block(nn.Module):
         u = self.layer.learn(self.before(x), rate, labels)
         return u if last and not self.spec.batch_norm else self.after(u)
 
-    def descend(self, x: Tensor, labels: Tensor, order: Tensor | None = None) -> Tensor:
+    def descend(self, x: Tensor, labels: Tensor) -> Tensor:
         """Return the block's output for this batch and add the gradient of its local loss to its parameters'.
 
         The output carries no gradient, so that the block above moves nothing here, unless this block learns from
@@ -170,7 +169,7 @@ class Block(nn.Module):
             out = self(x)
             if self.spec.layer.loss == "above":
                 return out
-            self.local(out, labels, order).backward()
+            self.local(out, labels).backward()
         return out.detach()
 
     def set_noise(self, noise: Noise | None) -> None:

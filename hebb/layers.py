@@ -51,6 +51,7 @@ class HebbLayer(nn.Module):
     finite_updates: Tensor
     r1_threshold = R1_LINEAR
     bias_scale = 1.0
+    channels_last = False
 
     def __init__(self, spec: LayerSpec, shape: tuple[int, ...], behind_norm: bool) -> None:
         super().__init__()
@@ -115,34 +116,36 @@ class HebbLayer(nn.Module):
         assert signal is not None
         rows = self.rows(u)  # (M, C)
         y = signal(rows.reshape(len(rows) * self.groups, -1), self.spec, labels).view_as(rows)
-        return self.unrows(y, u)
+        return self.unrows(y.clone() if y is rows else y, u)
 
     def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
         """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
         change = self.correlate(x, y)
         if self.spec.lebesgue_p == 2 and self.bias is None and self.linear and self.weight.numel() < u.numel():
-            decay = (self.fan_in(change) * self.fan_in(self.weight)).sum(dim=1)  # sum_b y (x * w): u is not read again
+            decay = (change * self.weight).sum(dim=self.fan_in)  # sum_b y (x * w): u is not read again
         else:
             decay = self.rows(y * u).sum(dim=0)  # (neurons,)
-        return change.addcmul_(self.per_row(decay), self.weight, value=-1)
+        return torch.addcmul(change, self.per_row(decay), self.weight, value=-1)
 
     @torch.no_grad()
     def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
         y = self.gate(u, labels)
         dw = self.change(x, u, y)
-        by_group = self.fan_in(dw).view(self.groups, -1)
-        largest = by_group.abs().amax(dim=1, keepdim=True)  # (groups, 1); twenty times as fast as the norm of order inf
-        by_group.div_(largest + _TINY)
+        largest = dw.abs().amax(dim=self.fan_in).view(self.groups, -1).amax(dim=1)  # (groups,)
+        dw.div_(self.per_row((largest + _TINY).repeat_interleave(len(dw) // self.groups)))
         self.finite_updates += largest.isfinite().all()
         self.update_count += 1
-        self.gate_mass += self.rows(y).relu().sum(dim=0)
-        if self.bias is None:
-            return dw, None
+        db = None if self.bias is None else self._bias_change(y, self.bias)
+        self.gate_mass += self.rows(y).relu_().sum(dim=0)  # nobody reads y after this
+        return dw, db
+
+    def _bias_change(self, y: Tensor, bias: Tensor) -> Tensor:
+        """Return the normalised change of the bias."""
         bias_step = self.spec.rule.bias_step
         assert bias_step is not None
-        db = bias_step(y, self.bias, self.spec)
-        return dw, db / (db.abs().amax() + _TINY)
+        db = bias_step(y, bias, self.spec)
+        return db / (db.abs().amax() + _TINY)
 
     def respond(self, x: Tensor) -> Tensor:
         """Return the pre-activation u of prepared input."""
@@ -152,12 +155,12 @@ class HebbLayer(nn.Module):
         return self.pre_gate(u)
 
     def step(self, dw: Tensor, db: Tensor | None, rate: float | None) -> None:
-        """W += rate dw; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
+        """W += rate dw; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN). It may overwrite dw."""
         eta = self.rate(rate)
         if torch.is_grad_enabled():
             self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
         if isinstance(eta, Tensor):
-            self.weight.addcmul_(dw, self.per_row(eta))
+            self.weight += dw.mul_(self.per_row(eta))
         else:
             self.weight.add_(dw, alpha=eta)
         if db is not None:
@@ -179,9 +182,10 @@ class HebbLayer(nn.Module):
         """View (M, C) in the shape of u."""
         return rows if u.dim() == 2 else rows.view(len(u), *u.shape[2:], -1).permute(0, 3, 1, 2)
 
-    def fan_in(self, weight: Tensor) -> Tensor:
-        """View the weights as (neurons, fan-in)."""
-        return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+    @property
+    def fan_in(self) -> tuple[int, ...]:
+        """Dimensions of the weights that belong to one neuron."""
+        return tuple(range(1, self.weight.dim()))
 
     def per_row(self, per_neuron: Tensor) -> Tensor:
         """Shape one number per neuron so that it multiplies the rows of the weights."""
@@ -197,7 +201,7 @@ class HebbLayer(nn.Module):
 
     def radius(self) -> Tensor:
         """r_i = (sum_j |w_ij|^p)^(1/p), shape (neurons,)."""
-        return torch.linalg.vector_norm(self.fan_in(self.weight), ord=self.spec.lebesgue_p, dim=1)
+        return torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
 
     def convergence(self) -> Tensor:
         """Return the mean distance of the radii from 1."""
@@ -261,10 +265,14 @@ class HebbConv2d(HebbLayer):
 
     The padding is added outside the convolution, so border patches take part in the competition with the
     values that the padding mode gives them.
+
+    Attributes:
+        channels_last: whether maps are brought into that order in memory.
     """
 
     r1_threshold = R1_CONV
     bias_scale = 0.1
+    channels_last = True
 
     def __init__(self, spec: LayerSpec, in_channels: int, out_channels: int, behind_norm: bool = False) -> None:
         side = spec.kernel_size
@@ -278,7 +286,8 @@ class HebbConv2d(HebbLayer):
 
     def prepare(self, x: Tensor) -> Tensor:
         """Put the channels last and pad the four sides."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         p = self.spec.padding
         if p == 0:
             return x

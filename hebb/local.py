@@ -44,6 +44,7 @@ class LocalLoss(nn.Module):
 
     Attributes:
         head: projector and classifier; empty without them.
+        positives: draws the orders of ``shuffle``, the same in every block; without one torch's global generator does.
         mean, variance: (M,) statistics of the batch before, with ``stale``.
         updates: updates of this epoch.
     """
@@ -66,6 +67,7 @@ class LocalLoss(nn.Module):
             modules.append(nn.Linear(width, classes))
             width = classes
         self.head = nn.Sequential(*modules)
+        self.positives: torch.Generator | None = None
         self.shuffle = bool(getattr(spec, "shuffle", False)) and spec.loss == "own"
         self.stale = bool(getattr(spec, "stale", False)) and spec.loss == "own"
         if self.stale:
@@ -74,20 +76,19 @@ class LocalLoss(nn.Module):
             self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
         self.reset_statistics()
 
-    def forward(self, out: Tensor, labels: Tensor, order: Tensor | None = None) -> Tensor:
+    def forward(self, out: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of a batch.
 
         Args:
             out: (views x B, C, H, W) or (views x B, M), the output of the block.
             labels: (views x B,) int64.
-            order: see ``Aids``; used where the layer has ``shuffle``.
         """
         rule = self.spec.rule
         assert rule.loss is not None
         views = self.read(out).chunk(rule.views)
         aids = Aids(
             labels=labels[: len(views[0])],
-            order=order if self.shuffle else None,
+            order=self._order(len(views[0])) if self.shuffle else None,
             before=self._before(views) if self.stale else None,
         )
         terms = rule.loss(views, self.spec, aids)
@@ -100,6 +101,10 @@ class LocalLoss(nn.Module):
         if out.dim() == 4 and getattr(self.spec, "pooling", True):
             out = out.mean(dim=(2, 3))
         return self.head(out)
+
+    def _order(self, count: int) -> Tensor:
+        """Draw the order of the images for ``shuffle``."""
+        return torch.randperm(count, generator=self.positives)
 
     @torch.no_grad()
     def _before(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:

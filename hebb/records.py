@@ -53,6 +53,10 @@ def make_row(**values: Any) -> Row:
 class Recorder:
     """Keeps the rows of a run, and writes the files of its folder where it has one.
 
+    Attributes:
+        rows: the rows of the run.
+        blocks: numbers of the Hebbian blocks at each row that was recorded here.
+
     Args:
         folder: an existing folder, or None to write nothing.
         position: (phase, epoch, step) of the checkpoint a continued run starts from; rows past it are
@@ -61,6 +65,7 @@ class Recorder:
 
     def __init__(self, folder: Path | None, position: tuple[int, int, int] | None = None) -> None:
         self.rows: list[Row] = []
+        self.blocks: list[dict[str, dict[str, float]]] = []
         self._metrics: TextIO | None = None
         self._events: Any = None
         if folder is None:
@@ -84,6 +89,7 @@ class Recorder:
     def row(self, row: Row, blocks: dict[str, dict[str, float]]) -> None:
         """Append a row, and TensorBoard scalars of it and of each Hebbian block."""
         self.rows.append(row)
+        self.blocks.append(blocks)
         if self._metrics is None:
             return
         self._metrics.write(json.dumps(row) + "\n")

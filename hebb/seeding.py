@@ -6,18 +6,17 @@ no stored state: resuming at an epoch gives the bits of the uninterrupted run.
 
 from __future__ import annotations
 
-import hashlib
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.derive import derive
 
-def derive(seed: int, purpose: str, phase: int = 0, block: int = 0, epoch: int = 0) -> int:
-    """Return 63 bits that depend on every argument and look independent for different ones."""
-    text = f"{seed}/{purpose}/{phase}/{block}/{epoch}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+__all__ = ["Noise", "derive", "generator"]
 
 
 def generator(
@@ -42,37 +41,44 @@ class Noise:
         self._device: torch.Generator | None = None
         self._rows: Tensor | None = None
 
-    def dropout(self, like: Tensor, drop: float) -> Tensor:
-        """Return factors of the shape of ``like``: 0 with probability ``drop``, else 1/(1 - drop)."""
-        if like.device.type == "cpu" and drop == 0.5:
-            return self._fair(like)
-        # by way of int8: the conversion of booleans is eight times as slow
-        return self.keep_mask(like, drop).view(torch.int8).to(like.dtype).mul_(1 / (1 - drop))
+    def drop_out(self, x: Tensor, drop: float) -> Tensor:
+        """Return x with elements zeroed with probability ``drop`` and the others divided by 1 - drop."""
+        factors = self.factors(x.shape, drop, x.device)
+        if x.requires_grad or x.dtype != factors.dtype:
+            return x * factors
+        return factors.mul_(x)
 
-    def _fair(self, like: Tensor) -> Tensor:
+    def factors(self, shape: Sequence[int], drop: float, device: torch.device) -> Tensor:
+        """Return what dropout multiplies by: 0 with probability ``drop``, else 1/(1 - drop)."""
+        if device.type == "cpu" and drop == 0.5:
+            return self._fair(shape)
+        # by way of int8: the conversion of booleans is eight times as slow
+        return self.keep_mask(shape, drop, device).view(torch.int8).to(torch.float32).mul_(1 / (1 - drop))
+
+    def _fair(self, shape: Sequence[int]) -> Tensor:
         """Return 0 or 2 for each element, one random bit for each: a byte picks a row of eight factors."""
         if self._rows is None:
             bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8)
             self._rows = torch.from_numpy(bits).float() * 2
-        count = like.numel()
+        count = math.prod(shape)
         drawn = torch.frombuffer(bytearray(self._host.bytes(-(-count // 8))), dtype=torch.uint8)
-        return F.embedding(drawn.int(), self._rows).flatten()[:count].view(like.shape).to(like.dtype)
+        return F.embedding(drawn.int(), self._rows).flatten()[:count].view(*shape)
 
-    def keep_mask(self, like: Tensor, drop: float | Tensor) -> Tensor:
-        """Return a boolean mask of the shape of ``like``, False with probability ``drop``.
+    def keep_mask(self, shape: Sequence[int], drop: float | Tensor, device: torch.device) -> Tensor:
+        """Return a boolean mask, False with probability ``drop``.
 
         The probability is a number or a tensor that broadcasts; on the CPU it is rounded to 1/65536.
         """
-        if like.device.type == "cpu":
-            words = self._host.integers(0, 1 << 16, size=like.shape, dtype=np.uint16)
+        if device.type == "cpu":
+            words = self._host.integers(0, 1 << 16, size=tuple(shape), dtype=np.uint16)
             if isinstance(drop, Tensor):
                 bound = (drop.detach() * 65536).round().to(torch.int32)
                 return torch.from_numpy(words.astype(np.int32)) >= bound
             return torch.from_numpy(words >= np.uint16(min(65535, round(drop * 65536))))
         if self._device is None:
-            self._device = torch.Generator(device=like.device)
+            self._device = torch.Generator(device=device)
             self._device.manual_seed(self.seed)
-        return torch.rand(like.shape, generator=self._device, device=like.device) >= drop
+        return torch.rand(tuple(shape), generator=self._device, device=device) >= drop
 
     def __getstate__(self) -> dict[str, object]:
         return {"seed": self.seed, "_host": self._host, "_device": None, "_rows": None}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,11 +16,15 @@ from rich.console import Console
 from cli import describe
 from hebb import folders
 from hebb.catalog import Catalog
-from hebb.errors import InterruptedRunError
-from search import table, tuning
+from hebb.errors import HebbError, InterruptedRunError
+from search import rays, shared, stored, table, tuning
 from search import trials as trial_list
 from search.display import SearchDisplay
-from search.trials import Search, Trial
+from search.rays import Resources
+from search.stored import Journal
+from search.trials import Group, Search, Trial
+from search.tuning import Limits, Outcome, Work
+from search.worker import Task
 
 _CLOSED = ("test_loss", "test_acc")  # columns that a search, which selects on validation, does not show
 
@@ -29,70 +35,122 @@ class Stages:
 
     Attributes:
         search: the search.
-        place: keyword arguments of ``train.Place`` beside the folder.
+        task: what its trials share.
         resources: what a trial takes.
+        limits: when to give up.
+        journal: what became of its configurations.
+        known: presets and datasets.
         console: where tables go.
     """
 
     search: Search
-    place: dict[str, Any]
-    resources: tuning.Resources
+    task: Task
+    resources: Resources
+    limits: Limits
+    journal: Journal
+    known: Catalog
     console: Console
 
 
-def run(search: Search, place: dict[str, Any], resources: tuning.Resources, known: Catalog) -> bool:
-    """Run a search to its end and print its tables; tell whether every trial finished."""
-    stages = Stages(search=search, place=place, resources=resources, console=describe.console())
-    with tuning.session(resources):
-        trial_list.claim(search)
-        first = search.trials[0].config
+def run(
+    search: Search,
+    task: Task,
+    resources: Resources,
+    limits: Limits,
+    known: Catalog,
+    *,
+    options: Mapping[str, Any],
+    fresh: bool,
+) -> bool:
+    """Run a search to its end and print its tables; tell whether every trial finished.
+
+    Args:
+        search: the search.
+        task: what its trials share, but for the data.
+        resources: what a trial takes.
+        limits: when to give up.
+        known: presets and datasets.
+        options: flags that a continued search keeps.
+        fresh: whether to begin, in place of what the folder holds; if not, the search in it is continued.
+    """
+    configs = [trial.config for trial in search.trials] or [search.base]
+    # read, or download, once before any trial does
+    data = shared.read(shared.specs(configs), task.place["datasets"], task.place["cache"])
+    with rays.session(resources, shared.size(data)), _claimed(search, options, fresh):
+        stages = Stages(
+            search=search,
+            task=replace(
+                task, place={**task.place, "load": shared.Shared(data), "trials": rays.places(resources, on_one=True)}
+            ),
+            resources=resources,
+            limits=limits,
+            journal=Journal.load(search.folder),
+            known=known,
+            console=describe.console(),
+        )
+        del data
         stages.console.print(
-            f"{len(search.trials)} trials of {first.network.name}, {resources.cpus} thread(s) each on {first.device}; "
-            f"in {search.folder}",
+            f"{search.runs} trials of {search.base.network.name}, {resources.cpus} thread(s) each on "
+            f"{search.base.device}; in {search.folder}",
             soft_wrap=True,
         )
-        if search.spec.purpose == "sweep":
-            return _sweep(stages)
-        return _select(stages, known)
+        return _sweep(stages) if search.spec.purpose == "sweep" else _select(stages)
+
+
+@contextlib.contextmanager
+def _claimed(search: Search, options: Mapping[str, Any], fresh: bool) -> Iterator[None]:
+    """Make or take over the folder of a search, which no other process may run at the same time."""
+    busy = "this search is being run by another process"
+    locks = search.folder / stored.LOCKS
+    if fresh:
+        with stored.held(locks / stored.SEARCH, busy) if locks.exists() else contextlib.nullcontext():
+            stored.claim(search, options)
+    with stored.held(locks / stored.SEARCH, busy):
+        if not fresh:
+            stored.write(search, options)
+        yield
+        shutil.rmtree(locks, ignore_errors=True)
 
 
 def _sweep(stages: Stages) -> bool:
     """Report every configuration, in the order of the search config."""
+    stages, outcome = _search(stages)
     search = stages.search
-    outcome = _train(stages, search.trials, search.metric, "tune")
-    found = table.results(search.trials, search.metric)
+    found = table.results(search.trials, search.metric, stages.journal)
     if len(found):
         stages.console.print(table.show(table.summary(found, search.metric), search.metric))
         _say_where(stages, table.write(found, search.folder / "results.csv"))
-    return _all_finished(stages, outcome, search.trials, len(found))
+    return _all_finished(stages, outcome)
 
 
-def _select(stages: Stages, known: Catalog) -> bool:
+def _select(stages: Stages) -> bool:
     """Rank the configurations on the metric, name the best, and train it again on all training images."""
+    stages, outcome = _search(stages)
     search = stages.search
-    outcome = _train(stages, search.trials, search.metric, "tune")
-    found = table.results(search.trials, search.metric)
+    found = table.results(search.trials, search.metric, stages.journal)
     if not len(found):
-        return _all_finished(stages, outcome, search.trials, 0)
+        return _all_finished(stages, outcome)
     ranking = table.ranked(table.summary(found, search.metric), search.mode)
-    stages.console.print(table.show(ranking, search.metric))
+    if len(ranking):
+        stages.console.print(table.show(ranking, search.metric))
+    _show_stopped(stages)
     shown = found if search.metric in _CLOSED else found.drop(columns=list(_CLOSED))
     _say_where(stages, table.write(shown, search.folder / "results.csv"))
-    finished = _all_finished(stages, outcome, search.trials, len(found))
+    ended_well = _all_finished(stages, outcome)
     best = table.winner(search, ranking)
     if best is None:
         stages.console.print(f"no winner: no configuration has a finite {search.metric} on every seed")
         return False
-    record = _name_winner(stages, best, ranking, known)
+    record = _name_winner(stages, best, ranking)
     if search.final_seeds:
-        finished = _retrain(stages, best, record) and finished
+        ended_well = _retrain(stages, best, record) and ended_well
     folders.write_json(search.folder / "winner.json", record)
-    return finished
+    return ended_well
 
 
-def _name_winner(stages: Stages, best: Trial, ranking: pd.DataFrame, known: Catalog) -> dict[str, Any]:
+def _name_winner(stages: Stages, best: Trial, ranking: pd.DataFrame) -> dict[str, Any]:
     """Print the winner, ready to paste, and return the content of ``winner.json``."""
-    search, network = stages.search, trial_list.network_string(best, known)
+    search, network = stages.search, trial_list.network_string(best, stages.known)
     stages.console.print(f"winner: {best.label}", soft_wrap=True)
     words = ["--preset", shlex.quote(network)]
     others = trial_list.other_changes(best.choice)
@@ -103,7 +161,7 @@ def _name_winner(stages: Stages, best: Trial, ranking: pd.DataFrame, known: Cata
         "configuration": best.choice,
         "network": network,
         "selected_by": search.metric,
-        "among": len(search.trials) // len(search.spec.seeds),
+        "among": len(search.trials) // len(search.seeds),
         "selection": _numbers(line),
     }
 
@@ -115,35 +173,74 @@ def _retrain(stages: Stages, best: Trial, record: dict[str, Any]) -> bool:
     images = trials[0].config.dataset_sup.train_samples()
     seeds = " ".join(map(str, search.final_seeds))
     stages.console.print(f"training the winner on all {images:,} training images, seeds {seeds}")
-    outcome = _train(stages, trials, "train_acc", "final")
-    found = table.results(trials, "test_acc")
+    last = replace(stages, task=replace(stages.task, metric="train_acc", mode="max", probe_every=0))
+    outcome = _train(last, trial_list.groups(trials, together=False), Limits(failures=stages.limits.failures))
+    found = table.results(trials, "test_acc", stages.journal)
     if len(found):
         summed = table.summary(found, "test_acc")
         stages.console.print(table.show(summed, "test_acc"))
         stages.console.print(f"results: {table.write(found, search.folder / 'final.csv')}", soft_wrap=True)
         record["final"] = {"seeds": list(search.final_seeds), "metric": "test_acc", **_numbers(summed.iloc[0])}
-    return _all_finished(stages, outcome, trials, len(found))
+    return _all_finished(stages, outcome, trials)
 
 
-def _train(stages: Stages, trials: Sequence[Trial], metric: str, name: str) -> tuning.Outcome:
-    """Run trials under a live line that shows ``metric``."""
-    display = SearchDisplay(trials, metric)
-    storage = stages.search.folder / "ray" / name
+def _search(stages: Stages) -> tuple[Stages, Outcome]:
+    """Run the search itself; what a model-based algorithm chose is listed in the stages that come back."""
+    search = stages.search
+    if not search.spec.plan.model_based:
+        return stages, _train(stages, search.groups(), stages.limits)
+    outcome = _train(stages, None, stages.limits)
+    choices = [choice for _, choice in stages.journal.chosen.values()]
+    trials: list[Trial] = []
+    for choice, words in zip(choices, trial_list.labels(choices), strict=True):
+        trials += trial_list.runs_of(search.base, choice, words, search.spec, search.seeds, search.folder, stages.known)
+    return replace(stages, search=replace(search, trials=tuple(trials))), outcome
+
+
+def _train(stages: Stages, groups: Sequence[Group] | None, limits: Limits) -> Outcome:
+    """Run groups under a live table."""
+    work = Work(
+        search=stages.search,
+        groups=None if groups is None else tuple(groups),
+        task=stages.task,
+        limits=limits,
+        journal=stages.journal,
+        known=stages.known,
+    )
+    display = SearchDisplay(work, stages.resources)
     try:
-        return tuning.run(trials, stages.place, metric, stages.resources, storage, display)
+        return tuning.run(work, stages.resources, display)
     finally:
         display.close()
 
 
-def _all_finished(stages: Stages, outcome: tuning.Outcome, trials: Sequence[Trial], finished: int) -> bool:
-    """Print why trials failed; an interruption ends the search here."""
+def _show_stopped(stages: Stages) -> None:
+    """Print what the scheduler stopped, and when."""
+    labels = {trial_list.configuration_name(trial): trial.label for trial in stages.search.trials}
+    stopped = {name: entry for name, entry in stages.journal.stopped.items() if name in labels}
+    if stopped:
+        stages.console.print(table.show_stopped(stopped, labels, stages.search))
+
+
+def _all_finished(stages: Stages, outcome: Outcome, final: Sequence[Trial] = ()) -> bool:
+    """Print why trials failed and what is left; an interruption ends the search here."""
+    search = stages.search
     for trial, reason in outcome.failed.items():
         stages.console.print(f"failed: {trial}: {reason}", soft_wrap=True)
-    if outcome.interrupted:
-        raise InterruptedRunError(
-            f"interrupted: {finished} of {len(trials)} trials are finished, their results are in {stages.search.folder}"
-        )
-    return not outcome.failed and finished == len(trials)
+    trials = final or search.trials
+    total = len(trials) if final else search.runs
+    done = sum(folders.state(trial.folder) == "finished" for trial in trials)
+    way = f"python ray_search.py --restore {shlex.quote(str(search.folder))} continues"
+    if outcome.cause in ("interrupted", "full"):
+        text = f"{done} of {total} trials are finished, their results are in {search.folder}\n{way}"
+        if outcome.cause == "full":
+            raise HebbError(f"{outcome.problem}: {text}")
+        raise InterruptedRunError(f"interrupted: {text}")
+    if outcome.cause:
+        budget = "time" if outcome.cause == "time" else "number of trials"
+        stages.console.print(f"the {budget} is used up: {done} of {total} trials are finished", soft_wrap=True)
+        stages.console.print(way, soft_wrap=True)
+    return not outcome.failed
 
 
 def _say_where(stages: Stages, results: Any) -> None:

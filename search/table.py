@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
 from cli import describe
-from hebb import folders
-from search.trials import Search, Trial
+from hebb import folders, records
+from hebb.records import Row
+from search.stored import Journal
+from search.trials import Search, Trial, configuration_name
+from search.worker import value_of
 
 
-def results(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
-    """Read one line per finished trial: trial, configuration, seed, every metric, minutes."""
+def results(trials: Sequence[Trial], metric: str, journal: Journal) -> pd.DataFrame:
+    """Read one line per run that is finished, or was stopped by a scheduler: configuration, seed, metrics, minutes.
+
+    The numbers of a stopped run are those of its last report; no mean is taken over them.
+    """
     lines = []
     for trial in trials:
-        if folders.state(trial.folder) != "finished":
+        stored = _stored(trial, metric, journal)
+        if stored is None:
             continue
-        stored = folders.read_json(trial.folder / folders.RESULT)
-        row = stored["metrics"]
+        row, seconds, status = stored
+        names = ("train_acc", "val_acc", "test_acc", "train_loss", "val_loss", "test_loss", "convergence", "R1")
         lines.append(
             {
                 "trial": trial.name,
                 "configuration": trial.label,
                 "seed": trial.config.seed,
-                **{
-                    name: row[name]
-                    for name in ("train_acc", "val_acc", "test_acc", "train_loss", "val_loss", "test_loss")
-                },
-                "convergence": row["convergence"],
-                "R1": row["R1"],
-                "minutes": stored["seconds"] / 60,
+                "status": status,
+                **{name: row[name] for name in names},
+                "minutes": seconds / 60,
                 metric: math.nan if row[metric] is None else row[metric],
             }
         )
     return pd.DataFrame(lines)
+
+
+def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, str] | None:
+    """Return the last row of a run, its seconds, and whether it was finished or stopped."""
+    state = folders.state(trial.folder)
+    if state == "finished":
+        found = folders.read_json(trial.folder / folders.RESULT)
+        row = found["metrics"]
+        if row[metric] is None:  # radii are those of the Hebbian phases, which come first
+            row = {**row, metric: value_of(records.read_rows(trial.folder / folders.METRICS), metric)}
+        return row, found["seconds"], "finished"
+    if state == "interrupted" and configuration_name(trial) in journal.stopped:
+        rows = records.read_rows(trial.folder / folders.METRICS)
+        heard = [row for row in rows if row[metric] is not None]
+        return (heard[-1], math.nan, "stopped") if heard else None
+    return None
 
 
 def summary(found: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -48,6 +69,7 @@ def summary(found: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     from scipy import stats
 
+    found = found[found["status"] == "finished"] if "status" in found else found
     groups = found.groupby("configuration", sort=False)
     made = groups[metric].agg(n="count", mean="mean", sd="std").reset_index()
     made["interval"] = [
@@ -68,7 +90,7 @@ def winner(search: Search, ranking: pd.DataFrame) -> Trial | None:
 
     The mean over the seeds that survived would favour a configuration that diverges on its bad ones.
     """
-    complete = ranking[ranking["n"] == len(search.spec.seeds)]
+    complete = ranking[ranking["n"] == len(search.seeds)]
     if not len(complete):
         return None
     label = complete.iloc[0]["configuration"]
@@ -95,7 +117,27 @@ def show(summed: pd.DataFrame, metric: str) -> Table:
     return made
 
 
+def show_stopped(stopped: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str], search: Search) -> Table:
+    """Lay out what a scheduler stopped, best first: the score is the mean over n seeds, or the first one's so far."""
+    columns = ("stopped early", "step", f"{search.metric} then", "n")
+    made = describe.table("", columns, columns[1:])
+    made.title = None
+    worst = -math.inf if search.mode == "max" else math.inf
+    by_score = sorted(
+        stopped.items(),
+        key=lambda item: worst if item[1].get("score") is None else item[1]["score"],
+        reverse=search.mode == "max",
+    )
+    for name, entry in by_score:
+        score = "-" if entry.get("score") is None else f"{entry['score']:.2f}"
+        made.add_row(labels[name], str(entry.get("step") or "-"), score, str(entry.get("n") or "-"))
+    return made
+
+
 def write(found: pd.DataFrame, path: Path) -> Path:
-    """Write one line per trial as CSV."""
-    found.to_csv(path, index=False)
+    """Write one line per trial as CSV, and beside it as Parquet; each whole or not at all."""
+    for kind, writer in ((".csv", found.to_csv), (".parquet", found.to_parquet)):
+        temporary = path.with_suffix(f"{kind}.tmp")
+        writer(temporary, index=False)
+        os.replace(temporary, path.with_suffix(kind))
     return path

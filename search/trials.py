@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hebb import config_json, folders, grammar, overrides, plan, shapes
+from hebb import config_json, grammar, overrides, plan, shapes
 from hebb.catalog import Catalog
 from hebb.config import DataSpec, RunConfig
+from hebb.domains import Axis, Choice
 from hebb.errors import ConfigError, within
-from hebb.space import Choice, SearchSpec
+from hebb.space import SearchSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Trial:
 
     Attributes:
         name: ``<config hash>-s<seed>``, also the name of its folder.
-        label: its configuration as a person reads it; no two configurations share one.
+        label: its configuration as a person reads it; no two listed configurations share one.
         choice: the values of the search space, by override path.
         config: the run.
         folder: its run folder.
@@ -35,12 +35,37 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group:
+    """What one worker runs, and what is judged and stopped as a whole: one run, or a configuration on its seeds.
+
+    Attributes:
+        name: the run's name, or the configuration's hash.
+        runs: the runs, one after the other.
+    """
+
+    name: str
+    runs: tuple[Trial, ...]
+
+    @property
+    def label(self) -> str:
+        """The configuration as a person reads it."""
+        return self.runs[0].label
+
+    @property
+    def choice(self) -> Choice:
+        """The values of the search space."""
+        return self.runs[0].choice
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """A search, resolved and checked.
 
     Attributes:
         spec: the search config, with its blocks named.
-        trials: one run per configuration and seed.
+        base: the run that the space changes.
+        seeds: the replicates of every configuration.
+        trials: one run per configuration and seed; none where a model-based algorithm is still to choose them.
         metric: what configurations are compared by.
         mode: whether ``max`` or ``min`` of it is better.
         final_seeds: seeds with which the winner is trained again on all training images; none in a sweep.
@@ -49,6 +74,8 @@ class Search:
     """
 
     spec: SearchSpec
+    base: RunConfig
+    seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
     metric: str
     mode: str
@@ -56,17 +83,42 @@ class Search:
     folder: Path
     resume_from: Path | None = None
 
+    @property
+    def runs(self) -> int:
+        """The number of runs, the winner's final ones not counted."""
+        return self.spec.count() * len(self.seeds)
+
+    def groups(self) -> list[Group]:
+        """List what the workers run."""
+        return groups(self.trials, together=self.spec.grouped)
+
+
+def groups(trials: Iterable[Trial], *, together: bool) -> list[Group]:
+    """Put the runs of a configuration together, or each by itself."""
+    if not together:
+        return [Group(name=trial.name, runs=(trial,)) for trial in trials]
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(configuration_name(trial), []).append(trial)
+    return [Group(name=name, runs=tuple(runs)) for name, runs in found.items()]
+
+
+def configuration_name(trial: Trial) -> str:
+    """Return the part of a trial's name that its seeds share."""
+    return trial.name.rpartition("-s")[0]
+
 
 def labels(choices: list[Choice]) -> list[str]:
     """Write points of the space as ``path=value path=value``, with as many digits as tell them apart."""
     for digits in (4, 8, 17):
-        found = [_label(choice, digits) for choice in choices]
+        found = [label(choice, digits) for choice in choices]
         if len(set(found)) == len(found):
             break
     return found
 
 
-def _label(choice: Choice, digits: int) -> str:
+def label(choice: Choice, digits: int = 4) -> str:
+    """Write a point of the space as ``path=value path=value``."""
     words = (f"{path}={f'{v:.{digits}g}' if isinstance(v, float) else v}" for path, v in choice.items())
     return " ".join(words) or "(preset)"
 
@@ -95,33 +147,86 @@ def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec
     return spec.on_block(chosen)
 
 
-def make(base: RunConfig, spec: SearchSpec, first_seed: int, folder: Path, known: Catalog) -> tuple[Trial, ...]:
+def make(base: RunConfig, spec: SearchSpec, seeds: tuple[int, ...], folder: Path, known: Catalog) -> tuple[Trial, ...]:
     """List the trials, every configuration checked: its paths, its phases and its shapes.
 
-    The seeds of a configuration are replicates: they share the configuration's values.
+    The seeds of a configuration are replicates: they share the configuration's values. Where a model-based
+    algorithm will choose the points, the ends of every domain are checked, and there is nothing to list.
     """
+    if spec.plan.model_based:
+        for choice in _corners(spec.axes):
+            configured(base, choice, spec, known)
+        return ()
     choices = spec.configurations()
     trials: list[Trial] = []
     seen: dict[str, str] = {}
-    for choice, label in zip(choices, labels(choices), strict=True):
-        chosen = overrides.apply(base, choice, known, where=f"search config '{spec.name}',")
-        with within(f"search config '{spec.name}', {label}") if choice else contextlib.nullcontext():
-            plan.phases(chosen)
-            shapes.of_run(chosen)
-        name = config_json.digest(chosen, leave_out=("seed",))
+    for choice, words in zip(choices, labels(choices), strict=True):
+        runs = runs_of(base, choice, words, spec, seeds, folder, known)
+        name = configuration_name(runs[0])
         if name in seen:
-            raise ConfigError(f"search config '{spec.name}'", f"{seen[name]} and {label} are the same run")
-        seen[name] = label
-        for seed in spec.seeds:
-            run = replace(chosen, seed=first_seed + seed)
-            trial = f"{name}-s{run.seed}"
-            trials.append(Trial(name=trial, label=label, choice=choice, config=run, folder=folder / "trials" / trial))
+            raise ConfigError(f"search config '{spec.name}'", f"{seen[name]} and {words} are the same run")
+        seen[name] = words
+        trials += runs
     return tuple(trials)
 
 
-def final_seeds(spec: SearchSpec, first_seed: int, count: int) -> tuple[int, ...]:
+def configured(base: RunConfig, choice: Choice, spec: SearchSpec, known: Catalog) -> RunConfig:
+    """Return the run at a point of the space; its phases and shapes are checked."""
+    made = overrides.apply(base, choice, known, where=f"search config '{spec.name}',")
+    if not choice:
+        plan.phases(made)
+        shapes.of_run(made)
+        return made
+    with within(f"search config '{spec.name}', {label(choice)}"):
+        plan.phases(made)
+        shapes.of_run(made)
+    return made
+
+
+def runs_of(
+    base: RunConfig,
+    choice: Choice,
+    words: str,
+    spec: SearchSpec,
+    seeds: tuple[int, ...],
+    folder: Path,
+    known: Catalog,
+) -> list[Trial]:
+    """Return the runs of one configuration, one a seed."""
+    chosen = configured(base, choice, spec, known)
+    name = config_json.digest(chosen, leave_out=("seed",))
+    return [
+        Trial(
+            name=f"{name}-s{seed}",
+            label=words,
+            choice=choice,
+            config=replace(chosen, seed=seed),
+            folder=folder / "trials" / f"{name}-s{seed}",
+        )
+        for seed in seeds
+    ]
+
+
+def _corners(axes: tuple[Axis, ...]) -> Iterable[Choice]:
+    """Yield points by which each domain is checked: its ends, within the first branch in which it exists."""
+    setters = {path: axis for axis in axes for path in axis.paths()}
+
+    def context(axis: Axis) -> Choice:
+        found: Choice = {}
+        for path, values in axis.when:
+            found |= context(setters[path])
+            found |= next(point for point in setters[path].options if point[path] in values)
+        return found
+
+    for axis in axes:
+        around = context(axis)
+        for point in axis.corners():
+            yield {**around, **point}
+
+
+def final_seeds(seeds: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Return seeds with which no trial of the search ran."""
-    start = first_seed + max(spec.seeds) + 1
+    start = max(seeds) + 1
     return tuple(range(start, start + count))
 
 
@@ -143,36 +248,6 @@ def retrained(winner: Trial, seeds: tuple[int, ...]) -> tuple[Trial, ...]:
 
 def _whole(data: DataSpec) -> DataSpec:
     return replace(data, validation=0.0)
-
-
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something else, or a search that ``--overwrite`` is not to replace."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / "search.json").exists():
-        raise ConfigError(
-            str(folder), "is not the folder of a search and is not empty", hint="choose another --folder-name"
-        )
-    if not overwrite:
-        raise ConfigError(
-            str(folder), "holds a search already", hint="--overwrite replaces it; another --folder-name keeps both"
-        )
-
-
-def claim(search: Search) -> None:
-    """Make the folder of a search, in place of an earlier one, and write down what it holds."""
-    if search.folder.exists():
-        shutil.rmtree(search.folder)
-    search.folder.mkdir(parents=True)
-    folders.write_json(
-        search.folder / "search.json",
-        {
-            "config": search.spec.name,
-            "purpose": search.spec.purpose,
-            "metric": search.metric,
-            "trials": [{"name": t.name, "seed": t.config.seed, "choice": t.choice} for t in search.trials],
-        },
-    )
 
 
 def network_string(trial: Trial, known: Catalog) -> str:

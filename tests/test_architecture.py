@@ -32,10 +32,13 @@ NO_TORCH = (
     "shapes",
     "plan",
     "space",
+    "domains",
+    "derive",
     "folders",
 )
 LIGHT_DATA = ("data.entries", "data.own", "data.scan", "data.npz")
-LIGHT = ("cli.arguments", "cli.describe", "cli.entry", "search.trials")
+LIGHT_SEARCH = ("search.resolve", "search.steps", "search.stored", "search.trials")
+LIGHT = ("cli.arguments", "cli.describe", "cli.entry", "cli.search_flags", *LIGHT_SEARCH)
 COMMANDS = ("multi_layer", "ray_search", "demo", "post_hoc_loss")
 
 
@@ -62,7 +65,7 @@ def room(name: str) -> str:
     if name in ("readout", "prefix", "evaluate", "post_hoc"):
         return "engine" if name in ("readout", "prefix") else "train"
     if name.startswith("search"):
-        return "no torch" if name == "search.trials" else "search"
+        return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"
     if name.startswith("cli"):
         return "no torch" if name in LIGHT or name == "cli" else "search"
     short = name.removeprefix("hebb.")

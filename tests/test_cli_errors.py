@@ -265,6 +265,43 @@ SPACES = [
     _space("same-run-behind-another", "space: {'b*.layer.lr': {grid: [1, 2]}, b0.layer.lr: {grid: [3]}}\n", "mine"),
 ]
 
+SEARCHES = [
+    Case("scheduler", "ray_search --scheduler ahsa", "--scheduler", "asha", ("hyperband",)),
+    Case("algorithm", "ray_search --algorithm optna", "--algorithm", "optuna", ("random",)),
+    Case("algorithm-without-space", "ray_search --algorithm random", "--algorithm", None, ("space",)),
+    Case("purpose", "ray_search --purpose serach", "--purpose", "search"),
+    Case("mode", "ray_search --mode maxi", "--mode", "max"),
+    Case("seeds", "ray_search --seeds 1 1", "--seeds", None, ("distinct",)),
+    Case("space", "ray_search --space b0.layer.lr", "--space", None, ("path=domain",)),
+    Case("space-yaml", "ray_search --space 'b0.layer.lr={grid: ['", "--space b0.layer.lr"),
+    Case("space-domain", "ray_search --space 'b0.layer.lr={gird: [1]}'", "b0.layer.lr", "grid"),
+    Case("space-path", "ray_search --dry-run --space 'b0.layer.lrr={grid: [1]}'", "b0.layer.lrr", "layer.lr"),
+    Case(
+        "space-bounds",
+        "ray_search --dry-run --algorithm optuna --space 'b0.layer.lr={uniform: [-1, 1]}'",
+        "b0.layer.lr",
+        None,
+        ("-1",),
+    ),
+    Case("model-path", "ray_search --algorithm optuna --space 'b9.layer.lr={uniform: [0.1, 1]}'", "b9.layer.lr", "b1"),
+    Case("time", "ray_search --time-budget soon", "--time-budget", None, ("1.5h",)),
+    Case("max-trials", "ray_search --max-trials 0", "--max-trials"),
+    Case("max-failures", "ray_search --max-failures -1", "--max-failures"),
+    Case("workers", "ray_search --workers 0", "--workers"),
+    Case("grace", "ray_search --scheduler asha --grace 10000", "grace", None, ("last step",)),
+    Case("reduction", "ray_search --scheduler asha --reduction 1", "--reduction"),
+    Case("grace-of-none", "ray_search --grace 3", "--grace", None, ("none",)),
+    Case("probes-of-nobody", "ray_search --probe-every 1", "--probe-every", None, ("--scheduler",)),
+    Case("probes-and-median", "ray_search --probe-every 1 --scheduler median", "--probe-every", None, ("asha",)),
+    Case("probes-of-a-loss", "ray_search --probe-every 1 --scheduler asha --metric test_loss", "--probe-every"),
+    Case("restore", "ray_search --restore nothere", "--restore"),
+    Case("restore-empty", "ray_search --restore mine", "--restore", files={"mine/x": "a folder"}),
+    Case("restore-with-others", "ray_search --restore mine --preset 2HardCnnDigits", "--restore", None, ("--preset",)),
+    Case("extend", "ray_search --extend", "--extend", None, ("--restore",)),
+    Case("seeds-of-a-restored-one", "ray_search --restore mine --seeds 3", "--seeds", None, ("--extend",)),
+    Case("dashboard", "ray_search --dashboard --address auto", "--dashboard"),
+]
+
 PRESET_FILES = [
     Case("absent", "multi_layer --preset-file nothere.json", "nothere.json"),
     Case("folder", "multi_layer --preset-file my.json", "my.json", files={"my.json/x": "a folder"}),
@@ -295,6 +332,7 @@ PRESET_FILES = [
 
 TABLES = {
     "names": NAMES,
+    "searches": SEARCHES,
     "numbers": NUMBERS,
     "empty": EMPTY,
     "networks": NETWORKS,

@@ -220,21 +220,31 @@ def test_pull_as_two_stopped_halves_is_the_same_step() -> None:
 
 def test_shuffled_positives_permute_the_pull_alone() -> None:
     first, second = pooled_batch()
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
     loss = LocalLoss(layer(shuffle=True), 5, 10)
-    loss(torch.cat([first, second]), torch.zeros(12, dtype=torch.int64), order)
+    loss.positives = torch.Generator().manual_seed(3)
+    loss(torch.cat([first, second]), torch.zeros(12, dtype=torch.int64))
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(3))
+    assert order.tolist() != list(range(6))
     found = loss.means()
     want = terms((first, second))
     assert found["pull"] == pytest.approx(float((first - second[order]).square().mean()))
     assert (found["push"], found["decorr"]) == (pytest.approx(want["push"]), pytest.approx(want["decorr"]))
 
 
-def test_every_block_of_a_step_has_the_same_order_and_every_step_another() -> None:
-    made = small.config(LPL, "b0.layer.shuffle=1", "b1.layer.shuffle=1")
-    at = engine.Epoch(seed=0, phase=plan.phases(made)[0], phase_index=0, epoch=0)
-    orders = [tuple(at.positives(20, step).tolist()) for step in range(4)]
-    assert len(set(orders)) == 4
-    assert tuple(at.positives(20, 2).tolist()) == orders[2]
+def test_every_block_of_a_step_has_the_same_order_and_every_step_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    def spy(self: LocalLoss, count: int) -> Tensor:
+        drawn.append(tuple(torch.randperm(count, generator=self.positives).tolist()))
+        return torch.tensor(drawn[-1])
+
+    monkeypatch.setattr(LocalLoss, "_order", spy)
+    made = small.config(LPL, "b*.layer.shuffle=1", "dataset_unsup.epochs=2", mode="consecutive")
+    small.run(made)
+    steps = [set(drawn[i : i + 3]) for i in range(0, len(drawn), 3)]  # ten steps an epoch, three blocks each
+    assert len(drawn) == 60
+    assert all(len(step) == 1 for step in steps)
+    assert len(set.union(*steps)) == 20
 
 
 def test_supervised_loss_is_the_mean_cross_entropy_of_its_own_classifier() -> None:

@@ -25,7 +25,7 @@ import post_hoc_loss
 import ray_search
 from hebb import catalog, folders, records, space
 from multi_layer import read_config
-from search import tuning
+from search import rays
 
 pytestmark = pytest.mark.ray
 
@@ -48,7 +48,7 @@ Execute = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
-    with tuning.session(tuning.Resources(cpus=1, gpu=0)):
+    with rays.session(rays.Resources(cpus=1, gpu=0)):
         yield
 
 

@@ -58,6 +58,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels) if self.frames is None else len(self.frames) - 1
 
+    @property
+    def gathers(self) -> bool:
+        """Whether ``take`` gives a training batch: the images lie in memory and are not varied."""
+        return isinstance(self.images, Tensor) and self.augment is None and self.zoom == 1 and self.frames is None
+
+    def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and labels of the images at ``places`` (n,), a tensor on their device."""
+        assert isinstance(self.images, Tensor)
+        x = as_float(gather(self.images, places)).to(self.labels.device)
+        return x if self.finish is None else self.finish(x), self.labels[places.to(self.labels.device)]
+
     def batches(
         self,
         batch_size: int,
@@ -113,8 +124,15 @@ class Split:
         place = None if order is None else order.to(self.images.device)
         for start in range(0, len(self), batch_size):
             stop = start + batch_size
-            found = self.images[start:stop] if place is None else self.images.index_select(0, place[start:stop])
+            found = self.images[start:stop] if place is None else gather(self.images, place[start:stop])
             yield found.to(device, non_blocking=True), labels[start:stop]
+
+
+def gather(images: Tensor, places: Tensor) -> Tensor:
+    """Return the images at ``places``; maps with their channels last in memory stay so."""
+    if images.dim() != 4 or images.is_contiguous():
+        return images.index_select(0, places)
+    return images.permute(0, 2, 3, 1).index_select(0, places).permute(0, 3, 1, 2)
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
     dw = sum_b y x - (sum_b y u) w       one row per neuron; b runs over samples and output pixels
     w <- w + rate dw / max|dw|           (``hebb.layers`` computes these two lines for MLP and CNN)
 
-so a rule is its ``signal``: u has shape (B, C, ...) with the competition over dimension 1, and y has the
-shape of u. With groups the layer folds them into the batch, so a rule never sees them.
+so a rule is its ``signal``: u has shape (M, C), one row for each sample, pixel and group, with the competition over
+dimension 1, and y is a new tensor of that shape.
 
 A rule with a loss of its own (``learning="local"``) has y = -dloss/du and no decay; ``hebb.local`` computes it and an
 optimiser makes the step. Its function is

@@ -18,7 +18,7 @@ def hard(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     """
     import torch
 
-    return torch.zeros_like(u).scatter_(1, u.argmax(dim=1, keepdim=True), 1.0)
+    return torch.zeros_like(u).scatter(1, u.argmax(dim=1, keepdim=True), 1.0)
 
 
 def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
@@ -29,8 +29,8 @@ def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     import torch
 
     ranked = u.topk(layer.ranking_param, dim=1).indices  # (B, k, ...)
-    y = torch.zeros_like(u).scatter_(1, ranked[:, -1:], -layer.delta)
-    return y.scatter_(1, ranked[:, :1], 1.0)
+    y = torch.zeros_like(u).scatter(1, ranked[:, -1:], -layer.delta)
+    return y.scatter(1, ranked[:, :1], 1.0)
 
 
 RULES.register(

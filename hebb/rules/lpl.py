@@ -76,7 +76,7 @@ def lpl(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
     first, second = views
     terms = {}
     if layer.pull:
-        terms["pull"] = pull(first, second if aids.order is None else second[aids.order])
+        terms["pull"] = pull(first, second if aids.order is None else second[aids.order.to(second.device)])
     if layer.push and aids.before is not None:
         terms["push"] = (stale_push(first, *aids.before) + stale_push(second, *aids.before)) / 2
     elif layer.push:

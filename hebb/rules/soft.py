@@ -65,7 +65,7 @@ def supervised(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
 
     if labels is None:
         raise ValueError("SupervisedSoftKrotov learns from labels, and the batch carries none")
-    return torch.zeros_like(u).scatter_(1, labels[:, None], 1.0)
+    return torch.zeros_like(u).scatter(1, labels[:, None], 1.0)
 
 
 def bias_step(y: Tensor, bias: Tensor, layer: Any) -> Tensor:

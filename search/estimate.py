@@ -1,0 +1,178 @@
+"""``--estimate``: time the real steps on this machine, and say what a search costs in hours and disk."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import engine
+import model
+import prefix
+import train
+from cli import arguments, describe
+from cli.arguments import Device
+from hebb import folders, machine, measures, plan, records
+from hebb.config import RunConfig
+from hebb.data import images
+from hebb.data.images import Images, Split
+from search.display import duration
+from search.trials import Search, configuration_name
+
+_WARM, _TIMED = 2, 10  # batches
+_CONFIGS = 3  # of a space, the first, the middle and the last one
+_START = 6.0  # seconds until Ray and the first worker are there; trials after the first begin at once
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a run; bytes of its folder when it is finished, and of its checkpoint while it runs."""
+
+    seconds: float
+    kept: int
+    checkpoint: int
+
+
+def run(search: Search, asked: Device, home: folders.Home, options: argparse.Namespace) -> int:
+    """Print the estimate and return the exit code."""
+    out = describe.console()
+    firsts = {configuration_name(trial): trial for trial in reversed(search.trials)}
+    trials = list(reversed(firsts.values()))
+    configs = [trial.config for trial in trials] or [replace(search.base, seed=search.seeds[0])]
+    device = model.device_of(replace(configs[0], device=asked.kind), asked.index)
+    chosen = sorted({0, len(configs) // 2, len(configs) - 1})[:_CONFIGS]
+    keep = not options.no_feature_cache
+    costs = [_of_run(replace(configs[i], device=device.type), device, home, keep) for i in chosen]
+    made = describe.table("", ("configuration", "minutes a run"), ("minutes a run",))
+    made.title = None
+    for i, cost in zip(chosen, costs, strict=True):
+        label = trials[i].label if trials else search.spec.name
+        made.add_row(label, f"{cost.seconds / 60:.2f}")
+    out.print(made)
+    mean = sum(cost.seconds for cost in costs) / len(costs)
+    kept = max(cost.kept + (cost.checkpoint if options.save_model else 0) for cost in costs)
+    room = arguments.cores() // search.base.threads if device.type == "cpu" else options.gpu_exp
+    at_once = max(1, min(search.runs, room if options.workers is None else min(room, options.workers)))
+    runs = search.runs + len(search.final_seeds)
+    hours = (_START + mean * (-(-search.runs // at_once) + -(-len(search.final_seeds) // at_once))) / 3600
+    disk = (kept * runs + max(cost.checkpoint for cost in costs) * at_once) / 2**20
+    early = f" at most: {search.spec.scheduler.name} stops some early" if search.spec.scheduler.name != "none" else ""
+    out.print(
+        f"{runs} runs of about {duration(mean)}, {at_once} at a time on {device.type} with {search.base.threads} "
+        f"thread(s): {hours:.2f} hours, {disk:.0f} MB in {search.folder}{early}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: bool) -> Cost:
+    """Time a few real batches of every phase, and an evaluation, and add up what a run has of each."""
+    machine.keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    network = model.build(config).to(device)
+    specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
+    phases = plan.phases(config)
+    load = time.monotonic()
+    data = {
+        name: images.load(specs[name], home.datasets, config.split_seed, device, home.cache)
+        for name in sorted({phase.data for phase in phases})
+    }
+    seconds = time.monotonic() - load
+    for index, phase in enumerate(phases):
+        seconds += _of_phase(config, network, data[phase.data], phases, index, keep)
+    kept, checkpoint = _folder(config, network, phases)
+    return Cost(seconds, kept, checkpoint)
+
+
+def _of_phase(
+    config: RunConfig, network: model.Network, data: Images, phases: tuple[plan.Phase, ...], index: int, keep: bool
+) -> float:
+    """Return the seconds of a phase: features of frozen blocks, epochs, evaluations."""
+    phase = phases[index]
+    network.eval()
+    behind = prefix.inputs(network, phase, data, config, None, train.Report())
+    read, split = _read(behind.train, phase.batch_size)
+    step = _epoch(config, network, split, phase, index)
+    scored = [] if phase.lr is None else [data.val or data.test]
+    evaluation = _evaluation(network, split, phase.first)
+    due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
+    if keep and phase.keeps_features and data.train.augment is None:
+        once = read * (len(data.train) + sum(map(len, scored)))
+        return once + step * len(data.train) * phase.epochs + evaluation * due * sum(map(len, scored))
+    again = (read + step) * len(data.train) * phase.epochs
+    return again + (read + evaluation) * due * sum(map(len, scored))
+
+
+def _read(split: Split, batch_size: int) -> tuple[float, Split]:
+    """Return the seconds in which an image is read, and passes the frozen blocks, and some images as they are then."""
+    batches = split.batches(batch_size)
+    for _ in range(_WARM):
+        next(batches, None)
+    began = time.monotonic()
+    found = list(islice(batches, _TIMED)) or list(islice(split.batches(batch_size), _TIMED))
+    x, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    _wait(x)
+    return (time.monotonic() - began) / len(x), Split(x, labels)
+
+
+def _epoch(config: RunConfig, network: model.Network, split: Split, phase: plan.Phase, index: int) -> float:
+    """Return the seconds of an image in a phase, whose inputs are there."""
+    optimiser = train.optimiser_of(config, phase, network)
+    at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=0)
+
+    def go() -> float:
+        began = time.monotonic()
+        if phase.kind == "calibrate":
+            engine.calibrate(network, split, at, lambda n: None)
+        elif optimiser is None:
+            engine.hebbian(network, split, at, lambda n: None)
+        else:
+            engine.backprop(network, split, at, optimiser, lambda n: None)
+        _wait(split.labels)
+        return (time.monotonic() - began) / len(split)
+
+    go()
+    return go()
+
+
+def _evaluation(network: model.Network, split: Split, first: int) -> float:
+    """Return the seconds of an image in an evaluation, behind the frozen blocks."""
+    began = time.monotonic()
+    engine.evaluate(network, split, start=first)
+    return (time.monotonic() - began) / len(split)
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.device.type == "cuda":
+        torch.cuda.synchronize(tensor.device)
+
+
+def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase, ...]) -> tuple[int, int]:
+    """Return the bytes of the files of a finished run, written here with made-up numbers, and of its checkpoint."""
+    learnt = sum(p.numel() for i in range(len(network)) for p in network[i].parameters() if network[i].hebb is None)
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folders.write_json(folder / folders.CONFIG, train.stored_config(config, phases))
+        folders.write_json(folder / folders.ENVIRONMENT, records.environment({}, {}, None))
+        recorder = records.Recorder(folder)
+        for index, phase in enumerate(phases):
+            blocks = {
+                f"b{i}": measures.measure(layer, 0.0).scalars for i, layer in network.hebbian() if i in phase.blocks
+            }
+            for epoch in range(phase.epochs):
+                numbers = dict.fromkeys(records.COLUMNS[5:], 1 / 3)
+                row = records.make_row(step=epoch, phase=index, kind=phase.kind, blocks="b0", epoch=epoch, **numbers)
+                recorder.row(row, blocks)
+            recorder.filters(network[0].weight, network[0].shapes.into, index)
+        recorder.close()
+        written = sum(path.stat().st_size for path in folder.iterdir())
+    return written, len(buffer.getvalue()) + 8 * learnt  # with the two moments of Adam

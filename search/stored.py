@@ -1,0 +1,211 @@
+"""The folder of a search: what it is to do, and what became of every configuration. Imports neither Ray nor torch.
+
+search.json     the search: config, base run, seeds, metric, options
+journal.jsonl   a line for every configuration that was chosen, stopped, failed or finished, as it happened
+trials/         the run folders; ``result.json`` makes a run finished, whatever the journal says
+locks/          held by the process that runs a trial, or the search; gone when the search is
+
+Nothing here is a pickle: an interrupted search is read back as data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hebb import config_json, folders, space
+from hebb.catalog import Catalog
+from hebb.domains import Axis, Choice
+from hebb.errors import ConfigError
+from hebb.space import SearchSpec
+from search import trials as trial_list
+from search.trials import Search
+
+SEARCH, JOURNAL, LOCKS = "search.json", "journal.jsonl", "locks"
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something else, or a search that ``--overwrite`` is not to replace."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / SEARCH).exists():
+        raise ConfigError(
+            str(folder), "is not the folder of a search and is not empty", hint="choose another --folder-name"
+        )
+    if not overwrite:
+        raise ConfigError(
+            str(folder),
+            "holds a search already",
+            hint=f"--restore {folder} continues it; --overwrite replaces it; another --folder-name keeps both",
+        )
+
+
+def claim(search: Search, options: Mapping[str, Any]) -> None:
+    """Make the folder of a search, in place of an earlier one, and write down what it is to do."""
+    if search.folder.exists():
+        shutil.rmtree(search.folder)
+    search.folder.mkdir(parents=True)
+    write(search, options)
+
+
+@contextlib.contextmanager
+def held(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold a file that one process at a time may hold; the kernel lets it go when its process dies.
+
+    Args:
+        path: the file, made when it is absent.
+        busy: what to say when another process holds it; None waits for that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ConfigError(str(path.parent), str(busy)) from None
+        except (ImportError, OSError):  # a system, or a file system, without locks
+            pass
+        file.truncate(0)
+        file.write(f"{os.getpid()} {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def write(search: Search, options: Mapping[str, Any]) -> None:
+    """Write ``search.json``; ``options`` are the flags that a continued search keeps."""
+    folders.write_json(
+        search.folder / SEARCH,
+        {
+            "config": search.spec.name,
+            "purpose": search.spec.purpose,
+            "metric": search.metric,
+            "mode": search.mode,
+            "seeds": list(search.seeds),
+            "final_seeds": list(search.final_seeds),
+            "spec": to_data(search.spec),
+            "base": config_json.to_json(search.base),
+            "resume_from": None if search.resume_from is None else str(search.resume_from),
+            "options": dict(options),
+            "trials": [{"name": t.name, "seed": t.config.seed, "choice": t.choice} for t in search.trials],
+        },
+    )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the content of ``search.json``."""
+    if not folder.is_dir():
+        raise ConfigError("--restore", f"{folder} is not a folder")
+    if not (folder / SEARCH).exists():
+        raise ConfigError("--restore", f"nothing to restore: {folder} holds no search")
+    data = folders.read_json(folder / SEARCH)
+    wanted = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
+    if not isinstance(data, dict) or any(key not in data for key in wanted):
+        raise ConfigError(str(folder / SEARCH), "is not the description of a search")
+    return data
+
+
+def search_of(data: Mapping[str, Any], folder: Path, known: Catalog) -> Search:
+    """Build the search that ``search.json`` describes."""
+    where = str(folder / SEARCH)
+    spec = space.parse(data["spec"], str(data["config"]), where)
+    base, seeds = config_json.run_from_json(data["base"], where), tuple(data["seeds"])
+    return Search(
+        spec=spec,
+        base=base,
+        seeds=seeds,
+        trials=trial_list.make(base, spec, seeds, folder, known),
+        metric=str(data["metric"]),
+        mode=str(data["mode"]),
+        final_seeds=tuple(data["final_seeds"]),
+        folder=folder,
+        resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
+    )
+
+
+def to_data(spec: SearchSpec) -> dict[str, Any]:
+    """Return the search config as the data that ``space.parse`` reads; a geometric grid is written out."""
+    plan, scheduler = spec.plan, spec.scheduler
+    own = {"median": ("name", "grace"), "hyperband": ("name", "reduction"), "none": ("name",)}
+    return {
+        "description": spec.description,
+        "command": spec.command,
+        "purpose": spec.purpose,
+        "seeds": list(spec.seeds),
+        "space": {axis.name: _axis_data(axis) for axis in spec.axes},
+        "search": {key: value for key, value in vars(plan).items() if value is not None},
+        "scheduler": {key: getattr(scheduler, key) for key in own.get(scheduler.name, ("name", "grace", "reduction"))},
+        "validation": spec.validation,
+        **{key: value for key in ("metric", "mode") if (value := getattr(spec, key)) is not None},
+    }
+
+
+def _axis_data(axis: Axis) -> dict[str, Any]:
+    kind = "grid" if axis.kind == "geometric" else axis.kind
+    body: list[Any] = list(axis.options) if kind == "joint" else [point[axis.name] for point in axis.options if point]
+    if not axis.listed:
+        body = [axis.low, axis.high, axis.step][: 3 if kind == "quniform" else 2]
+    when = {"when": {path: list(values) for path, values in axis.when}} if axis.when else {}
+    return {kind: body, **when}
+
+
+@dataclass
+class Journal:
+    """What became of the configurations, in the order in which it happened.
+
+    Attributes:
+        chosen: parameters that a model-based algorithm suggested, by the name of the group.
+        stopped: step, score and number of seeds at which a scheduler stopped a group.
+        failed: why a group failed, and whether trying again is of no use.
+        torn: whether the last line is unfinished.
+    """
+
+    path: Path
+    torn: bool = False
+    chosen: dict[str, tuple[dict[str, Any], Choice]] = field(default_factory=dict)
+    stopped: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @staticmethod
+    def load(folder: Path) -> Journal:
+        """Read the journal of a search; an unfinished last line (a killed search) is left out."""
+        made = Journal(folder / JOURNAL)
+        if not made.path.exists():
+            return made
+        text = made.path.read_text(encoding="utf-8")
+        made.torn = not text.endswith("\n") and text != ""
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+                made._take(entry)
+        return made
+
+    def note(self, event: str, group: str, **more: Any) -> None:
+        """Append a line, on the disk when this returns."""
+        entry = {"event": event, "group": group, **more}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(("\n" if self.torn else "") + json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.torn = False
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        event, group = entry["event"], str(entry.get("group"))
+        if event == "chosen":
+            self.chosen[group] = (entry["params"], entry["choice"])
+        elif event in ("stopped", "failed"):
+            getattr(self, event)[group] = entry
+        elif event in ("finished", "again"):
+            self.stopped.pop(group, None)
+            self.failed.pop(group, None)

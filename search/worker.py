@@ -1,0 +1,273 @@
+"""What a worker does with a group: its runs one after the other, and the mean over them so far as reports.
+
+A worker is used for trial after trial, so everything global is set anew for each. Runs that are finished are not
+run again: their stored rows are reported as they were, so that a scheduler or a searcher that starts anew hears
+what it heard before.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import model
+import train
+from engine import BATCH
+from hebb import folders, probes, records, seeding
+from hebb.config import RunConfig
+from hebb.data.images import Images, Split
+from hebb.errors import HebbError
+from hebb.measures import BlockInfo
+from hebb.plan import Phase
+from search import hparams, steps, stored
+from search.steps import Steps
+from search.trials import Group, Trial
+
+Tell = Callable[[dict[str, Any]], None]
+"""Receives a report."""
+
+PROBES = "probes.jsonl"
+"""File of a run folder with the quick probes, which a continued search reports again."""
+_PROBED = 1000  # images on which a quick probe is fitted, and others on which it is scored, at most
+_FULL = 1 << 20  # bytes; a disk with less free space is full
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What all trials of a search share.
+
+    Attributes:
+        metric: what is reported.
+        mode: whether ``max`` or ``min`` of it is better.
+        place: keyword arguments of ``train.Place`` beside the folder.
+        probe_every: quick probe after every so many Hebbian phases; 0 makes none.
+    """
+
+    metric: str
+    mode: str
+    place: dict[str, Any]
+    probe_every: int = 0
+
+
+def value_of(rows: list[records.Row], metric: str) -> float | None:
+    """Return the last finite value of a metric."""
+    found = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
+    return float(found[-1]) if found else None
+
+
+def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = None, told: int = 0) -> None:
+    """Run what is not finished, and report all of it; a run that cannot succeed ends the group.
+
+    Args:
+        group: what is run.
+        task: what all groups share.
+        tell: receives the reports.
+        settled: nothing is run, because a scheduler stopped the group earlier (empty) or it failed (the reason).
+        told: step of the last report that was heard already.
+    """
+    scores = Scores(task=task, tell=tell, told=told)
+    for trial in group.runs:
+        _reset(trial.config.seed)
+        scores.begin(trial)
+        try:
+            # a worker whose driver was killed may live for a moment longer
+            with stored.held(trial.folder.parent.parent / stored.LOCKS / trial.name):
+                ran = _run(trial, task, scores, repeat_only=settled is not None)
+            if not ran:
+                break
+        except HebbError as error:  # the same would happen again: no retry
+            scores.fail(str(error))
+            return
+        except Exception as error:
+            if _disk_full(error, trial.folder):
+                scores.halt(f"no space left on the disk of {trial.folder.parent.parent}")
+                return
+            raise
+        if not scores.end():
+            return
+    if settled:
+        scores.fail(settled)
+
+
+def _run(trial: Trial, task: Task, scores: Scores, *, repeat_only: bool) -> bool:
+    """Train one run, from its checkpoint where it has one, or repeat the reports of a finished one.
+
+    Returns whether the run is finished.
+    """
+    state = folders.state(trial.folder)
+    if state in ("finished", "interrupted"):
+        scores.repeat()
+    if state == "finished" or repeat_only:
+        return state == "finished"
+    place = train.Place(folder=trial.folder, carry_on=state == "interrupted", **task.place)
+    result = train.run(trial.config, _Listener(scores, trial), place=place)
+    scores.value = value_of(result.rows, task.metric)
+    return True
+
+
+def _reset(seed: int) -> None:
+    """Set what is global to the process and outlives a trial; ``train.run`` sets threads and torch's defaults."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # nothing draws from these; a plugin that does is at least repeatable
+    torch.set_grad_enabled(True)
+
+
+def _disk_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(place).free < _FULL  # torch and TensorBoard raise errors of their own
+
+
+@dataclass
+class Scores:
+    """Turns the rows of the runs of a group into reports.
+
+    A report carries ``score``, the mean over the ``n`` runs that are finished (during the first one, its value so
+    far); ``step``, which only grows; and phase, epoch and seed. So no report of a group is worse only because a
+    new seed begins, and at the same step every group was judged on the same epochs of the same seeds.
+    """
+
+    task: Task
+    tell: Tell
+    told: int = 0
+    done: list[float] = field(default_factory=list)
+    value: float | None = None
+    _trial: Trial | None = None
+    steps: Steps = field(default_factory=lambda: Steps(0, (), 1))
+    _before: int = 0
+    _last: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, trial: Trial) -> None:
+        """Begin a run."""
+        self._trial, self.value = trial, None
+        self.steps = steps.of_run(trial.config, self.task.metric, self.task.probe_every)
+
+    def row(self, row: records.Row) -> None:
+        """Hear a row; the last one of the run is reported by ``end``, when everything is on the disk."""
+        value = row[self.task.metric]
+        if row["phase"] != self.steps.phase or value is None or not math.isfinite(value):
+            return
+        step = len(self.steps.probed) + int(row["epoch"])
+        if step < self.steps.count:
+            self._report(step, float(value), row["kind"], row["phase"], row["epoch"])
+
+    def probe(self, phase: int, value: float) -> None:
+        """Hear the accuracy of a quick probe after a phase."""
+        self._report(self.steps.probed.index(phase) + 1, value, "probe", phase, 0)
+
+    def repeat(self) -> None:
+        """Report what the run folder holds already."""
+        assert self._trial is not None
+        folder = self._trial.folder
+        for line in records.read_rows(folder / PROBES) if (folder / PROBES).exists() else ():
+            if line["phase"] in self.steps.probed:
+                self.probe(line["phase"], line["value"])
+        rows = records.read_rows(folder / folders.METRICS) if (folder / folders.METRICS).exists() else []
+        self.value = value_of(rows, self.task.metric)
+        for row in rows:
+            self.row(row)
+
+    def end(self) -> bool:
+        """End a run, whose result is on the disk; tell whether it has one."""
+        if self.value is None:
+            self.fail(f"it gives no {self.task.metric}")
+            return False
+        self.done.append(self.value)
+        self._report(self.steps.count, self.value, "end", self.steps.phase, self.steps.epochs)
+        self._before += self.steps.count
+        return True
+
+    def fail(self, reason: str) -> None:
+        """Report that the group cannot go on; a searcher hears the worst value, and so learns where not to look."""
+        worst = 0.0 if self.task.metric.endswith("_acc") or self.task.metric == "R1" else 1e9
+        if self.task.mode != ("max" if worst == 0 else "min"):
+            worst = 1e9 - worst
+        self.tell({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:300]})
+
+    def halt(self, reason: str) -> None:
+        """Report that no trial can go on."""
+        self.tell({**self._plain(0.0), "halt": reason})
+
+    def _report(self, step: int, value: float, kind: str, phase: int, epoch: int) -> None:
+        step += self._before
+        if step <= self.told:
+            return  # heard already, before an interruption
+        self.told = step
+        score = float(np.mean(self.done)) if self.done else value
+        self._last = {"kind": kind, "phase": int(phase), "epoch": int(epoch)}
+        self.tell({**self._plain(score), **self._last, "step": step, "value": value})
+
+    def _plain(self, score: float) -> dict[str, Any]:
+        assert self._trial is not None
+        n = max(1, len(self.done))
+        return {"score": score, "n": n, "step": self.told + 1, "seed": self._trial.config.seed}
+
+
+class _Listener(train.Report):
+    """Hands the rows and the quick probes of a run to its scores."""
+
+    def __init__(self, scores: Scores, trial: Trial) -> None:
+        self.scores, self.trial = scores, trial
+
+    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
+        """Write the run's values of the space for TensorBoard."""
+        hparams.write_run(self.trial.folder, self.trial.choice, config.seed)
+
+    def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
+        """Pass a row on."""
+        self.scores.row(row)
+
+    def trained(self, index: int, phase: Phase, network: model.Network, data: Images) -> None:
+        """Make the quick probe of a phase, and store it before it is reported."""
+        if index not in self.scores.steps.probed:
+            return
+        value = quick_probe(network, phase.top, data, self.scores.task.metric, self.trial.config.seed)
+        if value is not None:
+            with open(self.trial.folder / PROBES, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"phase": index, "value": value}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.scores.probe(index, value)
+
+
+def quick_probe(network: model.Network, block: int, data: Images, metric: str, seed: int) -> float | None:
+    """Return the accuracy in percent of a linear probe of a block, fitted on a few images and scored on a few others.
+
+    The test set stays closed unless the metric is that of the test set.
+    """
+    closed = metric.startswith("val")
+    scored = {"val": data.val, "test": None if closed else data.test}
+    found = {name: None if split is None else _features(network, block, split, seed) for name, split in scored.items()}
+    probe = probes.fit("linear", block, _features(network, block, data.train, seed), found)
+    return {"train_acc": probe.train_acc, "val_acc": probe.val_acc, "test_acc": probe.test_acc}[metric]
+
+
+@torch.no_grad()
+def _features(network: model.Network, block: int, split: Split, seed: int) -> tuple[Tensor, Tensor]:
+    """Return pooled features (n, D) and labels (n,) of ``_PROBED`` images drawn from the split, on the CPU."""
+    network.eval()
+    found, labels, count = [], [], 0
+    for x, y in split.batches(BATCH, seeding.generator(seed, "quick probe")):
+        found.append(probes.pooled(network(x, stop=block + 1)).cpu())
+        labels.append(y.cpu())
+        count += len(y)
+        if count >= _PROBED:
+            break
+    return torch.cat(found)[:_PROBED], torch.cat(labels)[:_PROBED]

@@ -1,0 +1,119 @@
+"""Kill a search with SIGKILL at random moments, restore it each time, and compare with an uninterrupted one.
+
+    python tests/kill_search.py FOLDER KILLS TRIALS [FLAG...]
+
+Prints ``moment (s)  finished trials`` a line, and exits 1 when a finished trial was touched or, without a scheduler
+among the flags, when the final table differs in more than the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten:drop_0.2"
+DATA = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits", "--threads", "1", "--device", "cpu")
+SIZE = ("--set", "dataset_sup.epochs=12", "dataset_sup.print_freq=1", "dataset_sup.samples=500")
+PATIENCE = 240.0  # seconds until the first trial must have begun, on a machine that is busy
+
+
+def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
+    """Start ``ray_search.py`` with everything below ``folder``."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "ray_search.py"), *flags],
+        env={**os.environ, "HEBB_HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def flags_of(trials: int, more: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the flags of a search of half as many radii on two seeds."""
+    radii = ", ".join(str(1 + 2 * i) for i in range(trials // 2))
+    space = ("--config", "one_seed", "--seeds", "0", "1", "--space", f"b0.layer.radius={{grid: [{radii}]}}")
+    return ("--preset", NETWORK, *DATA, *SIZE, *space, "--folder-name", "s", *more)
+
+
+def finished(search: Path) -> dict[str, str]:
+    """Return a digest of every file of the finished trials, with the time it was written."""
+    found = {}
+    for result in search.glob("trials/*/result.json"):
+        for path in result.parent.rglob("*"):
+            if path.is_file():
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[str(path.relative_to(search))] = f"{path.stat().st_mtime_ns} {digest}"
+    return found
+
+
+def _changed(before: dict[str, str], search: Path) -> int:
+    now = finished(search)
+    return sum(now.get(name) != digest for name, digest in before.items())
+
+
+def table(search: Path) -> pd.DataFrame:
+    """Return the results of a search without its times."""
+    return pd.read_csv(search / "results.csv").drop(columns="minutes")
+
+
+def wait_for_trials(search: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a trial is being trained that was not before."""
+    deadline = time.monotonic() + PATIENCE
+    began = time.time_ns()
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(path.stat().st_mtime_ns > began for path in search.glob("trials/*/metrics.jsonl")):
+            return
+        time.sleep(0.02)
+
+
+def main(folder: Path, kills: int, trials: int, more: tuple[str, ...]) -> int:
+    """Run once in peace, then once with ``kills`` times SIGKILL."""
+    whole, cut = folder / "whole", folder / "cut"
+    peace = start(whole, *flags_of(trials, more))
+    wait_for_trials(whole / "hebb" / "search" / "s", peace)
+    began = time.monotonic()
+    out, _ = peace.communicate()
+    length = time.monotonic() - began
+    assert peace.returncode == 0, out
+    search = cut / "hebb" / "search" / "s"
+    moments = random.Random(int.from_bytes(os.urandom(4), "little"))
+    process = start(cut, *flags_of(trials, more))
+    before: dict[str, str] = {}
+    touched = lost = 0
+    for k in range(kills):
+        wait_for_trials(search, process)
+        moment = moments.uniform(0.0, length / (kills - k))
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        touched += _changed(before, search)
+        before = finished(search)
+        print(f"{moment:.2f}  {len({name.split('/')[1] for name in before})}", flush=True)
+        process = start(cut, "--restore", str(search))
+        if k < kills - 1:
+            continue
+        out, _ = process.communicate()
+        assert process.returncode == 0, out
+    touched += _changed(before, search)
+    different = False
+    if "--scheduler" in more:
+        trials_before = {name.split("/")[1] for name in before}
+        lost = len(trials_before - set(table(search).trial))
+    else:
+        different = not table(search).equals(table(whole / "hebb" / "search" / "s"))
+    print(f"touched {touched}, lost {lost}, {'DIFFERENT' if different else 'equal'}", flush=True)
+    return int(bool(touched or lost or different))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), tuple(sys.argv[4:])))

@@ -1,0 +1,316 @@
+"""Searches on the real Ray: restored and extended, judged by schedulers, guided by models, with blocks in common.
+
+One Ray serves the module: it takes seconds to start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from kill_search import finished, table
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import ray_search
+from hebb import catalog, folders, records
+from search import rays
+from search.stored import Journal
+
+pytestmark = pytest.mark.ray
+
+NETWORK = "SoftKrotov-c6-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten"
+DEEP = (
+    "SoftKrotov-c6-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:max_2_2_0 "
+    "Soft-c8-k3-p1-t0.65-lr0.005:bn:triangle_1.4:avg_2_2_0 BP:flatten"
+)
+SMALL = "dataset_sup.samples=150 dataset_unsup.samples=100 dataset_sup.epochs=3 dataset_sup.print_freq=1"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    with rays.session(rays.Resources(cpus=1, gpu=0)):
+        yield
+
+
+@pytest.fixture
+def run(one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``ray_search.py`` on a search config given as data, and return what it prints."""
+    monkeypatch.setenv("HEBB_HOME", str(tmp_path))
+
+    def go(*flags: str, config: dict[str, Any] | None = None, network: str = NETWORK, code: int = 0) -> str:
+        words = [*flags]
+        if config is not None:
+            (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits", "--threads", "1", "--device", "cpu")
+            given = {word.partition("=")[0] for word in flags}
+            small = [word for word in SMALL.split() if word.partition("=")[0] not in given]
+            words += ["--config", str(tmp_path / "mine.yaml"), "--preset", network, *data, "--set", *small]
+        assert ray_search.main(words) == code
+        return capsys.readouterr().out
+
+    return go
+
+
+def folder_of(tmp_path: Path, name: str = "s") -> Path:
+    return tmp_path / "hebb" / "search" / name
+
+
+# -- restoring and extending --------------------------------------------------------------------------------
+
+GRID = {"seeds": [0, 1], "space": {"b0.layer.radius": {"grid": [2, 9]}}}
+
+
+def test_a_search_in_pieces_equals_a_whole_one(run: Run, tmp_path: Path) -> None:
+    """One trial at a time, then the rest; nothing finished is touched; the table is that of a search in one go."""
+    run("--folder-name", "whole", config=GRID)
+    folder = folder_of(tmp_path)
+    printed = run("--folder-name", "s", "--max-trials", "1", config=GRID)
+    assert "1 of 4 trials are finished" in printed
+    assert f"--restore {folder} continues" in printed
+    before = finished(folder)
+    run("--restore", "s", "--max-trials", "2")
+    assert len(list(folder.glob("trials/*/result.json"))) == 3
+    run("--restore", str(folder), "--max-trials", "9")
+    after = finished(folder)
+    assert {name: after[name] for name in before} == before
+    assert table(folder).equals(table(folder_of(tmp_path, "whole")))
+    printed = run("--restore", "s", "--max-trials", "9")  # nothing is left: the table again
+    assert finished(folder) == after
+    assert "b0.layer.radius=9" in printed
+
+
+def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
+    """A second is less than the run takes; its checkpoint is used; without a new budget the old one counts anew."""
+    long = ("--set", "dataset_sup.epochs=400")
+    printed = run("--folder-name", "s", "--time-budget", "1s", *long, config={"seeds": [0]})
+    assert "the time is used up: 0 of 1 trials are finished" in printed
+    found = list(folder_of(tmp_path).glob("trials/*/metrics.jsonl"))
+    rows = records.read_rows(found[0]) if found else []
+    run("--restore", "s", "--time-budget", "1h")
+    again = records.read_rows(next(folder_of(tmp_path).glob("trials/*/metrics.jsonl")))
+    # the last row may be one whose checkpoint was not written yet
+    assert [r["images_per_second"] for r in again[: len(rows) - 1]] == [r["images_per_second"] for r in rows[:-1]]
+    assert len(again) == 401
+
+
+def test_seeds_and_points_are_added(run: Run, tmp_path: Path) -> None:
+    """2 points x 2 seeds, then one more of each: 3 x 3, as if all had been asked for at once."""
+    folder = folder_of(tmp_path)
+    run("--folder-name", "s", config=GRID)
+    before = finished(folder)
+    printed = run("--restore", "s", "--extend", "--seeds", "2", "--space", "b0.layer.radius={grid: [20]}")
+    assert "9 trials" in printed
+    after = finished(folder)
+    assert {name: after[name] for name in before} == before
+    run("--folder-name", "whole", config={"seeds": [0, 1, 2], "space": {"b0.layer.radius": {"grid": [2, 9, 20]}}})
+    assert table(folder).equals(table(folder_of(tmp_path, "whole")))
+
+
+def test_samples_are_added(run: Run, tmp_path: Path) -> None:
+    config = {"seeds": [0], "space": {"b0.layer.radius": {"loguniform": [1, 30]}}, "search": {"samples": 2}}
+    run("--folder-name", "s", config=config)
+    first = list(table(folder_of(tmp_path)).trial)
+    run("--restore", "s", "--extend", "--num-samples", "2")
+    assert list(table(folder_of(tmp_path)).trial)[:2] == first
+    assert len(table(folder_of(tmp_path))) == 4
+
+
+def test_what_diverges_is_recorded_and_not_tried_again(run: Run, tmp_path: Path) -> None:
+    """The reason stands in the journal; the other trial has its result; restoring does not run it again."""
+    config = {"seeds": [0], "space": {"b0.layer.lr": {"grid": [0.01, 1e30]}}}
+    printed = run("--folder-name", "s", config=config, code=1)
+    assert "block b0 are not finite" in printed
+    journal = Journal.load(folder_of(tmp_path))
+    assert [(entry["again"], "not finite" in entry["reason"]) for entry in journal.failed.values()] == [(False, True)]
+    before = {path: path.stat().st_mtime_ns for path in folder_of(tmp_path).glob("trials/*/*")}
+    run("--restore", "s", code=1)
+    assert {path: path.stat().st_mtime_ns for path in folder_of(tmp_path).glob("trials/*/*")} == before
+
+
+# -- schedulers ---------------------------------------------------------------------------------------------
+
+RADII = {
+    "purpose": "search",
+    "seeds": [0, 1],
+    "space": {"b0.layer.radius": {"loguniform": [1, 30]}, "classifier.lr": {"loguniform": [1.0e-5, 0.1]}},
+    "search": {"samples": 6},
+}
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
+    """Every configuration is finished on both seeds or stopped as a whole; the winner was finished; none runs twice."""
+    run("--folder-name", "s", "--scheduler", scheduler, "--final-seeds", "1", config=RADII)
+    folder, journal = folder_of(tmp_path), Journal.load(folder_of(tmp_path))
+    results = pd.read_csv(folder / "results.csv")
+    complete = results[results.status == "finished"].groupby("configuration").seed.nunique()
+    names = {name.rpartition("-s")[0] for name in results.trial}
+    assert len(names) == 6
+    assert len(complete[complete == 2]) + len(journal.stopped) == 6
+    assert not journal.failed
+    winner = json.loads((folder / "winner.json").read_text())
+    assert winner["selection"]["n"] == 2
+    before = finished(folder)
+    run("--restore", "s")
+    assert finished(folder) == before
+    assert Journal.load(folder).stopped == journal.stopped
+
+
+def test_an_extended_search_is_judged_by_all_results(run: Run, tmp_path: Path) -> None:
+    """A scheduler that starts anew hears what was before: a configuration worse than the old ones is stopped."""
+    rates = {"classifier.lr": {"grid": [0.01, 0.02, 0.03]}}
+    config = {"purpose": "search", "seeds": [0, 1], "space": rates, "scheduler": {"name": "asha", "reduction": 2}}
+    run("--folder-name", "s", "--final-seeds", "0", config=config)
+    old = Journal.load(folder_of(tmp_path)).stopped
+    run("--restore", "s", "--extend", "--space", "classifier.lr={grid: [1.0e-9]}")
+    new = set(Journal.load(folder_of(tmp_path)).stopped) - set(old)
+    assert len(new) == 1
+    assert Journal.load(folder_of(tmp_path)).stopped[new.pop()]["step"] == 1
+
+
+# -- spaces -------------------------------------------------------------------------------------------------
+
+BRANCHES = {
+    "b0.preset": {"choice": ["Soft-c6-k3-p1", "Hard-c6-k3-p1"]},
+    "b0.layer.t_invert": {"loguniform": [0.1, 10], "when": {"b0.preset": "Soft-c6-k3-p1"}},
+    "b*.layer.lr": {"quniform": [0.01, 0.05, 0.01]},
+}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "optuna", "hyperopt"])
+def test_a_space_with_branches(algorithm: str, run: Run, tmp_path: Path) -> None:
+    """A temperature only where the rule has one; Hebbian blocks share a rate; the winner's string is its network."""
+    config = {"purpose": "search", "seeds": [0], "space": BRANCHES, "search": {"algorithm": algorithm, "samples": 4}}
+    run("--folder-name", "s", "--final-seeds", "1", "--workers", "1", config=config, network=DEEP)
+    folder = folder_of(tmp_path)
+    configs = [ray_config(path) for path in folder.glob("trials/[!f]*-s0/config.json")]
+    assert len(configs) == 4
+    for made in configs:
+        first, second = made["network"]["blocks"][:2]
+        assert first["layer"]["lr"] == second["layer"]["lr"]
+        assert first["layer"]["lr"] in (0.01, 0.02, 0.03, 0.04, 0.05)
+        assert ("t_invert" in first["layer"]) == (first["layer"]["method"] == "Soft")
+    winner = json.loads((folder / "winner.json").read_text())
+    final = ray_config(next(folder.glob("trials/final-*/config.json")))
+    network = catalog.load().network(winner["network"])
+    assert [block.layer.method for block in network.blocks] == [
+        b["layer"]["method"] for b in final["network"]["blocks"]
+    ]
+    assert network.blocks[0].layer.lr == final["network"]["blocks"][0]["layer"]["lr"]
+
+
+def ray_config(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
+    """What was suggested before is suggested first, and not run again; the new points are new."""
+    space = {"b0.layer.radius": {"loguniform": [1, 30]}}
+    config = {"seeds": [0], "space": space, "search": {"algorithm": "optuna", "samples": 4}}
+    printed = run("--folder-name", "s", "--workers", "1", "--max-trials", "2", config=config)
+    assert "2 of 4 trials are finished" in printed
+    folder = folder_of(tmp_path)
+    before, chosen = finished(folder), list(Journal.load(folder).chosen)
+    run("--restore", "s", "--max-trials", "9", "--workers", "1")
+    assert {name: finished(folder)[name] for name in before} == before
+    again = list(Journal.load(folder).chosen)
+    assert again[:2] == chosen
+    assert len(set(again)) == 4
+
+
+def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
+    """Radii that are left as they are drawn: the distance from radius 1 is smallest at 1 in both blocks.
+
+    Optuna with ASHA against random draws, 24 configurations each, three times. The score is known without training,
+    and rates of 1e-9 keep it so.
+    """
+    radii = {f"b{i}.layer.radius": {"loguniform": [0.001, 1000]} for i in range(2)}
+    still = DEEP.replace("lr0.08", "lr1e-9").replace("lr0.005", "lr1e-9")
+    best: dict[str, list[float]] = {"optuna": [], "random": []}
+    for algorithm, found in best.items():
+        for seed in range(3):
+            scheduler = "asha" if algorithm == "optuna" else "none"
+            plan = {"algorithm": algorithm, "samples": 24, "seed": seed}
+            config = {"seeds": [0], "space": radii, "search": plan, "scheduler": scheduler, "metric": "convergence"}
+            name, few = f"{algorithm}{seed}", ("dataset_sup.samples=20", "dataset_unsup.samples=20")
+            few = (*few, "dataset_unsup.epochs=2", "dataset_sup.epochs=1", "dataset_unsup.print_freq=1")
+            flags = ("--folder-name", name, "--workers", "1", "--training-mode", "consecutive", "--set", *few)
+            run(*flags, config=config, network=still)
+            results = pd.read_csv(folder_of(tmp_path, name) / "results.csv")
+            found.append(float(np.log10(results[results.status == "finished"].convergence.min())))
+    assert np.mean(best["optuna"]) < np.mean(best["random"]) - 0.1
+    assert best["optuna"][0] != best["optuna"][1]
+
+
+# -- shared blocks, shared data, TensorBoard ----------------------------------------------------------------
+
+
+def test_shared_blocks_change_nothing(run: Run, tmp_path: Path) -> None:
+    """A grid over block 1: block 0 is trained once for each seed, and every number and weight is as without."""
+    config = {"seeds": [0, 1], "space": {"b1.layer.lr": {"grid": [0.001, 0.01, 0.1]}}}
+    run("--folder-name", "apart", "--save-model", "--share-blocks", "false", config=config, network=DEEP)
+    assert not (tmp_path / "hebb" / "cache" / "blocks").exists()
+    run("--folder-name", "shared", "--save-model", config=config, network=DEEP)
+    shared, apart = folder_of(tmp_path, "shared"), folder_of(tmp_path, "apart")
+    assert table(shared).equals(table(apart))
+    speeds: dict[int, set[float]] = {0: set(), 1: set()}
+    for trial in sorted(path.name for path in (shared / "trials").iterdir()):
+        rows = [records.read_rows(folder / "trials" / trial / folders.METRICS) for folder in (shared, apart)]
+        speeds[int(trial[-1])].add(rows[0][0].pop("images_per_second"))
+        assert [{**row, "images_per_second": 0} for row in rows[0]] == [{**r, "images_per_second": 0} for r in rows[1]]
+        models = [
+            torch.load(folder / "trials" / trial / folders.CHECKPOINT, weights_only=True)["model"]
+            for folder in (shared, apart)
+        ]
+        assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+    assert {len(found) for found in speeds.values()} == {1}  # one measured training of block 0 a seed
+    assert len(list((tmp_path / "hebb" / "cache" / "blocks").glob("*.pt"))) == 2 + 6
+
+
+def test_hyper_parameters_reach_tensorboard(run: Run, tmp_path: Path) -> None:
+    """The values of the space and the seed, written when a run begins, beside its scalars."""
+    run("--folder-name", "s", config={**GRID, "seeds": [3]})
+    found = []
+    for folder in folder_of(tmp_path).glob("trials/*"):
+        events = EventAccumulator(str(folder)).Reload()
+        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        assert b"b0.layer.radius" in content
+        assert b"seed" in content
+        accuracy = events.Scalars("run/test_acc")[-1].value
+        found.append(accuracy)
+    assert sorted(found) == pytest.approx(sorted(table(folder_of(tmp_path)).test_acc), rel=1e-6)
+
+
+def test_results_as_parquet(run: Run, tmp_path: Path) -> None:
+    run("--folder-name", "s", config=GRID)
+    folder = folder_of(tmp_path)
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), pd.read_csv(folder / "results.csv"))
+
+
+def test_radii_are_compared_though_the_last_phase_has_none(run: Run, tmp_path: Path) -> None:
+    printed = run("--folder-name", "s", "--metric", "convergence", config=GRID)
+    found = pd.read_csv(folder_of(tmp_path) / "results.csv")
+    assert found.convergence.notna().all()
+    mean = found[found.configuration == "b0.layer.radius=9"].convergence.mean()
+    assert f"{mean:.2f}" in next(line for line in printed.splitlines() if line.startswith("b0.layer.radius=9"))
+
+
+def test_one_process_at_a_time(run: Run, tmp_path: Path) -> None:
+    """A search that another process runs is not restored beside it."""
+    from search import stored
+
+    run("--folder-name", "s", "--max-trials", "1", config=GRID)
+    folder = folder_of(tmp_path)
+    with stored.held(folder / stored.LOCKS / stored.SEARCH), pytest.raises(ValueError, match="another process"):
+        run("--restore", "s")
