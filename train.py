@@ -28,6 +28,7 @@ from hebb.geometry import Geometry
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
 from hebb.probes import Probe
+from optimiser import optimiser_of, set_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,11 +342,11 @@ def _run_phase(
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
         elif phase.lr is None:
-            _set_rate(config, phase, network, optimiser, epoch)
+            set_rates(config, phase, optimiser, epoch)
             scores = engine.hebbian(network, split, at, report.progress, optimiser)
         else:
             assert optimiser is not None
-            _set_rate(config, phase, network, optimiser, epoch)
+            set_rates(config, phase, optimiser, epoch)
             scores = engine.backprop(network, split, at, optimiser, report.progress)
         _wait_for(split)
         speed = len(split) / max(time.monotonic() - began, 1e-9)
@@ -376,36 +377,6 @@ def _run_phase(
             _checkpoint(network, state, place)
         if reported:
             report.row(row, blocks)
-
-
-def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks and of its local losses; None where nothing learns by either."""
-    groups: list[dict[str, Any]] = []
-    if phase.lr is not None:
-        backprop = network.learnt(i for i in phase.blocks if not config.network.blocks[i].local)
-        groups.append({"params": backprop, "lr": phase.lr, "weight_decay": config.classifier.weight_decay})
-    for i in phase.blocks:
-        layer, local = config.network.blocks[i].layer, config.network.blocks[i].local
-        parameters = network.learnt([i]) if local else []
-        for decay, chosen in (
-            (layer.weight_decay if local else 0.0, [p for p in parameters if p.dim() > 1]),
-            (0.0, [p for p in parameters if p.dim() == 1]),
-        ):
-            groups += [{"params": chosen, "lr": layer.lr_sup, "weight_decay": decay, "block": i}] if chosen else []
-    return torch.optim.Adam(groups, fused=True) if groups else None
-
-
-def _set_rate(
-    config: RunConfig, phase: Phase, network: model.Network, optimiser: torch.optim.Optimizer | None, epoch: int
-) -> None:
-    """Set the rate of the epoch: that of its layer where a group belongs to a local loss, else the classifier's."""
-    for group in [] if optimiser is None else optimiser.param_groups:
-        if "block" in group:
-            group["lr"] = rates.warm_cosine(network[group["block"]].spec.layer, epoch, phase.epochs)
-            continue
-        assert phase.lr is not None
-        factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
-        group["lr"] = phase.lr * factor
 
 
 def _row(phase: Phase, index: int, epoch: int, scores: engine.Scores) -> records.Row:

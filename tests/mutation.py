@@ -156,7 +156,7 @@ DEFECTS = (
     ),
     Defect(
         "biases decay",
-        "train.py",
+        "optimiser.py",
         "(0.0, [p for p in parameters if p.dim() == 1])",
         "(layer.weight_decay, [p for p in parameters if p.dim() == 1])",
     ),
