@@ -58,6 +58,8 @@ class Epoch:
         for i in range(len(network)):
             seed = seeding.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
             network[i].set_noise(seeding.Noise(seed))
+        for _, local in network.local():  # every block draws the same orders
+            local.positives = seeding.generator(self.seed, "positives", self.phase_index, 0, self.epoch)
 
 
 @dataclass(frozen=True)
@@ -69,26 +71,43 @@ class Scores:
 
 
 def hebbian(
-    network: Network, split: Split, at: Epoch, progress: Progress, watch: stopping.Watch | None = None
+    network: Network,
+    split: Split,
+    at: Epoch,
+    progress: Progress,
+    optimiser: torch.optim.Optimizer | None = None,
+    watch: stopping.Watch | None = None,
 ) -> Scores:
-    """One epoch in which the Hebbian blocks of the phase learn; ``watch`` looks at the weights after each update.
+    """One epoch in which the Hebbian blocks of the phase learn, and those with a loss of their own.
 
     Each block learns on the output its lower neighbour gave before this batch's update. ``split`` holds what the
-    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode.
+    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode. The
+    optimiser moves the blocks with a local loss; their mean loss, summed over the blocks, is that of the epoch.
+    ``watch`` looks at the weights after each update.
     """
     phase = at.phase
     update = at.epoch * -(-len(split) // phase.batch_size)
     with training(network, at), torch.no_grad():
-        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
+        for x, labels in _batches(split, at):
+            if optimiser is not None:
+                optimiser.zero_grad(set_to_none=True)
             hebbian_step(network, x, labels, phase, update)
+            if optimiser is not None:
+                optimiser.step()
             if watch is not None:
                 watch.update()
             update += 1
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)
-            progress(len(labels))
+            progress(len(labels) // phase.views)
         check_updates(network, phase, at.epoch)
-    return Scores()
+    return Scores(loss=_local_loss(network, phase))
+
+
+def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch: (views x B) images and their labels, one view after the other."""
+    phase, varied = at.phase, at.augmentation(split.labels.device)
+    return split.batches(phase.batch_size, at.order(), varied, views=phase.views)
 
 
 def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
@@ -100,7 +119,7 @@ def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, upda
 
 def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
     """Return the logits (B, classes) of a batch, with their graph, and make the Hebbian updates of a joint phase."""
-    lowest = next(i for i in phase.blocks if network[i].hebb is None)
+    lowest = next(i for i in phase.blocks if not network[i].spec.hebbian)
     with torch.no_grad():
         for i in range(phase.first, lowest):
             x = _step_block(network, i, x, labels, phase, update)
@@ -114,6 +133,8 @@ def _step_block(
 ) -> Tensor:
     """Run block i; it learns when it is a Hebbian block of the phase. Nobody reads the output of the ``last``."""
     block = network[i]
+    if i in phase.blocks and block.local is not None:
+        return block.descend(x, labels)
     if i not in phase.blocks or block.hebb is None:
         return block(x)
     rate = None
@@ -132,10 +153,10 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
     total = Sums(split.labels.device)
     update = at.epoch * -(-len(split) // phase.batch_size)
     with training(network, at):
-        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
+        for x, labels in _batches(split, at):
+            optimiser.zero_grad(set_to_none=True)
             logits = backprop_step(network, x, labels, phase, update)
             loss = F.cross_entropy(logits, labels)
-            optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             total.add(loss.detach(), logits.detach(), labels)
@@ -143,7 +164,7 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)
                 total.check(phase, at.epoch)
-            progress(len(labels))
+            progress(len(labels) // phase.views)
         check_updates(network, phase, at.epoch)
         total.check(phase, at.epoch)
     return total.scores()
@@ -256,8 +277,21 @@ class Sums:
         return [Scores(loss / self.samples, 100 * hits / self.samples) for loss, hits in pairs]
 
 
+def _local_loss(network: Network, phase: Phase) -> float | None:
+    """Return the mean over the updates of the local losses' sum; None where no block has one."""
+    losses = [local.means()["loss"] for i, local in network.local() if i in phase.blocks and local.updates]
+    return sum(losses) if losses else None
+
+
 def check_updates(network: Network, phase: Phase, epoch: int) -> None:
-    """Raise when a Hebbian update of this epoch was not finite."""
+    """Raise when a Hebbian update or a local loss of this epoch was not finite."""
+    for i, local in network.local():
+        finite = local.finite_updates()
+        if i in phase.blocks and finite < local.updates:
+            raise DivergenceError(
+                f"the loss of block b{i} is not finite from update {finite + 1} of epoch {epoch + 1} "
+                f"({phase.describe()}); a smaller rate (b{i}.layer.lr_sup) may help"
+            )
     for i, layer in network.hebbian():
         if i not in phase.blocks:
             continue
@@ -282,6 +316,8 @@ def training(network: Network, at: Epoch) -> Iterator[None]:
         block = network[i].train()
         if block.hebb is not None:
             block.hebb.reset_statistics()
+        if block.local is not None:
+            block.local.reset_statistics()
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from hebb.blocks import Block
 from hebb.config import NetworkSpec, RunConfig
 from hebb.errors import ConfigError
 from hebb.layers import HebbLayer
+from hebb.local import LocalLoss
 
 
 class Network(nn.Module):
@@ -28,7 +29,7 @@ class Network(nn.Module):
         super().__init__()
         self.spec = spec
         traced = shapes.trace(spec, input_shape, classes)
-        self.blocks = nn.ModuleList(Block(b, s) for b, s in zip(spec.blocks, traced, strict=True))
+        self.blocks = nn.ModuleList(Block(b, s, classes) for b, s in zip(spec.blocks, traced, strict=True))
 
     def __getitem__(self, index: int) -> Block:
         block = self.blocks[index]
@@ -56,8 +57,13 @@ class Network(nn.Module):
         return [(i, layer) for i, layer in layers if layer is not None]
 
     def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
-        """Return the parameters of these blocks, which back-prop trains."""
+        """Return the parameters of these blocks, which back-prop or a local loss trains."""
         return [parameter for i in blocks for parameter in self[i].parameters()]
+
+    def local(self) -> list[tuple[int, LocalLoss]]:
+        """List the local losses with the index of their block."""
+        losses = ((i, self[i].local) for i in range(len(self)))
+        return [(i, loss) for i, loss in losses if loss is not None]
 
     @property
     def logit_scale(self) -> float:

@@ -34,6 +34,8 @@ _PREFIX = "network."
 def check(config: RunConfig) -> None:
     """Refuse networks that cannot be packed."""
     for i, block in enumerate(config.network.blocks):
+        if block.local:
+            raise ConfigError("--pack-seeds", f"b{i} descends a loss of its own, which a pack cannot do")
         if block.att_dropout:
             raise ConfigError(
                 "--pack-seeds", f"b{i} drops out by contrast, which a pack cannot do", hint="leave it out"

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import torch
 from torch import Tensor
 
 from engine import BATCH
-from hebb import probes
+from hebb import geometry, probes, seeding
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
 from hebb.layers import HebbLayer
 from model import Network
+
+Pool = Callable[[Tensor], Tensor]
+POOLS: dict[str, Pool] = {
+    "linear": probes.pooled,
+    "knn": probes.pooled,
+    "short": probes.averaged,
+    "geometry": probes.averaged,
+}
+"""What each probe reads of a block's output."""
 
 
 @torch.no_grad()
@@ -29,17 +40,31 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
 
 
 @torch.no_grad()
-def features(network: Network, block: int, split: Split, most: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return pooled features (n, D) of a block and the labels (n,) of the first ``most`` images, on the CPU."""
+def features(
+    network: Network, split: Split, wanted: Collection[tuple[int, Pool]], most: int | None = None
+) -> tuple[dict[tuple[int, Pool], Tensor], Tensor]:
+    """Return pooled outputs (n, D) and the labels (n,) of the first ``most`` images, on the CPU.
+
+    Args:
+        network: is run once, up to the highest block that is wanted.
+        split: its images are not varied.
+        wanted: blocks, each with a way of pooling its output.
+        most: None reads all images.
+    """
     network.eval()
-    found, labels, count = [], [], 0
+    found: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in wanted}
+    labels, count = [], 0
     for x, y in split.batches(BATCH):
-        found.append(probes.pooled(network(x, stop=block + 1)).cpu())
+        for i in range(1 + max(block for block, _ in wanted)):
+            x = network[i](x)
+            for block, pool in wanted:
+                if block == i:
+                    found[block, pool].append(pool(x).cpu())
         labels.append(y.cpu())
         count += len(y)
         if most is not None and count >= most:
             break
-    return torch.cat(found)[:most], torch.cat(labels)[:most]
+    return {key: torch.cat(pieces)[:most] for key, pieces in found.items()}, torch.cat(labels)[:most]
 
 
 @torch.no_grad()
@@ -105,24 +130,47 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
     return torch.cat(shares), torch.cat(labels)
 
 
-def probe(config: RunConfig, network: Network, data: Images) -> list[probes.Probe]:
+def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probes.Probe], list[geometry.Geometry]]:
     """Read out the blocks that the config asks for. The test set is open: this is the end of a run."""
     blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
-    others = {"val": data.val, "test": data.test}
-    found = []
-    for block in blocks if config.probes else ():
-        fitted = [kind for kind in config.probes if kind != "neuron"]
-        if fitted:
-            train = features(network, block, data.train, config.probe_samples)
-            scored = {
-                name: None if split is None else features(network, block, split) for name, split in others.items()
-            }
-            found += [probes.fit(kind, block, train, scored) for kind in fitted]
-        if "neuron" in config.probes and network[block].hebb is not None:
-            on_train, on_val, on_test = neuron_labels(network, block, data.train, list(others.values()))
-            assert on_train is not None
-            found.append(probes.Probe(block=block, kind="neuron", train_acc=on_train, val_acc=on_val, test_acc=on_test))
-    return found
+    found, measured = [], []
+    wanted = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
+    splits: dict[str, tuple[dict[tuple[int, Pool], Tensor], Tensor]] = {}
+    if wanted:
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+        limits = {"train": config.probe_samples}
+        splits = {name: features(network, s, wanted, limits.get(name)) for name, s in parts.items() if s is not None}
+
+    def read(name: str, block: int, kind: str) -> tuple[Tensor, Tensor] | None:
+        return None if name not in splits else (splits[name][0][block, POOLS[kind]], splits[name][1])
+
+    for block in blocks:
+        for kind in config.probes:
+            if kind == "neuron":
+                found += _neuron_probe(network, block, data)
+                continue
+            train, test = read("train", block, kind), read("test", block, kind)
+            assert train is not None
+            assert test is not None
+            others = {"val": read("val", block, kind), "test": test}
+            if kind == "geometry":
+                most = config.probe_samples
+                measured.append(geometry.measure(block, test[0][:most], test[1][:most]))
+            elif kind == "short":
+                generator = seeding.generator(config.seed, "short probe", block=block)
+                found.append(probes.fit_short(block, train, others, config.classes, generator))
+            else:
+                found.append(probes.fit(kind, block, train, others))
+    return found, measured
+
+
+def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Probe]:
+    """Return the accuracy of the winning neurons' labels; a block without a Hebbian rule has none."""
+    if network[block].hebb is None:
+        return []
+    train, val, test = neuron_labels(network, block, data.train, [data.val, data.test])
+    assert train is not None
+    return [probes.Probe(block=block, kind="neuron", train_acc=train, val_acc=val, test_acc=test)]
 
 
 def _percent(hits: Tensor) -> float:

@@ -24,9 +24,11 @@ from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
 from hebb.errors import ConfigError
+from hebb.geometry import Geometry
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
 from hebb.probes import Probe
+from optimiser import optimiser_of, set_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ class Result:
         rows: all rows of ``metrics.jsonl``.
         network: the trained network, on its device.
         probes: the readouts that the config asks for.
+        geometry: the numbers of the representations, where the config asks for them.
         seconds: time from start to end, without the time before an interruption.
         folder: the run folder, if there is one.
     """
@@ -119,6 +122,7 @@ class Result:
     rows: list[records.Row]
     network: model.Network = field(repr=False)
     probes: list[Probe]
+    geometry: list[Geometry]
     seconds: float
     folder: Path | None
 
@@ -162,11 +166,13 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
         for index in range(state.phase, len(phases)):
             _run_or_reuse(config, phases, index, network, data, state, recorder, report, place)
             report.trained(index, phases[index], network, data.get("sup", data[phases[index].data]))
+        probed, measured = readout.probe(config, network, data.get("sup", data[phases[-1].data]))
         result = Result(
             config=config,
             rows=recorder.rows,
             network=network,
-            probes=readout.probe(config, network, data.get("sup", data[phases[-1].data])),
+            probes=probed,
+            geometry=measured,
             seconds=time.monotonic() - started,
             folder=place.folder,
         )
@@ -339,10 +345,12 @@ def _run_phase(
         began = time.monotonic()
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
-        elif optimiser is None:
-            scores = engine.hebbian(network, split, at, report.progress, watch)
+        elif phase.lr is None:
+            set_rates(config, phase, optimiser, epoch)
+            scores = engine.hebbian(network, split, at, report.progress, optimiser, watch)
         else:
-            _set_rate(config, phase, optimiser, epoch)
+            assert optimiser is not None
+            set_rates(config, phase, optimiser, epoch)
             scores = engine.backprop(network, split, at, optimiser, report.progress)
         _wait_for(split)
         speed = len(split) / max(time.monotonic() - began, 1e-9)
@@ -359,6 +367,7 @@ def _run_phase(
             for i, layer in network.hebbian()
             if i in phase.blocks
         }
+        blocks |= {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}
         row.update(_summary(phase, blocks, optimiser), step=state.step, images_per_second=round(speed, 1))
         row = records.make_row(**row)
         recorder.row(row, {name: info.scalars for name, info in blocks.items()})
@@ -385,25 +394,6 @@ def _watch_of(config: RunConfig, phase: Phase, network: model.Network) -> stoppi
     return stopping.Watch(config.stop, layers, phase.updates // phase.epochs)
 
 
-def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks; None where none learns by back-prop."""
-    if phase.lr is None:
-        return None
-    spec, parameters = config.classifier, network.learnt(phase.blocks)
-    if spec.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=phase.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
-        )
-    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=spec.weight_decay, fused=True)
-
-
-def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
-    assert phase.lr is not None
-    factor = rates.classifier_factor(config.classifier, epoch, phase.epochs)
-    for group in optimiser.param_groups:
-        group["lr"] = phase.lr * factor
-
-
 def _row(phase: Phase, index: int, epoch: int, scores: engine.Scores) -> records.Row:
     """Start the row of an epoch with what the epoch itself gave."""
     return {
@@ -424,7 +414,7 @@ def _evaluate(
     top = network[phase.top]
     # back-prop descends the loss of the whole network, also when only lower blocks learn
     classifies = phase.lr is not None or (phase.top == len(network) - 1 and top.spec.supervised)
-    if not classifies and top.spec.layer.arch == "CNN":
+    if not classifies and (top.spec.layer.arch == "CNN" or top.spec.local):
         return {}
     if not classifies:
         others = [data.val, data.test if open_test else None]
@@ -432,7 +422,7 @@ def _evaluate(
         return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
     row: records.Row = {}
     splits = {
-        "train": data.train if scores.loss is None else None,
+        "train": data.train if scores.accuracy is None else None,
         "val": data.val,
         "test": data.test if open_test else None,
     }
@@ -446,8 +436,8 @@ def _evaluate(
 def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
     """Row columns over the Hebbian blocks of the phase: mean convergence, R1 in all, mean rate."""
     found: dict[str, Any] = {"lr": None if optimiser is None else optimiser.param_groups[0]["lr"]}
-    if blocks and phase.kind != "calibrate":
-        scalars = [info.scalars for info in blocks.values()]
+    scalars = [info.scalars for info in blocks.values() if "R1" in info.scalars]
+    if scalars and phase.kind != "calibrate":
         found["convergence"] = sum(s["convergence"] for s in scalars) / len(scalars)
         found["R1"] = int(sum(s["R1"] for s in scalars))
         if optimiser is None:
@@ -497,6 +487,7 @@ def _finish(result: Result, place: Place) -> None:
             "seed": result.config.seed,
             "metrics": result.metrics,
             "probes": [vars(probe) for probe in result.probes],
+            "geometry": [{"block": found.block, **found.numbers} for found in result.geometry],
             "seconds": round(result.seconds, 3),
         },
     )

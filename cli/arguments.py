@@ -203,7 +203,8 @@ def _add_probe_flags(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="KIND",
-        help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels)",
+        help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels, "
+        "linear probe of 20 epochs, dimensionality and disentanglement)",
     )
     parser.add_argument(
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
@@ -264,7 +265,7 @@ def run_config(
     sup_name = _first(both, options.dataset_sup, DEFAULT_DATASET)
     unsup_name = _first(both, options.dataset_unsup, sup_name)
     network = known.network(_first(options.preset, DEFAULT_PRESET))
-    mode = _first(options.training_mode, network.mode, MODES_DEFAULT)
+    mode = _first(options.training_mode, network.preferred_mode, MODES_DEFAULT)
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     blocks = options.training_blocks

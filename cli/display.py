@@ -95,6 +95,7 @@ class ConsoleReport(train.Report):
             return
         words = [f"epoch {row['epoch']:>3}", f"{time.monotonic() - self._begun:6.1f} s"]
         words += [f"lr {row['lr']:.3g}"] if row["lr"] is not None else []
+        words += [f"loss {row['train_loss']:.4f}"] if row["train_loss"] is not None and row["train_acc"] is None else []
         for split in ("train", "val", "test"):
             loss, accuracy = row[f"{split}_loss"], row[f"{split}_acc"]
             if accuracy is not None:
@@ -106,6 +107,9 @@ class ConsoleReport(train.Report):
 
     def _block(self, name: str, info: BlockInfo) -> None:
         s = info.scalars
+        if not info.radius:
+            self.console.print(f"    {name}: " + "  ".join(f"{term} {value:.4g}" for term, value in s.items()))
+            return
         neurons = len(info.radius)
         self.console.print(
             f"    {name}: rate {s['lr_mean']:.3g}  radius {s['radius_mean']:.3f} ± {s['radius_std']:.3f}"
@@ -140,6 +144,9 @@ class ConsoleReport(train.Report):
                 scores = (probe.train_acc, probe.val_acc, probe.test_acc)
                 made.add_row(f"b{probe.block}", probe.kind, *("-" if s is None else f"{s:.2f}" for s in scores))
             self.console.print(made)
+        for shape in result.geometry:
+            numbers = (f"{name} {'-' if v is None else format(v, '.3g')}" for name, v in shape.numbers.items())
+            self.console.print(f"b{shape.block}: " + "  ".join(numbers))
         if result.folder is not None:
             self.console.print(f"results: {result.folder}", soft_wrap=True)
             self.console.print(f"compare: tensorboard --logdir {result.folder.parent}", soft_wrap=True)

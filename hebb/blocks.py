@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hebb.config import BlockSpec, LayerSpec, PoolSpec
 from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.local import LocalLoss
 from hebb.registry import ACTIVATIONS
 from hebb.seeding import Noise
 from hebb.shapes import BlockShapes
@@ -99,17 +100,24 @@ class Block(nn.Module):
     Attributes:
         spec, shapes: what it was built from.
         before: the modules in front of the layer.
-        layer: ``HebbLinear`` or ``HebbConv2d``, or torch's own layers for BP.
+        layer: ``HebbLinear`` or ``HebbConv2d``, or torch's own layers for BP and rules with a local loss.
         after: activation, batch norm, pool.
+        local: the loss of a block that has its own.
+
+    Args:
+        spec: what it is built from.
+        shapes: its shapes.
+        classes: labels, for a local loss that reads them.
     """
 
-    def __init__(self, spec: BlockSpec, shapes: BlockShapes) -> None:
+    def __init__(self, spec: BlockSpec, shapes: BlockShapes, classes: int = 0) -> None:
         super().__init__()
         self.spec, self.shapes = spec, shapes
         self.before = nn.Sequential(*_before(spec, shapes))
         behind_norm = any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in self.before)
         self.layer = _layer(spec.layer, shapes, behind_norm)
         self.after = nn.Sequential(*_after(spec, shapes))
+        self.local = LocalLoss(spec.layer, shapes.out[0], classes) if spec.local else None
 
     @property
     def hebb(self) -> HebbLayer | None:
@@ -155,6 +163,22 @@ class Block(nn.Module):
             self.train(learning)
         return answer
 
+    def descend(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the block's output for this batch and add the gradient of its local loss to its parameters'.
+
+        The output carries no gradient, so that the block above moves nothing here, unless this block learns from
+        the loss of the one above.
+        """
+        assert self.local is not None
+        if x.dim() == 4 and x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)  # convolutions and pools take half the time
+        with torch.enable_grad():
+            out = self(x)
+            if self.spec.layer.loss == "above":
+                return out
+            self.local(out, labels).backward()
+        return out.detach()
+
     def set_noise(self, noise: Noise | None) -> None:
         """Give the dropouts their random numbers."""
         for module in self.before:
@@ -170,6 +194,8 @@ class Block(nn.Module):
         bound = 1 / math.sqrt(math.prod(self.shapes.weights[1:]))
         for parameter in self.layer.parameters():
             parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+        if self.local is not None:
+            self.local.initialise(generator)
 
 
 def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:

@@ -20,8 +20,9 @@ OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
 """Operations in front of a layer, in the order in which they are applied."""
 FEATURE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Number types in which features can be kept, with their size."""
-PROBES = ("linear", "knn", "neuron")
-"""Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons."""
+PROBES = ("linear", "knn", "neuron", "short", "geometry")
+"""Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons, the linear probe of a few
+steps that is published for LPL, and numbers of the representation (``hebb.geometry``)."""
 VALIDATION_SHARE = 0.2
 """Share of the training images that ``--validation`` holds out."""
 
@@ -182,7 +183,12 @@ class BlockSpec:
     @property
     def hebbian(self) -> bool:
         """Whether the layer learns by a layer-local rule."""
-        return self.layer.rule.learning == "hebbian"
+        return self.layer.rule.learning != "backprop"
+
+    @property
+    def local(self) -> bool:
+        """Whether an optimiser descends a loss of the layer's own."""
+        return self.layer.rule.learning == "local"
 
     @property
     def supervised(self) -> bool:
@@ -207,6 +213,12 @@ class NetworkSpec:
         if not self.blocks:
             raise ConfigError(f"network '{self.name}'", "has no block")
 
+    @property
+    def preferred_mode(self) -> str | None:
+        """The mode of the network, or of the first of its rules that has one."""
+        of_rules = (block.layer.rule.mode for block in self.blocks)
+        return self.mode or next((mode for mode in of_rules if mode is not None), None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
@@ -223,9 +235,17 @@ class DataSpec:
         noise_std: standard deviation of the Gaussian noise where that way is noise (MNIST), in units of the
             pixel range.
         zca: ZCA whitening fitted on the images that are trained on.
-        split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``test``, ``val``).
+        split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``sequences``, ``test``,
+            ``val``).
         size: side in pixels to which images are resized; None takes the native size.
         validation: share of the training images held out for validation.
+        held: train on the images that ``validation`` holds out, and on them alone: a classifier on images that the
+            blocks below have not seen.
+        standardise: subtract the mean and divide by the deviation of each channel.
+        zoom: images that are not varied are enlarged by this factor and cut to their centre.
+        view_area, view_flip, view_colour, view_gray, view_blur: the views of rules that compare two of an image
+            (``hebb.data.views``): least share of the area, and the probabilities of a mirror image, of other
+            colours, of none, and of a blur.
     """
 
     dataset: str
@@ -240,6 +260,14 @@ class DataSpec:
     split: str = "train"
     size: int | None = None
     validation: float = 0.0
+    held: bool = False
+    standardise: bool = False
+    zoom: float = 1.0
+    view_area: float = 0.08
+    view_flip: float = 0.5
+    view_colour: float = 0.8
+    view_gray: float = 0.2
+    view_blur: float = 0.5
 
     def __post_init__(self) -> None:
         where = f"dataset '{self.dataset}'"
@@ -256,10 +284,24 @@ class DataSpec:
             raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
         if not 0 <= self.validation < 1:
             raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
+        if self.standardise and (entry.mean or self.zca):
+            other = "zca does it" if self.zca else f"the images of {entry.name} always are"
+            raise ConfigError(where, f"standardise has no place here: {other}", hint="leave it out")
+        if self.zca and self.zoom > 1:
+            raise ConfigError(where, "zca whitens images of which zoom would cut the border off", hint="leave it out")
+        if not 1 <= self.zoom <= 10:
+            raise ConfigError(where, f"zoom is a factor from 1 to 10, not {self.zoom}")
+        if not 0 < self.view_area <= 1:
+            raise ConfigError(where, f"view_area is a share above 0, not {self.view_area}")
+        for name in ("view_flip", "view_colour", "view_gray", "view_blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(where, f"{name} is a probability, not {getattr(self, name)}")
         if self.split not in entry.splits:
             raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
-        if self.classes is not None and "unlabeled" in self.split:
+        if self.classes is not None and self.split in ("unlabeled", "train+unlabeled", "sequences"):
             raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
+        if self.split == "sequences" and self.held:
+            raise ConfigError(where, "held takes single images out of their order, and sequences have one")
         for label in self.classes or ():
             if not 0 <= label < entry.classes:
                 raise ConfigError(where, f"class {label} does not exist; there are 0 to {entry.classes - 1}")
@@ -274,7 +316,8 @@ class DataSpec:
     def train_samples(self) -> int:
         """Count the images of one epoch."""
         total = self.pool_samples()
-        return total - held_out(total, self.validation)
+        held = held_out(total, self.validation)
+        return held if self.held else total - held
 
     def updates_per_epoch(self) -> int:
         """Count the batches of one epoch; the last one may be smaller."""
@@ -472,4 +515,4 @@ class RunConfig:
     @property
     def validated(self) -> bool:
         """Whether part of the labelled training images is held out."""
-        return self.dataset_sup.validation > 0
+        return self.dataset_sup.validation > 0 and not self.dataset_sup.held

@@ -126,6 +126,71 @@ _TABLE = (
         default="auto",
         meaning="normal, or uniform above zero; auto: normal behind a batch norm",
     ),
+    Field(
+        name="pull",
+        token="pull",
+        kind=float,
+        minimum=0,
+        default=1.0,
+        meaning="coefficient of the pull of the two views of an image",
+    ),
+    Field(
+        name="push",
+        token="push",
+        kind=float,
+        minimum=0,
+        default=1.0,
+        meaning="coefficient of the push: -ln of the variance, or the squared cosine of other images",
+    ),
+    Field(
+        name="loss",
+        token=None,
+        kind=str,
+        choices=("own", "above"),
+        default="own",
+        meaning="whose loss the layer descends: its own, or that of the next block up which has one (end to end)",
+    ),
+    Field(
+        name="projector",
+        token=None,
+        kind=bool,
+        default=False,
+        meaning="the loss reads an MLP on the output, not the output",
+    ),
+    Field(
+        name="projector_hidden",
+        token=None,
+        kind=int,
+        minimum=1,
+        default=2048,
+        meaning="hidden neurons of the projector",
+    ),
+    Field(name="projector_out", token=None, kind=int, minimum=1, default=256, meaning="outputs of the projector"),
+    Field(
+        name="warmup",
+        token=None,
+        kind=int,
+        minimum=0,
+        default=10,
+        meaning="epochs in which the rate ls rises from start_lr; then it falls to final_lr by a cosine",
+    ),
+    Field(
+        name="start_lr",
+        token=None,
+        kind=float,
+        minimum=0,
+        default=0.0,
+        meaning="rate of the first epoch where there is a warm-up",
+    ),
+    Field(name="final_lr", token=None, kind=float, minimum=0, default=1e-6, meaning="rate to which the cosine falls"),
+    Field(
+        name="weight_decay",
+        token=None,
+        kind=float,
+        minimum=0,
+        default=1.5e-6,
+        meaning="L2 penalty in the gradient of the weights; biases have none",
+    ),
 )
 
 FIELDS = {entry.name: entry for entry in _TABLE}
@@ -154,6 +219,20 @@ HEBBIAN = (
 )
 """Fields of every rule of the form dw = sum y x - (sum y u) w."""
 
+LOCAL = (
+    "lr_sup",
+    "add_bias",
+    "loss",
+    "projector",
+    "projector_hidden",
+    "projector_out",
+    "warmup",
+    "start_lr",
+    "final_lr",
+    "weight_decay",
+)
+"""Fields of every rule with a loss of its own."""
+
 
 def fields_of(rule: Rule, arch: str) -> dict[str, Field]:
     """Return the fields that ``rule`` reads on ``arch``, by name, in the order of the table."""
@@ -168,4 +247,4 @@ def token_table() -> dict[str, Field]:
     return {entry.token: entry for entry in _TABLE if entry.token is not None}
 
 
-__all__ = ["ARCHS", "FIELDS", "GEOMETRY", "HEBBIAN", "fields_of", "token_table"]
+__all__ = ["ARCHS", "FIELDS", "GEOMETRY", "HEBBIAN", "LOCAL", "fields_of", "token_table"]

@@ -1,8 +1,8 @@
-"""Numbers of a Hebbian block that a person or a search looks at."""
+"""Numbers of a block with a layer-local rule that a person or a search looks at."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,16 +16,16 @@ class BlockInfo:
     Attributes:
         scalars: mean and spread of bias, weight, radius and rate; convergence (mean distance of the radii from
             1), R1 (neurons within the threshold of 1), norm_error_max (the largest ||w|_p^p - 1|) and dead (neurons
-            that won nothing in this epoch).
+            that won nothing in this epoch). Of a local loss: its mean over the epoch, and its terms'.
         lr, radius, wins: per neuron; wins is the share of the positive gate mass of this epoch in percent.
         neurons_shown: how many neurons the table of ``-v`` lists.
     """
 
     scalars: dict[str, float]
-    lr: list[float]
-    radius: list[float]
-    wins: list[float]
-    neurons_shown: int
+    lr: list[float] = field(default_factory=list)
+    radius: list[float] = field(default_factory=list)
+    wins: list[float] = field(default_factory=list)
+    neurons_shown: int = 0
 
 
 def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hebb.config import BlockSpec, DataSpec, RunConfig
 from hebb.errors import ConfigError
+from hebb.registry import DATASETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,8 @@ class Phase:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once."""
-        return self.first > 0 and self.epochs > 1
+        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once, and views vary."""
+        return self.first > 0 and self.epochs > 1 and self.views == 1
 
     @property
     def top(self) -> int:
@@ -74,21 +75,34 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     """Return the phases of a run."""
     if config.mode not in MODES:
         raise ConfigError("mode", f"unknown mode '{config.mode}'", given=config.mode, choices=MODES)
-    if "unlabeled" in config.dataset_sup.split:
+    if config.dataset_sup.split in ("unlabeled", "train+unlabeled", "sequences"):
         raise ConfigError(
             "dataset_sup",
             f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
             hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
         )
+    for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
+        if spec.held and not spec.validation:
+            raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
     found = tuple(MODES[config.mode](config))
     config.classifier.check()
-    if config.stop.active and any(phase.kind == "joint" for phase in found):
+    _check_stop(config, found)
+    return found
+
+
+def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
+    """Refuse stopping rules where a phase has more to learn than weights that converge to radius 1."""
+    if not config.stop.active:
+        return
+    if any(phase.kind == "joint" for phase in found):
         raise ConfigError(
             "stop",
             "ends Hebbian phases early, and here Hebbian blocks and BP learn on the same batches",
             hint="use --training-mode successive or consecutive",
         )
-    return found
+    local = [i for phase in found for i in phase.blocks if _block(config, i).local]
+    if local:
+        raise ConfigError("stop", f"looks at the radius of the weights, and b{local[0]} learns by a loss of its own")
 
 
 def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:
@@ -113,8 +127,8 @@ def successive(config: RunConfig) -> list[Phase]:
         if group[0] not in training(config):
             result += _calibrate(config, group)
         elif _block(config, group[0]).hebbian:
-            labels = _block(config, group[0]).layer.rule.labels
-            result.append(_phase(config, "hebbian", group, "sup" if labels else "unsup"))
+            block = _block(config, group[0])
+            result.append(_phase(config, "hebbian", group, "sup" if block.supervised and not block.local else "unsup"))
         else:
             above = tuple(i for i in range(group[-1], len(config.network.blocks)) if i not in training(config))
             result += _calibrate(config, above)  # the gradient comes through them
@@ -124,10 +138,10 @@ def successive(config: RunConfig) -> list[Phase]:
 
 @mode
 def consecutive(config: RunConfig) -> list[Phase]:
-    """All unsupervised blocks together, then everything that needs labels."""
+    """All unsupervised blocks, and those with a loss of their own, together; then everything else that needs labels."""
     trained = training(config)
-    unsupervised = tuple(i for i in trained if not _block(config, i).supervised)
-    supervised = tuple(i for i in trained if _block(config, i).supervised)
+    unsupervised = tuple(i for i in trained if not _block(config, i).supervised or _block(config, i).local)
+    supervised = tuple(i for i in trained if i not in unsupervised)
     frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
     if not unsupervised:
         return _calibrate(config, frozen) + _supervised(config, supervised)
@@ -160,7 +174,8 @@ def post_hoc(config: RunConfig) -> Phase:
     """
     lower = tuple(range(len(config.network.blocks) - 1))
     hebbian = [i for i in lower if _block(config, i).hebbian]
-    if not lower or not config.network.blocks[-1].supervised or (hebbian and len(hebbian) < len(lower)):
+    mixed = (hebbian and len(hebbian) < len(lower)) or any(_block(config, i).local for i in lower)
+    if not lower or not config.network.blocks[-1].supervised or mixed:
         raise ConfigError(
             config.network.name, "the post-hoc loss wants Hebbian blocks, or BP blocks, below one classifier"
         )
@@ -170,13 +185,17 @@ def post_hoc(config: RunConfig) -> Phase:
 
 
 def _groups(config: RunConfig) -> list[tuple[int, ...]]:
-    """Split the blocks for ``successive``: Hebbian ones alone, runs of BP or of frozen blocks together."""
+    """Split the blocks for ``successive``: Hebbian ones alone, runs of BP or of frozen blocks together.
+
+    A block that learns from the loss of the one above is with it.
+    """
     trained = training(config)
     groups: list[tuple[int, ...]] = []
     previous = None
     for i in range(len(config.network.blocks)):
         kind = "frozen" if i not in trained else "hebbian" if _block(config, i).hebbian else "backprop"
         together = kind == "frozen" or (kind == "backprop" and not config.bp_blockwise)
+        together |= kind == "hebbian" and i > 0 and _below_a_loss(_block(config, i - 1)) and _block(config, i).local
         if together and kind == previous:
             groups[-1] = (*groups[-1], i)
         else:
@@ -245,6 +264,9 @@ def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> 
         )
     spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
     _check_batches(config, blocks, spec)
+    _check_local(config, blocks, spec)
+    views = max(_block(config, i).layer.rule.views for i in blocks)
+    _check_views(spec, views, f"dataset_{data}")
     rates = [_block(config, i).layer.lr_sup for i in blocks if not _block(config, i).hebbian]
     lr = None
     if rates:
@@ -259,23 +281,73 @@ def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> 
         updates=spec.epochs * spec.updates_per_epoch(),
         schedule=spec.epochs * spec.train_samples() / spec.batch_size,
         lr=lr,
-        views=max(_block(config, i).layer.rule.views for i in blocks),
+        views=views,
     )
 
 
 def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
-    """Refuse batches of one image where a block normalises vectors over the batch."""
+    """Refuse batches of one image where a block normalises vectors over the batch, or compares images."""
     alone = spec.batch_size == 1 or spec.train_samples() % spec.batch_size == 1
     for i in blocks:
         block = _block(config, i)
         over_batch = "batchnorm1d" in block.operations or (block.batch_norm and block.layer.arch == "MLP")
-        if alone and over_batch:
+        if alone and (over_batch or block.local):
             raise ConfigError(
                 f"b{i}",
-                f"its batch norm wants two images or more, and {spec.train_samples()} images in batches of "
+                f"its {'loss' if block.local else 'batch norm'} wants two images or more, and "
+                f"{spec.train_samples()} images in batches of "
                 f"{spec.batch_size} leave one alone",
                 hint="choose another batch_size",
             )
+
+
+def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
+    """Refuse blocks with a local loss that cannot learn as they are written."""
+    entry = DATASETS.get(spec.dataset, "dataset")
+    for i in blocks:
+        block = _block(config, i)
+        if not block.local:
+            continue
+        layer, above = block.layer, i + 1
+        if layer.warmup >= spec.epochs:
+            raise ConfigError(
+                f"b{i}",
+                f"a warm-up of {layer.warmup} epochs leaves nothing of the {spec.epochs} epoch(s) on {spec.dataset}",
+                hint=f"--set 'b*.layer.warmup={spec.epochs // 10}' or more epochs",
+            )
+        if layer.rule.labels and (spec.split in ("unlabeled", "train+unlabeled") or entry.classes != config.classes):
+            raise ConfigError(
+                f"b{i}", f"{layer.method} wants the labels of the classifier, and {spec.dataset} lacks them"
+            )
+        if not _below_a_loss(block):
+            continue
+        if above not in blocks or not _block(config, above).local:
+            raise ConfigError(f"b{i}", f"learns from the loss of b{above}, which does not learn beside it")
+        if not getattr(_block(config, above).layer, "pooling", True):
+            raise ConfigError(f"b{above}", "pooling=0 compares single pixels, and its loss goes down to other blocks")
+    learns = [i for i in blocks if not _block(config, i).hebbian]
+    crossed = [i for i in blocks if _block(config, i).local and learns and i > learns[0]]
+    if crossed:
+        raise ConfigError(
+            f"b{crossed[0]}",
+            f"learns from a local loss above b{learns[0]}, which learns by back-prop on the same batches",
+            hint="--training-mode consecutive",
+        )
+
+
+def _check_views(spec: DataSpec, views: int, where: str) -> None:
+    """Refuse data of which a phase cannot make the views it compares."""
+    if spec.split == "sequences" and views != 2:
+        raise ConfigError(where, f"{spec.dataset} gives pairs of frames, and no block here compares two views")
+    if views > 1 and spec.augmentation:
+        raise ConfigError(where, "augmentation varies images that the two views vary already", hint="leave it out")
+    if views > 1 and spec.zca:
+        raise ConfigError(where, "zca whitens the images before the views are made", hint="leave it out")
+
+
+def _below_a_loss(block: BlockSpec) -> bool:
+    """Tell whether the block learns from the loss of the one above."""
+    return block.local and block.layer.loss == "above"
 
 
 def _block(config: RunConfig, index: int) -> BlockSpec:

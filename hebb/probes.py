@@ -1,7 +1,8 @@
 """What can be read out of a block: linear and k-nearest-neighbour probes on frozen features.
 
 Features are pooled to maps of at most ``GRID`` x ``GRID`` (their mean over the cells), as is usual for probes of
-convolutional layers, and standardised by the training images.
+convolutional layers, and standardised by the training images. The ``short`` probe is that of Halvagal & Zenke (2023):
+features averaged over the map, as they are, and so few steps that it does not converge.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ GRID = 2
 """Side of the pooled map."""
 NEIGHBOURS = 10
 """k of the k-nearest-neighbour probe; distances are cosine distances."""
+SHORT_EPOCHS, SHORT_BATCH, SHORT_LR = 20, 512, 1e-3
+"""Training of the ``short`` probe: Adam at a constant rate, the images in the same order in every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,51 @@ def pooled(features: Tensor) -> Tensor:
         sides = (min(GRID, features.shape[2]), min(GRID, features.shape[3]))
         features = F.adaptive_avg_pool2d(features, sides)
     return features.flatten(1)
+
+
+def averaged(features: Tensor) -> Tensor:
+    """Return (N, C) features: maps (N, C, H, W) as their means."""
+    return features.mean(dim=(2, 3)) if features.dim() == 4 else features
+
+
+def fit_short(
+    block: int,
+    train: tuple[Tensor, Tensor],
+    others: dict[str, tuple[Tensor, Tensor] | None],
+    classes: int,
+    generator: torch.Generator,
+) -> Probe:
+    """Fit the ``short`` probe, a linear layer with bias on the cross-entropy, and score it on the other splits.
+
+    Args:
+        block: number of the block, for the result.
+        train: averaged features (N, C) and labels (N,).
+        others: the same for the splits that are open.
+        classes: number of labels.
+        generator: draws the initial weights, uniform in +-1/sqrt(C).
+    """
+    x, labels = train
+    bound = x.shape[1] ** -0.5
+    weight = torch.empty(classes, x.shape[1]).uniform_(-bound, bound, generator=generator).requires_grad_()
+    bias = torch.empty(classes).uniform_(-bound, bound, generator=generator).requires_grad_()
+    optimiser = torch.optim.Adam([weight, bias], lr=SHORT_LR)
+    for _ in range(SHORT_EPOCHS):
+        for piece, known in zip(x.split(SHORT_BATCH), labels.split(SHORT_BATCH), strict=True):
+            optimiser.zero_grad()
+            F.cross_entropy(F.linear(piece, weight, bias), known).backward()
+            optimiser.step()
+
+    def score(split: tuple[Tensor, Tensor] | None) -> float | None:
+        if split is None:
+            return None
+        hits = F.linear(split[0], weight, bias).argmax(dim=1) == split[1]
+        return 100 * hits.double().mean().item()
+
+    fitted = score(train)
+    assert fitted is not None
+    return Probe(
+        block=block, kind="short", train_acc=fitted, val_acc=score(others["val"]), test_acc=score(others["test"])
+    )
 
 
 def fit(kind: str, block: int, train: tuple[Tensor, Tensor], others: dict[str, tuple[Tensor, Tensor] | None]) -> Probe:

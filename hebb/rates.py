@@ -93,6 +93,22 @@ def cosine(epoch: int, first: int, growth: int) -> float:
     return (1 + math.cos(math.pi * epoch / length)) / 2
 
 
+def warm_cosine(layer: Any, epoch: int, epochs: int) -> float:
+    """Return the rate of ``epoch`` (from 0) of E: a line up to eta in W epochs, then a cosine down to the last rate.
+
+    e < W: s + (eta - s) e/(W - 1);  e >= W: f + (eta - f)(1 + cos(pi (e - W)/(E - W)))/2.
+
+    Args:
+        layer: the layer's spec: ``lr_sup`` (eta), ``start_lr`` (s), ``final_lr`` (f), ``warmup`` (W).
+        epoch: e; with a warm-up the first epoch takes s, which is 0 by default.
+        epochs: E, more than W.
+    """
+    if epoch < layer.warmup:
+        return layer.start_lr + (layer.lr_sup - layer.start_lr) * epoch / max(layer.warmup - 1, 1)
+    turned = math.cos(math.pi * (epoch - layer.warmup) / (epochs - layer.warmup))
+    return layer.final_lr + 0.5 * (layer.lr_sup - layer.final_lr) * (1 + turned)
+
+
 def step_decay(epoch: int, epochs: int) -> float:
     """Return the factor of the classifier's rate in ``epoch`` (from 0) of ``epochs``.
 

@@ -109,12 +109,14 @@ class Rule:
         name: canonical name, the first word of a preset string.
         summary: one line for ``--list methods``.
         source: paper and equation.
-        learning: ``hebbian`` (a layer-local rule) or ``backprop``.
+        learning: ``hebbian`` (a layer-local rule, its step made by the layer), ``local`` (a layer-local loss, its step
+            made by an optimiser) or ``backprop``.
         fields: names of the shared fields (``hebb.fields``) it reads besides the layer's geometry.
         own_fields: fields that only this rule has.
         defaults: per architecture, the defaults in which it departs from ``preset.json``.
         archs: the architectures it is defined for.
         views: how many views of an image a batch must carry.
+        mode: training mode of a network with such a block, where none is asked for; None has no preference.
         labels: whether the rule reads the labels.
         signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
         decay: ``decay(y, u, weight, layer)``, what is taken from sum_b y x: y and u are (M, neurons) with M samples
@@ -124,6 +126,7 @@ class Rule:
         answers_updated: while it learns, the block passes on what it answers after the update and with running
             batch statistics; else what it answered before it, with those of the batch.
         bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
+        loss: ``loss(views, layer, aids) -> terms``, the loss of a ``local`` rule (see ``hebb.rules``).
         check: ``check(values, where)`` refuses combinations of values.
     """
 
@@ -136,6 +139,7 @@ class Rule:
     defaults: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     archs: tuple[str, ...] = ARCHS
     views: int = 1
+    mode: str | None = None
     labels: bool = False
     signal: Callable[..., Any] | None = None
     decay: Callable[..., Any] | None = None
@@ -143,6 +147,7 @@ class Rule:
     floor: float = 1e-30
     answers_updated: bool = False
     bias_step: Callable[..., Any] | None = None
+    loss: Callable[..., Any] | None = None
     check: Callable[[Mapping[str, Value], str], None] | None = None
 
 
@@ -172,7 +177,10 @@ class Dataset:
         augmentation: how its training images are varied: ``crop``, ``resized crop`` or ``noise``
             (``hebb.data.augmentation``).
         mean, std: per channel, in units of the pixel range; subtracted and divided by, always. Empty: neither.
+        standard: published mean and deviation for ``DataSpec.standardise``; None: those of the training images.
+        frames: frames of the split ``sequences``, images in the order of time; 0 where there is none.
         load: ``load(folder, train) -> (images, labels)``: uint8 arrays (N, H, W) or with channels, and (N,).
+        order: ``order(folder) -> places``, int64 (frames,), of an entry with ``load`` and sequences.
         open: ``open(folder, split, shape) -> Store`` (``hebb.data.stores``), for images that are read one by one
             or in pieces; ``split`` is one of ``splits`` and ``shape`` is (C, H, W) of the images wanted.
     """
@@ -191,7 +199,10 @@ class Dataset:
     augmentation: str = "crop"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    standard: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    frames: int = 0
     load: Callable[..., Any] | None = None
+    order: Callable[..., Any] | None = None
     open: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -201,7 +212,8 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """The parts that can be trained on; ``val`` is another word for ``test``."""
-        return ("train", "test", "val", *(("unlabeled", "train+unlabeled") if self.unlabeled else ()))
+        more = (*(("unlabeled", "train+unlabeled") if self.unlabeled else ()), *(("sequences",) if self.frames else ()))
+        return ("train", "test", "val", *more)
 
     def shape(self, size: int | None, where: str) -> tuple[int, int, int]:
         """Return (C, H, W) of the images at ``size`` pixels a side, or at their native size."""
@@ -214,7 +226,9 @@ class Dataset:
         return (self.channels, size or self.height, size or self.width)
 
     def train_samples(self, classes: tuple[int, ...] | None = None, split: str = "train") -> int:
-        """Count the images of a split that trains, all or those of the given classes."""
+        """Count the images of a split that trains, all or those of the given classes; of ``sequences`` the pairs."""
+        if split == "sequences":
+            return self.frames - 1
         if "unlabeled" in split:
             return self.unlabeled + (self.train if split.startswith("train") else 0)
         total, per_class = (self.train, self.per_class) if split == "train" else (self.test, self.test_per_class)

@@ -130,6 +130,10 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
     width = layer.out_channels or classes
     if width is None:
         raise fail("only the last block may leave out its width", "give the number of neurons, as in c96")
+    if classes is not None and block.local and layer.rule.labels:
+        raise fail(
+            f"{layer.method} gives no class at the end of a network", "end it with a BP block, as in '... BP:flatten'"
+        )
     if classes is not None and block.supervised and width != classes:
         raise fail(f"the width {width} of the last block is not the {classes} classes", "leave out its c")
     rivals = width // getattr(layer, "groups", 1)

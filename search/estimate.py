@@ -119,7 +119,7 @@ def _read(split: Split, batch_size: int) -> tuple[float, Split]:
     found = list(islice(batches, _TIMED)) or list(islice(split.batches(batch_size), _TIMED))
     x, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
     _wait(x)
-    return (time.monotonic() - began) / len(x), Split(x, labels)
+    return (time.monotonic() - began) / len(x), Split(x, labels, view=split.view)
 
 
 def _epoch(config: RunConfig, network: model.Network, split: Split, phase: plan.Phase, index: int) -> float:
@@ -131,9 +131,10 @@ def _epoch(config: RunConfig, network: model.Network, split: Split, phase: plan.
         began = time.monotonic()
         if phase.kind == "calibrate":
             engine.calibrate(network, split, at, lambda n: None)
-        elif optimiser is None:
-            engine.hebbian(network, split, at, lambda n: None)
+        elif phase.lr is None:
+            engine.hebbian(network, split, at, lambda n: None, optimiser)
         else:
+            assert optimiser is not None
             engine.backprop(network, split, at, optimiser, lambda n: None)
         _wait(split.labels)
         return (time.monotonic() - began) / len(split)

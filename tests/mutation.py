@@ -27,6 +27,8 @@ TESTS = (
     "test_krotov.py",
     "test_principal_components.py",
     "test_stopping.py",
+    "test_lpl.py",
+    "test_views.py",
 )
 
 
@@ -113,8 +115,8 @@ DEFECTS = (
     Defect(
         "validation images are varied",
         "hebb/data/images.py",
-        "val=_finished(take(pool, held), finish)",
-        "val=_finished(take(pool, held), finish, augment)",
+        "val=finished(take(pool, held))",
+        "val=finished(take(pool, held), augment)",
     ),
     Defect("every image gets the same crop", "hebb/data/augmentation.py", "(2, count, 1)", "(2, 1, 1)"),
     Defect("STL-10 lies on its side", "hebb/data/stores.py", "columns.transpose(2, 3)", "columns"),
@@ -168,6 +170,33 @@ DEFECTS = (
     Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),
     Defect("the cosine never restarts", "hebb/rates.py", "    while epoch >= length:\n", "    while False:\n"),
     Defect("the floor is reached at once", "hebb/rates.py", "layer.lr_fall * epochs", "layer.lr_fall * epochs * 1000"),
+    Defect("the variance has no floor", "hebb/rules/lpl.py", "(z.var(dim=0) + FLOOR)", "(z.var(dim=0) + 1e-8)"),
+    Defect(
+        "a neuron's own variance is decorrelated",
+        "hebb/rules/lpl.py",
+        "(samples - 1)).fill_diagonal_(0)",
+        "(samples - 1))",
+    ),
+    Defect("gradients cross blocks", "hebb/blocks.py", "        return out.detach()\n", "        return out\n"),
+    Defect(
+        "both views are one",
+        "hebb/data/images.py",
+        "torch.cat([self.view(x, varied) for _ in range(views)])",
+        "self.view(x, varied).repeat(views, 1, 1, 1)",
+    ),
+    Defect(
+        "biases decay",
+        "optimiser.py",
+        "(0.0, [p for p in parameters if p.dim() == 1])",
+        "(layer.weight_decay, [p for p in parameters if p.dim() == 1])",
+    ),
+    Defect("the warm-up starts at the full rate", "hebb/rates.py", "* epoch / max(layer.warmup - 1, 1)", ""),
+    Defect(
+        "every image has the same colours",
+        "hebb/data/views.py",
+        "factors = FACTOR[0] + (FACTOR[1] - FACTOR[0]) * uniform(count, 3)",
+        "factors = FACTOR[0] + (FACTOR[1] - FACTOR[0]) * uniform(1, 3)",
+    ),
     Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
 )
 

@@ -112,7 +112,9 @@ networks = st.lists(blocks(), min_size=1, max_size=3).map(lambda b: NetworkSpec(
 def data(draw: st.DrawFn) -> DataSpec:
     """Draw a dataset and the way through it."""
     entry = draw(st.sampled_from(DATASETS.entries()))
-    split = draw(st.sampled_from(("train", *(("unlabeled", "train+unlabeled") if entry.unlabeled else ()))))
+    split = draw(st.sampled_from([name for name in entry.splits if name not in ("test", "val")]))
+    zca = draw(st.booleans())
+    validation = draw(SHARES)
     labels = st.lists(st.integers(0, entry.classes - 1), min_size=1, max_size=3, unique=True).map(tuple)
     return DataSpec(
         dataset=entry.name,
@@ -123,10 +125,15 @@ def data(draw: st.DrawFn) -> DataSpec:
         classes=draw(st.none() | labels) if split == "train" else None,
         augmentation=draw(st.booleans()),
         noise_std=draw(numbers(0)),
-        zca=draw(st.booleans()),
+        zca=zca,
         split=split,
         size=draw(st.none() | st.integers(1, 300)),
-        validation=draw(SHARES),
+        validation=validation,
+        held=validation > 0 and split != "sequences" and draw(st.booleans()),
+        standardise=not zca and not entry.mean and draw(st.booleans()),
+        zoom=1.0 if zca else draw(st.floats(1, 10)),
+        view_area=draw(st.floats(0, 1, exclude_min=True)),
+        **{name: draw(st.floats(0, 1)) for name in ("view_flip", "view_colour", "view_gray", "view_blur")},
     )
 
 

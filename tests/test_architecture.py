@@ -63,8 +63,8 @@ def room(name: str) -> str:
         return "commands"
     if name in ("model", "engine", "train"):
         return name
-    if name in ("readout", "prefix", "evaluate", "post_hoc"):
-        return "engine" if name in ("readout", "prefix") else "train"
+    if name in ("readout", "prefix", "optimiser", "pack", "evaluate", "post_hoc"):
+        return "train" if name in ("evaluate", "post_hoc") else "engine"
     if name.startswith("search"):
         return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"
     if name.startswith("cli"):

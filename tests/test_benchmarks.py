@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, Command
 from torch.nn import functional as F
 
-from benchmarks import harness, hebbian_step, published, published_code
+from benchmarks import harness, hebbian_step, lpl_step, published, published_code
 from hebb import catalog, plan
 from hebb.config import RunConfig
 
@@ -72,6 +72,19 @@ def test_hebbian_step(command: Command, tmp_path: Path) -> None:
         assert row["floor_ms"] == pytest.approx(min(pairs))
         assert row["floor_ms"] == pytest.approx(row["forward_ms"] + row["gradient_ms"])
         assert row["ratio"] == pytest.approx(row["step_ms"] / row["floor_ms"])
+
+
+def test_lpl_step(command: Command, tmp_path: Path) -> None:
+    flags = ("--preset=3LPLCnnDigits", "--dataset", "Digits", "--batch-size", "6", "--steps", "3")
+    (row,) = numbers(command, tmp_path, "lpl_step", *flags)["results"]
+    medians = {name: found["median"] for name, found in row["all_ms"].items()}
+    assert row["step_ms"] == medians.pop("step")
+    for kind in ("whole", "blocks"):
+        assert row[f"{kind}_ms"] == min(medians[f"{kind} {layout}"] for layout in lpl_step.LAYOUTS)
+    assert row["ratio"] == pytest.approx(row["step_ms"] / row["whole_ms"])
+    assert row["ratio_blocks"] == pytest.approx(row["step_ms"] / row["blocks_ms"])
+    refused = command("benchmarks/lpl_step.py", "--preset", "2SoftHebbCnnCIFAR")
+    assert refused.returncode == 2 and "no block with a loss of its own" in refused.stderr
 
 
 def test_the_bare_convolutions_are_forward_and_weight_gradient() -> None:

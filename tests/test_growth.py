@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from hebb import catalog, grammar, plan, registry
 from hebb.errors import ConfigError
-from hebb.fields import HEBBIAN, token_table
+from hebb.fields import HEBBIAN, LOCAL, token_table
 from hebb.registry import ACTIVATIONS, DATASETS, RULES, Dataset, Field, Rule
 
 
@@ -49,6 +49,34 @@ def test_a_rule_is_one_entry(tmp_path: Path) -> None:
     assert result.metrics["test_acc"] is not None
     with pytest.raises(ConfigError, match="gain0"):
         small.config("Soft-c8-gain0.5:flatten BP")
+
+
+def slow(views: tuple[torch.Tensor, ...], layer: object, aids: object) -> dict[str, torch.Tensor]:
+    """Views of an image should be answered alike, with a weight, and strongly."""
+    first, second = views
+    return {"gap": (first - second).abs().mean(), "rest": -first.std(dim=0).mean()}
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_rule_with_a_loss_is_one_entry(tmp_path: Path) -> None:
+    gap = Field(name="gap", token="gap", kind=float, minimum=0, default=1.0, meaning="weight of the difference")
+    RULES.register(
+        Rule(
+            name="Slow",
+            summary="toy",
+            source="here",
+            learning="local",
+            fields=LOCAL,
+            own_fields=(gap,),
+            views=2,
+            loss=slow,
+        )
+    )
+    made = small.config("slow-c8-k3-p1-gap0.5-ls0.01:relu:avg_2_2_0:warmup=0 BP:flatten", mode="consecutive")
+    assert "Slow-c8-k3-p1-ls0.01-gap0.5" in grammar.format_network(made.network, catalog.load().defaults)
+    result = small.run(made, tmp_path / "run")
+    assert result.metrics["test_acc"] is not None
+    assert result.rows[0]["train_loss"] is not None
 
 
 @pytest.mark.usefixtures("registries")

@@ -70,6 +70,10 @@ DATA_PATHS: list[tuple[str, object, object]] = [
     ("split", "test", "test"),
     ("size", "64", 64),
     ("validation", "0.2", 0.2),
+    ("held", "true", True),
+    ("standardise", True, True),
+    ("zoom", "1.1", 1.1),
+    *((f"view_{name}", "0.3", 0.3) for name in ("area", "flip", "colour", "gray", "blur")),
 ]
 CLASSIFIER_PATHS: list[tuple[str, object, object]] = [
     ("lr", "1e-2", 0.01),

@@ -22,6 +22,15 @@ DATA = Path(__file__).parent / "data"
 CATALOG = catalog.load()
 SIDES = {"CIFA": (3, 32), "2HebbCnn": (3, 32), "STL": (3, 96), "ImNet": (3, 160), "MNIST": (1, 28), "Digits": (1, 8)}
 ANALOGIES = ("5HardCnnSTL", "SoftKrotovCnnCIFAR", "2HebbCnn", "2HardMLPMNIST")
+LPL = (
+    *(f"9LPLVggCIFAR{variant}" for variant in ("", "_small", "_endToEnd", "_contrastive", "_supervised")),
+    "9LPLVggSTL",
+    "3LPLCnnDigits",
+)
+LPL_DATA = {
+    *("CIFAR10_lpl", "CIFAR10_lplprobe", "STL10_lpl", "STL10_lplprobe", "STL10_lpl32", "STL10_lplprobe32"),
+    *("Shapes3D", "Shapes3D_sequences"),
+}
 OURS_ON_DIGITS = ("2SoftHebbCnnDigits", "3SoftHebbCnnDigits", "2HardCnnDigits", "2CnnDigits", "2SoftMlpDigits")
 # The published depth curve: input of the classifier behind n blocks, and parameters of the whole network.
 KROTOV_DEPTH = {1: (18816, 195370), 2: (18432, 302122), 3: (4800, 386986), 4: (2304, 804394), 5: (300, 1475554)}
@@ -128,7 +137,7 @@ def test_tables_are_whole() -> None:
 
 
 def test_preset_names() -> None:
-    assert set(CATALOG.models) == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *KROTOV}
+    assert set(CATALOG.models) == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *KROTOV, *LPL}
 
 
 @pytest.mark.parametrize("model", published())
@@ -207,7 +216,9 @@ def test_every_preset_fits_its_images(model: str) -> None:
     traced = shapes.trace(CATALOG.models[model].network, natural(model), 10)
     assert traced[-1].out == (10,)
     features = math.prod(traced[-1].layer_in)
-    if "STL" in model:
+    if "LPL" in model:
+        assert features == {"9LPLVggSTL": 512 * 3 * 3, "9LPLVggCIFAR_small": 128, "3LPLCnnDigits": 1024}.get(model, 512)
+    elif "STL" in model:
         assert features == 221184
     elif "ImNet" in model:
         assert features == 307200
@@ -224,7 +235,7 @@ def test_presets_on_imagenette(model: str) -> None:
 
 def test_dataset_names() -> None:
     ours = {name for name in CATALOG.datasets if not name.startswith("Digits")}
-    assert ours == {row["name"] for row in rows("datasets")} | {"MNIST_100"}
+    assert ours == {row["name"] for row in rows("datasets")} | {"MNIST_100"} | LPL_DATA
     assert "Digits" in CATALOG.datasets
 
 
@@ -266,3 +277,57 @@ def test_unknown_name(look_up: Callable[[str, str], object], place: str, wrong: 
     assert f"'{wrong}'" in str(caught.value)
     assert f"'{near}'" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+# -- LPL ----------------------------------------------------------------------------------------------------
+
+# Published table: filters, pool, side of the map at 32 and at 96 pixels.
+VGG = (
+    (64, True, 16, 48),
+    (128, True, 8, 24),
+    (256, False, 8, 24),
+    (256, True, 4, 12),
+    (512, False, 4, 12),
+    (512, True, 2, 6),
+    (512, False, 2, 6),
+    (512, True, 1, 3),
+)
+
+
+@pytest.mark.parametrize("model", [name for name in LPL if name.startswith("9") and "small" not in name])
+def test_vgg_is_the_published_network(model: str) -> None:
+    network = CATALOG.models[model].network
+    side = 96 if "STL" in model else 32
+    traced = shapes.trace(network, (3, side, side), 10)
+    for block, shape, (width, pool, *sides) in zip(network.blocks, traced, VGG, strict=False):
+        assert shape.out == (width, *[sides[side == 96]] * 2)
+        assert (block.pool is not None) == pool
+        assert block.activation is not None
+        assert block.activation.name == "relu"
+        layer = block.layer
+        assert (layer.kernel_size, layer.padding, layer.padding_mode, layer.add_bias) == (3, 1, "zeros", True)
+        assert (layer.lr_sup, layer.warmup, layer.start_lr, layer.final_lr) == (1e-3, 10, 0, 1e-6)
+        assert layer.weight_decay == 1.5e-6
+        assert block.operations == ()
+    assert network.preferred_mode == "consecutive"
+
+
+def test_published_coefficients_of_lpl() -> None:
+    layer = CATALOG.models["9LPLVggCIFAR"].network.blocks[3].layer
+    assert (layer.pull, layer.push, layer.decorr, layer.pooling, layer.projector) == (1, 1, 10, True, False)
+    negative = CATALOG.models["9LPLVggCIFAR_contrastive"].network.blocks[3].layer
+    assert (negative.projector, negative.projector_hidden, negative.projector_out) == (True, 2048, 256)
+    below = CATALOG.models["9LPLVggCIFAR_endToEnd"].network.blocks
+    assert [block.layer.loss for block in below[:-1]] == ["above"] * 7 + ["own"]
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "updates"),
+    [("CIFAR10_lpl", 40000, 32000), ("CIFAR10_lplprobe", 10000, 400), ("STL10_lpl", 95000, 74400)],
+)
+def test_published_numbers_of_updates(name: str, images: int, updates: int) -> None:
+    """40 an epoch on CIFAR-10 and 93 on STL-10, 800 epochs; the probe makes 400 on CIFAR-10, 180 on STL-10."""
+    spec = CATALOG.datasets[name]
+    assert (spec.train_samples(), spec.epochs * spec.updates_per_epoch()) == (images, updates)
+    probe = CATALOG.datasets["STL10_lplprobe"]
+    assert (probe.train_samples(), probe.epochs * probe.updates_per_epoch()) == (4500, 180)

@@ -81,10 +81,13 @@ def test_probes_separate_what_is_separable(kind: str) -> None:
 def test_features_are_pooled_block_outputs() -> None:
     network = small.run(small.config(small.DEEP)).network
     split = digits().test
-    found, labels = readout.features(network, 0, split, most=33)
+    wanted = [(0, probes.pooled), (1, probes.averaged)]
+    outputs, labels = readout.features(network, split, wanted, most=33)
+    found = outputs[0, probes.pooled]
     whole = network(images.as_float(split.images), stop=1)  # (N, 8, 4, 4)
     assert torch.allclose(found, F.avg_pool2d(whole, 2).flatten(1)[:33], atol=1e-5)
     assert torch.equal(labels, split.labels[:33])
+    assert torch.allclose(outputs[1, probes.averaged], network[1](whole).mean(dim=(2, 3))[:33], atol=1e-5)
 
 
 def test_probes_of_a_run(tmp_path: Path) -> None:

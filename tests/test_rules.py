@@ -156,7 +156,7 @@ def test_supervised_gate_is_the_label() -> None:
 
 
 def test_supervised_reads_labels_and_no_other_rule_does() -> None:
-    assert {rule.name for rule in RULES.entries() if rule.labels} == {"SupervisedSoftKrotov"}
+    assert {rule.name for rule in RULES.entries() if rule.labels} == {"SupervisedSoftKrotov", "SupervisedLPL"}
 
 
 def _train_radius(method: str, start: float, steps: int) -> Tensor:

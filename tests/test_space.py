@@ -14,7 +14,7 @@ from hebb.config import RunConfig
 from hebb.errors import ConfigError
 
 CATALOG = catalog.load()
-TRIALS = {"seed": 4, "one_seed": 1, "radius": 81, "regimes": 600}
+TRIALS = {"seed": 4, "one_seed": 1, "radius": 81, "regimes": 600, "lpl_ablations": 12}
 SEARCHES = ("1", "2", "3a", "3b")
 
 

@@ -63,23 +63,23 @@ def _reflected(place: Tensor, side: int) -> Tensor:
     return (side - 1) - ((side - 1) - place.abs()).abs()
 
 
-def resized_crop(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Enlarge a box of random area and aspect to the whole image, and mirror every other image.
+def resized_crop(x: Tensor, generator: torch.Generator, least: float = SCALE[0], mirror: float = 0.5) -> Tensor:
+    """Enlarge a box of random area (a share from ``least`` to 1) and aspect to the whole image, and mirror some.
 
     The law of the boxes and the filter (bilinear, antialiased) are torchvision's ``RandomResizedCrop``. The filter
     is separable, so a batch of different boxes is two matrix products: rows (B, H, H) x (B, C, H, W)
     columns (B, W, W). The boxes are cut from the image at the size the network sees, not from the file's.
     """
     count, _, height, width = x.shape
-    top, left, tall, wide = boxes(count, height, width, generator, x.device)
-    mirrored = _mirrored(count, generator, x.device)[:, :, None]  # (B, 1, 1)
+    top, left, tall, wide = boxes(count, height, width, generator, x.device, least)
+    mirrored = _mirrored(count, generator, x.device, mirror)[:, :, None]  # (B, 1, 1)
     rows, columns = _filter(top, tall, height), _filter(left, wide, width)
     columns = torch.where(mirrored, columns.flip(1), columns)
     return rows[:, None] @ x @ columns[:, None].transpose(2, 3)
 
 
 def boxes(
-    count: int, height: int, width: int, generator: torch.Generator, device: torch.device
+    count: int, height: int, width: int, generator: torch.Generator, device: torch.device, least: float = SCALE[0]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw boxes as (top, left, height, width), each (B,) whole numbers.
 
@@ -89,7 +89,7 @@ def boxes(
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
 
-    area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * uniform(count, _TRIES))
+    area = height * width * (least + (SCALE[1] - least) * uniform(count, _TRIES))
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = torch.exp(low + (high - low) * uniform(count, _TRIES))
     tall, wide = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
@@ -119,5 +119,5 @@ def _filter(start: Tensor, length: Tensor, side: int) -> Tensor:
     return (weight / weight.sum(dim=2, keepdim=True)).float()
 
 
-def _mirrored(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.rand((count, 1), generator=generator, device=device) < 0.5
+def _mirrored(count: int, generator: torch.Generator, device: torch.device, share: float = 0.5) -> Tensor:
+    return torch.rand((count, 1), generator=generator, device=device) < share

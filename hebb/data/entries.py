@@ -43,6 +43,12 @@ def _opened(name: str, *first: str) -> Callable[[Path, str, tuple[int, int, int]
     return open_store
 
 
+def _rooms(folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
+    from hebb.data import shapes3d
+
+    return shapes3d.rooms(folder, split, shape)
+
+
 def _folder(path: str, where: str) -> Dataset:
     from hebb.data import own
 
@@ -61,6 +67,8 @@ _DIGITS_COUNTS = (151, 161, 143, 131, 147, 154, 150, 136, 127, 138)
 _DIGITS_TEST_COUNTS = (27, 21, 34, 52, 34, 28, 31, 43, 47, 42)
 _IMAGENETTE_COUNTS = (963, 955, 993, 858, 941, 956, 961, 931, 951, 960)
 _IMAGENETTE_TEST_COUNTS = (387, 395, 357, 386, 409, 394, 389, 419, 399, 390)
+_CIFAR10 = ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616))
+_STL10 = ((0.43, 0.42, 0.39), (0.27, 0.26, 0.27))
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 for _entry in (
@@ -112,6 +120,7 @@ for _entry in (
         train=50000,
         test=10000,
         summary="natural images, 10 classes, 32x32",
+        standard=_CIFAR10,
         load=_torchvision("CIFAR10"),
     ),
     Dataset(
@@ -135,7 +144,20 @@ for _entry in (
         test=8000,
         unlabeled=100000,
         summary="natural images with 100,000 unlabelled ones, 96x96",
+        standard=_STL10,
         open=_opened("stl10"),
+    ),
+    Dataset(
+        name="Shapes3D",
+        channels=3,
+        height=64,
+        width=64,
+        classes=4,
+        train=468000,
+        test=12000,
+        frames=64000 * 17,
+        summary="rendered rooms, six factors (the label is the shape), with sequences; 3dshapes.h5 or .npz, 64x64",
+        open=_rooms,
     ),
     Dataset(
         name="ImageNette",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hebb.data import augmentation, sources, stream, whitening
 from hebb.data.augmentation import Augment
 from hebb.data.stores import Files, Store
 from hebb.data.stream import Stream
+from hebb.data.views import View, zoomed
 from hebb.errors import ConfigError
 from hebb.registry import DATASETS, Dataset
 
@@ -40,20 +41,27 @@ class Split:
         labels: int64 (N,) on the device; -1 where there is none.
         augment: varies the images of a training epoch.
         finish: normalises or whitens a batch.
+        view: makes one view of each image, for batches of several views.
+        zoom: images that are not varied are enlarged by it and cut to their centre.
+        frames: int64 (F,) places of images in the order of time, on the device: the split is their F - 1 pairs of
+            neighbours, each two views; None where an image stands for itself.
     """
 
     images: Tensor | Stream
     labels: Tensor
     augment: Augment | None = None
     finish: Finish | None = None
+    view: Augment | None = None
+    zoom: float = 1.0
+    frames: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) if self.frames is None else len(self.frames) - 1
 
     @property
     def gathers(self) -> bool:
         """Whether ``take`` gives a training batch: the images lie in memory and are not varied."""
-        return isinstance(self.images, Tensor) and self.augment is None
+        return isinstance(self.images, Tensor) and self.augment is None and self.zoom == 1 and self.frames is None
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and labels of the images at ``places`` (n,), a tensor on their device."""
@@ -62,21 +70,47 @@ class Split:
         return x if self.finish is None else self.finish(x), self.labels[places.to(self.labels.device)]
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, varied: torch.Generator | None = None
+        self,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        varied: torch.Generator | None = None,
+        views: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, labels) in the order of ``generator``, or as stored; the last batch may be smaller.
 
         x is float in [0, 1], then normalised or whitened where the split says so; features pass as they are.
-        Images are augmented when ``varied``, a generator on the device, is given.
+        Images are augmented when ``varied``, a generator on the device, is given. With several views, which it also
+        draws, x is (views x B, C, H, W), one view after the other, and so are the labels. Frames are the views of
+        a sequence: batches of neighbouring pairs, the batches in random order.
         """
-        order = None
-        if generator is not None:
-            order = torch.randperm(len(self), generator=generator)
-        for stored, labels in self._stored(batch_size, order):
+        if self.frames is not None:
+            stored_batches = self._pairs(batch_size, self.frames, generator)
+        else:
+            order = None if generator is None else torch.randperm(len(self), generator=generator)
+            stored_batches = self._stored(batch_size, order)
+        for stored, labels in stored_batches:
             x = as_float(stored)
-            if varied is not None and self.augment is not None:
+            if views > 1 and self.frames is None:
+                assert self.view is not None
+                assert varied is not None
+                x, labels = torch.cat([self.view(x, varied) for _ in range(views)]), labels.repeat(views)
+            elif varied is not None and self.augment is not None:
                 x = self.augment(x, varied)
+            elif self.zoom > 1:
+                x = zoomed(x, self.zoom)
             yield x if self.finish is None else self.finish(x), labels
+
+    def _pairs(
+        self, batch_size: int, frames: Tensor, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the frames of neighbouring pairs, the earlier ones first, and their labels."""
+        assert isinstance(self.images, Tensor)
+        starts = range(0, len(self), batch_size)
+        order = range(len(starts)) if generator is None else torch.randperm(len(starts), generator=generator).tolist()
+        for i in order:
+            places = frames[starts[i] : starts[i] + batch_size + 1]
+            both = torch.cat([places[:-1], places[1:]])
+            yield self.images[both], self.labels[both]
 
     def _stored(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of stored images and their labels, on the device."""
@@ -167,25 +201,33 @@ def load(
     def take(store: Store, index: Tensor) -> Split:
         return Split(_kept(store, index, device, resident), store.labels[index].to(device))
 
-    train, finish = take(pool, trained), _normalise(entry, device)
+    train, finish = take(pool, trained), _normalise(spec, entry, pool, device, where)
     if spec.zca:
         # what is fitted on is named by its origin: no second pass over the pixels
         key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
         finish = whitening.fitted(lambda: _raw(train), shape, key, cache, where).to(device)
+
+    def finished(split: Split, augment: Augment | None = None) -> Split:
+        return replace(_finished(split, finish, augment), zoom=spec.zoom)
+
     return Images(
-        train=_finished(train, finish, augment),
-        val=_finished(take(pool, held), finish) if spec.validation else None,
-        read_test=lambda: _finished(take(test, tested), finish),
+        train=replace(finished(train, augment), view=View.of(spec), frames=_frames(spec, pool, device)),
+        val=finished(take(pool, held)) if len(held) else None,
+        read_test=lambda: finished(take(test, tested)),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )
 
 
 def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Return the places of the training and of the validation images, each sorted."""
+    """Return the places of the training and of the validation images, each sorted; of sequences all images."""
+    if spec.split == "sequences":
+        return torch.arange(len(labels)), torch.arange(0)
     order = torch.randperm(len(labels), generator=seeding.generator(split_seed, "split"))
     held = _held_out(len(order), spec.validation)
     kept = _of_classes(torch.arange(len(order)), labels[order], spec)[: spec.samples]
     order, held = order[kept], held[kept]
+    if spec.held:
+        return order[held].sort().values, order[:0]
     # as stored: the training order is drawn anew each epoch
     return order[~held].sort().values, order[held].sort().values
 
@@ -209,12 +251,32 @@ def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
     return None
 
 
-def _normalise(entry: Dataset, device: torch.device) -> Finish | None:
-    """Subtract the entry's mean and divide by its deviation, channel by channel."""
-    if not entry.mean:
+def _normalise(spec: DataSpec, entry: Dataset, pool: Store, device: torch.device, where: str) -> Finish | None:
+    """Subtract the mean and divide by the deviation, channel by channel, always or where the spec asks for it."""
+    if not entry.mean and not spec.standardise:
         return None
-    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (entry.mean, entry.std))
+    stated = (entry.mean, entry.std) if entry.mean else entry.standard or _moments(pool, where)
+    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in stated)
     return lambda x: (x - mean) / std
+
+
+def _moments(pool: Store, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of each channel over all images of a split, in units of the pixel range."""
+    if isinstance(pool, Files):
+        raise ConfigError(where, "standardise wants a published mean, or images in one file", hint="leave it out")
+    total = square = torch.zeros(pool.shape[0], dtype=torch.float64)
+    for piece in torch.arange(len(pool.labels)).split(_PIECE):
+        values = pool.read(piece).double().movedim(1, 0).flatten(1)  # (C, n H W)
+        total, square = total + values.sum(dim=1), square + values.square().sum(dim=1)
+    count = len(pool.labels) * prod(pool.shape[1:])
+    std = (square / count - (total / count) ** 2).sqrt()
+    return tuple((total / count / 255).tolist()), tuple((torch.where(std > 0, std, 255.0) / 255).tolist())
+
+
+def _frames(spec: DataSpec, pool: Store, device: torch.device) -> Tensor | None:
+    """Return the places of the frames that are trained on; the held-out share is at the end of the sequence."""
+    frames = getattr(pool, "frames", None)
+    return None if frames is None else frames[: spec.train_samples() + 1].to(device)
 
 
 def _kept(store: Store, index: Tensor, device: torch.device, limit: int) -> Tensor | Stream:

@@ -24,6 +24,12 @@ def array(path: Path, name: str) -> np.ndarray:
             return file[name]
 
 
+def names(path: Path) -> set[str]:
+    """List the arrays of a file."""
+    with _refusals(path, "arrays"), zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
 def header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Read shape and type of an array, and none of its values."""
     with _refusals(path, name), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:

@@ -28,7 +28,10 @@ def folder(path: str, where: str) -> Dataset:
 
 
 def npz_file(path: str, where: str) -> Dataset:
-    """Return the entry of an ``.npz`` file with x_train, y_train, x_test and y_test."""
+    """Return the entry of an ``.npz`` file with x_train, y_train, x_test and y_test.
+
+    An array ``frames`` of whole numbers, the places in x_train of a film's frames, adds the split ``sequences``.
+    """
     with within(where):
         return _npz_file(Path(path).expanduser().resolve())
 
@@ -92,6 +95,12 @@ def _npz_file(path: Path) -> Dataset:
     classes = 1 + max(int(found.max()) for found in labels.values())
     counts = {part: tuple(np.bincount(found, minlength=classes).tolist()) for part, found in labels.items()}
 
+    frames = npz.array(path, "frames").reshape(-1) if "frames" in npz.names(path) else np.zeros(0, np.int64)
+    if frames.dtype.kind not in "iu" or len(frames) == 1 or ((frames < 0) | (frames >= shape[0])).any():
+        raise ConfigError(
+            str(path), f"frames does not hold two or more places in x_train, whole numbers below {shape[0]}"
+        )
+
     def load(_: Path, train: bool) -> Arrays:
         from hebb.data import sources
 
@@ -99,6 +108,8 @@ def _npz_file(path: Path) -> Dataset:
 
     return Dataset(
         name=f"npz:{path}",
+        frames=len(frames),
+        order=lambda _: frames.astype(np.int64),
         channels=channels,
         height=height,
         width=width,

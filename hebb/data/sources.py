@@ -38,11 +38,15 @@ IMAGENET_V2 = {
 
 def store(entry: Dataset, folder: Path, split: str, shape: Shape) -> Store:
     """Return the images of one of ``entry.splits``, which it will give as (C, H, W) of ``shape``."""
-    in_file = _npz_path(entry, folder).exists() and "unlabeled" not in split
+    in_file = _npz_path(entry, folder).exists() and "unlabeled" not in split and not entry.frames
     if entry.open is not None and not in_file:
         return entry.open(folder, split, shape)
-    images, labels = read(entry, folder, train=split == "train")
-    return ArrayStore(images, labels, shape)
+    images, labels = read(entry, folder, train=split in ("train", "sequences"))
+    frames = None
+    if split == "sequences":
+        assert entry.order is not None
+        frames = torch.from_numpy(entry.order(folder))
+    return ArrayStore(images, labels, shape, frames)
 
 
 def read(entry: Dataset, folder: Path, train: bool) -> tuple[Tensor, Tensor]:

@@ -70,11 +70,12 @@ def update_labels(digest: Any, labels: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images that are in memory: uint8 (N, C, H, W) of any size."""
+    """Images that are in memory: uint8 (N, C, H, W) of any size; ``frames`` are their places in the order of time."""
 
     images: Tensor
     labels: Tensor
     shape: Shape
+    frames: Tensor | None = None
 
     def read(self, index: Tensor) -> Tensor:
         """See ``Store``; all images of the right size are not copied."""
@@ -85,6 +86,8 @@ class Arrays:
         digest.update(str(tuple(self.images.shape)).encode())
         digest.update(self.images.contiguous().numpy().data)
         update_labels(digest, self.labels)
+        if self.frames is not None:
+            update_labels(digest, self.frames)
 
 
 @dataclass(frozen=True)

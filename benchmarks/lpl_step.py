@@ -1,0 +1,148 @@
+"""An LPL step of the engine, against forward and backward of the same blocks alone.
+
+    python benchmarks/lpl_step.py --preset 9LPLVggCIFAR --batch-size 64
+
+A step is an update as the engine makes it: both views of every image through all blocks, losses, gradients that stay
+in their block, Adam. Making the views is left out. It takes turns with two bare passes over the same 2 x 64 images:
+
+    whole     forward and backward of the blocks in one piece, from the mean of the last output
+    blocks    forward and backward of each block, cut off from the others, from the mean of its output
+
+each in both memory layouts, of which the faster one counts; so do medians. Expect less than 1.2 for either: 0.8 to 1
+for whole, whose gradients also go down from block to block, and about 1.1 for blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import engine
+import model
+import train
+from benchmarks import harness
+from cli import arguments
+from cli.entry import run_command
+from hebb import catalog, overrides, plan
+from hebb.blocks import Block
+from hebb.config import RunConfig
+from hebb.data.images import Split
+from hebb.errors import ConfigError
+
+LAYOUTS = {"planes": torch.contiguous_format, "pixels": torch.channels_last}
+
+
+def main(argv: list[str]) -> int:
+    """Measure the preset's blocks with a local loss."""
+    options = parse(argv)
+    threads = harness.set_threads(options.threads)
+    row = measure(config(options), options)
+    harness.show(
+        f"LPL step of {options.preset}, {threads} thread(s); medians of {options.steps}",
+        [row],
+        {
+            "images": "batch_size",
+            "step ms": "step_ms:.1f",
+            "whole ms": "whole_ms:.1f",
+            "blocks ms": "blocks_ms:.1f",
+            "step / whole": "ratio:.2f",
+            "step / blocks": "ratio_blocks:.2f",
+        },
+    )
+    settings = {"preset": options.preset, "batch_size": options.batch_size, "steps": options.steps}
+    harness.write(options.out, "lpl_step", threads, settings, [row])
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the flags."""
+    parser = arguments.Parser(__doc__ or "")
+    parser.add_argument("--preset", default="9LPLVggCIFAR", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--dataset", default="CIFAR10", metavar="NAME", help="whose shapes (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=arguments.count, default=64, metavar="N", help="images, two views each (default: 64)"
+    )
+    parser.add_argument("--steps", type=arguments.count, default=20, metavar="N", help="(default: 20)")
+    parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
+    harness.add_flags(parser)
+    return parser.parse(argv)
+
+
+def config(options: argparse.Namespace) -> RunConfig:
+    """Return a run whose first phase is that of the blocks with a local loss, an update an epoch."""
+    known = catalog.load()
+    data = replace(known.dataset(options.dataset, "--dataset"), batch_size=options.batch_size, epochs=1)
+    run = RunConfig(
+        network=known.network(options.preset),
+        mode="consecutive",
+        dataset_sup=data,
+        dataset_unsup=data,
+        device=options.device,
+    )
+    if not any(block.local for block in run.network.blocks):
+        raise ConfigError("--preset", f"{run.network.name} has no block with a loss of its own")
+    return overrides.apply(run, {"b*.layer.warmup": 0}, known)
+
+
+def measure(run: RunConfig, options: argparse.Namespace) -> harness.Row:
+    """Return the times of the step and of the bare passes."""
+    device = model.device_of(run)
+    phase = plan.phases(run)[0]
+    network, twin = (model.build(run).to(device) for _ in range(2))
+    optimiser = train.optimiser_of(run, phase, network)
+    draw = torch.Generator(device=device).manual_seed(0)
+    views = torch.rand((2 * phase.batch_size, *network[0].shapes.into), generator=draw, device=device)
+    split = Ready(views, torch.zeros(phase.batch_size, dtype=torch.int64, device=device))
+    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    functions: dict[str, Callable[[], object]] = {
+        "step": lambda: engine.hebbian(network, split, at, lambda _: None, optimiser)
+    }
+    for layout, kind in LAYOUTS.items():
+        x, blocks = views.contiguous(memory_format=kind), [twin[i] for i in phase.blocks]
+        functions[f"whole {layout}"] = lambda x=x, blocks=blocks: passes(x, blocks, apart=False)  # type: ignore[misc]
+        functions[f"blocks {layout}"] = lambda x=x, blocks=blocks: passes(x, blocks, apart=True)  # type: ignore[misc]
+    seconds = harness.in_turns(functions, device, options.steps, warm_up=2)
+    found = {name: harness.summary(values) for name, values in seconds.items()}
+    step = found["step"]["median"]
+    whole, apart = (min(found[f"{kind} {layout}"]["median"] for layout in LAYOUTS) for kind in ("whole", "blocks"))
+    return {
+        "batch_size": phase.batch_size,
+        "step_ms": step,
+        "whole_ms": whole,
+        "blocks_ms": apart,
+        "ratio": step / whole,
+        "ratio_blocks": step / apart,
+        "all_ms": found,
+    }
+
+
+class Ready(Split):
+    """A split whose only batch, with both views, is there already."""
+
+    def batches(self, *_: object, **__: object):  # type: ignore[no-untyped-def, override]
+        """Yield the batch."""
+        yield self.images, self.labels.repeat(2)
+
+
+def passes(x: Tensor, blocks: list[Block], *, apart: bool) -> None:
+    """Run forward and backward through the blocks, as one network or each for itself."""
+    out = x
+    for block in blocks:
+        block.zero_grad(set_to_none=True)
+        out = block(out.detach() if apart else out)
+        if apart:
+            out.mean().backward()
+    if not apart:
+        out.mean().backward()
+
+
+if __name__ == "__main__":
+    run_command(main)
