@@ -20,10 +20,9 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
     last = len(network) - 1
     logits, labels, inputs = [], [], []
     for x, y in split.batches(BATCH):
-        x = network(x, stop=last)
         if keep_inputs:
-            inputs.append(x.cpu())
-        logits.append((network(x, start=last).flatten(1) * network.logit_scale).cpu())
+            inputs.append(network(x, stop=last).cpu())
+        logits.append((network(x).flatten(1) * network.logit_scale).cpu())
         labels.append(y.cpu())
     return torch.cat(logits), torch.cat(labels), torch.cat(inputs) if keep_inputs else None
 

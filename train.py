@@ -19,10 +19,12 @@ import engine
 import model
 import prefix
 import readout
+import settling
 from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
+from hebb.energy.measures import alignment
 from hebb.errors import ConfigError
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
@@ -335,6 +337,8 @@ def _run_phase(
         began = time.monotonic()
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
+        elif phase.kind == "settle":
+            scores = settling.settle(network, split, at, optimiser, report.progress)
         elif optimiser is None:
             scores = engine.hebbian(network, split, at, report.progress)
         else:
@@ -342,22 +346,27 @@ def _run_phase(
             scores = engine.backprop(network, split, at, optimiser, report.progress)
         _wait_for(split)
         speed = len(split) / max(time.monotonic() - began, 1e-9)
+        updates = -(-len(split) // phase.batch_size)
         if phase.kind != "calibrate":
-            state.step += -(-len(split) // phase.batch_size)
+            state.step += updates
         last = epoch == phase.epochs - 1
         reported = due(phase, epoch)
         row = _row(phase, index, epoch, scores)
         if reported and phase.kind != "calibrate":
             row.update(_evaluate(phase, network, behind, scores, last and last_phase))
-        done = (epoch + 1) * -(-len(split) // phase.batch_size)
+        done = (epoch + 1) * updates
         blocks = {
             f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule))
             for i, layer in network.hebbian()
             if i in phase.blocks
         }
-        row.update(_summary(phase, blocks, optimiser), step=state.step, images_per_second=round(speed, 1))
+        row.update(_summary(phase, blocks, optimiser, scores.rate), step=state.step, images_per_second=round(speed, 1))
         row = records.make_row(**row)
+        blocks |= _alignments(phase, network)
         recorder.row(row, {name: info.scalars for name, info in blocks.items()})
+        if scores.looks:
+            recorder.looks([replace(look, update=look.update + state.step - updates) for look in scores.looks])
+            blocks = {name: BlockInfo.of_numbers(numbers) for name, numbers in scores.looks[-1].blocks.items()}
         if last:
             recorder.filters(network[0].weight, network[0].shapes.into, state.step)
         state.epoch = epoch + 1
@@ -371,7 +380,9 @@ def _run_phase(
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks; None where none learns by back-prop."""
+    """Make the optimiser of the phase's BP blocks, or of a network that settles; None where none moves weights."""
+    if network.energy is not None:
+        return network.energy.optimiser()
     if phase.lr is None:
         return None
     return torch.optim.Adam(
@@ -381,7 +392,10 @@ def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> tor
 
 def _set_rate(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer, epoch: int) -> None:
     assert phase.lr is not None
-    factor = rates.step_decay(epoch, phase.epochs) if config.classifier.schedule == "step" else 1.0
+    spec = config.classifier
+    factor = rates.step_decay(epoch, phase.epochs) if spec.schedule == "step" else 1.0
+    if spec.schedule == "decay":
+        factor = spec.decay ** (epoch // spec.decay_every)
     for group in optimiser.param_groups:
         group["lr"] = phase.lr * factor
 
@@ -425,9 +439,11 @@ def _evaluate(
     return row
 
 
-def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
+def _summary(
+    phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None, rate: float | None
+) -> dict[str, Any]:
     """Row columns over the Hebbian blocks of the phase: mean convergence, R1 in all, mean rate."""
-    found: dict[str, Any] = {"lr": None if optimiser is None else optimiser.param_groups[0]["lr"]}
+    found: dict[str, Any] = {"lr": rate if optimiser is None else optimiser.param_groups[0]["lr"]}
     if blocks and phase.kind != "calibrate":
         scalars = [info.scalars for info in blocks.values()]
         found["convergence"] = sum(s["convergence"] for s in scalars) / len(scalars)
@@ -435,6 +451,12 @@ def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.
         if optimiser is None:
             found["lr"] = sum(s["lr_mean"] for s in scalars) / len(scalars)
     return found
+
+
+def _alignments(phase: Phase, network: model.Network) -> dict[str, BlockInfo]:
+    """Return the angle between forward and feedback weights of the blocks that feedback alignment trains."""
+    angles = {i: alignment(network[i].layer) for i in phase.blocks if i and phase.kind == "backprop"}
+    return {f"b{i}": BlockInfo.of_numbers({"angle": a}) for i, a in angles.items() if a is not None}
 
 
 def _wait_for(split: images.Split) -> None:

@@ -69,6 +69,9 @@ def dry_run(
         )
     blocks.add_row("", "", "", "", f"{sum(found.parameters for found in traced):,}")
     out.print(blocks)
+    if network.settle is not None:
+        settings = (f"{name} {value}" for name, value in network.settle.values)
+        out.print(f"settles with {', '.join(settings)}", soft_wrap=True)
     steps = table(
         f"\nphases ({config.mode})",
         ("phase", "kind", "blocks", "data", "epochs", "batch", "updates"),
@@ -171,20 +174,34 @@ def _methods(known: Catalog) -> None:
         out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
         for arch in rule.archs:
             names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
-            other = [f"{name} {int(value)}" for name, value in rule.defaults.get(arch, {}).items()]
+            other = [
+                f"{name} {value if isinstance(value, str) else grammar.number(value)}"
+                for name, value in rule.defaults.get(arch, {}).items()
+            ]
             out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
+        if rule.settings:
+            out.print("  settle: " + " ".join(f"{s.name}={_written(s)}" for s in rule.settings), soft_wrap=True)
     tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
-    own = [entry for rule in RULES.entries() for entry in rule.own_fields]
+    own = dict.fromkeys(entry for rule in RULES.entries() for entry in rule.own_fields)
     for entry in [*fields.FIELDS.values(), *own]:
         default = [_default(known, entry, arch) for arch in ("MLP", "CNN")]
         tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
     out.print(tokens)
+    settings = table("\nsettings of networks that settle", ("name", "wants", "meaning"))
+    for entry in {s.name: s for rule in RULES.entries() for s in rule.settings}.values():
+        settings.add_row(entry.name, entry.wants(), entry.meaning)
+    out.print(settings)
     functions = table("\nactivations", ("part", "formula"))
     for function in ACTIVATIONS.entries():
         functions.add_row(
             function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula
         )
     out.print(functions)
+
+
+def _written(setting: fields.Field) -> str:
+    """Write a setting's default."""
+    return grammar.format_value(setting.default, setting)  # type: ignore[arg-type]
 
 
 def _default(known: Catalog, entry: fields.Field, arch: str) -> str:

@@ -104,6 +104,9 @@ class ConsoleReport(train.Report):
 
     def _block(self, name: str, info: BlockInfo) -> None:
         s = info.scalars
+        if not info.radius:
+            self.console.print(f"    {name}: " + "  ".join(f"{term} {value:.4g}" for term, value in s.items()))
+            return
         neurons = len(info.radius)
         self.console.print(
             f"    {name}: rate {s['lr_mean']:.3g}  radius {s['radius_mean']:.3f} ± {s['radius_std']:.3f}"

@@ -22,6 +22,8 @@ FEATURE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Number types in which features can be kept, with their size."""
 PROBES = ("linear", "knn", "neuron")
 """Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons."""
+LOSSES = ("cross_entropy", "mse")
+"""What back-prop descends."""
 VALIDATION_SHARE = 0.2
 """Share of the training images that ``--validation`` holds out."""
 
@@ -107,6 +109,45 @@ def make_layer(
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettleSpec:
+    """How a network settles: the value of every setting that its method reads.
+
+    ``settle.beta`` is short for the value called ``beta``.
+    """
+
+    values: tuple[tuple[str, Value], ...]
+
+    def __getattr__(self, name: str) -> Any:
+        for key, value in self.__dict__.get("values", ()):  # a copy in the making has no values yet
+            if key == name:
+                return value
+        raise AttributeError(f"the network's method has no setting '{name}'")
+
+    def to_json(self) -> dict[str, Value]:
+        """Return the settings as a dictionary."""
+        return dict(self.values)
+
+
+def make_settle(rule: Rule, given: Mapping[str, object], where: str) -> SettleSpec:
+    """Build the settings of a network of ``rule`` from those that were given; the rest are defaults.
+
+    Raises:
+        ConfigError: for an unknown setting or a bad value.
+    """
+    known = {entry.name: entry for entry in rule.settings}
+    for name in given:
+        if name not in known:
+            raise ConfigError(where, f"{rule.name} has no setting '{name}'", given=name, choices=known)
+    values: dict[str, Value] = {}
+    for name, entry in known.items():
+        assert entry.default is not None
+        values[name] = entry.read(given[name], where) if name in given else entry.default
+    if rule.check_settings is not None:
+        rule.check_settings(values, where)
+    return SettleSpec(values=tuple(values.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActivationSpec:
     """An activation and its parameter (1 where it takes none)."""
 
@@ -185,6 +226,11 @@ class BlockSpec:
         return self.layer.rule.learning == "hebbian"
 
     @property
+    def settles(self) -> bool:
+        """Whether the layer is part of a network that settles and learns as a whole."""
+        return self.layer.rule.learning == "settle"
+
+    @property
     def supervised(self) -> bool:
         """Whether learning needs labels."""
         return not self.hebbian or self.layer.rule.labels
@@ -197,15 +243,61 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A network: its name, its blocks in order, and the training mode it prefers."""
+    """A network: its name, its blocks in order, the training mode it prefers.
+
+    A network that settles has one method in all its blocks, and ``settle``: how the whole of it settles.
+    """
 
     name: str
     blocks: tuple[BlockSpec, ...]
     mode: str | None = None
+    settle: SettleSpec | None = None
 
     def __post_init__(self) -> None:
+        where = f"network '{self.name}'"
         if not self.blocks:
-            raise ConfigError(f"network '{self.name}'", "has no block")
+            raise ConfigError(where, "has no block")
+        if self.settles:
+            _check_settling(self.blocks)
+            rule = self.blocks[0].layer.rule
+            given = {} if self.settle is None else self.settle.to_json()
+            object.__setattr__(self, "settle", make_settle(rule, given, f"{where}, settle"))
+        elif self.settle is not None:
+            raise ConfigError(
+                f"{where}, settle",
+                "is for networks that settle, and no block does",
+                hint="the methods are " + " ".join(rule.name for rule in RULES.entries() if rule.settings),
+            )
+
+    @property
+    def settles(self) -> bool:
+        """Whether it learns as a whole from states that it settles in."""
+        return any(block.settles for block in self.blocks)
+
+
+def _check_settling(blocks: tuple[BlockSpec, ...]) -> None:
+    """Refuse what a network that settles cannot have: other methods, and parts that its neurons do not pass."""
+    method = next(block.layer.method for block in blocks if block.settles)
+    for i, block in enumerate(blocks):
+        where = f"b{i}"
+        if block.layer.method != method:
+            raise ConfigError(
+                where,
+                f"{block.layer.method} stands in a network of {method}, which settles as a whole",
+                hint=f"write {method} in every block",
+            )
+        parts = {
+            "an operation": [name for name in block.operations if i or name != "flatten"],
+            "an activation": block.activation,
+            "a pool": block.pool,
+            "dropout": block.dropout or block.att_dropout,
+            "a batch norm": block.batch_norm,
+        }
+        for part, given in parts.items():
+            if given:
+                raise ConfigError(where, f"{part} has no place in a network that settles", hint="flatten in b0 has")
+        if i == 0 and getattr(block.layer, "lr_feedback", False):
+            raise ConfigError(where, "has no feedback weights, since nothing settles below it", hint="leave out lf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +318,7 @@ class DataSpec:
         split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``test``, ``val``).
         size: side in pixels to which images are resized; None takes the native size.
         validation: share of the training images held out for validation.
+        deviations: subtract each channel's mean and divide by this many of its deviations; 0: pixels stay in [0, 1].
     """
 
     dataset: str
@@ -240,6 +333,7 @@ class DataSpec:
     split: str = "train"
     size: int | None = None
     validation: float = 0.0
+    deviations: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"dataset '{self.dataset}'"
@@ -256,6 +350,14 @@ class DataSpec:
             raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
         if not 0 <= self.validation < 1:
             raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
+        if not 0 <= self.deviations < float("inf"):
+            raise ConfigError(where, f"deviations starts at 0, not {self.deviations}")
+        if self.deviations and entry.statistics is None:
+            raise ConfigError(
+                where, f"deviations divides by statistics, and {entry.name} has none", hint="leave it out"
+            )
+        if self.deviations and self.zca:
+            raise ConfigError(where, "zca whitens the pixels, so deviations would do nothing", hint="leave one out")
         if self.split not in entry.splits:
             raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
         if self.classes is not None and "unlabeled" in self.split:
@@ -292,26 +394,30 @@ def held_out(count: int, share: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSpec:
-    """The back-prop optimiser: Adam on the cross-entropy.
+    """The back-prop optimiser: Adam.
 
     Attributes:
+        loss: ``cross_entropy``, or ``mse``: the mean over samples and classes of (output - one-hot label)^2.
         lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
         weight_decay: L2 penalty added to the gradient.
-        schedule: ``step`` (halves at fixed shares of the epochs) or ``constant``.
+        schedule: ``step`` (halves at fixed shares of the epochs), ``decay`` (is multiplied by ``decay`` every
+            ``decay_every`` epochs) or ``constant``.
     """
 
+    loss: str = "cross_entropy"
     lr: float | None = None
     weight_decay: float = 0.0
     schedule: str = "step"
+    decay: float = 0.9
+    decay_every: int = 1
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("step", "constant"):
-            raise ConfigError(
-                "classifier.schedule",
-                f"unknown '{self.schedule}'",
-                given=self.schedule,
-                choices=("step", "constant"),
-            )
+        for name, choices in (("loss", LOSSES), ("schedule", ("step", "decay", "constant"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"classifier.{name}", f"unknown '{value}'", given=value, choices=choices)
+        if not 0 < self.decay <= 1 or self.decay_every < 1:
+            raise ConfigError("classifier.decay", "is a factor above 0 and at most 1, and decay_every starts at 1")
         if self.lr is not None and not 0 < self.lr <= 1e30:
             raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):

@@ -17,7 +17,9 @@ from hebb.config import (
     NetworkSpec,
     PoolSpec,
     RunConfig,
+    SettleSpec,
     make_layer,
+    make_settle,
 )
 from hebb.errors import ConfigError, within
 
@@ -40,6 +42,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
     blocks = network.get("blocks")
     if not isinstance(blocks, list):
         raise ConfigError(f"{where}, network", "'blocks' is not a list")
+    blocks = tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks))
     return _build(
         RunConfig,
         {
@@ -48,7 +51,8 @@ def run_from_json(data: Any, where: str) -> RunConfig:
                 NetworkSpec,
                 {
                     **network,
-                    "blocks": tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks)),
+                    "blocks": blocks,
+                    "settle": _settle_from_json(network, blocks, f"{where}, network, settle"),
                 },
                 f"{where}, network",
             ),
@@ -73,6 +77,22 @@ def block_from_json(data: Any, where: str) -> BlockSpec:
     return _build(BlockSpec, {**data, **_as_tuples(data, "operations"), **parts, "layer": layer}, where)
 
 
+def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...], where: str) -> SettleSpec | None:
+    """Read the settings of a network that settles, every one of them; files from before there were any have none."""
+    if network.get("settle") is None:
+        if any(block.settles for block in blocks):
+            raise ConfigError(where, "is missing")
+        return None
+    values = _object(network["settle"], where)
+    rule = next((block.layer.rule for block in blocks if block.settles), None)
+    if rule is None:
+        raise ConfigError(where, "is for networks that settle, and no block does")
+    for entry in rule.settings:
+        if entry.name not in values:
+            raise ConfigError(where, f"'{entry.name}' is missing")
+    return make_settle(rule, values, where)
+
+
 def _layer_from_json(data: Any, where: str) -> LayerSpec:
     values = dict(_object(data, where))
     for name in ("method", "arch"):
@@ -88,10 +108,16 @@ def _layer_from_json(data: Any, where: str) -> LayerSpec:
 
 Spec = TypeVar("Spec")
 
+_LATER: dict[str, dict[str, Any]] = {
+    "ClassifierSpec": {"loss": "cross_entropy", "decay": 0.9, "decay_every": 1},
+    "DataSpec": {"deviations": 0.0},
+}
+"""Fields that files of earlier versions lack, and the value that gives the run they describe."""
+
 
 def _build(kind: type[Spec], data: Any, where: str) -> Spec:
     """Make a spec from a dictionary whose keys must be exactly its fields and whose types must fit."""
-    data = _object(data, where)
+    data = {**_LATER.get(kind.__name__, {}), **_object(data, where)}
     names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in names:
@@ -153,7 +179,7 @@ def _as_tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, LayerSpec):
+    if isinstance(value, LayerSpec | SettleSpec):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}

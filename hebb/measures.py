@@ -26,6 +26,11 @@ class BlockInfo:
     wins: list[float]
     neurons_shown: int
 
+    @classmethod
+    def of_numbers(cls, numbers: dict[str, float]) -> BlockInfo:
+        """Make the report of a block that has no neurons to list."""
+        return cls(scalars=numbers, lr=[], radius=[], wins=[], neurons_shown=0)
+
 
 def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
     """Read a layer's numbers; here they cross to the host.

@@ -19,7 +19,8 @@ class Phase:
 
     Attributes:
         kind: ``calibrate`` (one pass that estimates the batch statistics of frozen blocks), ``hebbian``,
-            ``backprop`` or ``joint`` (Hebbian update and back-prop on the same batch).
+            ``backprop``, ``joint`` (Hebbian update and back-prop on the same batch) or ``settle`` (a network that
+            settles learns as a whole).
         blocks: the blocks that learn (or are calibrated), in order.
         data: ``sup`` or ``unsup``, the dataset it goes through.
         epochs, batch_size, print_freq: as in ``DataSpec``; a calibration is one epoch.
@@ -80,7 +81,20 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
             f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
             hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
         )
-    return tuple(MODES[config.mode](config))
+    return (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
+
+
+def _settle(config: RunConfig) -> Phase:
+    """Return the one phase of a network that settles: in every mode all of its blocks learn together."""
+    if len(training(config)) < len(config.network.blocks):
+        raise ConfigError(
+            "--training-blocks",
+            f"{config.network.name} settles and learns as a whole",
+            hint="a rate of 0 keeps the weights of a block: --set b0.layer.lr=0",
+        )
+    if config.bp_blockwise:
+        raise ConfigError("--bp-blockwise", f"{config.network.name} has no BP block")
+    return _phase(config, "settle", training(config), "sup")
 
 
 def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:
@@ -151,6 +165,8 @@ def post_hoc(config: RunConfig) -> Phase:
     It takes epochs and batch of the unsupervised data, as the first training of these blocks did.
     """
     lower = tuple(range(len(config.network.blocks) - 1))
+    if config.network.settles:
+        raise ConfigError(config.network.name, "settles as a whole, so no classifier of it measures a post-hoc loss")
     hebbian = [i for i in lower if _block(config, i).hebbian]
     if not lower or not config.network.blocks[-1].supervised or (hebbian and len(hebbian) < len(lower)):
         raise ConfigError(
@@ -237,7 +253,7 @@ def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> 
         )
     spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
     _check_batches(config, blocks, spec)
-    rates = [_block(config, i).layer.lr_sup for i in blocks if not _block(config, i).hebbian]
+    rates = [_block(config, i).layer.lr_sup for i in blocks if _block(config, i).layer.rule.learning == "backprop"]
     lr = None
     if rates:
         lr = min(rates) if config.classifier.lr is None else config.classifier.lr

@@ -110,7 +110,8 @@ class Rule:
         name: canonical name, the first word of a preset string.
         summary: one line for ``--list methods``.
         source: paper and equation.
-        learning: ``hebbian`` (a layer-local rule) or ``backprop``.
+        learning: ``hebbian`` (a layer-local rule), ``backprop``, or ``settle`` (the network settles and learns as a
+            whole, ``hebb.energy``).
         fields: names of the shared fields (``hebb.fields``) it reads besides the layer's geometry.
         own_fields: fields that only this rule has.
         defaults: per architecture, the defaults in which it departs from ``preset.json``.
@@ -120,6 +121,11 @@ class Rule:
         signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
         bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
         check: ``check(values, where)`` refuses combinations of values.
+        settings: of a ``settle`` method, the settings of the whole network.
+        check_settings: ``check_settings(values, where)`` refuses combinations of settings.
+        tensors: of a ``settle`` method, ``tensors(fan_in, width, first, last) -> {name: (shape, bound)}``, what a
+            layer stores; it starts uniform in +-bound, at 0 for a bound of 0 (``lateral``: see ``hebb.energy.layer``).
+        network: of a ``settle`` method, returns its subclass of ``hebb.energy.network.EnergyNetwork``.
     """
 
     name: str
@@ -135,6 +141,10 @@ class Rule:
     signal: Callable[..., Any] | None = None
     bias_step: Callable[..., Any] | None = None
     check: Callable[[Mapping[str, Value], str], None] | None = None
+    settings: tuple[Field, ...] = ()
+    check_settings: Callable[[Mapping[str, Value], str], None] | None = None
+    tensors: Callable[[int, int, bool, bool], dict[str, tuple[tuple[int, ...], float]]] | None = None
+    network: Callable[[], type] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +173,7 @@ class Dataset:
         augmentation: how its training images are varied: ``crop``, ``resized crop`` or ``noise``
             (``hebb.data.augmentation``).
         mean, std: per channel, in units of the pixel range; subtracted and divided by, always. Empty: neither.
+        statistics: mean and deviation per channel for ``DataSpec.deviations``; None: it has none.
         load: ``load(folder, train) -> (images, labels)``: uint8 arrays (N, H, W) or with channels, and (N,).
         open: ``open(folder, split, shape) -> Store`` (``hebb.data.stores``), for images that are read one by one
             or in pieces; ``split`` is one of ``splits`` and ``shape`` is (C, H, W) of the images wanted.
@@ -182,6 +193,7 @@ class Dataset:
     augmentation: str = "crop"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     load: Callable[..., Any] | None = None
     open: Callable[..., Any] | None = None
 

@@ -61,6 +61,7 @@ _DIGITS_COUNTS = (151, 161, 143, 131, 147, 154, 150, 136, 127, 138)
 _DIGITS_TEST_COUNTS = (27, 21, 34, 52, 34, 28, 31, 43, 47, 42)
 _IMAGENETTE_COUNTS = (963, 955, 993, 858, 941, 956, 961, 931, 951, 960)
 _IMAGENETTE_TEST_COUNTS = (387, 395, 357, 386, 409, 394, 389, 419, 399, 390)
+_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 for _entry in (
@@ -112,6 +113,7 @@ for _entry in (
         train=50000,
         test=10000,
         summary="natural images, 10 classes, 32x32",
+        statistics=_CIFAR,
         load=_torchvision("CIFAR10"),
     ),
     Dataset(
@@ -123,6 +125,7 @@ for _entry in (
         train=50000,
         test=10000,
         summary="natural images, 100 classes, 32x32",
+        statistics=_CIFAR,
         load=_torchvision("CIFAR100"),
     ),
     Dataset(

@@ -167,7 +167,7 @@ def load(
     def take(store: Store, index: Tensor) -> Split:
         return Split(_kept(store, index, device, resident), store.labels[index].to(device))
 
-    train, finish = take(pool, trained), _normalise(entry, device)
+    train, finish = take(pool, trained), _normalise(entry, spec, device)
     if spec.zca:
         # what is fitted on is named by its origin: no second pass over the pixels
         key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
@@ -209,11 +209,15 @@ def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
     return None
 
 
-def _normalise(entry: Dataset, device: torch.device) -> Finish | None:
-    """Subtract the entry's mean and divide by its deviation, channel by channel."""
-    if not entry.mean:
+def _normalise(entry: Dataset, spec: DataSpec, device: torch.device) -> Finish | None:
+    """Subtract the entry's mean and divide by its deviation, or by several, channel by channel."""
+    values: tuple[tuple[float, ...], tuple[float, ...]] = (entry.mean, entry.std)
+    if spec.deviations:
+        assert entry.statistics is not None
+        values = (entry.statistics[0], tuple(spec.deviations * s for s in entry.statistics[1]))
+    if not values[0]:
         return None
-    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (entry.mean, entry.std))
+    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in values)
     return lambda x: (x - mean) / std
 
 
