@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from hebb import grammar, plan
-from hebb.config import OPERATIONS, BlockSpec, DataSpec, NetworkSpec, SettleSpec
+from hebb.config import OPERATIONS, BlockSpec, DataSpec, NetworkSpec
 from hebb.config_json import check_type
 from hebb.errors import ConfigError, within
 from hebb.fields import FIELDS
 from hebb.registry import DATASETS, Value
+from hebb.settle import SettleSpec
 
 SHIPPED = Path(__file__).resolve().parent.parent / "preset.json"
 _MODEL_KEYS = ("blocks", "settle", "description", "source", "comment", "mode")

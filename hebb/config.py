@@ -14,6 +14,7 @@ from typing import Any
 from hebb import fields
 from hebb.errors import ConfigError
 from hebb.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
+from hebb.settle import SettleSpec, check_blocks, make_settle
 
 MODES_DEFAULT = "successive"
 OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
@@ -106,45 +107,6 @@ def make_layer(
     if rule.check is not None:
         rule.check(values, where)
     return LayerSpec(method=rule.name, arch=arch, values=tuple(values.items()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SettleSpec:
-    """How a network settles: the value of every setting that its method reads.
-
-    ``settle.beta`` is short for the value called ``beta``.
-    """
-
-    values: tuple[tuple[str, Value], ...]
-
-    def __getattr__(self, name: str) -> Any:
-        for key, value in self.__dict__.get("values", ()):  # a copy in the making has no values yet
-            if key == name:
-                return value
-        raise AttributeError(f"the network's method has no setting '{name}'")
-
-    def to_json(self) -> dict[str, Value]:
-        """Return the settings as a dictionary."""
-        return dict(self.values)
-
-
-def make_settle(rule: Rule, given: Mapping[str, object], where: str) -> SettleSpec:
-    """Build the settings of a network of ``rule`` from those that were given; the rest are defaults.
-
-    Raises:
-        ConfigError: for an unknown setting or a bad value.
-    """
-    known = {entry.name: entry for entry in rule.settings}
-    for name in given:
-        if name not in known:
-            raise ConfigError(where, f"{rule.name} has no setting '{name}'", given=name, choices=known)
-    values: dict[str, Value] = {}
-    for name, entry in known.items():
-        assert entry.default is not None
-        values[name] = entry.read(given[name], where) if name in given else entry.default
-    if rule.check_settings is not None:
-        rule.check_settings(values, where)
-    return SettleSpec(values=tuple(values.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +220,7 @@ class NetworkSpec:
         if not self.blocks:
             raise ConfigError(where, "has no block")
         if self.settles:
-            _check_settling(self.blocks)
+            check_blocks(self.blocks)
             rule = self.blocks[0].layer.rule
             given = {} if self.settle is None else self.settle.to_json()
             object.__setattr__(self, "settle", make_settle(rule, given, f"{where}, settle"))
@@ -273,31 +235,6 @@ class NetworkSpec:
     def settles(self) -> bool:
         """Whether it learns as a whole from states that it settles in."""
         return any(block.settles for block in self.blocks)
-
-
-def _check_settling(blocks: tuple[BlockSpec, ...]) -> None:
-    """Refuse what a network that settles cannot have: other methods, and parts that its neurons do not pass."""
-    method = next(block.layer.method for block in blocks if block.settles)
-    for i, block in enumerate(blocks):
-        where = f"b{i}"
-        if block.layer.method != method:
-            raise ConfigError(
-                where,
-                f"{block.layer.method} stands in a network of {method}, which settles as a whole",
-                hint=f"write {method} in every block",
-            )
-        parts = {
-            "an operation": [name for name in block.operations if i or name != "flatten"],
-            "an activation": block.activation,
-            "a pool": block.pool,
-            "dropout": block.dropout or block.att_dropout,
-            "a batch norm": block.batch_norm,
-        }
-        for part, given in parts.items():
-            if given:
-                raise ConfigError(where, f"{part} has no place in a network that settles", hint="flatten in b0 has")
-        if i == 0 and getattr(block.layer, "lr_feedback", False):
-            raise ConfigError(where, "has no feedback weights, since nothing settles below it", hint="leave out lf")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,10 @@ from hebb.config import (
     NetworkSpec,
     PoolSpec,
     RunConfig,
-    SettleSpec,
     make_layer,
-    make_settle,
 )
 from hebb.errors import ConfigError, within
+from hebb.settle import SettleSpec, make_settle
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
@@ -78,8 +77,10 @@ def block_from_json(data: Any, where: str) -> BlockSpec:
 
 
 def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...], where: str) -> SettleSpec | None:
-    """Read the settings of a network that settles, every one of them; files from before there were any have none."""
-    if network.get("settle") is None:
+    """Read the settings of a network that settles, every one of them; null where none does."""
+    if "settle" not in network:
+        raise ConfigError(where, "is missing")
+    if network["settle"] is None:
         if any(block.settles for block in blocks):
             raise ConfigError(where, "is missing")
         return None
@@ -108,16 +109,10 @@ def _layer_from_json(data: Any, where: str) -> LayerSpec:
 
 Spec = TypeVar("Spec")
 
-_LATER: dict[str, dict[str, Any]] = {
-    "ClassifierSpec": {"loss": "cross_entropy", "decay": 0.9, "decay_every": 1},
-    "DataSpec": {"deviations": 0.0},
-}
-"""Fields that files of earlier versions lack, and the value that gives the run they describe."""
-
 
 def _build(kind: type[Spec], data: Any, where: str) -> Spec:
     """Make a spec from a dictionary whose keys must be exactly its fields and whose types must fit."""
-    data = {**_LATER.get(kind.__name__, {}), **_object(data, where)}
+    data = _object(data, where)
     names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in names:

@@ -20,9 +20,10 @@ import re
 from collections.abc import Mapping
 
 from hebb import fields
-from hebb.config import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, SettleSpec, make_layer
+from hebb.config import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
 from hebb.errors import ConfigError, nearest, within
 from hebb.registry import ACTIVATIONS, ARCHS, RULES, Field, Rule, Value, read_number
+from hebb.settle import SettleSpec
 
 Defaults = Mapping[str, Mapping[str, Value]]
 

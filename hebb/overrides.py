@@ -15,9 +15,10 @@ from typing import Any
 
 from hebb import fields, grammar
 from hebb.catalog import Catalog, operations
-from hebb.config import BlockSpec, LayerSpec, NetworkSpec, RunConfig, SettleSpec, make_layer, make_settle
+from hebb.config import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
 from hebb.errors import ConfigError, within
 from hebb.registry import DATASETS, RULES, read_number
+from hebb.settle import SettleSpec, make_settle
 
 _BLOCK_PARTS = (
     "preset",

@@ -31,6 +31,7 @@ NO_TORCH = (
     "overrides",
     "shapes",
     "plan",
+    "settle",
     "space",
     "domains",
     "derive",

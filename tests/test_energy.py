@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 import model
 from hebb import catalog
-from hebb.config import make_settle
 from hebb.energy import measures, phases
 from hebb.energy.network import EnergyNetwork
 from hebb.feedback import FeedbackLinear
 from hebb.registry import RULES
+from hebb.settle import make_settle
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "settling.json").read_text())
 METHODS = [rule.name for rule in RULES.entries() if rule.learning == "settle"]
@@ -164,7 +165,7 @@ def test_corinfomax_is_its_equations(method: str, settings: str, hidden: tuple[i
 
 
 def test_correlations_of_an_unforgetting_network_stay() -> None:
-    """lambda = 1 gives gamma = 0: lateral weights neither act nor change."""
+    """Lambda = 1 gives gamma = 0: lateral weights neither act nor change."""
     network = build("settle:forgetting=1 CorInfoMax-c4-lr0.5 CorInfoMax-lf0.2")
     before = stored(network)
     network.learn(*sample(network, 4), 1, 1.0)
@@ -246,7 +247,7 @@ def test_the_energy_falls_while_the_network_settles(method: str, depth: str) -> 
     for _ in range(60):
         state = network.settle(x, y, beta, state)
         found.append(network.energy(x, state, y, beta).sum())
-    assert all(after <= before + 1e-12 for before, after in zip(found, found[1:], strict=False))
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(found))
     if depth != "none":
         assert found[-1] < found[0]
 
@@ -262,7 +263,7 @@ def one_step(network: Any) -> Any:
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("method", ENERGIES)
 def test_weights_descend_the_energy(method: str, count: int, depth: str) -> None:
-    """The change of every weight is its rate times minus the gradient of the (difference of) energies it is read from."""
+    """The change of a weight is minus its rate times the gradient of the energy, or of the difference of two."""
     network = build(
         "settle:decay=1{s} ".format(s=",optimiser=sgd" if method == "PC" else "")
         + DEPTHS[depth].format(m=method, t=tokens(method))
