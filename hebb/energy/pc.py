@@ -138,7 +138,9 @@ class PC(Coding):
         if self.settings.optimiser == "sgd":
             return None
         groups = [{"params": [layer.weight, layer.bias], "lr": layer.spec.lr} for layer in self.layers]
-        return torch.optim.Adam(groups, betas=_ADAM_BETAS, foreach=False)
+        # the fused kernel counts its steps on the device, where reading them would wait for it
+        on_host = self.layers[0].weight.device.type == "cpu"
+        return torch.optim.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
 
     def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return F of every image, (N,)."""
