@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,5 +14,5 @@ def loss(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
     """
     if name == "cross_entropy":
         return F.cross_entropy(outputs, labels)
-    classes = labels.new_tensor(range(outputs.shape[1]))
+    classes = torch.arange(outputs.shape[1], device=labels.device)
     return F.mse_loss(outputs, (labels.unsqueeze(1) == classes).to(outputs.dtype))

@@ -252,8 +252,11 @@ def test_pixels_in_units_of_three_deviations(shared_data: Path) -> None:
 
 def test_train_evaluate_and_start_again(command: Command, tmp_path: Path) -> None:
     run = ("--preset", "2EPDigits", "--dataset", "Digits_settle", "--set", "dataset_sup.epochs=2", "--threads", "1")
-    done = command("multi_layer.py", *run, "--model-name", "ep")
+    done = command("multi_layer.py", *run, "--model-name", "ep", "--probe", "linear", "neuron")
     assert done.returncode == 0, done.stderr
+    (probe,) = [line.split() for line in done.stdout.splitlines() if line.startswith("b0 ")]
+    assert probe[1] == "linear"
+    assert float(probe[-1]) > 80
     assert "phase 0: settle b0 b1" in done.stdout
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "ep"
     stored = json.loads((folder / "result.json").read_text())
@@ -306,6 +309,22 @@ def test_bad_input(arguments: list[str], words: list[str]) -> None:
         )
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("settle", "words"),
+    [
+        ({"betta": 1}, ["model 'Mine'", "settle", "'beta'"]),
+        ({"beta": "strong"}, ["model 'Mine'", "beta", "strong"]),
+        ([1], ["model 'Mine'", "settle", "object"]),
+    ],
+)
+def test_bad_settings_in_a_preset_file(tmp_path: Path, settle: object, words: list[str]) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"model": {"Mine": {"blocks": ["EP-c9:flatten", "EP"], "settle": settle}}}))
+    with pytest.raises(ConfigError) as caught:
+        catalog.load(path)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_dry_run_and_lists_show_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,6 +132,7 @@ class PC(Coding):
             group["lr"] = layer.spec.lr * factor
             group["eps"] = _ADAM_EPSILON / math.sqrt(1 - _ADAM_BETAS[1] ** count)
         optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
 
     def optimiser(self) -> torch.optim.Optimizer | None:
         """Make Adam, one group a layer."""
