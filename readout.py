@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from engine import BATCH
 from hebb import probes
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
+from hebb.energy.measures import alignment
 from hebb.layers import HebbLayer
 from model import Network
 
@@ -39,6 +42,15 @@ def features(network: Network, block: int, split: Split, most: int | None = None
         if most is not None and count >= most:
             break
     return torch.cat(found)[:most], torch.cat(labels)[:most]
+
+
+def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
+    """Return index and angle between forward and feedback weights of the blocks that feedback alignment trains.
+
+    That of block 0 says nothing: no error passes through its feedback weights.
+    """
+    found = [(i, alignment(network[i].layer)) for i in blocks if i]
+    return [(i, degrees) for i, degrees in found if degrees is not None]
 
 
 @torch.no_grad()

@@ -24,7 +24,6 @@ from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, m
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
-from hebb.energy.measures import alignment
 from hebb.errors import ConfigError
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
@@ -362,7 +361,8 @@ def _run_phase(
         }
         row.update(_summary(phase, blocks, optimiser, scores.rate), step=state.step, images_per_second=round(speed, 1))
         row = records.make_row(**row)
-        blocks |= _alignments(phase, network)
+        if phase.kind == "backprop":
+            blocks |= {f"b{i}": BlockInfo.of_numbers({"angle": a}) for i, a in readout.angles(network, phase.blocks)}
         recorder.row(row, {name: info.scalars for name, info in blocks.items()})
         if scores.looks:
             recorder.looks([replace(look, update=look.update + state.step - updates) for look in scores.looks])
@@ -381,8 +381,8 @@ def _run_phase(
 
 def optimiser_of(config: RunConfig, phase: Phase, network: model.Network) -> torch.optim.Optimizer | None:
     """Make the optimiser of the phase's BP blocks, or of a network that settles; None where none moves weights."""
-    if network.energy is not None:
-        return network.energy.optimiser()
+    if phase.kind == "settle":
+        return network.energy.optimiser() if network.energy is not None else None
     if phase.lr is None:
         return None
     return torch.optim.Adam(
@@ -451,12 +451,6 @@ def _summary(
         if optimiser is None:
             found["lr"] = sum(s["lr_mean"] for s in scalars) / len(scalars)
     return found
-
-
-def _alignments(phase: Phase, network: model.Network) -> dict[str, BlockInfo]:
-    """Return the angle between forward and feedback weights of the blocks that feedback alignment trains."""
-    angles = {i: alignment(network[i].layer) for i in phase.blocks if i and phase.kind == "backprop"}
-    return {f"b{i}": BlockInfo.of_numbers({"angle": a}) for i, a in angles.items() if a is not None}
 
 
 def _wait_for(split: images.Split) -> None:

@@ -13,11 +13,18 @@ from torch.nn import functional as F
 class _Aligned(torch.autograd.Function):
     """y = x W^T + b, with the gradient of x taken through the feedback weights."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor) -> Tensor:
         """Return y."""
-        ctx.save_for_backward(x, feedback)
         return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the gradients need."""
+        x, _, _, feedback = inputs
+        ctx.save_for_backward(x, feedback)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

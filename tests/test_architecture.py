@@ -63,7 +63,7 @@ def room(name: str) -> str:
         return "commands"
     if name in ("model", "engine", "train"):
         return name
-    if name in ("readout", "prefix", "settling", "evaluate", "post_hoc"):
+    if name in ("readout", "settling", "prefix", "optimiser", "pack", "evaluate", "post_hoc"):
         return "engine" if name in ("readout", "prefix", "settling") else "train"
     if name.startswith("search"):
         return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"
