@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb import rates, seeding, stopping
+from hebb import losses, rates, seeding, stopping
 from hebb.data.images import Split
+from hebb.energy.measures import Look
 from hebb.errors import DivergenceError
 from hebb.plan import Phase
 from model import Network
@@ -64,10 +65,19 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean loss per sample and accuracy in percent; None where there is none."""
+    """What an epoch gave; None where there is none.
+
+    Attributes:
+        loss: mean per sample.
+        accuracy: in percent.
+        rate: mean rate of the layers of a network that settles.
+        looks: what was seen of such a network on the way.
+    """
 
     loss: float | None = None
     accuracy: float | None = None
+    rate: float | None = None
+    looks: tuple[Look, ...] = ()
 
 
 def hebbian(
@@ -156,7 +166,7 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
         for x, labels in _batches(split, at):
             optimiser.zero_grad(set_to_none=True)
             logits = backprop_step(network, x, labels, phase, update)
-            loss = F.cross_entropy(logits, labels)
+            loss = losses.loss(network.loss, logits, labels)
             loss.backward()
             optimiser.step()
             total.add(loss.detach(), logits.detach(), labels)
@@ -232,12 +242,12 @@ def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> 
 
 @torch.no_grad()
 def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: int = 0) -> Scores:
-    """Mean cross-entropy per sample and accuracy in percent; ``split`` holds what block ``start`` receives."""
+    """Mean loss per sample and accuracy in percent; ``split`` holds what block ``start`` receives."""
     network.eval()
     total = Sums(split.labels.device)
     for x, labels in split.batches(batch_size):
         logits = network(x, start=start).flatten(1) * network.logit_scale
-        total.add(F.cross_entropy(logits, labels), logits, labels)
+        total.add(losses.loss(network.loss, logits, labels), logits, labels)
     return total.scores()
 
 

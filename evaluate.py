@@ -10,7 +10,7 @@ import torch
 
 import model
 import readout
-from hebb import shapes
+from hebb import losses, shapes
 from hebb.config import DataSpec, RunConfig
 from hebb.data import images
 from hebb.errors import ConfigError
@@ -23,7 +23,7 @@ class Evaluation:
     """What a model does on the test images of a dataset.
 
     Attributes:
-        loss: mean cross-entropy per sample.
+        loss: mean loss per sample.
         accuracy: in percent.
         classes: per label: name of the label, images, accuracy in percent (NaN without images).
     """
@@ -71,7 +71,7 @@ def run(
         np.savez(features, features=inputs.numpy(), logits=logits.numpy(), labels=labels.numpy())
     hits = logits.argmax(dim=1) == labels
     return Evaluation(
-        loss=float(torch.nn.functional.cross_entropy(logits.double(), labels)),
+        loss=float(losses.loss(network.loss, logits.double(), labels)),
         accuracy=100 * float(hits.double().mean()),
         classes=[_of_class(c, hits, labels) for c in range(config.classes)],
     )

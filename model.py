@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from hebb import checkpoints, seeding, shapes
 from hebb.blocks import Block
 from hebb.config import NetworkSpec, RunConfig
+from hebb.energy.layer import SettlingLayer
+from hebb.energy.network import EnergyNetwork
 from hebb.errors import ConfigError
 from hebb.layers import HebbLayer
 from hebb.local import LocalLoss
@@ -23,13 +25,26 @@ class Network(nn.Module):
         spec: its blocks.
         input_shape: (C, H, W) of an image.
         classes: number of labels, the width of a last block that leaves it out.
+
+    Attributes:
+        loss: what its outputs are measured by, a name of ``hebb.losses``.
+        energy: the dynamics, where it settles.
     """
 
     def __init__(self, spec: NetworkSpec, input_shape: shapes.Shape, classes: int) -> None:
         super().__init__()
         self.spec = spec
         traced = shapes.trace(spec, input_shape, classes)
-        self.blocks = nn.ModuleList(Block(b, s, classes) for b, s in zip(spec.blocks, traced, strict=True))
+        layers = _settling_layers(spec, traced)
+        self.blocks = nn.ModuleList(
+            Block(b, s, classes=classes, settling=g) for b, s, g in zip(spec.blocks, traced, layers, strict=True)
+        )
+        self.loss = "cross_entropy"
+        self.energy: EnergyNetwork | None = None
+        if spec.settle is not None:
+            assert spec.blocks[0].layer.rule.network is not None
+            self.loss = "mse"
+            self.energy = spec.blocks[0].layer.rule.network()(layers, spec.settle)
 
     def __getitem__(self, index: int) -> Block:
         block = self.blocks[index]
@@ -40,7 +55,13 @@ class Network(nn.Module):
         return len(self.blocks)
 
     def forward(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run blocks ``start`` to ``stop`` (not included); nothing is learnt."""
+        """Run blocks ``start`` to ``stop`` (not included); nothing is learnt.
+
+        A network that settles does so as a whole, from an image (``start`` 0), and gives block ``stop`` - 1's activity.
+        """
+        if self.energy is not None:
+            assert start == 0
+            return x if stop == 0 else self.energy.predict(self[0].before(x))[(stop or len(self)) - 1]
         for block in self.blocks[start:stop]:
             x = block(x)
         return x
@@ -75,9 +96,22 @@ class Network(nn.Module):
         return float(last.layer.t_invert) if last.hebbian and last.supervised else 1.0
 
 
+def _settling_layers(spec: NetworkSpec, traced: tuple[shapes.BlockShapes, ...]) -> list[SettlingLayer | None]:
+    """Make the layers of a network that settles; other blocks make their own."""
+    if not spec.settles:
+        return [None] * len(spec.blocks)
+    last = len(spec.blocks) - 1
+    return [
+        SettlingLayer(block.layer, found.layer_in[0], found.out_channels, first=i == 0, last=i == last)
+        for i, (block, found) in enumerate(zip(spec.blocks, traced, strict=True))
+    ]
+
+
 def build(config: RunConfig) -> Network:
     """Build and initialise the network of a run, on the CPU, so that every device starts from the same bits."""
     network = Network(config.network, shapes.input_shape(config), config.classes)
+    if network.energy is None:
+        network.loss = config.classifier.loss
     return network.initialise(config.seed)
 
 

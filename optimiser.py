@@ -1,4 +1,7 @@
-"""The optimiser of a phase and its rates: the classifier's for BP blocks, Adam for blocks with a loss of their own."""
+"""The optimiser of a phase and its rates.
+
+It is the classifier's for BP blocks, Adam for blocks with a loss of their own, and that of a network that settles.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from pack import Pack
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: Network | Pack) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks and of its local losses; None where nothing learns by either."""
+    """Make the optimiser of the phase's BP blocks and local losses, or of a network that settles; None without any."""
+    if phase.kind == "settle":
+        assert isinstance(network, Network)
+        return None if network.energy is None else network.energy.optimiser()
     spec = config.classifier
     groups: list[dict[str, Any]] = []
     if phase.lr is not None:

@@ -9,13 +9,13 @@ leaves the device idle, on a GPU; on a CPU the members one after the other are f
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 import engine
 from engine import Epoch, Progress, Scores
@@ -23,6 +23,7 @@ from hebb.blocks import Dropout
 from hebb.config import RunConfig
 from hebb.data.images import Split
 from hebb.errors import ConfigError, DivergenceError
+from hebb.losses import loss
 from hebb.plan import Phase
 from hebb.seeding import Noise
 from model import Network
@@ -33,6 +34,8 @@ _PREFIX = "network."
 
 def check(config: RunConfig) -> None:
     """Refuse networks that cannot be packed."""
+    if config.network.settles:
+        raise ConfigError("--pack-seeds", f"{config.network.name} settles, which a pack cannot do", hint="leave it out")
     for i, block in enumerate(config.network.blocks):
         if block.local:
             raise ConfigError("--pack-seeds", f"b{i} descends a loss of its own, which a pack cannot do")
@@ -93,7 +96,7 @@ class Pack:
             for update, x, labels in self._batches(splits, epochs):
                 step = self._vmapped(engine.backprop_step, phase, update)
                 logits, weights = step(self._state, x, labels, self._factors(x, phase))  # (S, B, K)
-                losses = torch.vmap(F.cross_entropy)(logits, labels)  # (S,)
+                losses = torch.vmap(functools.partial(loss, self.members[0].loss))(logits, labels)  # (S,)
                 optimiser.zero_grad(set_to_none=True)
                 losses.sum().backward()  # no weight is shared: each member gets the gradient of its own loss
                 optimiser.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from engine import BATCH
 from hebb import geometry, probes, seeding
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
+from hebb.energy.measures import alignment
 from hebb.layers import HebbLayer
 from model import Network
 
@@ -31,10 +32,9 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
     last = len(network) - 1
     logits, labels, inputs = [], [], []
     for x, y in split.batches(BATCH):
-        x = network(x, stop=last)
         if keep_inputs:
-            inputs.append(x.cpu())
-        logits.append((network(x, start=last).flatten(1) * network.logit_scale).cpu())
+            inputs.append(network(x, stop=last).cpu())
+        logits.append((network(x).flatten(1) * network.logit_scale).cpu())
         labels.append(y.cpu())
     return torch.cat(logits), torch.cat(labels), torch.cat(inputs) if keep_inputs else None
 
@@ -65,6 +65,15 @@ def features(
         if most is not None and count >= most:
             break
     return {key: torch.cat(pieces)[:most] for key, pieces in found.items()}, torch.cat(labels)[:most]
+
+
+def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
+    """Return index and angle between forward and feedback weights of the blocks that feedback alignment trains.
+
+    That of block 0 says nothing: no error passes through its feedback weights.
+    """
+    found = [(i, alignment(network[i].layer)) for i in blocks if i]
+    return [(i, degrees) for i, degrees in found if degrees is not None]
 
 
 @torch.no_grad()

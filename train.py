@@ -19,6 +19,7 @@ import engine
 import model
 import prefix
 import readout
+import settling
 from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records, stopping
 from hebb.config import RunConfig
 from hebb.config_json import to_json
@@ -345,6 +346,8 @@ def _run_phase(
         began = time.monotonic()
         if phase.kind == "calibrate":
             scores = engine.calibrate(network, split, at, report.progress)
+        elif phase.kind == "settle":
+            scores = settling.settle(network, split, at, optimiser, report.progress)
         elif phase.lr is None:
             set_rates(config, phase, optimiser, epoch)
             scores = engine.hebbian(network, split, at, report.progress, optimiser, watch)
@@ -354,23 +357,31 @@ def _run_phase(
             scores = engine.backprop(network, split, at, optimiser, report.progress)
         _wait_for(split)
         speed = len(split) / max(time.monotonic() - began, 1e-9)
+        updates = -(-len(split) // phase.batch_size)
         if phase.kind != "calibrate":
-            state.step += -(-len(split) // phase.batch_size)
+            state.step += updates
         last = epoch == phase.epochs - 1 or (watch is not None and watch.done())
         reported = last or due(phase, epoch)
         row = _row(phase, index, epoch, scores)
         if reported and phase.kind != "calibrate":
             row.update(_evaluate(phase, network, behind, scores, last and last_phase))
-        done = (epoch + 1) * -(-len(split) // phase.batch_size)
+        done = (epoch + 1) * updates
         blocks = {
             f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule, phase.epochs))
             for i, layer in network.hebbian()
             if i in phase.blocks
         }
         blocks |= {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}
-        row.update(_summary(phase, blocks, optimiser), step=state.step, images_per_second=round(speed, 1))
+        lr = scores.rate if optimiser is None else optimiser.param_groups[0]["lr"]
+        learning = {} if phase.kind == "calibrate" else blocks
+        row.update(measures.summary(learning, lr), step=state.step, images_per_second=round(speed, 1))
         row = records.make_row(**row)
+        if phase.kind == "backprop":
+            blocks |= {f"b{i}": BlockInfo(scalars={"angle": a}) for i, a in readout.angles(network, phase.blocks)}
         recorder.row(row, {name: info.scalars for name, info in blocks.items()})
+        if scores.looks:
+            recorder.looks([replace(look, update=look.update + state.step - updates) for look in scores.looks])
+            blocks = {name: BlockInfo(scalars=numbers) for name, numbers in scores.looks[-1].blocks.items()}
         if last:
             recorder.filters(network[0].weight, network[0].shapes.into, state.step)
         state.epoch = epoch + 1
@@ -431,18 +442,6 @@ def _evaluate(
             found = engine.evaluate(network, split, start=phase.first)
             row |= {f"{name}_loss": found.loss, f"{name}_acc": found.accuracy}
     return row
-
-
-def _summary(phase: Phase, blocks: dict[str, BlockInfo], optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
-    """Row columns over the Hebbian blocks of the phase: mean convergence, R1 in all, mean rate."""
-    found: dict[str, Any] = {"lr": None if optimiser is None else optimiser.param_groups[0]["lr"]}
-    scalars = [info.scalars for info in blocks.values() if "R1" in info.scalars]
-    if scalars and phase.kind != "calibrate":
-        found["convergence"] = sum(s["convergence"] for s in scalars) / len(scalars)
-        found["R1"] = int(sum(s["R1"] for s in scalars))
-        if optimiser is None:
-            found["lr"] = sum(s["lr_mean"] for s in scalars) / len(scalars)
-    return found
 
 
 def _wait_for(split: images.Split) -> None:

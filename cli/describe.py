@@ -13,7 +13,7 @@ from hebb import fields, grammar, plan, shapes, space
 from hebb.catalog import Catalog
 from hebb.config import DataSpec, RunConfig
 from hebb.errors import ConfigError
-from hebb.registry import ACTIVATIONS, DATASETS, RULES, Value
+from hebb.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Value
 
 _WAY = 3
 """How far a weight that starts from N(0, 1) goes until its neuron has radius 1, in round numbers."""
@@ -71,6 +71,9 @@ def dry_run(
         )
     blocks.add_row("", "", "", "", f"{sum(found.parameters for found in traced):,}")
     out.print(blocks)
+    if network.settle is not None:
+        settings = (f"{name} {value}" for name, value in network.settle.values)
+        out.print(f"settles with {', '.join(settings)}", soft_wrap=True)
     steps = table(
         f"\nphases ({config.mode})",
         ("phase", "kind", "blocks", "data", "epochs", "batch", "updates"),
@@ -203,21 +206,44 @@ def _methods(known: Catalog) -> None:
             names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
             other = [f"{name} {_written(value)}" for name, value in rule.defaults.get(arch, {}).items()]
             out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
+        if rule.settings:
+            out.print(
+                "  settle: "
+                + " ".join(
+                    f"{s.name}={grammar.format_value(s.default, s)}" for s in rule.settings if s.default is not None
+                ),
+                soft_wrap=True,
+            )
     tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
     for entry in fields.FIELDS.values():
         default = [_default(known, entry, arch) for arch in ("MLP", "CNN")]
         tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
-    for rule in RULES.entries():
-        for entry in rule.own_fields:
-            default = [_written(rule.defaults.get(arch, {}).get(entry.name, entry.default)) for arch in ("MLP", "CNN")]
-            tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, f"{rule.name}: {entry.meaning}")
+    for (entry, *default), methods in _own_fields().items():
+        tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, f"{' '.join(methods)}: {entry.meaning}")
     out.print(tokens)
+    settings = table("\nsettings of networks that settle", ("name", "wants", "meaning"))
+    for entry in {s.name: s for rule in RULES.entries() for s in rule.settings}.values():
+        settings.add_row(entry.name, entry.wants(), entry.meaning)
+    out.print(settings)
     functions = table("\nactivations", ("part", "formula"))
     for function in ACTIVATIONS.entries():
         functions.add_row(
             function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula
         )
     out.print(functions)
+
+
+def _own_fields() -> dict[tuple[fields.Field, str, str], list[str]]:
+    """Return the fields that only some methods have, with their defaults, and the methods."""
+    found: dict[tuple[fields.Field, str, str], list[str]] = {}
+    for rule in RULES.entries():
+        for entry in rule.own_fields:
+            mlp, cnn = (
+                _written(rule.defaults.get(arch, {}).get(entry.name, entry.default)) if arch in rule.archs else "-"
+                for arch in ARCHS
+            )
+            found.setdefault((entry, mlp, cnn), []).append(rule.name)
+    return found
 
 
 def _default(known: Catalog, entry: fields.Field, arch: str) -> str:

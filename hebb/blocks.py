@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.config import BlockSpec, LayerSpec, PoolSpec
+from hebb.energy.layer import SettlingLayer
+from hebb.feedback import FeedbackLinear
 from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.local import LocalLoss
 from hebb.registry import ACTIVATIONS
@@ -108,14 +110,17 @@ class Block(nn.Module):
         spec: what it is built from.
         shapes: its shapes.
         classes: labels, for a local loss that reads them.
+        settling: its layer, where it is part of a network that settles.
     """
 
-    def __init__(self, spec: BlockSpec, shapes: BlockShapes, classes: int = 0) -> None:
+    def __init__(
+        self, spec: BlockSpec, shapes: BlockShapes, *, classes: int = 0, settling: SettlingLayer | None = None
+    ) -> None:
         super().__init__()
         self.spec, self.shapes = spec, shapes
         self.before = nn.Sequential(*_before(spec, shapes))
         behind_norm = any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in self.before)
-        self.layer = _layer(spec.layer, shapes, behind_norm)
+        self.layer = settling or _layer(spec.layer, shapes, behind_norm)
         self.after = nn.Sequential(*_after(spec, shapes))
         self.local = LocalLoss(spec.layer, shapes.out[0], classes) if spec.local else None
 
@@ -188,7 +193,7 @@ class Block(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the initial weights; BP layers as torch does, uniform in +-1/sqrt(fan-in)."""
-        if isinstance(self.layer, HebbLayer):
+        if isinstance(self.layer, HebbLayer | SettlingLayer | FeedbackLinear):
             self.layer.initialise(generator)
             return
         bound = 1 / math.sqrt(math.prod(self.shapes.weights[1:]))
@@ -237,6 +242,8 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
     if spec.rule.learning == "hebbian":
         kind = HebbConv2d if spec.arch == "CNN" else HebbLinear
         return kind(spec, fan_in, width, behind_norm)
+    if spec.method == "FA":
+        return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == "MLP":
         return nn.Linear(fan_in, width, bias=spec.add_bias)
     return nn.Conv2d(

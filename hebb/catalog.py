@@ -1,7 +1,7 @@
 """``preset.json``: named networks, layer defaults, dataset variants and protocols, validated as a whole.
 
     layer     {"MLP": {field: value}, "CNN": {...}}           defaults of the fields
-    model     {name: {"blocks": [...], "description", "source", "comment", "mode"}}
+    model     {name: {"blocks": [...], "settle": {...}, "description", "source", "comment", "mode"}}
     dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
     protocol  {name: {"set": {path: value}, "description", "source"}}   changes of ``--set`` that belong together
 
@@ -28,9 +28,10 @@ from hebb.config_json import check_type
 from hebb.errors import ConfigError, within
 from hebb.fields import FIELDS
 from hebb.registry import DATASETS, Value
+from hebb.settle import SettleSpec
 
 SHIPPED = Path(__file__).resolve().parent.parent / "preset.json"
-_MODEL_KEYS = ("blocks", "description", "source", "comment", "mode")
+_MODEL_KEYS = ("blocks", "settle", "description", "source", "comment", "mode")
 _BLOCK_TYPES = {
     "operation": "str | None",
     "activation": "str | None",
@@ -216,9 +217,15 @@ def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Mode
             name=name,
             blocks=tuple(_block(block, defaults, i, f"{where}, b{i}") for i, block in enumerate(blocks)),
             mode=mode,
+            settle=_settings(data, f"{where}, settle"),
         )
     text = {key: str(data.get(key, "")) for key in ("description", "source", "comment")}
     return Model(network=network, **text)
+
+
+def _settings(data: Mapping[str, Any], where: str) -> SettleSpec | None:
+    """Return the settings as they are written; the network checks names and values."""
+    return SettleSpec(values=tuple(_object(data["settle"], where).items())) if "settle" in data else None
 
 
 def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> BlockSpec:

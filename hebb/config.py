@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hebb import fields
 from hebb.errors import ConfigError
+from hebb.protocols import ClassifierSpec, StopSpec
 from hebb.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
+from hebb.settle import SettleSpec, check_blocks, make_settle
 
 MODES_DEFAULT = "successive"
 OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
@@ -183,12 +185,17 @@ class BlockSpec:
     @property
     def hebbian(self) -> bool:
         """Whether the layer learns by a layer-local rule."""
-        return self.layer.rule.learning != "backprop"
+        return self.layer.rule.learning in ("hebbian", "local")
 
     @property
     def local(self) -> bool:
         """Whether an optimiser descends a loss of the layer's own."""
         return self.layer.rule.learning == "local"
+
+    @property
+    def settles(self) -> bool:
+        """Whether the layer is part of a network that settles and learns as a whole."""
+        return self.layer.rule.learning == "settle"
 
     @property
     def supervised(self) -> bool:
@@ -203,15 +210,36 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A network: its name, its blocks in order, and the training mode it prefers."""
+    """A network: its name, its blocks in order, the training mode it prefers.
+
+    A network that settles has one method in all its blocks, and ``settle``: how the whole of it settles.
+    """
 
     name: str
     blocks: tuple[BlockSpec, ...]
     mode: str | None = None
+    settle: SettleSpec | None = None
 
     def __post_init__(self) -> None:
+        where = f"network '{self.name}'"
         if not self.blocks:
-            raise ConfigError(f"network '{self.name}'", "has no block")
+            raise ConfigError(where, "has no block")
+        if self.settles:
+            check_blocks(self.blocks)
+            rule = self.blocks[0].layer.rule
+            given = {} if self.settle is None else self.settle.to_json()
+            object.__setattr__(self, "settle", make_settle(rule, given, f"{where}, settle"))
+        elif self.settle is not None:
+            raise ConfigError(
+                f"{where}, settle",
+                "is for networks that settle, and no block does",
+                hint="the methods are " + " ".join(rule.name for rule in RULES.entries() if rule.settings),
+            )
+
+    @property
+    def settles(self) -> bool:
+        """Whether it learns as a whole from states that it settles in."""
+        return any(block.settles for block in self.blocks)
 
     @property
     def preferred_mode(self) -> str | None:
@@ -242,6 +270,8 @@ class DataSpec:
         held: train on the images that ``validation`` holds out, and on them alone: a classifier on images that the
             blocks below have not seen.
         standardise: subtract the mean and divide by the deviation of each channel.
+        deviations: subtract each channel's mean and divide by this many of its deviations, those of the settling
+            networks' published protocol; 0: do not.
         zoom: images that are not varied are enlarged by this factor and cut to their centre.
         view_area, view_flip, view_colour, view_gray, view_blur: the views of rules that compare two of an image
             (``hebb.data.views``): least share of the area, and the probabilities of a mirror image, of other
@@ -262,6 +292,7 @@ class DataSpec:
     validation: float = 0.0
     held: bool = False
     standardise: bool = False
+    deviations: float = 0.0
     zoom: float = 1.0
     view_area: float = 0.08
     view_flip: float = 0.5
@@ -287,6 +318,16 @@ class DataSpec:
         if self.standardise and (entry.mean or self.zca):
             other = "zca does it" if self.zca else f"the images of {entry.name} always are"
             raise ConfigError(where, f"standardise has no place here: {other}", hint="leave it out")
+        if not 0 <= self.deviations < float("inf"):
+            raise ConfigError(where, f"deviations starts at 0, not {self.deviations}")
+        if self.deviations and entry.statistics is None:
+            raise ConfigError(
+                where, f"deviations divides by statistics, and {entry.name} has none", hint="leave it out"
+            )
+        if self.deviations and self.zca:
+            raise ConfigError(where, "zca whitens the pixels, so deviations would do nothing", hint="leave one out")
+        if self.deviations and self.standardise:
+            raise ConfigError(where, "standardise and deviations divide by different deviations", hint="leave one out")
         if self.zca and self.zoom > 1:
             raise ConfigError(where, "zca whitens images of which zoom would cut the border off", hint="leave it out")
         if not 1 <= self.zoom <= 10:
@@ -331,84 +372,6 @@ def held_out(count: int, share: float) -> int:
     not depend on how many are used.
     """
     return int(count * share + 1e-9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierSpec:
-    """The back-prop optimiser of the cross-entropy.
-
-    Attributes:
-        optimiser: ``adam``, or ``sgd`` with ``momentum``.
-        lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
-        momentum: share of the last step that sgd takes again (no Nesterov, no dampening).
-        weight_decay: L2 penalty added to the gradient.
-        schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts) or
-            ``constant``.
-        restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.
-        restart_growth: how many times as long as the last each further cycle is.
-    """
-
-    optimiser: str = "adam"
-    lr: float | None = None
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    schedule: str = "step"
-    restart: int | None = None
-    restart_growth: int = 2
-
-    def __post_init__(self) -> None:
-        for name, choices in (("optimiser", ("adam", "sgd")), ("schedule", ("step", "cosine", "constant"))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(f"classifier.{name}", f"unknown '{value}'", given=value, choices=choices)
-        if self.lr is not None and not 0 < self.lr <= 1e30:
-            raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError("classifier.momentum", f"is a share from 0 to below 1, not {self.momentum}")
-        if (self.restart is not None and self.restart < 1) or self.restart_growth < 1:
-            raise ConfigError("classifier.restart", "and restart_growth start at 1")
-
-    def check(self) -> None:
-        """Refuse values that would do nothing; called when all of them are set."""
-        if self.momentum and self.optimiser != "sgd":
-            raise ConfigError(
-                "classifier.momentum", f"does nothing for {self.optimiser}", hint="classifier.optimiser=sgd reads it"
-            )
-        if self.restart is not None and self.schedule != "cosine":
-            raise ConfigError(
-                "classifier.restart",
-                f"does nothing for schedule {self.schedule}",
-                hint="classifier.schedule=cosine reads it",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopSpec:
-    """When a Hebbian phase ends before its epochs are over. Both rules are looked at after each epoch.
-
-    c of an update is max_i |sum_j |w_ij|^p - 1| over the neurons of a block (Krotov & Hopfield's convergence).
-
-    Attributes:
-        convergence: end when every block's last c is below this; None: never.
-        patience: end when for this many epochs' worth of updates in a row no block's c fell below the least it had
-            been; None: never.
-    """
-
-    convergence: float | None = None
-    patience: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("convergence", "patience"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"stop.{name}", f"a number above 0 is wanted, not {value}")
-
-    @property
-    def active(self) -> bool:
-        """Whether a phase can end early at all."""
-        return (self.convergence, self.patience) != (None, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -459,8 +422,8 @@ class RunConfig:
     dataset_unsup: DataSpec
     training_blocks: tuple[int, ...] | None = None
     bp_blockwise: bool = False
-    classifier: ClassifierSpec = ClassifierSpec()
-    stop: StopSpec = StopSpec()
+    classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
+    stop: StopSpec = field(default_factory=StopSpec)
     seed: int = 0
     split_seed: int = 0
     threads: int = 1

@@ -23,6 +23,7 @@ from hebb.config import (
     make_layer,
 )
 from hebb.errors import ConfigError, within
+from hebb.settle import SettleSpec, make_settle
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
     blocks = network.get("blocks")
     if not isinstance(blocks, list):
         raise ConfigError(f"{where}, network", "'blocks' is not a list")
+    blocks = tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks))
     return _build(
         RunConfig,
         {
@@ -53,7 +55,8 @@ def run_from_json(data: Any, where: str) -> RunConfig:
                 NetworkSpec,
                 {
                     **network,
-                    "blocks": tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks)),
+                    "blocks": blocks,
+                    "settle": _settle_from_json(network, blocks, f"{where}, network, settle"),
                 },
                 f"{where}, network",
             ),
@@ -84,6 +87,24 @@ def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
     if not isinstance(data, list):
         raise ConfigError(where, "is missing or not a list")
     return tuple(_build(PluginSpec, entry, where) for entry in data)
+
+
+def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...], where: str) -> SettleSpec | None:
+    """Read the settings of a network that settles, every one of them; null where none does."""
+    if "settle" not in network:
+        raise ConfigError(where, "is missing")
+    if network["settle"] is None:
+        if any(block.settles for block in blocks):
+            raise ConfigError(where, "is missing")
+        return None
+    values = _object(network["settle"], where)
+    rule = next((block.layer.rule for block in blocks if block.settles), None)
+    if rule is None:
+        raise ConfigError(where, "is for networks that settle, and no block does")
+    for entry in rule.settings:
+        if entry.name not in values:
+            raise ConfigError(where, f"'{entry.name}' is missing")
+    return make_settle(rule, values, where)
 
 
 def _layer_from_json(data: Any, where: str) -> LayerSpec:
@@ -166,7 +187,7 @@ def _as_tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, LayerSpec):
+    if isinstance(value, LayerSpec | SettleSpec):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}

@@ -39,7 +39,13 @@ _TABLE = (
         meaning="what the padding is filled with",
     ),
     Field(name="add_bias", token="b", kind=bool, meaning="learn a bias"),
-    Field(name="lr", token="lr", kind=float, minimum=0, meaning="Hebbian rate eta: the largest step of a weight"),
+    Field(
+        name="lr",
+        token="lr",
+        kind=float,
+        minimum=0,
+        meaning="Hebbian rate eta: the largest step of a weight; where the network settles, the factor of its change",
+    ),
     Field(name="power_lr", token="lp", kind=float, minimum=0, meaning="power q of the norm-dependent rate"),
     Field(
         name="lr_sup",

@@ -20,6 +20,7 @@ from typing import Any
 from hebb.errors import ConfigError
 
 CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
+LOOKS = "blocks.jsonl"
 CHECKPOINT = Path("checkpoint") / "last.pt"
 CACHE_LIMIT = 20 * 10**9
 """Bytes of features that may lie in files of the cache, unless told otherwise."""

@@ -2,14 +2,15 @@
 
     layer     METHOD(-TOKEN)*                       Soft-c96-k5-p2-t1-lr0.08
     block     LAYER(:PART)*                         Soft-c96-k5-p2-t1-lr0.08:bn:triangle_0.7:max_4_2_1
-    network   BLOCK( BLOCK)*
+    network   (settle:NAME=VALUE,... )BLOCK( BLOCK)*
 
 A token is the letters of a field (``hebb.fields``) and a number, which may have an exponent. A layer with a
 kernel size k is a convolution (CNN), one without is fully connected (MLP). Parts come in any order, each at
 most once: ``bn``, ``bn_after``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_P``, ``attdrop_P``, an
 activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` for a stored block to
 start from, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for
-a CNN, 1d for an MLP); ``batchnorm1d`` and ``batchnorm2d`` can be named where the other one is meant.
+a CNN, 1d for an MLP); ``batchnorm1d`` and ``batchnorm2d`` can be named where the other one is meant. ``settle:``
+leads the blocks of a network that settles and says how the whole of it does.
 ``parse(format(spec)) == spec``.
 """
 
@@ -22,12 +23,14 @@ from hebb import fields
 from hebb.config import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
 from hebb.errors import ConfigError, nearest, within
 from hebb.registry import ACTIVATIONS, ARCHS, RULES, Field, Rule, Value, read_number
+from hebb.settle import SettleSpec
 
 Defaults = Mapping[str, Mapping[str, Value]]
 
 _TOKEN = re.compile(r"([A-Za-z_]+?)((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?=-|$)")
 _FLAGS = ("flatten", "maxnorm", "normnorm", "batchnorm1d", "batchnorm2d")
 _PARTS = ("bn", "bn_after", *_FLAGS, "drop_P", "attdrop_P", "max_k_s_p", "avg_k_s_p", "NAME=VALUE")
+_SETTLE = "settle:"
 _BN = {"CNN": "batchnorm2d", "MLP": "batchnorm1d"}
 
 
@@ -128,7 +131,7 @@ def format_layer(layer: LayerSpec, defaults: Defaults) -> tuple[str, list[str]]:
             keep = value != 0
         if not keep:
             continue
-        text = _format_value(value, entry)
+        text = format_value(value, entry)
         if entry.token is None:
             named.append(f"{name}={text}")
         else:
@@ -141,7 +144,8 @@ def _needed(layer: LayerSpec) -> dict[str, object]:
     return {"kernel_size": layer.kernel_size} if layer.arch == "CNN" else {}
 
 
-def _format_value(value: Value, entry: Field) -> str:
+def format_value(value: Value, entry: Field) -> str:
+    """Write the value of a field as a token or a setting gives it."""
     if entry.kind is bool:
         return str(int(value))
     return value if isinstance(value, str) else number(value)
@@ -292,10 +296,41 @@ def is_inline(text: str) -> bool:
 
 def parse_network(text: str, defaults: Defaults, name: str | None = None) -> NetworkSpec:
     """Read a network written as blocks separated by spaces."""
-    blocks = tuple(parse_block(block, defaults, f"b{i}") for i, block in enumerate(text.split()))
-    return NetworkSpec(name=name or text, blocks=blocks)
+    words = text.split()
+    settings = _settings(words.pop(0)) if words and words[0].lower().startswith(_SETTLE) else None
+    for word in words:
+        if word.lower().startswith(_SETTLE):
+            raise ConfigError("--preset", f"'{word}' stands once, in front of the blocks")
+    blocks = tuple(parse_block(block, defaults, f"b{i}") for i, block in enumerate(words))
+    return NetworkSpec(name=name or text, blocks=blocks, settle=settings)
+
+
+def _settings(text: str) -> SettleSpec:
+    """Split ``settle:beta=0.5,sign=positive``; the network checks names and values."""
+    found: dict[str, Value] = {}
+    for part in text.partition(":")[2].split(","):
+        name, separator, value = part.partition("=")
+        if not separator or not name or not value:
+            raise ConfigError(f"'{text}'", f"'{part}' is not of the form name=value", hint="as in settle:beta=0.5")
+        if name in found:
+            raise ConfigError(f"'{text}'", f"'{name}' is given twice")
+        found[name] = value
+    return SettleSpec(values=tuple(found.items()))
 
 
 def format_network(network: NetworkSpec, defaults: Defaults) -> str:
     """Return the canonical string of a network, ready to paste after ``--preset``."""
-    return " ".join(format_block(block, defaults) for block in network.blocks)
+    return " ".join([*_format_settings(network), *(format_block(block, defaults) for block in network.blocks)])
+
+
+def _format_settings(network: NetworkSpec) -> list[str]:
+    """Return ``settle:...`` with the settings that are not the method's defaults."""
+    if network.settle is None:
+        return []
+    known = {entry.name: entry for entry in network.blocks[0].layer.rule.settings}
+    changed = [
+        f"{name}={format_value(value, known[name])}"
+        for name, value in network.settle.values
+        if value != known[name].default
+    ]
+    return [_SETTLE + ",".join(changed)] if changed else []

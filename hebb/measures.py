@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -63,3 +64,20 @@ def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
         wins=(100 * mass / mass.sum().clamp(min=1e-30)).tolist(),
         neurons_shown=30 if weight.dim() == 4 else 20,
     )
+
+
+def summary(blocks: Mapping[str, BlockInfo], lr: float | None) -> dict[str, float | None]:
+    """Return the columns of an epoch's row over its blocks: mean convergence, R1 in all, and the rate.
+
+    Args:
+        blocks: the numbers of the blocks that learnt; those without neurons of radius 1 add nothing.
+        lr: the rate of what else learnt; None: the mean rate of the Hebbian blocks.
+    """
+    hebbian = [info.scalars for info in blocks.values() if "R1" in info.scalars]
+    if not hebbian:
+        return {"lr": lr}
+    return {
+        "lr": sum(s["lr_mean"] for s in hebbian) / len(hebbian) if lr is None else lr,
+        "convergence": sum(s["convergence"] for s in hebbian) / len(hebbian),
+        "R1": int(sum(s["R1"] for s in hebbian)),
+    }

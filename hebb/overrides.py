@@ -1,7 +1,8 @@
 """Dotted overrides: ``b0.layer.lr=0.05``, ``b*.layer.t_invert=0.7``, ``dataset_sup.epochs=2``, ``seed=3``.
 
-The same paths are the keys of a search space. ``b*`` is every Hebbian block, sharing one value, and ``b-1`` the
-last block, the classifier. Whatever their order, ``preset`` applies before ``method``, and both before the rest.
+The same paths are the keys of a search space. ``b*`` is every Hebbian or settling block, sharing one value, and ``b-1``
+the last block, the classifier; ``settle.beta`` is a setting of a network that settles. Whatever their order,
+``preset`` applies before ``method``, and both before the rest.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 
 from hebb import fields, grammar
 from hebb.catalog import Catalog, operations
-from hebb.config import BlockSpec, LayerSpec, RunConfig, make_layer
+from hebb.config import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
 from hebb.errors import ConfigError, within
 from hebb.registry import DATASETS, RULES, read_number
+from hebb.settle import SettleSpec, make_settle
 
 _BLOCK_PARTS = (
     "preset",
@@ -33,7 +35,7 @@ _BLOCK_PARTS = (
 _RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str"}
 """Values of the run itself, with their types."""
 _SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
-_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), *_RUN)
+_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", *_RUN)
 
 
 def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
@@ -70,6 +72,8 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
     if head in _SPECS:
         spec = _change(getattr(config, head), rest, value, where, path)
         return replace(config, **{head: spec})
+    if head == "settle":
+        return replace(config, network=_change_settle(config.network, rest, value, where))
     if head == "b*" or re.fullmatch(r"b(0|-1|[1-9][0-9]*)", head):
         return _change_blocks(config, head, rest, value, catalog, where)
     legal = [f"b{i}" for i in range(len(config.network.blocks))]
@@ -84,7 +88,7 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
 def _change_blocks(config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str) -> RunConfig:
     blocks = list(config.network.blocks)
     if head == "b*":
-        chosen = [i for i, block in enumerate(blocks) if block.hebbian]
+        chosen = [i for i, block in enumerate(blocks) if block.hebbian or block.settles]
         if not chosen:
             raise ConfigError(where, f"{config.network.name} has no Hebbian block")
     else:
@@ -98,7 +102,29 @@ def _change_blocks(config: RunConfig, head: str, part: str, value: object, catal
             )
     for i in chosen:
         blocks[i] = _change_block(blocks[i], part, value, catalog.defaults, where)
-    return replace(config, network=replace(config.network, blocks=tuple(blocks)))
+    network = config.network
+    settle = _kept_settings(network, blocks[0]) if part in ("method", "preset") else network.settle
+    return replace(config, network=replace(network, blocks=tuple(blocks), settle=settle))
+
+
+def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
+    """Return the settings that were set and that the method of ``first``, perhaps another one now, reads too."""
+    if network.settle is None or not first.settles:
+        return None
+    usual = dict(make_settle(network.blocks[0].layer.rule, {}, "defaults").values)
+    known = {entry.name for entry in first.layer.rule.settings}
+    kept = tuple((name, v) for name, v in network.settle.values if name in known and v != usual[name])
+    return SettleSpec(values=kept)
+
+
+def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
+    if network.settle is None:
+        raise ConfigError(where, f"{network.name} is no network that settles")
+    known = [entry.name for entry in network.blocks[0].layer.rule.settings]
+    if name not in known:
+        problem = f"{network.blocks[0].layer.method} has no setting '{name}'"
+        raise ConfigError(where, problem, given=f"settle.{name}", choices=[f"settle.{n}" for n in known])
+    return replace(network, settle=SettleSpec(values=(*network.settle.values, (name, value))))  # type: ignore[arg-type]
 
 
 def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.Defaults, where: str) -> BlockSpec:

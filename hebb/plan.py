@@ -20,7 +20,8 @@ class Phase:
 
     Attributes:
         kind: ``calibrate`` (one pass that estimates the batch statistics of frozen blocks), ``hebbian``,
-            ``backprop`` or ``joint`` (Hebbian update and back-prop on the same batch).
+            ``backprop``, ``joint`` (Hebbian update and back-prop on the same batch) or ``settle`` (a network that
+            settles learns as a whole).
         blocks: the blocks that learn (or are calibrated), in order.
         data: ``sup`` or ``unsup``, the dataset it goes through.
         epochs, batch_size, print_freq: as in ``DataSpec``; a calibration is one epoch.
@@ -84,16 +85,31 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
         if spec.held and not spec.validation:
             raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
-    found = tuple(MODES[config.mode](config))
+    found = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
     config.classifier.check()
     _check_stop(config, found)
     return found
+
+
+def _settle(config: RunConfig) -> Phase:
+    """Return the one phase of a network that settles: in every mode all of its blocks learn together."""
+    if len(training(config)) < len(config.network.blocks):
+        raise ConfigError(
+            "--training-blocks",
+            f"{config.network.name} settles and learns as a whole",
+            hint="a rate of 0 keeps the weights of a block: --set b0.layer.lr=0",
+        )
+    if config.bp_blockwise:
+        raise ConfigError("--bp-blockwise", f"{config.network.name} has no BP block")
+    return _phase(config, "settle", training(config), "sup")
 
 
 def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
     """Refuse stopping rules where a phase has more to learn than weights that converge to radius 1."""
     if not config.stop.active:
         return
+    if config.network.settles:
+        raise ConfigError("stop", f"ends Hebbian phases early, and {config.network.name} settles", hint="leave it out")
     if any(phase.kind == "joint" for phase in found):
         raise ConfigError(
             "stop",
@@ -173,6 +189,8 @@ def post_hoc(config: RunConfig) -> Phase:
     It takes epochs and batch of the unsupervised data, as the first training of these blocks did.
     """
     lower = tuple(range(len(config.network.blocks) - 1))
+    if config.network.settles:
+        raise ConfigError(config.network.name, "settles as a whole, so no classifier of it measures a post-hoc loss")
     hebbian = [i for i in lower if _block(config, i).hebbian]
     mixed = (hebbian and len(hebbian) < len(lower)) or any(_block(config, i).local for i in lower)
     if not lower or not config.network.blocks[-1].supervised or mixed:
@@ -267,7 +285,7 @@ def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> 
     _check_local(config, blocks, spec)
     views = max(_block(config, i).layer.rule.views for i in blocks)
     _check_views(spec, views, f"dataset_{data}")
-    rates = [_block(config, i).layer.lr_sup for i in blocks if not _block(config, i).hebbian]
+    rates = [_block(config, i).layer.lr_sup for i in blocks if _block(config, i).layer.rule.learning == "backprop"]
     lr = None
     if rates:
         lr = min(rates) if config.classifier.lr is None else config.classifier.lr

@@ -79,6 +79,8 @@ def classifier_factor(classifier: Any, epoch: int, epochs: int) -> float:
         return step_decay(epoch, epochs)
     if classifier.schedule == "cosine":
         return cosine(epoch, classifier.restart or epochs, classifier.restart_growth)
+    if classifier.schedule == "decay":
+        return classifier.decay ** (epoch // classifier.decay_every)
     return 1.0
 
 

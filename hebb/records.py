@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hebb import folders
+from hebb.energy.measures import Look
 from hebb.errors import ConfigError
 
 COLUMNS = (
@@ -80,9 +81,11 @@ class Recorder:
             if any(set(row) != set(COLUMNS) for row in rows):
                 raise ConfigError(str(path), "does not hold the rows of a run")
             self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        os.replace(temporary, path)
+        self._looks = folder / folders.LOOKS
+        if self._looks.exists():
+            last = 0 if position is None else position[2]
+            _rewrite(self._looks, [look for look in read_rows(self._looks) if look["update"] <= last])
+        _rewrite(path, self.rows)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
         self._events = SummaryWriter(str(folder), purge_step=None if position is None else position[2] + 1)
 
@@ -102,6 +105,19 @@ class Recorder:
                 self._events.add_scalar(f"{block}/{name}", value, row["step"])
         self._events.flush()
 
+    def looks(self, looks: list[Look]) -> None:
+        """Append what was seen of a settling network to ``blocks.jsonl``, and as TensorBoard scalars."""
+        if self._metrics is None or not looks:
+            return
+        with open(self._looks, "a", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps({"update": look.update, "blocks": _finite(look.blocks)}) + "\n" for look in looks
+            )
+        for look in looks:
+            for block, numbers in look.blocks.items():
+                for name, value in numbers.items():
+                    self._events.add_scalar(f"{block}/{name}", value, look.update)
+
     def filters(self, weight: Tensor, into: tuple[int, ...], step: int) -> None:
         """Store the first layer's filters as an image grid; ``into`` is the shape of an image."""
         if weight.dim() == 2 and len(into) == 3:
@@ -116,8 +132,22 @@ class Recorder:
             self._events.close()
 
 
+def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _finite(blocks: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return numbers in which those that are not finite are null."""
+    return {
+        block: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        for block, numbers in blocks.items()
+    }
+
+
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.jsonl``; an unfinished last line (a killed run) is left out."""
+    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

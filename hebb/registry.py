@@ -110,7 +110,8 @@ class Rule:
         summary: one line for ``--list methods``.
         source: paper and equation.
         learning: ``hebbian`` (a layer-local rule, its step made by the layer), ``local`` (a layer-local loss, its step
-            made by an optimiser) or ``backprop``.
+            made by an optimiser), ``backprop``, or ``settle`` (the network settles and learns as a whole,
+            ``hebb.energy``).
         fields: names of the shared fields (``hebb.fields``) it reads besides the layer's geometry.
         own_fields: fields that only this rule has.
         defaults: per architecture, the defaults in which it departs from ``preset.json``.
@@ -128,6 +129,11 @@ class Rule:
         bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
         loss: ``loss(views, layer, aids) -> terms``, the loss of a ``local`` rule (see ``hebb.rules``).
         check: ``check(values, where)`` refuses combinations of values.
+        settings: of a ``settle`` method, the settings of the whole network.
+        check_settings: ``check_settings(values, where)`` refuses combinations of settings.
+        tensors: of a ``settle`` method, ``tensors(fan_in, width, first, last) -> {name: (shape, bound)}``, what a
+            layer stores; it starts uniform in +-bound, at 0 for a bound of 0 (``lateral``: see ``hebb.energy.layer``).
+        network: of a ``settle`` method, returns its subclass of ``hebb.energy.network.EnergyNetwork``.
     """
 
     name: str
@@ -149,6 +155,10 @@ class Rule:
     bias_step: Callable[..., Any] | None = None
     loss: Callable[..., Any] | None = None
     check: Callable[[Mapping[str, Value], str], None] | None = None
+    settings: tuple[Field, ...] = ()
+    check_settings: Callable[[Mapping[str, Value], str], None] | None = None
+    tensors: Callable[[int, int, bool, bool], dict[str, tuple[tuple[int, ...], float]]] | None = None
+    network: Callable[[], type] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +189,7 @@ class Dataset:
         mean, std: per channel, in units of the pixel range; subtracted and divided by, always. Empty: neither.
         standard: published mean and deviation for ``DataSpec.standardise``; None: those of the training images.
         frames: frames of the split ``sequences``, images in the order of time; 0 where there is none.
+        statistics: mean and deviation per channel for ``DataSpec.deviations``; None: it has none.
         load: ``load(folder, train) -> (images, labels)``: uint8 arrays (N, H, W) or with channels, and (N,).
         order: ``order(folder) -> places``, int64 (frames,), of an entry with ``load`` and sequences.
         open: ``open(folder, split, shape) -> Store`` (``hebb.data.stores``), for images that are read one by one
@@ -201,6 +212,7 @@ class Dataset:
     std: tuple[float, ...] = ()
     standard: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     frames: int = 0
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     load: Callable[..., Any] | None = None
     order: Callable[..., Any] | None = None
     open: Callable[..., Any] | None = None

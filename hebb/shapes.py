@@ -6,7 +6,7 @@ conv: floor((W + 2p - d(k-1) - 1)/s) + 1;  pool: floor((W + 2p - k)/s) + 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from hebb.config import FEATURE_BYTES, BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
@@ -101,10 +101,19 @@ def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes,
         where = f"{network.name}, b{i}" if len(network.name) < 40 else f"b{i}"
         last = i == len(network.blocks) - 1
         found = _block(block, into, classes if last else None, where, chain)
+        if block.settles:
+            found = replace(found, parameters=_stored(block.layer, found.weights, i == 0, last))
         shapes.append(found)
         chain.append(f"b{i} {text(found.out)}")
         into = found.out
     return tuple(shapes)
+
+
+def _stored(layer: LayerSpec, weights: Shape, first: bool, last: bool) -> int:
+    """Count what a layer of a network that settles stores."""
+    assert layer.rule.tensors is not None
+    width, fan_in = weights
+    return sum(prod(shape) for shape, _ in layer.rule.tensors(fan_in, width, first, last).values())
 
 
 def text(shape: Shape) -> str:

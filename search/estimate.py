@@ -16,6 +16,7 @@ from torch import Tensor
 import engine
 import model
 import prefix
+import settling
 import train
 from cli import arguments, describe
 from cli.arguments import Device
@@ -131,6 +132,8 @@ def _epoch(config: RunConfig, network: model.Network, split: Split, phase: plan.
         began = time.monotonic()
         if phase.kind == "calibrate":
             engine.calibrate(network, split, at, lambda n: None)
+        elif phase.kind == "settle":
+            settling.settle(network, split, at, optimiser, lambda n: None)
         elif phase.lr is None:
             engine.hebbian(network, split, at, lambda n: None, optimiser)
         else:

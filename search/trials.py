@@ -258,4 +258,4 @@ def network_string(trial: Trial, known: Catalog) -> str:
 
 def other_changes(choice: Choice) -> list[str]:
     """Return what a choice changes outside the network, as words for ``--set``."""
-    return [f"{path}={value}" for path, value in choice.items() if not re.match(r"b(-?\d+|\*)\.", path)]
+    return [f"{path}={value}" for path, value in choice.items() if not re.match(r"(b(-?\d+|\*)|settle)\.", path)]

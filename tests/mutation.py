@@ -20,6 +20,8 @@ TESTS = (
     "test_layers.py",
     "test_network.py",
     "test_training.py",
+    "test_energy.py",
+    "test_settling.py",
     "test_data.py",
     "test_data_images.py",
     "test_augmentation.py",
@@ -197,6 +199,29 @@ DEFECTS = (
         "factors = FACTOR[0] + (FACTOR[1] - FACTOR[0]) * uniform(count, 3)",
         "factors = FACTOR[0] + (FACTOR[1] - FACTOR[0]) * uniform(1, 3)",
     ),
+    Defect("the lateral weights act once", "hebb/energy/corinfomax.py", "else 2 * gamma", "else gamma"),
+    Defect(
+        "the output does not leak", "hebb/energy/corinfomax.py", "                leak += 1\n", "                pass\n"
+    ),
+    Defect(
+        "errors of the free state keep their sign",
+        "hebb/energy/corinfomax.py",
+        "                errors[count:].neg_()\n                layer.weight",
+        "                layer.weight",
+    ),
+    Defect(
+        "the nudge has half its strength", "hebb/energy/ep.py", "nudge = target * (2 * beta)", "nudge = target * beta"
+    ),
+    Defect("the decay of similarity forgets its sign", "hebb/energy/csm.py", "2 * abs(span)", "2 * span"),
+    Defect(
+        "the moments of Adam correct epsilon",
+        "hebb/energy/pc.py",
+        "_ADAM_EPSILON / math.sqrt(1 - _ADAM_BETAS[1] ** count)",
+        "_ADAM_EPSILON",
+    ),
+    Defect("the third phase is not counted", "hebb/energy/network.py", "span = 2 * beta", "span = beta"),
+    Defect("every batch is nudged alike", "settling.py", "signs[index], factor", "1, factor"),
+    Defect("a dead output goes on", "settling.py", "if several and made > 1", "if False and made > 1"),
     Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
 )
 

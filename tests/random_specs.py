@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from hypothesis import reject, settings
 from hypothesis import strategies as st
@@ -23,13 +24,16 @@ from hebb.config import (
 )
 from hebb.errors import ConfigError
 from hebb.fields import fields_of
-from hebb.registry import ACTIVATIONS, DATASETS, RULES, Field, Value
+from hebb.protocols import LOSSES
+from hebb.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, Value
+from hebb.settle import make_settle
 
 DEFAULTS = catalog.load().defaults
 SMALL = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 """The same examples in every run, and no folder left behind."""
 
-FORMS = [(rule, arch) for rule in RULES.entries() for arch in rule.archs]
+FORMS = [(rule, arch) for rule in RULES.entries() if rule.learning != "settle" for arch in rule.archs]
+SETTLING = [(rule, arch) for rule in RULES.entries() if rule.learning == "settle" for arch in rule.archs]
 PROBABILITIES = st.just(0.0) | st.floats(0, 1, exclude_max=True)
 SHARES = st.sampled_from([0.0, 0.1, 0.2, 0.5])
 
@@ -54,9 +58,9 @@ def value(entry: Field) -> st.SearchStrategy[Value]:
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> LayerSpec:
+def layers(draw: st.DrawFn, forms: Sequence[tuple[Rule, str]] = FORMS) -> LayerSpec:
     """Draw a layer; fields that are not drawn keep their default."""
-    rule, arch = draw(st.sampled_from(FORMS))
+    rule, arch = draw(st.sampled_from(forms))
     given: dict[str, Value] = {}
     for name, entry in fields_of(rule, arch).items():
         if name == "kernel_size" or draw(st.booleans()):
@@ -105,7 +109,25 @@ def blocks(draw: st.DrawFn) -> BlockSpec:
     )
 
 
-networks = st.lists(blocks(), min_size=1, max_size=3).map(lambda b: NetworkSpec(name="drawn", blocks=tuple(b)))
+@st.composite
+def settling(draw: st.DrawFn) -> NetworkSpec:
+    """Draw a network that settles, with some of its settings."""
+    rule, arch = form = draw(st.sampled_from(SETTLING))
+    drawn = [draw(layers([form])) for _ in range(draw(st.integers(1, 3)))]
+    if hasattr(drawn[0], "lr_feedback"):  # b0 has no feedback weights
+        first = {name: v for name, v in drawn[0].values if name != "lr_feedback"}
+        drawn[0] = make_layer(rule.name, arch, first, DEFAULTS, "drawn")
+    flatten = ("flatten",) if draw(st.booleans()) else ()
+    made = tuple(BlockSpec(layer=layer, operations=() if i else flatten) for i, layer in enumerate(drawn))
+    given = {entry.name: draw(value(entry)) for entry in rule.settings if draw(st.booleans())}
+    try:
+        return NetworkSpec(name="drawn", blocks=made, settle=make_settle(rule, given, "drawn"))
+    except ConfigError:
+        reject()  # a combination that the rule itself refuses
+
+
+stacked = st.lists(blocks(), min_size=1, max_size=3).map(lambda b: NetworkSpec(name="drawn", blocks=tuple(b)))
+networks = stacked | settling()
 
 
 @st.composite
@@ -115,6 +137,7 @@ def data(draw: st.DrawFn) -> DataSpec:
     split = draw(st.sampled_from([name for name in entry.splits if name not in ("test", "val")]))
     zca = draw(st.booleans())
     validation = draw(SHARES)
+    standardise = not zca and not entry.mean and draw(st.booleans())
     labels = st.lists(st.integers(0, entry.classes - 1), min_size=1, max_size=3, unique=True).map(tuple)
     return DataSpec(
         dataset=entry.name,
@@ -130,7 +153,8 @@ def data(draw: st.DrawFn) -> DataSpec:
         size=draw(st.none() | st.integers(1, 300)),
         validation=validation,
         held=validation > 0 and split != "sequences" and draw(st.booleans()),
-        standardise=not zca and not entry.mean and draw(st.booleans()),
+        standardise=standardise,
+        deviations=0.0 if zca or standardise or entry.statistics is None else draw(numbers(0)),
         zoom=1.0 if zca else draw(st.floats(1, 10)),
         view_area=draw(st.floats(0, 1, exclude_min=True)),
         **{name: draw(st.floats(0, 1)) for name in ("view_flip", "view_colour", "view_gray", "view_blur")},
@@ -143,13 +167,16 @@ def runs(draw: st.DrawFn) -> RunConfig:
     network = draw(networks)
     chosen = st.lists(st.integers(0, len(network.blocks) - 1), min_size=1).map(tuple)
     classifier = ClassifierSpec(
+        loss=draw(st.sampled_from(LOSSES)),
         lr=draw(st.none() | numbers(0, above=True)),
         weight_decay=draw(numbers(0)),
-        schedule=draw(st.sampled_from(("step", "cosine", "constant"))),
+        schedule=draw(st.sampled_from(("step", "cosine", "decay", "constant"))),
         optimiser=draw(st.sampled_from(("adam", "sgd"))),
         momentum=draw(PROBABILITIES),
         restart=draw(st.none() | st.integers(1, 100)),
         restart_growth=draw(st.integers(1, 5)),
+        decay=draw(st.floats(0, 1, exclude_min=True)),
+        decay_every=draw(st.integers(1, 100)),
     )
     waits = st.none() | numbers(0, above=True)
     resume = draw(st.sampled_from((None, "all", "without_classifier")))

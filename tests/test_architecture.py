@@ -32,6 +32,8 @@ NO_TORCH = (
     "shapes",
     "plan",
     "plugins",
+    "protocols",
+    "settle",
     "space",
     "domains",
     "derive",
@@ -63,7 +65,7 @@ def room(name: str) -> str:
         return "commands"
     if name in ("model", "engine", "train"):
         return name
-    if name in ("readout", "prefix", "optimiser", "pack", "evaluate", "post_hoc"):
+    if name in ("readout", "settling", "prefix", "optimiser", "pack", "evaluate", "post_hoc"):
         return "train" if name in ("evaluate", "post_hoc") else "engine"
     if name.startswith("search"):
         return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, Command
 from torch.nn import functional as F
 
-from benchmarks import harness, hebbian_step, lpl_step, published, published_code
+from benchmarks import energy_step, harness, hebbian_step, lpl_step, published, published_code
 from hebb import catalog, plan
 from hebb.config import RunConfig
 
@@ -290,3 +290,36 @@ def test_make_bench_names_every_benchmark() -> None:
     for path in (ROOT / "benchmarks").glob("*.py"):
         assert path.stem in shared or f"benchmarks/{path.name}" in done.stdout, path.name
         assert path.stem in shared or path.name in (ROOT / "benchmarks" / "README.md").read_text()
+
+
+# -- networks that settle -----------------------------------------------------------------------------------
+
+
+def test_a_batch_of_every_network_that_settles(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = command("benchmarks/energy_step.py", "--steps=1", "--warm-up=1", "--threads=1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["results"]
+    assert [row["preset"] for row in rows] == list(energy_step.PRESETS)
+    assert all(0 < row["ours_p10_ms"] <= row["ours_ms"] for row in rows)
+
+
+def test_settling_against_the_checkout(command: Command, tmp_path: Path) -> None:
+    """The published code and ours have the same weights after five batches, to the rounding of single precision."""
+    checkout = os.environ.get("HEBB_PUBLISHED_ENERGY")
+    if checkout is None:
+        pytest.skip("$HEBB_PUBLISHED_ENERGY names no checkout of the published code")
+    flags = (f"--published={checkout}", "--steps=1", "--warm-up=1")
+    for row in numbers(command, tmp_path, "energy_step", *flags)["results"]:
+        assert row["difference"] < {"3PCMNIST": 1e-4, "3PCNudgeMNIST": 1e-3}.get(row["preset"], 1e-5)
+        assert row["ratio"] == pytest.approx(row["published_ms"] / row["ours_ms"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--published", "nowhere"), "no checkout"), (("--presets", "2SoftMlpMNIST"), "2SoftMlpMNIST")],
+)
+def test_what_settling_cannot_be_compared_with(command: Command, flags: tuple[str, ...], words: str) -> None:
+    done = command("benchmarks/energy_step.py", *flags)
+    assert done.returncode == 2
+    assert words in done.stderr

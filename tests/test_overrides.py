@@ -74,15 +74,20 @@ DATA_PATHS: list[tuple[str, object, object]] = [
     ("standardise", True, True),
     ("zoom", "1.1", 1.1),
     *((f"view_{name}", "0.3", 0.3) for name in ("area", "flip", "colour", "gray", "blur")),
+    ("deviations", "3", 3.0),
 ]
 CLASSIFIER_PATHS: list[tuple[str, object, object]] = [
     ("lr", "1e-2", 0.01),
     ("weight_decay", 0.001, 0.001),
     ("schedule", "cosine", "cosine"),
+    ("schedule", "constant", "constant"),
     ("optimiser", "sgd", "sgd"),
     ("momentum", "0.9", 0.9),
     ("restart", "10", 10),
     ("restart_growth", 3, 3),
+    ("loss", "mse", "mse"),
+    ("decay", "0.95", 0.95),
+    ("decay_every", "10", 10),
 ]
 STOP_PATHS: list[tuple[str, object, object]] = [("convergence", "0.01", 0.01), ("patience", 1.5, 1.5)]
 PATHS: list[tuple[str, object, dict[str, object]]] = [
@@ -154,11 +159,63 @@ def other(entry: Field, value: Any) -> Any:
 
 @pytest.mark.parametrize(("rule", "arch"), FORMS, ids=[f"{rule.name}-{arch}" for rule, arch in FORMS])
 def test_every_field_of_every_method(rule: Rule, arch: str) -> None:
-    before = run(f"{rule.name}-c4{'-k3' if arch == 'CNN' else ':flatten'} BP:flatten")
+    if rule.learning == "settle":
+        before, block = run(f"{rule.name}-c4:flatten {rule.name}-c4 {rule.name}"), 1
+    else:
+        before, block = run(f"{rule.name}-c4{'-k3' if arch == 'CNN' else ':flatten'} BP:flatten"), 0
     for name, entry in fields_of(rule, arch).items():
-        want = other(entry, getattr(before.network.blocks[0].layer, name))
-        after = overrides.apply(before, {f"b0.layer.{name}": want}, CATALOG)
-        assert differences(before, after) == {f"network.blocks.0.layer.{name}": want}
+        want = other(entry, getattr(before.network.blocks[block].layer, name))
+        after = overrides.apply(before, {f"b{block}.layer.{name}": want}, CATALOG)
+        assert differences(before, after) == {f"network.blocks.{block}.layer.{name}": want}
+
+
+SETTLING = [rule for rule in RULES.entries() if rule.learning == "settle"]
+
+
+@pytest.mark.parametrize("rule", SETTLING, ids=lambda rule: rule.name)
+def test_every_setting_of_every_method(rule: Rule) -> None:
+    before = run(f"{rule.name}-c4:flatten {rule.name}")
+    assert before.network.settle is not None
+    for entry in rule.settings:
+        start = {"late_from": 1} if entry.name == "last_from" else {}  # comes after late_from
+        value = entry.default / 2 if entry.kind is float else other(entry, entry.default)  # type: ignore[operator]
+        value = value or (2 if entry.kind is int else 0.5)
+        value = 2 if entry.name == "last_from" else value
+        first = overrides.apply(before, {f"settle.{name}": v for name, v in start.items()}, CATALOG)
+        after = overrides.apply(first, {f"settle.{entry.name}": value}, CATALOG)
+        assert differences(first, after) == {f"network.settle.{entry.name}": value}
+
+
+def test_another_method_for_a_whole_network_that_settles() -> None:
+    """Settings that were set and that the new method reads stay; the others follow the method."""
+    before = run("settle:beta=0.5,epsilon=0.2 CorInfoMax-c4:flatten CorInfoMax-lf0.1")
+    after = change(before, "b*.method=EP").network
+    assert after.settle == grammar.parse_network("settle:beta=0.5 EP-c4:flatten EP", CATALOG.defaults).settle
+    with pytest.raises(ConfigError, match="settles as a whole"):
+        change(before, "b0.method=EP")
+    assert change(before, "b*.method=BP").network.settle is None
+    assert change(before, "b*.layer.lr=0.3").network.blocks[1].layer.lr == 0.3
+
+
+@pytest.mark.parametrize(
+    ("network", "text", "words"),
+    [
+        ("EP-c4:flatten EP", "settle.betta=1", ["betta", "settle.beta"]),
+        ("EP-c4:flatten EP", "settle.beta=0", ["beta", "above 0"]),
+        ("EP-c4:flatten EP", "settle.sign=up", ["up", "random"]),
+        ("EP-c4:flatten EP", "settle.gain=1", ["gain", "EP"]),
+        ("EP-c4:flatten EP", "settle.last_from=3", ["last_from", "late_from"]),
+        ("CorInfoMax-c4:flatten CorInfoMax", "settle.forgetting=1.5", ["forgetting", "1"]),
+        ("CorInfoMax-c4:flatten CorInfoMax", "b0.layer.lr_feedback=0.1", ["b0", "feedback"]),
+        ("PC-c4:flatten PC", "settle.margin=0.5", ["margin", "0.5"]),
+        ("BP:flatten", "settle.beta=1", ["settle"]),
+    ],
+)
+def test_bad_settings(network: str, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        change(run(network), text)
+    assert all(word in str(caught.value) for word in words)
+    assert len(str(caught.value).splitlines()) <= 3
 
 
 # -- preset, method, b* -------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ _IMAGENETTE_COUNTS = (963, 955, 993, 858, 941, 956, 961, 931, 951, 960)
 _IMAGENETTE_TEST_COUNTS = (387, 395, 357, 386, 409, 394, 389, 419, 399, 390)
 _CIFAR10 = ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616))
 _STL10 = ((0.43, 0.42, 0.39), (0.27, 0.26, 0.27))
+_CIFAR_SETTLE = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 for _entry in (
@@ -121,6 +122,7 @@ for _entry in (
         test=10000,
         summary="natural images, 10 classes, 32x32",
         standard=_CIFAR10,
+        statistics=_CIFAR_SETTLE,
         load=_torchvision("CIFAR10"),
     ),
     Dataset(
@@ -132,6 +134,7 @@ for _entry in (
         train=50000,
         test=10000,
         summary="natural images, 100 classes, 32x32",
+        statistics=_CIFAR_SETTLE,
         load=_torchvision("CIFAR100"),
     ),
     Dataset(

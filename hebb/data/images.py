@@ -252,10 +252,14 @@ def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
 
 
 def _normalise(spec: DataSpec, entry: Dataset, pool: Store, device: torch.device, where: str) -> Finish | None:
-    """Subtract the mean and divide by the deviation, channel by channel, always or where the spec asks for it."""
-    if not entry.mean and not spec.standardise:
+    """Subtract the mean and divide by the deviation, or by several, channel by channel, as entry or spec ask for."""
+    if spec.deviations:
+        assert entry.statistics is not None
+        stated = entry.statistics[0], tuple(spec.deviations * s for s in entry.statistics[1])
+    elif entry.mean or spec.standardise:
+        stated = (entry.mean, entry.std) if entry.mean else entry.standard or _moments(pool, where)
+    else:
         return None
-    stated = (entry.mean, entry.std) if entry.mean else entry.standard or _moments(pool, where)
     mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in stated)
     return lambda x: (x - mean) / std
 

@@ -1,4 +1,4 @@
-"""Back-propagation: the comparison arm, and the classifier on top of Hebbian blocks."""
+"""Back-propagation and feedback alignment: comparison arms, and the classifier on top of Hebbian blocks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ RULES.register(
         source="Rumelhart, Hinton & Williams 1986; Adam: Kingma & Ba 2015",
         learning="backprop",
         fields=("lr_sup", "add_bias"),
+        defaults={"MLP": {"add_bias": True}},
+    )
+)
+RULES.register(
+    Rule(
+        name="FA",
+        summary="feedback alignment: as BP, but errors travel down through fixed random weights",
+        source="Lillicrap et al. 2016 (Nat. Commun. 7:13276)",
+        learning="backprop",
+        fields=("lr_sup", "add_bias"),
+        archs=("MLP",),
         defaults={"MLP": {"add_bias": True}},
     )
 )

@@ -1,0 +1,117 @@
+"""One batch of a network that settles: ours, and the published code's where a checkout of it is at hand.
+
+    python benchmarks/energy_step.py --published DIR --threads 1
+
+DIR is a checkout of BariscanBozkurt/Supervised-CorInfoMax; it is imported as it is and needs pandas and matplotlib.
+Both sides learn from the same random images (batch 20, the sizes of the preset), with the preset's own settings,
+starting from the same weights; first five batches are compared weight by weight, then both are timed in turns of five
+batches, so that a busy machine slows both, and medians count. The process keeps the allocator's defaults, because the
+published code allocates large tensors anew in every batch and would run so by itself. Expect two minutes with
+--published, seconds without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import model
+from benchmarks import harness
+from benchmarks.energy_published import Published
+from cli import arguments
+from cli.entry import run_command
+from hebb import catalog
+from hebb.errors import ConfigError
+from hebb.registry import DATASETS
+
+PRESETS = ("2CorInfoMaxMNIST", "2CorInfoMaxSparseMNIST", "2EPMNIST", "2CSMMNIST", "3PCMNIST", "3PCNudgeMNIST")
+BATCH = 20
+COMPARED = TURN = 5
+"""Batches after which the weights of both sides are compared, and batches that one side makes before the other."""
+
+
+def main(argv: list[str]) -> int:
+    """Measure every preset."""
+    options = parse(argv)
+    threads = arguments.cores() if options.threads is None else options.threads
+    torch.set_num_threads(threads)
+    rows = [measure(name, options) for name in options.presets]
+    harness.show(
+        f"one batch of {BATCH}, {threads} thread(s); medians of {options.steps} turns, ms",
+        rows,
+        {
+            "preset": "preset",
+            "ours": "ours_ms:.2f",
+            "published": "published_ms:.1f",
+            "ratio": "ratio:.2f",
+            f"largest difference after {COMPARED}": "difference:.1e",
+        },
+    )
+    settings = {"presets": list(options.presets), "batch_size": BATCH, "steps": options.steps}
+    harness.write(options.out, "energy_step", threads, settings, rows)
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the flags."""
+    parser = arguments.Parser(__doc__ or "")
+    parser.add_argument("--published", type=Path, metavar="DIR", help="checkout of the published code")
+    parser.add_argument("--presets", nargs="+", default=PRESETS, metavar="NAME", help=f"(default: {' '.join(PRESETS)})")
+    parser.add_argument("--steps", type=arguments.count, default=20, metavar="N", help="turns (default: 20)")
+    parser.add_argument("--warm-up", type=arguments.count, default=2, metavar="N", help="turns (default: 2)")
+    harness.add_flags(parser)
+    return parser.parse(argv)
+
+
+def measure(preset: str, options: argparse.Namespace) -> harness.Row:
+    """Compare and time one preset on random images of its dataset."""
+    spec = catalog.load().network(preset, "--presets")
+    entry = max((e for e in DATASETS.entries() if e.name in preset), key=lambda e: len(e.name), default=None)
+    if not spec.settles or entry is None:
+        raise ConfigError("--presets", f"{preset} is no preset of a network that settles, named after its dataset")
+    network = model.Network(spec, entry.shape(None, preset), entry.classes).initialise(0)
+    energy = network.energy
+    assert energy is not None
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(BATCH, energy.layers[0].weight.shape[1], generator=generator)
+    labels = torch.randint(entry.classes, (BATCH,), generator=generator)
+    target, optimiser = energy.one_hot(labels, x), energy.optimiser()
+    sign = 1
+
+    def ours() -> None:
+        with torch.inference_mode():
+            energy.learn(x, target, sign, 1.0, optimiser)
+
+    functions: dict[str, harness.Function] = {"ours": ours}
+    row: harness.Row = {"preset": preset}
+    if options.published is not None:
+        theirs = Published(options.published, energy)
+        for i in range(COMPARED):
+            sign = 1 - 2 * (i % 2)
+            ours()
+            theirs.learn(x, labels, sign)
+        row["difference"] = theirs.difference()
+        functions["published"] = lambda: theirs.learn(x, labels, sign)
+    turns = {name: functools.partial(_repeat, function) for name, function in functions.items()}
+    seconds = harness.in_turns(turns, torch.device("cpu"), options.steps, options.warm_up)
+    for name, found in seconds.items():
+        numbers = harness.summary(found, unit=1e-3 * TURN)
+        row |= {f"{name}_ms": numbers["median"], f"{name}_p10_ms": numbers["p10"], f"{name}_p90_ms": numbers["p90"]}
+    if "published" in seconds:
+        row["ratio"] = row["published_ms"] / row["ours_ms"]
+    return row
+
+
+def _repeat(function: harness.Function) -> None:
+    for _ in range(TURN):
+        function()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,45 @@
+"""CSM: contrastive similarity matching (Qin, Mudur & Pehlevan, Neural Comput. 2021)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hebb.energy.ep import EP
+from hebb.energy.network import State
+
+
+class CSM(EP):
+    """Equilibrium propagation with symmetric lateral weights M_l in the hidden layers, which add to the energy
+
+        sum_{l<L} s_l^T M_l s_l / 2,   and so - M_l s_l to what pulls at a hidden layer
+
+    W and b learn as in EP. With a = ``lr_lateral``, a_t = a times the schedule's factor, and the signed beta,
+
+        M_l <- M_l + a_t/(2 beta) <s_l^n s_l^nT>;   then   M_l <- M_l - a/(2 |beta|) M_l
+
+    as the published code does: the nudged state alone, and a decay that the schedule does not reach.
+    """  # noqa: D415
+
+    def pull(self, i: int, rates: list[Tensor], drive: Tensor, out: Tensor) -> None:
+        """Write what pulls at layer i against its leak."""
+        super().pull(i, rates, drive, out)
+        lateral = self.layers[i].lateral
+        if lateral is not None:
+            out.addmm_(rates[i], lateral, alpha=-1)
+
+    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+        """Change weights, biases and lateral weights."""
+        super().change(x, low, nudged, span, factor)
+        for layer, s in zip(self.layers, self.split(nudged.rates), strict=True):
+            rate = getattr(layer.spec, "lr_lateral", 0.0)
+            if layer.lateral is not None and rate:
+                keep = 1 - rate / (2 * abs(span))
+                layer.lateral.addmm_(s.T, s, beta=keep, alpha=keep * rate * factor / (2 * span * len(x)))
+
+    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """Return Phi of every image, (N,)."""
+        found = super().energy(x, state, target, beta)
+        for layer, s in zip(self.layers, self.split(state.rates), strict=True):
+            if layer.lateral is not None:
+                found = found + 0.5 * ((s @ layer.lateral) * s).sum(dim=1)
+        return found

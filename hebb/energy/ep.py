@@ -1,0 +1,104 @@
+"""EP: equilibrium propagation (Scellier & Bengio, Front. Comput. Neurosci. 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hebb.energy.network import State, TwoPhase
+
+
+@dataclass
+class Inputs:
+    """What no phase of a batch changes: W_1 x + b_1, (N, n_1)."""
+
+    drive: Tensor
+
+
+class EP(TwoPhase):
+    """States s_l with symmetric weights and biases, and the energy of an image
+
+        Phi = sum_l |s_l|^2/2 - sum_l s_l (W_l s_{l-1} + b_l) + beta |s_L - y|^2
+
+    All layers move at once, from 0 in the free phase and from the free state in the nudged one:
+
+        s_l <- clip(s_l - eta (s_l - W_l s_{l-1} - b_l - W_{l+1}^T s_{l+1} + [l = L] 2 beta (s_L - y)))
+
+    The weights descend (Phi(nudged) - Phi(free))/beta:
+
+        W_l += lr_l/beta (<s_l^n s_{l-1}^nT> - <s_l^f s_{l-1}^fT>);   b_l += lr_l/beta (<s_l^n> - <s_l^f>)
+
+    For beta -> 0 this is the gradient of |s_L - y|^2 at the free state (Scellier & Bengio, theorem 1).
+    """  # noqa: D415
+
+    def prepare(self, x: Tensor) -> Inputs:
+        """Return the drive of the first layer."""
+        return Inputs(self.layers[0](x))
+
+    def relax(
+        self,
+        inputs: Inputs,
+        count: int,
+        step: float,
+        target: Tensor | None = None,
+        beta: float = 0.0,
+        start: State | None = None,
+    ) -> State:
+        """Return the state after ``count`` steps."""
+        state = State(self.at_rest(inputs.drive)) if start is None else start.copy()
+        pull = torch.empty_like(state.rates)
+        rates, pulls = self.split(state.rates), self.split(pull)
+        nudge = None
+        if beta:
+            assert target is not None
+            nudge = target * (2 * beta)
+        for _ in range(count):
+            for i in range(len(rates)):
+                self.pull(i, rates, inputs.drive, out=pulls[i])
+            if nudge is not None:
+                pulls[-1].add_(nudge).sub_(rates[-1], alpha=2 * beta)
+            state.rates.mul_(1 - step).add_(pull, alpha=step).clamp_(0, 1)
+        return state
+
+    def pull(self, i: int, rates: list[Tensor], drive: Tensor, out: Tensor) -> None:
+        """Write W_l s_{l-1} + b_l + W_{l+1}^T s_{l+1}, what pulls at layer i against its leak."""
+        layer, last = self.layers[i], i == self.last
+        if i == 0:
+            base = drive
+        else:
+            assert layer.bias is not None
+            torch.addmm(layer.bias, rates[i - 1], layer.weight.T, out=out)
+            base = out
+        if not last:
+            torch.addmm(base, rates[i + 1], self.layers[i + 1].weight, out=out)
+        elif i == 0:
+            out.copy_(drive)
+
+    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+        """Change weights and biases."""
+        count = len(x)
+        signed = torch.cat([nudged.rates, low.rates.neg()])  # (2N, n_1 + ... + n_L)
+        plain = torch.cat([nudged.rates, low.rates])
+        difference = self.split(nudged.rates - low.rates)
+        for i, layer in enumerate(self.layers):
+            rate = layer.spec.lr * factor / (span * count)
+            self.shrink(layer, factor)
+            if i == 0:
+                layer.weight.addmm_(difference[0].T, x, alpha=rate)
+            else:
+                layer.weight.addmm_(self.split(signed)[i].T, self.split(plain)[i - 1], alpha=rate)
+            assert layer.bias is not None
+            layer.bias.add_(difference[i].sum(dim=0), alpha=rate)
+
+    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """Return Phi of every image, (N,)."""
+        rates = self.split(state.rates)
+        found = 0.5 * state.rates.square().sum(dim=1)
+        for below, layer, s in zip([x, *rates], self.layers, rates, strict=False):
+            found = found - (s * layer(below)).sum(dim=1)
+        if beta:
+            assert target is not None
+            found = found + beta * (rates[-1] - target).square().sum(dim=1)
+        return found

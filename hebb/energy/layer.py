@@ -1,0 +1,55 @@
+"""What a layer of a network that settles stores: ordinary tensors; the dynamics are the network's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hebb.config import LayerSpec
+
+
+class SettlingLayer(nn.Module):
+    """The tensors of one layer.
+
+    Attributes:
+        weight: (n_l, n_{l-1}), from the layer below.
+        bias: (n_l,), or None.
+        feedback: (n_{l-1}, n_l), from this layer to the one below, or None.
+        lateral: (n_l, n_l), symmetric, or None.
+
+    Args:
+        spec: the layer.
+        fan_in, width: n_{l-1} and n_l.
+        first, last: whether it is the lowest or the output layer.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    feedback: Tensor | None
+    lateral: Tensor | None
+
+    def __init__(self, spec: LayerSpec, fan_in: int, width: int, *, first: bool, last: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        assert spec.rule.tensors is not None
+        self.stored = spec.rule.tensors(fan_in, width, first, last)
+        for name in ("weight", "bias", "feedback", "lateral"):
+            self.register_buffer(name, torch.zeros(self.stored[name][0]) if name in self.stored else None)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw every tensor uniform in +-bound; lateral weights are X X^T of such an X, so near 1 and symmetric."""
+        for name, (shape, bound) in self.stored.items():
+            drawn = torch.zeros(shape)
+            if bound:
+                drawn.uniform_(-bound, bound, generator=generator)
+            getattr(self, name).copy_(drawn @ drawn.T if name == "lateral" else drawn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W x + b, (N, n_{l-1}) -> (N, n_l)."""
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``print(model)``."""
+        return f"{self.spec.method}, {tuple(self.weight.shape)}"

@@ -1,0 +1,103 @@
+"""Numbers of a network that settles: alignment of its weights, activity and correlation of its layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hebb.energy.network import EnergyNetwork
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a network.
+
+    Attributes:
+        update: number of updates made before it.
+        blocks: numbers by name, by ``bN``.
+    """
+
+    update: int
+    blocks: dict[str, dict[str, float]]
+
+
+def angle(forward: Tensor, backward: Tensor) -> float:
+    """Return the angle in degrees between two matrices of one shape: acos(<A, B>/(|A| |B|)), Frobenius.
+
+    It is 90 for independent matrices and 0 where one is a multiple of the other; NaN where one is 0.
+    """
+    a, b = forward.detach().double().flatten(), backward.detach().double().flatten()
+    cosine = (a @ b) / (a.norm() * b.norm())
+    return math.degrees(math.acos(float(cosine.clamp(-1, 1)))) if bool(cosine.isfinite()) else math.nan
+
+
+def alignment(layer: nn.Module) -> float | None:
+    """Return the angle between a layer's forward weights and its transposed feedback weights; None without any."""
+    feedback, weight = getattr(layer, "feedback", None), layer.weight
+    if feedback is None:
+        return None
+    assert isinstance(feedback, Tensor)
+    assert isinstance(weight, Tensor)
+    return angle(weight, feedback.T)
+
+
+def sparsity(activity: Tensor) -> float:
+    """Return the share of entries of (N, n) that are exactly 0, in percent."""
+    return 100 * float((activity == 0).double().mean())
+
+
+def correlation(activity: Tensor) -> float:
+    """Return the mean of |r_ij| over pairs i < j of neurons, r their correlation over the N images of (N, n).
+
+    Neurons that do not vary are left out; NaN where fewer than two vary.
+    """
+    centred = activity.double() - activity.double().mean(dim=0)
+    norms = centred.norm(dim=0)
+    units = centred[:, norms > 0] / norms[norms > 0]
+    n = units.shape[1]
+    if n < 2:
+        return math.nan
+    matrix = (units.T @ units).abs()
+    return float((matrix.sum() - matrix.diagonal().sum()) / (n * (n - 1)))
+
+
+def layer_numbers(network: EnergyNetwork, x: Tensor) -> dict[str, dict[str, float]]:
+    """Return what is recorded of every layer, by ``bN``; here it crosses to the host.
+
+    Args:
+        network: the network.
+        x: (N, n_0), images whose free state is looked at.
+    """
+    found = {}
+    for i, (layer, activity) in enumerate(zip(network.layers, network.predict(x), strict=True)):
+        numbers = {
+            "weight_norm": float(layer.weight.norm()),
+            "activity": float(activity.double().mean()),
+            "sparsity": sparsity(activity),
+            "correlation": correlation(activity),
+        }
+        degrees = alignment(layer)
+        found[f"b{i}"] = numbers if degrees is None else {"angle": degrees, **numbers}
+    return found
+
+
+@torch.no_grad()
+def hidden_states(
+    network: EnergyNetwork, batches: Iterable[tuple[Tensor, Tensor]], layer: int = 0, most: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's activity (n, n_l) for the first ``most`` images and their labels (n,), on the CPU.
+
+    It is what t-SNE and the like look at: ``sklearn.manifold.TSNE().fit_transform(activity)``.
+    """
+    found, labels, count = [], [], 0
+    for x, y in batches:
+        found.append(network.predict(x.flatten(1))[layer].cpu())
+        labels.append(y.cpu())
+        count += len(y)
+        if most is not None and count >= most:
+            break
+    return torch.cat(found)[:most], torch.cat(labels)[:most]

@@ -1,0 +1,162 @@
+"""The contract of a network that settles, and what networks with a free and a nudged phase share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hebb.energy.layer import SettlingLayer
+from hebb.settle import SettleSpec
+
+
+@dataclass
+class State:
+    """Where a batch has settled.
+
+    Attributes:
+        rates: (N, n_1 + ... + n_L), layer beside layer.
+        thresholds: per layer (N, 1), where the method has them.
+    """
+
+    rates: Tensor
+    thresholds: list[Tensor] = field(default_factory=list)
+
+    def copy(self) -> State:
+        """Return a state of its own."""
+        return State(self.rates.clone(), [a.clone() for a in self.thresholds])
+
+
+class EnergyNetwork:
+    """A network that settles. Subclasses give ``settle``, ``learn`` and, where it has one, ``energy``.
+
+    It owns no tensor: the layers do, and device and type follow theirs. Nothing here waits for the device.
+
+    Attributes:
+        layers: from the lowest to the output.
+        settings: the network's settings.
+        spans: where the neurons of each layer stand in a state.
+    """
+
+    def __init__(self, layers: Sequence[SettlingLayer], settings: SettleSpec) -> None:
+        self.layers = list(layers)
+        self.settings = settings
+        widths = [len(layer.weight) for layer in self.layers]
+        self.spans = [slice(sum(widths[:i]), sum(widths[: i + 1])) for i in range(len(widths))]
+
+    @property
+    def last(self) -> int:
+        """Index of the output layer."""
+        return len(self.layers) - 1
+
+    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+        """Return the state of one phase.
+
+        Args:
+            x: (N, n_0).
+            target: one-hot labels (N, n_L), read when ``beta`` is not 0.
+            beta: strength and sign of the nudge; 0 is the free phase.
+            start: state the phase starts from; None: the method's own start.
+        """
+        raise NotImplementedError
+
+    def learn(
+        self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Settle and change the weights once.
+
+        Args:
+            x: (N, n_0).
+            target: one-hot labels (N, n_L).
+            sign: of the nudge in this batch, +1 or -1.
+            factor: of all rates, from the schedule.
+            optimiser: the one that ``optimiser`` made, where the method has one.
+        """
+        raise NotImplementedError
+
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """Return the activity (N, n_l) of every layer, without a label; the output's largest is the answer."""
+        raise NotImplementedError
+
+    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """Return (N,): what settling descends."""
+        raise NotImplementedError(f"{type(self).__name__} descends no energy")
+
+    def optimiser(self) -> torch.optim.Optimizer | None:
+        """Make the optimiser of the weights; None where the method's own step moves them."""
+        return None
+
+    def split(self, rates: Tensor) -> list[Tensor]:
+        """Return the views (N, n_l) of the layers."""
+        return [rates[:, span] for span in self.spans]
+
+    def one_hot(self, labels: Tensor, like: Tensor) -> Tensor:
+        """(N,) int64 -> (N, n_L) of the type of ``like``; ``F.one_hot`` would look at the labels on the host."""
+        classes = torch.arange(len(self.layers[-1].weight), device=labels.device)
+        return (labels.unsqueeze(1) == classes).to(like.dtype)
+
+    def shrink(self, layer: SettlingLayer, factor: float) -> None:
+        """W -= weight_decay lr factor W, before the change of this batch is added."""
+        rate = self.settings.weight_decay * layer.spec.lr * factor
+        if rate:
+            layer.weight.mul_(1 - rate)
+
+
+class TwoPhase(EnergyNetwork):
+    """Learns from a free and a nudged state, and perhaps a third one with the other nudge."""
+
+    def learn(
+        self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Free phase, nudged phase from there, and a change of the weights over beta.
+
+        With ``third_phase`` the state for -beta, reached from the nudged one, takes the place of the free state and
+        the change is over 2 beta.
+        """
+        beta, settings = sign * self.settings.beta, self.settings
+        inputs = self.prepare(x)
+        low = self.relax(inputs, settings.free_steps, settings.step)
+        nudged = self.relax(inputs, settings.nudged_steps, settings.step, target, beta, low)
+        span = beta
+        if getattr(settings, "third_phase", False):
+            low = self.relax(inputs, settings.nudged_steps, settings.step, target, -beta, nudged)
+            span = 2 * beta
+        self.change(x, low, nudged, span, factor)
+
+    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+        """Return the state after a free (beta = 0) or a nudged phase, from rest unless ``start`` is given."""
+        count = self.settings.nudged_steps if beta else self.settings.free_steps
+        return self.relax(self.prepare(x), count, self.settings.step, target, beta, start)
+
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """Return the rates after a free phase with the step of evaluation."""
+        settings = self.settings
+        state = self.relax(self.prepare(x), settings.free_steps, settings.eval_step or settings.step)
+        return self.split(state.rates)
+
+    def prepare(self, x: Tensor) -> Any:
+        """Compute what no phase of a batch changes: the drive of the first layer, products of the weights."""
+        raise NotImplementedError
+
+    def relax(
+        self,
+        inputs: Any,
+        count: int,
+        step: float,
+        target: Tensor | None = None,
+        beta: float = 0.0,
+        start: State | None = None,
+    ) -> State:
+        """Make ``count`` steps; ``start`` is left as it is."""
+        raise NotImplementedError
+
+    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+        """Change the weights by what the states differ in, over ``span`` = beta (2 beta with a third phase)."""
+        raise NotImplementedError
+
+    def at_rest(self, x: Tensor) -> Tensor:
+        """Return rates of 0."""
+        return x.new_zeros(len(x), self.spans[-1].stop)

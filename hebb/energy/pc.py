@@ -1,0 +1,148 @@
+"""PC: predictive coding with a clamped output (Whittington & Bogacz, Neural Comput. 2017)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hebb.energy.network import EnergyNetwork, State
+
+_ADAM_EPSILON = 1e-8
+_ADAM_BETAS = (0.9, 0.999)
+
+
+class Coding(EnergyNetwork):
+    """What networks of prediction errors share: e_l = z_l - W_l f(z_{l-1}) - b_l with f(z_0) = x.
+
+    Their state is z. Hidden layers pass f(z) on, the output is linear.
+    """
+
+    def activation(self, z: Tensor) -> Tensor:
+        """Return f(z)."""
+        raise NotImplementedError
+
+    def forward_pass(self, x: Tensor) -> Tensor:
+        """Return z without errors, (N, n_1 + ... + n_L): the free equilibrium."""
+        found = []
+        for i, layer in enumerate(self.layers):
+            z = layer(x)
+            found.append(z)
+            if i < self.last:
+                x = self.activation(z)
+        return torch.cat(found, dim=1)
+
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """Return f(z) of the hidden layers and z of the output, of the forward pass."""
+        *hidden, output = self.split(self.forward_pass(x))
+        return [*(self.activation(z) for z in hidden), output]
+
+    def errors(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return e, (N, n_1 + ... + n_L)."""
+        inputs = [x, *(self.activation(part) for part in self.split(z)[:-1])]
+        return z - torch.cat([layer(r) for layer, r in zip(self.layers, inputs, strict=True)], dim=1)
+
+    def descend(self, drive: Tensor, z: Tensor, error: Tensor, slope: Tensor) -> None:
+        """Write one step's e into ``error`` and W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers into ``slope``.
+
+        Args:
+            drive: W_1 x + b_1 beside the biases of the other layers, (N, n_1 + ... + n_L).
+            z: (N, n_1 + ... + n_L).
+            error: like z.
+            slope: (N, n_1 + ... + n_{L-1}).
+        """
+        hidden = z[:, : slope.shape[1]]
+        f = self.activation(hidden)
+        torch.sub(z, drive, out=error)
+        errors = self.split(error)
+        for i in range(1, len(self.layers)):
+            errors[i].addmm_(f[:, self.spans[i - 1]], self.layers[i].weight.T, alpha=-1)
+            torch.mm(errors[i], self.layers[i].weight, out=slope[:, self.spans[i - 1]])
+        self.times_derivative(slope, f)
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        """Multiply ``slope`` by f'(z), from f = f(z)."""
+        raise NotImplementedError
+
+    def drive(self, x: Tensor) -> Tensor:
+        """Return what the first layer's prediction and the biases add in every step, (N, n_1 + ... + n_L)."""
+        biases = [layer.bias for layer in self.layers[1:] if layer.bias is not None]
+        return torch.cat([self.layers[0](x), *(b.expand(len(x), -1) for b in biases)], dim=1)
+
+
+class PC(Coding):
+    """f = sigmoid. The output is clamped to t = (1 - 2 margin) y + margin; the hidden z start at the forward pass.
+
+    Settling descends F = sum_l |e_l|^2/2 over the hidden z, all at once:
+
+        z_l += eta (-e_l + f'(z_l) W_{l+1}^T e_{l+1})
+
+    and so do the weights at its end: dW_l = <e_l f(z_{l-1})^T>, db_l = <e_l>. Adam's epsilon is added to sqrt(v)
+    before the correction of its bias. Prediction: the forward pass.
+    """
+
+    def activation(self, z: Tensor) -> Tensor:
+        """1/(1 + exp(-z))."""
+        return z.sigmoid()
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        """Multiply by f' = f - f^2."""
+        slope.mul_(torch.addcmul(f, f, f, value=-1))
+
+    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+        """Return z with the output clamped to ``target``; without one, the forward pass. ``beta`` is not read."""
+        z = self.forward_pass(x) if start is None else start.rates.clone()
+        if target is None:
+            return State(z)
+        s = self.settings
+        output = self.split(z)[-1]
+        torch.add(target * (1 - 2 * s.margin), s.margin, out=output)
+        hidden = self.spans[-1].start
+        drive, error, slope = self.drive(x), torch.empty_like(z), z.new_empty(len(z), hidden)
+        for _ in range(s.steps if hidden else 0):
+            self.descend(drive, z, error, slope)
+            z[:, :hidden].add_(slope.sub_(error[:, :hidden]), alpha=s.step)
+        return State(z)
+
+    def learn(
+        self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Settle and let the optimiser follow the gradient; without one, make a plain step."""
+        z = self.settle(x, target).rates
+        errors, inputs = self.split(self.errors(x, z)), [x, *map(self.activation, self.split(z)[:-1])]
+        for layer, e, f in zip(self.layers, errors, inputs, strict=True):
+            assert layer.bias is not None
+            self.shrink(layer, factor)
+            if optimiser is None:
+                rate = layer.spec.lr * factor / len(x)
+                layer.weight.addmm_(e.T, f, alpha=rate)
+                layer.bias.add_(e.sum(dim=0), alpha=rate)
+            else:
+                layer.weight.grad = (e.T @ f).div_(-len(x))
+                layer.bias.grad = e.mean(dim=0).neg_()
+        if optimiser is not None:
+            self._follow(optimiser, factor)
+
+    def _follow(self, optimiser: torch.optim.Optimizer, factor: float) -> None:
+        """One step of Adam with epsilon beside the uncorrected sqrt(v)."""
+        first = optimiser.state.get(self.layers[0].weight, {})
+        count = 1 + int(first.get("step", 0))  # kept on the host
+        for group, layer in zip(optimiser.param_groups, self.layers, strict=True):
+            group["lr"] = layer.spec.lr * factor
+            group["eps"] = _ADAM_EPSILON / math.sqrt(1 - _ADAM_BETAS[1] ** count)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    def optimiser(self) -> torch.optim.Optimizer | None:
+        """Make Adam, one group a layer."""
+        if self.settings.optimiser == "sgd":
+            return None
+        groups = [{"params": [layer.weight, layer.bias], "lr": layer.spec.lr} for layer in self.layers]
+        # the fused kernel counts its steps on the device, where reading them would wait for it
+        on_host = self.layers[0].weight.device.type == "cpu"
+        return torch.optim.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
+
+    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """Return F of every image, (N,)."""
+        return 0.5 * self.errors(x, state.rates).square().sum(dim=1)

@@ -1,0 +1,68 @@
+"""PCNudge: predictive coding with a weakly nudged output (Millidge et al., ICLR 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hebb.energy.network import State
+from hebb.energy.pc import Coding
+
+
+class PCNudge(Coding):
+    """f = relu. From the forward pass, which is the free equilibrium, all z ascend at once
+
+        J = - sum_l |e_l|^2 - beta |z_L - y|^2                 of an image, without 1/2
+
+        hidden   z_l += 2 eta (-e_l + 1[z_l > 0] W_{l+1}^T e_{l+1})
+        output   z_L += 2 eta (-e_L - beta (z_L - y))
+
+    and the weights ascend J/beta, summed over the batch: W_l += 2 lr/beta sum e_l f(z_{l-1})^T, b_l likewise.
+    e is of the order of beta: in single precision its rounding is divided by beta too. Prediction: the forward pass.
+    """  # noqa: D415
+
+    def activation(self, z: Tensor) -> Tensor:
+        """max(z, 0)."""
+        return z.relu()
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        """Multiply by f' = 1[f > 0]."""
+        slope.masked_fill_(f <= 0, 0)
+
+    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+        """Return z after the nudged relaxation; for beta = 0 the forward pass, where it rests."""
+        z = self.forward_pass(x) if start is None else start.rates.clone()
+        if not beta:
+            return State(z)
+        assert target is not None
+        s, hidden = self.settings, self.spans[-1].start
+        drive, error, slope = self.drive(x), torch.empty_like(z), z.new_empty(len(z), hidden)
+        output = self.split(z)[-1]
+        for _ in range(s.steps):
+            self.descend(drive, z, error, slope)
+            error[:, :hidden].sub_(slope)
+            error[:, hidden:].add_(output, alpha=beta).sub_(target, alpha=beta)
+            z.sub_(error, alpha=2 * s.step)
+        return State(z)
+
+    def learn(
+        self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Settle and change the weights by the errors that are left."""
+        beta = sign * self.settings.beta
+        z = self.settle(x, target, beta).rates
+        errors, inputs = self.split(self.errors(x, z)), [x, *map(self.activation, self.split(z)[:-1])]
+        for layer, e, f in zip(self.layers, errors, inputs, strict=True):
+            assert layer.bias is not None
+            self.shrink(layer, factor)
+            rate = 2 * layer.spec.lr * factor / beta
+            layer.weight.addmm_(e.T, f, alpha=rate)
+            layer.bias.add_(e.sum(dim=0), alpha=rate)
+
+    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """Return -J of every image, (N,)."""
+        found = self.errors(x, state.rates).square().sum(dim=1)
+        if beta:
+            assert target is not None
+            found = found + beta * (self.split(state.rates)[-1] - target).square().sum(dim=1)
+        return found
