@@ -245,26 +245,26 @@ def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
 
 
 def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
-    """Radii that are left as they are drawn: the distance from radius 1 is smallest at 1 in both blocks.
+    """Radii that stay as they are drawn, by rates of 1e-9: their distance from 1 is smallest at 1 in both blocks.
 
-    Optuna with ASHA against random draws, 24 configurations each, three times. The score is known without training,
-    and rates of 1e-9 keep it so.
+    Optuna with ASHA against random draws, 20 configurations each, three times. The best of n random points of an area A
+    lies at about sqrt(A / n) / 2 from the optimum, 2.2 here; half of that is what the model must reach.
     """
-    radii = {f"b{i}.layer.radius": {"loguniform": [0.001, 1000]} for i in range(2)}
+    radii = {f"b{i}.layer.radius": {"uniform": [0.05, 20]} for i in range(2)}
     still = DEEP.replace("lr0.08", "lr1e-9").replace("lr0.005", "lr1e-9")
     best: dict[str, list[float]] = {"optuna": [], "random": []}
     for algorithm, found in best.items():
         for seed in range(3):
             scheduler = "asha" if algorithm == "optuna" else "none"
-            plan = {"algorithm": algorithm, "samples": 24, "seed": seed}
+            plan = {"algorithm": algorithm, "samples": 20, "seed": seed}
             config = {"seeds": [0], "space": radii, "search": plan, "scheduler": scheduler, "metric": "convergence"}
             name, few = f"{algorithm}{seed}", ("dataset_sup.samples=20", "dataset_unsup.samples=20")
             few = (*few, "dataset_unsup.epochs=2", "dataset_sup.epochs=1", "dataset_unsup.print_freq=1")
             flags = ("--folder-name", name, "--workers", "1", "--training-mode", "consecutive", "--set", *few)
             run(*flags, config=config, network=still)
             results = pd.read_csv(folder_of(tmp_path, name) / "results.csv")
-            found.append(float(np.log10(results[results.status == "finished"].convergence.min())))
-    assert np.mean(best["optuna"]) < np.mean(best["random"]) - 0.1
+            found.append(results[results.status == "finished"].convergence.min())
+    assert np.mean(best["optuna"]) < np.mean(best["random"]) / 2
     assert best["optuna"][0] != best["optuna"][1]
 
 
