@@ -28,8 +28,9 @@ mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
 
 OUT ?= hebb_data/benchmarks
-# minutes: searches of twelve trials, killed five times and restored
+# minutes: searches of twelve trials, killed five times and restored; killed workers; a cluster that loses a node
 kill: .venv/installed
+	$(BIN)/python -m pytest -m survival
 	$(BIN)/python tests/kill_search.py $(OUT)/kill 5 12
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-asha 3 12 --scheduler asha
 
