@@ -32,7 +32,11 @@ _PREFIX = "network."
 
 
 def check(config: RunConfig) -> None:
-    """Refuse networks that cannot be packed."""
+    """Refuse networks and runs that cannot be packed."""
+    if config.stop.active:
+        raise ConfigError(
+            "--pack-seeds", "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"
+        )
     for i, block in enumerate(config.network.blocks):
         if block.local:
             raise ConfigError("--pack-seeds", f"b{i} descends a loss of its own, which a pack cannot do")

@@ -32,6 +32,7 @@ NO_TORCH = (
     "shapes",
     "plan",
     "plugins",
+    "protocols",
     "space",
     "domains",
     "derive",

@@ -1,0 +1,85 @@
+"""How a run trains beside its network and data: the back-prop optimiser, and when Hebbian phases end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hebb.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """The back-prop optimiser of the cross-entropy.
+
+    Attributes:
+        optimiser: ``adam``, or ``sgd`` with ``momentum``.
+        lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
+        momentum: share of the last step that sgd takes again (no Nesterov, no dampening).
+        weight_decay: L2 penalty added to the gradient.
+        schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts) or
+            ``constant``.
+        restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.
+        restart_growth: how many times as long as the last each further cycle is.
+    """
+
+    optimiser: str = "adam"
+    lr: float | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "step"
+    restart: int | None = None
+    restart_growth: int = 2
+
+    def __post_init__(self) -> None:
+        for name, choices in (("optimiser", ("adam", "sgd")), ("schedule", ("step", "cosine", "constant"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"classifier.{name}", f"unknown '{value}'", given=value, choices=choices)
+        if self.lr is not None and not 0 < self.lr <= 1e30:
+            raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError("classifier.momentum", f"is a share from 0 to below 1, not {self.momentum}")
+        if (self.restart is not None and self.restart < 1) or self.restart_growth < 1:
+            raise ConfigError("classifier.restart", "and restart_growth start at 1")
+
+    def check(self) -> None:
+        """Refuse values that would do nothing; called when all of them are set."""
+        if self.momentum and self.optimiser != "sgd":
+            raise ConfigError(
+                "classifier.momentum", f"does nothing for {self.optimiser}", hint="classifier.optimiser=sgd reads it"
+            )
+        if self.restart is not None and self.schedule != "cosine":
+            raise ConfigError(
+                "classifier.restart",
+                f"does nothing for schedule {self.schedule}",
+                hint="classifier.schedule=cosine reads it",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopSpec:
+    """When a Hebbian phase ends before its epochs are over. Both rules are looked at after each epoch.
+
+    c of an update is max_i |sum_j |w_ij|^p - 1| over the neurons of a block (Krotov & Hopfield's convergence).
+
+    Attributes:
+        convergence: end when every block's last c is below this; None: never.
+        patience: end when for this many epochs' worth of updates in a row no block's c fell below the least it had
+            been; None: never.
+    """
+
+    convergence: float | None = None
+    patience: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("convergence", "patience"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"stop.{name}", f"a number above 0 is wanted, not {value}")
+
+    @property
+    def active(self) -> bool:
+        """Whether a phase can end early at all."""
+        return (self.convergence, self.patience) != (None, None)
