@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install kill demo test check lint mutate bench clean
+.PHONY: install kill demo test check lint slow mutate bench clean
 
 install: .venv/installed
 
@@ -23,6 +23,10 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 check: lint test
+
+# minutes: every scheduler, algorithm and arm as a search of its own
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
 
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py

@@ -116,6 +116,7 @@ def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     assert len(again) == 101
 
 
+@pytest.mark.slow
 def test_seeds_and_points_are_added(run: Run, tmp_path: Path) -> None:
     """2 points x 2 seeds, then one more of each: 3 x 3, as if all had been asked for at once."""
     folder = folder_of(tmp_path)
@@ -129,6 +130,7 @@ def test_seeds_and_points_are_added(run: Run, tmp_path: Path) -> None:
     assert table(folder).equals(table(folder_of(tmp_path, "whole")))
 
 
+@pytest.mark.slow
 def test_samples_are_added(run: Run, tmp_path: Path) -> None:
     config = {"seeds": [0], "space": {"b0.layer.radius": {"loguniform": [1, 30]}}, "search": {"samples": 2}}
     run("--folder-name", "s", config=config)
@@ -160,7 +162,10 @@ RADII = {
 }
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("scheduler", ["asha", *(pytest.param(name, marks=SLOW) for name in ("hyperband", "median"))])
 def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
     """Every configuration is finished on both seeds or stopped as a whole; the winner was finished; none runs twice."""
     run("--folder-name", "s", "--scheduler", scheduler, "--final-seeds", "1", config=RADII)
@@ -179,6 +184,7 @@ def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
     assert Journal.load(folder).stopped == journal.stopped
 
 
+@pytest.mark.slow
 def test_an_extended_search_is_judged_by_all_results(run: Run, tmp_path: Path) -> None:
     """A scheduler that starts anew hears what was before: a configuration worse than the old ones is stopped."""
     rates = {"classifier.lr": {"grid": [0.01, 0.02, 0.03]}}
@@ -200,7 +206,7 @@ BRANCHES = {
 }
 
 
-@pytest.mark.parametrize("algorithm", ["random", "optuna", "hyperopt"])
+@pytest.mark.parametrize("algorithm", ["optuna", *(pytest.param(name, marks=SLOW) for name in ("random", "hyperopt"))])
 def test_a_space_with_branches(algorithm: str, run: Run, tmp_path: Path) -> None:
     """A temperature only where the rule has one; Hebbian blocks share a rate; the winner's string is its network."""
     config = {"purpose": "search", "seeds": [0], "space": BRANCHES, "search": {"algorithm": algorithm, "samples": 4}}
@@ -229,6 +235,7 @@ def ray_config(path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
     """What was suggested before is suggested first, and not run again; the new points are new."""
     space = {"b0.layer.radius": {"loguniform": [1, 30]}}
@@ -244,6 +251,7 @@ def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
     assert len(set(again)) == 4
 
 
+@pytest.mark.slow
 def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
     """Radii that stay as they are drawn, by rates of 1e-9: their distance from 1 is smallest at 1 in both blocks.
 
