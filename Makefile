@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install kill demo test check lint mutate bench clean
+.PHONY: install kill demo test check lint slow mutate bench clean
 
 install: .venv/installed
 
@@ -24,12 +24,17 @@ lint: .venv/installed
 
 check: lint test
 
+# minutes: every scheduler, algorithm and arm as a search of its own
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
 
 OUT ?= hebb_data/benchmarks
-# minutes: searches of twelve trials, killed five times and restored
+# minutes: searches of twelve trials, killed five times and restored; killed workers; a cluster that loses a node
 kill: .venv/installed
+	$(BIN)/python -m pytest -m survival
 	$(BIN)/python tests/kill_search.py $(OUT)/kill 5 12
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-asha 3 12 --scheduler asha
 

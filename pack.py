@@ -33,9 +33,13 @@ _PREFIX = "network."
 
 
 def check(config: RunConfig) -> None:
-    """Refuse networks that cannot be packed."""
+    """Refuse networks and runs that cannot be packed."""
     if config.network.settles:
         raise ConfigError("--pack-seeds", f"{config.network.name} settles, which a pack cannot do", hint="leave it out")
+    if config.stop.active:
+        raise ConfigError(
+            "--pack-seeds", "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"
+        )
     for i, block in enumerate(config.network.blocks):
         if block.local:
             raise ConfigError("--pack-seeds", f"b{i} descends a loss of its own, which a pack cannot do")

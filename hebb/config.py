@@ -470,6 +470,13 @@ class RunConfig:
             if value not in choices:
                 raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Receive a run from another process, with the plugins its rules come from."""
+        from hebb import plugins  # which is made of specs itself
+
+        plugins.require(state["plugins"], "a run from another process")
+        self.__dict__.update(state)
+
     @property
     def classes(self) -> int:
         """Number of labels of the supervised dataset."""

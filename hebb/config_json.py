@@ -40,9 +40,9 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
 def run_from_json(data: Any, where: str) -> RunConfig:
     """Build a run from the data of a ``config.json``; a missing or unknown key is an error."""
     data = _object(data, where)
+    network = _object(data.get("network"), f"{where}, network")
     needed = _plugins(data.get("plugins"), f"{where}, plugins")
     plugins.require(needed, where)  # the network may be made of their rules
-    network = _object(data.get("network"), f"{where}, network")
     blocks = network.get("blocks")
     if not isinstance(blocks, list):
         raise ConfigError(f"{where}, network", "'blocks' is not a list")

@@ -190,7 +190,7 @@ def _search(stages: Stages) -> tuple[Stages, Outcome]:
     if not search.spec.plan.model_based:
         return stages, _train(stages, search.groups(), stages.limits)
     outcome = _train(stages, None, stages.limits)
-    choices = [choice for _, choice in stages.journal.chosen.values()]
+    choices = list(stages.journal.chosen.values())
     trials: list[Trial] = []
     for choice, words in zip(choices, trial_list.labels(choices), strict=True):
         trials += trial_list.runs_of(search.base, choice, words, search.spec, search.seeds, search.folder, stages.known)

@@ -161,7 +161,8 @@ class Journal:
     """What became of the configurations, in the order in which it happened.
 
     Attributes:
-        chosen: parameters that a model-based algorithm suggested, by the name of the group.
+        chosen: the configurations that a model-based algorithm suggested, by the name of the group.
+        suggested: the parameters of all its suggestions; it may suggest a configuration twice.
         stopped: step, score and number of seeds at which a scheduler stopped a group.
         failed: why a group failed, and whether trying again is of no use.
         torn: whether the last line is unfinished.
@@ -169,7 +170,8 @@ class Journal:
 
     path: Path
     torn: bool = False
-    chosen: dict[str, tuple[dict[str, Any], Choice]] = field(default_factory=dict)
+    chosen: dict[str, Choice] = field(default_factory=dict)
+    suggested: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stopped: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -203,7 +205,8 @@ class Journal:
     def _take(self, entry: dict[str, Any]) -> None:
         event, group = entry["event"], str(entry.get("group"))
         if event == "chosen":
-            self.chosen[group] = (entry["params"], entry["choice"])
+            self.chosen[group] = entry["choice"]
+            self.suggested.append((group, entry["params"]))
         elif event in ("stopped", "failed"):
             getattr(self, event)[group] = entry
         elif event in ("finished", "again"):

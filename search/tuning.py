@@ -13,6 +13,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,13 +126,13 @@ class Work:
     def all_groups(self) -> list[Group]:
         """List the groups, or those that were chosen so far."""
         if self.maker is not None:
-            return [self.maker(parameters) for parameters, _ in self.journal.chosen.values()]
+            return [self.maker(parameters) for parameters in dict(self.journal.suggested).values()]
         return list(self.groups or ())
 
     def left(self) -> int:
         """Return how many groups are to be run; one that failed by a mishap is tried again."""
-        over = sum(not self._again(group) for group in self.all_groups())
-        return (self.search.spec.plan.samples if self.groups is None else len(self.groups)) - over
+        again = sum(self._again(group) for group in self.all_groups())
+        return again + (self.search.spec.plan.samples - len(self.journal.suggested) if self.groups is None else 0)
 
     def _again(self, group: Group) -> bool:
         found = state(group, self.journal)
@@ -156,7 +157,7 @@ class Work:
 
     def samples(self) -> int:
         """Return how many points a searcher suggests, those of before included."""
-        wanted, before = self.search.spec.plan.samples, len(self.journal.chosen)
+        wanted, before = self.search.spec.plan.samples, len(self.journal.suggested)
         return wanted if self.limits.trials is None else min(wanted, before + self.limits.trials)
 
     def last_step(self) -> int:
@@ -203,7 +204,7 @@ def run(work: Work, resources: Resources, watcher: Watcher) -> Outcome:
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     left = sum(state(group, work.journal) == "left" for group in work.all_groups())
-    left += work.search.spec.plan.samples - len(work.journal.chosen) if work.groups is None else 0
+    left += work.search.spec.plan.samples - len(work.journal.suggested) if work.groups is None else 0
     cause = tell.cause or ("trials" if work.limits.trials is not None and not tell.open else "interrupted")
     return Outcome(failed=_reasons(work), left=left, cause=cause if left else "", problem=tell.problem)
 
@@ -212,7 +213,7 @@ def _chooser(work: Work) -> dict[str, Any]:
     """Return Ray's searcher and scheduler."""
     spec, options = work.search.spec, dict[str, Any]()
     if work.groups is None:
-        earlier = [parameters for parameters, _ in work.journal.chosen.values()]
+        earlier = [parameters for _, parameters in work.journal.suggested]
         options["search_alg"] = searcher(spec.plan, spec.axes, work.search.mode, earlier)
         options["num_samples"] = work.samples()
     if work.judged:
@@ -248,6 +249,7 @@ class _Tell(tune.Callback):
         self._deadline = None if work.limits.time is None else time.monotonic() + work.limits.time
         self._by_trial: dict[str, Group] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
+        self._times: Counter[str] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray stores its callbacks; ours holds a terminal and stays here
@@ -265,9 +267,12 @@ class _Tell(tune.Callback):
             self._end("time")
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        new = trial.trial_id not in self._by_trial
         group = self._group(trial)
-        if self.maker is not None and group.name not in self.journal.chosen:
-            self.journal.note("chosen", group.name, params=plain(trial.config), choice=group.choice)
+        if self.maker is not None and new:
+            self._times[group.name] += 1
+            if self._times[group.name] > sum(name == group.name for name, _ in self.journal.suggested):
+                self.journal.note("chosen", group.name, params=plain(trial.config), choice=group.choice)
         self.open.add(group.name)
         if group.name not in self.over:
             self.watcher.started(group)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from random_specs import SMALL
 from torch import Tensor
 
-from hebb import catalog, rates
+from hebb import catalog, rates, space
 from hebb.config import LayerSpec, make_layer
 from hebb.layers import HebbConv2d, HebbLinear
 from hebb.rules.ranking import first_and_kth
@@ -326,3 +326,25 @@ def test_supervised_training_never_touches_the_statistics() -> None:
     norms = [small.run(config).network[0].before[0] for config in (made, short)]
     assert torch.equal(norms[0].running_mean, norms[1].running_mean)  # type: ignore[union-attr, arg-type]
     assert not math.isclose(float(norms[0].running_mean), 0)  # type: ignore[union-attr, arg-type]
+
+
+# -- the published search -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["2KrotovCnnCIFAR", "4KrotovCnnCIFAR"])
+def test_the_search_has_the_published_space(preset: str, command: Command) -> None:
+    """P 2 to 8, k 2 to 10, Delta 0 to 0.40 by 0.005, dropout 0 to 0.5 by 0.05; the file serves every depth."""
+    found = space.load("krotov")
+    assert {axis.name: axis.count() for axis in found.axes} == {
+        "b*.layer.lebesgue_p": 7,
+        "b*.layer.ranking_param": 9,
+        "b*.layer.delta": 81,
+        "b-1.dropout": 11,
+    }
+    ends = [{path: float(value) for path, value in choice.items()} for axis in found.axes for choice in axis.corners()]
+    assert [next(iter(end.values())) for end in ends] == [2, 8, 2, 10, 0, 0.4, 0, 0.5]
+    flags = ("--preset", preset, "--dataset", "CIFAR10", "--protocol", "krotov", "krotov_head", "--config", "krotov")
+    done = command("ray_search.py", *flags, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "optuna" in done.stdout
+    assert "median" in done.stdout

@@ -118,9 +118,19 @@ def test_dropout_keeps_the_mean(p: float, seeded: bool) -> None:
 
 
 def test_dropout_noise_repeats_from_its_seed() -> None:
-    masks = [Noise(seed).keep_mask(torch.ones(50, 50), 0.5) for seed in (1, 1, 2)]
-    assert torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0], masks[2])
+    for p in (0.3, 0.5):
+        masks = [Noise(seed).factors((50, 51), p, torch.device("cpu")) for seed in (1, 1, 2)]
+        assert torch.equal(masks[0], masks[1])
+        assert not torch.equal(masks[0], masks[2])
+
+
+def test_dropout_of_one_half_draws_every_element_by_itself() -> None:
+    """Bits come eight at a time; neighbours, rows and places in a byte are as independent as others."""
+    drawn = Noise(5).factors((4000, 24), 0.5, torch.device("cpu")) - 1  # -1 or 1
+    correlation = drawn.T @ drawn / len(drawn)
+    assert (correlation - torch.eye(24)).abs().max() < 5 / 4000**0.5  # five deviations of chance
+    assert (drawn[1:] * drawn[:-1]).mean().abs() < 0.02
+    assert drawn.mean().abs() < 0.02
 
 
 @pytest.mark.parametrize("seeded", [True, False])

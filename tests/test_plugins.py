@@ -148,6 +148,38 @@ def remembered(tmp_path: Path, *arguments: str, path: Path | None = None) -> lis
     return json.loads(done.stdout)["plugins"]
 
 
+def test_a_run_carries_its_plugin_to_another_process(plugin: Path, tmp_path: Path) -> None:
+    """A worker unpickles a config before it looks at it; the plugin comes along, and no other version of it."""
+    give = (
+        "import pickle, sys; sys.path.insert(0, {root!r})\n"
+        "from hebb import catalog, config, plugins\n"
+        "plugins.load(['top_two.py'])\n"
+        "known = catalog.load()\n"
+        "data = known.dataset('Digits', '')\n"
+        "run = config.RunConfig(network=known.network({network!r}), mode='successive', dataset_sup=data,\n"
+        "                       dataset_unsup=data)\n"
+        "import dataclasses\n"
+        "run = dataclasses.replace(run, plugins=plugins.of_run(run))\n"
+        "open('run.pickle', 'wb').write(pickle.dumps(run))\n"
+    )
+    take = (
+        "import pickle, sys; sys.path.insert(0, {root!r})\n"
+        "run = pickle.load(open('run.pickle', 'rb'))\n"
+        "print(run.network.blocks[0].layer.rule.name)\n"
+    )
+
+    def python(code: str) -> subprocess.CompletedProcess[str]:
+        text = code.format(root=str(ROOT), network=NETWORK)
+        return subprocess.run(
+            [sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert python(give).returncode == 0
+    assert python(take).stdout == "TopTwo\n"
+    plugin.write_text(example() + "\n")
+    assert "changed since the run" in python(take).stderr
+
+
 def package(folder: Path) -> Path:
     """Write the example as a package that imports its own module."""
     made = folder / "my_rules"

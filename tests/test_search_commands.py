@@ -110,7 +110,12 @@ def check_table(printed: str, folder: Path, metric: str, seeds: int) -> pd.DataF
     return results
 
 
-@pytest.mark.parametrize("line", ["87", "106", "110", "114"], ids=["SoftHebb", "Hard", "random", "BP"])
+ARMS = {"SoftHebb": "87", "Hard": "106", "random": "110", "BP": "114"}
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(n, id=arm, marks=[pytest.mark.slow] * (arm != "SoftHebb")) for arm, n in ARMS.items()]
+)
 def test_an_arm_on_four_seeds(line: str, execute: Execute, tmp_path: Path) -> None:
     """Each learns to classify, and ``--save-model`` keeps the models."""
     printed = execute(line)
@@ -141,6 +146,7 @@ def test_radius(execute: Execute, tmp_path: Path) -> None:
     assert "winner" not in printed
 
 
+@pytest.mark.slow
 def test_regimes(execute: Execute, tmp_path: Path) -> None:
     """Two rules at two temperatures."""
     temperatures = {"b*.layer.t_invert": {"geometric": {"base": 1.25, "from": -1, "to": 0}}}

@@ -5,23 +5,35 @@ One Ray serves the module: it takes seconds to start.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import small
 import torch
 import yaml
 from kill_search import finished, table
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ray_search
-from hebb import catalog, folders, records
-from search import rays
+import train
+from hebb import catalog, folders, records, space
+from hebb.config import RunConfig
+from search import rays, shared
+from search.display import SearchDisplay
 from search.stored import Journal
+from search.trials import Group, Search, Trial
+from search.tuning import Limits, Work
+from search.worker import Task
 
 pytestmark = pytest.mark.ray
 
@@ -90,7 +102,7 @@ def test_a_search_in_pieces_equals_a_whole_one(run: Run, tmp_path: Path) -> None
 
 def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     """A second is less than the run takes; its checkpoint is used; without a new budget the old one counts anew."""
-    long = ("--set", "dataset_sup.epochs=400")
+    long = ("--set", "dataset_sup.epochs=100")
     printed = run("--folder-name", "s", "--time-budget", "1s", *long, config={"seeds": [0]})
     assert "the time is used up: 0 of 1 trials are finished" in printed
     found = list(folder_of(tmp_path).glob("trials/*/metrics.jsonl"))
@@ -98,10 +110,13 @@ def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     run("--restore", "s", "--time-budget", "1h")
     again = records.read_rows(next(folder_of(tmp_path).glob("trials/*/metrics.jsonl")))
     # the last row may be one whose checkpoint was not written yet
-    assert [r["images_per_second"] for r in again[: len(rows) - 1]] == [r["images_per_second"] for r in rows[:-1]]
-    assert len(again) == 401
+    assert [r["images_per_second"] for r in again[: max(0, len(rows) - 1)]] == [
+        r["images_per_second"] for r in rows[:-1]
+    ]
+    assert len(again) == 101
 
 
+@pytest.mark.slow
 def test_seeds_and_points_are_added(run: Run, tmp_path: Path) -> None:
     """2 points x 2 seeds, then one more of each: 3 x 3, as if all had been asked for at once."""
     folder = folder_of(tmp_path)
@@ -115,6 +130,7 @@ def test_seeds_and_points_are_added(run: Run, tmp_path: Path) -> None:
     assert table(folder).equals(table(folder_of(tmp_path, "whole")))
 
 
+@pytest.mark.slow
 def test_samples_are_added(run: Run, tmp_path: Path) -> None:
     config = {"seeds": [0], "space": {"b0.layer.radius": {"loguniform": [1, 30]}}, "search": {"samples": 2}}
     run("--folder-name", "s", config=config)
@@ -146,7 +162,10 @@ RADII = {
 }
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("scheduler", ["asha", *(pytest.param(name, marks=SLOW) for name in ("hyperband", "median"))])
 def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
     """Every configuration is finished on both seeds or stopped as a whole; the winner was finished; none runs twice."""
     run("--folder-name", "s", "--scheduler", scheduler, "--final-seeds", "1", config=RADII)
@@ -165,6 +184,7 @@ def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
     assert Journal.load(folder).stopped == journal.stopped
 
 
+@pytest.mark.slow
 def test_an_extended_search_is_judged_by_all_results(run: Run, tmp_path: Path) -> None:
     """A scheduler that starts anew hears what was before: a configuration worse than the old ones is stopped."""
     rates = {"classifier.lr": {"grid": [0.01, 0.02, 0.03]}}
@@ -186,14 +206,15 @@ BRANCHES = {
 }
 
 
-@pytest.mark.parametrize("algorithm", ["random", "optuna", "hyperopt"])
+@pytest.mark.parametrize("algorithm", ["optuna", *(pytest.param(name, marks=SLOW) for name in ("random", "hyperopt"))])
 def test_a_space_with_branches(algorithm: str, run: Run, tmp_path: Path) -> None:
     """A temperature only where the rule has one; Hebbian blocks share a rate; the winner's string is its network."""
     config = {"purpose": "search", "seeds": [0], "space": BRANCHES, "search": {"algorithm": algorithm, "samples": 4}}
     run("--folder-name", "s", "--final-seeds", "1", "--workers", "1", config=config, network=DEEP)
     folder = folder_of(tmp_path)
     configs = [ray_config(path) for path in folder.glob("trials/[!f]*-s0/config.json")]
-    assert len(configs) == 4
+    # a model may suggest one of the five points without a temperature twice
+    assert len(configs) == 4 if algorithm == "random" else 2 <= len(configs) <= 4
     for made in configs:
         first, second = made["network"]["blocks"][:2]
         assert first["layer"]["lr"] == second["layer"]["lr"]
@@ -214,6 +235,7 @@ def ray_config(path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
     """What was suggested before is suggested first, and not run again; the new points are new."""
     space = {"b0.layer.radius": {"loguniform": [1, 30]}}
@@ -229,27 +251,28 @@ def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
     assert len(set(again)) == 4
 
 
+@pytest.mark.slow
 def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
-    """Radii that are left as they are drawn: the distance from radius 1 is smallest at 1 in both blocks.
+    """Radii that stay as they are drawn, by rates of 1e-9: their distance from 1 is smallest at 1 in both blocks.
 
-    Optuna with ASHA against random draws, 24 configurations each, three times. The score is known without training,
-    and rates of 1e-9 keep it so.
+    Optuna with ASHA against random draws, 20 configurations each, three times. The best of n random points of an area A
+    lies at about sqrt(A / n) / 2 from the optimum, 2.2 here; half of that is what the model must reach.
     """
-    radii = {f"b{i}.layer.radius": {"loguniform": [0.001, 1000]} for i in range(2)}
+    radii = {f"b{i}.layer.radius": {"uniform": [0.05, 20]} for i in range(2)}
     still = DEEP.replace("lr0.08", "lr1e-9").replace("lr0.005", "lr1e-9")
     best: dict[str, list[float]] = {"optuna": [], "random": []}
     for algorithm, found in best.items():
         for seed in range(3):
             scheduler = "asha" if algorithm == "optuna" else "none"
-            plan = {"algorithm": algorithm, "samples": 24, "seed": seed}
+            plan = {"algorithm": algorithm, "samples": 20, "seed": seed}
             config = {"seeds": [0], "space": radii, "search": plan, "scheduler": scheduler, "metric": "convergence"}
             name, few = f"{algorithm}{seed}", ("dataset_sup.samples=20", "dataset_unsup.samples=20")
             few = (*few, "dataset_unsup.epochs=2", "dataset_sup.epochs=1", "dataset_unsup.print_freq=1")
             flags = ("--folder-name", name, "--workers", "1", "--training-mode", "consecutive", "--set", *few)
             run(*flags, config=config, network=still)
             results = pd.read_csv(folder_of(tmp_path, name) / "results.csv")
-            found.append(float(np.log10(results[results.status == "finished"].convergence.min())))
-    assert np.mean(best["optuna"]) < np.mean(best["random"]) - 0.1
+            found.append(results[results.status == "finished"].convergence.min())
+    assert np.mean(best["optuna"]) < np.mean(best["random"]) / 2
     assert best["optuna"][0] != best["optuna"][1]
 
 
@@ -314,3 +337,74 @@ def test_one_process_at_a_time(run: Run, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     with stored.held(folder / stored.LOCKS / stored.SEARCH), pytest.raises(ValueError, match="another process"):
         run("--restore", "s")
+
+
+@pytest.mark.parametrize("zca", [False, True])
+def test_shared_data_are_those_of_the_files_and_stay_so(zca: bool, one_ray: None, tmp_path: Path) -> None:
+    """A run on the arrays in the object store has the bits of one on its own copy, and does not write into them."""
+    config = small.config(
+        small.DEEP, f"dataset_sup.zca={zca}", f"dataset_unsup.zca={zca}", "dataset_sup.validation=0.2"
+    )
+    packed = shared.read(shared.specs([config]), tmp_path, None)
+    load = shared.Shared(packed)
+    before = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays(load, config)}
+    assert not any(array.flags.writeable for _, array in arrays(load, config))
+    found = train.run(config, place=train.Place(datasets=tmp_path, load=load))
+    alone = train.run(config, place=train.Place(datasets=tmp_path))
+    assert {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays(load, config)} == before
+    for name, tensor in alone.network.state_dict().items():
+        assert torch.equal(tensor, found.network.state_dict()[name])
+    strip = [[{**row, "images_per_second": 0} for row in result.rows] for result in (found, alone)]
+    assert strip[0] == strip[1]
+
+
+def arrays(load: shared.Shared, config: RunConfig) -> list[tuple[str, np.ndarray]]:
+    """List the arrays in the object store."""
+    stored = rays.ray.get(list(load._stored.values()))
+    return [
+        (f"{i} {split} {name}", array)
+        for i, data in enumerate(stored)
+        for split in ("train", "val", "test")
+        for name, array in (data[split] or {}).items()
+        if isinstance(array, np.ndarray)
+    ]
+
+
+def test_the_live_table(one_ray: None, tmp_path: Path) -> None:
+    """Trials that go on show the phase their run folder tells, ended ones their score; and the time that is left."""
+    config = small.config(small.CNN)
+    groups = []
+    for seed in range(3):
+        folder = tmp_path / "trials" / f"c-s{seed}"
+        trial = Trial(name=f"c-s{seed}", label="lr=0.1", choice={}, config=replace(config, seed=seed), folder=folder)
+        groups.append(Group(name=trial.name, runs=(trial,)))
+    spec = space.parse({"seeds": [0, 1, 2]}, "mine", "mine.yaml")
+    found = Search(
+        spec=spec,
+        base=config,
+        seeds=(0, 1, 2),
+        trials=(),
+        metric="test_acc",
+        mode="max",
+        final_seeds=(),
+        folder=tmp_path,
+    )
+    task = Task(metric="test_acc", mode="max", place={})
+    work = Work(
+        search=found, groups=tuple(groups), task=task, limits=Limits(), journal=Journal.load(tmp_path), known=None
+    )
+    display = SearchDisplay(work, rays.Resources(cpus=1, gpu=0, workers=1))
+    display.started(groups[0])
+    display.reported(groups[0], {"score": 71.25, "n": 1, "seed": 0, "kind": "end", "phase": 1, "epoch": 1})
+    display.ended(groups[0], "done")
+    display.started(groups[1])
+    groups[1].runs[0].folder.mkdir(parents=True)
+    row = records.make_row(step=10, phase=0, kind="hebbian", blocks="b0", epoch=1)
+    (groups[1].runs[0].folder / "metrics.jsonl").write_text(json.dumps(row) + "\n" + '{"torn')
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(display.table())
+    text = console.export_text()
+    ended, going = (next(line for line in text.splitlines() if line.startswith(f"c-s{seed}")) for seed in (0, 1))
+    assert "71.25 %" in ended and ended.rstrip().endswith("done")
+    assert "0 hebbian b0" in going and "1 of 1" in going
+    assert re.search(r"1 of 3 trials, \d+ s left", text)

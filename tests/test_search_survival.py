@@ -1,4 +1,7 @@
-"""Searches whose driver, workers, nodes or disks fail. Each starts a Ray of its own."""
+"""Searches whose driver, workers, nodes or disks fail. Each starts a Ray of its own.
+
+Those marked ``survival`` take minutes together: ``make kill`` runs them.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ def test_a_killed_driver(tmp_path: Path) -> None:
     assert "touched 0, lost 0, equal" in done.stdout
 
 
+@pytest.mark.survival
 def test_a_killed_worker(tmp_path: Path) -> None:
     """Its trial goes on in a new worker from the checkpoint, and the search ends well."""
     long = ("--set", "dataset_sup.epochs=300", "dataset_sup.print_freq=50", "dataset_sup.samples=500")
@@ -58,6 +62,7 @@ def test_a_killed_worker(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows if row["phase"] == 1] == list(range(1, 301))
 
 
+@pytest.mark.survival
 def test_a_worker_that_always_dies(tmp_path: Path) -> None:
     """Killed once with no retry: the reason is recorded, the other trial is finished, the exit code is 1."""
     process = start(tmp_path, *flags_of(2, ("--max-failures", "0", "--workers", "1")))
@@ -77,6 +82,7 @@ def test_a_worker_that_always_dies(tmp_path: Path) -> None:
     assert len(pd.read_csv(search / "results.csv")) == 2
 
 
+@pytest.mark.survival
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_well(number: signal.Signals, tmp_path: Path) -> None:
     """Exit code 130, and the command that goes on; it does."""
@@ -131,6 +137,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert json.loads(path.read_text())["metrics"]["test_acc"] > 0
 
 
+@pytest.mark.survival
 def test_two_nodes(tmp_path: Path) -> None:
     """Trials run on both; one node dies, and no finished trial is lost or run again."""
     script = str(ROOT / "tests" / "two_nodes.py")
