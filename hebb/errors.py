@@ -84,8 +84,14 @@ class InterruptedRunError(HebbError):
 def nearest(given: str, choices: Iterable[str]) -> str | None:
     """Return the choice that looks most like ``given``, or None when none does."""
     by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else None
+    word = given.lower()
+    found = difflib.get_close_matches(word, by_lower, n=max(len(by_lower), 1), cutoff=0.5)
+
+    def likeness(choice: str) -> tuple[float, bool, str]:
+        """Of equally near words, one with the same letters was meant: PB is BP, not PC."""
+        return difflib.SequenceMatcher(None, choice, word).ratio(), sorted(choice) == sorted(word), choice
+
+    return by_lower[max(found, key=likeness)] if found else None
 
 
 def _cut(line: str) -> str:
