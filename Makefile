@@ -43,6 +43,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/hebbian_step.py --out $(OUT)/hebbian_step.json
 	$(BIN)/python benchmarks/krotov_step.py --out $(OUT)/krotov_step.json
 	$(BIN)/python benchmarks/lpl_step.py --out $(OUT)/lpl_step.json
+	$(BIN)/python benchmarks/energy_step.py --out $(OUT)/energy_step.json
 	$(BIN)/python benchmarks/classifier_epoch.py --out $(OUT)/classifier_epoch.json
 	$(BIN)/python benchmarks/peak_memory.py --out $(OUT)/peak_memory.json
 	$(BIN)/python benchmarks/memory_stl10.py --out $(OUT)/memory_stl10.json

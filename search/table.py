@@ -136,6 +136,7 @@ def show_stopped(stopped: Mapping[str, Mapping[str, Any]], labels: Mapping[str, 
 
 def write(found: pd.DataFrame, path: Path) -> Path:
     """Write one line per trial as CSV, and beside it as Parquet; each whole or not at all."""
+    found = found.apply(lambda column: column.astype(float) if column.isna().all() else column)  # None has no type
     for kind, writer in ((".csv", found.to_csv), (".parquet", found.to_parquet)):
         temporary = path.with_suffix(f"{kind}.tmp")
         writer(temporary, index=False)

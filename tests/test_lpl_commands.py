@@ -82,6 +82,7 @@ def test_bad_input_is_answered_in_three_lines(command: Command, arguments: tuple
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_ablations_as_a_search(command: Command, tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "search_configs" / "lpl_ablations.yaml").read_text())
     config["space"]["terms"]["joint"] = config["space"]["terms"]["joint"][:3:2]  # all terms, and without the push
