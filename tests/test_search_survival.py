@@ -30,6 +30,7 @@ def folder_of(home: Path) -> Path:
     return home / "hebb" / "search" / "s"
 
 
+@pytest.mark.survival
 def test_a_killed_driver(tmp_path: Path) -> None:
     """Four trials, one SIGKILL; ``make kill`` does it five times in twelve."""
     script = str(ROOT / "tests" / "kill_search.py")
