@@ -196,10 +196,10 @@ def post_hoc(
         Per batch, on the CPU: the mean cross-entropy and the share of right answers, both before the update.
     """
     phase = at.phase
-    losses, rights = [], []
+    found, rights = [], []
     update = at.epoch * -(-len(split) // phase.batch_size)
     with training(network, at), torch.set_grad_enabled(optimiser is not None):
-        for x, labels in split.batches(phase.batch_size, at.order(), at.augmentation(split.labels.device)):
+        for x, labels in _batches(split, at):
             for i in range(len(network)):
                 x = _step_block(network, i, x, labels, phase, update)
             logits = x.flatten(1)
@@ -208,12 +208,12 @@ def post_hoc(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
-            losses.append(loss.detach())
+            found.append(loss.detach())
             rights.append((logits.detach().argmax(dim=1) == labels).float().mean())
             update += 1
             progress(len(labels))
         check_updates(network, phase, at.epoch)
-    return torch.stack(losses).cpu(), torch.stack(rights).cpu()
+    return torch.stack(found).cpu(), torch.stack(rights).cpu()
 
 
 @torch.no_grad()

@@ -289,7 +289,10 @@ def _run_or_reuse(
             _reuse(stored, phases[index], network, state, recorder, report, place)
             return
         _run_phase(config, phases, index, network, data, state, recorder, report, place)
-        made = list(zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False))[: phases[index].epochs]
+        # from the end: an interrupted run has rows of earlier phases without their blocks
+        made = [
+            pair for pair in zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False) if pair[0]["phase"] == index
+        ]
         blocks = {i: network[i].state_dict() for i in phases[index].blocks}
         entry.store(block_cache.Stored(blocks, made[::-1], state.step))
 
@@ -307,7 +310,7 @@ def _reuse(
         network[i].load_state_dict(tensors)
     for row, blocks in stored.rows:
         recorder.row(row, blocks)
-        if due(phase, row["epoch"] - 1):
+        if row is stored.rows[-1][0] or due(phase, row["epoch"] - 1):  # the last, where the phase ended early
             report.row(row, {})
     recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
     state.phase, state.epoch, state.step = state.phase + 1, 0, stored.step

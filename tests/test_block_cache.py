@@ -162,3 +162,14 @@ def test_runs_at_the_same_time_train_once(tmp_path: Path) -> None:
     assert trained.value == 4
     rows = [records.read_rows(tmp_path / str(i) / "metrics.jsonl") for i in range(3)]
     assert all([r["val_acc"] for r in found] == [r["val_acc"] for r in rows[0]] for found in rows)
+
+
+def test_phases_that_end_early_share_their_own_rows(tmp_path: Path) -> None:
+    """Every phase ends after the first of its three epochs; what the second one leaves holds nothing of the first."""
+    config = small.config(small.DEEP, "dataset_unsup.epochs=3", "dataset_unsup.print_freq=3", "stop.convergence=1e6")
+    alone = run(config, tmp_path / "alone", None)
+    first = run(config, tmp_path / "first", tmp_path / "cache")
+    again = run(config, tmp_path / "again", tmp_path / "cache")
+    assert [(row["phase"], row["epoch"]) for row in alone.rows] == [(0, 1), (1, 1), (2, 1)]
+    same(alone, first)
+    same(alone, again)
