@@ -144,6 +144,20 @@ class _State:
     watch: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class _Run:
+    """All that the phases of a run work on."""
+
+    config: RunConfig
+    phases: tuple[Phase, ...]
+    place: Place
+    report: Report
+    network: model.Network
+    data: dict[str, images.Images]
+    state: _State
+    recorder: records.Recorder
+
+
 def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Result:
     """Train as the config says and return the result.
 
@@ -162,10 +176,11 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
     data = _load_data(config, phases, place, device)
     network.to(device)
     recorder = _open_records(config, phases, place, data, state if stored else None)
+    whole = _Run(config, phases, place, report, network, data, state, recorder)
     report.start(config, phases, place)
     try:
         for index in range(state.phase, len(phases)):
-            _run_or_reuse(config, phases, index, network, data, state, recorder, report, place)
+            _run_or_reuse(whole, index)
             report.trained(index, phases[index], network, data.get("sup", data[phases[index].data]))
         probed, measured = readout.probe(config, network, data.get("sup", data[phases[-1].data]))
         result = Result(
@@ -269,52 +284,36 @@ def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any
 # -- phases -------------------------------------------------------------------------------------------------
 
 
-def _run_or_reuse(
-    config: RunConfig,
-    phases: tuple[Phase, ...],
-    index: int,
-    network: model.Network,
-    data: dict[str, images.Images],
-    state: _State,
-    recorder: records.Recorder,
-    report: Report,
-    place: Place,
-) -> None:
+def _run_or_reuse(run: _Run, index: int) -> None:
     """Run a phase, or take its blocks from the cache of shared ones, where another run has left them."""
-    folder = place.shared_blocks if state.epoch == 0 else None
-    digests = {name: loaded.sha256 for name, loaded in data.items()}
-    with block_cache.entry(folder, config, phases, index, digests) as entry:
+    phase, recorder = run.phases[index], run.recorder
+    folder = run.place.shared_blocks if run.state.epoch == 0 else None
+    digests = {name: loaded.sha256 for name, loaded in run.data.items()}
+    with block_cache.entry(folder, run.config, run.phases, index, digests) as entry:
         stored = entry.load()
         if stored is not None:
-            _reuse(stored, phases[index], network, state, recorder, report, place)
+            _reuse(run, phase, stored)
             return
-        _run_phase(config, phases, index, network, data, state, recorder, report, place)
+        _run_phase(run, index)
         # from the end: an interrupted run has rows of earlier phases without their blocks
         made = [
             pair for pair in zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False) if pair[0]["phase"] == index
         ]
-        blocks = {i: network[i].state_dict() for i in phases[index].blocks}
-        entry.store(block_cache.Stored(blocks, made[::-1], state.step))
+        blocks = {i: run.network[i].state_dict() for i in phase.blocks}
+        entry.store(block_cache.Stored(blocks, made[::-1], run.state.step))
 
 
-def _reuse(
-    stored: block_cache.Stored,
-    phase: Phase,
-    network: model.Network,
-    state: _State,
-    recorder: records.Recorder,
-    report: Report,
-    place: Place,
-) -> None:
+def _reuse(run: _Run, phase: Phase, stored: block_cache.Stored) -> None:
+    """Go on as if the run had trained the phase itself."""
     for i, tensors in stored.blocks.items():
-        network[i].load_state_dict(tensors)
+        run.network[i].load_state_dict(tensors)
     for row, blocks in stored.rows:
-        recorder.row(row, blocks)
+        run.recorder.row(row, blocks)
         if row is stored.rows[-1][0] or due(phase, row["epoch"] - 1):  # the last, where the phase ended early
-            report.row(row, {})
-    recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
-    state.phase, state.epoch, state.step = state.phase + 1, 0, stored.step
-    _checkpoint(network, state, place)
+            run.report.row(row, {})
+    run.recorder.filters(run.network[0].weight, run.network[0].shapes.into, stored.step)
+    run.state.phase, run.state.epoch, run.state.step = run.state.phase + 1, 0, stored.step
+    _checkpoint(run.network, run.state, run.place)
 
 
 def due(phase: Phase, epoch: int) -> bool:
@@ -322,20 +321,11 @@ def due(phase: Phase, epoch: int) -> bool:
     return epoch in (0, phase.epochs - 1) or (epoch + 1) % phase.print_freq == 0
 
 
-def _run_phase(
-    config: RunConfig,
-    phases: tuple[Phase, ...],
-    index: int,
-    network: model.Network,
-    data: dict[str, images.Images],
-    state: _State,
-    recorder: records.Recorder,
-    report: Report,
-    place: Place,
-) -> None:
-    phase, last_phase = phases[index], index == len(phases) - 1
+def _run_phase(run: _Run, index: int) -> None:
+    config, network, state, recorder, report = run.config, run.network, run.state, run.recorder, run.report
+    phase, last_phase = run.phases[index], index == len(run.phases) - 1
     network.eval()
-    behind = prefix.inputs(network, phase, data[phase.data], config, place.room(), report)
+    behind = prefix.inputs(network, phase, run.data[phase.data], config, run.place.room(), report)
     split = behind.train
     optimiser = optimiser_of(config, phase, network)
     if optimiser is not None and state.optimiser is not None:
@@ -392,8 +382,8 @@ def _run_phase(
             state.phase, state.epoch = index + 1, 0
         state.optimiser = None if optimiser is None or last else optimiser.state_dict()
         state.watch = None if watch is None or last else watch.state_dict()
-        if last or (epoch + 1) % place.checkpoint_every == 0:
-            _checkpoint(network, state, place)
+        if last or (epoch + 1) % run.place.checkpoint_every == 0:
+            _checkpoint(network, state, run.place)
         if reported:
             report.row(row, blocks)
         if last:

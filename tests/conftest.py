@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,15 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """Keep one local Ray for all searches of a module."""
+    from search import rays
+
+    with rays.session(rays.Resources(cpus=1, gpu=0)):
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ import post_hoc_loss
 import ray_search
 from hebb import catalog, folders, records, space
 from multi_layer import read_config
-from search import rays
 
 pytestmark = pytest.mark.ray
 
@@ -44,12 +43,6 @@ CHANCE = 10.0
 """Percent; the standard error on the 359 test images is 1.6."""
 
 Execute = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    with rays.session(rays.Resources(cpus=1, gpu=0)):
-        yield
 
 
 @pytest.fixture

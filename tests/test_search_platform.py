@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,6 @@ DEEP = (
 SMALL = "dataset_sup.samples=150 dataset_unsup.samples=100 dataset_sup.epochs=3 dataset_sup.print_freq=1"
 
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    with rays.session(rays.Resources(cpus=1, gpu=0)):
-        yield
 
 
 @pytest.fixture
