@@ -5,11 +5,13 @@
 <parent>/hebb/result/layer/<model>/bN.pt       single blocks, to start other networks from
 <parent>/hebb/cache/                           what is computed once and kept
 <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
+<parent>/hebb/analysis/                        figures and tables
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +23,8 @@ from hebb.errors import ConfigError
 
 CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
 LOOKS = "blocks.jsonl"
+SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
+Row = dict[str, Any]
 CHECKPOINT = Path("checkpoint") / "last.pt"
 CACHE_LIMIT = 20 * 10**9
 """Bytes of features that may lie in files of the cache, unless told otherwise."""
@@ -47,9 +51,14 @@ class Home:
         named = os.environ.get("HEBB_DATASETS")
         return Path(named).absolute() if named else self.parent / "dataset"
 
+    @property
+    def networks(self) -> Path:
+        """Folder of the single runs."""
+        return self.parent / "hebb" / "result" / "network"
+
     def network(self, model_name: str) -> Path:
         """Folder of a single run."""
-        return self.parent / "hebb" / "result" / "network" / checked_name(model_name, "--model-name")
+        return self.networks / checked_name(model_name, "--model-name")
 
     @property
     def layers(self) -> Path:
@@ -60,6 +69,11 @@ class Home:
     def cache(self) -> Path:
         """Folder of what is computed once and kept."""
         return self.parent / "hebb" / "cache"
+
+    @property
+    def analysis(self) -> Path:
+        """Folder of figures and tables."""
+        return self.parent / "hebb" / "analysis"
 
     def search(self, folder_name: str) -> Path:
         """Folder of a search."""
@@ -113,7 +127,7 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
         folder = home.network(name_or_folder) if re.fullmatch(r"[\w+.,=@-]+", name_or_folder) else folder
     path = folder.absolute() / CHECKPOINT
     if not path.exists():
-        stored = sorted(p.parent.parent.name for p in home.network("x").parent.glob(f"*/{CHECKPOINT}"))
+        stored = sorted(p.parent.parent.name for p in home.networks.glob(f"*/{CHECKPOINT}"))
         raise ConfigError(
             where,
             f"nothing to resume: {path} does not exist",
@@ -141,3 +155,20 @@ def read_json(path: Path) -> Any:
         raise ConfigError(str(path), f"cannot be read: {error}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(str(path), f"is truncated or not JSON: {error}") from None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def value_of(rows: list[Row], metric: str) -> float | None:
+    """Return the last finite value of a metric: radii are those of the Hebbian phases, which come first."""
+    found = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
+    return float(found[-1]) if found else None

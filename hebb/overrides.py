@@ -17,7 +17,7 @@ from hebb import fields, grammar
 from hebb.catalog import Catalog, operations
 from hebb.config import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
 from hebb.errors import ConfigError, within
-from hebb.registry import DATASETS, RULES, read_number
+from hebb.registry import DATASETS, RULES, Value, read_number
 from hebb.settle import SettleSpec, make_settle
 
 _BLOCK_PARTS = (
@@ -57,6 +57,58 @@ def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, wh
         with within(f"{where} {path}"):
             config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
     return config
+
+
+def values(config: RunConfig) -> dict[str, Value | None]:
+    """Return the value at every path, as ``apply`` takes it: applied to the run, they change nothing.
+
+    ``bN.preset``, which is the method and its layer in one, is left out, and so are ``b*`` and ``b-1``.
+    """
+    found: dict[str, Value | None] = {}
+    for i, block in enumerate(config.network.blocks):
+        parts: dict[str, Value | None] = {
+            "method": block.layer.method,
+            **{f"layer.{name}": value for name, value in block.layer.values},
+            "pool": None if block.pool is None else grammar.format_pool(block.pool),
+            "activation": None if block.activation is None else grammar.format_activation(block.activation),
+            "operation": "_".join(block.operations) or None,
+            "dropout": block.dropout,
+            "att_dropout": block.att_dropout,
+            "batch_norm": block.batch_norm,
+            "resume": block.resume,
+        }
+        found |= {f"b{i}.{part}": value for part, value in parts.items()}
+    for name in _SPECS:
+        spec = getattr(config, name)
+        for entry in dataclasses.fields(spec):
+            value = getattr(spec, entry.name)
+            found[f"{name}.{entry.name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    if config.network.settle is not None:
+        found |= {f"settle.{name}": value for name, value in config.network.settle.values}
+    return found | {name: getattr(config, name) for name in _RUN}
+
+
+def value_at(found: Mapping[str, Value | None], path: str) -> Value | None:
+    """Look a path up in ``values``; ``b-1`` is the last block, ``b*`` the value that all blocks which have it share.
+
+    Raises:
+        KeyError: when no block has it, or ``b*`` stands for blocks that differ.
+    """
+    head, _, part = path.partition(".")
+    blocks = sorted({int(name[1:]) for name in (p.partition(".")[0] for p in found) if re.fullmatch("b[0-9]+", name)})
+    if head == "b-1":
+        return found[f"b{blocks[-1]}.{part}"]
+    if head != "b*":
+        return found[path]
+    shared = {found[f"b{i}.{part}"] for i in blocks if _own_rule(found, i) and f"b{i}.{part}" in found}
+    if len(shared) != 1:
+        raise KeyError(path)
+    return shared.pop()
+
+
+def _own_rule(found: Mapping[str, Value | None], block: int) -> bool:
+    """Tell whether ``b*`` stands for a block."""
+    return RULES.get(str(found[f"b{block}.method"]), f"b{block}").learning in ("hebbian", "local", "settle")
 
 
 def _rank(path: str) -> tuple[int, int]:

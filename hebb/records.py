@@ -18,6 +18,7 @@ from torch import Tensor
 from hebb import folders
 from hebb.energy.measures import Look
 from hebb.errors import ConfigError
+from hebb.folders import Row, read_rows
 
 COLUMNS = (
     "step",
@@ -39,7 +40,6 @@ COLUMNS = (
 """Keys of a row of ``metrics.jsonl``; an absent value is null."""
 
 _SCALARS = COLUMNS[5:]
-Row = dict[str, Any]
 
 
 def make_row(**values: Any) -> Row:
@@ -144,17 +144,6 @@ def _finite(blocks: dict[str, dict[str, float]]) -> dict[str, dict[str, float | 
         block: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         for block, numbers in blocks.items()
     }
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 def filter_grid(weight: Tensor, most: int = 256) -> Tensor:

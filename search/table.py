@@ -13,10 +13,10 @@ from rich.table import Table
 
 from cli import describe
 from hebb import folders, records
+from hebb.analysis.table import statistics
 from hebb.records import Row
 from search.stored import Journal
 from search.trials import Search, Trial, configuration_name
-from search.worker import value_of
 
 
 def results(trials: Sequence[Trial], metric: str, journal: Journal) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, st
         found = folders.read_json(trial.folder / folders.RESULT)
         row = found["metrics"]
         if row[metric] is None:  # radii are those of the Hebbian phases, which come first
-            row = {**row, metric: value_of(records.read_rows(trial.folder / folders.METRICS), metric)}
+            row = {**row, metric: folders.value_of(records.read_rows(trial.folder / folders.METRICS), metric)}
         return row, found["seconds"], "finished"
     if state == "interrupted" and configuration_name(trial) in journal.stopped:
         rows = records.read_rows(trial.folder / folders.METRICS)
@@ -67,16 +67,9 @@ def summary(found: pd.DataFrame, metric: str) -> pd.DataFrame:
     The deviation is that of a sample (n - 1); the interval is Student's: mean +- t(0.975, n-1) sd / sqrt(n).
     Both are NaN for one run.
     """
-    from scipy import stats
-
     found = found[found["status"] == "finished"] if "status" in found else found
-    groups = found.groupby("configuration", sort=False)
-    made = groups[metric].agg(n="count", mean="mean", sd="std").reset_index()
-    made["interval"] = [
-        float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
-        for n, sd in zip(made["n"], made["sd"], strict=True)
-    ]
-    made["minutes"] = groups["minutes"].mean().to_numpy()
+    made = statistics(found, ["configuration"], metric)
+    made["minutes"] = found.groupby("configuration", sort=False)["minutes"].mean().to_numpy()
     return made
 
 

@@ -62,12 +62,6 @@ class Task:
     probe_every: int = 0
 
 
-def value_of(rows: list[records.Row], metric: str) -> float | None:
-    """Return the last finite value of a metric."""
-    found = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
-    return float(found[-1]) if found else None
-
-
 def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = None, told: int = 0) -> None:
     """Run what is not finished, and report all of it; a run that cannot succeed ends the group.
 
@@ -114,7 +108,7 @@ def _run(trial: Trial, task: Task, scores: Scores, *, repeat_only: bool) -> bool
         return state == "finished"
     place = train.Place(folder=trial.folder, carry_on=state == "interrupted", **task.place)
     result = train.run(trial.config, _Listener(scores, trial), place=place)
-    scores.value = value_of(result.rows, task.metric)
+    scores.value = folders.value_of(result.rows, task.metric)
     return True
 
 
@@ -180,7 +174,7 @@ class Scores:
             if line["phase"] in self.steps.probed:
                 self.probe(line["phase"], line["value"])
         rows = records.read_rows(folder / folders.METRICS) if (folder / folders.METRICS).exists() else []
-        self.value = value_of(rows, self.task.metric)
+        self.value = folders.value_of(rows, self.task.metric)
         for row in rows:
             self.row(row)
 

@@ -38,11 +38,16 @@ NO_TORCH = (
     "domains",
     "derive",
     "folders",
+    "journal",
+    "analysis",
+    "analysis.output",
+    "analysis.runs",
+    "analysis.style",
 )
 LIGHT_DATA = ("data.entries", "data.own", "data.scan", "data.npz")
 LIGHT_SEARCH = ("search.resolve", "search.steps", "search.stored", "search.trials")
 LIGHT = ("cli.arguments", "cli.describe", "cli.entry", "cli.search_flags", *LIGHT_SEARCH)
-COMMANDS = ("multi_layer", "ray_search", "demo", "post_hoc_loss")
+COMMANDS = ("analysis", "multi_layer", "ray_search", "demo", "post_hoc_loss")
 
 
 def modules() -> dict[str, Path]:
@@ -70,7 +75,7 @@ def room(name: str) -> str:
     if name.startswith("search"):
         return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"
     if name.startswith("cli"):
-        return "no torch" if name in LIGHT or name == "cli" else "search"
+        return "no torch" if name in LIGHT or name == "cli" or name.startswith("cli.analysis") else "search"
     short = name.removeprefix("hebb.")
     if name == "hebb" or short in NO_TORCH or short == "data":
         return "no torch"
@@ -137,7 +142,7 @@ def test_ray_stays_in_its_room(name: str) -> None:
 )
 def test_light_rooms_import_without_torch(name: str) -> None:
     """Really imported, in a process where the heavy packages are missing."""
-    heavy = ("torch", "torchvision", "sklearn", "ray", "pandas", "scipy", "tensorboard")
+    heavy = ("torch", "torchvision", "sklearn", "ray", "pandas", "scipy", "matplotlib", "tensorboard")
     code = (
         "import sys\n"
         "class Missing:\n    def find_spec(self, name, *rest):\n"

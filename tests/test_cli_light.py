@@ -24,7 +24,7 @@ from hebb import catalog
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 
-HEAVY = ("torch", "torchvision", "sklearn", "ray")
+HEAVY = ("torch", "torchvision", "sklearn", "ray", "pandas", "scipy", "matplotlib")
 
 _BLOCKED = """
 import json, runpy, sys
@@ -97,6 +97,8 @@ DONE = [
     "multi_layer.py --dry-run --train simultaneous --training-blocks 1",
     "ray_search.py --dry-run --config radius --preset 2SoftMlpMNIST --dataset-unsup MNIST_1-32 --dataset-sup MNIST_10",
     "ray_search.py --dry-run --config regimes --validation-sup",
+    "analysis.py --help",
+    "analysis.py table --help",
 ]
 
 
@@ -116,6 +118,8 @@ REFUSED = {
     "flag of ray_search": "ray_search.py --resume-run x",
     "flag of demo": "demo.py --pretrain",
     "value of a flag": "multi_layer.py --save perhaps",
+    "verb": "analysis.py tabl mine",
+    "runs": "analysis.py table nothere",
     "list": "multi_layer.py --list preset",
     "preset": "multi_layer.py --preset 2SoftHebbCnnCIFA",
     "preset of ray_search": "ray_search.py --preset 2SoftHebbCnnCIFA",

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from kill_search import finished, flags_of, start
 
+from hebb.folders import JOURNAL
 from search import rays  # sets Ray's environment, which the nodes inherit
-from search.stored import JOURNAL
 
 STORE = 100 << 20
 PATIENCE = 300.0

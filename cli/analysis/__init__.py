@@ -1,0 +1,1 @@
+"""The verbs of ``analysis.py``, a file for each group."""

@@ -1,0 +1,80 @@
+"""What an analysis gives: the numbers, the figure drawn from them and a text, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hebb.analysis import style
+from hebb.errors import ConfigError
+from hebb.folders import checked_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_KINDS = (".csv", ".png", ".svg")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an analysis gives.
+
+    Attributes:
+        name: name of its files, without their endings.
+        frame: the numbers; those in the figure, no more and no fewer.
+        figure: the figure, or None.
+        text: what the command prints.
+        more: further files by their ending (``.md``), as text.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    figure: Figure | None = None
+    text: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
+        """Write ``<name>.csv``, ``.png`` and ``.svg`` into a folder, and return their paths.
+
+        The same numbers give the same bytes. Every file appears whole, and none does if one cannot be made.
+
+        Raises:
+            ConfigError: when a file of that name is there and ``overwrite`` is false.
+        """
+        check_free(folder, self.name, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        made: dict[Path, Path] = {}
+
+        def temporary(kind: str) -> Path:
+            final = folder / f"{self.name}{kind}"
+            made[final] = folder / f".{self.name}{kind}.{os.getpid()}.tmp"
+            return made[final]
+
+        try:
+            self.frame.to_csv(temporary(".csv"), index=False, lineterminator="\n")
+            for kind, content in self.more.items():
+                temporary(kind).write_text(content, encoding="utf-8")
+            if self.figure is not None:
+                style.save(self.figure, temporary(".png"), "png")
+                style.save(self.figure, temporary(".svg"), "svg")
+            for final, path in made.items():
+                os.replace(path, final)
+        finally:
+            for path in made.values():
+                path.unlink(missing_ok=True)
+        return list(made)
+
+
+def check_free(folder: Path, name: str, overwrite: bool) -> None:
+    """Refuse a name whose files are there already, unless they may be replaced."""
+    checked_name(name, "--name")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("--out", f"{folder} is not a folder")
+    there = sorted(path.name for path in folder.glob(f"{name}.*")) if folder.is_dir() else []
+    if there and not overwrite:
+        hint = "--overwrite replaces it; another --name or --out keeps both"
+        raise ConfigError(str(folder / there[0]), "is there already", hint=hint)

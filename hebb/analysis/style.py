@@ -1,0 +1,124 @@
+"""One look for all figures: colours that colour-blind people tell apart, no screen, the same bytes for the same figure.
+
+@style.drawn
+def draw(frame):
+    figure, axes = style.figure()
+    axes.plot(frame["epoch"], frame["mean"], **style.line(0))
+    style.label(axes, "epoch", "test accuracy (%)")
+    return figure
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe & Ito (2008), without yellow, which is faint on white."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":")
+GREY = "0.55"
+WIDTH, HEIGHT = 4.2, 3.0
+"""Inches of one panel."""
+
+_RC: dict[str, Any] = {
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same text everywhere
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "hebb",  # the same bytes for the same figure
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+
+
+def drawn(draw: Callable[P, T]) -> Callable[P, T]:
+    """Make a function draw in this style, whatever the settings of the caller, and leave those as they are."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> T:
+        import matplotlib
+
+        with matplotlib.rc_context(_defaults() | _RC):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def _defaults() -> dict[str, Any]:
+    import matplotlib
+
+    return {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "date"))}
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = HEIGHT, **options: Any
+) -> tuple[Figure, Any]:
+    """Return a figure of ``rows`` x ``columns`` panels and its axes, as ``Figure.subplots`` gives them.
+
+    ``width`` and ``height`` are those of a panel, in inches. It belongs to no window, so that nothing has to close it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, columns, **options)
+
+
+def line(number: int) -> dict[str, Any]:
+    """Return colour, marker and dashes of line ``number``: no two of the first 28 are alike, in grey neither."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[number // len(COLOURS) % len(LINES)],
+    }
+
+
+def label(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Name the axes, with their units in brackets."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if title:
+        axes.set_title(title)
+
+
+def unit(metric: str) -> str:
+    """Name a metric for an axis: ``test_acc`` is ``test accuracy (%)``."""
+    names = {"acc": "accuracy (%)", "loss": "loss (nats)"}
+    split, _, kind = metric.partition("_")
+    known = {
+        "R1": "neurons of radius 1",
+        "convergence": "mean distance of the radii from 1",
+        "images_per_second": "images per second",
+        "lr": "learning rate",
+    }
+    words = {"train": "training", "val": "validation", "test": "test"}
+    return known.get(metric) or (f"{words.get(split, split)} {names[kind]}" if kind in names else metric)
+
+
+def save(made: Figure, path: Path, kind: str) -> None:
+    """Write a figure as ``png`` or ``svg``; the same figure gives the same bytes."""
+    import matplotlib
+
+    with matplotlib.rc_context(_RC):
+        made.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})

@@ -1,0 +1,114 @@
+"""Mean, standard deviation and 95 % interval of runs that differ in their seed alone; as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb.analysis import runs as stored
+from hebb.analysis import style
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hebb.analysis.runs import Run
+
+OF_A_RUN = ("seed", "split_seed")
+
+
+def statistics(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
+    """Return per group n, mean, standard deviation and the half-width of the 95 % interval of its mean.
+
+    The deviation is that of a sample (n - 1); the interval is Student's: mean +- t(0.975, n-1) sd / sqrt(n).
+    Both are NaN for one run. Groups keep the order in which they first stand; values that are NaN do not count.
+    """
+    from scipy import stats
+
+    groups = frame.groupby(list(by), sort=False, dropna=False)
+    made = groups[column].agg(n="count", mean="mean", sd="std").reset_index()
+    made["interval"] = [
+        float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
+        for n, sd in zip(made["n"], made["sd"], strict=True)
+    ]
+    return made
+
+
+def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one line per group of runs: its values, n, mean, sd, interval (half-width), low and high end.
+
+    Args:
+        runs: finished runs.
+        metric: a name of ``runs.METRICS``.
+        by: override paths, or ``preset``, ``dataset``, ``search``, ``mode``, ``hidden``; None takes preset, dataset
+            and every path in which runs of one preset differ.
+
+    Raises:
+        ConfigError: when no run measured the metric, or a group holds a seed twice: its runs differ in more than
+            the seed.
+    """
+    columns = list(by) if by is not None else default_groups(runs)
+    paths = [name for name in columns if name not in stored.COLUMNS]
+    found = stored.frame(runs, [metric], paths)
+    if found[metric].isna().all():
+        raise ConfigError("--metric", f"none of these runs measured '{metric}'")
+    twice = found[found.duplicated([*columns, "seed"], keep=False)]
+    if len(twice):
+        some = ", ".join(twice["run"].iloc[:2])
+        raise ConfigError(
+            "--by", f"{some} have the same seed and the same {', '.join(columns)}", hint=_difference(runs, twice["run"])
+        )
+    made = statistics(found, columns, metric)
+    return made.assign(metric=metric, low=made["mean"] - made["interval"], high=made["mean"] + made["interval"])
+
+
+def default_groups(runs: Sequence[Run]) -> list[str]:
+    """Return what tells runs apart: preset and dataset, and the paths in which runs of one preset differ."""
+    found: dict[str, None] = {}
+    for preset in dict.fromkeys(run.preset for run in runs):
+        found |= dict.fromkeys(stored.varying([run for run in runs if run.preset == preset]))
+    shared = [path for path in found if path not in OF_A_RUN and all(path in run.values for run in runs)]
+    return ["preset", "dataset", *shared]
+
+
+def _difference(runs: Sequence[Run], names: pd.Series) -> str:
+    chosen = [run for run in runs if run.folder.name in set(names)]
+    paths = stored.varying(chosen)[:6]
+    return f"they differ in {', '.join(paths)}: add what matters to --by" if paths else "name each run once"
+
+
+def cells(made: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """Return the table as a person reads it: the groups, ``mean +- sd``, the interval, n."""
+    unit = style.unit(str(made["metric"].iloc[0]))
+    groups = [name for name in made.columns if name not in ("n", "mean", "sd", "interval", "metric", "low", "high")]
+    shown = made[groups].astype(object).where(made[groups].notna(), "-")
+    shown[unit] = [
+        f"{line.mean:.{digits}f} ± {line.sd:.{digits}f}" if line.n > 1 else f"{line.mean:.{digits}f}"
+        for line in made.itertuples()
+    ]
+    shown["95 % interval"] = [
+        f"{line.low:.{digits}f} to {line.high:.{digits}f}" if line.n > 1 else "-" for line in made.itertuples()
+    ]
+    shown["n"] = made["n"].to_numpy()
+    return shown
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """Write a table as Markdown."""
+    lines = [list(map(str, shown.columns)), ["---"] * len(shown.columns)]
+    lines += [[str(cell) for cell in line] for line in shown.itertuples(index=False)]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex(shown: pd.DataFrame) -> str:
+    r"""Write a table as a LaTeX ``tabular`` (needs the package ``booktabs``)."""
+    marks = {"\\": r"\textbackslash{}", "±": r"$\pm$", **{c: f"\\{c}" for c in "%_&#${}"}, "~": r"\~{}", "^": r"\^{}"}
+
+    def written(cell: object) -> str:
+        return "".join(marks.get(letter, letter) for letter in str(cell))
+
+    lines = [" & ".join(written(name) for name in shown.columns), r"\midrule"]
+    lines += [" & ".join(written(cell) for cell in line) for line in shown.itertuples(index=False)]
+    body = "".join(line + ("\n" if line.startswith(r"\midrule") else " \\\\\n") for line in lines)
+    return f"\\begin{{tabular}}{{{'l' * len(shown.columns)}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"
