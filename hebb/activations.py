@@ -19,10 +19,9 @@ def relu(u: Tensor) -> Tensor:
     return u.relu()
 
 
-def triangle(u: Tensor, power: float) -> Tensor:
-    """relu(u - mean over channels)^power (Coates, Ng & Lee 2011); the mean passes no gradient."""
-    rectified = (u - u.detach().mean(dim=1, keepdim=True)).relu()
-    return rectified if power == 1 else rectified.pow(power)
+def centred(u: Tensor) -> Tensor:
+    """Return u minus its mean over channels, which passes no gradient (Coates, Ng & Lee 2011)."""
+    return u - u.detach().mean(dim=1, keepdim=True)
 
 
 def repu(u: Tensor, power: float) -> Tensor:
@@ -59,13 +58,20 @@ def hard(u: Tensor) -> Tensor:
 
 
 for _entry in (
-    Activation(name="relu", formula="relu(u)", function=relu),
-    Activation(name="triangle", formula="relu(u - channel mean)^g", function=triangle, parameter="power g"),
-    Activation(name="repu", formula="relu(u)^g", function=repu, parameter="power g"),
+    Activation(name="relu", formula="relu(u)", function=relu, rising=True),
+    Activation(
+        name="triangle",
+        formula="relu(u - channel mean)^g",
+        function=repu,
+        parameter="power g",
+        centre=centred,
+        rising=True,
+    ),
+    Activation(name="repu", formula="relu(u)^g", function=repu, parameter="power g", rising=True),
     Activation(name="softmax", formula="softmax(t u) over channels", function=softmax, parameter="t"),
-    Activation(name="exp", formula="exp(t u)", function=exp, parameter="t"),
-    Activation(name="tanh", formula="tanh(b u)", function=tanh, parameter="slope b"),
-    Activation(name="sigmoid", formula="1/(1 + exp(-b u))", function=sigmoid, parameter="slope b"),
+    Activation(name="exp", formula="exp(t u)", function=exp, parameter="t", rising=True),
+    Activation(name="tanh", formula="tanh(b u)", function=tanh, parameter="slope b", rising=True),
+    Activation(name="sigmoid", formula="1/(1 + exp(-b u))", function=sigmoid, parameter="slope b", rising=True),
     Activation(name="hard", formula="one-hot of the largest channel", function=hard),
 ):
     ACTIVATIONS.register(_entry)

@@ -21,6 +21,7 @@ from hebb.local import LocalLoss
 from hebb.registry import ACTIVATIONS
 from hebb.seeding import Noise
 from hebb.shapes import BlockShapes
+from hebb.wide import WideLinear
 
 
 class MaxNorm(nn.Module):
@@ -86,14 +87,33 @@ class Activate(nn.Module):
         super().__init__()
         self.name, self.parameter = name, parameter
 
-    def forward(self, u: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, C, ...)."""
+    def forward(self, u: Tensor, pool: nn.Module | None = None) -> Tensor:
+        """(B, C, ...) -> (B, C, ...), or the max pool of it.
+
+        Where the function never falls, the pool comes first: the power of the triangle is taken of a quarter of the
+        pixels then, and the answer is the same up to the rounding of that power.
+        """
         entry = ACTIVATIONS.get(self.name, "activation")
-        return entry.function(u) if entry.parameter is None else entry.function(u, self.parameter)
+        parameters = () if entry.parameter is None else (self.parameter,)
+        u = u if entry.centre is None else entry.centre(u)
+        if pool is not None and entry.rising and self.parameter > 0:
+            return entry.function(pool(u), *parameters)
+        answer = entry.function(u, *parameters)
+        return answer if pool is None else pool(answer)
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
         return f"{self.name}, {self.parameter:g}"
+
+
+class After(nn.Sequential):
+    """What comes behind the layer: activation, batch norm, pool."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, C, ...) -> the block's output."""
+        if len(self) == 2 and isinstance(self[0], Activate) and isinstance(self[1], nn.MaxPool2d):
+            return self[0](u, self[1])
+        return super().forward(u)
 
 
 class Block(nn.Module):
@@ -121,7 +141,7 @@ class Block(nn.Module):
         self.before = nn.Sequential(*_before(spec, shapes))
         behind_norm = any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in self.before)
         self.layer = settling or _layer(spec.layer, shapes, behind_norm)
-        self.after = nn.Sequential(*_after(spec, shapes))
+        self.after = After(*_after(spec, shapes))
         self.local = LocalLoss(spec.layer, shapes.out[0], classes) if spec.local else None
 
     @property
@@ -245,7 +265,7 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
     if spec.method == "FA":
         return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == "MLP":
-        return nn.Linear(fan_in, width, bias=spec.add_bias)
+        return WideLinear(fan_in, width, bias=spec.add_bias)
     return nn.Conv2d(
         fan_in,
         width,

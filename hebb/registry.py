@@ -163,12 +163,24 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """A function of the pre-activation: ``name_parameter`` in a block (``triangle_0.7``)."""
+    """A function of the pre-activation: ``name_parameter`` in a block (``triangle_0.7``).
+
+    Attributes:
+        name: as in a block.
+        formula: one line for ``--list``.
+        function: u, and the parameter where there is one, -> the answer; of ``centre(u)`` where that is given.
+        parameter: its name.
+        centre: what comes first and looks at several channels of a pixel.
+        rising: for a positive parameter ``function`` is one of each element alone, and never falls. A max pool may
+            then come between ``centre`` and ``function``, which has fewer elements to work on.
+    """
 
     name: str
     formula: str
     function: Callable[..., Any]
     parameter: str | None = None
+    centre: Callable[[Any], Any] | None = None
+    rising: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from test_rules import layer
 from torch.nn import functional as F
 
 from hebb import rates
+from hebb.wide import WIDE, WideLinear
 
 GOLDEN_FILES = sorted(GOLDEN.glob("*.npz"))
 
@@ -204,3 +205,19 @@ def test_gradient_flows_through_a_layer_that_learns() -> None:
     assert x.grad is not None
     assert torch.allclose(x.grad, before.sum(0).expand(3, 4))
     assert not torch.equal(made.weight, before)
+
+
+def test_a_wide_layer_is_a_linear_layer() -> None:
+    """Its products in pieces, their gradients, and those of a pack are those of ``nn.Linear``."""
+    made = WideLinear(2 * WIDE, 5).double()
+    plain = torch.nn.Linear(2 * WIDE, 5).double()
+    plain.load_state_dict(made.state_dict())
+    x = torch.randn(3, 2 * WIDE, dtype=torch.float64, requires_grad=True)
+    found, expected = (
+        torch.autograd.grad(layer(x).square().sum(), (x, layer.weight, layer.bias)) for layer in (made, plain)
+    )
+    assert torch.allclose(made(x), plain(x), rtol=1e-12)
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(found, expected, strict=True))
+    stacked = torch.stack([made.weight, 2 * made.weight]).detach()
+    both = torch.vmap(lambda w: torch.func.functional_call(made, {"weight": w}, (x,)))(stacked)
+    assert torch.allclose(both[1] - both[0], F.linear(x, made.weight), rtol=1e-12)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import model
 from hebb import catalog, grammar, shapes
-from hebb.blocks import AttDropout, Block, Dropout, MaxNorm, NormNorm
+from hebb.blocks import Activate, AttDropout, Block, Dropout, MaxNorm, NormNorm
 from hebb.errors import ConfigError
 from hebb.registry import ACTIVATIONS, RULES
 from hebb.seeding import Noise
@@ -91,9 +91,9 @@ def test_activations(name: str) -> None:
         "sigmoid": 1 / (1 + (-1.4 * u).exp()),
         "hard": (u == u.amax(1, keepdim=True)).double(),
     }[name]
-    entry = ACTIVATIONS.get(name, "test")
-    found = entry.function(u) if entry.parameter is None else entry.function(u, 1.4)
-    assert torch.allclose(found, expected)
+    activate = Activate(name, 1.4)
+    assert torch.allclose(activate(u), expected)
+    assert torch.allclose(activate(u, nn.MaxPool2d(2)), F.max_pool2d(expected, 2))
 
 
 def test_norms() -> None:
