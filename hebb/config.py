@@ -46,10 +46,10 @@ class LayerSpec:
         """The registered rule of this layer."""
         return RULES.get(self.method, f"layer '{self.method}'")
 
+    def __post_init__(self) -> None:
+        self.__dict__.update(self.values)  # a Hebbian step asks for two dozen of them
+
     def __getattr__(self, name: str) -> Any:
-        for key, value in self.__dict__.get("values", ()):  # a copy in the making has no values yet
-            if key == name:
-                return value
         raise AttributeError(f"a {self.__dict__.get('method')} layer has no '{name}'")
 
     def to_json(self) -> dict[str, Value]:

@@ -16,7 +16,7 @@ def norm_dependent(layer: Any, radius: Tensor) -> Tensor:
 
     Journe et al. (2023), section 3.4, with eta = ``layer.lr``, q = ``layer.power_lr``; shape of ``radius``.
     """
-    return ((radius - 1).abs() + _FLOOR).pow(layer.power_lr) * layer.lr
+    return (radius - 1).abs_().add_(_FLOOR).pow_(layer.power_lr).mul_(layer.lr)
 
 
 def scheduled(layer: Any, update: int, updates: float, epochs: int = 1) -> float:

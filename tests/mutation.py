@@ -57,8 +57,8 @@ DEFECTS = (
     Defect(
         "winner and losers swap signs",
         "hebb/rules/soft.py",
-        "return s.copysign_(s - s.amax(dim=1, keepdim=True))",
-        "return s.copysign_(s.amax(dim=1, keepdim=True) - s).neg_()",
+        "return gap.softmax(dim=1).copysign_(gap)",
+        "return gap.softmax(dim=1).copysign_(gap).neg_()",
     ),
     Defect(
         "the temperature is ignored",
@@ -66,20 +66,18 @@ DEFECTS = (
         "return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)",
         "return u.softmax(dim=1)",
     ),
-    Defect(
-        "the radius is not compared with 1", "hebb/rates.py", "((radius - 1).abs() + _FLOOR)", "(radius.abs() + _FLOOR)"
-    ),
+    Defect("the radius is not compared with 1", "hebb/rates.py", "(radius - 1).abs_()", "radius.abs()"),
     Defect(
         "one normaliser for all groups",
         "hebb/layers.py",
-        "largest.view(self.groups, -1).amax(dim=1, keepdim=True)",
-        "largest.view(self.groups, -1).amax()",
+        "groups.amax(dim=1, keepdim=True)",
+        "groups.amax()",
     ),
     Defect(
         "dilation is lost in the update",
         "hebb/layers.py",
-        "y, spec.stride, 0, spec.dilation, self.groups)",
-        "y, spec.stride, 0, 1, self.groups)",
+        "[spec.stride] * 2, [spec.dilation] * 2, [0, 0]",
+        "[spec.stride] * 2, [1, 1], [0, 0]",
     ),
     Defect(
         "the effective weight loses its sign",
