@@ -8,13 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli import arguments
-from cli.analysis import runs
+from cli.analysis import figures, published, runs
 from cli.analysis.verb import Verb
 from cli.entry import run_command
 from hebb import folders, plugins
 from hebb.errors import ConfigError
 
-VERBS: dict[str, Verb] = {verb.name: verb for verb in (*runs.VERBS,)}
+VERBS: dict[str, Verb] = {
+    verb.name: verb
+    for verb in (
+        *runs.VERBS,
+        *published.VERBS,
+        *figures.VERBS,
+    )
+}
 
 
 def parser(verb: Verb) -> arguments.Parser:
@@ -22,7 +29,7 @@ def parser(verb: Verb) -> arguments.Parser:
     made = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"analysis.py {verb.name}")
     verb.flags(made)
     made.add_argument("--out", type=Path, metavar="DIR", help="where its files go (default: hebb/analysis, see README)")
-    made.add_argument("--name", default=verb.name, metavar="NAME", help=f"of its files (default: {verb.name})")
+    made.add_argument("--name", metavar="NAME", help=f"of its files (default: {verb.name})")
     made.add_argument("--overwrite", action="store_true", help="replace files of that name")
     made.add_argument("--data-dir", metavar="DIR", help="parent folder (default: $HEBB_HOME, else ./hebb_data)")
     made.add_argument("--plugin", nargs="+", action="extend", default=[], metavar="FILE", help="code the runs need")
@@ -38,6 +45,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError("command line", f"unknown verb '{argv[0]}'", given=argv[0], choices=VERBS)
     verb = VERBS[argv[0]]
     options = parser(verb).parse(argv[1:])
+    if options.name is None:
+        options.name = verb.name if verb.file_name is None else verb.file_name(options)
     folder = folders.Home.find(options.data_dir).analysis if options.out is None else options.out
 
     from hebb.analysis import output

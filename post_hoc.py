@@ -17,6 +17,7 @@ import engine
 import model
 import train
 from hebb import plan
+from hebb.analysis import posthoc, style
 from hebb.config import RunConfig
 from hebb.data import images
 
@@ -64,36 +65,8 @@ def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, ba
 
 def write(curve: np.ndarray, folder: Path) -> None:
     """Write ``post_hoc.csv`` and the figure of its moving average, as PNG and SVG."""
-    np.savetxt(
-        folder / "post_hoc.csv",
-        curve,
-        delimiter=",",
-        header="examples,loss,accuracy",
-        comments="",
-        fmt=("%d", "%.6g", "%.6g"),
-    )
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    smooth = moving_average(curve)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    for axes, column, label in ((left, 1, "cross-entropy"), (right, 2, "accuracy (%)")):
-        axes.plot(curve[:, 0], curve[:, column], color="0.85", linewidth=0.8, label="batch")
-        axes.plot(smooth[:, 0], smooth[:, column], color="C0", label="moving average")
-        axes.set_xlabel("examples seen")
-        axes.set_ylabel(f"post-hoc {label}")
-        axes.legend(frameon=False)
-    left.set_yscale("log")
+    header = "examples,loss,accuracy"
+    np.savetxt(folder / posthoc.CURVE, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))
+    figure = posthoc.draw(posthoc.averaged({"moving average": [(0, curve)]}), batches=curve)
     for kind in ("png", "svg"):
-        figure.savefig(folder / f"post_hoc.{kind}", dpi=150)
-    pyplot.close(figure)
-
-
-def moving_average(curve: np.ndarray) -> np.ndarray:
-    """Average loss and accuracy over windows of max(50, n/30) batches, at most all of them."""
-    window = min(len(curve), max(50, len(curve) // 30))
-    kernel = np.full(window, 1 / window)
-    columns = [np.convolve(curve[:, i], kernel, mode="valid") for i in (1, 2)]
-    return np.stack([curve[window - 1 :, 0], *columns], axis=1)
+        style.save(figure, folder / f"post_hoc.{kind}", kind)

@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
     import post_hoc
     import train
     from cli.display import ConsoleReport
+    from hebb.analysis import posthoc
 
     report = ConsoleReport(options.verbose)
     place = train.Place(
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
         curve = post_hoc.run(run, report, place=place)
     finally:
         report.close()
-    first, last = (post_hoc.moving_average(curve)[i] for i in (0, -1))
+    first, last = (posthoc.moving_average(curve)[i] for i in (0, -1))
     out = describe.console()
     out.print(f"post-hoc loss {first[1]:.4f} after {first[0]:,.0f} examples, {last[1]:.4f} after {last[0]:,.0f}")
     out.print(f"curve: {home.network(name) / 'post_hoc.csv'}, .png, .svg", soft_wrap=True)

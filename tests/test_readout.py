@@ -17,6 +17,7 @@ import post_hoc
 import readout
 import train
 from hebb import folders, plan, probes
+from hebb.analysis import posthoc
 from hebb.data import images
 from hebb.errors import ConfigError
 
@@ -187,6 +188,6 @@ def test_post_hoc_wants_one_kind_below_a_classifier(network: str) -> None:
 
 def test_moving_average() -> None:
     curve = np.stack([np.arange(1, 101), np.arange(100.0), np.zeros(100)], axis=1)
-    smooth = post_hoc.moving_average(curve)
+    smooth = posthoc.moving_average(curve)
     assert smooth.shape == (51, 3)
     assert smooth[0].tolist() == pytest.approx([50, 24.5, 0])

@@ -26,12 +26,14 @@ class Verb:
         summary: what it shows, in a line.
         flags: adds its flags; ``--out``, ``--name``, ``--overwrite``, ``--data-dir`` and ``--plugin`` are there.
         run: computes and draws; heavy packages are imported inside. ``options.name`` is the name of its files.
+        file_name: names its files where ``--name`` does not; None: after the verb.
     """
 
     name: str
     summary: str
     flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Output]
+    file_name: Callable[[argparse.Namespace], str] | None = None
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -69,9 +71,13 @@ def selected(options: argparse.Namespace) -> tuple[Run, ...]:
     Raises:
         ConfigError: for a name that is no run, an unfinished run without ``--partial``, or when nothing is left.
     """
+    return narrowed(found(options), options)
+
+
+def narrowed(there: Found, options: argparse.Namespace) -> tuple[Run, ...]:
+    """Return the finished runs of what was found, by the flags of ``add_selection``."""
     from hebb.analysis import runs
 
-    there = found(options)
     if not options.partial:
         there.check()
     elif there.missing:
@@ -105,3 +111,9 @@ def add_metric(parser: argparse.ArgumentParser, default: str = "test_acc") -> No
     parser.add_argument(
         "--metric", default=default, metavar="NAME", help=f"column of metrics.jsonl (default: {default})"
     )
+
+
+def add_by(parser: argparse.ArgumentParser, what: str) -> None:
+    """The flag that says which runs are replicates."""
+    columns = "preset, dataset, search, mode, hidden, paths of --set (default: what differs)"
+    parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"what makes {what}: {columns}")

@@ -7,10 +7,10 @@ frame = runs.frame(found.runs, "test_acc", ["b0.layer.lr"])
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,12 @@ METRICS = (
 """What a row of ``metrics.jsonl`` measures."""
 COLUMNS = ("run", "search", "preset", "dataset", "mode", "hidden", "seed", "seconds")
 """What ``frame`` says of every run, beside values at override paths and metrics."""
+
+
+def check_metric(name: str) -> None:
+    """Refuse a metric that no row has."""
+    if name not in METRICS:
+        raise ConfigError("--metric", f"unknown '{name}'", given=name, choices=METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +85,7 @@ class Run:
         """Number of blocks below the last one."""
         return len(self.config.network.blocks) - 1
 
-    @cached_property
+    @functools.cached_property
     def values(self) -> Mapping[str, Value | None]:
         """Every value of the config by override path."""
         return overrides.values(self.config)
@@ -106,8 +112,7 @@ class Run:
 
     def measured(self, metric: str) -> float:
         """Return the last value of a metric in percent or its own unit; NaN where it was never measured."""
-        if metric not in METRICS:
-            raise ConfigError("--metric", f"unknown '{metric}'", given=metric, choices=METRICS)
+        check_metric(metric)
         last = self.metrics.get(metric)
         found = folders.value_of(list(self.rows), metric) if last is None else float(last)
         return math.nan if found is None else found
@@ -276,6 +281,46 @@ def varying(runs: Sequence[Run]) -> list[str]:
     return [p for p in paths if p != "seed" and len({run.values.get(p, missing) for run in runs}) > 1]
 
 
+def groups(runs: Sequence[Run]) -> list[str]:
+    """Return what tells runs apart that are no replicates: preset, dataset, paths in which runs of a preset differ."""
+    found: dict[str, None] = {}
+    for preset in dict.fromkeys(run.preset for run in runs):
+        found |= dict.fromkeys(varying([run for run in runs if run.preset == preset]))
+    return ["preset", "dataset", *(path for path in found if all(path in run.values for run in runs))]
+
+
+def labels(runs: Sequence[Run], by: Sequence[str] | None = None) -> list[str]:
+    """Name every run by the groups in which it differs from others: ``b0.layer.lr=0.05``, a preset as it is.
+
+    Args:
+        runs: the runs.
+        by: columns of ``COLUMNS`` or override paths; None takes ``groups``.
+    """
+    columns = groups(runs) if by is None else list(by)
+    values = {name: [_of(run, name) for run in runs] for name in columns}
+    told = [name for name in columns if len(set(values[name])) > 1]
+    plain = ("preset", "dataset", "search", "mode")
+    words = [[str(v) if name in plain else f"{name}={v}" for v in values[name]] for name in told]
+    return [", ".join(parts) for parts in zip(*words, strict=True)] if words else [run.preset for run in runs]
+
+
+def _of(run: Run, column: str) -> object:
+    known: dict[str, Callable[[], object]] = {
+        "run": lambda: run.folder.name,
+        "search": lambda: run.search or "",
+        "mode": lambda: run.config.mode,
+        **{name: functools.partial(getattr, run, name) for name in ("preset", "dataset", "hidden", "seed", "seconds")},
+    }
+    return known[column]() if column in known else run.value(column)
+
+
+def schedule(run: Run) -> str:
+    """Name how the rate of the first block changes."""
+    if run.value("b0.layer.adaptive"):
+        return "norm-dependent rate"
+    return f"{run.value('b0.layer.lr_decay')} decay"
+
+
 def frame(runs: Sequence[Run], metrics: Iterable[str] = METRICS, paths: Iterable[str] | None = None) -> pd.DataFrame:
     """Lay runs out one a line: search, preset, dataset, mode, hidden blocks, seed, values at paths, metrics, seconds.
 
@@ -289,13 +334,7 @@ def frame(runs: Sequence[Run], metrics: Iterable[str] = METRICS, paths: Iterable
     chosen = varying(runs) if paths is None else list(paths)
     lines = [
         {
-            "run": run.folder.name,
-            "search": run.search or "",
-            "preset": run.preset,
-            "dataset": run.dataset,
-            "mode": run.config.mode,
-            "hidden": run.hidden,
-            "seed": run.seed,
+            **{name: _of(run, name) for name in COLUMNS[:-1]},
             **{path: run.values.get(path) if paths is None else run.value(path) for path in chosen},
             **{metric: run.measured(metric) for metric in metrics},
             "seconds": run.seconds,

@@ -11,12 +11,13 @@ def draw(frame):
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -115,6 +116,32 @@ def unit(metric: str) -> str:
     }
     words = {"train": "training", "val": "validation", "test": "test"}
     return known.get(metric) or (f"{words.get(split, split)} {names[kind]}" if kind in names else metric)
+
+
+def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
+    """Put one legend for all panels below them, and in it what bars or bands show; nothing where there is one line."""
+    from matplotlib.lines import Line2D
+
+    panels = [axes] if not isinstance(axes, Iterable) else list(axes)
+    found: dict[str, Any] = {}
+    for panel in panels:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    handles, names = list(found.values()), list(found)
+    if note:
+        handles.append(Line2D([], [], linestyle=""))
+        names.append(note)
+    width = figure.get_size_inches()[0]
+    longest = max((len(name) for name in names), default=1)
+    columns = max(1, min(len(names), int(width / (0.45 + 0.065 * longest))))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def whole(axis: Axis) -> None:
+    """Put ticks at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def save(made: Figure, path: Path, kind: str) -> None:

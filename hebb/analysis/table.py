@@ -15,8 +15,6 @@ from hebb.errors import ConfigError
 if TYPE_CHECKING:
     from hebb.analysis.runs import Run
 
-OF_A_RUN = ("seed", "split_seed")
-
 
 def statistics(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
     """Return per group n, mean, standard deviation and the half-width of the 95 % interval of its mean.
@@ -48,7 +46,7 @@ def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -
         ConfigError: when no run measured the metric, or a group holds a seed twice: its runs differ in more than
             the seed.
     """
-    columns = list(by) if by is not None else default_groups(runs)
+    columns = list(by) if by is not None else stored.groups(runs)
     paths = [name for name in columns if name not in stored.COLUMNS]
     found = stored.frame(runs, [metric], paths)
     if found[metric].isna().all():
@@ -63,13 +61,18 @@ def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -
     return made.assign(metric=metric, low=made["mean"] - made["interval"], high=made["mean"] + made["interval"])
 
 
-def default_groups(runs: Sequence[Run]) -> list[str]:
-    """Return what tells runs apart: preset and dataset, and the paths in which runs of one preset differ."""
-    found: dict[str, None] = {}
-    for preset in dict.fromkeys(run.preset for run in runs):
-        found |= dict.fromkeys(stored.varying([run for run in runs if run.preset == preset]))
-    shared = [path for path in found if path not in OF_A_RUN and all(path in run.values for run in runs)]
-    return ["preset", "dataset", *shared]
+def check_replicates(frame: pd.DataFrame, keys: Sequence[str], flag: str) -> None:
+    """Refuse groups that hold a seed twice: a mean over them would mix what is no replicate.
+
+    Args:
+        frame: one line per run, with its ``seed``.
+        keys: what makes a group.
+        flag: the flag that would tell the runs apart.
+    """
+    twice = frame[frame.duplicated([*keys, "seed"], keep=False)]
+    if len(twice):
+        at = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
+        raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
 
 
 def _difference(runs: Sequence[Run], names: pd.Series) -> str:

@@ -1,0 +1,182 @@
+"""Verbs that make a published figure from its recipe: what it needs, what is there, what is trained first."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.analysis.verb import Verb
+from hebb import catalog, folders
+from hebb.analysis import recipes, runs
+from hebb.analysis.recipes import Needed, Recipe
+from hebb.catalog import Catalog
+from hebb.config import RunConfig
+from hebb.errors import ConfigError, HebbError, InterruptedRunError, within
+
+if TYPE_CHECKING:
+    from hebb.analysis.output import Output
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class State:
+    """What is stored of a search or run that a figure needs.
+
+    Attributes:
+        needed: the search or run.
+        folder: where it is stored, or would be.
+        state: ``finished``, ``unfinished`` or ``absent``.
+        expected, there: the number of its runs, and of those that are finished.
+    """
+
+    needed: Needed
+    folder: Path
+    state: str
+    expected: int
+    there: int
+
+
+def state_of(needed: Needed, home: folders.Home, known: Catalog) -> State:
+    """Compare what is stored under a name with what the command would run.
+
+    Raises:
+        ConfigError: when runs of that name have other configurations; threads and device do not count.
+    """
+    with within(needed.line()):
+        expected = {_comparable(config) for config in _configs(needed, home, known)}
+    searched = needed.script == "ray_search.py"
+    folder = home.search(needed.name) if searched else home.network(needed.name)
+    if not folder.is_dir():
+        return State(needed, folder, "absent", len(expected), 0)
+    found = runs.read([folder], needed.name)
+    stored = {_comparable(run.config) for run in found.runs}
+    if expected <= stored:
+        return State(needed, folder, "finished", len(expected), len(expected))
+    if not stored <= expected:
+        problem = f"holds runs of other configurations than {needed.line()}"
+        raise ConfigError(str(folder), problem, hint="another --data-dir keeps both")
+    return State(needed, folder, "unfinished", len(expected), len(stored))
+
+
+def _configs(needed: Needed, home: folders.Home, known: Catalog) -> list[RunConfig]:
+    """Return the runs of a command, as the command itself resolves its words."""
+    command: Any = importlib.import_module(needed.script.removesuffix(".py"))
+    options = command.parser().parse([*needed.words, "--data-dir", str(home.parent)])
+    made = command.resolve(options, known)
+    return [made] if isinstance(made, RunConfig) else [trial.config for trial in made.trials]
+
+
+def _comparable(config: RunConfig) -> RunConfig:
+    return replace(config, threads=1, device="auto")
+
+
+def train(state: State, home: folders.Home, more: list[str]) -> None:
+    """Train what is missing of a search or run, by the command itself; it prints what it does.
+
+    Raises:
+        HebbError: when the command fails.
+    """
+    words, script = list(state.needed.words), state.needed.script
+    if state.state == "unfinished":
+        words = ["--restore", str(state.folder)] if script == "ray_search.py" else ["--resume-run", str(state.folder)]
+        if script == "post_hoc_loss.py":  # it has no way to go on
+            words = [*state.needed.words, "--overwrite"]
+    line = [script, *words, "--data-dir", str(home.parent), *more]
+    print(f"$ {shlex.join(['python', *line])}", flush=True)
+    done = subprocess.run([sys.executable, str(ROOT / script), *line[1:]], check=False)
+    if done.returncode == InterruptedRunError.exit_code:
+        raise InterruptedRunError(f"interrupted; the same command goes on with {state.needed.name}")
+    if done.returncode:
+        raise HebbError(f"{state.needed.name}: {script} ended with exit code {done.returncode}")
+
+
+def _figure_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("figure", metavar="FIGURE", help=f"{' '.join(recipes.names())}, or a .yaml file")
+    parser.add_argument("--run", action="store_true", help="first train what is missing; an interrupted run goes on")
+    _add_scale(parser)
+    parser.add_argument(
+        "--search-flags", default="", metavar="FLAGS", help="for every command that trains: '--workers 2 --gpu-exp 4'"
+    )
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scale", default="full", metavar="SCALE", help="full, as published, or small, for a CPU (default: full)"
+    )
+
+
+def _name(options: argparse.Namespace) -> str:
+    recipe = recipes.load(options.figure)
+    return f"figure-{recipe.name}" + ("" if options.scale == "full" else f"-{options.scale}")
+
+
+def _figure(options: argparse.Namespace) -> Output:
+    from analysis import VERBS, parser  # which holds this verb too
+
+    recipe, home, known = recipes.load(options.figure), folders.Home.find(options.data_dir), catalog.load()
+    drawing = recipe.draw[0]
+    if drawing not in VERBS:
+        raise ConfigError(f"figure {recipe.name}, draw", f"unknown verb '{drawing}'", given=drawing, choices=VERBS)
+    states = [state_of(needed, home, known) for needed in recipe.needed(options.scale)]
+    places = [str(state.folder) for state in states]
+    with within(f"figure {recipe.name}, draw"):
+        drawn = parser(VERBS[drawing]).parse([*places, *recipe.draw[1:], "--name", options.name])
+    drawn.data_dir = options.data_dir
+    open_ = [state for state in states if state.state != "finished"]
+    if open_ and not options.run:
+        names = ", ".join(f"{s.needed.name} ({s.there} of {s.expected} runs)" for s in open_[:4])
+        raise ConfigError(
+            f"figure {recipe.name}",
+            f"{len(open_)} of {len(states)} are not finished: {names}{', ...' if len(open_) > 4 else ''}",
+            hint=f"--run trains them, --scale small in less; analysis.py figures {recipe.name} lists the commands",
+        )
+    for state in open_:
+        train(state, home, shlex.split(options.search_flags))
+    return VERBS[drawing].run(drawn)
+
+
+def _figures_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("figure", nargs="*", metavar="FIGURE", help="recipes (default: all)")
+    _add_scale(parser)
+
+
+def _figures(options: argparse.Namespace) -> Output:
+    chosen = [recipes.load(name) for name in options.figure or recipes.names()]
+    home, known = folders.Home.find(options.data_dir), catalog.load()
+    lines = [line for recipe in chosen for line in _lines(recipe, options.scale, home, known)]
+
+    import pandas as pd
+
+    from hebb.analysis.output import Output
+
+    frame = pd.DataFrame(lines)
+    return Output(options.name, frame, text=frame.drop(columns="command").to_string(index=False))
+
+
+def _lines(recipe: Recipe, scale: str, home: folders.Home, known: Catalog) -> list[dict[str, object]]:
+    found = [state_of(needed, home, known) for needed in recipe.needed(scale)]
+    return [
+        {
+            "figure": recipe.name,
+            "title": recipe.title,
+            "name": state.needed.name,
+            "state": state.state,
+            "finished": state.there,
+            "runs": state.expected,
+            "command": state.needed.line(),
+        }
+        for state in found
+    ]
+
+
+VERBS = (
+    Verb("figure", "a published figure from its recipe; --run trains what it needs", _figure_flags, _figure, _name),
+    Verb("figures", "what every recipe needs, what of it is finished, and the commands", _figures_flags, _figures),
+)

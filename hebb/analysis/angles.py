@@ -1,0 +1,72 @@
+"""The angle between forward and feedback weights while a network that settles learns.
+
+0 degrees is weight symmetry, 90 degrees independence (Bozkurt et al., NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb import folders
+from hebb.analysis import runs as stored
+from hebb.analysis import style, table
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+
+def compute(runs: Sequence[Run], by: Sequence[str] | None = None, *, number: str = "angle") -> pd.DataFrame:
+    """Return one line per network, block and update: n, mean, sd over seeds.
+
+    Args:
+        runs: finished runs of networks that settle and have feedback weights.
+        by: what tells networks apart, as in ``table.compute``.
+        number: what ``blocks.jsonl`` holds of a block: ``angle`` in degrees, ``sparsity`` in percent, ``activity``,
+            ``correlation``, ``weight_norm``.
+    """
+    lines, known = [], dict[str, None]()
+    for run, label in zip(runs, stored.labels(runs, by), strict=True):
+        path = run.folder / folders.LOOKS
+        if not path.exists():
+            problem = "has no blocks.jsonl: only networks that settle write it"
+            raise ConfigError(str(run.folder), problem)
+        for look in folders.read_rows(path):
+            for block, numbers in look["blocks"].items():
+                known |= dict.fromkeys(numbers)
+                if numbers.get(number) is not None:
+                    at = {"network": label, "block": block, "update": look["update"], "seed": run.seed}
+                    lines.append({**at, number: numbers[number]})
+    if not lines:
+        raise ConfigError("--number", f"these networks have no '{number}'", given=number, choices=known)
+    found = pd.DataFrame(lines)
+    keys = ["network", "block", "update"]
+    table.check_replicates(found, keys, "--by")
+    return table.statistics(found, keys, number).drop(columns="interval").assign(number=number)
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw a line per network and block over the updates."""
+    figure, axes = style.figure(width=5.0)
+    several = frame["network"].nunique() > 1
+    for number, ((network, block), line) in enumerate(frame.groupby(["network", "block"], sort=False)):
+        look, band = style.line(number), line["sd"].fillna(0)
+        name = f"{network}, {block}" if several else str(block)
+        axes.plot(line["update"], line["mean"], label=name, markevery=max(1, len(line) // 10), **look)
+        axes.fill_between(
+            line["update"], line["mean"] - band, line["mean"] + band, color=look["color"], alpha=0.2, linewidth=0
+        )
+    what = str(frame["number"].iloc[0])
+    units = {"angle": "angle of forward and feedback weights (°)", "sparsity": "silent neurons (%)"}
+    style.label(axes, "updates", units.get(what, what.replace("_", " ")))
+    if what == "angle":
+        axes.axhline(90, color=style.GREY, linewidth=0.8, linestyle=":")
+    most = int(frame["n"].max())
+    style.legend(figure, axes, f"band: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    return figure

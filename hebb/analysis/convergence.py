@@ -1,0 +1,91 @@
+"""How fast weights and accuracy settle, over the examples seen, for each schedule of the rate.
+
+Figure B.3 B of Journé et al. (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb import plan
+from hebb.analysis import runs as stored
+from hebb.analysis import style, table
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+METRICS = ("convergence", "R1", "lr", "test_acc")
+
+
+def compute(runs: Sequence[Run], metrics: Sequence[str] = METRICS, *, window: int = 1) -> pd.DataFrame:
+    """Return one line per schedule, number of examples and metric: n, mean, sd over seeds.
+
+    The numbers are those of whole epochs. Each seed's are averaged over ``window`` epochs that follow each other, the
+    mean standing at the last of them; epochs that were not evaluated do not count.
+
+    Args:
+        runs: finished runs; those of one schedule differ in their seed alone.
+        metrics: names from ``runs.METRICS``.
+        window: epochs of the moving average.
+    """
+    for metric in metrics:
+        stored.check_metric(metric)
+    if window < 1:
+        raise ConfigError("--window", f"starts at 1, not {window}")
+    lines = pd.DataFrame(
+        [
+            {"schedule": stored.schedule(run), "seed": run.seed, "metric": m, "examples": at, "value": row[m]}
+            for run in runs
+            for at, row in zip(examples(run), run.rows, strict=True)
+            if row["kind"] in ("hebbian", "joint")
+            for m in metrics
+            if row[m] is not None
+        ]
+    )
+    if lines.empty:
+        raise ConfigError("--metric", f"no Hebbian epoch of these runs measured {', '.join(metrics)}")
+    table.check_replicates(lines, ["schedule", "metric", "examples"], "--where")
+    each = lines.groupby(["schedule", "metric", "seed"], sort=False)["value"]
+    lines["value"] = each.transform(lambda values: values.rolling(window).mean())
+    lines = lines.dropna(subset="value")
+    if lines.empty:
+        raise ConfigError("--window", f"{window} epochs are more than any run has")
+    return table.statistics(lines, ["schedule", "metric", "examples"], "value").drop(columns="interval")
+
+
+def examples(run: Run) -> list[int]:
+    """Return the examples seen until the end of each row's epoch, since the start of the run."""
+    phases = plan.phases(run.config)
+    specs = {"sup": run.config.dataset_sup, "unsup": run.config.dataset_unsup}
+    images = [specs[phase.data].train_samples() for phase in phases]
+    ended = [max((row["epoch"] for row in run.rows if row["phase"] == i), default=0) for i in range(len(phases))]
+    before = [sum(n * e for n, e in zip(images[:i], ended[:i], strict=True)) for i in range(len(phases))]
+    return [before[row["phase"]] + images[row["phase"]] * row["epoch"] for row in run.rows]
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw a panel per metric over the examples seen, with a band of one standard deviation."""
+    metrics, names = (list(dict.fromkeys(frame[column])) for column in ("metric", "schedule"))
+    columns = min(2, len(metrics))
+    figure, axes = style.figure(-(-len(metrics) // columns), columns, squeeze=False)
+    for panel in axes.flat[len(metrics) :]:
+        panel.remove()
+    for panel, metric in zip(axes.flat, metrics, strict=False):
+        for number, name in enumerate(names):
+            line = frame[(frame["metric"] == metric) & (frame["schedule"] == name)].sort_values("examples")
+            look, band = style.line(number), line["sd"].fillna(0)
+            panel.plot(line["examples"], line["mean"], label=name, markevery=max(1, len(line) // 10), **look)
+            panel.fill_between(
+                line["examples"], line["mean"] - band, line["mean"] + band, color=look["color"], alpha=0.2, linewidth=0
+            )
+        style.label(panel, "training examples seen", style.unit(metric))
+    most = int(frame["n"].max())
+    style.legend(figure, axes.flat[: len(metrics)], f"band: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    return figure

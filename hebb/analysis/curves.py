@@ -1,0 +1,70 @@
+"""A metric over the epochs of training: mean over seeds, and a band of one standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb.analysis import runs as stored
+from hebb.analysis import style, table
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+
+def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one line per curve and epoch: curve, phase, kind, epoch, n, mean, sd, low, high (mean -+ sd).
+
+    Epochs that were not evaluated have no line. Where runs of a curve ended at different epochs, n falls.
+
+    Args:
+        runs: finished runs.
+        metric: a name of ``runs.METRICS``.
+        by: what makes a curve, as in ``table.compute``.
+    """
+    stored.check_metric(metric)
+    labels = stored.labels(runs, by)
+    rows = pd.DataFrame(
+        [
+            {"curve": label, "seed": run.seed, **{k: row[k] for k in ("phase", "kind", "epoch")}, metric: row[metric]}
+            for run, label in zip(runs, labels, strict=True)
+            for row in run.rows
+            if row.get(metric) is not None
+        ]
+    )
+    if rows.empty:
+        raise ConfigError("--metric", f"none of these runs measured '{metric}'")
+    table.check_replicates(rows, ["curve", "phase", "epoch"], "--by")
+    made = table.statistics(rows, ["curve", "phase", "kind", "epoch"], metric)
+    band = made["sd"].fillna(0.0)
+    return made.drop(columns="interval").assign(metric=metric, low=made["mean"] - band, high=made["mean"] + band)
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw a panel per phase that measured the metric, and a line per curve."""
+    phases = frame[["phase", "kind"]].drop_duplicates().sort_values("phase")
+    figure, axes = style.figure(1, len(phases), squeeze=False, sharey=True)
+    metric = style.unit(str(frame["metric"].iloc[0]))
+    names = list(dict.fromkeys(frame["curve"]))
+    for panel, phase in zip(axes[0], phases.itertuples(), strict=True):
+        for number, name in enumerate(names):
+            line = frame[(frame["curve"] == name) & (frame["phase"] == phase.phase)].sort_values("epoch")
+            look = style.line(number)
+            panel.plot(line["epoch"], line["mean"], label=name, markevery=max(1, len(line) // 10), **look)
+            panel.fill_between(line["epoch"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
+        title = f"phase {phase.phase}: {phase.kind}" if len(phases) > 1 else ""
+        style.label(panel, "epoch", metric if panel is axes[0][0] else "", title)
+        style.whole(panel.xaxis)
+    style.legend(figure, axes[0][0], _spread(frame))
+    return figure
+
+
+def _spread(frame: pd.DataFrame) -> str:
+    most = int(frame["n"].max())
+    return f"band: ± 1 s.d., n = {most}" if most > 1 else "n = 1"

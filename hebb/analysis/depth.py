@@ -1,0 +1,125 @@
+"""Accuracy by the number of hidden layers, for each arm or width, beside the published values.
+
+Figures 1, 3, 4 and B.4 of Journé et al. (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb.analysis import published, style, table
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+_ARMS = {
+    frozenset({"Soft", "SoftKrotov"}): "SoftHebb",
+    frozenset({"Hard", "HardKrotov"}): "Hard WTA",
+    frozenset({"BP"}): "BP",
+}
+_SHIFT = 0.04  # of a layer, so that the bars of two series do not cover each other
+
+
+def arm(run: Run) -> str:
+    """Name what trained the hidden layers: SoftHebb, Hard WTA, Random, BP, else the methods."""
+    hidden, trained = range(run.hidden), run.config.training_blocks
+    if trained is not None and not set(trained) & set(hidden):
+        return "Random"
+    methods = {block.layer.method for block in run.config.network.blocks[:-1]}
+    return next((name for known, name in _ARMS.items() if methods and methods <= known), "+".join(sorted(methods)))
+
+
+def width(run: Run) -> str:
+    """Return the factor by which the second layer is wider than the first; empty with one hidden layer."""
+    if run.hidden < 2:
+        return ""
+    first, second = (block.layer.out_channels for block in run.config.network.blocks[:2])
+    return f"{second / first:g}"
+
+
+def neurons(run: Run) -> str:
+    """Return the number of neurons of the first layer."""
+    return str(run.config.network.blocks[0].layer.out_channels)
+
+
+SERIES: dict[str, Callable[[Run], str]] = {"arm": arm, "width": width, "neurons": neurons}
+_TITLES = {"arm": "", "width": "width ratio ", "neurons": "first-layer neurons "}
+
+
+def compute(
+    runs: Sequence[Run], by: str = "arm", *, metric: str = "test_acc", figure: str | None = None
+) -> pd.DataFrame:
+    """Return one line per dataset, series, depth and source: n, mean, sd.
+
+    Args:
+        runs: finished runs; those of one dataset, series and depth differ in their seed alone.
+        by: what makes a series: ``arm``, ``neurons``, or ``width``, where one hidden layer belongs to all widths.
+        metric: what was measured.
+        figure: the published figure whose values for these datasets stand beside ours; None: none.
+    """
+    if by not in SERIES:
+        raise ConfigError("--by", f"unknown '{by}'", given=by, choices=SERIES)
+    own = [SERIES[by](run) for run in runs]
+    shared = sorted(set(own) - {""}) or ["1"]
+    lines = pd.DataFrame(
+        [
+            {"dataset": run.dataset, "series": s, "depth": run.hidden, "seed": run.seed, metric: run.measured(metric)}
+            for run, name in zip(runs, own, strict=True)
+            for s in ([name] if name else shared)
+        ]
+    )
+    table.check_replicates(lines, ["dataset", "series", "depth"], "--where")
+    ours = table.statistics(lines, ["dataset", "series", "depth"], metric).assign(source="ours")
+    if figure is None:
+        return _sorted(ours, by, metric)
+    theirs = published.read(figure)
+    theirs = theirs[theirs["dataset"].isin(lines["dataset"])]
+    return _sorted(pd.concat([ours, theirs.assign(n=pd.NA)], ignore_index=True), by, metric)
+
+
+def _sorted(made: pd.DataFrame, by: str, metric: str) -> pd.DataFrame:
+    made = made.assign(by=by, metric=metric, n=made["n"].astype("Int64"))
+    order = {name: i for i, name in enumerate(("SoftHebb", "Hard WTA", "Random", "BP"))}
+    keys = [(order.get(s, 99), float(s) if by != "arm" else 0.0, str(s)) for s in made["series"]]
+    made = made.assign(_key=keys, _ours=made["source"] != "ours").sort_values(
+        ["dataset", "_key", "_ours", "depth"], ignore_index=True
+    )
+    return made[["dataset", "by", "series", "depth", "source", "metric", "n", "mean", "sd"]]
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw a panel per dataset; ours with full markers and lines, the published values hollow and dotted."""
+    datasets, series = (list(dict.fromkeys(frame[name])) for name in ("dataset", "series"))
+    figure, axes = style.figure(1, len(datasets), squeeze=False)
+    title = _TITLES[str(frame["by"].iloc[0])]
+    for panel, dataset in zip(axes[0], datasets, strict=True):
+        for number, name in enumerate(series):
+            lines = frame[(frame["dataset"] == dataset) & (frame["series"] == name)]
+            shift = (number - (len(series) - 1) / 2) * _SHIFT
+            _line(panel, lines[lines["source"] == "ours"], number, shift, f"{title}{name}", ours=True)
+            _line(panel, lines[lines["source"] != "ours"], number, shift, f"{title}{name}, published", ours=False)
+        first = panel is axes[0][0]
+        style.label(panel, "hidden layers", style.unit(str(frame["metric"].iloc[0])) if first else "", dataset)
+        depths = frame[frame["dataset"] == dataset]["depth"]
+        panel.set_xticks(range(int(depths.min()), int(depths.max()) + 1))
+        panel.set_xlim(depths.min() - 0.4, depths.max() + 0.4)
+    several = frame["n"].fillna(0).max() > 1 or (frame["source"] != "ours").any()
+    style.legend(figure, axes[0], "bars: ± 1 s.d." if several else "n = 1")
+    return figure
+
+
+def _line(panel: Axes, lines: pd.DataFrame, number: int, shift: float, name: str, *, ours: bool) -> None:
+    if lines.empty:
+        return
+    look = style.line(number)
+    hollow = {} if ours else {"linestyle": ":", "markerfacecolor": "white", "alpha": 0.75}
+    bars = lines["sd"].fillna(0).to_numpy(dtype=float)
+    panel.errorbar(lines["depth"] + shift, lines["mean"], yerr=bars, label=name, capsize=2, **{**look, **hollow})

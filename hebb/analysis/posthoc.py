@@ -1,0 +1,92 @@
+"""The post-hoc loss over the examples seen: what ``post_hoc_loss.py`` stored, averaged over batches and over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hebb.analysis import runs as stored
+from hebb.analysis import style, table
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+CURVE = "post_hoc.csv"
+"""File of a run folder: examples seen, cross-entropy and accuracy of every batch."""
+
+
+def moving_average(curve: np.ndarray) -> np.ndarray:
+    """Average loss and accuracy over windows of max(50, n/30) batches, at most all of them.
+
+    Args:
+        curve: (n, 3): examples seen, loss, accuracy of each batch.
+
+    Returns:
+        (n - window + 1, 3): examples seen at the end of the window, mean loss, mean accuracy.
+    """
+    window = min(len(curve), max(50, len(curve) // 30))
+    kernel = np.full(window, 1 / window)
+    columns = [np.convolve(curve[:, i], kernel, mode="valid") for i in (1, 2)]
+    return np.stack([curve[window - 1 :, 0], *columns], axis=1)
+
+
+def read(folder: Path) -> np.ndarray:
+    """Return the stored curve of a run, (n, 3)."""
+    path = folder / CURVE
+    if not path.exists():
+        raise ConfigError(str(folder), f"has no {CURVE}: post_hoc_loss.py writes it")
+    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+
+
+def compute(runs: Sequence[Run], by: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one line per network, number of examples and metric (loss, accuracy) of the moving average: n, mean, sd.
+
+    Args:
+        runs: runs of ``post_hoc_loss.py``.
+        by: what tells networks apart, as in ``table.compute``.
+    """
+    curves: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for run, label in zip(runs, stored.labels(runs, by), strict=True):
+        curves.setdefault(label, []).append((run.seed, read(run.folder)))
+    return averaged(curves)
+
+
+def averaged(curves: Mapping[str, Sequence[tuple[int, np.ndarray]]]) -> pd.DataFrame:
+    """Return what ``compute`` does, from (seed, curve) by network."""
+    lines = [
+        pd.DataFrame(moving_average(curve), columns=["examples", "loss", "accuracy"]).assign(network=name, seed=seed)
+        for name, pairs in curves.items()
+        for seed, curve in pairs
+    ]
+    found = pd.concat(lines).melt(["network", "seed", "examples"], ["loss", "accuracy"], "metric")
+    keys = ["network", "metric", "examples"]
+    table.check_replicates(found, keys, "--by")
+    return table.statistics(found, keys, "value").drop(columns="interval").astype({"examples": int})
+
+
+@style.drawn
+def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
+    """Draw loss and accuracy; ``batches``, a curve as ``read`` gives it, is drawn in grey behind them."""
+    figure, axes = style.figure(1, 2)
+    units = {"loss": "post-hoc cross-entropy (nats)", "accuracy": "post-hoc accuracy (%)"}
+    for panel, (metric, unit), column in zip(axes, units.items(), (1, 2), strict=True):
+        if batches is not None:
+            panel.plot(batches[:, 0], batches[:, column], color="0.85", linewidth=0.8, label="batch")
+        for number, (name, line) in enumerate(frame[frame["metric"] == metric].groupby("network", sort=False)):
+            look, band = {**style.line(number), "marker": ""}, line["sd"].fillna(0)
+            panel.plot(line["examples"], line["mean"], label=str(name), **look)
+            panel.fill_between(
+                line["examples"], line["mean"] - band, line["mean"] + band, color=look["color"], alpha=0.2, linewidth=0
+            )
+        style.label(panel, "examples seen", unit)
+    axes[0].set_yscale("log")
+    most = int(frame["n"].max())
+    style.legend(figure, axes, f"band: ± 1 s.d., n = {most}" if most > 1 else "")
+    return figure

@@ -1,0 +1,30 @@
+"""The published numbers, with their sources: ``figures/published.csv``.
+
+figures   the figures and tables that show the number, separated by spaces
+dataset   name of the dataset
+series    arm, width ratio or number of first-layer neurons, as ``depth`` names them
+depth     number of hidden layers
+mean, sd  test accuracy in percent; sd is empty where none is published, or where what is published cannot be right
+source    where the number stands
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from hebb.errors import ConfigError
+
+FILE = Path(__file__).resolve().parent.parent.parent / "figures" / "published.csv"
+
+
+def read(figure: str | None = None) -> pd.DataFrame:
+    """Return the published numbers of a figure or table, or all of them."""
+    found = pd.read_csv(FILE, dtype={"figures": str, "series": str}, keep_default_na=True)
+    if figure is None:
+        return found
+    known = list(dict.fromkeys(name for names in found["figures"] for name in names.split()))
+    if figure not in known:
+        raise ConfigError("--published", f"no numbers of '{figure}'", given=figure, choices=known)
+    return found[[figure in names.split() for names in found["figures"]]].reset_index(drop=True)

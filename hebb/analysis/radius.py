@@ -1,0 +1,64 @@
+"""Accuracy over the initial radius of the first block, for each schedule of the rate.
+
+Figure B.3 A of Journé et al. (2023): with weights that start inside the unit sphere nothing is learnt, with those
+that start well outside everything is; between lies a zone of partial learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb.analysis import style, table
+from hebb.analysis.runs import schedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+ZONES = ((0.0, 1.0, "none"), (1.0, 2.2, "partial"), (2.2, float("inf"), "learning"))
+"""Published zones of the initial radius: from, to, what is learnt."""
+
+
+def compute(runs: Sequence[Run], metric: str = "test_acc") -> pd.DataFrame:
+    """Return one line per schedule and initial radius of the first block: n, mean, sd, and the published zone."""
+    lines = [
+        {
+            "schedule": schedule(run),
+            "radius": float(run.value("b0.layer.radius")),  # type: ignore[arg-type]
+            "seed": run.seed,
+            metric: run.measured(metric),
+        }
+        for run in runs
+    ]
+    found = pd.DataFrame(lines)
+    table.check_replicates(found, ["schedule", "radius"], "--where")
+    made = table.statistics(found, ["schedule", "radius"], metric).drop(columns="interval")
+    zones = [next(name for low, high, name in ZONES if low <= radius < high) for radius in made["radius"]]
+    return made.assign(metric=metric, zone=zones).sort_values(["schedule", "radius"], ignore_index=True)
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy over the radius, on a logarithmic axis, with the published zones shaded."""
+    figure, axes = style.figure(width=5.2)
+    low, high = frame["radius"].min() / 1.3, frame["radius"].max() * 1.3
+    for number, name in enumerate(dict.fromkeys(frame["schedule"])):
+        lines = frame[frame["schedule"] == name]
+        bars = lines["sd"].fillna(0).to_numpy(dtype=float)
+        axes.errorbar(lines["radius"], lines["mean"], yerr=bars, label=name, capsize=2, **style.line(number))
+    for number, (start, end, name) in enumerate(ZONES):
+        left, right = max(start, low), min(end, high)
+        if left < right:
+            axes.axvspan(left, right, color="0.5", alpha=(0.20, 0.10, 0.0)[number], linewidth=0)
+            place = (left * right) ** 0.5
+            axes.text(place, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    style.label(axes, "initial radius of the first block", style.unit(str(frame["metric"].iloc[0])))
+    most = int(frame["n"].max())
+    style.legend(figure, axes, f"bars: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    return figure

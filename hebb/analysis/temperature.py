@@ -1,0 +1,86 @@
+"""Accuracy, and neurons of radius 1, over the temperature of the soft competition.
+
+Figures B.1 (one hidden layer) and B.2 (three) of Journé et al. (2023). The temperature is 1 / beta, beta the inverse
+temperature ``t_invert`` that all Hebbian blocks share; the hard winner-take-all is its cold limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb.analysis import style, table
+from hebb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import Run
+
+SERIES = {
+    "Soft": "SoftHebb",
+    "SoftKrotov": "SoftHebb, anti-Hebbian losers",
+    "Hard": "Hard WTA (temperature 0)",
+}
+
+
+def compute(runs: Sequence[Run], metric: str = "test_acc") -> pd.DataFrame:
+    """Return one line per series, temperature and metric (``metric`` and R1): n, mean, sd.
+
+    R1 counts the neurons of all Hebbian blocks, each at the end of its own phase.
+
+    Args:
+        runs: finished runs whose Hebbian blocks share one method and one inverse temperature.
+        metric: what is drawn beside R1.
+    """
+    lines = []
+    for run in runs:
+        method = str(run.value("b*.method"))
+        if method not in SERIES:
+            raise ConfigError(str(run.folder), f"{method} has no temperature", choices=SERIES)
+        beta = None if method == "Hard" else float(run.value("b*.layer.t_invert"))  # type: ignore[arg-type]
+        at = {"series": SERIES[method], "temperature": 0.0 if beta is None else 1 / beta, "seed": run.seed}
+        lines.append({**at, "metric": metric, "value": run.measured(metric)})
+        lines.append({**at, "metric": "R1", "value": radius_one(run)})
+    found = pd.DataFrame(lines)
+    keys = ["series", "temperature", "metric"]
+    table.check_replicates(found, keys, "--where")
+    made = table.statistics(found, keys, "value").drop(columns="interval")
+    made["series"] = pd.Categorical(made["series"], SERIES.values())
+    made = made.sort_values(["metric", "series", "temperature"], key=_metrics_last, ignore_index=True)
+    return made.astype({"series": str})
+
+
+def _metrics_last(column: pd.Series) -> pd.Series:
+    return column == "R1" if column.name == "metric" else column
+
+
+def radius_one(run: Run) -> float:
+    """Count the neurons of radius 1, over all Hebbian phases at their end."""
+    last = {row["phase"]: row["R1"] for row in run.rows if row["R1"] is not None}
+    return float(sum(last.values())) if last else float("nan")
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy and R1 over the temperature, on a logarithmic axis; the hard limit is a level line."""
+    metrics = list(dict.fromkeys(frame["metric"]))
+    figure, axes = style.figure(1, len(metrics), squeeze=False)
+    series = list(dict.fromkeys(frame["series"]))
+    for panel, metric in zip(axes[0], metrics, strict=True):
+        for number, name in enumerate(series):
+            lines = frame[(frame["series"] == name) & (frame["metric"] == metric)]
+            look, bars = style.line(number), lines["sd"].fillna(0).to_numpy(dtype=float)
+            if name == SERIES["Hard"]:
+                level, spread = float(lines["mean"].iloc[0]), float(bars[0])
+                panel.axhline(level, color=look["color"], linestyle="--", label=name)
+                panel.axhspan(level - spread, level + spread, color=look["color"], alpha=0.15, linewidth=0)
+            else:
+                panel.errorbar(lines["temperature"], lines["mean"], yerr=bars, label=name, capsize=2, **look)
+        panel.set_xscale("log")
+        style.label(panel, "temperature 1/β", style.unit(metric))
+    most = int(frame["n"].max())
+    style.legend(figure, axes[0], f"bars: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    return figure
