@@ -41,6 +41,7 @@ NO_TORCH = (
     "journal",
     "analysis",
     "analysis.output",
+    "analysis.recipes",
     "analysis.runs",
     "analysis.style",
 )

@@ -60,7 +60,7 @@ def _radius(options: argparse.Namespace) -> Output:
 
 def _convergence_flags(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    default = ("convergence", "R1", "lr", "test_acc")
+    default = ("convergence", "R1", "train_loss", "test_acc")
     parser.add_argument(
         "--metric", nargs="+", default=default, metavar="NAME", help=f"panels (default: {' '.join(default)})"
     )

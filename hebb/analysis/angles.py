@@ -56,17 +56,13 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, axes = style.figure(width=5.0)
     several = frame["network"].nunique() > 1
     for number, ((network, block), line) in enumerate(frame.groupby(["network", "block"], sort=False)):
-        look, band = style.line(number), line["sd"].fillna(0)
         name = f"{network}, {block}" if several else str(block)
-        axes.plot(line["update"], line["mean"], label=name, markevery=max(1, len(line) // 10), **look)
-        axes.fill_between(
-            line["update"], line["mean"] - band, line["mean"] + band, color=look["color"], alpha=0.2, linewidth=0
-        )
+        style.band(axes, number, name, line["update"], line["mean"], line["sd"])
     what = str(frame["number"].iloc[0])
-    units = {"angle": "angle of forward and feedback weights (°)", "sparsity": "silent neurons (%)"}
+    units = {"angle": "angle to feedback weights (°)", "sparsity": "silent neurons (%)"}
+    style.whole(axes.xaxis, frame["update"])
     style.label(axes, "updates", units.get(what, what.replace("_", " ")))
     if what == "angle":
         axes.axhline(90, color=style.GREY, linewidth=0.8, linestyle=":")
-    most = int(frame["n"].max())
-    style.legend(figure, axes, f"band: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    style.legend(figure, axes, style.spread(frame))
     return figure

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hebb.analysis.runs import Run
 
-METRICS = ("convergence", "R1", "lr", "test_acc")
+METRICS = ("convergence", "R1", "train_loss", "test_acc")
 
 
 def compute(runs: Sequence[Run], metrics: Sequence[str] = METRICS, *, window: int = 1) -> pd.DataFrame:
@@ -80,12 +80,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     for panel, metric in zip(axes.flat, metrics, strict=False):
         for number, name in enumerate(names):
             line = frame[(frame["metric"] == metric) & (frame["schedule"] == name)].sort_values("examples")
-            look, band = style.line(number), line["sd"].fillna(0)
-            panel.plot(line["examples"], line["mean"], label=name, markevery=max(1, len(line) // 10), **look)
-            panel.fill_between(
-                line["examples"], line["mean"] - band, line["mean"] + band, color=look["color"], alpha=0.2, linewidth=0
-            )
+            style.band(panel, number, name, line["examples"], line["mean"], line["sd"])
         style.label(panel, "training examples seen", style.unit(metric))
-    most = int(frame["n"].max())
-    style.legend(figure, axes.flat[: len(metrics)], f"band: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    style.legend(figure, axes.flat[: len(metrics)], style.spread(frame))
     return figure

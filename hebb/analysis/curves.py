@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one line per curve and epoch: curve, phase, kind, epoch, n, mean, sd, low, high (mean -+ sd).
+    """Return one line per curve and epoch: curve, phase, kind, epoch, n, mean, sd.
 
     Epochs that were not evaluated have no line. Where runs of a curve ended at different epochs, n falls.
 
@@ -41,8 +41,7 @@ def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
     table.check_replicates(rows, ["curve", "phase", "epoch"], "--by")
     made = table.statistics(rows, ["curve", "phase", "kind", "epoch"], metric)
-    band = made["sd"].fillna(0.0)
-    return made.drop(columns="interval").assign(metric=metric, low=made["mean"] - band, high=made["mean"] + band)
+    return made.drop(columns="interval").assign(metric=metric)
 
 
 @style.drawn
@@ -55,16 +54,10 @@ def draw(frame: pd.DataFrame) -> Figure:
     for panel, phase in zip(axes[0], phases.itertuples(), strict=True):
         for number, name in enumerate(names):
             line = frame[(frame["curve"] == name) & (frame["phase"] == phase.phase)].sort_values("epoch")
-            look = style.line(number)
-            panel.plot(line["epoch"], line["mean"], label=name, markevery=max(1, len(line) // 10), **look)
-            panel.fill_between(line["epoch"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
+            if len(line):
+                style.band(panel, number, name, line["epoch"], line["mean"], line["sd"])
         title = f"phase {phase.phase}: {phase.kind}" if len(phases) > 1 else ""
         style.label(panel, "epoch", metric if panel is axes[0][0] else "", title)
-        style.whole(panel.xaxis)
-    style.legend(figure, axes[0][0], _spread(frame))
+        style.whole(panel.xaxis, frame[frame["phase"] == phase.phase]["epoch"])
+    style.legend(figure, axes[0], style.spread(frame))
     return figure
-
-
-def _spread(frame: pd.DataFrame) -> str:
-    most = int(frame["n"].max())
-    return f"band: ± 1 s.d., n = {most}" if most > 1 else "n = 1"

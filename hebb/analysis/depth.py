@@ -111,8 +111,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         depths = frame[frame["dataset"] == dataset]["depth"]
         panel.set_xticks(range(int(depths.min()), int(depths.max()) + 1))
         panel.set_xlim(depths.min() - 0.4, depths.max() + 0.4)
-    several = frame["n"].fillna(0).max() > 1 or (frame["source"] != "ours").any()
-    style.legend(figure, axes[0], "bars: ± 1 s.d." if several else "n = 1")
+    style.legend(figure, axes[0], style.spread(frame[frame["source"] == "ours"], "bars"))
     return figure
 
 

@@ -80,13 +80,8 @@ def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
         if batches is not None:
             panel.plot(batches[:, 0], batches[:, column], color="0.85", linewidth=0.8, label="batch")
         for number, (name, line) in enumerate(frame[frame["metric"] == metric].groupby("network", sort=False)):
-            look, band = {**style.line(number), "marker": ""}, line["sd"].fillna(0)
-            panel.plot(line["examples"], line["mean"], label=str(name), **look)
-            panel.fill_between(
-                line["examples"], line["mean"] - band, line["mean"] + band, color=look["color"], alpha=0.2, linewidth=0
-            )
+            style.band(panel, number, str(name), line["examples"], line["mean"], line["sd"])
         style.label(panel, "examples seen", unit)
     axes[0].set_yscale("log")
-    most = int(frame["n"].max())
-    style.legend(figure, axes, f"band: ± 1 s.d., n = {most}" if most > 1 else "")
+    style.legend(figure, axes, style.spread(frame))
     return figure

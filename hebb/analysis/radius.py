@@ -56,9 +56,7 @@ def draw(frame: pd.DataFrame) -> Figure:
             axes.axvspan(left, right, color="0.5", alpha=(0.20, 0.10, 0.0)[number], linewidth=0)
             place = (left * right) ** 0.5
             axes.text(place, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
+    style.logarithmic(axes, low, high)
     style.label(axes, "initial radius of the first block", style.unit(str(frame["metric"].iloc[0])))
-    most = int(frame["n"].max())
-    style.legend(figure, axes, f"bars: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    style.legend(figure, axes, style.spread(frame, "bars"))
     return figure

@@ -299,9 +299,19 @@ def labels(runs: Sequence[Run], by: Sequence[str] | None = None) -> list[str]:
     columns = groups(runs) if by is None else list(by)
     values = {name: [_of(run, name) for run in runs] for name in columns}
     told = [name for name in columns if len(set(values[name])) > 1]
-    plain = ("preset", "dataset", "search", "mode")
-    words = [[str(v) if name in plain else f"{name}={v}" for v in values[name]] for name in told]
-    return [", ".join(parts) for parts in zip(*words, strict=True)] if words else [run.preset for run in runs]
+    plain, short = ("preset", "dataset", "search", "mode"), _short_names(runs)
+    words = [[short.get(str(v), str(v)) if name in plain else f"{name}={v}" for v in values[name]] for name in told]
+    return (
+        [", ".join(parts) for parts in zip(*words, strict=True)]
+        if words
+        else [short.get(r.preset, r.preset) for r in runs]
+    )
+
+
+def _short_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Return for networks that were written out the searches they belong to, where those tell them apart."""
+    written = {run.preset: run.search for run in reversed(runs) if " " in run.preset and run.search}
+    return {k: v for k, v in written.items() if v is not None and list(written.values()).count(v) == 1}
 
 
 def _of(run: Run, column: str) -> object:

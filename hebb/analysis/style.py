@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -137,11 +138,41 @@ def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
-def whole(axis: Axis) -> None:
-    """Put ticks at whole numbers alone."""
-    from matplotlib.ticker import MaxNLocator
+def band(panel: Axes, number: int, name: str, x: pd.Series, mean: pd.Series, sd: pd.Series) -> None:
+    """Draw line ``number`` with a band of one standard deviation; a single point has a bar in place of the band."""
+    look, spread = line(number), sd.fillna(0.0)
+    if len(x) == 1:
+        panel.errorbar(x, mean, yerr=spread, label=name, capsize=2, **look)
+        return
+    panel.plot(x, mean, label=name, markevery=max(1, len(x) // 10), **look)
+    panel.fill_between(x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0)
 
-    axis.set_major_locator(MaxNLocator(integer=True))
+
+def spread(frame: pd.DataFrame, what: str = "band") -> str:
+    """Say for a legend what bands or bars show, and of how many seeds."""
+    least, most = int(frame["n"].min()), int(frame["n"].max())
+    return "n = 1" if most == 1 else f"{what}: ± 1 s.d., n = {most if least == most else f'{least} to {most}'}"
+
+
+def whole(axis: Axis, values: Iterable[float]) -> None:
+    """Put ticks at whole numbers alone."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    found = sorted(set(values))
+    axis.set_major_locator(FixedLocator(found) if len(found) < 7 else MaxNLocator(integer=True))
+
+
+def logarithmic(axes: Axes, low: float, high: float) -> None:
+    """Make the x axis logarithmic from ``low`` to ``high``, with ticks at 1, 2, 5, 10, or at powers of 10."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    wide = high / low > 1e3
+    axes.xaxis.set_major_locator(LogLocator(10, (1.0,) if wide else (1.0, 2.0, 5.0), numticks=12))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if high / low <= 1e5:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def save(made: Figure, path: Path, kind: str) -> None:

@@ -37,9 +37,10 @@ def compute(runs: Sequence[Run], metric: str = "test_acc") -> pd.DataFrame:
     """
     lines = []
     for run in runs:
-        method = str(run.value("b*.method"))
+        method = str(run.value("b*.method")) if run.has("b*.method") else ""
         if method not in SERIES:
-            raise ConfigError(str(run.folder), f"{method} has no temperature", choices=SERIES)
+            methods = " ".join(block.layer.method for block in run.config.network.blocks[:-1])
+            raise ConfigError(str(run.folder), f"{methods}: one method is wanted in all blocks", choices=SERIES)
         beta = None if method == "Hard" else float(run.value("b*.layer.t_invert"))  # type: ignore[arg-type]
         at = {"series": SERIES[method], "temperature": 0.0 if beta is None else 1 / beta, "seed": run.seed}
         lines.append({**at, "metric": metric, "value": run.measured(metric)})
@@ -79,8 +80,9 @@ def draw(frame: pd.DataFrame) -> Figure:
                 panel.axhspan(level - spread, level + spread, color=look["color"], alpha=0.15, linewidth=0)
             else:
                 panel.errorbar(lines["temperature"], lines["mean"], yerr=bars, label=name, capsize=2, **look)
-        panel.set_xscale("log")
+        warm = frame[frame["temperature"] > 0]["temperature"]
+        if len(warm):
+            style.logarithmic(panel, warm.min() / 1.5, warm.max() * 1.5)
         style.label(panel, "temperature 1/β", style.unit(metric))
-    most = int(frame["n"].max())
-    style.legend(figure, axes[0], f"bars: ± 1 s.d., n = {most}" if most > 1 else "n = 1")
+    style.legend(figure, axes[0], style.spread(frame, "bars"))
     return figure

@@ -1,0 +1,183 @@
+"""Recipes of the published figures: their commands against the published list, their errors, a real one on Digits."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, Command
+
+import analysis
+from cli.analysis import figures
+from hebb import catalog, folders, plan
+from hebb.analysis import recipes
+from hebb.errors import ConfigError
+
+KNOWN = catalog.load()
+with open(ROOT / "tests" / "data" / "commands.csv", encoding="utf-8") as file:
+    PUBLISHED = {tuple(shlex.split(row["command"])[1:]): row for row in csv.DictReader(file)}
+every_recipe = pytest.mark.parametrize("name", recipes.names())
+
+
+@every_recipe
+def test_commands_are_the_published_ones(name: str) -> None:
+    recipe = recipes.load(name)
+    for needed in recipe.needed():
+        assert (needed.script, *needed.words) in PUBLISHED
+        assert PUBLISHED[needed.script, *needed.words]["stored"] == needed.name
+
+
+@every_recipe
+def test_every_command_resolves_at_both_scales(name: str, tmp_path: Path) -> None:
+    """As many runs as the table of commands says; the small scale is a tenth of the work, or less."""
+    recipe, home = recipes.load(name), folders.Home(tmp_path)
+    work = {}
+    for scale in recipes.SCALES:
+        needed = recipe.needed(scale)
+        assert len({n.name for n in needed}) == len(needed) > 0
+        configs = {n: figures._configs(n, home, KNOWN) for n in needed}
+        work[scale] = sum(phase.updates for found in configs.values() for run in found for phase in plan.phases(run))
+        for n, found in configs.items():
+            if scale == "full":
+                assert len(found) == int(PUBLISHED[n.script, *n.words]["trials"])
+            assert figures.state_of(n, home, KNOWN) == figures.State(
+                n, home.search(n.name) if n.script == "ray_search.py" else home.network(n.name), "absent", len(found), 0
+            )
+    assert work["small"] <= work["full"] / 10
+
+
+def test_a_name_means_one_command() -> None:
+    """Figures 1, 3 and 4 share searches, at the small scale too."""
+    for scale in recipes.SCALES:
+        found: dict[str, str] = {}
+        for name in recipes.names():
+            for needed in recipes.load(name).needed(scale):
+                assert found.setdefault(needed.name, needed.line()) == needed.line()
+
+
+@every_recipe
+def test_what_draws_it_is_there(name: str) -> None:
+    """A verb of the command, with flags that it knows and published numbers that exist."""
+    recipe = recipes.load(name)
+    verb, *flags = recipe.draw
+    options = analysis.parser(analysis.VERBS[verb]).parse(["runs", *flags])
+    if getattr(options, "published", None):
+        from hebb.analysis import published
+
+        assert len(published.read(options.published))
+    for word in (recipe.title, recipe.question, recipe.source):
+        assert len(word) > 5
+
+
+GOOD: dict[str, Any] = {
+    "title": "Own",
+    "question": "what?",
+    "source": "here",
+    "draw": "table",
+    "commands": [
+        f"multi_layer.py --preset 'Soft-c4-k3:bn:triangle:max_4_4_0 BP:flatten' --dataset Digits_1 --threads 1 "
+        f"--set dataset_sup.samples=40 dataset_unsup.samples=40 --seed {seed} --model-name s{seed}"
+        for seed in (0, 1)
+    ],
+    "small": {"add": "--set dataset_sup.epochs=1", "leave": ["s1"]},
+}
+BAD = {
+    "unknown key": ({"titel": "x"}, "unknown key 'titel' (did you mean 'title'?)"),
+    "unknown key of small": ({"small": {"ad": "--seeds 0"}}, "unknown key 'ad' (did you mean 'add'?)"),
+    "no draw": ({"draw": None}, "draw: a text is wanted, not None"),
+    "no commands": ({"commands": []}, "at least one"),
+    "a command that trains nothing": ({"commands": ["demo.py --folder-name x"]}, "'demo.py' trains nothing"),
+    "a misspelt command": ({"commands": ["ray_serch.py --folder-name x"]}, "did you mean 'ray_search.py'?"),
+    "a command without a name": ({"commands": ["ray_search.py --preset x"]}, "--folder-name is missing"),
+    "a name twice": ({"commands": ["ray_search.py --folder-name x"] * 2}, "two of them store 'x'"),
+    "a word that is nowhere": ({"small": {"replace": {"sed": "x"}}}, "'sed' is in no command (did you mean '--seed'?)"),
+    "a name that is nowhere": ({"small": {"leave": ["s2"]}}, "no command stores 's2' (did you mean 's1'?)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda name: name.replace(" ", "-"))
+def test_bad_recipes(case: str) -> None:
+    change, says = BAD[case]
+    with pytest.raises(ConfigError) as raised:
+        recipes.parse({**GOOD, **change}, "own", "own.yaml")
+    assert str(raised.value).startswith("own.yaml")
+    assert says in str(raised.value)
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+def test_a_recipe_that_does_not_say_it_all() -> None:
+    with pytest.raises(ConfigError, match="'source' is missing"):
+        recipes.parse({k: v for k, v in GOOD.items() if k != "source"}, "own", "own.yaml")
+    with pytest.raises(ConfigError, match=r"no recipe '33'.*\nlegal: 1 3 4"):
+        recipes.load("33")
+
+
+def test_small_scale_by_hand() -> None:
+    recipe = recipes.parse(
+        {**GOOD, "small": {**GOOD["small"], "replace": {"Digits_1": "Digits_20"}}}, "own", "own.yaml"
+    )
+    (needed,) = recipe.needed("small")
+    assert needed.name == "s0-small"
+    assert needed.line() == (
+        "python "
+        + GOOD["commands"][0].replace("Digits_1", "Digits_20").replace("s0", "s0-small")
+        + " --set dataset_sup.epochs=1"
+    )
+    assert [n.line() for n in recipe.needed()] == [f"python {line}" for line in GOOD["commands"]]
+
+
+def test_a_figure_from_nothing(command: Command, tmp_path: Path) -> None:
+    """Refused until its runs are there; --run trains them by the real command, draws, and trains nothing again."""
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    refused = command("analysis.py", "figure", "own.yaml")
+    assert refused.returncode == 2
+    assert "2 of 2 are not finished: s0 (0 of 1 runs), s1 (0 of 1 runs)" in refused.stderr
+    assert not (tmp_path / "home").exists()
+    done = command("analysis.py", "figure", "own.yaml", "--run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("$ python multi_layer.py") == 2
+    made = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figure-own.csv")
+    assert list(made["n"]) == [2]
+    folder = tmp_path / "home" / "hebb" / "result" / "network"
+    kept = {p: p.stat().st_mtime_ns for p in folder.glob("*/result.json")}
+    again = command("analysis.py", "figure", "own.yaml", "--run", "--overwrite")
+    assert again.returncode == 0, again.stderr
+    assert "$ python" not in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/result.json")} == kept
+
+    changed = [line.replace("samples=40", "samples=50") for line in GOOD["commands"]]
+    path.write_text(yaml.safe_dump({**GOOD, "commands": changed}))
+    other = command("analysis.py", "figure", "own.yaml", "--overwrite")
+    assert other.returncode == 2
+    assert "holds runs of other configurations" in other.stderr
+
+    path.write_text(yaml.safe_dump(GOOD))
+    (folder / "s1" / "result.json").unlink()
+    listed = command("analysis.py", "figures", "own.yaml")
+    assert listed.returncode == 0, listed.stderr
+    frame = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figures.csv")
+    assert list(frame["state"]) == ["finished", "unfinished"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_figure_by_searches(command: Command, tmp_path: Path) -> None:
+    """Published values beside ours need two searches; the small scale of a recipe, trained by Ray, then drawn."""
+    network = "--preset '{}' --dataset Digits_1 --seeds 0 1 --set dataset_sup.samples=60 --folder-name {}"
+    soft, deep = "Soft-c4-k3:bn:triangle:max_4_4_0 BP:flatten", "BP-c4-k3:bn:relu:max_4_4_0 BP:flatten"
+    lines = [f"ray_search.py {network.format(preset, name)}" for preset, name in ((soft, "soft"), (deep, "bp"))]
+    recipe = {**GOOD, "draw": "depth", "commands": lines, "small": {"add": "--set dataset_sup.epochs=2"}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(recipe))
+    done = command("analysis.py", "figure", "two.yaml", "--run", "--scale", "small", "--search-flags", "--workers 1")
+    assert done.returncode == 0, done.stderr
+    made = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figure-two-small.csv").set_index("series")
+    for series, name in (("SoftHebb", "soft-small"), ("BP", "bp-small")):
+        found = pd.read_csv(tmp_path / "home" / "hebb" / "search" / name / "results.csv")
+        assert made.loc[series, "mean"] == pytest.approx(found["test_acc"].mean())
+        assert made.loc[series, "n"] == 2
