@@ -118,16 +118,12 @@ def test_a_recipe_that_does_not_say_it_all() -> None:
 
 
 def test_small_scale_by_hand() -> None:
-    recipe = recipes.parse(
-        {**GOOD, "small": {**GOOD["small"], "replace": {"Digits_1": "Digits_20"}}}, "own", "own.yaml"
-    )
+    small = {**GOOD["small"], "replace": {"Digits_1": "Digits_20"}}
+    recipe = recipes.parse({**GOOD, "small": small}, "own", "own.yaml")
     (needed,) = recipe.needed("small")
     assert needed.name == "s0-small"
-    assert needed.line() == (
-        "python "
-        + GOOD["commands"][0].replace("Digits_1", "Digits_20").replace("s0", "s0-small")
-        + " --set dataset_sup.epochs=1"
-    )
+    words = GOOD["commands"][0].replace("Digits_1", "Digits_20").replace("s0", "s0-small")
+    assert needed.line() == f"python {words} --set dataset_sup.epochs=1"
     assert [n.line() for n in recipe.needed()] == [f"python {line}" for line in GOOD["commands"]]
 
 
