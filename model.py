@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hebb import checkpoints, seeding, shapes
+from hebb import checkpoints, compiling, seeding, shapes
 from hebb.blocks import Block
 from hebb.config import NetworkSpec, RunConfig
 from hebb.energy.layer import SettlingLayer
@@ -112,6 +112,11 @@ def build(config: RunConfig) -> Network:
     network = Network(config.network, shapes.input_shape(config), config.classes)
     if network.energy is None:
         network.loss = config.classifier.loss
+    if config.compute_dtype != "float32":
+        for _, layer in network.hebbian():
+            layer.product_dtype = getattr(torch, config.compute_dtype)
+    if config.compile:
+        compiling.use(network[i] for i in range(len(network)))
     return network.initialise(config.seed)
 
 

@@ -36,6 +36,8 @@ def check(config: RunConfig) -> None:
     """Refuse networks and runs that cannot be packed."""
     if config.network.settles:
         raise ConfigError("--pack-seeds", f"{config.network.name} settles, which a pack cannot do", hint="leave it out")
+    if config.compile:
+        raise ConfigError("--pack-seeds", "the steps of a pack are not compiled", hint="leave out --compile")
     if config.stop.active:
         raise ConfigError(
             "--pack-seeds", "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"

@@ -20,7 +20,20 @@ import model
 import prefix
 import readout
 import settling
-from hebb import block_cache, catalog, checkpoints, folders, grammar, machine, measures, plan, rates, records, stopping
+from hebb import (
+    block_cache,
+    catalog,
+    checkpoints,
+    compiling,
+    folders,
+    grammar,
+    machine,
+    measures,
+    plan,
+    rates,
+    records,
+    stopping,
+)
 from hebb.config import RunConfig
 from hebb.config_json import to_json
 from hebb.data import images
@@ -168,7 +181,7 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
     started = time.monotonic()
     report = report or Report()
     device = model.device_of(config, place.device_index)
-    config = replace(config, device=device.type)
+    config = compiling.resolved(replace(config, device=device.type), device, required=place.carry_on)
     _settle_process(config)
     phases = plan.phases(config)
     network = model.build(config)

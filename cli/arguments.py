@@ -154,6 +154,11 @@ def add_run_flags(parser: Parser) -> None:
         help="CPU threads (default: one per core; it decides the last bits of a sum)",
     )
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the Hebbian steps (CUDA graphs on a GPU); it changes last bits; left out where nothing compiles",
+    )
+    parser.add_argument(
         "--data-dir",
         metavar="DIR",
         help="parent folder of datasets, models and searches (default: $HEBB_HOME, else ./hebb_data)",
@@ -281,6 +286,7 @@ def run_config(
         seed=seed,
         threads=threads if options.threads is None else options.threads,
         device=device(options).kind,
+        compile=options.compile,
     )
     config = overrides.apply(config, known.protocol(options.protocol), known, where="--protocol,")
     config = overrides.apply(config, overrides.parse(options.changes), known)

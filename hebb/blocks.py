@@ -125,6 +125,7 @@ class Block(nn.Module):
         layer: ``HebbLinear`` or ``HebbConv2d``, or torch's own layers for BP and rules with a local loss.
         after: activation, batch norm, pool.
         local: the loss of a block that has its own.
+        compiled: its Hebbian step, where ``hebb.compiling`` made one.
 
     Args:
         spec: what it is built from.
@@ -143,6 +144,7 @@ class Block(nn.Module):
         self.layer = settling or _layer(spec.layer, shapes, behind_norm)
         self.after = After(*_after(spec, shapes))
         self.local = LocalLoss(spec.layer, shapes.out[0], classes) if spec.local else None
+        self.compiled: Callable[[Tensor, float | None, Tensor | None], Tensor] | None = None
 
     @property
     def hebb(self) -> HebbLayer | None:
@@ -179,7 +181,10 @@ class Block(nn.Module):
             last: nobody reads the output: activation and pool are left out where they learn nothing themselves.
         """
         assert isinstance(self.layer, HebbLayer)
-        u = self.layer.learn(self.before(x), rate, labels)
+        if self.compiled is None or torch.is_grad_enabled():
+            u = self.layer.learn(self.before(x), rate, labels)
+        else:
+            u = self.compiled(x, rate, labels)
         again = self.spec.layer.rule.answers_updated and not last
         answer = u if (last or again) and not self.spec.batch_norm else self.after(u)
         if again:

@@ -408,6 +408,8 @@ class RunConfig:
         threads: CPU threads; sums are split among them, so they decide the last bits.
         device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
         feature_dtype: number type in which features of frozen blocks are kept.
+        compute_dtype: number type of the products of Hebbian layers; weights, statistics and updates are float32.
+        compile: whether Hebbian steps are compiled (``hebb.compiling``), which changes last bits.
         probes: readouts made at the end, from ``PROBES``.
         probe_blocks: the blocks they read; None means all but the classifier.
         probe_samples: training images they are fitted on, at most.
@@ -429,6 +431,8 @@ class RunConfig:
     threads: int = 1
     device: str = "auto"
     feature_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    compile: bool = False
     probes: tuple[str, ...] = ()
     probe_blocks: tuple[int, ...] | None = None
     probe_samples: int = 10000
@@ -464,11 +468,16 @@ class RunConfig:
         for name, choices in (
             ("device", ("auto", "cpu", "cuda")),
             ("feature_dtype", tuple(FEATURE_BYTES)),
+            ("compute_dtype", ("float32", "bfloat16")),
             ("resume", (None, "all", "without_classifier")),
         ):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
+
+        for name, asked in (("compute_dtype", self.compute_dtype != "float32"), ("compile", self.compile)):
+            if asked and not any(block.layer.rule.learning == "hebbian" for block in self.network.blocks):
+                raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Receive a run from another process, with the plugins its rules come from."""

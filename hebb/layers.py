@@ -43,6 +43,7 @@ class HebbLayer(nn.Module):
         bias: (neurons,) buffer, or None.
         gate_mass: positive gate mass of each neuron since ``reset_statistics``.
         finite_updates: number of updates whose change was finite, counted on the device.
+        product_dtype: number type of the products with the synapses; None leaves that of the input.
     """
 
     weight: Tensor
@@ -64,6 +65,7 @@ class HebbLayer(nn.Module):
         self.register_buffer("gate_mass", torch.zeros(shape[0]), persistent=False)
         self.register_buffer("finite_updates", torch.zeros((), dtype=torch.int64), persistent=False)
         self.update_count = 0
+        self.product_dtype: torch.dtype | None = None
 
     # -- synapse operators ------------------------------------------------------------------------------
 
@@ -81,8 +83,8 @@ class HebbLayer(nn.Module):
         return True
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Return the input as the synapses see it (a convolution pads it)."""
-        return x
+        """Return the input as the synapses see it: in their number type, and padded by a convolution."""
+        return x if self.product_dtype is None else x.to(self.product_dtype)
 
     def pre_gate(self, u: Tensor) -> Tensor:
         """Return u, or what the competition and the output see in its place."""
@@ -311,11 +313,11 @@ class HebbLinear(HebbLayer):
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
         """X w^T."""
-        return F.linear(x, weight)
+        return F.linear(x, weight.to(x.dtype)).to(weight.dtype)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """y^T x."""
-        return y.T @ x
+        return (y.T.to(x.dtype) @ x).to(y.dtype)
 
 
 class HebbConv2d(HebbLayer):
@@ -344,6 +346,7 @@ class HebbConv2d(HebbLayer):
 
     def prepare(self, x: Tensor) -> Tensor:
         """Put the channels last and pad the four sides."""
+        x = super().prepare(x)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         p = self.spec.padding
@@ -354,7 +357,8 @@ class HebbConv2d(HebbLayer):
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
         """Convolve the padded input."""
-        return F.conv2d(x, weight, None, self.spec.stride, 0, self.spec.dilation, self.groups)
+        u = F.conv2d(x, weight.to(x.dtype), None, self.spec.stride, 0, self.spec.dilation, self.groups)
+        return u.to(weight.dtype)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x.
@@ -362,17 +366,19 @@ class HebbConv2d(HebbLayer):
         Where the fan-in exceeds the number of patches, which the CPU's convolution is not made for, it is a product
         of matrices (twice as fast for the third layer of 4SoftHebbCnnCIFAR).
         """
-        spec, size = self.spec, self.weight.shape
+        spec, size, full = self.spec, self.weight.shape, y.dtype
+        y = y.to(x.dtype)
         patches = len(x) * y.shape[2] * y.shape[3]
         if x.device.type == "cpu" and spec.dilation == 1 and self.groups == 1 and 2 * size[1:].numel() > patches:
-            return (self.rows(y).T @ self.patches(x)).view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
+            product = (self.rows(y).T @ self.patches(x)).to(full)
+            return product.view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
         stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
         wanted = (False, True, False)  # of input, weights, bias
         # not by torch.nn.grad.conv2d_weight, which hands over weights without memory that are then copied
         _, gradient, _ = torch.ops.aten.convolution_backward(
-            y, x, self.weight, None, stride, zeros, dilation, False, zeros, self.groups, wanted
+            y, x, self.weight.to(x.dtype), None, stride, zeros, dilation, False, zeros, self.groups, wanted
         )
-        return gradient
+        return gradient.to(full)
 
     def patches(self, x: Tensor) -> Tensor:
         """Return what each output pixel of the padded input sees: (B H' W', k k C_in), as weights lie in memory."""

@@ -32,7 +32,7 @@ _BLOCK_PARTS = (
     "batch_norm",
     "resume",
 )
-_RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str"}
+_RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str", "compute_dtype": "str", "compile": "bool"}
 """Values of the run itself, with their types."""
 _SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
 _PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", *_RUN)
