@@ -32,6 +32,8 @@ TESTS = (
     "test_stopping.py",
     "test_lpl.py",
     "test_views.py",
+    "test_analysis_figures.py",
+    "test_analysis_commands.py",
 )
 
 
@@ -46,6 +48,16 @@ class Defect:
 
 
 DEFECTS = (
+    Defect(
+        "an interval is one-sided", "hebb/analysis/table.py", "stats.t.ppf(0.975, n - 1)", "stats.t.ppf(0.95, n - 1)"
+    ),
+    Defect("a difference has the wrong sign", "hebb/analysis/compare.py", "means[0] - means[1]", "means[1] - means[0]"),
+    Defect("temperature is its inverse", "hebb/analysis/temperature.py", "else 1 / beta", "else beta"),
+    Defect("width is of the classifier", "hebb/analysis/depth.py", "second / first:g", "first / second:g"),
+    Defect(
+        "radii are those of the last phase", "hebb/analysis/temperature.py", "sum(last.values())", "max(last.values())"
+    ),
+    Defect("runs without a result count", "hebb/analysis/runs.py", 'if state == "finished":', "if choice is not None:"),
     Defect("dropout of one half does not rescale", "hebb/seeding.py", "(bits).float() * 2", "(bits).float()"),
     Defect(
         "all members of a pack see one order",

@@ -130,7 +130,9 @@ def test_published_values_stand_beside_ours(home: Path, monkeypatch: pytest.Monk
     assert set(published.read("4")["series"]) == {"1", "2", "4"}
     assert published.read()["source"].str.len().min() > 10
     file = tmp_path / "published.csv"
-    file.write_text("figures,dataset,series,depth,mean,sd,source\n9,Digits,BP,1,50,2,here\n9,MNIST,BP,1,60,2,here\n")
+    file.write_text(
+        "figures,dataset,by,series,depth,mean,sd,source\n9,Digits,arm,BP,1,50,2,here\n9,MNIST,arm,BP,1,60,2,here\n"
+    )
     monkeypatch.setattr(published, "FILE", file)
     found = runs.read([home / "hebb" / "search" / "bp1"]).runs
     made = depth.compute(found, figure="9")
@@ -138,6 +140,8 @@ def test_published_values_stand_beside_ours(home: Path, monkeypatch: pytest.Monk
     assert list(made["mean"])[1] == 50
     with pytest.raises(ConfigError, match=r"no numbers of '8'\nlegal: 9"):
         depth.compute(found, figure="8")
+    with pytest.raises(ConfigError, match="'9' are by arm, not by neurons\n--by arm"):
+        depth.compute(found, "neurons", figure="9")
 
 
 def test_temperature(home: Path, draw: Callable[..., pd.DataFrame]) -> None:

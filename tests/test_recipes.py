@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import stored_runs
 import yaml
 from conftest import ROOT, Command
 
@@ -24,12 +26,28 @@ with open(ROOT / "tests" / "data" / "commands.csv", encoding="utf-8") as file:
 every_recipe = pytest.mark.parametrize("name", recipes.names())
 
 
+IN_PIECES = ("--set", "dataset_sup.samples=2000", "dataset_sup.epochs=25")
+
+
+def published(needed: recipes.Needed) -> dict[str, str]:
+    """The row of the published command; B3B cuts its epoch into 25, under a name of its own."""
+    words = tuple(word.removesuffix("_25") for word in needed.words)
+    return PUBLISHED[needed.script, *(words[:-3] if words[-3:] == IN_PIECES else words)]
+
+
 @every_recipe
 def test_commands_are_the_published_ones(name: str) -> None:
-    recipe = recipes.load(name)
-    for needed in recipe.needed():
-        assert (needed.script, *needed.words) in PUBLISHED
-        assert PUBLISHED[needed.script, *needed.words]["stored"] == needed.name
+    for needed in recipes.load(name).needed():
+        assert published(needed)["stored"] == needed.name.removesuffix("_25")
+        assert (needed.words[-3:] == IN_PIECES) == needed.name.endswith("_25") == (name == "B3B")
+
+
+def test_an_epoch_in_pieces_is_as_many_updates() -> None:
+    """50,000 images / 50 = 1,000 updates of the published epoch = 25 x 2,000 / 50."""
+    for needed in recipes.load("B3B").needed():
+        (run,) = figures._configs(needed, folders.Home(Path("nowhere")), KNOWN)
+        assert [phase.updates for phase in plan.phases(run)] == [1000]
+        assert published(needed)["phases"].endswith("x1000")
 
 
 @every_recipe
@@ -44,7 +62,7 @@ def test_every_command_resolves_at_both_scales(name: str, tmp_path: Path) -> Non
         work[scale] = sum(phase.updates for found in configs.values() for run in found for phase in plan.phases(run))
         for n, found in configs.items():
             if scale == "full":
-                assert len(found) == int(PUBLISHED[n.script, *n.words]["trials"])
+                assert len(found) == int(published(n)["trials"])
             assert figures.state_of(n, home, KNOWN) == figures.State(
                 n, home.search(n.name) if n.script == "ray_search.py" else home.network(n.name), "absent", len(found), 0
             )
@@ -127,38 +145,45 @@ def test_small_scale_by_hand() -> None:
     assert [n.line() for n in recipe.needed()] == [f"python {line}" for line in GOOD["commands"]]
 
 
-def test_a_figure_from_nothing(command: Command, tmp_path: Path) -> None:
-    """Refused until its runs are there; --run trains them by the real command, draws, and trains nothing again."""
-    path = tmp_path / "own.yaml"
+def test_a_figure_from_half_of_its_runs(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Refused until its runs are there; --run trains what is missing by the real command, and draws."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEBB_HOME", str(tmp_path / "home"))
+    path, out = tmp_path / "own.yaml", tmp_path / "home" / "hebb" / "analysis"
     path.write_text(yaml.safe_dump(GOOD))
-    refused = command("analysis.py", "figure", "own.yaml")
-    assert refused.returncode == 2
-    assert "2 of 2 are not finished: s0 (0 of 1 runs), s1 (0 of 1 runs)" in refused.stderr
+    with pytest.raises(ConfigError, match=r"2 of 2 are not finished: s0 \(0 of 1 runs\), s1 \(0 of 1 runs\)"):
+        analysis.main(["figure", "own.yaml"])
     assert not (tmp_path / "home").exists()
+
+    home = folders.Home.find(None)
+    first = recipes.load("own.yaml").needed()[0]
+    (config,) = figures._configs(first, home, KNOWN)
+    kept = stored_runs.single(home.parent, "s0", config) / "result.json"
+    before = kept.stat().st_mtime_ns
     done = command("analysis.py", "figure", "own.yaml", "--run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("$ python multi_layer.py") == 2
-    made = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figure-own.csv")
+    assert [line for line in done.stdout.splitlines() if line.startswith("$ python")] == [
+        f"$ python {shlex.join(shlex.split(GOOD['commands'][1]))} --data-dir {tmp_path / 'home'}"
+    ]
+    assert kept.stat().st_mtime_ns == before
+    made = pd.read_csv(out / "figure-own.csv")
+    results = [json.loads((home.network(f"s{i}") / "result.json").read_text())["metrics"]["test_acc"] for i in (0, 1)]
     assert list(made["n"]) == [2]
-    folder = tmp_path / "home" / "hebb" / "result" / "network"
-    kept = {p: p.stat().st_mtime_ns for p in folder.glob("*/result.json")}
-    again = command("analysis.py", "figure", "own.yaml", "--run", "--overwrite")
-    assert again.returncode == 0, again.stderr
-    assert "$ python" not in again.stdout
-    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/result.json")} == kept
+    assert made["mean"][0] == pytest.approx(sum(results) / 2)
+    capfd.readouterr()
+    assert analysis.main(["figure", "own.yaml", "--run", "--overwrite"]) == 0
+    assert "$ python" not in capfd.readouterr().out  # nothing is trained again
 
-    changed = [line.replace("samples=40", "samples=50") for line in GOOD["commands"]]
-    path.write_text(yaml.safe_dump({**GOOD, "commands": changed}))
-    other = command("analysis.py", "figure", "own.yaml", "--overwrite")
-    assert other.returncode == 2
-    assert "holds runs of other configurations" in other.stderr
+    path.write_text(yaml.safe_dump({**GOOD, "commands": [c.replace("=40", "=50") for c in GOOD["commands"]]}))
+    with pytest.raises(ConfigError, match="holds runs of other configurations"):
+        analysis.main(["figure", "own.yaml", "--overwrite"])
 
     path.write_text(yaml.safe_dump(GOOD))
-    (folder / "s1" / "result.json").unlink()
-    listed = command("analysis.py", "figures", "own.yaml")
-    assert listed.returncode == 0, listed.stderr
-    frame = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figures.csv")
-    assert list(frame["state"]) == ["finished", "unfinished"]
+    (home.network("s1") / "result.json").unlink()
+    assert analysis.main(["figures", "own.yaml"]) == 0
+    assert list(pd.read_csv(out / "figures.csv")["state"]) == ["finished", "unfinished"]
 
 
 @pytest.mark.slow

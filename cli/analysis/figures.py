@@ -53,7 +53,7 @@ def state_of(needed: Needed, home: folders.Home, known: Catalog) -> State:
         expected = {_comparable(config) for config in _configs(needed, home, known)}
     searched = needed.script == "ray_search.py"
     folder = home.search(needed.name) if searched else home.network(needed.name)
-    if not folder.is_dir():
+    if folders.state(folder) == "absent":
         return State(needed, folder, "absent", len(expected), 0)
     found = runs.read([folder], needed.name)
     stored = {_comparable(run.config) for run in found.runs}
@@ -102,7 +102,7 @@ def _figure_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", action="store_true", help="first train what is missing; an interrupted run goes on")
     _add_scale(parser)
     parser.add_argument(
-        "--search-flags", default="", metavar="FLAGS", help="for every command that trains: '--workers 2 --gpu-exp 4'"
+        "--search-flags", default="", metavar="FLAGS", help="for ray_search.py: '--workers 2 --gpu-exp 4'"
     )
 
 
@@ -138,7 +138,8 @@ def _figure(options: argparse.Namespace) -> Output:
             hint=f"--run trains them, --scale small in less; analysis.py figures {recipe.name} lists the commands",
         )
     for state in open_:
-        train(state, home, shlex.split(options.search_flags))
+        more = shlex.split(options.search_flags) if state.needed.script == "ray_search.py" else []
+        train(state, home, more)
     return VERBS[drawing].run(drawn)
 
 

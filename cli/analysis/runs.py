@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 def _list(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+    there = found(options)
+    chosen = narrowed(there, options)
 
     from hebb.analysis import runs
     from hebb.analysis.output import Output
 
     frame = runs.frame(chosen)
     shown = frame[["run", "preset", "dataset", "seed", "train_acc", "val_acc", "test_acc", "seconds"]]
-    missing = found(options).unfinished()
+    missing = there.unfinished()
     text = shown.to_string(index=False, na_rep="-") + (f"\n{missing}" if missing else "")
     return Output(options.name, frame, text=text)
 
@@ -69,8 +70,10 @@ def _compare_flags(parser: argparse.ArgumentParser) -> None:
 
 def _compare(options: argparse.Namespace) -> Output:
     names = list(dict.fromkeys(options.runs))
-    every = [(name, found(argparse.Namespace(**{**vars(options), "runs": [name]}))) for name in names]
-    groups = {Path(name).name: narrowed(there, options) for name, there in every}
+    every = [found(argparse.Namespace(**{**vars(options), "runs": [name]})) for name in names]
+    short = [Path(name).name for name in names]
+    shown = short if len(set(short)) == len(short) else names
+    groups = {name: narrowed(there, options) for name, there in zip(shown, every, strict=True)}
 
     from hebb.analysis import compare
     from hebb.analysis.output import Output

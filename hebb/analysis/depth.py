@@ -80,6 +80,9 @@ def compute(
     if figure is None:
         return _sorted(ours, by, metric)
     theirs = published.read(figure)
+    if by not in set(theirs["by"]):
+        kind = theirs["by"].iloc[0]
+        raise ConfigError("--published", f"the numbers of '{figure}' are by {kind}, not by {by}", hint=f"--by {kind}")
     theirs = theirs[theirs["dataset"].isin(lines["dataset"])]
     return _sorted(pd.concat([ours, theirs.assign(n=pd.NA)], ignore_index=True), by, metric)
 

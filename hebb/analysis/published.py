@@ -2,7 +2,8 @@
 
 figures   the figures and tables that show the number, separated by spaces
 dataset   name of the dataset
-series    arm, width ratio or number of first-layer neurons, as ``depth`` names them
+by        what the series differ in: arm or width
+series    the arm, or the width ratio, as ``depth`` names it
 depth     number of hidden layers
 mean, sd  test accuracy in percent; sd is empty where none is published, or where what is published cannot be right
 source    where the number stands
