@@ -115,5 +115,5 @@ def add_metric(parser: argparse.ArgumentParser, default: str = "test_acc") -> No
 
 def add_by(parser: argparse.ArgumentParser, what: str) -> None:
     """The flag that says which runs are replicates."""
-    columns = "preset, dataset, search, mode, hidden, paths of --set (default: what differs)"
+    columns = "preset, dataset, search, mode, trained, hidden, paths of --set (default: what differs)"
     parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"what makes {what}: {columns}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ METRICS = (
     *("convergence", "R1", "lr", "images_per_second"),
 )
 """What a row of ``metrics.jsonl`` measures."""
-COLUMNS = ("run", "search", "preset", "dataset", "mode", "hidden", "seed", "seconds")
+COLUMNS = ("run", "search", "preset", "dataset", "mode", "trained", "hidden", "seed", "seconds")
 """What ``frame`` says of every run, beside values at override paths and metrics."""
 
 
@@ -79,6 +79,12 @@ class Run:
     def seed(self) -> int:
         """The seed."""
         return self.config.seed
+
+    @property
+    def trained(self) -> str:
+        """The blocks that learnt: ``all``, or ``b1 b2``."""
+        chosen = self.config.training_blocks
+        return "all" if chosen is None else " ".join(f"b{i}" for i in chosen)
 
     @property
     def hidden(self) -> int:
@@ -282,46 +288,44 @@ def varying(runs: Sequence[Run]) -> list[str]:
 
 
 def groups(runs: Sequence[Run]) -> list[str]:
-    """Return what tells runs apart that are no replicates: preset, dataset, paths in which runs of a preset differ."""
+    """Return what tells runs apart that are no replicates.
+
+    Preset and dataset, mode and trained blocks where they differ, and the paths in which runs of one preset differ.
+    """
     found: dict[str, None] = {}
     for preset in dict.fromkeys(run.preset for run in runs):
         found |= dict.fromkeys(varying([run for run in runs if run.preset == preset]))
-    return ["preset", "dataset", *(path for path in found if all(path in run.values for run in runs))]
+    told = [name for name in ("mode", "trained") if len({_of(run, name) for run in runs}) > 1]
+    return ["preset", "dataset", *told, *(path for path in found if all(path in run.values for run in runs))]
 
 
 def labels(runs: Sequence[Run], by: Sequence[str] | None = None) -> list[str]:
-    """Name every run by the groups in which it differs from others: ``b0.layer.lr=0.05``, a preset as it is.
+    """Name every run by its group: by its search where each group is one, else by the values in which groups differ.
 
     Args:
         runs: the runs.
         by: columns of ``COLUMNS`` or override paths; None takes ``groups``.
     """
     columns = groups(runs) if by is None else list(by)
-    values = {name: [_of(run, name) for run in runs] for name in columns}
-    told = [name for name in columns if len(set(values[name])) > 1]
-    plain, short = ("preset", "dataset", "search", "mode"), _short_names(runs)
-    words = [[short.get(str(v), str(v)) if name in plain else f"{name}={v}" for v in values[name]] for name in told]
-    return (
-        [", ".join(parts) for parts in zip(*words, strict=True)]
-        if words
-        else [short.get(r.preset, r.preset) for r in runs]
-    )
-
-
-def _short_names(runs: Sequence[Run]) -> dict[str, str]:
-    """Return for networks that were written out the searches they belong to, where those tell them apart."""
-    written = {run.preset: run.search for run in reversed(runs) if " " in run.preset and run.search}
-    return {k: v for k, v in written.items() if v is not None and list(written.values()).count(v) == 1}
+    keys = [tuple(_of(run, name) for name in columns) for run in runs]
+    pairs = {(key, run.search) for key, run in zip(keys, runs, strict=True)}
+    if all(run.search for run in runs) and len(pairs) == len(set(keys)) == len({search for _, search in pairs}):
+        return [str(run.search) for run in runs]
+    told = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
+    if not told:
+        return [run.preset for run in runs]
+    plain = ("preset", "dataset", "search", "mode")
+    return [", ".join(str(key[i]) if columns[i] in plain else f"{columns[i]}={key[i]}" for i in told) for key in keys]
 
 
 def _of(run: Run, column: str) -> object:
-    known: dict[str, Callable[[], object]] = {
-        "run": lambda: run.folder.name,
-        "search": lambda: run.search or "",
-        "mode": lambda: run.config.mode,
-        **{name: functools.partial(getattr, run, name) for name in ("preset", "dataset", "hidden", "seed", "seconds")},
-    }
-    return known[column]() if column in known else run.value(column)
+    if column == "run":
+        return run.folder.name
+    if column == "mode":
+        return run.config.mode
+    if column == "search":
+        return run.search or ""
+    return getattr(run, column) if column in COLUMNS else run.value(column)
 
 
 def schedule(run: Run) -> str:
@@ -332,7 +336,7 @@ def schedule(run: Run) -> str:
 
 
 def frame(runs: Sequence[Run], metrics: Iterable[str] = METRICS, paths: Iterable[str] | None = None) -> pd.DataFrame:
-    """Lay runs out one a line: search, preset, dataset, mode, hidden blocks, seed, values at paths, metrics, seconds.
+    """Lay runs out one a line: ``COLUMNS``, values at paths, metrics.
 
     Args:
         runs: the runs.
