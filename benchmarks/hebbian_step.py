@@ -8,8 +8,11 @@ gradient on the same padded input, in the faster of the contiguous and the chann
 a busy machine slows both, and the medians of 50 count. A layer above the first reads features of images that went
 through the layers below.
 
-Expect a minute. A ratio of 1 would be the machine's limit; the first layer, whose kernels are small and whose maps
-are large, is bound by memory traffic and stays farther from it than the others.
+With `--compile` the same steps follow as `multi_layer.py --compile` makes them, with the floor measured anew between
+them. With `--compute-dtype bfloat16` the step's products are of that type; the floor stays float32.
+
+Expect a minute, and one more to compile. A ratio of 1 would be the machine's limit; the first layer, whose kernels are
+small and whose maps are large, is bound by memory traffic and stays farther from it than the others.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import model
 from benchmarks import harness
 from cli import arguments
 from cli.entry import run_command
-from hebb import catalog, folders, plan
+from hebb import catalog, compiling, folders, plan
 from hebb.config import RunConfig
 from hebb.data import images
 from hebb.data.images import Split
@@ -48,6 +51,7 @@ def main(argv: list[str]) -> int:
     threads = harness.set_threads(options.threads)
     run = config(options)
     rows = measure(run, options)
+    compiled = {"compiled": "compiled_ms:.3f", "its ratio": "compiled_ratio:.2f"} if options.compile else {}
     harness.show(
         f"Hebbian step of {run.network.name}, batch {rows[0]['batch_size']}, {threads} thread(s); medians of "
         f"{options.steps}, ms",
@@ -62,9 +66,11 @@ def main(argv: list[str]) -> int:
             "layout": "layout",
             "both": "floor_ms:.3f",
             "ratio": "ratio:.2f",
+            **compiled,
         },
     )
     settings = {"preset": run.network.name, "dataset": options.dataset_unsup, "steps": options.steps}
+    settings |= {"compile": options.compile, "compute_dtype": options.compute_dtype}
     harness.write(options.out, "hebbian_step", threads, settings, rows)
     return 0
 
@@ -78,6 +84,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=arguments.count, default=harness.STEPS, metavar="N", help="(default: 50)")
     parser.add_argument("--warm-up", type=arguments.count, default=harness.WARM_UP, metavar="N", help="(default: 10)")
     parser.add_argument("--features", type=arguments.count, default=1000, metavar="N", help="of upper layers (1000)")
+    parser.add_argument("--compile", action="store_true", help="measure the compiled steps too")
+    parser.add_argument(
+        "--compute-dtype", metavar="TYPE", default="float32", help="of the step's products: float32 or bfloat16"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data-dir", metavar="DIR", help="as in multi_layer.py")
     harness.add_flags(parser)
@@ -96,12 +106,16 @@ def config(options: argparse.Namespace) -> RunConfig:
         dataset_sup=data,
         dataset_unsup=data,
         device=options.device,
+        compute_dtype=options.compute_dtype,
+        compile=options.compile,
     )
 
 
 def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
     """Return one row per layer, from the bottom; each layer learns while it is measured, and feeds the next."""
     device = model.device_of(run)
+    if run.compile and (problem := compiling.missing(device)) is not None:
+        raise ConfigError("--compile", f"nothing compiles here: {problem}")
     network = model.build(run).to(device)
     datasets = folders.Home.find(options.data_dir).datasets
     split = images.load(run.dataset_unsup, datasets, run.split_seed, device).train
@@ -143,19 +157,10 @@ def _row(
 ) -> harness.Row:
     """Measure the steps of one block and, between them, its bare convolutions."""
     padded, bare = _bare(network, layer, split, phase.batch_size)
-    steps = _Steps(bare, options.warm_up, options.steps, split.labels.device)
-    phase, epoch = replace(phase, blocks=(0,)), 0
-    while not steps.complete:
-        try:
-            engine.hebbian(network, split, engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch), steps)
-        except _Enough:
-            break
-        epoch += 1
-    found = {name: harness.summary(seconds) for name, seconds in steps.seconds.items()}
-    pairs = {name: (found[f"forward {name}"]["median"], found[f"gradient {name}"]["median"]) for name in LAYOUTS}
-    layout = min(pairs, key=lambda name: sum(pairs[name]))
-    step, (forward, gradient) = found["step"]["median"], pairs[layout]
-    return {
+    compiled, network[0].compiled = network[0].compiled, None
+    found = _timed(network, split, phase, bare, options)
+    step, layout, forward, gradient = _medians(found)
+    row: harness.Row = {
         "layer": f"b{i}",
         "batch_size": phase.batch_size,
         "weights": "x".join(map(str, layer.weight.shape)),
@@ -168,6 +173,38 @@ def _row(
         "ratio": step / (forward + gradient),
         "all_ms": found,
     }
+    if compiled is not None:
+        network[0].compiled = compiled
+        again = _timed(network, split, phase, bare, options)
+        step, _, *floor = _medians(again)
+        row |= {"compiled_ms": step, "compiled_ratio": step / sum(floor), "all_compiled_ms": again}
+    return row
+
+
+def _timed(
+    network: model.Network,
+    split: Split,
+    phase: Phase,
+    bare: dict[str, Callable[[], Tensor]],
+    options: argparse.Namespace,
+) -> dict[str, harness.Row]:
+    """Return the times of the engine's steps and of the bare convolutions between them."""
+    steps = _Steps(bare, options.warm_up, options.steps, split.labels.device)
+    phase, epoch = replace(phase, blocks=(0,)), 0
+    while not steps.complete:
+        try:
+            engine.hebbian(network, split, engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch), steps)
+        except _Enough:
+            break
+        epoch += 1
+    return {name: harness.summary(seconds) for name, seconds in steps.seconds.items()}
+
+
+def _medians(found: dict[str, harness.Row]) -> tuple[float, str, float, float]:
+    """Return the step, the faster layout, and its forward pass and gradient."""
+    pairs = {name: (found[f"forward {name}"]["median"], found[f"gradient {name}"]["median"]) for name in LAYOUTS}
+    layout = min(pairs, key=lambda name: sum(pairs[name]))
+    return found["step"]["median"], layout, *pairs[layout]
 
 
 @torch.no_grad()
@@ -186,7 +223,7 @@ def convolutions(layer: HebbConv2d, padded: Tensor, gate: Tensor) -> dict[str, C
     stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
     made: dict[str, Callable[[], Tensor]] = {}
     for name, layout in LAYOUTS.items():
-        a, w, y = (t.clone().contiguous(memory_format=layout) for t in (padded, layer.weight, gate))
+        a, w, y = (t.float().clone().contiguous(memory_format=layout) for t in (padded, layer.weight, gate))
 
         def forward(a: Tensor = a, w: Tensor = w) -> Tensor:
             return F.conv2d(a, w, None, stride, zeros, dilation, spec.groups)

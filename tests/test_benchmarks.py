@@ -74,6 +74,29 @@ def test_hebbian_step(command: Command, tmp_path: Path) -> None:
         assert row["ratio"] == pytest.approx(row["step_ms"] / row["floor_ms"])
 
 
+@pytest.mark.slow
+def test_a_compiled_hebbian_step(command: Command, tmp_path: Path) -> None:
+    """The compiled steps stand beside the others, each with the floor that was measured between them."""
+    flags = (
+        "--preset=2SoftHebbCnnDigits",
+        "--dataset-unsup",
+        "Digits_1",
+        "--steps",
+        "3",
+        "--warm-up",
+        "1",
+        "--compile",
+    )
+    done = numbers(command, tmp_path, "hebbian_step", *flags, "--compute-dtype", "bfloat16")
+    (row,) = done["results"]
+    medians = {name: found["median"] for name, found in row["all_compiled_ms"].items()}
+    floor = min(medians[f"forward {kind}"] + medians[f"gradient {kind}"] for kind in hebbian_step.LAYOUTS)
+    assert row["compiled_ms"] == medians["step"]
+    assert row["compiled_ratio"] == pytest.approx(row["compiled_ms"] / floor)
+    assert done["settings"]["compile"] is True
+    assert done["settings"]["compute_dtype"] == "bfloat16"
+
+
 def test_lpl_step(command: Command, tmp_path: Path) -> None:
     flags = ("--preset=3LPLCnnDigits", "--dataset", "Digits", "--batch-size", "6", "--steps", "3")
     (row,) = numbers(command, tmp_path, "lpl_step", *flags)["results"]
