@@ -268,9 +268,9 @@ class Sums:
         self.samples += labels.shape[-1]
         self.updates += 1
 
-    def check(self, phase: Phase, epoch: int) -> None:
-        """Raise when the loss of a batch was not finite."""
-        finite = int(self.finite.min())
+    def check(self, phase: Phase, epoch: int, member: int | None = None) -> None:
+        """Raise when the loss of a batch was not finite: of the one network, or of this member of a pack."""
+        finite = int(self.finite if member is None else self.finite[member])
         if finite < self.updates:
             raise DivergenceError(
                 f"the loss of {phase.describe()} is not finite from update {finite + 1} of epoch {epoch + 1}; "

@@ -22,6 +22,7 @@ def parser(prog: str = "multi_layer.py") -> arguments.Parser:
     made = arguments.Parser(__doc__ or "", prog=prog)
     arguments.add_network_flags(made)
     made.add_argument("--seed", type=int, metavar="N", help="varies weights, order, dropout (default: 0)")
+    arguments.add_pack_flag(made, "train seeds S to S+N-1 together, each into a run folder of its own, NAME-sS;")
     made.add_argument(
         "--model-name", metavar="NAME", help="name under which the run is stored (default: the preset's name)"
     )
@@ -87,11 +88,9 @@ def main(argv: list[str], prog: str = "multi_layer.py") -> int:
     folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
-        describe.dry_run(run, known, cache_limit=arguments.cache_limit(options))
+        describe.dry_run(run, known, trials=max(1, len(run.pack)), cache_limit=arguments.cache_limit(options))
         return 0
-    folders.refuse_existing(folder, options.overwrite)
-    keep = options.save or options.save_model
-    return train_one(run, home, folder, options, resume_from=resume_from, keep_model=keep)
+    return train_all(members(run, folder), home, options, resume_from=resume_from)
 
 
 def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
@@ -102,50 +101,74 @@ def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
     return run
 
 
-def train_one(
-    run: RunConfig,
+def members(run: RunConfig, folder: Path) -> dict[Path, RunConfig]:
+    """Return the run and its folder, or those of all members of its pack."""
+    if not run.pack:
+        return {folder: run}
+    return {folder.with_name(f"{folder.name}-s{seed}"): replace(run, seed=seed) for seed in run.pack}
+
+
+def train_all(
+    runs: dict[Path, RunConfig],
     home: folders.Home,
-    folder: Path,
     options: argparse.Namespace,
     *,
     resume_from: Path | None = None,
-    keep_model: bool = True,
     carry_on: bool = False,
 ) -> int:
-    """Train one run and print what happens; torch is imported here and not before."""
+    """Train one run, or the members of a pack, and print what happens; torch is imported here and not before.
+
+    Args:
+        runs: by their folders.
+        home: where everything is stored.
+        options: parsed flags.
+        resume_from: checkpoint with the initial weights.
+        carry_on: whether to continue what is in the folders.
+    """
+    if not carry_on:
+        for folder in runs:
+            folders.refuse_existing(folder, options.overwrite)
+
     import train
-    from cli.display import ConsoleReport
+    from cli.display import reports_of
     from hebb import checkpoints
 
     if resume_from is not None:
-        run = replace(run, resume_sha256=checkpoints.sha256(resume_from))
-        if options.overwrite and resume_from.is_relative_to(folder):
+        digest = checkpoints.sha256(resume_from)
+        runs = {folder: replace(run, resume_sha256=digest) for folder, run in runs.items()}
+        if options.overwrite and any(resume_from.is_relative_to(folder) for folder in runs):
             raise ConfigError(
                 "--overwrite", "would delete the model that --resume reads", hint="give another --model-name"
             )
-    report = ConsoleReport(options.verbose)
-    place = train.Place(
-        datasets=home.datasets,
-        folder=folder,
-        device_index=arguments.device(options).index,
-        keep_model=keep_model,
-        overwrite=options.overwrite,
-        carry_on=carry_on,
-        resume_from=resume_from,
-        layers=home.layers,
-        cache=home.cache,
-        store_blocks=folder.name if keep_model else None,
-        checkpoint_every=options.checkpoint_every,
-        **arguments.feature_cache(options),
-    )
+    keep = options.save or options.save_model
+    places = [
+        train.Place(
+            datasets=home.datasets,
+            folder=folder,
+            device_index=arguments.device(options).index,
+            keep_model=keep,
+            overwrite=options.overwrite,
+            carry_on=carry_on,
+            resume_from=resume_from,
+            layers=home.layers,
+            cache=home.cache,
+            store_blocks=folder.name if keep else None,
+            checkpoint_every=options.checkpoint_every,
+            **arguments.feature_cache(options),
+        )
+        for folder in runs
+    ]
+    reports = reports_of(runs.values(), options.verbose)
     try:
-        train.run(run, report, place=place)
+        train.run_pack(list(runs.values()), reports, places=places)
     except KeyboardInterrupt:
-        if folders.state(folder) == "interrupted":
-            raise InterruptedRunError(f"interrupted; python multi_layer.py --resume-run {folder} continues") from None
+        left = next((folder for folder in runs if folders.state(folder) == "interrupted"), None)
+        if left is not None:
+            raise InterruptedRunError(f"interrupted; python multi_layer.py --resume-run {left} continues") from None
         raise
     finally:
-        report.close()
+        for report in reports:
+            report.close()
     return 0
 
 
@@ -153,13 +176,15 @@ def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
     """Build the run from flags, or read it from ``--run-config``."""
     if options.run_config is None:
         share = VALIDATION_SHARE if options.validation else 0.0
-        return arguments.run_config(
+        run = arguments.run_config(
             options,
             known,
             seed=0 if options.seed is None else options.seed,
             validation=(share, share),
             threads=arguments.cores(),
         )
+        together = tuple(range(run.seed, run.seed + options.pack_seeds))
+        return replace(run, pack=together if len(together) > 1 else ())
     allowed = (
         "run_config",
         "plugin",
@@ -232,15 +257,34 @@ def _continue(options: argparse.Namespace) -> int:
         source = environment.get("resumed_from") if isinstance(environment, dict) else None
         if not isinstance(source, str):
             raise ConfigError(str(folder / folders.ENVIRONMENT), "does not say where the initial weights lie")
-    return train_one(
-        run,
+    return train_all(
+        _together(run, folder),
         folders.Home.find(options.data_dir),
-        folder,
         options,
         resume_from=Path(source) if source else None,
-        keep_model=options.save or options.save_model,
         carry_on=True,
     )
+
+
+def _together(run: RunConfig, folder: Path) -> dict[Path, RunConfig]:
+    """Return the interrupted run, with the other members of its pack, which lie beside it under their seeds."""
+    tail = f"-s{run.seed}"
+    if run.pack and not folder.name.endswith(tail):
+        raise ConfigError(
+            "--resume-run",
+            f"{folder} holds a member of a pack, and its name does not end with {tail}",
+            hint="rename it",
+        )
+    found = members(run, folder.with_name(folder.name.removesuffix(tail)) if run.pack else folder)
+    for other, expected in found.items():
+        state = folders.state(other)
+        if state == "foreign" or (state != "absent" and read_config(other / folders.CONFIG) != expected):
+            raise ConfigError(
+                "--resume-run",
+                f"{other} does not hold seed {expected.seed} of the pack {' '.join(map(str, run.pack))}",
+                hint="the members of a pack go on together: put their folders side by side",
+            )
+    return found
 
 
 def _evaluate(options: argparse.Namespace, known: Catalog) -> int:

@@ -12,6 +12,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from torch.func import functional_call
 import engine
 from engine import Epoch, Progress, Scores
 from hebb.blocks import Dropout
-from hebb.config import RunConfig
 from hebb.data.images import Split
 from hebb.errors import ConfigError, DivergenceError
 from hebb.losses import loss
@@ -32,35 +32,19 @@ Tensors = dict[str, Tensor]
 _PREFIX = "network."
 
 
-def check(config: RunConfig) -> None:
-    """Refuse networks and runs that cannot be packed."""
-    if config.network.settles:
-        raise ConfigError("--pack-seeds", f"{config.network.name} settles, which a pack cannot do", hint="leave it out")
-    if config.compile:
-        raise ConfigError("--pack-seeds", "the steps of a pack are not compiled", hint="leave out --compile")
-    if config.stop.active:
-        raise ConfigError(
-            "--pack-seeds", "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"
-        )
-    for i, block in enumerate(config.network.blocks):
-        if block.local:
-            raise ConfigError("--pack-seeds", f"b{i} descends a loss of its own, which a pack cannot do")
-        if block.att_dropout:
-            raise ConfigError(
-                "--pack-seeds", f"b{i} drops out by contrast, which a pack cannot do", hint="leave it out"
-            )
-
-
 class Pack:
     """Networks of one architecture on one device, whose tensors become views of the stacked ones.
 
     Attributes:
         members: the networks. They can be evaluated, measured and saved one by one, and always hold what the pack has
             learnt; they must not be moved or loaded in another way than in place.
+        failed: why members can no longer learn, by their place. Their numbers are computed on, since leaving them out
+            would change the sums of the others, which no number of theirs enters.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:
         self.members = list(members)
+        self.failed: dict[int, DivergenceError] = {}
         self._step = _Step(copy.deepcopy(self.members[0]))
         self._network = self._step.network
         for i in range(len(self._network)):
@@ -109,12 +93,43 @@ class Pack:
                 self._write_back(weights)
                 total.add(losses.detach(), logits.detach(), labels)
                 if (update + 1) % engine.CHECK_EVERY == 0:
-                    self._check(epochs)
-                    total.check(phase, epochs[0].epoch)
+                    self._check(epochs, total)
                 progress(labels.shape[1])
-            self._check(epochs)
-            total.check(phase, epochs[0].epoch)
+            self._check(epochs, total)
         return total.each()
+
+    def rehearse(self, phases: Iterable[Phase]) -> None:
+        """Make a step of every phase on a copy; refuse what ``torch.vmap`` cannot do, a rule from outside say."""
+        device = self.members[0][0].weight.device
+        for phase in phases:
+            if phase.kind == "calibrate":
+                continue
+            self._network.eval()
+            for i in phase.blocks:
+                self._network[i].train()
+            size = (len(self.members), 2)
+            x = torch.rand(*size, *self._network[phase.first].shapes.into, device=device)
+            labels = torch.zeros(size, dtype=torch.int64, device=device)
+            factors = {name: torch.ones(*size, *shape, device=device) for name, shape, _ in self._dropouts(phase)}
+            state = {name: tensor.detach().clone() for name, tensor in self._state.items()}
+            try:
+                if phase.lr is None:
+                    with torch.no_grad():
+                        self._vmapped(engine.hebbian_step, phase, 0)(state, x, labels, factors)
+                else:
+                    learnt = [t.requires_grad_() for n, t in state.items() if isinstance(self._state[n], nn.Parameter)]
+                    logits, _ = self._vmapped(engine.backprop_step, phase, 0)(state, x, labels, factors)
+                    torch.autograd.grad(logits.sum(), learnt, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                why = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    "--pack-seeds",
+                    f"{phase.describe()} cannot be run for several seeds at once: {why}",
+                    hint="leave it out: the seeds are then trained one by one",
+                ) from None
+        self._network.eval()
 
     # -- one step of all members --------------------------------------------------------------------------
 
@@ -165,13 +180,17 @@ class Pack:
     def _factors(self, x: Tensor, phase: Phase) -> Tensors:
         """Draw the dropout factors of every member from its own noise: name of the module -> (S, B, ...)."""
         found = {}
+        for name, shape, drop in self._dropouts(phase):
+            drawn = [_noise(member, name).factors((x.shape[1], *shape), drop, x.device) for member in self.members]
+            found[name] = torch.stack(drawn)
+        return found
+
+    def _dropouts(self, phase: Phase) -> Iterator[tuple[str, tuple[int, ...], float]]:
+        """List the dropouts of a phase: name, shape of what a sample sends through it, probability."""
         for i in phase.blocks:
-            shape = (x.shape[1], *self._network[i].shapes.layer_in)
             for name, module in self._network[i].named_modules(prefix=f"blocks.{i}"):
                 if isinstance(module, Dropout):
-                    drawn = [_noise(member, name).factors(shape, module.p, x.device) for member in self.members]
-                    found[name] = torch.stack(drawn)
-        return found
+                    yield name, self._network[i].shapes.layer_in, module.p
 
     @contextmanager
     def _training(self, epochs: Sequence[Epoch]) -> Iterator[None]:
@@ -190,17 +209,57 @@ class Pack:
                 stack.enter_context(engine.training(member, at))
             yield
 
-    def _check(self, epochs: Sequence[Epoch]) -> None:
-        """Raise when an update of a member was not finite, and name its seed."""
-        for member, at in zip(self.members, epochs, strict=True):
+    def _check(self, epochs: Sequence[Epoch], total: engine.Sums | None = None) -> None:
+        """Note the members of which an update was not finite, and raise when none is left."""
+        for place, (member, at) in enumerate(zip(self.members, epochs, strict=True)):
+            if place in self.failed:
+                continue
             for i, layer in self._network.hebbian():
                 own = member[i].hebb
                 assert own is not None
                 own.update_count = layer.update_count
             try:
                 engine.check_updates(member, at.phase, at.epoch)
+                if total is not None:
+                    total.check(at.phase, at.epoch, place)
             except DivergenceError as error:
-                raise DivergenceError(f"seed {at.seed}: {error}") from None
+                self.failed[place] = DivergenceError(f"seed {at.seed}: {error}")
+        self.raise_failed(every=True)
+
+    def raise_failed(self, *, every: bool = False) -> None:
+        """Raise when members have failed; with ``every``, when all of them have."""
+        if len(self.failed) >= (len(self.members) if every else 1):
+            raise DivergenceError("; ".join(str(self.failed[place]) for place in sorted(self.failed)))
+
+
+def of_members(state: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return the state of each member's own optimiser, given that of the one that moves the stacked parameters."""
+    return [
+        {
+            **state,
+            "state": {
+                number: {key: _part(value, place) for key, value in of_one.items()}
+                for number, of_one in state["state"].items()
+            },
+        }
+        for place in range(count)
+    ]
+
+
+def _part(value: Any, place: int) -> Any:
+    """Return a member's part of a moment; a number of steps is that of all."""
+    return value[place] if isinstance(value, Tensor) and value.dim() else value
+
+
+def of_pack(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of the optimiser that moves the stacked parameters: the inverse of ``of_members``."""
+
+    def joined(number: int, key: str) -> Any:
+        values = [state["state"][number][key] for state in states]
+        return torch.stack(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
+
+    found = {number: {key: joined(number, key) for key in of_one} for number, of_one in states[0]["state"].items()}
+    return {**states[0], "state": found}
 
 
 class _Step(nn.Module):

@@ -137,6 +137,18 @@ def add_network_flags(parser: Parser) -> None:
     )
 
 
+def add_pack_flag(parser: Parser, what: str) -> None:
+    """The flag that trains several seeds by the same operations."""
+    parser.add_argument(
+        "--pack-seeds",
+        type=count,
+        default=1,
+        metavar="N",
+        help=f"{what} for a GPU, which one network leaves idle: on a CPU seeds one by one are faster, and the last "
+        "bits of a number depend on its pack (default: 1, none)",
+    )
+
+
 def add_run_flags(parser: Parser) -> None:
     """Flags that say where a run takes place."""
     parser.add_argument(

@@ -97,7 +97,14 @@ def dry_run(
     updates = sum(phase.updates for phase in phases)
     whole = updates * trials if total is None else total
     runs = "" if trials == 1 else f" a run, {whole:,} in {trials} runs"
-    out.print(f"\n{updates:,} updates{runs}; seed {config.seed}, {config.threads} thread(s), device {config.device}")
+    out.print(f"\n{updates:,} updates{runs}; {seeds(config)}, {config.threads} thread(s), device {config.device}")
+
+
+def seeds(config: RunConfig) -> str:
+    """Name the seed of a run, or those of its pack."""
+    if not config.pack:
+        return f"seed {config.seed}"
+    return f"seeds {' '.join(map(str, config.pack))} as one pack"
 
 
 def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:

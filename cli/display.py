@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 import train
 from cli import describe
 from hebb.config import RunConfig
+from hebb.errors import DivergenceError
 from hebb.measures import BlockInfo
 from hebb.plan import Phase
 from hebb.records import Row
@@ -22,10 +24,12 @@ class ConsoleReport(train.Report):
 
     Args:
         verbose: whether to print the table of the first neurons.
+        seed: named in front of every number; for the members of a pack.
     """
 
-    def __init__(self, verbose: bool = False) -> None:
+    def __init__(self, verbose: bool = False, seed: int | None = None) -> None:
         self.verbose = verbose
+        self.seed = seed
         self.console: Console = describe.console()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -37,7 +41,7 @@ class ConsoleReport(train.Report):
         self._begun = time.monotonic()
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(
-            f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, seed {config.seed}, "
+            f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, {describe.seeds(config)}, "
             f"{config.device}, {config.threads} thread(s)"
         )
         for note in describe.notes(config, phases):
@@ -93,7 +97,8 @@ class ConsoleReport(train.Report):
         if row["kind"] == "calibrate":
             self.console.print(f"  {row['blocks']}: batch statistics estimated, weights left random")
             return
-        words = [f"epoch {row['epoch']:>3}", f"{time.monotonic() - self._begun:6.1f} s"]
+        words = [] if self.seed is None else [f"seed {self.seed}"]
+        words += [f"epoch {row['epoch']:>3}", f"{time.monotonic() - self._begun:6.1f} s"]
         words += [f"lr {row['lr']:.3g}"] if row["lr"] is not None else []
         words += [f"loss {row['train_loss']:.4f}"] if row["train_loss"] is not None and row["train_acc"] is None else []
         for split in ("train", "val", "test"):
@@ -128,6 +133,10 @@ class ConsoleReport(train.Report):
             made.title = None
             self.console.print(made)
 
+    def failed(self, error: DivergenceError) -> None:
+        """Say that the others of the pack go on."""
+        self.console.print(f"  {error}; the other members go on", soft_wrap=True)
+
     def finish(self, result: train.Result) -> None:
         """Print the last numbers and where everything is."""
         self._stop_bar()
@@ -136,7 +145,8 @@ class ConsoleReport(train.Report):
             f"{s} accuracy {row[f'{s}_acc']:.2f} %" for s in ("train", "val", "test") if row[f"{s}_acc"] is not None
         ]
         text = ", ".join(found) or "no accuracy (no classifier was trained)"
-        self.console.print(f"done in {result.seconds:.1f} s: {text}")
+        whose = "" if self.seed is None else f"seed {self.seed} "
+        self.console.print(f"{whose}done in {result.seconds:.1f} s: {text}")
         if result.probes:
             made = describe.table("", ("block", "probe", "train %", "val %", "test %"), ("train %", "val %", "test %"))
             made.title = None
@@ -159,3 +169,27 @@ class ConsoleReport(train.Report):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _MemberReport(ConsoleReport):
+    """Prints the numbers of a further member of a pack; the first one's report shows how the pack goes on."""
+
+    def __init__(self, first: ConsoleReport, seed: int) -> None:
+        super().__init__(first.verbose, seed)
+        self.console = first.console  # which knows of the live line
+
+    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
+        """Count the time."""
+        self._begun = time.monotonic()
+
+    def features(self, phase: Phase, images: int) -> None:
+        """Show nothing."""
+
+
+def reports_of(runs: Iterable[RunConfig], verbose: bool) -> list[ConsoleReport]:
+    """Return the report of a run, or those of the members of a pack."""
+    seeds = [run.seed for run in runs]
+    if len(seeds) == 1:
+        return [ConsoleReport(verbose)]
+    first = ConsoleReport(verbose, seeds[0])
+    return [first, *(_MemberReport(first, seed) for seed in seeds[1:])]

@@ -19,6 +19,7 @@ NAME = "last.pt"
 
 def save(path: Path, data: dict[str, Any]) -> None:
     """Write ``data`` to a temporary file and rename it, so that ``path`` is always complete."""
+    data = _alone(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -29,6 +30,15 @@ def save(path: Path, data: dict[str, Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _alone(value: Any) -> Any:
+    """Copy views out of what they are views of, which would be saved whole with each of them."""
+    if isinstance(value, dict):
+        return {key: _alone(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone()
+    return value
 
 
 def load(path: Path) -> dict[str, Any]:

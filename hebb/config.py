@@ -404,6 +404,7 @@ class RunConfig:
         classifier: the back-prop optimiser.
         stop: when Hebbian phases end early.
         seed: varies initialisation, order, dropout and augmentation.
+        pack: distinct seeds, its own among them, trained together, which decides the last bits; or empty.
         split_seed: varies subset and validation split only.
         threads: CPU threads; sums are split among them, so they decide the last bits.
         device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
@@ -427,6 +428,7 @@ class RunConfig:
     classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
     stop: StopSpec = field(default_factory=StopSpec)
     seed: int = 0
+    pack: tuple[int, ...] = ()
     split_seed: int = 0
     threads: int = 1
     device: str = "auto"
@@ -465,6 +467,8 @@ class RunConfig:
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) < high:
                 raise ConfigError(name, f"a number from {low} to below {high} is wanted, not {getattr(self, name)}")
+        if self.pack and (len(set(self.pack)) < max(2, len(self.pack)) or self.seed not in self.pack):
+            raise ConfigError("seed", f"{self.seed} is not one of the pack's: {' '.join(map(str, self.pack))}")
         for name, choices in (
             ("device", ("auto", "cpu", "cuda")),
             ("feature_dtype", tuple(FEATURE_BYTES)),
@@ -474,7 +478,6 @@ class RunConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
-
         for name, asked in (("compute_dtype", self.compute_dtype != "float32"), ("compile", self.compile)):
             if asked and not any(block.layer.rule.learning == "hebbian" for block in self.network.blocks):
                 raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")

@@ -25,6 +25,9 @@ from hebb.config import (
 from hebb.errors import ConfigError, within
 from hebb.settle import SettleSpec, make_settle
 
+_LATER: dict[str, Any] = {"pack": []}
+"""Keys that older files lack, with what they stand for there. At that value they are no part of a digest either."""
+
 
 def to_json(config: RunConfig) -> dict[str, Any]:
     """Return the run as plain JSON data; ``run_from_json`` is its inverse."""
@@ -33,13 +36,18 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 
 def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
     """Return ten hexadecimal digits that name the configuration, without the fields in ``leave_out``."""
-    data = {key: value for key, value in to_json(config).items() if key not in set(leave_out)}
+    left = set(leave_out)
+    data = {
+        key: value
+        for key, value in to_json(config).items()
+        if key not in left and (key not in _LATER or value != _LATER[key])
+    }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def run_from_json(data: Any, where: str) -> RunConfig:
     """Build a run from the data of a ``config.json``; a missing or unknown key is an error."""
-    data = _object(data, where)
+    data = {**_LATER, **_object(data, where)}
     network = _object(data.get("network"), f"{where}, network")
     needed = _plugins(data.get("plugins"), f"{where}, plugins")
     plugins.require(needed, where)  # the network may be made of their rules
@@ -65,7 +73,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
             "classifier": _build(ClassifierSpec, data.get("classifier"), f"{where}, classifier"),
             "stop": _build(StopSpec, data.get("stop"), f"{where}, stop"),
             "plugins": needed,
-            **_as_tuples(data, "training_blocks", "probes", "probe_blocks"),
+            **_as_tuples(data, "training_blocks", "probes", "probe_blocks", "pack"),
         },
         where,
     )

@@ -26,6 +26,7 @@ LOOKS = "blocks.jsonl"
 SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
 Row = dict[str, Any]
 CHECKPOINT = Path("checkpoint") / "last.pt"
+NEXT = CHECKPOINT.with_name("next.pt")  # of a member of a pack, until all members have theirs
 CACHE_LIMIT = 20 * 10**9
 """Bytes of features that may lie in files of the cache, unless told otherwise."""
 

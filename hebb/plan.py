@@ -88,6 +88,8 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     found = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
     config.classifier.check()
     _check_stop(config, found)
+    if config.pack:
+        _check_pack(config)
     return found
 
 
@@ -119,6 +121,24 @@ def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
     local = [i for phase in found for i in phase.blocks if _block(config, i).local]
     if local:
         raise ConfigError("stop", f"looks at the radius of the weights, and b{local[0]} learns by a loss of its own")
+
+
+def _check_pack(config: RunConfig) -> None:
+    """Refuse networks and runs whose seeds cannot be trained together; ``pack.py`` finds what only a step shows."""
+    where, hint = "--pack-seeds", "leave it out: the seeds are then trained one by one"
+    if config.network.settles:
+        raise ConfigError(where, f"{config.network.name} settles, which a pack cannot do", hint=hint)
+    if config.compile:
+        raise ConfigError(where, "the steps of a pack are not compiled", hint="leave out --compile")
+    if config.stop.active:
+        raise ConfigError(
+            where, "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"
+        )
+    for i, block in enumerate(config.network.blocks):
+        if block.local:
+            raise ConfigError(where, f"b{i} descends a loss of its own, which a pack cannot do", hint=hint)
+        if block.att_dropout:
+            raise ConfigError(where, f"b{i} drops out by contrast, which a pack cannot do", hint=hint)
 
 
 def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ TESTS = (
     "test_views.py",
     "test_analysis_figures.py",
     "test_analysis_commands.py",
+    "test_packs.py",
 )
 
 
@@ -64,6 +65,12 @@ DEFECTS = (
         "pack.py",
         "generator=at.order()) for at",
         "generator=epochs[0].order()) for at",
+    ),
+    Defect(
+        "every member of a pack goes on with the first one's moments",
+        "pack.py",
+        "return value[place] if isinstance",
+        "return value[0] if isinstance",
     ),
     Defect("the decay term is dropped", "hebb/layers.py", "self.weight, value=-1)", "self.weight, value=0)"),
     Defect(
@@ -156,7 +163,7 @@ DEFECTS = (
     Defect(
         "the optimiser is not restored",
         "train.py",
-        "    if optimiser is not None and state.optimiser is not None:\n",
+        "    if optimiser is not None and moments:\n",
         "    if False:\n",
     ),
     Defect("the classifier's rate never halves", "hebb/rates.py", "return 0.5 ** sum(", "return 1.0 ** sum("),
@@ -187,7 +194,7 @@ DEFECTS = (
     Defect(
         "patience is forgotten by a continued run",
         "train.py",
-        "    if watch is not None and state.watch is not None:\n",
+        "    if watch is not None and members[0].state.watch is not None:\n",
         "    if False:\n",
     ),
     Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),

@@ -180,6 +180,8 @@ def runs(draw: st.DrawFn) -> RunConfig:
     )
     waits = st.none() | numbers(0, above=True)
     resume = draw(st.sampled_from((None, "all", "without_classifier")))
+    seed = draw(st.integers(0, 2**63 - 1))
+    others = draw(st.sets(st.integers(0, 2**31), max_size=3)) - {seed}
     digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)
     return RunConfig(
         network=dataclasses.replace(network, mode=draw(st.none() | st.sampled_from(sorted(plan.MODES)))),
@@ -190,7 +192,8 @@ def runs(draw: st.DrawFn) -> RunConfig:
         bp_blockwise=draw(st.booleans()),
         classifier=classifier,
         stop=StopSpec(convergence=draw(waits), patience=draw(waits)),
-        seed=draw(st.integers(0, 2**63 - 1)),
+        seed=seed,
+        pack=(*sorted(others), seed) if others else (),
         split_seed=draw(st.integers(0, 2**31)),
         threads=draw(st.integers(1, 64)),
         device=draw(st.sampled_from(("auto", "cpu", "cuda"))),

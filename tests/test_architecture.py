@@ -71,8 +71,10 @@ def room(name: str) -> str:
         return "commands"
     if name in ("model", "engine", "train"):
         return name
-    if name in ("readout", "settling", "prefix", "optimiser", "pack", "evaluate", "post_hoc"):
-        return "train" if name in ("evaluate", "post_hoc") else "engine"
+    if name in ("readout", "settling", "prefix", "optimiser", "pack", "epochs"):
+        return "engine"
+    if name in ("begin", "runs", "evaluate", "post_hoc"):
+        return "train"
     if name.startswith("search"):
         return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"
     if name.startswith("cli"):

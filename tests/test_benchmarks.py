@@ -52,6 +52,21 @@ def test_krotov_step(command: Command, tmp_path: Path) -> None:
         assert row["ratio"] == pytest.approx(row["step_ms"] / row["floor_ms"])
 
 
+def test_pack(command: Command, tmp_path: Path) -> None:
+    small = ("dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_sup.epochs=2")
+    flags = ("--preset=2SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_50", "--seeds", "2")
+    rows = numbers(command, tmp_path, "pack", *flags, "--set", *small)["results"]
+    assert [row["what"] for row in rows] == ["epochs of hebbian b0", "epochs of backprop b1", "whole run"]
+    for row in rows:
+        alone = [row["all_s"][f"seed {seed}"][0] for seed in (0, 1)]
+        assert row["sequence_s"] == pytest.approx(sum(alone))
+        assert row["ratio"] == pytest.approx(row["pack_s"] / (sum(alone) / 2))
+        assert row["ratio_sequence"] == pytest.approx(row["pack_s"] / sum(alone))
+    whole = rows[-1]["all_s"]
+    for name, seconds in whole.items():  # the epochs are part of the whole
+        assert rows[0]["all_s"][name][0] + rows[1]["all_s"][name][0] < seconds[0]
+
+
 def test_hebbian_step(command: Command, tmp_path: Path) -> None:
     flags = ("--preset=3SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--steps", "3", "--warm-up", "1")
     rows = numbers(command, tmp_path, "hebbian_step", *flags, "--batch-size", "7")["results"]

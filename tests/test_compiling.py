@@ -25,7 +25,6 @@ from hebb.config import RunConfig
 from hebb.data import images
 from hebb.errors import ConfigError
 from hebb.registry import RULES
-from pack import check
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 OWN = {"KWTA": "-n2", "SupervisedSoftKrotov": "-t2"}
@@ -171,7 +170,7 @@ def test_what_is_not_compiled(command: Command) -> None:
     with pytest.raises(ConfigError, match="Hebbian"):
         small.config(small.BP, "compute_dtype=bfloat16")
     with pytest.raises(ConfigError, match="compiled"):
-        check(small.config(compile=True))
+        plan.phases(small.config(compile=True, pack=(0, 1)))
 
 
 # -- bfloat16 -------------------------------------------------------------------------------------------------

@@ -138,9 +138,12 @@ def test_digest_tells_runs_apart() -> None:
 
 @pytest.mark.parametrize("parent", PARENTS, ids=dotted)
 def test_missing_key(parent: Path) -> None:
-    """Every key is wanted, at every depth: a default that changes one day must not change an old run."""
+    """Every key is wanted, at every depth: a default that changes one day must not change an old run.
+
+    But for ``pack``, which older files lack: no run was one of a pack then.
+    """
     silent = []
-    for path in (path for path in EVERY if path[:-1] == parent):
+    for path in (path for path in EVERY if path[:-1] == parent and path != ("pack",)):
         try:
             run_from_json(edited(path, lambda data, key: data.pop(key)), "config.json")
         except ConfigError as error:
