@@ -207,7 +207,9 @@ def test_curves(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
         values = [run[epoch]["train_acc"] for run in rows(home, "speed-linear")]
         check(made.loc[("speed-linear", epoch + 1)], values)
     phases = draw("phases", "curves", "soft2", "--metric", "convergence")
-    assert list(phases["phase"]) == [0, 1]
+    assert list(phases["phase"]) == ["hebbian 1", "hebbian 2"]
+    classifiers = draw("classifiers", "curves", "soft2", "bp1", "--metric", "test_acc")  # phases 2 and 0
+    assert set(classifiers["phase"]) == {"backprop 1"}
 
 
 def test_names_of_curves(home: Path) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 
 def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one line per curve and epoch: curve, phase, kind, epoch, n, mean, sd.
+    """Return one line per curve and epoch: curve, phase, epoch, n, mean, sd.
 
+    Phases are counted within their kind (``hebbian 2``), so that the classifiers of networks of any depth meet.
     Epochs that were not evaluated have no line. Where runs of a curve ended at different epochs, n falls.
 
     Args:
@@ -31,8 +32,9 @@ def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -
     labels = stored.labels(runs, by)
     rows = pd.DataFrame(
         [
-            {"curve": label, "seed": run.seed, **{k: row[k] for k in ("phase", "kind", "epoch")}, metric: row[metric]}
+            {"curve": label, "seed": run.seed, "phase": part[row["phase"]], "epoch": row["epoch"], metric: row[metric]}
             for run, label in zip(runs, labels, strict=True)
+            for part in [_parts(run)]
             for row in run.rows
             if row.get(metric) is not None
         ]
@@ -40,24 +42,34 @@ def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -
     if rows.empty:
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
     table.check_replicates(rows, ["curve", "phase", "epoch"], "--by")
-    made = table.statistics(rows, ["curve", "phase", "kind", "epoch"], metric)
+    made = table.statistics(rows, ["curve", "phase", "epoch"], metric)
     return made.drop(columns="interval").assign(metric=metric)
+
+
+def _parts(run: Run) -> dict[int, str]:
+    """Name the phases of a run: their kind, and their number among those of that kind."""
+    found: dict[int, str] = {}
+    for row in run.rows:
+        if row["phase"] not in found:
+            before = sum(name.startswith(row["kind"]) for name in found.values())
+            found[row["phase"]] = f"{row['kind']} {before + 1}"
+    return found
 
 
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
     """Draw a panel per phase that measured the metric, and a line per curve."""
-    phases = frame[["phase", "kind"]].drop_duplicates().sort_values("phase")
+    phases = sorted(set(frame["phase"]), key=lambda name: (name.startswith("backprop"), name))
     figure, axes = style.figure(1, len(phases), squeeze=False, sharey=True)
     metric = style.unit(str(frame["metric"].iloc[0]))
     names = list(dict.fromkeys(frame["curve"]))
-    for panel, phase in zip(axes[0], phases.itertuples(), strict=True):
+    for panel, phase in zip(axes[0], phases, strict=True):
         for number, name in enumerate(names):
-            line = frame[(frame["curve"] == name) & (frame["phase"] == phase.phase)].sort_values("epoch")
+            line = frame[(frame["curve"] == name) & (frame["phase"] == phase)].sort_values("epoch")
             if len(line):
                 style.band(panel, number, name, line["epoch"], line["mean"], line["sd"])
-        title = f"phase {phase.phase}: {phase.kind}" if len(phases) > 1 else ""
+        title = phase if len(phases) > 1 else ""
         style.label(panel, "epoch", metric if panel is axes[0][0] else "", title)
-        style.whole(panel.xaxis, frame[frame["phase"] == phase.phase]["epoch"])
+        style.whole(panel.xaxis, frame[frame["phase"] == phase]["epoch"])
     style.legend(figure, axes[0], style.spread(frame))
     return figure

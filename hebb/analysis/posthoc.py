@@ -83,5 +83,6 @@ def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
             style.band(panel, number, str(name), line["examples"], line["mean"], line["sd"])
         style.label(panel, "examples seen", unit)
     axes[0].set_yscale("log")
+    style.log_ticks(axes[0].yaxis, *axes[0].get_ylim())
     style.legend(figure, axes, style.spread(frame))
     return figure

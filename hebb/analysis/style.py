@@ -31,6 +31,7 @@ LINES = ("-", "--", "-.", ":")
 GREY = "0.55"
 WIDTH, HEIGHT = 4.2, 3.0
 """Inches of one panel."""
+_LEGEND_LINE = 0.19  # inches
 
 _RC: dict[str, Any] = {
     "axes.grid": True,
@@ -135,6 +136,8 @@ def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
     width = figure.get_size_inches()[0]
     longest = max((len(name) for name in names), default=1)
     columns = max(1, min(len(names), int(width / (0.45 + 0.065 * longest))))
+    height = figure.get_size_inches()[1] + _LEGEND_LINE * -(-len(names) // columns)  # the panels keep theirs
+    figure.set_size_inches(width, height)
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
@@ -163,16 +166,20 @@ def whole(axis: Axis, values: Iterable[float]) -> None:
 
 
 def logarithmic(axes: Axes, low: float, high: float) -> None:
-    """Make the x axis logarithmic from ``low`` to ``high``, with ticks at 1, 2, 5, 10, or at powers of 10."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
+    """Make the x axis logarithmic from ``low`` to ``high``."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    wide = high / low > 1e3
-    axes.xaxis.set_major_locator(LogLocator(10, (1.0,) if wide else (1.0, 2.0, 5.0), numticks=12))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.xaxis, low, high)
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Put ticks of a logarithmic axis at 1, 2, 5, 10, or at powers of 10, and write them as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10, (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0), numticks=12))
+    axis.set_minor_formatter(NullFormatter())
     if high / low <= 1e5:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def save(made: Figure, path: Path, kind: str) -> None:
