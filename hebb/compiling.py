@@ -49,7 +49,16 @@ class Step:
             self._compiled = torch.compile(self._step, fullgraph=True, dynamic=False, mode=mode)
         self._layer.update_count += 1
         scheduled = None if rate is None or self._layer.spec.adaptive else torch.full((1,), rate, device=x.device)
-        return self._compiled(self._outside(x), scheduled, labels if self._layer.rule.labels else None)
+        x = self._outside(x)
+        try:
+            return self._compiled(x, scheduled, labels if self._layer.rule.labels else None)
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # two seconds, which other runs are spared
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            problem = f"{self._layer.rule.name} cannot be compiled: {_first_line(error)}"
+            raise ConfigError("--compile", problem, hint="leave it out") from error
 
     def _step(self, x: Tensor, rate: Tensor | None, labels: Tensor | None) -> Tensor:
         return self._layer.update(self._inside(x), rate, labels)
@@ -92,6 +101,10 @@ def missing(device: torch.device) -> str | None:
             warnings.simplefilter("ignore")  # torch's compiler imports what torch calls deprecated
             torch.compile(lambda x: x + x, fullgraph=True)(torch.ones(1, device=device))
     except (RuntimeError, OSError, ImportError) as error:
-        first = str(error).strip().splitlines()
-        return first[0] if first else type(error).__name__
+        return _first_line(error)
     return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -125,6 +125,20 @@ def test_ten_compiled_steps_are_ten_plain_ones(name: str) -> None:
     assert_alike(learn(replace(made, compile=True)), learn(made))
 
 
+def test_a_rule_that_looks_at_a_value_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph cannot branch on a number of the batch, as a rule of one's own may."""
+
+    def signal(u: torch.Tensor, layer: object, labels: torch.Tensor | None) -> torch.Tensor:
+        return u if float(u.sum()) > 0 else -u
+
+    counted(monkeypatch)
+    block = model.build(small.config(compile=True))[0].train()
+    assert block.hebb is not None
+    block.hebb.rule = replace(block.hebb.rule, signal=signal)
+    with torch.no_grad(), pytest.raises(ConfigError, match="SoftKrotov cannot be compiled"):
+        block.learn(torch.rand(5, 1, 8, 8))
+
+
 def test_steps_below_back_prop_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their graph is torch's own: in a joint phase a compiled network has the bits of a plain one."""
     made = small.config(small.MIXED, mode="simultaneous")
