@@ -35,6 +35,8 @@ TESTS = (
     "test_analysis_figures.py",
     "test_analysis_commands.py",
     "test_packs.py",
+    "test_toy.py",
+    "test_spiking.py",
 )
 
 
@@ -59,6 +61,25 @@ DEFECTS = (
         "radii are those of the last phase", "hebb/analysis/temperature.py", "sum(last.values())", "max(last.values())"
     ),
     Defect("runs without a result count", "hebb/analysis/runs.py", 'if state == "finished":', "if choice is not None:"),
+    Defect("the rate neuron is pushed from the past", "hebb/toy.py", "hebbian - pull * (z", "hebbian + pull * (z"),
+    Defect(
+        "the spiking rule seeks change",
+        "hebb/spiking/plasticity.py",
+        "(known + self.spec.xi) - self._pull",
+        "(known + self.spec.xi) + self._pull",
+    ),
+    Defect(
+        "inhibition rests at half its target",
+        "hebb/spiking/plasticity.py",
+        "x_post - 2 * self.spec.target",
+        "x_post - self.spec.target",
+    ),
+    Defect(
+        "a spike leaves the threshold alone",
+        "hebb/spiking/neurons.py",
+        "self.offset.masked_fill_(fired, spec.jump)",
+        "self.offset.masked_fill_(fired, 0)",
+    ),
     Defect("dropout of one half does not rescale", "hebb/seeding.py", "(bits).float() * 2", "(bits).float()"),
     Defect(
         "all members of a pack see one order",

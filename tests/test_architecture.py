@@ -22,6 +22,7 @@ ORDER = (
 )
 NO_TORCH = (
     "errors",
+    "experiment",
     "registry",
     "fields",
     "config",
@@ -35,6 +36,8 @@ NO_TORCH = (
     "protocols",
     "settle",
     "space",
+    "spiking",
+    "spiking.config",
     "domains",
     "derive",
     "folders",
@@ -82,7 +85,7 @@ def room(name: str) -> str:
     short = name.removeprefix("hebb.")
     if name == "hebb" or short in NO_TORCH or short == "data":
         return "no torch"
-    return "functions" if short.startswith(("rules", "rates", "activations", *LIGHT_DATA)) else "modules"
+    return "functions" if short.startswith(("rules", "rates", "activations", "toy", *LIGHT_DATA)) else "modules"
 
 
 def imports(name: str, *, top_level: bool) -> set[str]:

@@ -1,0 +1,218 @@
+"""What the spiking network learns, in each arm: selectivity, weights, rates, and what its spikes tell of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hebb.analysis import style
+from hebb.spiking import measures
+from hebb.spiking.config import ARMS, STRETCH, SpikingConfig
+from hebb.spiking.network import Network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 50
+"""Points in time of a curve of rates."""
+COLUMNS = ["quantity", "arm", "seed", "neuron", "population", "time", "value"]
+
+
+def names(populations: int) -> list[str]:
+    """Name the populations: ``constant``, ``signal 1``, ``control 1``, ..."""
+    return ["constant", *(f"{('signal', 'control')[i % 2]} {i // 2 + 1}" for i in range(populations - 1))]
+
+
+class _Table:
+    """Lines of the frame."""
+
+    def __init__(self, config: SpikingConfig) -> None:
+        self.networks = [(arm, seed) for seed in config.seeds for arm in config.arms]
+        self.rows: list[tuple[Any, ...]] = []
+
+    def add(self, quantity: str, values: Tensor, *, population: str | None = None, time: float | None = None) -> None:
+        """Add a value for every network (seeds * arms,), or for each of its neurons (seeds * arms, E)."""
+        for (arm, seed), value in zip(self.networks, values.tolist(), strict=True):
+            several = value if isinstance(value, list) else [value]
+            for neuron, number in enumerate(several):
+                which = neuron if isinstance(value, list) else None
+                self.rows.append((quantity, arm, seed, which, population, time, number))
+
+
+def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done: None) -> pd.DataFrame:
+    """Simulate, and return one line per number.
+
+    Quantities: ``selectivity`` and ``weight`` of each neuron and population, ``rate`` in Hz of each neuron in the last
+    ``measured`` seconds, ``mean_rate`` and ``inhibitory_rate`` in Hz over time, ``r2`` of each population.
+
+    Args:
+        config: the experiment.
+        report: is told the share that is done, after each stretch.
+    """
+    network, found = Network(config), _Table(config)
+    total = round((config.priming + config.seconds) / STRETCH)
+    window, last = max(1, total // POINTS), round(config.measured / STRETCH)
+    since: list[Tensor] = []
+    kept: list[tuple[Tensor, Tensor]] = []
+    parts = (
+        part
+        for seconds, learn in ((config.priming, False), (config.seconds, True))
+        for part in network.run(seconds, learn=learn)
+    )
+    for number, part in enumerate(parts, 1):
+        exc, inh = (x.unflatten(1, (-1, config.streams)) for x in (part.exc, part.inh))
+        since.append(torch.stack([x.mean(dim=(0, 2, 3)) / config.dt for x in (exc, inh)]))
+        if number % window == 0:
+            outer, inner = torch.stack(since).mean(dim=0)
+            middle = (number - len(since) / 2) * STRETCH - config.priming
+            found.add("mean_rate", outer, time=middle)
+            found.add("inhibitory_rate", inner, time=middle)
+            since = []
+        if number > total - last:
+            by_population = part.inputs.unflatten(2, (config.inputs.populations, -1)).sum(dim=3).transpose(0, 1)
+            kept.append((measures.counts(exc, config.dt), measures.counts(by_population, config.dt)))
+        report(number / total)
+    _activity(found, *(torch.cat(pieces) for pieces in zip(*kept, strict=True)))
+    _learned(found, network.matrix(), config)
+    return pd.DataFrame(found.rows, columns=COLUMNS)
+
+
+def _activity(found: _Table, neurons: Tensor, inputs: Tensor) -> None:
+    """Add rates, and what the spikes tell, from counts (bins, seeds * arms, streams, E) and (bins, sources, ...)."""
+    streams, arms = neurons.shape[2], neurons.shape[1] * neurons.shape[2] // inputs.shape[1]
+    found.add("rate", neurons.mean(dim=(0, 2)) / measures.BIN)
+    told = []
+    for network in range(neurons.shape[1]):
+        first = network // arms * streams  # the streams of a network one after the other
+        outer = neurons[:, network].transpose(0, 1).flatten(0, 1)
+        inner = inputs[:, first : first + streams].transpose(0, 1).flatten(0, 1)
+        told.append(measures.reconstruction(outer, inner))
+    for name, values in zip(names(inputs.shape[2]), torch.tensor(told).T, strict=True):
+        found.add("r2", values, population=name)
+
+
+def _learned(found: _Table, weights: Tensor, config: SpikingConfig) -> None:
+    """Add weights and selectivity from the weights (seeds * arms, inputs, E)."""
+    means = measures.population_weights(weights, config.inputs.channels)
+    chosen = measures.selectivity(weights, config.inputs.channels)
+    for index, name in enumerate(names(config.inputs.populations)):
+        found.add("weight", means[:, index], population=name)
+        if name.startswith("signal"):
+            found.add("selectivity", chosen[:, (index - 1) // 2], population=name)
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a line per arm: means over neurons and seeds, and the deviation over seeds of each selectivity."""
+    lines = []
+    for arm, rows in frame.groupby("arm", sort=False):
+        line: dict[str, Any] = {"arm": arm, "seeds": rows["seed"].nunique()}
+        for name, some in rows[rows["quantity"] == "selectivity"].groupby("population", sort=False):
+            means = some.groupby("seed")["value"].mean()
+            line |= {f"selectivity, {name}": means.mean(), f"sd, {name}": means.std()}
+        rates = rows[rows["quantity"] == "rate"]["value"]
+        line |= {"rate (Hz)": rates.mean(), "largest rate (Hz)": rates.max()}
+        for name, some in rows[rows["quantity"] == "r2"].groupby("population", sort=False):
+            line[f"R2, {name}"] = some["value"].mean()
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+@style.drawn
+def draw(frame: pd.DataFrame, config: SpikingConfig) -> Figure:
+    """Draw six panels: selectivity, weights and reconstruction; rates at the end, over time, and who prefers what."""
+    figure, axes = style.figure(2, 3, width=3.9)
+    _by_arm(axes[0, 0], frame, config, "selectivity")
+    axes[0, 0].axhline(0, color=style.GREY, linewidth=0.8)
+    style.label(axes[0, 0], "", "selectivity $(w_P - w_C)/(w_P + w_C)$", "signal against its shuffled control")
+    _weights(axes[0, 1], frame, config)
+    _told(axes[0, 2], frame, config)
+    _by_arm(axes[1, 0], frame, config, "rate")
+    axes[1, 0].axhline(config.inhibition.target, color=style.GREY, linestyle="--", linewidth=1)
+    style.label(axes[1, 0], "", "rate (Hz)", f"excitatory neurons, target {config.inhibition.target:g} Hz")
+    _over_time(axes[1, 1], frame, config)
+    _preferences(axes[1, 2], frame, config)
+    return figure
+
+
+def _by_arm(panel: Axes, frame: pd.DataFrame, config: SpikingConfig, quantity: str) -> None:
+    """Violins over neurons of all seeds, one for each arm and population, with their mean."""
+    rows = frame[frame["quantity"] == quantity]
+    populations = list(rows["population"].dropna().unique()) or [None]
+    width = 0.8 / len(populations)
+    for number, population in enumerate(populations):
+        of = rows if population is None else rows[rows["population"] == population]
+        values = [of[of["arm"] == arm]["value"].to_numpy() for arm in config.arms]
+        places = np.arange(len(values)) + (number - (len(populations) - 1) / 2) * width
+        _violins(panel, places, values, width, style.COLOURS[number], population)
+    panel.set_xticks(range(len(config.arms)), [ARMS[arm].title for arm in config.arms], rotation=30, ha="right")
+    if populations != [None]:
+        panel.legend(loc="lower left")
+
+
+def _violins(panel: Axes, places: Any, values: list[Any], width: float, colour: str, label: str | None = None) -> None:
+    for place, some in zip(places, values, strict=True):
+        if np.ptp(some) > 0:  # a violin of equal values has no density
+            drawn: Any = panel.violinplot(some, [place], widths=0.9 * width, showextrema=False)
+            drawn["bodies"][0].set(facecolor=colour, alpha=0.4, linewidth=0)
+    means = [some.mean() for some in values]
+    panel.plot(places, means, linestyle="", marker="o", color=colour, label=label)
+
+
+def _weights(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
+    arms: list[str] = [arm for arm in ("lpl", "pull_off", "untrained") if arm in config.arms] or list(config.arms[:1])
+    rows = frame[frame["quantity"] == "weight"]
+    width = 0.8 / len(arms)
+    for number, arm in enumerate(arms):
+        some = rows[rows["arm"] == arm]
+        values = [some[some["population"] == name]["value"].to_numpy() for name in names(config.inputs.populations)]
+        places = np.arange(len(values)) + (number - (len(arms) - 1) / 2) * width
+        _violins(panel, places, values, width, style.COLOURS[number], ARMS[arm].title)
+    _populations(panel, config)
+    style.label(panel, "", "mean weight of a population", "weights of each neuron")
+    panel.legend()
+
+
+def _told(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
+    rows = frame[frame["quantity"] == "r2"]
+    for number, arm in enumerate(config.arms):
+        means = rows[rows["arm"] == arm].groupby("population", sort=False)["value"].mean()
+        look = {**style.line(number), "linestyle": ""}
+        shift = (number - (len(config.arms) - 1) / 2) * 0.12
+        panel.plot(np.arange(len(means)) + shift, means, label=ARMS[arm].title, **look)
+    panel.axhline(0, color=style.GREY, linewidth=0.8)
+    _populations(panel, config)
+    style.label(panel, "", "$R^2$ of the reconstruction", "inputs told from the spikes")
+    panel.legend(ncols=2, fontsize=7)
+
+
+def _populations(panel: Axes, config: SpikingConfig) -> None:
+    panel.set_xticks(range(config.inputs.populations), names(config.inputs.populations), rotation=30, ha="right")
+
+
+def _over_time(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
+    rows = frame[frame["quantity"] == "mean_rate"]
+    for number, arm in enumerate(config.arms):
+        means = rows[rows["arm"] == arm].groupby("time")["value"].mean()
+        panel.plot(means.index, means, label=ARMS[arm].title, **{**style.line(number), "marker": ""})
+    panel.axvline(0, color=style.GREY, linestyle=":", linewidth=1)
+    style.label(panel, "time since learning began (s)", "mean rate (Hz)", "excitatory neurons")
+    panel.legend(fontsize=7)
+
+
+def _preferences(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
+    """One point per neuron: its weights from the first two signals, or from signal and control where there is one."""
+    x, y = ("signal 1", "signal 2") if len(config.inputs.periods) > 1 else ("signal 1", "control 1")
+    rows = frame[frame["quantity"] == "weight"]
+    for number, arm in enumerate(arm for arm in ("lpl", "inhibition_off", "pull_off") if arm in config.arms):
+        some = rows[rows["arm"] == arm]
+        both = [some[some["population"] == name]["value"] for name in (x, y)]
+        look = {**style.line(number), "linestyle": "", "alpha": 0.5}
+        panel.plot(*both, label=ARMS[arm].title, **look)
+    style.label(panel, f"mean weight of {x}", f"mean weight of {y}", "who prefers what")
+    panel.legend()

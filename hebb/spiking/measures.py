@@ -1,0 +1,55 @@
+"""What a network of spiking neurons has learned: selectivity, rates, and how much of the inputs its spikes tell."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BIN = 0.025
+"""Seconds in which spikes are counted for the reconstruction."""
+PENALTY, HELD = 0.1, 0.05
+"""Of the reconstruction: the lasso's penalty, and the share of the time, the last, on which it is judged."""
+
+
+def population_weights(weights: Tensor, channels: int) -> Tensor:
+    """Return the mean weight (..., populations, E) over all channels of a population, absent synapses too."""
+    return weights.unflatten(-2, (-1, channels)).mean(dim=-2)
+
+
+def selectivity(weights: Tensor, channels: int) -> Tensor:
+    """Return (w_P - w_C)/(w_P + w_C) of each neuron, for each signal P and its shuffled control C (..., signals, E).
+
+    From -1 (the control alone) over 0 (no difference) to 1 (the signal alone): whether a neuron prefers an input
+    because it can be predicted, all else being equal.
+    """
+    by_population = population_weights(weights, channels)
+    signal, control = by_population[..., 1::2, :], by_population[..., 2::2, :]
+    return (signal - control) / (signal + control + 1e-9)
+
+
+def counts(spikes: Tensor, dt: float) -> Tensor:
+    """Return the spikes (T, ...) counted in bins of 25 ms; what is left over at the end is dropped."""
+    length = round(BIN / dt)
+    return spikes[: len(spikes) // length * length].unflatten(0, (-1, length)).sum(dim=1)
+
+
+def reconstruction(neurons: Tensor, inputs: Tensor) -> list[float]:
+    """Return R^2 of each population's count of spikes, told linearly by those of the neurons in the same bin.
+
+    A lasso is fitted on all but the last 5 % of the bins and judged on those. 0 is what the mean of the judged bins
+    would reach; it is negative where the guess is worse, and NaN where nothing varies.
+
+    Args:
+        neurons: counts (bins, E).
+        inputs: counts (bins, populations).
+    """
+    from sklearn.linear_model import Lasso
+
+    first = math.floor(len(neurons) * (1 - HELD))
+    x, y = neurons.double().numpy(), inputs.double().numpy()
+    fitted = Lasso(alpha=PENALTY, max_iter=10000).fit(x[:first], y[:first])
+    missed = torch.from_numpy(y[first:] - fitted.predict(x[first:]).reshape(len(x) - first, -1)).square().sum(dim=0)
+    total = torch.from_numpy(y[first:] - y[first:].mean(axis=0)).square().sum(dim=0)
+    return (1 - missed / total).tolist()

@@ -1,0 +1,73 @@
+"""The pairing protocol of figure 6: how much a synapse changes by the interval between its spike and the neuron's.
+
+One neuron, whose membrane is held at a potential, fires ``pairings`` times at a fixed rate; each input fires at its
+own interval before or after every one of these spikes. Mean and variance of the neuron start at given values and then
+run on, so that the same pairings give the window of a neuron that varied little, or much.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hebb.spiking.config import STRETCH, StdpConfig
+from hebb.spiking.plasticity import Eligibility, ErrorSignal
+
+TAIL = 0.3
+"""Seconds after the last pairing, in which the traces fade."""
+
+
+def intervals(config: StdpConfig) -> Tensor:
+    """Return t_post - t_pre of each input in s: negative where the input comes after the neuron's spike."""
+    steps = torch.linspace(-config.width, config.width, config.inputs, dtype=torch.float64) / config.dt
+    return steps.round() * config.dt
+
+
+def trains(config: StdpConfig) -> tuple[Tensor, Tensor]:
+    """Return the steps of the spikes: of the neuron (pairings,) and of the inputs (inputs, pairings)."""
+    first = config.width + 2 * config.rule.lag
+    times = first + torch.arange(config.pairings, dtype=torch.float64) / config.rate
+    post = (times / config.dt).round().long()
+    return post, post - (intervals(config)[:, None] / config.dt).round().long()
+
+
+@torch.inference_mode()
+def window(config: StdpConfig) -> Tensor:
+    """Return the relative change of the weight, (w - start)/start: (variances, inputs)."""
+    rule, lanes = config.rule, len(config.variances)
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    steps, every = round(STRETCH / config.dt), round(rule.every / STRETCH)
+    post, pre = trains(config)
+    total = int(max(post.max(), pre.max())) + round(TAIL / config.dt)
+    windows = -(-total // (steps * every))
+    error = ErrorSignal(
+        rule,
+        pull=torch.full((lanes, 1), rule.pull, dtype=dtype),
+        push=torch.full((lanes, 1), rule.push, dtype=dtype),
+        mean=torch.full((lanes, 1), config.mean, dtype=dtype),
+        variance=torch.tensor(config.variances, dtype=dtype)[:, None],
+        dt=config.dt,
+        steps=steps,
+    )
+    sources = torch.arange(config.inputs).view(1, 1, -1)
+    eligibility = Eligibility(rule, sources, inputs=config.inputs, lanes=lanes, dt=config.dt, steps=steps, dtype=dtype)
+    u = torch.full((steps, lanes, 1), config.potential, dtype=dtype)
+    weights = torch.full((config.inputs, lanes), config.start, dtype=dtype)
+    for change in range(windows):
+        gathered = torch.zeros_like(weights)
+        for stretch in range(change * every, (change + 1) * every):
+            begin = stretch * steps
+            of_neuron = _counts(post[None], begin, steps, dtype)  # (T, 1)
+            of_inputs = _counts(pre, begin, steps, dtype)  # (T, inputs)
+            signal = error(of_neuron[:, None].expand(-1, lanes, -1))
+            gathered += eligibility(of_inputs[None], u, signal)[0, 0]
+        weights = (weights + rule.eta * gathered).clamp_(0, rule.largest)
+    return ((weights - config.start) / config.start).T
+
+
+def _counts(spikes: Tensor, begin: int, steps: int, dtype: torch.dtype) -> Tensor:
+    """Return the spikes (T, trains) of a stretch from their steps (trains, spikes)."""
+    row, column = ((spikes >= begin) & (spikes < begin + steps)).nonzero(as_tuple=True)
+    found = torch.zeros(steps, len(spikes), dtype=dtype)
+    found.index_put_((spikes[row, column] - begin, row), torch.ones(len(row), dtype=dtype), accumulate=True)
+    return found
