@@ -188,6 +188,7 @@ def test_a_figure_from_half_of_its_runs(
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_a_figure_by_searches(command: Command, tmp_path: Path) -> None:
     """Published values beside ours need two searches; the small scale of a recipe, trained by Ray, then drawn."""
     network = "--preset '{}' --dataset Digits_1 --seeds 0 1 --set dataset_sup.samples=60 --folder-name {}"
@@ -195,7 +196,8 @@ def test_a_figure_by_searches(command: Command, tmp_path: Path) -> None:
     lines = [f"ray_search.py {network.format(preset, name)}" for preset, name in ((soft, "soft"), (deep, "bp"))]
     recipe = {**GOOD, "draw": "depth", "commands": lines, "small": {"add": "--set dataset_sup.epochs=2"}}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(recipe))
-    done = command("analysis.py", "figure", "two.yaml", "--run", "--scale", "small", "--search-flags", "--workers 1")
+    words = ("--run", "--scale", "small", "--search-flags", "--workers 1")
+    done = command("analysis.py", "figure", "two.yaml", *words, timeout=800)
     assert done.returncode == 0, done.stderr
     made = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figure-two-small.csv").set_index("series")
     for series, name in (("SoftHebb", "soft-small"), ("BP", "bp-small")):
