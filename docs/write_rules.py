@@ -1,0 +1,227 @@
+"""Write docs/rules/: a page for every method, from its entry and the docstrings of its functions.
+
+python docs/write_rules.py
+
+The pages hold nothing of their own, so a rule is described where it is written, and a test compares them with the code.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+import hebb.rules  # noqa: E402
+from hebb import catalog, fields, grammar  # noqa: E402
+from hebb.catalog import Catalog  # noqa: E402
+from hebb.registry import RULES, Rule, Value  # noqa: E402
+
+KINDS = {
+    "hebbian": "layer-local rule",
+    "local": "layer-local loss",
+    "backprop": "gradient of the loss of the network",
+    "settle": "network that settles",
+}
+PRESETS = 8  # shown of those that use a rule
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page by its file name."""
+    known = catalog.load()
+    rules = sorted(RULES.entries(), key=lambda rule: list(KINDS).index(rule.learning))
+    return {"README.md": index(rules), **{f"{rule.name}.md": page(rule, known) for rule in rules}}
+
+
+def index(rules: list[Rule]) -> str:
+    """Return the page that lists the others."""
+    lines = ["# Rules", "", "| method | kind | what | source |", "|---|---|---|---|"]
+    lines += [
+        f"| [{rule.name}]({rule.name}.md) | {KINDS[rule.learning]} | {cell(rule.summary)} | {cell(rule.source)} |"
+        for rule in rules
+    ]
+    lines += ["", "`python docs/write_rules.py` writes these pages from the code, which they quote."]
+    return "\n".join(lines) + "\n"
+
+
+def page(rule: Rule, known: Catalog) -> str:
+    """Return the page of a rule."""
+    parts = [
+        f"# {rule.name}",
+        f"{rule.summary[0].upper()}{rule.summary[1:]}.",
+        f"- source: {rule.source}\n- kind: {KINDS[rule.learning]}; for {' and '.join(rule.archs)}{_batch(rule)}",
+        "## Equations",
+        *equations(rule),
+        "## Fields",
+        "A field with a token can be written in a preset string; all can be set by name (`--set b0.layer.NAME=...`).",
+        field_table(rule, known),
+    ]
+    if rule.settings:
+        parts += ["## Settings of the network", "Written in front: `settle:name=value,name=value`.", settings(rule)]
+    command = f'python multi_layer.py --preset "{example(rule)}" --dataset {_data(rule)} --dry-run'
+    parts += ["## Try it", f"```bash\n{command}\n```"]
+    used = [name for name, model in known.models.items() if rule.name in {b.layer.method for b in model.network.blocks}]
+    if used:
+        more = f" and {len(used) - PRESETS} more (`--list presets`)" if len(used) > PRESETS else ""
+        parts.append("Presets with it: " + ", ".join(f"`{name}`" for name in used[:PRESETS]) + more + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def _batch(rule: Rule) -> str:
+    words = (["two views of every image"] if rule.views == 2 else []) + (["labels"] if rule.labels else [])
+    return f"; a batch carries {' and '.join(words)}" if words else ""
+
+
+def equations(rule: Rule) -> list[str]:
+    """Return the blocks with the rule's equations: what it shares with others, then its own."""
+    if rule.learning == "hebbian":
+        shared = indented(hebb.rules.__doc__ or "")
+        own = [("y", rule.signal), ("in place of (sum_b y u) w", rule.decay), ("bias", rule.bias_step)]
+        own.append(("start", rule.initialise))
+        parts = [
+            "For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b the layer computes, "
+            "b over samples and output pixels,".replace("|", "\\|").replace("*", "\\*"),
+            fenced(shared),
+        ]
+        for name, function in own:
+            if function is not None:
+                parts += [f"{name}, {where(function)}:", fenced(documented(function)), *helpers(function)]
+        return [*parts, rate_text()]
+    if rule.learning == "local":
+        module = inspect.getmodule(rule.loss)
+        assert module is not None
+        parts = [f"The loss, {where(rule.loss)}:", fenced(documented(rule.loss)), *helpers(rule.loss)]
+        if module.__name__.endswith(rule.name.lower()):
+            whole = inspect.cleandoc(module.__doc__ or "").partition("\n")[2].strip("\n")
+            parts += ["The whole, and the gradient that a neuron follows:", fenced(whole)]
+        return parts
+    if rule.learning == "settle":
+        assert rule.network is not None
+        kind = rule.network()
+        bases = [k for k in kind.__mro__[1:] if k.__module__ == kind.__module__ and k.__doc__]
+        return [text for k in (kind, *bases) for text in (f"{where(k)}:", fenced(documented(k)))]
+    from hebb.feedback import FeedbackLinear
+
+    descended = "w <- w - step(dL/dw)      L: mean cross-entropy of the batch (classifier.loss), step: Adam or SGD"
+    if rule.name == "FA":
+        return [fenced(descended), f"{where(FeedbackLinear)}:", fenced(documented(FeedbackLinear))]
+    return [fenced(descended)]
+
+
+def helpers(function: Any) -> list[str]:
+    """Return the blocks of the functions of the same file that a function calls."""
+    names = [step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"]
+    there = [getattr(inspect.getmodule(function), name, None) for name in dict.fromkeys(names)]
+    called = [f for f in there if inspect.isfunction(f) and f.__module__ == function.__module__ and f.__doc__]
+    return [text for f in called for text in (f"where {where(f)}:", fenced(documented(f)))]
+
+
+def rate_text() -> str:
+    """Return what the rate of a Hebbian layer is."""
+    from hebb import rates
+
+    return (
+        f"The rate, {where(rates.norm_dependent)}, with `v1`:\n\n{fenced(documented(rates.norm_dependent))}\n\n"
+        f"and with `v0` by the schedule `lr_decay`:\n\n{fenced(documented(rates.scheduled))}"
+    )
+
+
+def documented(thing: Any) -> str:
+    """Return a docstring as plain text, without its list of arguments."""
+    text = inspect.cleandoc(thing.__doc__ or "").partition("\n\nArgs:")[0].partition("\n\nAttributes:")[0]
+    return (f"y{text[1:]}" if text.startswith("Y = ") else text).replace("``", "")
+
+
+def indented(text: str) -> str:
+    """Return the first indented block of a text."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("    "))
+    block = []
+    for line in lines[start:]:
+        if not line.startswith("    "):
+            break
+        block.append(line[4:])
+    return "\n".join(block).replace("``", "")
+
+
+def fenced(text: str) -> str:
+    """Return text as it stands."""
+    return f"```text\n{text}\n```"
+
+
+def where(thing: Any) -> str:
+    """Return a link to the file of a function or class."""
+    path = Path(inspect.getfile(inspect.unwrap(thing))).resolve().relative_to(ROOT).as_posix()
+    return f"[`{thing.__name__}`](../../{path})"
+
+
+def field_table(rule: Rule, known: Catalog) -> str:
+    """Return the fields of a rule with their defaults on each architecture."""
+    needed: dict[str, Value] = {"out_channels": 1, "kernel_size": 1}
+    shown: dict[str, fields.Field] = {}
+    values: dict[str, dict[str, str]] = {}
+    for arch in rule.archs:
+        mine = fields.fields_of(rule, arch)
+        given = {name: value for name, value in needed.items() if name in mine}
+        layer = grammar.make_layer(rule.name, arch, given, known.defaults, "page")
+        values[arch] = {name: "" if name in needed else _written(getattr(layer, name)) for name in mine}
+        shown |= mine
+    lines = [f"| token | name | {' | '.join(rule.archs)} | wants | meaning |", f"|{'---|' * (4 + len(rule.archs))}"]
+    for name, entry in shown.items():
+        own = " | ".join(values[arch].get(name, "-") for arch in rule.archs)
+        token = f"`{entry.token}`" if entry.token else ""
+        lines.append(f"| {token} | `{name}` | {own} | {entry.wants()} | {cell(entry.meaning)} |")
+    return "\n".join(lines)
+
+
+def settings(rule: Rule) -> str:
+    """Return the settings of a network that settles."""
+    lines = ["| name | default | wants | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{s.name}` | {_written(s.default)} | {s.wants()} | {cell(s.meaning)} |" for s in rule.settings]
+    return "\n".join(lines)
+
+
+def _written(value: Value | None) -> str:
+    return value or "" if value is None or isinstance(value, str) else grammar.number(value)
+
+
+def cell(text: str) -> str:
+    """Return text that a cell of a table shows as it stands."""
+    for letter in ("\\", "|", "*", "<"):
+        text = text.replace(letter, f"\\{letter}")
+    return text
+
+
+def example(rule: Rule) -> str:
+    """Return a small network with the rule."""
+    if rule.learning == "settle":
+        return f"{rule.name}-c64:flatten {rule.name}"
+    if rule.labels and rule.learning == "hebbian":
+        return f"SoftKrotov-c16-k3-p1:bn:triangle:max_2_2_0 {rule.name}-r3:flatten"
+    if "CNN" in rule.archs:
+        return f"{rule.name}-c16-k3-p1:bn:triangle:max_2_2_0 BP:flatten"
+    return f"{rule.name}-c64:flatten:relu BP"
+
+
+def _data(rule: Rule) -> str:
+    return {"local": "Digits_lpl", "settle": "Digits_settle"}.get(rule.learning, "Digits_1")
+
+
+def main(folder: Path = HERE / "rules") -> None:
+    """Write the pages, and remove those of rules that are gone."""
+    made = pages()
+    for path in folder.glob("*.md"):
+        if path.name not in made:
+            path.unlink()
+    folder.mkdir(exist_ok=True)
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

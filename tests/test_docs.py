@@ -1,0 +1,155 @@
+"""The tutorial does what it says: its commands are run, its outputs compared; the pages of the rules are the code's.
+
+A block ``bash`` is run line by line in one folder for each page (``bash fails``: it ends with exit code 2); a block
+whose first line names a file is saved under that name; every line of a block ``console`` must be printed by the block
+before it, with numbers of its own; ``sh`` needs a cluster, and what it searches is resolved. ``text`` is text.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import multi_layer
+import ray_search
+from hebb import plugins, registry
+from hebb.errors import HebbError
+from hebb.registry import DATASETS, RULES
+
+sys.path.insert(0, str(ROOT / "docs"))
+import write_rules
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+MAINS = {"multi_layer.py": multi_layer.main, "ray_search.py": ray_search.main}
+SMALL = ("--threads", "1", "--device", "cpu")
+BLOCK = re.compile(r"^```(\w+) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
+Block = tuple[str, str, str]
+
+
+def blocks(page: str) -> list[Block]:
+    """Kind, rest of the first line, and content of every block."""
+    return BLOCK.findall((DOCS / page).read_text())
+
+
+def alike(line: str) -> str:
+    """A line in which numbers and spaces are all the same."""
+    return " ".join(NUMBER.sub("#", line).split())
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Forget the plugins of a page."""
+    registry.discover()
+    stored = [(found, dict(found)) for found in (RULES._entries, DATASETS._entries, plugins._LOADED)]
+    yield
+    for found, entries in stored:
+        found.clear()
+        found.update(entries)
+
+
+def execute(line: str, folder: Path) -> int:
+    """Run one line; our commands in this process, which knows one Ray."""
+    words = shlex.split(line)
+    assert words[0] == "python"
+    if words[1] not in MAINS:
+        return subprocess.run([sys.executable, *words[1:]], cwd=folder, check=False).returncode
+    more = () if "--list" in words or "--run-config" in words or "--evaluate" in words else SMALL
+    try:
+        return MAINS[words[1]]([*words[2:], *more])
+    except HebbError as error:
+        print(error)
+        return error.exit_code
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("registries", "one_ray")
+@pytest.mark.parametrize("page", [page for page in PAGES if any(kind == "bash" for kind, *_ in blocks(page))])
+def test_the_commands_of_a_page_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEBB_HOME", raising=False)
+    monkeypatch.delenv("HEBB_DATASETS", raising=False)
+    printed = ""
+    for kind, rest, text in blocks(page):
+        if kind == "bash":
+            codes = {line: execute(line, tmp_path) for line in text.splitlines()}
+            printed = capsys.readouterr().out
+            assert set(codes.values()) == {2 if rest == "fails" else 0}, f"{codes}\n{printed}"
+        elif kind == "console":
+            shown = {alike(line) for line in printed.splitlines()}
+            assert [line for line in text.splitlines() if alike(line) not in shown] == [], printed
+        elif rest:
+            (tmp_path / rest).write_text(text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_needs_a_cluster_is_understood(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, _, text in blocks(page):
+        for line in text.splitlines() if kind == "sh" else ():
+            words = shlex.split(line)
+            if words[0] == "sbatch":
+                assert (ROOT / words[1]).exists()
+            elif "ray_search.py" not in words:
+                continue
+            words = words[2:]
+            if "--restore" not in words:
+                assert ray_search.main([*words, "--dry-run"]) == 0
+                assert "trials" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [*PAGES, "rules/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text()):
+        assert (DOCS / page).parent.joinpath(target).exists(), target
+
+
+def test_the_tutorial_lists_every_page() -> None:
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "README.md").read_text())
+    assert sorted([*listed, "README.md"]) == PAGES
+
+
+def test_the_rule_of_the_tutorial_is_twenty_lines() -> None:
+    (code,) = (text for kind, rest, text in blocks("own-rule.md") if rest == "confident.py")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+
+
+# -- pages of the rules ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return write_rules.pages()
+
+
+def test_the_pages_of_the_rules_are_those_of_the_code(pages: dict[str, str]) -> None:
+    """``python docs/write_rules.py`` writes them anew."""
+    stored = {path.name: path.read_text() for path in (DOCS / "rules").glob("*.md")}
+    assert sorted(stored) == sorted(pages)
+    assert [name for name in pages if stored[name] != pages[name]] == []
+
+
+@pytest.mark.parametrize("name", RULES.names())
+def test_a_rule_has_equations_source_and_a_network(
+    name: str, pages: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, rule = pages[f"{name}.md"], RULES.get(name, "test")
+    assert rule.source in text
+    (equations,) = re.findall(r"## Equations\n(.*?)\n## Fields", text, re.DOTALL)
+    assert re.search(r"(=|<-|\+=)", equations)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (DOCS / "rules" / target).exists(), target
+    fields = {entry.token for entry in rule.own_fields if entry.token}
+    assert all(f"| `{token}` |" in text for token in fields)
+    (line,) = re.findall(r"```bash\n(.*?)\n```", text)
+    assert multi_layer.main(shlex.split(line)[2:]) == 0
+    assert name in capsys.readouterr().out
