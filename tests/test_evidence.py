@@ -7,10 +7,12 @@ import math
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT
 
+import analysis
 from hebb.analysis import evidence
 from hebb.errors import ConfigError
 
@@ -135,6 +137,21 @@ def test_every_folder_is_a_record() -> None:
         made = evidence.read_one(folder)
         assert folder.name.startswith(f"{made.date}-")
         assert (folder / "README.md").exists()
+
+
+def test_the_readme_shows_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``python analysis.py evidence --page README.md`` brings it up to date."""
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{evidence.BEGIN}\nold\n{evidence.END}\nb\n")
+    flags = ["--out", str(tmp_path), "--page", str(page)]
+    assert [analysis.main(["evidence", *flags]) for _ in range(2)] == [0, 0]
+    text = evidence.shown((ROOT / "README.md").read_text())
+    assert capsys.readouterr().out.startswith(text)
+    assert page.read_text() == f"a\n{evidence.BEGIN}\n{text}{evidence.END}\nb\n"
+    lines = pd.read_csv(tmp_path / "evidence.csv")
+    assert len(lines) == sum(line.startswith("| ") for line in text.splitlines()) - 1
+    with pytest.raises(ConfigError, match="no place for the table"):
+        analysis.main(["evidence", "--out", str(tmp_path), "--page", str(ROOT / "CONTRIBUTING.md")])
 
 
 def test_ours_are_the_numbers_of_the_stored_runs() -> None:

@@ -1,8 +1,8 @@
 """The evidence: every published number we claim to reproduce, beside ours, from the folders of ``records/`` alone.
 
-A record is a folder ``records/<date>-<name>/`` with ``record.yaml``: ``title``, ``date``, ``machine``, ``versions`` and a
-list of ``claims`` (the attributes of ``Claim``; records/README.md shows one). A claim names a CSV of the folder with one
-line for each seed, and one column of it; ours is the mean of that column, n the number of its lines, and the
+A record is a folder ``records/<date>-<name>/`` with ``record.yaml``: ``title``, ``date``, ``machine``, ``versions``
+and a list of ``claims`` (the attributes of ``Claim``; records/README.md shows one). A claim names a CSV of the folder
+with one line for each seed, and one column of it; ours is the mean of that column, n the number of its lines, and the
 deviation that of a sample. No number of ours stands in a record.yaml, so that none can differ from its data.
 """
 
@@ -266,7 +266,7 @@ def shown(page: str) -> str:
     _, begin, rest = page.partition(BEGIN)
     inside, end, _ = rest.partition(END)
     if not begin or not end:
-        raise ConfigError("the page", f"has no place for the table, between {BEGIN} and {END}")
+        raise ConfigError("page", f"has no place for the table: {BEGIN} and {END}")
     return inside.strip("\n") + "\n"
 
 
@@ -275,3 +275,13 @@ def inserted(page: str, text: str) -> str:
     shown(page)
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}"
+
+
+def insert(path: Path, text: str) -> None:
+    """Put ``text`` between the marks of a file."""
+    try:
+        page = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from None
+    with within(str(path)):
+        path.write_text(inserted(page, text), encoding="utf-8")
