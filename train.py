@@ -135,6 +135,8 @@ def _reuse(run: Run, phase: Phase, stored: block_cache.Stored) -> None:
         if row is stored.rows[-1][0] or due(phase, row["epoch"] - 1):  # the last, where the phase ended early
             run.report.row(row, {})
     run.recorder.filters(run.network[0].weight, run.network[0].shapes.into, stored.step)
+    trained = {f"b{i}": layer.radius().tolist() for i, layer in run.network.hebbian() if i in phase.blocks}
+    run.recorder.radii(trained, stored.step)
     run.state.phase, run.state.epoch, run.state.step = run.state.phase + 1, 0, stored.step
 
 
@@ -247,6 +249,7 @@ def _record(run: Run, made: _Made, data: images.Images, scores: Scores) -> dict[
     if phase.kind == "backprop":
         blocks |= {f"b{i}": BlockInfo(scalars={"angle": a}) for i, a in readout.angles(network, phase.blocks)}
     recorder.row(row, {name: info.scalars for name, info in blocks.items()})
+    recorder.radii({name: info.radius for name, info in blocks.items() if made.reported}, step)
     if scores.looks:
         recorder.looks([replace(look, update=look.update + step - updates) for look in scores.looks])
         blocks = {name: BlockInfo(scalars=numbers) for name, numbers in scores.looks[-1].blocks.items()}

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -117,6 +118,12 @@ class Recorder:
             for block, numbers in look.blocks.items():
                 for name, value in numbers.items():
                     self._events.add_scalar(f"{block}/{name}", value, look.update)
+
+    def radii(self, radii: Mapping[str, Sequence[float]], step: int) -> None:
+        """Store the radii of the neurons of each Hebbian block as a TensorBoard histogram."""
+        for block, values in radii.items():
+            if self._events is not None and len(values) and all(map(math.isfinite, values)):
+                self._events.add_histogram(f"{block}/radii", torch.tensor(values), step)
 
     def filters(self, weight: Tensor, into: tuple[int, ...], step: int) -> None:
         """Store the first layer's filters as an image grid; ``into`` is the shape of an image."""

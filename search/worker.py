@@ -224,6 +224,10 @@ class _Listener(train.Report):
         """Write the run's values of the space for TensorBoard."""
         hparams.write_run(self.trial.folder, self.trial.choice, config.seed)
 
+    def finish(self, result: train.Result) -> None:
+        """Tell TensorBoard that the run is complete."""
+        hparams.end_run(self.trial.folder)
+
     def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
         """Pass a row on."""
         self.scores.row(row)
