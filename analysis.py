@@ -49,7 +49,9 @@ def main(argv: list[str]) -> int:
     options = parser(verb).parse(argv[1:])
     if options.name is None:
         options.name = verb.name if verb.file_name is None else verb.file_name(options)
-    folder = folders.Home.find(options.data_dir).analysis if options.out is None else options.out
+    folder = options.out
+    if folder is None:
+        folder = verb.folder(options) if verb.folder else folders.Home.find(options.data_dir).analysis
 
     from hebb.analysis import output
 

@@ -6,6 +6,7 @@ python ray_search.py --preset 2SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1 --data
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -29,8 +30,10 @@ def parser() -> arguments.Parser:
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     options = parser().parse(argv)
+    line = shlex.join(("python", "ray_search.py", *argv))
     if options.restore is not None:
         search, known, kept = resolution.restored(options)
+        options.commands = [*stored.read(search.folder)["options"].get("commands", ()), line]
         if options.dry_run:
             return _dry_run(search, known, options)
         return _run(_given(options, kept), search, known, fresh=False)
@@ -46,6 +49,7 @@ def main(argv: list[str]) -> int:
 
         return estimate.run(search, arguments.device(options), folders.Home.find(options.data_dir), options)
     stored.check_free(search.folder, options.overwrite)
+    options.commands = [line]
     return _run(options, search, known, fresh=True)
 
 
@@ -67,7 +71,7 @@ def _run(options: argparse.Namespace, search: Search, known: Catalog, *, fresh: 
     """Run the trials on Ray; torch and Ray are imported here and not before."""
     import model
     from hebb import checkpoints
-    from search import rays, stages, tuning
+    from search import rays, report, stages, tuning
     from search.worker import Task
 
     home, asked, source = _home(options, search, fresh), arguments.device(options), search.resume_from
@@ -108,6 +112,7 @@ def _run(options: argparse.Namespace, search: Search, known: Catalog, *, fresh: 
         options=_kept(options),
         fresh=fresh,
     )
+    report.at_end(search.folder)
     if not options.save:
         shutil.rmtree(search.folder / "trials")
     return 0 if finished else 1
@@ -122,7 +127,8 @@ def _home(options: argparse.Namespace, search: Search, fresh: bool) -> folders.H
 
 def _kept(options: argparse.Namespace) -> dict[str, Any]:
     found = {name: getattr(options, name) for name in search_flags.KEPT}
-    return {**found, "preset_file": None if options.preset_file is None else str(options.preset_file.absolute())}
+    file = None if options.preset_file is None else str(options.preset_file.absolute())
+    return {**found, "preset_file": file, "commands": options.commands}
 
 
 def _dry_run(search: Search, known: Catalog, options: argparse.Namespace) -> int:

@@ -190,11 +190,8 @@ def _search(stages: Stages) -> tuple[Stages, Outcome]:
     if not search.spec.plan.model_based:
         return stages, _train(stages, search.groups(), stages.limits)
     outcome = _train(stages, None, stages.limits)
-    choices = list(stages.journal.chosen.values())
-    trials: list[Trial] = []
-    for choice, words in zip(choices, trial_list.labels(choices), strict=True):
-        trials += trial_list.runs_of(search.base, choice, words, search.spec, search.seeds, search.folder, stages.known)
-    return replace(stages, search=replace(search, trials=tuple(trials))), outcome
+    trials = trial_list.chosen(search, stages.journal.chosen.values(), stages.known)
+    return replace(stages, search=replace(search, trials=trials)), outcome
 
 
 def _train(stages: Stages, groups: Sequence[Group] | None, limits: Limits) -> Outcome:

@@ -208,6 +208,16 @@ def runs_of(
     ]
 
 
+def chosen(search: Search, choices: Iterable[Choice], known: Catalog) -> tuple[Trial, ...]:
+    """List the runs of configurations that a model-based algorithm chose."""
+    points = list(choices)
+    return tuple(
+        trial
+        for choice, words in zip(points, labels(points), strict=True)
+        for trial in runs_of(search.base, choice, words, search.spec, search.seeds, search.folder, known)
+    )
+
+
 def _corners(axes: tuple[Axis, ...]) -> Iterable[Choice]:
     """Yield points by which each domain is checked: its ends, within the first branch in which it exists."""
     setters = {path: axis for axis in axes for path in axis.paths()}

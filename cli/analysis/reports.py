@@ -1,4 +1,4 @@
-"""Verbs that gather what others measured: the evidence of the records."""
+"""Verbs that gather what others measured: the report of a search, the evidence of the records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.analysis.verb import Verb
+from cli.analysis.verb import Verb, place
+from hebb import folders
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
@@ -31,7 +32,31 @@ def _evidence(options: argparse.Namespace) -> Output:
     return Output(options.name, found, text=text, more={".md": text})
 
 
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(overwrite=True)  # the page says the same again, and more of what has finished since
+    parser.add_argument("search", metavar="SEARCH", help="folder or name of a search; the page goes into its folder")
+
+
+def _its_folder(options: argparse.Namespace) -> Path:
+    return place(options.search, folders.Home.find(options.data_dir))
+
+
+def _report(options: argparse.Namespace) -> Output:
+    folder = _its_folder(options)
+
+    from search import report
+
+    return report.output(folder, options.name)
+
+
 VERBS = (
+    Verb(
+        "report",
+        "one page of a search: table, curves, importance, filters, commands",
+        _report_flags,
+        _report,
+        folder=_its_folder,
+    ),
     Verb(
         "evidence",
         "every published number beside ours: value, n, difference, from records/",

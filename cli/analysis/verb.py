@@ -27,6 +27,7 @@ class Verb:
         flags: adds its flags; ``--out``, ``--name``, ``--overwrite``, ``--data-dir`` and ``--plugin`` are there.
         run: computes and draws; heavy packages are imported inside. ``options.name`` is the name of its files.
         file_name: names its files where ``--name`` does not; None: after the verb.
+        folder: where its files go without ``--out``; None: ``hebb/analysis`` below the parent folder.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Verb:
     flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Output]
     file_name: Callable[[argparse.Namespace], str] | None = None
+    folder: Callable[[argparse.Namespace], Path] | None = None
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

@@ -87,7 +87,10 @@ def lpl(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
 
 
 def contrastive(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
-    """Return minus the mean cosine of the two views, and the squared cosines of different images."""
+    """Return pull = -1/B sum_b cos(z1_b, z2_b) and push = 1/(B^2 - B) sum_{b != c} cos(z_b, z_c)^2.
+
+    z1_b and z2_b (M,) are the two views of image b; the push is the mean over the views.
+    """
     from torch.nn import functional as F
 
     first, second = views
@@ -100,7 +103,7 @@ def contrastive(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, T
 
 
 def supervised(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
-    """Return the cross-entropy of the block's own classifier, mean over the views (B, classes)."""
+    """Return -1/B sum_b ln softmax(V z_b)_label of the block's own classifier V, mean over the views (B, classes)."""
     from torch.nn import functional as F
 
     losses = [F.cross_entropy(logits, aids.labels) for logits in views]

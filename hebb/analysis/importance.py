@@ -1,0 +1,98 @@
+"""How much each hyper-parameter of a search matters: functional analysis of variance (fANOVA).
+
+A random forest is fitted to the mean of the metric over the values of the space; the importance of a hyper-parameter is
+the share of the forest's variance over the whole space that this parameter explains by itself. What is missing to 1
+lies in interactions. Hutter, Hoos & Leyton-Brown 2014 (ICML), as in Optuna (64 trees, seed 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hebb.analysis import style
+from hebb.domains import Axis
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from optuna.distributions import BaseDistribution
+
+LEAST = 8
+"""Configurations below which nothing is said."""
+
+
+def value_of(axis: Axis, choice: Mapping[str, Any]) -> Any:
+    """Return the value of a domain in a configuration; of a joint one its values together; None where it has none."""
+    if axis.kind != "joint":
+        return choice.get(axis.name)
+    values = [choice.get(path) for path in axis.paths()]
+    return None if None in values else ", ".join(map(str, values))
+
+
+def compute(axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: Sequence[float]) -> pd.DataFrame:
+    """Return one line a hyper-parameter, most important first: parameter, importance (share of the variance), n.
+
+    Domains that exist in part of the configurations alone are left out, and so are those that never differ. The frame
+    is empty for fewer than two hyper-parameters or ``LEAST`` configurations, and where all means are equal.
+
+    Args:
+        axes: the space.
+        choices: values by override path, of the configurations that were measured.
+        means: what each of them reached.
+
+    Raises:
+        ImportError: without Optuna (``pip install -e '.[search]'``).
+    """
+    columns = {axis.name: [value_of(axis, choice) for choice in choices] for axis in axes}
+    kept = [axis for axis in axes if None not in columns[axis.name] and len(set(map(str, columns[axis.name]))) > 1]
+    if len(kept) < 2 or len(choices) < LEAST or max(means) == min(means):
+        return pd.DataFrame({"parameter": [], "importance": [], "n": []})
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    coded = {axis.name: _coded(axis, columns[axis.name]) for axis in kept}
+    distributions = {name: distribution for name, (distribution, _) in coded.items()}
+    study = optuna.create_study()
+    for i, mean in enumerate(means):
+        parameters = {name: values[i] for name, (_, values) in coded.items()}
+        study.add_trial(optuna.trial.create_trial(params=parameters, distributions=distributions, value=float(mean)))
+    found = FanovaImportanceEvaluator(seed=0).evaluate(study)
+    made = pd.DataFrame({"parameter": list(found), "importance": list(found.values()), "n": len(choices)})
+    return made.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+def _coded(axis: Axis, values: Sequence[Any]) -> tuple[BaseDistribution, list[Any]]:
+    """Return a domain as Optuna knows it and the values in it; an interval in the logarithm is taken there.
+
+    The values of a list are places 0, 1, ... of an interval that reaches half a place further at both ends: the trees
+    cut it half-way between two places, so that every value has the same weight.
+    """
+    from optuna.distributions import FloatDistribution
+
+    if axis.listed:
+        there: list[Any] = list({str(value): value for value in values}.values())
+        if all(isinstance(value, int | float) for value in there):
+            there.sort()
+        return FloatDistribution(-0.5, len(there) - 0.5), [float(there.index(value)) for value in values]
+    change = math.log if axis.kind == "loguniform" else float
+    return FloatDistribution(change(axis.low), change(axis.high)), [change(value) for value in values]
+
+
+@style.drawn
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw a bar for each hyper-parameter, most important on top."""
+    figure, axes = style.figure(width=5.5, height=0.9 + 0.35 * len(frame))
+    places = range(len(frame))[::-1]
+    axes.barh(list(places), 100 * frame["importance"], color=style.COLOURS[0], height=0.6)
+    for place, share in zip(places, frame["importance"], strict=True):
+        axes.text(100 * share + 1, place, f"{100 * share:.0f} %", va="center", fontsize=8)
+    axes.set_yticks(list(places), list(frame["parameter"]))
+    axes.set_xlim(0, 110)
+    axes.set_xticks(range(0, 101, 20))
+    axes.grid(visible=False, axis="y")
+    style.label(axes, f"share of the variance explained by itself (%), n = {int(frame['n'].iloc[0])}", "")
+    return figure
