@@ -238,7 +238,7 @@ def markdown(found: pd.DataFrame, records: str = "records") -> str:
     Deviations are those of a sample. What is outside the published deviation has a note below the table.
     """
     lines = ["| what | published | ours | n | difference | record |", "|---|---|---|---|---|---|"]
-    notes = []
+    notes: list[str] = []
     for line in found.itertuples():
         mark = ""
         if line.why:
