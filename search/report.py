@@ -97,9 +97,9 @@ def read(folder: Path) -> Report:
         search = replace(search, trials=trial_list.chosen(search, journal.chosen.values(), known))
     found = table.results(search.trials, search.metric, journal)
     summed = table.summary(found, search.metric) if len(found) else found
-    if not len(summed):
+    if not len(summed) or not summed["n"].any():
         raise ConfigError(str(folder), "no run of this search is finished yet")
-    ranking = table.ranked(summed, search.mode)
+    ranking = table.ranked(summed[summed["n"] > 0], search.mode)
     labels = {trial_list.configuration_name(trial): trial for trial in search.trials}
     return Report(
         search=search,

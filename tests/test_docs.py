@@ -134,8 +134,8 @@ def pages() -> dict[str, str]:
 def test_the_pages_of_the_rules_are_those_of_the_code(pages: dict[str, str]) -> None:
     """``python docs/write_rules.py`` writes them anew."""
     stored = {path.name: path.read_text() for path in (DOCS / "rules").glob("*.md")}
-    assert sorted(stored) == sorted(pages)
-    assert [name for name in pages if stored[name] != pages[name]] == []
+    stale = [name for name in {**stored, **pages} if stored.get(name) != pages.get(name)]
+    assert stale == [], "python docs/write_rules.py"
 
 
 @pytest.mark.parametrize("name", RULES.names())
