@@ -198,8 +198,8 @@ def test_importance_is_the_share_of_the_variance() -> None:
 
 def test_importance_of_an_interaction_is_nobodys() -> None:
     """The product of two signs: neither explains anything by itself."""
-    axes = [grid("a", [-1, 1]), grid("b", [-1, 1]), grid("c", [1, 2, 3, 4])]
-    choices = [{"a": a, "b": b, "c": c} for a in (-1, 1) for b in (-1, 1) for c in (1, 2, 3, 4)]
+    axes = [grid("a", [-1, 1]), grid("b", [-1, 1]), grid("c", list(range(16)))]
+    choices = [{"a": a, "b": b, "c": c} for a in (-1, 1) for b in (-1, 1) for c in range(16)]
     found = importance.compute(axes, choices, [float(c["a"] * c["b"]) for c in choices])
     assert found["importance"].sum() < 0.25
 
