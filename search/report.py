@@ -43,7 +43,7 @@ class Report:
     Attributes:
         search: the search, with the runs that a model-based algorithm chose.
         found: a line for each run that finished or was stopped.
-        ranking: a line for each configuration with finished runs, best first: n, mean, sd, interval, minutes.
+        ranking: a line for each configuration with finished runs, best first, those that lack seeds last.
         final: likewise for the winner's runs on all training images; empty in a sweep.
         importance: a line for each hyper-parameter.
         failed: reasons by configuration.
@@ -62,8 +62,9 @@ class Report:
 
     @property
     def best(self) -> Trial:
-        """A trial of the best configuration."""
-        return next(trial for trial in self.search.trials if trial.label == self.ranking.iloc[0]["configuration"])
+        """A finished trial of the best configuration."""
+        runs_of_it = [t for t in self.search.trials if t.label == self.ranking.iloc[0]["configuration"]]
+        return next(trial for trial in runs_of_it if folders.state(trial.folder) == "finished")
 
 
 def at_end(folder: Path) -> None:
@@ -100,6 +101,8 @@ def read(folder: Path) -> Report:
     if not len(summed) or not summed["n"].any():
         raise ConfigError(str(folder), "no run of this search is finished yet")
     ranking = table.ranked(summed[summed["n"] > 0], search.mode)
+    # a mean over the seeds that are left would favour what fails on its bad ones
+    ranking = ranking.sort_values("n", ascending=False, kind="stable", ignore_index=True)
     labels = {trial_list.configuration_name(trial): trial for trial in search.trials}
     return Report(
         search=search,

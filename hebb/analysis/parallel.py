@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from hebb.domains import Axis
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_GAP = 0.07
+"""Least distance of two ticks, of the height of the axis; nearer values are not named one by one."""
 _WIDE = 20
 """Greatest over least value from which numbers above 0 are drawn on a logarithmic axis."""
 
@@ -47,7 +50,7 @@ def heights(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]
     logarithmic = low > 0 and high / low > _WIDE
     at = (lambda v: math.log(v / low) / math.log(high / low)) if logarithmic else (lambda v: (v - low) / (high - low))
     different = sorted(set(numbers))
-    if len(different) > 6:
+    if any(at(above) - at(below) < _GAP for below, above in itertools.pairwise(different)):
         spaced = np.geomspace(low, high, 5) if logarithmic else np.linspace(low, high, 5)
         different = [float(v) for v in spaced]
     return [at(v) for v in numbers], [(at(v), f"{v:.3g}") for v in different]
