@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +182,7 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def save(made: Figure, path: Path, kind: str) -> None:
+def save(made: Figure, path: Path | BinaryIO, kind: str) -> None:
     """Write a figure as ``png`` or ``svg``; the same figure gives the same bytes."""
     import matplotlib
 
