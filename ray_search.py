@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace, search: Search, known: Catalog, *, fresh: 
     )
     found = None if source is None else checkpoints.sha256(source)
     base = replace(search.base, device=device.type, resume_sha256=found)
-    trials = trial_list.make(base, search.spec, search.seeds, search.folder, known)
+    trials = trial_list.make(base, search.spec, search.seeds, search.folder, known, search.packs)
     finished = stages.run(
         replace(search, base=base, trials=trials),
         Task(
@@ -145,6 +145,8 @@ def _plan(search: Search) -> str:
     """Say what would be run."""
     spec = search.spec
     text = f"{search.runs} trials: {spec.count()} configuration(s) x seeds {' '.join(map(str, sorted(search.seeds)))}"
+    if search.packs:
+        text += f", in packs of up to {search.pack_seeds} seeds trained together"
     if spec.plan.model_based:
         text += f", chosen by {spec.plan.algorithm}"
     if spec.scheduler.name != "none":

@@ -86,6 +86,7 @@ def _add_space_flags(made: arguments.Parser) -> None:
         "--seed", type=int, default=0, metavar="N", help="added to every seed of the search config (default: 0)"
     )
     made.add_argument("--seeds", type=int, nargs="+", metavar="N", help="replicates, in place of those of the config")
+    arguments.add_pack_flag(made, "train N seeds of a configuration together in a trial, each as a run of its own;")
     made.add_argument(
         "--space",
         nargs="+",

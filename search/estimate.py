@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import engine
+import epochs
 import model
 import prefix
-import settling
 import train
 from cli import arguments, describe
 from cli.arguments import Device
@@ -24,8 +24,9 @@ from hebb import folders, machine, measures, plan, records
 from hebb.config import RunConfig
 from hebb.data import images
 from hebb.data.images import Images, Split
+from pack import Pack
 from search.display import duration
-from search.trials import Search, configuration_name
+from search.trials import Packs, Search, configuration_name, packed
 
 _WARM, _TIMED = 2, 10  # batches
 _CONFIGS = 3  # of a space, the first, the middle and the last one
@@ -34,7 +35,7 @@ _START = 6.0  # seconds until Ray and the first worker are there; trials after t
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a run; bytes of its folder when it is finished, and of its checkpoint while it runs."""
+    """Seconds of a run, or a pack; bytes of the folder of a run when it is finished, and of its checkpoint before."""
 
     seconds: float
     kept: int
@@ -46,12 +47,15 @@ def run(search: Search, asked: Device, home: folders.Home, options: argparse.Nam
     out = describe.console()
     firsts = {configuration_name(trial): trial for trial in reversed(search.trials)}
     trials = list(reversed(firsts.values()))
-    configs = [trial.config for trial in trials] or [replace(search.base, seed=search.seeds[0])]
+    configs = [trial.config for trial in trials] or [
+        replace(search.base, seed=search.seeds[0], pack=search.packs[0] if search.packs else ())
+    ]
     device = model.device_of(replace(configs[0], device=asked.kind), asked.index)
     chosen = sorted({0, len(configs) // 2, len(configs) - 1})[:_CONFIGS]
     keep = not options.no_feature_cache
     costs = [_of_run(replace(configs[i], device=device.type), device, home, keep) for i in chosen]
-    made = describe.table("", ("configuration", "minutes a run"), ("minutes a run",))
+    what = f"minutes a pack of {search.pack_seeds}" if search.packs else "minutes a run"
+    made = describe.table("", ("configuration", what), (what,))
     made.title = None
     for i, cost in zip(chosen, costs, strict=True):
         label = trials[i].label if trials else search.spec.name
@@ -60,24 +64,34 @@ def run(search: Search, asked: Device, home: folders.Home, options: argparse.Nam
     mean = sum(cost.seconds for cost in costs) / len(costs)
     kept = max(cost.kept + (cost.checkpoint if options.save_model else 0) for cost in costs)
     room = arguments.cores() // search.base.threads if device.type == "cpu" else options.gpu_exp
-    at_once = max(1, min(search.runs, room if options.workers is None else min(room, options.workers)))
+    units = search.spec.count() * _units(len(search.seeds), search.packs)
+    last = _units(len(search.final_seeds), packed(search.final_seeds, search.pack_seeds))
+    at_once = max(1, min(units, room if options.workers is None else min(room, options.workers)))
     runs = search.runs + len(search.final_seeds)
-    hours = (_START + mean * (-(-search.runs // at_once) + -(-len(search.final_seeds) // at_once))) / 3600
-    disk = (kept * runs + max(cost.checkpoint for cost in costs) * at_once) / 2**20
+    hours = (_START + mean * (-(-units // at_once) + -(-last // at_once))) / 3600
+    members = max([1, *map(len, search.packs)])
+    disk = (kept * runs + max(cost.checkpoint for cost in costs) * at_once * members) / 2**20
     early = f" at most: {search.spec.scheduler.name} stops some early" if search.spec.scheduler.name != "none" else ""
+    together = f" in packs of {members}" if members > 1 else ""
     out.print(
-        f"{runs} runs of about {duration(mean)}, {at_once} at a time on {device.type} with {search.base.threads} "
-        f"thread(s): {hours:.2f} hours, {disk:.0f} MB in {search.folder}{early}",
+        f"{runs} runs{together}, about {duration(mean)} each, {at_once} at a time on {device.type} with "
+        f"{search.base.threads} thread(s): {hours:.2f} hours, {disk:.0f} MB in {search.folder}{early}",
         soft_wrap=True,
     )
     return 0
 
 
+def _units(seeds: int, packs: Packs) -> int:
+    """Return how many things are trained one after the other: packs, and seeds by themselves."""
+    return seeds - sum(map(len, packs)) + len(packs)
+
+
 def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: bool) -> Cost:
-    """Time a few real batches of every phase, and an evaluation, and add up what a run has of each."""
+    """Time a few real batches of every phase, and an evaluation, and add up what a run, or its pack, has of each."""
     machine.keep_freed_memory()
     torch.set_num_threads(config.threads)
-    network = model.build(config).to(device)
+    networks = [model.build(replace(config, seed=seed)).to(device) for seed in config.pack or (config.seed,)]
+    trained = Pack(networks) if config.pack else networks[0]
     specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
     phases = plan.phases(config)
     load = time.monotonic()
@@ -87,28 +101,35 @@ def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: b
     }
     seconds = time.monotonic() - load
     for index, phase in enumerate(phases):
-        seconds += _of_phase(config, network, data[phase.data], phases, index, keep)
-    kept, checkpoint = _folder(config, network, phases)
+        seconds += _of_phase(config, trained, data[phase.data], phases, index, keep)
+    kept, checkpoint = _folder(config, networks[0], phases)
     return Cost(seconds, kept, checkpoint)
 
 
 def _of_phase(
-    config: RunConfig, network: model.Network, data: Images, phases: tuple[plan.Phase, ...], index: int, keep: bool
+    config: RunConfig,
+    trained: model.Network | Pack,
+    data: Images,
+    phases: tuple[plan.Phase, ...],
+    index: int,
+    keep: bool,
 ) -> float:
     """Return the seconds of a phase: features of frozen blocks, epochs, evaluations."""
     phase = phases[index]
-    network.eval()
+    networks = trained.members if isinstance(trained, Pack) else [trained]
+    network, count = networks[0].eval(), len(networks)
     behind = prefix.inputs(network, phase, data, config, None, train.Report())
     read, split = _read(behind.train, phase.batch_size)
-    step = _epoch(config, network, split, phase, index)
+    step = _epoch(config, trained, count, split, phase, index)
     scored = [] if phase.lr is None else [data.val or data.test]
     evaluation = _evaluation(network, split, phase.first)
     due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
     if keep and phase.keeps_features and data.train.augment is None:
         once = read * (len(data.train) + sum(map(len, scored)))
-        return once + step * len(data.train) * phase.epochs + evaluation * due * sum(map(len, scored))
-    again = (read + step) * len(data.train) * phase.epochs
-    return again + (read + evaluation) * due * sum(map(len, scored))
+        evaluated = evaluation * due * sum(map(len, scored))
+        return count * (once + evaluated) + step * len(data.train) * phase.epochs
+    again = (count * read + step) * len(data.train) * phase.epochs
+    return again + count * (read + evaluation) * due * sum(map(len, scored))
 
 
 def _read(split: Split, batch_size: int) -> tuple[float, Split]:
@@ -123,22 +144,17 @@ def _read(split: Split, batch_size: int) -> tuple[float, Split]:
     return (time.monotonic() - began) / len(x), Split(x, labels, view=split.view)
 
 
-def _epoch(config: RunConfig, network: model.Network, split: Split, phase: plan.Phase, index: int) -> float:
-    """Return the seconds of an image in a phase, whose inputs are there."""
-    optimiser = train.optimiser_of(config, phase, network)
-    at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=0)
+def _epoch(
+    config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: plan.Phase, index: int
+) -> float:
+    """Return the seconds of an image in a phase, whose inputs are there: that of all members of a pack."""
+    optimiser = train.optimiser_of(config, phase, trained)
+    seeds = config.pack or (config.seed,)
+    at = [engine.Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in seeds]
 
     def go() -> float:
         began = time.monotonic()
-        if phase.kind == "calibrate":
-            engine.calibrate(network, split, at, lambda n: None)
-        elif phase.kind == "settle":
-            settling.settle(network, split, at, optimiser, lambda n: None)
-        elif phase.lr is None:
-            engine.hebbian(network, split, at, lambda n: None, optimiser)
-        else:
-            assert optimiser is not None
-            engine.backprop(network, split, at, optimiser, lambda n: None)
+        epochs.run(trained, [split] * count, at, optimiser, lambda n: None)
         _wait(split.labels)
         return (time.monotonic() - began) / len(split)
 

@@ -31,17 +31,20 @@ def search(options: argparse.Namespace, known: Catalog) -> Search:
     base, resume_from = arguments.resumed(base, options.resume, home, model_name)
     metric, mode = _metric(options, spec, base)
     folder, seeds = home.search(name), tuple(options.seed + seed for seed in spec.seeds)
+    packs = trial_list.packed(seeds, options.pack_seeds)
     final = 3 if options.final_seeds is None else options.final_seeds
     made = Search(
         spec=spec,
         base=base,
         seeds=seeds,
-        trials=trial_list.make(base, spec, seeds, folder, known),
+        trials=trial_list.make(base, spec, seeds, folder, known, packs),
         metric=metric,
         mode=mode,
         final_seeds=trial_list.final_seeds(seeds, final) if spec.purpose == "search" else (),
         folder=folder,
         resume_from=resume_from,
+        pack_seeds=options.pack_seeds,
+        packs=packs,
     )
     check_steps(made, options.probe_every)
     return made
@@ -93,7 +96,8 @@ def _extended(data: dict[str, Any], options: argparse.Namespace, where: str) -> 
         axes[more.name] = axes[more.name].extended(more, "--space")
     spec = replace(spec, axes=tuple(axes.values()), seeds=tuple(seeds))
     final = trial_list.final_seeds(tuple(seeds), len(data["final_seeds"]))
-    return {**data, "spec": stored.to_data(spec), "seeds": seeds, "final_seeds": list(final)}
+    packs = [*data.get("packs", ()), *trial_list.packed(options.seeds or (), data.get("pack_seeds", 1))]
+    return {**data, "spec": stored.to_data(spec), "seeds": seeds, "packs": packs, "final_seeds": list(final)}
 
 
 def check_steps(found: Search, probe_every: int) -> None:
@@ -128,7 +132,7 @@ def check_steps(found: Search, probe_every: int) -> None:
 
 def _base(options: argparse.Namespace, spec: space.SearchSpec, known: Catalog) -> RunConfig:
     """Return the run that the search changes."""
-    trials = spec.count() * (1 if spec.grouped else len(spec.seeds))
+    trials = spec.count() * (1 if spec.grouped else -(-len(spec.seeds) // options.pack_seeds))
     at_once = min(trials, arguments.cores(), options.workers or trials)
     base = arguments.run_config(
         options,

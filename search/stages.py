@@ -169,7 +169,8 @@ def _name_winner(stages: Stages, best: Trial, ranking: pd.DataFrame) -> dict[str
 def _retrain(stages: Stages, best: Trial, record: dict[str, Any]) -> bool:
     """Train the winner on all training images with fresh seeds and report its test accuracy, once."""
     search = stages.search
-    trials = trial_list.retrained(best, search.final_seeds)
+    packs = trial_list.packed(search.final_seeds, search.pack_seeds)
+    trials = trial_list.retrained(best, search.final_seeds, packs)
     images = trials[0].config.dataset_sup.train_samples()
     seeds = " ".join(map(str, search.final_seeds))
     stages.console.print(f"training the winner on all {images:,} training images, seeds {seeds}")

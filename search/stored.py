@@ -90,6 +90,8 @@ def write(search: Search, options: Mapping[str, Any]) -> None:
             "mode": search.mode,
             "seeds": list(search.seeds),
             "final_seeds": list(search.final_seeds),
+            "pack_seeds": search.pack_seeds,
+            "packs": [list(together) for together in search.packs],
             "spec": to_data(search.spec),
             "base": config_json.to_json(search.base),
             "resume_from": None if search.resume_from is None else str(search.resume_from),
@@ -117,16 +119,19 @@ def search_of(data: Mapping[str, Any], folder: Path, known: Catalog) -> Search:
     where = str(folder / SEARCH)
     spec = space.parse(data["spec"], str(data["config"]), where)
     base, seeds = config_json.run_from_json(data["base"], where), tuple(data["seeds"])
+    packs = tuple(tuple(together) for together in data.get("packs", ()))  # searches of the time before packs have none
     return Search(
         spec=spec,
         base=base,
         seeds=seeds,
-        trials=trial_list.make(base, spec, seeds, folder, known),
+        trials=trial_list.make(base, spec, seeds, folder, known, packs),
         metric=str(data["metric"]),
         mode=str(data["mode"]),
         final_seeds=tuple(data["final_seeds"]),
         folder=folder,
         resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
+        pack_seeds=int(data.get("pack_seeds", 1)),
+        packs=packs,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from hebb.config import DataSpec, RunConfig
 from hebb.domains import Axis, Choice
 from hebb.errors import ConfigError, within
 from hebb.space import SearchSpec
+
+Packs = tuple[tuple[int, ...], ...]
+"""Seeds that are trained together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +43,20 @@ class Group:
     """What one worker runs, and what is judged and stopped as a whole: one run, or a configuration on its seeds.
 
     Attributes:
-        name: the run's name, or the configuration's hash.
-        runs: the runs, one after the other.
+        name: the run's name, or the configuration's hash, with the seeds of a pack.
+        runs: the runs, one after the other, or packed.
     """
 
     name: str
     runs: tuple[Trial, ...]
+
+    def packs(self) -> list[tuple[Trial, ...]]:
+        """List what is trained together: the members of a pack, or one run."""
+
+        def shared(trial: Trial) -> tuple[object, ...]:
+            return (configuration_name(trial), trial.config.pack) if trial.config.pack else (trial.name,)
+
+        return [tuple(found) for _, found in itertools.groupby(self.runs, shared)]
 
     @property
     def label(self) -> str:
@@ -71,6 +83,8 @@ class Search:
         final_seeds: seeds with which the winner is trained again on all training images; none in a sweep.
         folder: where everything is stored.
         resume_from: checkpoint with the initial weights, if any.
+        pack_seeds: how many seeds of a configuration are trained together; 1 trains each by itself.
+        packs: the seeds that are; others are trained by themselves.
     """
 
     spec: SearchSpec
@@ -82,6 +96,8 @@ class Search:
     final_seeds: tuple[int, ...]
     folder: Path
     resume_from: Path | None = None
+    pack_seeds: int = 1
+    packs: Packs = ()
 
     @property
     def runs(self) -> int:
@@ -94,13 +110,22 @@ class Search:
 
 
 def groups(trials: Iterable[Trial], *, together: bool) -> list[Group]:
-    """Put the runs of a configuration together, or each by itself."""
+    """Put the runs of a configuration together, or each pack and each other run by itself."""
     if not together:
-        return [Group(name=trial.name, runs=(trial,)) for trial in trials]
+        return [
+            Group(name="+".join([runs[0].name, *(str(trial.config.seed) for trial in runs[1:])]), runs=runs)
+            for runs in Group(name="", runs=tuple(trials)).packs()
+        ]
     found: dict[str, list[Trial]] = {}
     for trial in trials:
         found.setdefault(configuration_name(trial), []).append(trial)
     return [Group(name=name, runs=tuple(runs)) for name, runs in found.items()]
+
+
+def packed(seeds: Sequence[int], count: int) -> Packs:
+    """Return the seeds in packs of ``count``; the last one may be smaller, and one that is left is by itself."""
+    found = (tuple(seeds[i : i + count]) for i in range(0, len(seeds), count))
+    return tuple(together for together in found if len(together) > 1)
 
 
 def configuration_name(trial: Trial) -> str:
@@ -147,7 +172,9 @@ def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec
     return spec.on_block(chosen)
 
 
-def make(base: RunConfig, spec: SearchSpec, seeds: tuple[int, ...], folder: Path, known: Catalog) -> tuple[Trial, ...]:
+def make(
+    base: RunConfig, spec: SearchSpec, seeds: tuple[int, ...], folder: Path, known: Catalog, packs: Packs = ()
+) -> tuple[Trial, ...]:
     """List the trials, every configuration checked: its paths, its phases and its shapes.
 
     The seeds of a configuration are replicates: they share the configuration's values. Where a model-based
@@ -155,13 +182,13 @@ def make(base: RunConfig, spec: SearchSpec, seeds: tuple[int, ...], folder: Path
     """
     if spec.plan.model_based:
         for choice in _corners(spec.axes):
-            configured(base, choice, spec, known)
+            _with_seed(configured(base, choice, spec, known), seeds[0], packs)
         return ()
     choices = spec.configurations()
     trials: list[Trial] = []
     seen: dict[str, str] = {}
     for choice, words in zip(choices, labels(choices), strict=True):
-        runs = runs_of(base, choice, words, spec, seeds, folder, known)
+        runs = runs_of(base, choice, words, spec, seeds, folder, known, packs)
         name = configuration_name(runs[0])
         if name in seen:
             raise ConfigError(f"search config '{spec.name}'", f"{seen[name]} and {words} are the same run")
@@ -192,6 +219,7 @@ def runs_of(
     seeds: tuple[int, ...],
     folder: Path,
     known: Catalog,
+    packs: Packs = (),
 ) -> list[Trial]:
     """Return the runs of one configuration, one a seed."""
     chosen = configured(base, choice, spec, known)
@@ -201,7 +229,7 @@ def runs_of(
             name=f"{name}-s{seed}",
             label=words,
             choice=choice,
-            config=replace(chosen, seed=seed),
+            config=_with_seed(chosen, seed, packs),
             folder=folder / "trials" / f"{name}-s{seed}",
         )
         for seed in seeds
@@ -210,12 +238,20 @@ def runs_of(
 
 def chosen(search: Search, choices: Iterable[Choice], known: Catalog) -> tuple[Trial, ...]:
     """List the runs of configurations that a model-based algorithm chose."""
-    points = list(choices)
+    points, spec = list(choices), search.spec
     return tuple(
         trial
         for choice, words in zip(points, labels(points), strict=True)
-        for trial in runs_of(search.base, choice, words, search.spec, search.seeds, search.folder, known)
+        for trial in runs_of(search.base, choice, words, spec, search.seeds, search.folder, known, search.packs)
     )
+
+
+def _with_seed(chosen: RunConfig, seed: int, packs: Packs) -> RunConfig:
+    """Return the run of a seed, which may be one of a pack; what cannot be packed is refused."""
+    made = replace(chosen, seed=seed, pack=next((together for together in packs if seed in together), ()))
+    if made.pack:
+        plan.phases(made)
+    return made
 
 
 def _corners(axes: tuple[Axis, ...]) -> Iterable[Choice]:
@@ -241,17 +277,18 @@ def final_seeds(seeds: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(range(start, start + count))
 
 
-def retrained(winner: Trial, seeds: tuple[int, ...]) -> tuple[Trial, ...]:
+def retrained(winner: Trial, seeds: tuple[int, ...], packs: Packs = ()) -> tuple[Trial, ...]:
     """List the winner's runs on all training images, one per seed, beside the trials of the search."""
     config = replace(
         winner.config,
         dataset_sup=_whole(winner.config.dataset_sup),
         dataset_unsup=_whole(winner.config.dataset_unsup),
+        pack=(),
     )
     made = []
     for seed in seeds:
-        run = replace(config, seed=seed)
-        name = f"final-{config_json.digest(run, leave_out=('seed',))}-s{seed}"
+        run = _with_seed(config, seed, packs)
+        name = f"final-{config_json.digest(run, leave_out=('seed', 'pack'))}-s{seed}"
         folder = winner.folder.with_name(name)
         made.append(Trial(name=name, label=winner.label, choice=winner.choice, config=run, folder=folder))
     return tuple(made)

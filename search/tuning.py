@@ -85,7 +85,8 @@ class Maker:
         """Return the group at a point of the space."""
         search = self.search
         choice = choice_of(search.spec.axes, dict(parameters))
-        runs = runs_of(search.base, choice, label(choice), search.spec, search.seeds, search.folder, self.known)
+        spec, seeds = search.spec, search.seeds
+        runs = runs_of(search.base, choice, label(choice), spec, seeds, search.folder, self.known, search.packs)
         return Group(name=configuration_name(runs[0]), runs=tuple(runs))
 
 

@@ -1,4 +1,4 @@
-"""What a worker does with a group: its runs one after the other, and the mean over them so far as reports.
+"""What a worker does with a group: its runs one after the other, or packed, and the mean over them so far as reports.
 
 A worker is used for trial after trial, so everything global is set anew for each. Runs that are finished are not
 run again: their stored rows are reported as they were, so that a scheduler or a searcher that starts anew hears
@@ -14,7 +14,8 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,21 +74,23 @@ def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = Non
         told: step of the last report that was heard already.
     """
     scores = Scores(task=task, tell=tell, told=told)
-    for trial in group.runs:
-        _reset(trial.config.seed)
-        scores.begin(trial)
+    for together in group.packs():
+        _reset(together[0].config.seed)
+        scores.begin(*together)
+        folder = together[0].folder
         try:
-            # a worker whose driver was killed may live for a moment longer
-            with stored.held(trial.folder.parent.parent / stored.LOCKS / trial.name):
-                ran = _run(trial, task, scores, repeat_only=settled is not None)
+            with ExitStack() as stack:
+                for trial in together:  # a worker whose driver was killed may live for a moment longer
+                    stack.enter_context(stored.held(folder.parent.parent / stored.LOCKS / trial.name))
+                ran = _run(together, task, scores, repeat_only=settled is not None)
             if not ran:
                 break
         except HebbError as error:  # the same would happen again: no retry
             scores.fail(str(error))
             return
         except Exception as error:
-            if _disk_full(error, trial.folder):
-                scores.halt(f"no space left on the disk of {trial.folder.parent.parent}")
+            if _disk_full(error, folder):
+                scores.halt(f"no space left on the disk of {folder.parent.parent}")
                 return
             raise
         if not scores.end():
@@ -96,19 +99,24 @@ def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = Non
         scores.fail(settled)
 
 
-def _run(trial: Trial, task: Task, scores: Scores, *, repeat_only: bool) -> bool:
-    """Train one run, from its checkpoint where it has one, or repeat the reports of a finished one.
+def _run(together: Sequence[Trial], task: Task, scores: Scores, *, repeat_only: bool) -> bool:
+    """Train one run, or a pack, from its checkpoint where it has one, or repeat the reports of a finished one.
 
-    Returns whether the run is finished.
+    Returns whether the run, or every member of the pack, is finished.
     """
-    state = folders.state(trial.folder)
-    if state in ("finished", "interrupted"):
-        scores.repeat()
-    if state == "finished" or repeat_only:
-        return state == "finished"
-    place = train.Place(folder=trial.folder, carry_on=state == "interrupted", **task.place)
-    result = train.run(trial.config, _Listener(scores, trial), place=place)
-    scores.value = folders.value_of(result.rows, task.metric)
+    states = [folders.state(trial.folder) for trial in together]
+    for trial, state in zip(together, states, strict=True):
+        if state in ("finished", "interrupted"):
+            scores.repeat(trial)
+    finished = all(state == "finished" for state in states)
+    if finished or repeat_only:
+        return finished
+    begun = any(state in ("finished", "interrupted") for state in states)
+    places = [train.Place(folder=trial.folder, carry_on=begun, **task.place) for trial in together]
+    reports = [_Listener(scores, trial) for trial in together]
+    results = train.run_pack([trial.config for trial in together], reports, places=places)
+    for result in results:
+        scores.values[result.config.seed] = folders.value_of(result.rows, task.metric)
     return True
 
 
@@ -133,59 +141,61 @@ def _disk_full(error: Exception, folder: Path) -> bool:
 class Scores:
     """Turns the rows of the runs of a group into reports.
 
-    A report carries ``score``, the mean over the ``n`` runs that are finished (during the first one, its value so
-    far); ``step``, which only grows; and phase, epoch and seed. So no report of a group is worse only because a
-    new seed begins, and at the same step every group was judged on the same epochs of the same seeds.
+    A report carries ``score``, the mean over the ``n`` runs that are finished (during the first one its value so far,
+    during a first pack the mean over its members at the same epoch); ``step``, which only grows; and phase, epoch and
+    seed. So no report of a group is worse only because a new seed begins, and at the same step every group was judged
+    on the same epochs of the same seeds.
     """
 
     task: Task
     tell: Tell
     told: int = 0
     done: list[float] = field(default_factory=list)
-    value: float | None = None
-    _trial: Trial | None = None
+    values: dict[int, float | None] = field(default_factory=dict)
     steps: Steps = field(default_factory=lambda: Steps(0, (), 1))
+    _trials: tuple[Trial, ...] = ()
+    _heard: dict[int, dict[int, float]] = field(default_factory=dict)
     _before: int = 0
     _last: dict[str, Any] = field(default_factory=dict)
 
-    def begin(self, trial: Trial) -> None:
-        """Begin a run."""
-        self._trial, self.value = trial, None
-        self.steps = steps.of_run(trial.config, self.task.metric, self.task.probe_every)
+    def begin(self, *trials: Trial) -> None:
+        """Begin a run, or the members of a pack."""
+        self._trials, self.values, self._heard = trials, {}, {}
+        self.steps = steps.of_run(trials[0].config, self.task.metric, self.task.probe_every)
 
-    def row(self, row: records.Row) -> None:
+    def row(self, row: records.Row, seed: int) -> None:
         """Hear a row; the last one of the run is reported by ``end``, when everything is on the disk."""
         value = row[self.task.metric]
         if row["phase"] != self.steps.phase or value is None or not math.isfinite(value):
             return
         step = len(self.steps.probed) + int(row["epoch"])
         if step < self.steps.count:
-            self._report(step, float(value), row["kind"], row["phase"], row["epoch"])
+            self._hear(step, seed, float(value), row["kind"], row["phase"], row["epoch"])
 
-    def probe(self, phase: int, value: float) -> None:
+    def probe(self, phase: int, value: float, seed: int) -> None:
         """Hear the accuracy of a quick probe after a phase."""
-        self._report(self.steps.probed.index(phase) + 1, value, "probe", phase, 0)
+        self._hear(self.steps.probed.index(phase) + 1, seed, value, "probe", phase, 0)
 
-    def repeat(self) -> None:
+    def repeat(self, trial: Trial) -> None:
         """Report what the run folder holds already."""
-        assert self._trial is not None
-        folder = self._trial.folder
+        folder, seed = trial.folder, trial.config.seed
         for line in records.read_rows(folder / PROBES) if (folder / PROBES).exists() else ():
             if line["phase"] in self.steps.probed:
-                self.probe(line["phase"], line["value"])
+                self.probe(line["phase"], line["value"], seed)
         rows = records.read_rows(folder / folders.METRICS) if (folder / folders.METRICS).exists() else []
-        self.value = folders.value_of(rows, self.task.metric)
+        self.values[seed] = folders.value_of(rows, self.task.metric)
         for row in rows:
-            self.row(row)
+            self.row(row, seed)
 
     def end(self) -> bool:
-        """End a run, whose result is on the disk; tell whether it has one."""
-        if self.value is None:
+        """End a run, or a pack, whose results are on the disk; tell whether all have a value."""
+        found = [value for trial in self._trials if (value := self.values.get(trial.config.seed)) is not None]
+        if len(found) < len(self._trials):
             self.fail(f"it gives no {self.task.metric}")
             return False
-        self.done.append(self.value)
-        self._report(self.steps.count, self.value, "end", self.steps.phase, self.steps.epochs)
-        self._before += self.steps.count
+        self.done += found
+        self._report(self.steps.count, float(np.mean(found)), "end", self.steps.phase, self.steps.epochs)
+        self._before += self.steps.count * len(self._trials)
         return True
 
     def fail(self, reason: str) -> None:
@@ -199,8 +209,15 @@ class Scores:
         """Report that no trial can go on."""
         self.tell({**self._plain(0.0), "halt": reason})
 
+    def _hear(self, step: int, seed: int, value: float, kind: str, phase: int, epoch: int) -> None:
+        """Report the mean over the members of a pack when all of them have come so far."""
+        found = self._heard.setdefault(step, {})
+        found[seed] = value
+        if len(found) == len(self._trials):
+            self._report(step, float(np.mean(list(found.values()))), kind, phase, epoch)
+
     def _report(self, step: int, value: float, kind: str, phase: int, epoch: int) -> None:
-        step += self._before
+        step = self._before + step * len(self._trials)  # counted over the seeds, one after the other or together
         if step <= self.told:
             return  # heard already, before an interruption
         self.told = step
@@ -209,9 +226,8 @@ class Scores:
         self.tell({**self._plain(score), **self._last, "step": step, "value": value})
 
     def _plain(self, score: float) -> dict[str, Any]:
-        assert self._trial is not None
-        n = max(1, len(self.done))
-        return {"score": score, "n": n, "step": self.told + 1, "seed": self._trial.config.seed}
+        n = len(self.done) or len(self._trials)
+        return {"score": score, "n": n, "step": self.told + 1, "seed": self._trials[0].config.seed}
 
 
 class _Listener(train.Report):
@@ -230,7 +246,7 @@ class _Listener(train.Report):
 
     def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
         """Pass a row on."""
-        self.scores.row(row)
+        self.scores.row(row, self.trial.config.seed)
 
     def trained(self, index: int, phase: Phase, network: model.Network, data: Images) -> None:
         """Make the quick probe of a phase, and store it before it is reported."""
@@ -242,7 +258,7 @@ class _Listener(train.Report):
                 file.write(json.dumps({"phase": index, "value": value}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self.scores.probe(index, value)
+            self.scores.probe(index, value, self.trial.config.seed)
 
 
 def quick_probe(network: model.Network, block: int, data: Images, metric: str, seed: int) -> float | None:

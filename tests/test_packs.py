@@ -99,7 +99,7 @@ def test_a_member_leaves_what_a_single_run_leaves(whole: Path, tmp_path: Path) -
 def test_accuracies_lie_within_the_spread_of_seeds(tmp_path: Path) -> None:
     """After a whole run on Digits: the mean of the pack, against single runs of the same seeds."""
     data = ("dataset_sup.samples=700", "dataset_unsup.samples=300", "dataset_sup.epochs=6")
-    made = pack(small.CNN, *data, seeds=(0, 1, 2, 3))
+    made = pack(small.CNN, *data, seeds=(0, 1, 2))
     together = [result.metrics["test_acc"] for result in run(made)]
     alone = [small.run(replace(config, pack=())).metrics["test_acc"] for config in made]
     assert min(alone) > 80

@@ -39,6 +39,25 @@ def refused(line: str, tmp_path: Path, *says: str, text: str = "") -> None:
 RATES = "purpose: search\nseeds: [3, 5]\nspace: {bX.layer.lr: {grid: [0.1, 0.2]}}\n"
 
 
+# -- packs --------------------------------------------------------------------------------------------------
+
+
+def test_seeds_in_packs(tmp_path: Path) -> None:
+    """Seeds 3, 5, 7, 9, 11 in twos, for both rates: a pack never crosses configurations, one seed is by itself."""
+    text = RATES.replace("[3, 5]", "[3, 5, 7, 9, 11]")
+    search = resolve(f"{DEEP} --config mine.yaml --pack-seeds 2 --seed 1", tmp_path, text)
+    groups = search.groups()
+    assert [[trial.config.seed for trial in group.runs] for group in groups] == [[4, 6], [8, 10], [12]] * 2
+    assert len({group.name for group in groups}) == 6
+    for group in groups:
+        assert {trial.config.pack for trial in group.runs} == {((4, 6), (8, 10), ())[groups.index(group) % 3]}
+        assert len({trial.label for trial in group.runs}) == 1
+    alone = resolve(f"{DEEP} --config mine.yaml --seed 1", tmp_path, text)
+    assert [trial.name for trial in alone.trials] == [trial.name for trial in search.trials]
+    stop = text.replace("bX.layer.lr: {grid: [0.1, 0.2]}", "stop.patience: {grid: [1]}")
+    refused(f"{DEEP} --config mine.yaml --pack-seeds 2", tmp_path, "--pack-seeds", "apart", text=stop)
+
+
 # -- the searched block -------------------------------------------------------------------------------------
 
 

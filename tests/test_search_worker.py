@@ -14,6 +14,7 @@ import small
 
 import train
 from hebb import records
+from hebb.config import RunConfig
 from hebb.errors import DivergenceError
 from search import steps, worker
 from search.trials import Group, Trial
@@ -58,6 +59,61 @@ def test_the_mean_over_finished_seeds(tmp_path: Path) -> None:
     assert [report["n"] for report in heard] == [1, 1, 1, 1, 1, 2, 2, 2, 3]
     assert {report["phase"] for report in heard} == {1}
     assert all(type(report[key]) in (int, float) for report in heard for key in ("score", "n", "step", "value"))
+
+
+def packed(made: Group, pack: tuple[int, ...] = (0, 1)) -> Group:
+    """Train the seeds ``pack`` of a group together."""
+    runs = [replace(t, config=replace(t.config, pack=pack)) if t.config.seed in pack else t for t in made.runs]
+    return replace(made, runs=tuple(runs))
+
+
+def test_a_pack_and_a_seed_by_itself(tmp_path: Path) -> None:
+    """Steps count the epochs of both members; the score is their mean at the same epoch, then that of the finished."""
+    made = packed(group(tmp_path / "whole"))
+    assert [[trial.config.seed for trial in together] for together in made.packs()] == [[0, 1], [2]]
+    heard = hear(made)
+    assert [report["step"] for report in heard] == [2, 4, 6, 7, 8, 9]
+    assert [report["n"] for report in heard] == [2, 2, 2, 2, 2, 3]
+    epochs = [
+        [row["val_acc"] for row in records.read_rows(trial.folder / "metrics.jsonl") if row["phase"] == 1]
+        for trial in made.runs[:2]
+    ]
+    a, b, c = final(made)
+    means = [(one + other) / 2 for one, other in zip(*epochs, strict=True)]
+    assert means[-1] == (a + b) / 2
+    assert [report["score"] for report in heard] == pytest.approx([*means, *means[-1:] * 2, (a + b + c) / 3])
+
+    cut = packed(group(tmp_path / "cut"))  # stopped in the pack, and after its end
+    task = worker.Task(metric="val_acc", mode="max", place={"datasets": Path("nowhere")})
+    for step in (4, 6):
+
+        def tell(report: dict[str, Any], last: int = step) -> None:
+            if report["step"] == last:
+                raise SystemExit
+
+        with pytest.raises(SystemExit):
+            worker.run_group(cut, task, tell)
+    before = [(trial.folder / "result.json").stat().st_mtime_ns for trial in cut.runs[:2]]
+    assert hear(cut) == heard
+    assert [(trial.folder / "result.json").stat().st_mtime_ns for trial in cut.runs[:2]] == before
+
+
+def test_a_pack_with_a_member_that_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named as the reason of the group; the other member's result is on the disk."""
+    build = train.begin.model.build
+
+    def spoilt(config: RunConfig) -> Any:
+        network = build(config)
+        if config.seed == 1:
+            network[0].weight[0, 0] = math.nan
+        return network
+
+    monkeypatch.setattr(train.begin.model, "build", spoilt)
+    made = packed(group(tmp_path, (0, 1)))
+    heard = hear(made)
+    assert heard[-1]["failed"].startswith("seed 1: the weights of block b0 are not finite")
+    assert len(heard) == 1  # no mean over the members that are left
+    assert [(trial.folder / "result.json").exists() for trial in made.runs] == [True, False]
 
 
 def test_a_finished_run_is_on_the_disk_when_it_is_reported(tmp_path: Path) -> None:
@@ -119,7 +175,7 @@ def test_what_diverges_is_the_worst(metric: str, mode: str, worst: float, tmp_pa
     def diverge(*_: Any, **__: Any) -> None:
         raise DivergenceError("weights of block b0 are not finite")
 
-    monkeypatch.setattr(train, "run", diverge)
+    monkeypatch.setattr(train, "run_pack", diverge)
     heard: list[dict[str, Any]] = []
     task = worker.Task(metric=metric, mode=mode, place={"datasets": Path("nowhere")})
     worker.run_group(group(tmp_path), task, heard.append)
@@ -131,7 +187,7 @@ def test_a_full_disk_ends_the_search(tmp_path: Path, monkeypatch: Any) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(train, "run", full)
+    monkeypatch.setattr(train, "run_pack", full)
     (report,) = hear(group(tmp_path))
     assert "no space left" in report["halt"]
 
@@ -142,7 +198,7 @@ def test_an_unexpected_error_is_left_to_ray(tmp_path: Path, monkeypatch: Any) ->
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("CUDA error")
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(train, "run_pack", fail)
     with pytest.raises(RuntimeError, match="CUDA"):
         hear(group(tmp_path))
 
