@@ -103,7 +103,7 @@ def contrastive(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, T
 
 
 def supervised(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
-    """Return -1/B sum_b ln softmax(V z_b)_label of the block's own classifier V, mean over the views (B, classes)."""
+    """Return cross_entropy = -1/B sum_b ln softmax(V z_b)_label, V the block's own classifier, mean over the views."""
     from torch.nn import functional as F
 
     losses = [F.cross_entropy(logits, aids.labels) for logits in views]
