@@ -27,6 +27,9 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # a busy machine starts it slowly
+# Workers run each trial in a new thread, and the C library gives new threads a heap of their own, up to 8 a core: each
+# would keep what one trial freed. One heap serves them all, the one that `hebb.machine` lays out in huge pages.
+_WORKERS = {"MALLOC_ARENA_MAX": os.environ.setdefault("MALLOC_ARENA_MAX", "1")}
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own deprecations
@@ -130,7 +133,7 @@ def _join(address: str) -> None:
         except OSError as error:
             raise HebbError(f"--address {address}: no Ray cluster answers there ({error})") from None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": _WORKERS})
     except Exception as error:  # Ray has many: no cluster, another version, another token
         text = " ".join(str(error).split())[:300]
         raise HebbError(f"--address {address}: {text or type(error).__name__}") from None
