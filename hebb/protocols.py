@@ -61,16 +61,22 @@ class ClassifierSpec:
 
     def check(self) -> None:
         """Refuse values that would do nothing; called when all of them are set."""
-        if self.momentum and self.optimiser != "sgd":
-            raise ConfigError(
-                "classifier.momentum", f"does nothing for {self.optimiser}", hint="classifier.optimiser=sgd reads it"
-            )
-        if self.restart is not None and self.schedule != "cosine":
-            raise ConfigError(
-                "classifier.restart",
-                f"does nothing for schedule {self.schedule}",
-                hint="classifier.schedule=cosine reads it",
-            )
+        for name, key, wanted in (
+            ("momentum", "optimiser", "sgd"),
+            ("restart", "schedule", "cosine"),
+            ("restart_growth", "schedule", "cosine"),
+            ("decay", "schedule", "decay"),
+            ("decay_every", "schedule", "decay"),
+        ):
+            value = getattr(self, key)
+            if getattr(self, name) != getattr(ClassifierSpec, name) and value != wanted:
+                raise ConfigError(
+                    f"classifier.{name}",
+                    f"does nothing for {'' if key == 'optimiser' else 'schedule '}{value}",
+                    hint=f"classifier.{key}={wanted} reads it",
+                )
+        if self.restart is None and self.restart_growth != ClassifierSpec.restart_growth:
+            raise ConfigError("classifier.restart_growth", "does nothing for one cycle", hint="set classifier.restart")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from cli.entry import run_command  # noqa: E402
 from hebb.registry import RULES  # noqa: E402
 
 SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
@@ -52,6 +55,30 @@ def command(tmp_path: Path) -> Command:
             timeout=timeout,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command like ``command``, in this process, which has torch already: flags, messages, exit codes."""
+
+    def run(script: str, *arguments: str, datasets: Path | None = None) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HEBB_HOME", str(tmp_path / "home"))
+        monkeypatch.delenv("HEBB_DATASETS", raising=False)
+        if datasets is not None:
+            monkeypatch.setenv("HEBB_DATASETS", str(datasets))
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
+        main, on_sigterm = importlib.import_module(Path(script).stem).main, signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
+        try:
+            with pytest.raises(SystemExit) as end:
+                run_command(main)
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(end.value.code or 0), said.out, said.err)
 
     return run
 

@@ -30,6 +30,12 @@ TINY = "--dataset Digits_1 --set dataset_sup.samples=40 dataset_unsup.samples=40
 MNIST = "--preset Soft-c8-t12:flatten:softmax_5\\ BP --dataset MNIST_1-32 --threads 1"
 
 
+@pytest.fixture
+def command(inside: Command) -> Command:
+    """Hundreds of mistakes, in one process."""
+    return inside
+
+
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a GPU, without a network and without colours, wherever the tests run."""

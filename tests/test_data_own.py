@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_the_real_command_line(kind: str, tmp_path: Path, command: Command) -> None:
+def test_the_real_command_line(kind: str, tmp_path: Path, inside: Command, command: Command) -> None:
     """Dry without torch; trained; and run again from its ``config.json`` in a process somewhere else."""
     made = image_files.folder(tmp_path / "pets") if kind == "folder" else image_files.keras(tmp_path / "pets.npz")
     words = ["--dataset", f"{kind}:{made.relative_to(tmp_path)}", "--preset", "BP:flatten"]
@@ -113,7 +113,7 @@ def test_the_real_command_line(kind: str, tmp_path: Path, command: Command) -> N
     assert (dry.code, dry.asked) == (0, []), dry.err
     assert f"{150 if kind == 'folder' else 240} updates" in dry.out  # batches of 4 of 18 and of 30 images
     assert "3x16x20" in dry.out
-    done = command("multi_layer.py", *words, "--model-name", "first")
+    done = inside("multi_layer.py", *words, "--model-name", "first")
     assert done.returncode == 0, done.stderr
     first = tmp_path / "home" / "hebb" / "result" / "network" / "first"
     (tmp_path / "elsewhere").mkdir()

@@ -263,13 +263,13 @@ def test_how_far_a_weight_can_travel(layer: LayerSpec, updates: float, epochs: i
         assert rates.travel(layer, made, updates, epochs) == pytest.approx(found, rel=1e-6)
 
 
-def test_too_short_a_way_is_said(command: Command) -> None:
+def test_too_short_a_way_is_said(inside: Command) -> None:
     """A conv layer's 0.38 of one epoch in batches of 512; nothing where the way is long enough."""
     flags = ("--preset", "2KrotovCnnCIFAR", "--dataset", "CIFAR10", "--validation", "--dry-run", "--set")
-    short = command("multi_layer.py", *flags, "dataset_unsup.epochs=1", "dataset_unsup.batch_size=512").stdout
+    short = inside("multi_layer.py", *flags, "dataset_unsup.epochs=1", "dataset_unsup.batch_size=512").stdout
     assert "note: the rates of b0 add up to 0.38" in short
     assert (
-        "note" not in command("multi_layer.py", *flags, "dataset_unsup.epochs=2", "dataset_unsup.batch_size=64").stdout
+        "note" not in inside("multi_layer.py", *flags, "dataset_unsup.epochs=2", "dataset_unsup.batch_size=64").stdout
     )
 
 
@@ -332,7 +332,7 @@ def test_supervised_training_never_touches_the_statistics() -> None:
 
 
 @pytest.mark.parametrize("preset", ["2KrotovCnnCIFAR", "4KrotovCnnCIFAR"])
-def test_the_search_has_the_published_space(preset: str, command: Command) -> None:
+def test_the_search_has_the_published_space(preset: str, inside: Command) -> None:
     """P 2 to 8, k 2 to 10, Delta 0 to 0.40 by 0.005, dropout 0 to 0.5 by 0.05; the file serves every depth."""
     found = space.load("krotov")
     assert {axis.name: axis.count() for axis in found.axes} == {
@@ -344,7 +344,7 @@ def test_the_search_has_the_published_space(preset: str, command: Command) -> No
     ends = [{path: float(value) for path, value in choice.items()} for axis in found.axes for choice in axis.corners()]
     assert [next(iter(end.values())) for end in ends] == [2, 8, 2, 10, 0, 0.4, 0, 0.5]
     flags = ("--preset", preset, "--dataset", "CIFAR10", "--protocol", "krotov", "krotov_head", "--config", "krotov")
-    done = command("ray_search.py", *flags, "--dry-run")
+    done = inside("ray_search.py", *flags, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "optuna" in done.stdout
     assert "median" in done.stdout

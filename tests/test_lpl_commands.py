@@ -10,11 +10,16 @@ import pytest
 import yaml
 from conftest import ROOT, Command
 
-import multi_layer
 from hebb import folders
 
 SMALL = ("dataset_unsup.epochs=4", "dataset_unsup.samples=400", "dataset_sup.epochs=6", "b*.layer.warmup=1")
 DATA = ("--dataset-unsup", "Digits_lpl", "--dataset-sup", "Digits_20", "--gpu-id", "cpu", "--threads", "1")
+
+
+@pytest.fixture
+def command(inside: Command) -> Command:
+    """In this process, which has torch already."""
+    return inside
 
 
 def test_a_preset_by_name_with_its_readouts(command: Command, tmp_path: Path) -> None:
@@ -48,14 +53,11 @@ def test_a_preset_by_name_with_its_readouts(command: Command, tmp_path: Path) ->
         ("b*.layer.stale=1", "b*.layer.shuffle=1"),
     ],
 )
-def test_variants_by_overrides(
-    changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In this process, which has torch already."""
-    monkeypatch.setenv("HEBB_HOME", str(tmp_path))
+def test_variants_by_overrides(changes: tuple[str, ...], command: Command) -> None:
     tiny = ("dataset_unsup.epochs=1", "dataset_unsup.samples=150", "dataset_sup.epochs=1", "b*.layer.warmup=0")
-    assert multi_layer.main(["--preset", "3LPLCnnDigits", *DATA, "--set", *tiny, *changes]) == 0
-    assert "b1: loss " in capsys.readouterr().out
+    done = command("multi_layer.py", "--preset", "3LPLCnnDigits", *DATA, "--set", *tiny, *changes)
+    assert done.returncode == 0, done.stderr
+    assert "b1: loss " in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_bad_input_is_answered_in_three_lines(command: Command, arguments: tuple
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_ablations_as_a_search(command: Command, tmp_path: Path) -> None:
+def test_the_ablations_as_a_search(one_ray: None, command: Command, tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "search_configs" / "lpl_ablations.yaml").read_text())
     config["space"]["terms"]["joint"] = config["space"]["terms"]["joint"][:3:2]  # all terms, and without the push
     config["seeds"] = [0]

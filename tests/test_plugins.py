@@ -94,6 +94,7 @@ def test_a_run_is_repeated_with_its_plugin(command: Command, plugin: Path, tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_carries_the_plugin_to_its_workers(command: Command, plugin: Path, tmp_path: Path) -> None:
     """The space reads its own token; each trial's config.json repeats the trial alone."""
     (tmp_path / "shares.yaml").write_text("seeds: [0]\nspace:\n  b0.layer.share: {grid: [0.1, 0.9]}\n")

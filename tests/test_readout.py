@@ -29,15 +29,15 @@ def digits(**changes: object) -> images.Images:
 # -- evaluate -------------------------------------------------------------------------------------------------
 
 
-def test_evaluating_a_stored_model(command: Command, tmp_path: Path) -> None:
+def test_evaluating_a_stored_model(inside: Command, tmp_path: Path) -> None:
     """Accuracy and loss are those of the run's last row; features give the logits through the last block."""
     data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_10")
-    assert command("multi_layer.py", *data, "--model-name", "m").returncode == 0
+    assert inside("multi_layer.py", *data, "--model-name", "m").returncode == 0
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "m"
     last = json.loads((folder / "result.json").read_text())["metrics"]
     file = tmp_path / "out" / "features.npz"
     for name in ("m", str(folder)):
-        done = command("multi_layer.py", "--evaluate", name, "--export-features", str(file))
+        done = inside("multi_layer.py", "--evaluate", name, "--export-features", str(file))
         assert done.returncode == 0, done.stderr
         assert f"accuracy {last['test_acc']:.2f} %, loss {last['test_loss']:.4f}" in done.stdout
     stored = np.load(file)
@@ -56,7 +56,7 @@ def test_evaluating_a_stored_model(command: Command, tmp_path: Path) -> None:
         (("--evaluate", "m", "--set", "b0.layer.lr=1"), "would change the stored model"),
         (("--export-features", "x.npz"), "--evaluate"),
     ):
-        done = command("multi_layer.py", *arguments)
+        done = inside("multi_layer.py", *arguments)
         assert done.returncode == 2, arguments
         assert message in done.stderr
 

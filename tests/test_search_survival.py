@@ -1,6 +1,6 @@
-"""Searches whose driver, workers, nodes or disks fail. Each starts a Ray of its own.
+"""Searches whose driver, workers, nodes or disks fail. Each starts a Ray of its own, so ``make kill`` runs them.
 
-Those marked ``survival`` take minutes together: ``make kill`` runs them.
+What needs no death is tested faster elsewhere: a full disk by ``test_search_worker.py``, signals by ``test_search.py``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from kill_search import DATA, NETWORK, finished, flags_of, start, wait_for_trial
 from hebb import records
 from search.stored import LOCKS, Journal
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.survival, pytest.mark.timeout(900)]
 
 
 def folder_of(home: Path) -> Path:
     return home / "hebb" / "search" / "s"
 
 
-@pytest.mark.survival
 def test_a_killed_driver(tmp_path: Path) -> None:
     """Four trials, one SIGKILL; ``make kill`` does it five times in twelve."""
     script = str(ROOT / "tests" / "kill_search.py")
@@ -41,7 +40,6 @@ def test_a_killed_driver(tmp_path: Path) -> None:
     assert "touched 0, lost 0, equal" in done.stdout
 
 
-@pytest.mark.survival
 def test_a_killed_worker(tmp_path: Path) -> None:
     """Its trial goes on in a new worker from the checkpoint, and the search ends well."""
     long = ("--set", "dataset_sup.epochs=300", "dataset_sup.print_freq=50", "dataset_sup.samples=500")
@@ -63,7 +61,6 @@ def test_a_killed_worker(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows if row["phase"] == 1] == list(range(1, 301))
 
 
-@pytest.mark.survival
 def test_a_worker_that_always_dies(tmp_path: Path) -> None:
     """Killed once with no retry: the reason is recorded, the other trial is finished, the exit code is 1."""
     process = start(tmp_path, *flags_of(2, ("--max-failures", "0", "--workers", "1")))
@@ -83,7 +80,6 @@ def test_a_worker_that_always_dies(tmp_path: Path) -> None:
     assert len(pd.read_csv(search / "results.csv")) == 2
 
 
-@pytest.mark.survival
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_well(number: signal.Signals, tmp_path: Path) -> None:
     """Exit code 130, and the command that goes on; it does."""
@@ -138,7 +134,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert json.loads(path.read_text())["metrics"]["test_acc"] > 0
 
 
-@pytest.mark.survival
 def test_two_nodes(tmp_path: Path) -> None:
     """Trials run on both; one node dies, and no finished trial is lost or run again."""
     script = str(ROOT / "tests" / "two_nodes.py")

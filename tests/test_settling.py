@@ -250,9 +250,9 @@ def test_pixels_in_units_of_three_deviations(shared_data: Path) -> None:
 # -- command lines ------------------------------------------------------------------------------------------
 
 
-def test_train_evaluate_and_start_again(command: Command, tmp_path: Path) -> None:
+def test_train_evaluate_and_start_again(inside: Command, tmp_path: Path) -> None:
     run = ("--preset", "2EPDigits", "--dataset", "Digits_settle", "--set", "dataset_sup.epochs=2", "--threads", "1")
-    done = command("multi_layer.py", *run, "--model-name", "ep", "--probe", "linear", "neuron")
+    done = inside("multi_layer.py", *run, "--model-name", "ep", "--probe", "linear", "neuron")
     assert done.returncode == 0, done.stderr
     (probe,) = [line.split() for line in done.stdout.splitlines() if line.startswith("b0 ")]
     assert probe[1] == "linear"
@@ -260,11 +260,11 @@ def test_train_evaluate_and_start_again(command: Command, tmp_path: Path) -> Non
     assert "phase 0: settle b0 b1" in done.stdout
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "ep"
     stored = json.loads((folder / "result.json").read_text())
-    again = command("multi_layer.py", "--run-config", str(folder / "config.json"), "--model-name", "again")
+    again = inside("multi_layer.py", "--run-config", str(folder / "config.json"), "--model-name", "again")
     assert again.returncode == 0, again.stderr
     rows = [records.read_rows(folder.with_name(name) / "metrics.jsonl") for name in ("ep", "again")]
     assert timeless(rows[0]) == timeless(rows[1])
-    measured = command("multi_layer.py", "--evaluate", "ep", "--export-features", str(tmp_path / "f.npz"))
+    measured = inside("multi_layer.py", "--evaluate", "ep", "--export-features", str(tmp_path / "f.npz"))
     assert measured.returncode == 0, measured.stderr
     assert f"accuracy {stored['metrics']['test_acc']:.2f} %" in measured.stdout
     import numpy as np
@@ -294,7 +294,13 @@ def test_train_evaluate_and_start_again(command: Command, tmp_path: Path) -> Non
         (["--preset", "2EPDigits", "--training-blocks", "1"], ["--training-blocks", "whole"]),
         (["--preset", "2EPDigits", "--bp-blockwise"], ["--bp-blockwise"]),
         (["--preset", "2EPDigits", "--set", "settle.gain=1"], ["settle.gain", "EP"]),
+        (["--preset", "2EPDigits", "--set", "stop.patience=1"], ["stop", "2EPDigits settles"]),
+        (["--preset", "2EPDigits", "--set", "stop.convergence=0.1"], ["stop", "2EPDigits settles"]),
         (["--preset", "2EPDigits", "--set", "dataset_sup.deviations=3"], ["deviations", "Digits"]),
+        (
+            ["--dataset", "CIFAR10", "--set", "dataset_sup.deviations=3", "dataset_sup.standardise=true", "--dry-run"],
+            ["CIFAR10", "standardise and deviations"],
+        ),
         (["--preset", "2CnnDigits", "--set", "classifier.loss=huber"], ["classifier.loss", "mse"]),
         (["--preset", "2CnnDigits", "--set", "classifier.decay=0"], ["classifier.decay"]),
     ],
@@ -344,6 +350,7 @@ def test_dry_run_and_lists_show_the_settings(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_goes_on_when_a_network_fails(command: Command, tmp_path: Path) -> None:
     (tmp_path / "steps.yaml").write_text("seeds: [0]\nspace: {settle.step: {grid: [0.05, 0.3]}}\n")
     run = ("--preset", "2CorInfoMaxDigits", "--dataset", "Digits_settle", "--set", "dataset_sup.epochs=4")

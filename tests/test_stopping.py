@@ -240,6 +240,10 @@ def test_sgd_with_momentum_is_the_textbook_loop() -> None:
     [
         (["classifier.momentum=0.9"], "does nothing for adam"),
         (["classifier.restart=5"], "does nothing for schedule step"),
+        (["classifier.restart_growth=3", "classifier.schedule=constant"], "does nothing for schedule constant"),
+        (["classifier.restart_growth=3", "classifier.schedule=cosine"], "does nothing for one cycle"),
+        (["classifier.decay=0.5"], "does nothing for schedule step"),
+        (["classifier.decay_every=2", "classifier.schedule=cosine"], "does nothing for schedule cosine"),
     ],
 )
 def test_what_would_do_nothing_is_refused(changes: list[str], says: str) -> None:
@@ -282,6 +286,12 @@ KROTOV = (
     "--threads",
     "1",
 )
+
+
+@pytest.fixture
+def command(inside: Command) -> Command:
+    """In this process, which has torch already."""
+    return inside
 
 
 def test_the_command_lines(command: Command, tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
     assert done.stdout.count("equal") == 10
 
 
-def test_a_killed_command_is_continued(command: Command, tmp_path: Path) -> None:
+def test_a_killed_command_is_continued(inside: Command, tmp_path: Path) -> None:
     """The real command: SIGKILL in the middle of the classifier's phase, then --resume-run."""
     flags = ["--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_50", "--set", "dataset_sup.samples=400"]
-    whole = command("multi_layer.py", *flags, "--model-name", "whole")
+    whole = inside("multi_layer.py", *flags, "--model-name", "whole")
     assert whole.returncode == 0, whole.stderr
     models = tmp_path / "home" / "hebb" / "result" / "network"
     process = subprocess.Popen(
@@ -48,11 +48,11 @@ def test_a_killed_command_is_continued(command: Command, tmp_path: Path) -> None
     process.wait()
     assert not (models / "cut" / "result.json").exists()
 
-    refused = command("multi_layer.py", *flags, "--model-name", "cut")
+    refused = inside("multi_layer.py", *flags, "--model-name", "cut")
     assert refused.returncode == 2
     assert f"--resume-run {models / 'cut'}" in refused.stderr
 
-    again = command("multi_layer.py", "--resume-run", str(models / "cut"))
+    again = inside("multi_layer.py", "--resume-run", str(models / "cut"))
     assert again.returncode == 0, again.stderr
     first, second = (
         torch.load(models / n / "checkpoint" / "last.pt", weights_only=True)["model"] for n in ("whole", "cut")
@@ -66,6 +66,6 @@ def test_a_killed_command_is_continued(command: Command, tmp_path: Path) -> None
         for n in ("whole", "cut")
     ]
     assert strip[0] == strip[1]
-    twice = command("multi_layer.py", "--resume-run", str(models / "cut"))
+    twice = inside("multi_layer.py", "--resume-run", str(models / "cut"))
     assert twice.returncode == 2
     assert "nothing to continue" in twice.stderr

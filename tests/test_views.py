@@ -295,13 +295,13 @@ def test_the_end_of_a_sequence_is_held_out(tmp_path: Path) -> None:
     assert len(split) == spec.train_samples() == 3
 
 
-def test_training_on_a_film(command: Command, tmp_path: Path) -> None:
+def test_training_on_a_film(inside: Command, tmp_path: Path) -> None:
     name = f"npz:{film(tmp_path, [0, 1, 2, 3, 4, 5, 6, 7] * 4)}"
     network = "LPL-c4-k3:relu:warmup=0 BP:flatten"
     flags = ("--dataset-unsup", name, "--dataset-sup", name, "--set", "dataset_unsup.split=sequences")
-    done = command("multi_layer.py", "--preset", network, *flags, "dataset_unsup.batch_size=7")
+    done = inside("multi_layer.py", "--preset", network, *flags, "dataset_unsup.batch_size=7")
     assert done.returncode == 0, done.stderr
-    refused = command("multi_layer.py", "--preset", "Soft-c4-k3:relu BP:flatten", *flags)
+    refused = inside("multi_layer.py", "--preset", "Soft-c4-k3:relu BP:flatten", *flags)
     assert refused.returncode == 2
     assert "pairs of frames" in refused.stderr
 
