@@ -31,7 +31,7 @@ from model import Network
 from optimiser import optimiser_of, set_rates
 from runs import Place, Report, Result, Run, stored_config
 
-__all__ = ["Place", "Report", "Result", "due", "optimiser_of", "run", "run_pack", "stored_config"]
+__all__ = ["Place", "Report", "Result", "due", "evaluate", "optimiser_of", "run", "run_pack", "stored_config"]
 
 
 def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Result:
@@ -233,7 +233,8 @@ def _record(run: Run, made: _Made, data: images.Images, scores: Scores) -> dict[
     row = _row(phase, made.index, made.epoch, scores)
     step = state.step + (0 if phase.kind == "calibrate" else updates)
     if made.reported and phase.kind != "calibrate":
-        row.update(_evaluate(phase, network, data, scores, made.last and made.index == len(run.phases) - 1))
+        final = made.last and made.index == len(run.phases) - 1
+        row.update(evaluate(phase, network, data, scores, final=final))
     done = (made.epoch + 1) * updates
     blocks = {
         f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, done, phase.schedule, phase.epochs))
@@ -294,8 +295,8 @@ def _row(phase: Phase, index: int, epoch: int, scores: Scores) -> records.Row:
     }
 
 
-def _evaluate(phase: Phase, network: Network, data: images.Images, scores: Scores, final: bool) -> records.Row:
-    """Measure what this phase can be measured by. The test set stays closed until the end with validation."""
+def evaluate(phase: Phase, network: Network, data: images.Images, scores: Scores, *, final: bool) -> records.Row:
+    """Measure what this phase can be measured by. With validation the test set is closed before the ``final`` epoch."""
     open_test = data.val is None or final
     top = network[phase.top]
     # back-prop descends the loss of the whole network, also when only lower blocks learn

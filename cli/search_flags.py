@@ -22,7 +22,7 @@ KEPT = (
     "preset_file",
 )
 """Flags that a continued search keeps as they were, unless they are given anew."""
-_CHANGES = ("purpose", "seeds", "space", "algorithm", "num_samples", "time_budget", "max_trials")
+_CHANGES = ("purpose", "seeds", "space", "algorithm", "num_samples", "search_seed", "time_budget", "max_trials")
 _SCHEDULER = ("scheduler", "grace", "reduction")
 _BESIDE_RESTORE = (
     *("restore", "extend", "data_dir", "gpu_id", "device", "gpu_exp", "workers", "address", "dashboard"),
@@ -104,6 +104,7 @@ def _add_space_flags(made: arguments.Parser) -> None:
     made.add_argument(
         "--num-samples", type=int, metavar="N", help="points drawn from the space (default: the config's, else 1)"
     )
+    made.add_argument("--search-seed", type=int, metavar="N", help="varies the points that are drawn (default: 0)")
     made.add_argument("--scheduler", metavar="NAME", help=f"{' | '.join(space.SCHEDULERS)} (default: none)")
     made.add_argument("--grace", type=int, metavar="N", help="step before which a scheduler stops nothing (default: 1)")
     made.add_argument(
@@ -220,7 +221,8 @@ def _changed(data: dict[str, Any], options: argparse.Namespace, given: list[str]
     made = {**data, "space": {**(data.get("space") or {})}, "search": {**(data.get("search") or {})}}
     old = data.get("scheduler")
     scheduler = {"name": old} if isinstance(old, str) else {**(old or {"name": "none"})}
-    names = {"algorithm": "algorithm", "num_samples": "samples", "time_budget": "time", "max_trials": "trials"}
+    names = {"algorithm": "algorithm", "num_samples": "samples", "search_seed": "seed"}
+    names |= {"time_budget": "time", "max_trials": "trials"}
     for name in given:
         value = getattr(options, name)
         if name in ("purpose", "seeds"):

@@ -29,6 +29,7 @@ from search.display import duration
 from search.trials import Packs, Search, configuration_name, packed
 
 _WARM, _TIMED = 2, 10  # batches
+_SETTLED = 40  # batches of a network that settles, which is looked at before and after, however few they are
 _CONFIGS = 3  # of a space, the first, the middle and the last one
 _START = 6.0  # seconds until Ray and the first worker are there; trials after the first begin at once
 
@@ -119,26 +120,26 @@ def _of_phase(
     networks = trained.members if isinstance(trained, Pack) else [trained]
     network, count = networks[0].eval(), len(networks)
     behind = prefix.inputs(network, phase, data, config, None, train.Report())
-    read, split = _read(behind.train, phase.batch_size)
-    step = _epoch(config, trained, count, split, phase, index)
-    scored = [] if phase.lr is None else [data.val or data.test]
-    evaluation = _evaluation(network, split, phase.first)
+    read, split = _read(behind.train, phase.batch_size, _SETTLED if phase.kind == "settle" else _TIMED)
+    step, scores = _epoch(config, trained, count, split, phase, index)
+    evaluation, names = _evaluation(network, split, phase, data, scores)
+    sizes = {name: len(getattr(data, name)) for name in names}
     due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
+    last = len(data.test) if "val" in names and index == len(phases) - 1 else 0  # closed until the end
+    evaluated = due * sum(sizes.values()) + last
     if keep and phase.keeps_features and data.train.augment is None:
-        once = read * (len(data.train) + sum(map(len, scored)))
-        evaluated = evaluation * due * sum(map(len, scored))
-        return count * (once + evaluated) + step * len(data.train) * phase.epochs
-    again = (count * read + step) * len(data.train) * phase.epochs
-    return again + count * (read + evaluation) * due * sum(map(len, scored))
+        once = read * (sum({"train": len(data.train), **sizes}.values()) + last)
+        return count * (once + evaluation * evaluated) + step * len(data.train) * phase.epochs
+    return (count * read + step) * len(data.train) * phase.epochs + count * (read + evaluation) * evaluated
 
 
-def _read(split: Split, batch_size: int) -> tuple[float, Split]:
-    """Return the seconds in which an image is read, and passes the frozen blocks, and some images as they are then."""
+def _read(split: Split, batch_size: int, timed: int) -> tuple[float, Split]:
+    """Return the seconds in which an image is read, and passes the frozen blocks, and some batches as they are then."""
     batches = split.batches(batch_size)
     for _ in range(_WARM):
         next(batches, None)
     began = time.monotonic()
-    found = list(islice(batches, _TIMED)) or list(islice(split.batches(batch_size), _TIMED))
+    found = list(islice(batches, timed)) or list(islice(split.batches(batch_size), timed))
     x, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
     _wait(x)
     return (time.monotonic() - began) / len(x), Split(x, labels, view=split.view)
@@ -146,27 +147,39 @@ def _read(split: Split, batch_size: int) -> tuple[float, Split]:
 
 def _epoch(
     config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: plan.Phase, index: int
-) -> float:
-    """Return the seconds of an image in a phase, whose inputs are there: that of all members of a pack."""
+) -> tuple[float, engine.Scores]:
+    """Return the seconds of an image in a phase, whose inputs are there, and what its first network gives.
+
+    Those of a pack are the seconds of all its members.
+    """
     optimiser = train.optimiser_of(config, phase, trained)
     seeds = config.pack or (config.seed,)
     at = [engine.Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in seeds]
 
-    def go() -> float:
+    def go() -> tuple[float, engine.Scores]:
         began = time.monotonic()
-        epochs.run(trained, [split] * count, at, optimiser, lambda n: None)
+        scores = epochs.run(trained, [split] * count, at, optimiser, lambda n: None)[0]
         _wait(split.labels)
-        return (time.monotonic() - began) / len(split)
+        return (time.monotonic() - began) / len(split), scores
 
     go()
     return go()
 
 
-def _evaluation(network: model.Network, split: Split, first: int) -> float:
-    """Return the seconds of an image in an evaluation, behind the frozen blocks."""
+def _evaluation(
+    network: model.Network, split: Split, phase: plan.Phase, data: Images, scores: engine.Scores
+) -> tuple[float, list[str]]:
+    """Return the seconds of an image in an evaluation behind the frozen blocks, and the splits that each one reads.
+
+    A network that settles is evaluated on its training images too, which costs about as much as they do in training.
+    """
+    few = Images(train=split, val=None if data.val is None else split, read_test=lambda: split, sha256="")
     began = time.monotonic()
-    engine.evaluate(network, split, start=first)
-    return (time.monotonic() - began) / len(split)
+    row = {} if phase.kind == "calibrate" else train.evaluate(phase, network, few, scores, final=False)
+    _wait(split.labels)
+    spent = time.monotonic() - began
+    names = [name for name in ("train", "val", "test") if row.get(f"{name}_acc") is not None]
+    return spent / len(split) / max(1, len(names)), names
 
 
 def _wait(tensor: Tensor) -> None:

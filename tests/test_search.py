@@ -31,7 +31,7 @@ def search(command: Command, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def test_a_search_over_seeds_and_a_grid(command: Command, inside: Command, tmp_path: Path) -> None:
-    """The real command on a Ray of its own; its table is that of the run folders; a trial is a single run to the bit."""
+    """The real command on a Ray of its own; its table is that of the run folders, a trial a single run to the bit."""
     config = {
         "description": "a grid",
         "seeds": [0, 1],

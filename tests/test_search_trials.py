@@ -211,3 +211,15 @@ def test_a_configuration_that_failed_on_a_seed_does_not_win(tmp_path: Path) -> N
     """Its other seed may be the best of all: who diverges now and then is no choice."""
     assert winner("max", {"0.1": [99.0], "0.2": [99.0, math.nan], "0.3": [50.0, 51.0]}, tmp_path) == "0.3"
     assert winner("max", {"0.1": [99.0]}, tmp_path) is None
+
+
+def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
+    """Every key of ``search`` has a flag, and the command line wins."""
+    text = "space: {b0.layer.radius: {uniform: [1, 9]}}\nsearch: {samples: 2, seed: 1, time: 1h, trials: 9}\n"
+    flags = "--algorithm random --num-samples 3 --search-seed 5 --time-budget 90s --max-trials 4"
+    plan = resolve(f"{DEEP} --config mine.yaml {flags}", tmp_path, text).spec.plan
+    assert plan == space.SearchPlan(algorithm="random", samples=3, seed=5, time=90, trials=4)
+    drawn = [
+        resolve(f"{DEEP} --config mine.yaml --search-seed {seed}", tmp_path, text).trials[0].choice for seed in (5, 6)
+    ]
+    assert drawn[0] != drawn[1]
