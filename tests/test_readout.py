@@ -31,7 +31,7 @@ def digits(**changes: object) -> images.Images:
 
 def test_evaluating_a_stored_model(inside: Command, tmp_path: Path) -> None:
     """Accuracy and loss are those of the run's last row; features give the logits through the last block."""
-    data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_10")
+    data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_10", "--threads", "1")
     assert inside("multi_layer.py", *data, "--model-name", "m").returncode == 0
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "m"
     last = json.loads((folder / "result.json").read_text())["metrics"]
