@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli import arguments
-from cli.analysis import figures, neurons, published, reports, runs
+from cli.analysis import figures, neurons, pictures, published, reports, runs
 from cli.analysis.verb import Verb
 from cli.entry import run_command
 from hebb import folders, plugins
@@ -21,6 +21,7 @@ VERBS: dict[str, Verb] = {
         *published.VERBS,
         *figures.VERBS,
         *neurons.VERBS,
+        *pictures.VERBS,
         *reports.VERBS,
     )
 }

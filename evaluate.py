@@ -16,6 +16,7 @@ from hebb.data import images
 from hebb.errors import ConfigError
 from hebb.folders import Home
 from hebb.registry import DATASETS
+from model import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,8 @@ def run(
     if not config.network.blocks[-1].supervised:
         raise ConfigError(config.network.name, "has no classifier to evaluate")
     _check_fit(config, data)
+    network = restore(config, checkpoint, device_index)
     device = model.device_of(config, device_index)
-    torch.set_num_threads(config.threads)
-    network = model.build(config)
-    model.load_weights(network, checkpoint)
-    network.to(device)
     split = images.load(data, home.datasets, config.split_seed, device, home.cache).test
     logits, labels, inputs = readout.predict(network, split, keep_inputs=features is not None)
     if features is not None:
@@ -75,6 +73,14 @@ def run(
         accuracy=100 * float(hits.double().mean()),
         classes=[_of_class(c, hits, labels) for c in range(config.classes)],
     )
+
+
+def restore(config: RunConfig, checkpoint: Path, device_index: int = 0) -> Network:
+    """Return the trained network of ``config`` in evaluation mode, on the run's device and with its threads."""
+    torch.set_num_threads(config.threads)
+    network = model.build(config)
+    model.load_weights(network, checkpoint)
+    return network.eval().to(model.device_of(config, device_index))
 
 
 def _of_class(label: int, hits: torch.Tensor, labels: torch.Tensor) -> tuple[int, int, float]:

@@ -103,11 +103,8 @@ def neuron_labels(
     def winners(share: Tensor) -> Tensor:
         return ((share - mean) / std if convolutional else share).argmax(dim=1)
 
-    classes, neurons = int(labels.max()) + 1, share.shape[1]
     won = winners(share)
-    wins = torch.bincount(won * classes + labels, minlength=neurons * classes).view(neurons, classes)
-    strength = torch.zeros(classes, neurons).index_add_(0, labels, share).T
-    label = torch.where(wins.sum(1) > 0, wins.argmax(1), strength.argmax(1))
+    label = _classes(share, won, labels)
     accuracies: list[float | None] = [_percent(label[won] == labels)]
     for split in others:
         if split is None:
@@ -116,6 +113,23 @@ def neuron_labels(
         found, truth = _shares(network, block, layer, split, start)
         accuracies.append(_percent(label[winners(found)] == truth))
     return accuracies
+
+
+@torch.no_grad()
+def neuron_classes(network: Network, block: int, train: Split) -> Tensor:
+    """Return the label (neurons,) of every neuron of a fully connected Hebbian block, as ``neuron_labels`` gives it."""
+    layer = network.eval()[block].hebb
+    assert layer is not None
+    share, labels = _shares(network, block, layer, train, 0)
+    return _classes(share, share.argmax(dim=1), labels)
+
+
+def _classes(share: Tensor, won: Tensor, labels: Tensor) -> Tensor:
+    """Return each neuron's label, from its shares (N, neurons), the winners (N,) and the labels (N,)."""
+    classes, neurons = int(labels.max()) + 1, share.shape[1]
+    wins = torch.bincount(won * classes + labels, minlength=neurons * classes).view(neurons, classes)
+    strength = torch.zeros(classes, neurons).index_add_(0, labels, share).T
+    return torch.where(wins.sum(1) > 0, wins.argmax(1), strength.argmax(1))
 
 
 def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from hebb import folders
+from hebb import folders, tiles
 from hebb.energy.measures import Look
 from hebb.errors import ConfigError
 from hebb.folders import Row, read_rows
@@ -158,22 +158,9 @@ def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
 
     Each filter is scaled to its own range; C is 1 or 3 (other widths show the mean over channels).
     """
-    weight = weight.detach().float().cpu()
-    if weight.shape[1] not in (1, 3):
-        weight = weight.mean(dim=1, keepdim=True)
+    weight = tiles.visible(weight.detach().float().cpu())
     order = weight.flatten(1).std(dim=1).argsort(descending=True)[:most]
-    shown = weight[order]
-    low, high = shown.flatten(1).amin(1), shown.flatten(1).amax(1)
-    span = (high - low).clamp(min=1e-12)
-    shown = (shown - low.view(-1, 1, 1, 1)) / span.view(-1, 1, 1, 1)
-    n, channels, height, width = shown.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    image = torch.ones(channels, rows * (height + 1) + 1, columns * (width + 1) + 1)
-    for i in range(n):
-        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
-        image[:, top : top + height, left : left + width] = shown[i]
-    return image
+    return tiles.tiled(tiles.stretched(weight[order]))
 
 
 def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def room(name: str) -> str:
         return name
     if name in ("readout", "settling", "prefix", "optimiser", "pack", "epochs"):
         return "engine"
-    if name in ("begin", "runs", "evaluate", "post_hoc"):
+    if name in ("begin", "runs", "evaluate", "post_hoc", "subject"):
         return "train"
     if name.startswith("search"):
         return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"

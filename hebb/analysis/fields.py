@@ -1,0 +1,166 @@
+"""What neurons look for: the image each answers to most, and the patches of the data it answers to most.
+
+Figures 2 and B.8 to B.11 (activation maximisation), 5 C, D, B.6 and B.7 (patches) of Journe et al., ICLR 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hebb import tiles
+from hebb.analysis import gradients, neurons, pixels, receptive, style
+from hebb.analysis.neurons import Isolated
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 12
+"""Images in a row of the published figure, which has six rows."""
+
+
+def best_images(isolated: Isolated, chosen: Tensor, **settings: object) -> pd.DataFrame:
+    """Maximise the pre-activation of the chosen neurons (n,) by ``neurons.maximise``, whose settings these are.
+
+    Returns:
+        Per neuron: rank, neuron, answer (at the end), answer_before (after nine tenths of the steps: where the two
+        differ much, more steps are needed), and the pixels of its image.
+    """
+    with gradients.whole(isolated.blocks):
+        found, answers = neurons.maximise(isolated.respond, isolated.shape, chosen, **settings)  # type: ignore[arg-type]
+    frame = pd.DataFrame(
+        {
+            "rank": range(len(chosen)),
+            "neuron": chosen.cpu().numpy(),
+            "answer": answers[:, 1].cpu().numpy(),
+            "answer_before": answers[:, 0].cpu().numpy(),
+        }
+    )
+    return pixels.beside(frame, found)
+
+
+@dataclass(frozen=True)
+class Tops:
+    """Where neurons answer most, each image counted once.
+
+    Attributes:
+        answers: (neurons, n) pre-activations, falling.
+        images: (neurons, n) places of the images in the dataset.
+        rows, columns: (neurons, n) places in the map of the layer; 0 of a fully connected one.
+    """
+
+    answers: Tensor
+    images: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+@torch.no_grad()
+def strongest(respond: Callable[[Tensor], Tensor], batches: Iterable[Tensor], chosen: Tensor, count: int = 10) -> Tops:
+    """Return the ``count`` images that each chosen neuron answers to most, and where in them.
+
+    Args:
+        respond: images (B, C, H, W) -> pre-activations (B, N) or (B, N, H', W').
+        batches: the images, in order.
+        chosen: (n,) neurons, on the device of the images.
+        count: images for each neuron; all where there are fewer.
+    """
+    best: Tensor | None = None
+    place: Tensor | None = None
+    seen, width = 0, 1
+    for x in batches:
+        u = respond(x)[:, chosen]
+        width = u.shape[3] if u.dim() == 4 else 1
+        answers, inside = u.flatten(2).max(dim=2) if u.dim() == 4 else (u, torch.zeros_like(u, dtype=torch.int64))
+        image = torch.arange(seen, seen + len(x), device=u.device).unsqueeze(1).expand_as(inside)
+        seen += len(x)
+        here = torch.stack([image, inside])  # (2, B, n)
+        best = answers if best is None else torch.cat([best, answers])
+        place = here if place is None else torch.cat([place, here], dim=1)
+        order = best.sort(dim=0, descending=True, stable=True).indices[:count]
+        best = best.gather(0, order)
+        place = place.gather(1, order.expand(2, -1, -1))
+    assert best is not None
+    assert place is not None
+    return Tops(
+        answers=best.T.cpu(),
+        images=place[0].T.cpu(),
+        rows=(place[1] // width).T.cpu(),
+        columns=(place[1] % width).T.cpu(),
+    )
+
+
+def patch_table(tops: Tops, chosen: Tensor, boxes: Callable[[int, int], receptive.Box]) -> pd.DataFrame:
+    """Return one row for each patch: neuron, rank, image, answer, and its box in the image.
+
+    Args:
+        tops: where the neurons answer most.
+        chosen: (n,) the neurons.
+        boxes: place in the map -> pixels of the image.
+    """
+    lines = []
+    for i, neuron in enumerate(chosen.tolist()):
+        for rank in range(tops.answers.shape[1]):
+            box = boxes(int(tops.rows[i, rank]), int(tops.columns[i, rank]))
+            lines.append(
+                {
+                    "neuron": neuron,
+                    "rank": rank,
+                    "image": int(tops.images[i, rank]),
+                    "answer": float(tops.answers[i, rank]),
+                    "top": box.top,
+                    "left": box.left,
+                    "bottom": box.bottom,
+                    "right": box.right,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+@style.drawn
+def draw_images(frame: pd.DataFrame, title: str) -> Figure:
+    """Draw the images of ``best_images`` row by row, each stretched to its own range."""
+    shown = tiles.stretched(torch.from_numpy(pixels.of(frame)))
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    made, axes = style.figure(width=0.55 * columns + 0.4, height=0.55 * rows + 0.5)
+    pixels.show(axes, shown, columns)
+    axes.set_title(title)
+    return made
+
+
+@style.drawn
+def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> Figure:
+    """Draw for each neuron its images with the boxes, one row a neuron, and above them the patches cut out.
+
+    Args:
+        frame: of ``patch_table``.
+        images: the images (C, H, W) in it, in [0, 1], by their place in the dataset.
+        title: of the figure.
+    """
+    from matplotlib.patches import Rectangle
+
+    found: Sequence[int] = list(dict.fromkeys(frame["neuron"]))
+    count = int(frame["rank"].max()) + 1
+    made, axes = style.figure(2 * len(found), count, width=0.72, height=0.72, squeeze=False)
+    for i, neuron in enumerate(found):
+        for line in frame[frame["neuron"] == neuron].to_dict("records"):
+            patch_axes, image_axes = axes[2 * i][line["rank"]], axes[2 * i + 1][line["rank"]]
+            image = tiles.visible(images[line["image"]].unsqueeze(0))[0]
+            pixels.picture(patch_axes, image[:, line["top"] : line["bottom"], line["left"] : line["right"]])
+            pixels.picture(image_axes, image)
+            patch_axes.set_title(f"{line['answer']:.3g}", fontsize=7, pad=2)
+            corner = line["left"] - 0.5, line["top"] - 0.5
+            wide, tall = line["right"] - line["left"], line["bottom"] - line["top"]
+            image_axes.add_patch(
+                Rectangle(corner, wide, tall, fill=False, edgecolor=style.COLOURS[1], linewidth=1, clip_on=False)
+            )
+        axes[2 * i][0].set_ylabel(f"neuron {neuron}\npatch", fontsize=7)
+        axes[2 * i + 1][0].set_ylabel("in its image", fontsize=7)
+    made.suptitle(title, fontsize=10)
+    return made

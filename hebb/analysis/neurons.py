@@ -1,0 +1,191 @@
+"""One neuron of a block and the piece of image it sees: the network cut off above it and without borders.
+
+What Journe et al. (ICLR 2023, appendix B) look at: padding, the last activation and the last pool are left out, and
+the image is as large as the receptive field, so that the layer answers with one number per neuron. A triangle
+before the competition is left out of the last layer too: a neuron that it silences has no gradient to start from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from hebb import seeding
+from hebb.analysis import receptive
+from hebb.blocks import Activate, After, Block
+from hebb.errors import ConfigError
+from hebb.layers import HebbConv2d
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """Neurons of a block on their own.
+
+    Attributes:
+        blocks: copies of the blocks up to theirs.
+        shape: (C, H, W) of the image they see.
+        respond: images (n, C, H, W) -> pre-activations (n, neurons).
+    """
+
+    blocks: tuple[Block, ...]
+    shape: tuple[int, ...]
+
+    def respond(self, x: Tensor) -> Tensor:
+        """Return the pre-activations (n, neurons) of images (n, C, H, W)."""
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.blocks[-1].pre_activation(x).flatten(1)
+
+
+def isolate(blocks: Sequence[Block], top: int, *, linear: bool = False) -> Isolated:
+    """Copy the network up to block ``top`` as one of its neurons sees it.
+
+    Behind a flattened map a neuron has its own weight for every place of the map below: its image is the whole one
+    and the borders stay.
+
+    Args:
+        blocks: the network.
+        top: number of the block.
+        linear: leave out the activations below and average where the network takes a maximum, so that what a neuron
+            computes is one filter on the image (behind the batch norms).
+
+    Raises:
+        ConfigError: when the blocks settle, for then no block has an answer of its own.
+    """
+    if blocks[0].spec.settles:
+        raise ConfigError("network", "settles as a whole: its neurons have no receptive field of their own")
+    copies = [copy.deepcopy(block).eval() for block in blocks[: top + 1]]
+    specs = [block.spec for block in blocks]
+    channels, height, width = blocks[0].shapes.into
+    if not receptive.sees_all(specs, top):
+        height = width = receptive.side(specs, top)
+        for block in copies:
+            _leave_out_padding(block)
+    _no_triangle(copies[-1])
+    if linear:
+        for block in copies[:-1]:
+            _linearise(block)
+    return Isolated(tuple(copies), (channels, height, width))
+
+
+def _leave_out_padding(block: Block) -> None:
+    layer = block.layer
+    if isinstance(layer, HebbConv2d):
+        values = tuple((name, 0 if name == "padding" else value) for name, value in layer.spec.values)
+        layer.spec = replace(layer.spec, values=values)
+    elif isinstance(layer, nn.Conv2d):
+        layer.padding, layer.padding_mode = (0, 0), "zeros"
+    for module in block.after:
+        if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            module.padding = 0
+
+
+def _linearise(block: Block) -> None:
+    _no_triangle(block)
+    kept: list[nn.Module] = []
+    for module in block.after:
+        if isinstance(module, nn.MaxPool2d):
+            kept.append(nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
+        elif not isinstance(module, Activate):
+            kept.append(module)
+    block.after = After(*kept)
+
+
+def _no_triangle(block: Block) -> None:
+    if isinstance(block.layer, HebbConv2d) and block.layer.spec.pre_triangle:
+        values = tuple((name, 0 if name == "pre_triangle" else value) for name, value in block.layer.spec.values)
+        block.layer.spec = replace(block.layer.spec, values=values)
+
+
+def choose(weight: Tensor, count: int, seed: int, block: int = 0) -> Tensor:
+    """Return ``count`` random neurons (all, where there are no more), those with the largest deviation first.
+
+    Args:
+        weight: (neurons, ...), whose standard deviation over the fan-in sorts them.
+        count: how many.
+        seed: of the choice.
+        block: number of the block; every block has a choice of its own.
+    """
+    generator = seeding.generator(seed, "neurons", block=block)
+    some = torch.randperm(len(weight), generator=generator)[:count]
+    return some[by_deviation(weight[some])]
+
+
+def by_deviation(weight: Tensor) -> Tensor:
+    """Return the places of the rows (neurons, ...) by falling standard deviation; equal ones as they stand."""
+    return weight.detach().flatten(1).std(dim=1, correction=0).sort(descending=True, stable=True).indices.cpu()
+
+
+def maximise(
+    respond: Callable[[Tensor], Tensor],
+    shape: Sequence[int],
+    neurons: Tensor,
+    *,
+    steps: int = 500,
+    step: float = 1e-3,
+    radius: float = 1.0,
+    start: float = 1e-5,
+    positive: bool = True,
+    generator: torch.Generator,
+    batch: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Find for each neuron the image of norm R = ``radius`` that it answers to most, by projected gradient.
+
+        x <- R P(x + step R grad u_i(x)) / |P(x + step R grad u_i(x))|
+
+    from a random x of norm ``start`` R, with P(x) = max(x, 0) when ``positive`` and the identity when not. Of a linear
+    neuron, u = w x, it is R w/|w|, or R max(w, 0)/|max(w, 0)|. The defaults are those of Journe et al. (ICLR 2023,
+    figures 2 and B.8 to B.11), whose code takes |x| for max(x, 0) and so oscillates around it.
+
+    Args:
+        respond: images (n, C, H, W) -> (n, N), one number for each neuron.
+        shape: (C, H, W) of an image.
+        neurons: (n,) places in that answer, on any device.
+        steps: number of steps.
+        step: length of a step for a gradient of norm 1, in units of the radius.
+        radius: norm of the images.
+        start: norm of the first, in units of the radius.
+        positive: allow no negative pixel.
+        generator: draws the start, on the CPU.
+        batch: neurons at a time.
+
+    Returns:
+        Images (n, C, H, W) and answers (n, 2): after nine tenths of the steps, and at the end.
+    """
+    found, answers = [], []
+    device = neurons.device
+    for mine in neurons.split(batch):
+        x = torch.randn(len(mine), *shape, generator=generator)
+        x = (x.abs() if positive else x).to(device)
+        x = _scaled(x, start * radius)
+        early = torch.zeros(len(mine), device=device)
+        for i in range(steps):
+            x.requires_grad_()
+            u = respond(x).gather(1, mine.unsqueeze(1)).squeeze(1)
+            (gradient,) = torch.autograd.grad(u.sum(), x)
+            if i == steps * 9 // 10:
+                early = u.detach()
+            x = x.detach() + step * radius * gradient
+            x = _scaled(x.clamp(min=0) if positive else x, radius)
+        with torch.no_grad():
+            last = respond(x).gather(1, mine.unsqueeze(1)).squeeze(1)
+        found.append(x)
+        answers.append(torch.stack([early, last], dim=1))
+    return torch.cat(found), torch.cat(answers)
+
+
+def _scaled(x: Tensor, norm: float) -> Tensor:
+    """Give every image this norm; one of nothing but zeros stays so."""
+    return x * (norm / x.flatten(1).norm(dim=1).clamp(min=1e-30)).view(-1, 1, 1, 1)
+
+
+def projected(isolated: Isolated, neurons: Tensor) -> Tensor:
+    """Return the filters (n, C, H, W) of linear neurons: the gradient of their answer, which is everywhere the same."""
+    x = torch.zeros(len(neurons), *isolated.shape, device=neurons.device, requires_grad=True)
+    answer = isolated.respond(x).gather(1, neurons.unsqueeze(1))
+    (gradient,) = torch.autograd.grad(answer.sum(), x)
+    return gradient

@@ -1,0 +1,53 @@
+"""Small images in tables and in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from hebb import tiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def names(shape: Sequence[int]) -> list[str]:
+    """Name the columns of an image's values: ``c0y2x1`` is channel 0, row 2, column 1."""
+    channels, height, width = shape
+    return [f"c{c}y{y}x{x}" for c in range(channels) for y in range(height) for x in range(width)]
+
+
+def beside(frame: pd.DataFrame, images: Tensor) -> pd.DataFrame:
+    """Put the values of image i (n, C, H, W) into row i of a frame, one column a value."""
+    values = pd.DataFrame(images.detach().cpu().flatten(1).numpy(), columns=names(images.shape[1:]))
+    return pd.concat([frame.reset_index(drop=True), values], axis=1)
+
+
+def of(frame: pd.DataFrame) -> np.ndarray:
+    """Return the images (n, C, H, W) that ``beside`` put into a frame."""
+    columns = [name for name in frame.columns if name[0] == "c" and "y" in name and "x" in name]
+    last = columns[-1]
+    channels, rest = last[1:].split("y")
+    height, width = rest.split("x")
+    shape = int(channels) + 1, int(height) + 1, int(width) + 1
+    return np.array(frame[columns], dtype=np.float32).reshape(-1, *shape)
+
+
+def show(axes: Axes, images: Tensor, columns: int | None = None, **options: Any) -> None:
+    """Draw images (n, C, H, W) of values in [0, 1] as a grid; other than 1 or 3 channels show their mean."""
+    picture(axes, tiles.tiled(tiles.visible(images.detach().cpu()), columns), **options)
+
+
+def picture(axes: Axes, image: Tensor, **options: Any) -> None:
+    """Draw one image (C, H, W) of values in [0, 1], C 1 or 3, without axes."""
+    array = image.detach().cpu().permute(1, 2, 0).numpy()
+    axes.imshow(array.squeeze(2) if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1, **options)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

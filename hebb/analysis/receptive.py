@@ -1,0 +1,115 @@
+"""What a neuron sees of the image, from the shapes alone.
+
+Position i of a convolution or pool with kernel k, stride s, padding p and dilation d reads the positions
+i s - p to i s - p + d (k - 1) below it. Going down from a layer gives the receptive field of its pre-activation u: its
+side, and for each neuron the box of pixels outside of which nothing moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hebb.config import BlockSpec
+from hebb.shapes import BlockShapes
+
+WHOLE = ("flatten", "maxnorm")
+"""Operations behind which a neuron sees the whole image."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pixels ``top`` to ``bottom`` and ``left`` to ``right``, the last ones not included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A convolution or pool along one side of the map; padding mode ``zeros`` adds what is no pixel."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int = 1
+    mode: str = "zeros"
+
+    def below(self, positions: set[int], side: int) -> set[int]:
+        """Return the positions, of ``side``, that these ones read."""
+        steps = range(0, self.dilation * self.kernel, self.dilation)
+        read = {i * self.stride - self.padding + step for i in positions for step in steps}
+        return {self._real(i, side) for i in read} - {-1}
+
+    def _real(self, position: int, side: int) -> int:
+        """Return the pixel that stands at a position of the padded map; -1 for none."""
+        last = side - 1
+        if 0 <= position <= last:
+            return position
+        return {
+            "reflect": -position if position < 0 else 2 * last - position,
+            "replicate": 0 if position < 0 else last,
+            "circular": position % side,
+        }.get(self.mode, -1)
+
+
+def sees_all(blocks: Sequence[BlockSpec], block: int) -> bool:
+    """Tell whether a neuron of ``block`` sees the whole image whatever its place: behind a flattened map."""
+    return any(name in WHOLE for spec in blocks[: block + 1] for name in spec.operations)
+
+
+def side(blocks: Sequence[BlockSpec], block: int) -> int:
+    """Return the side, in pixels, of the receptive field of the convolution of ``block``, away from the borders."""
+    found = 1
+    for window in _downwards(blocks, block):
+        found = (found - 1) * window.stride + window.dilation * (window.kernel - 1) + 1
+    return found
+
+
+def box(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int, row: int, column: int) -> Box:
+    """Return the pixels that the pre-activation of ``block`` at (row, column) depends on.
+
+    It is the smallest box around them; behind a border, reflected pixels count where they really stand. The mean over
+    channels that a triangle subtracts is taken at one position and changes nothing.
+
+    Args:
+        blocks: the network.
+        shapes: of its blocks.
+        block: number of the block.
+        row: place in the map of its layer; 0 of a fully connected one.
+        column: the same.
+    """
+    _, height, width = shapes[0].into
+    if sees_all(blocks, block):
+        return Box(0, 0, height, width)
+    rows, columns = {row}, {column}
+    sides = _sides(blocks, shapes, block)
+    for window, (tall, wide) in zip(_downwards(blocks, block), sides, strict=True):
+        rows, columns = window.below(rows, tall), window.below(columns, wide)
+    return Box(min(rows), min(columns), max(rows) + 1, max(columns) + 1)
+
+
+def _downwards(blocks: Sequence[BlockSpec], block: int) -> list[_Window]:
+    """List what lies between the pre-activation of ``block`` and the image, from the top."""
+    found = []
+    for i in range(block, -1, -1):
+        pool, layer = blocks[i].pool, blocks[i].layer
+        if i < block and pool is not None:
+            found.append(_Window(pool.kernel_size, pool.stride, pool.padding))
+        if layer.arch == "CNN":
+            found.append(
+                _Window(layer.kernel_size, layer.stride, layer.padding, layer.dilation, mode=layer.padding_mode)
+            )
+    return found
+
+
+def _sides(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int) -> list[tuple[int, int]]:
+    """Return (height, width) of the map that each of these reads."""
+    found = []
+    for i in range(block, -1, -1):
+        if i < block and blocks[i].pool is not None:
+            found.append((shapes[i].layer_out[1], shapes[i].layer_out[2]))
+        found.append((shapes[i].layer_in[1], shapes[i].layer_in[2]))
+    return found
