@@ -61,8 +61,9 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Name of the network and seed of the run, for titles."""
-        return f"{self.run.preset}, seed {self.run.seed}"
+        """Name of the network, or of the run where the network is written out, and the seed, for titles."""
+        name = self.run.preset if len(self.run.preset) <= 40 else self.run.folder.name
+        return f"{name}, seed {self.run.seed}"
 
     @property
     def blocks(self) -> list[Block]:

@@ -78,7 +78,7 @@ def test_filters(home: Path, tmp_path: Path) -> None:
     assert list(frame["neuron"]) == order
     np.testing.assert_allclose(pixels.of(frame).reshape(5, -1), rows[order], rtol=1e-6)
     deeper = run(home, tmp_path, "filters", "soft", "--block", "b1")
-    assert pixels.of(deeper).shape == (12, 1, 6, 6)  # k3, pool 2, k3: 3 + 1 + 2 * 2 = 8 without padding is 3 -> 4 -> 8
+    assert pixels.of(deeper).shape == (12, 1, 8, 8)  # 3 of the kernel, 1 of the pool, 2 x 2 of the kernel above
     dense = run(home, tmp_path, "filters", "mlp", "--order", "index")
     assert pixels.of(dense).shape == (30, 1, 8, 8)
 
@@ -130,7 +130,7 @@ def test_maps_of_layers(home: Path, tmp_path: Path) -> None:
     x, labels = digits()
     network = loaded(home, "soft")
     with torch.no_grad():
-        outputs = {"input": x[:100].flatten(1), "b1": network(x[:100], stop=2).flatten(1)}
+        outputs = {"input": x[:100].flatten(1), "b1": network(x[:250], stop=2)[:100].flatten(1)}
     for layer, features in outputs.items():
         few = PCA(min(100, *features.shape), random_state=0).fit_transform(features.double().numpy())
         found = TSNE(perplexity=10, init="pca", learning_rate="auto", random_state=0).fit_transform(few)

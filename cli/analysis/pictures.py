@@ -184,7 +184,8 @@ def _field_patches(studied: Subject, options: argparse.Namespace) -> Output:
     frame = fields.patch_table(tops, chosen, lambda row, column: receptive.box(specs, shapes, block, row, column))
     count = studied.count(options.images)
     title = (
-        f"{studied.name}, b{block}: the patches of {count:,} test images with the largest pre-activation (above them)"
+        f"{studied.name}, b{block}: the patches of {count:,} test images\n"
+        "with the largest pre-activation (the number above)"
     )
     return Output(options.name, frame, fields.draw_patches(frame, studied.images(set(frame["image"])), title))
 

@@ -128,7 +128,7 @@ def draw_images(frame: pd.DataFrame, title: str) -> Figure:
     shown = tiles.stretched(torch.from_numpy(pixels.of(frame)))
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
-    made, axes = style.figure(width=0.55 * columns + 0.4, height=0.55 * rows + 0.5)
+    made, axes = style.figure(width=max(0.55 * columns + 0.4, style.TITLE), height=0.55 * rows + 0.5)
     pixels.show(axes, shown, columns)
     axes.set_title(title)
     return made
@@ -147,7 +147,7 @@ def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> 
 
     found: Sequence[int] = list(dict.fromkeys(frame["neuron"]))
     count = int(frame["rank"].max()) + 1
-    made, axes = style.figure(2 * len(found), count, width=0.72, height=0.72, squeeze=False)
+    made, axes = style.figure(2 * len(found), count, width=max(0.72, style.TITLE / count), height=0.72, squeeze=False)
     for i, neuron in enumerate(found):
         for line in frame[frame["neuron"] == neuron].to_dict("records"):
             patch_axes, image_axes = axes[2 * i][line["rank"]], axes[2 * i + 1][line["rank"]]

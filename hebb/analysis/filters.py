@@ -95,7 +95,7 @@ def draw(frame: pd.DataFrame, title: str) -> Figure:
     shown = tiles.stretched(torch.from_numpy(pixels.of(frame)))
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
-    made, axes = style.figure(width=0.42 * columns + 0.4, height=0.42 * rows + 0.5)
+    made, axes = style.figure(width=max(0.42 * columns + 0.4, style.TITLE), height=0.42 * rows + 0.5)
     pixels.show(axes, shown, columns)
     axes.set_title(title)
     return made

@@ -11,6 +11,7 @@ share of images without any gradient in the table: where it is large, the accura
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -243,7 +244,9 @@ def draw(found: pd.DataFrame) -> Figure:
         for number, arm in enumerate(arms):
             mine = found[(found["kind"] == kind) & (found["arm"] == arm)]
             spread = mine["sd"] if mine["sd"].notna().any() else None
-            panel.errorbar(mine["strength"], mine["mean"], spread, capsize=2, label=arm, **style.line(number))
+            panel.errorbar(
+                mine["strength"], mine["mean"], spread, capsize=2, label=textwrap.fill(arm, 32), **style.line(number)
+            )
         style.label(panel, KINDS[kind], "test accuracy (%)" if panel is axes[0][0] else "")
         panel.set_ylim(bottom=0)
     axes[0][-1].legend()

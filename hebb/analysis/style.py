@@ -32,6 +32,8 @@ GREY = "0.55"
 WIDTH, HEIGHT = 4.2, 3.0
 """Inches of one panel."""
 _LEGEND_LINE = 0.19  # inches
+TITLE = 6.0
+"""Least inches of a figure whose title is a sentence."""
 
 _RC: dict[str, Any] = {
     "axes.grid": True,
