@@ -15,7 +15,7 @@ demo: .venv/installed
 		--folder-name demo --overwrite
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
