@@ -347,7 +347,7 @@ def _interpolate(options: argparse.Namespace) -> Output:
         moved = interpolate.generated(logits, straight, t, (first, last), radius=options.radius, steps=options.steps)
         frame = interpolate.table(logits, {"line": straight, "generated": moved}, t, (first, last))
     kind = "class means" if options.prototypes == "mean" else "mean weights of the neurons of a class"
-    title = f"{studied.name}: from class {first} to class {last}; prototypes: {kind}"
+    title = f"{studied.name}: from class {first} to class {last}\nprototypes: {kind}"
     return Output(options.name, frame, interpolate.draw(frame, title))
 
 

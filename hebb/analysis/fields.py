@@ -28,8 +28,8 @@ def best_images(isolated: Isolated, chosen: Tensor, **settings: object) -> pd.Da
     """Maximise the pre-activation of the chosen neurons (n,) by ``neurons.maximise``, whose settings these are.
 
     Returns:
-        Per neuron: rank, neuron, answer (at the end), answer_before (after nine tenths of the steps: where the two
-        differ much, more steps are needed), and the pixels of its image.
+        Per neuron: rank, neuron, answer, answer_before (that of nine tenths of the steps: where the two differ much,
+        more steps are needed), and the pixels of its image.
     """
     with gradients.whole(isolated.blocks):
         found, answers = neurons.maximise(isolated.respond, isolated.shape, chosen, **settings)  # type: ignore[arg-type]

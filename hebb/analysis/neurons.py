@@ -149,12 +149,13 @@ def maximise(
         step: length of a step for a gradient of norm 1, in units of the radius.
         radius: norm of the images.
         start: norm of the first, in units of the radius.
-        positive: allow no negative pixel.
+        positive: allow no negative pixel; the image of a neuron that every pixel lowers is black.
         generator: draws the start, on the CPU.
         batch: neurons at a time.
 
     Returns:
-        Images (n, C, H, W) and answers (n, 2): after nine tenths of the steps, and at the end.
+        Images (n, C, H, W), the best on the way (a step of fixed length can overshoot in a deep network), and answers
+        (n, 2): the best of nine tenths of the steps, and of all.
     """
     found, answers = [], []
     device = neurons.device
@@ -162,19 +163,23 @@ def maximise(
         x = torch.randn(len(mine), *shape, generator=generator)
         x = (x.abs() if positive else x).to(device)
         x = _scaled(x, start * radius)
-        early = torch.zeros(len(mine), device=device)
-        for i in range(steps):
+        best, highest = x, torch.full((len(mine),), -torch.inf, device=device)
+        early = highest
+        for i in range(steps + 1):
             x.requires_grad_()
             u = respond(x).gather(1, mine.unsqueeze(1)).squeeze(1)
-            (gradient,) = torch.autograd.grad(u.sum(), x)
+            if i > 0:  # the start is not of that norm
+                better = u.detach() > highest
+                best = x.detach().where(better.view(-1, 1, 1, 1), best)
+                highest = u.detach().where(better, highest)
             if i == steps * 9 // 10:
-                early = u.detach()
-            x = x.detach() + step * radius * gradient
-            x = _scaled(x.clamp(min=0) if positive else x, radius)
-        with torch.no_grad():
-            last = respond(x).gather(1, mine.unsqueeze(1)).squeeze(1)
-        found.append(x)
-        answers.append(torch.stack([early, last], dim=1))
+                early = highest
+            if i < steps:
+                (gradient,) = torch.autograd.grad(u.sum(), x)
+                x = x.detach() + step * radius * gradient
+                x = _scaled(x.clamp(min=0) if positive else x, radius)
+        found.append(best)
+        answers.append(torch.stack([early, highest], dim=1))
     return torch.cat(found), torch.cat(answers)
 
 

@@ -249,6 +249,7 @@ def draw(found: pd.DataFrame) -> Figure:
             )
         style.label(panel, KINDS[kind], "test accuracy (%)" if panel is axes[0][0] else "")
         panel.set_ylim(bottom=0)
+        panel.locator_params(axis="x", nbins=5)  # 0.025 0.050 0.075 would touch
     axes[0][-1].legend()
     many = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     noun = "run" if many == "1" else "runs"
