@@ -9,8 +9,8 @@ all threads. Every side is the real command, from start to end. The ratio is tha
 runs one after the other with one thread. The overhead of a trial is the time between the end of the training of one
 trial and the start of the next on the same worker. Choose `--epochs` so that a run takes a minute or more.
 
-`--growth N` runs one search of N trials of about a second instead: memory of the driver and of the workers at a
-fourth of it and at its end, and the time in which TensorBoard's reader loads all of it.
+`--growth N` runs one search of N trials of about a second instead: memory of the driver and of the larger worker at a
+fourth of it and while its last trials run, and the time in which TensorBoard's reader loads all of it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from hebb.errors import HebbError
 
 ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_EVERY = 1.0  # seconds between two looks at the memory
+_WORKER = "ray::ImplicitFunc"  # what Ray calls a process that runs trials
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
             columns = {"trials": "trials", "driver MB": "driver_mb:.0f", "worker MB": "worker_mb:.0f"}
             columns |= {"driver kB a trial": "driver_kb_per_trial:.1f", "worker kB a trial": "worker_kb_per_trial:.1f"}
             columns |= {"TensorBoard s": "tensorboard_s:.1f", "ratio": "ratio:.2f"}
-            harness.show("memory at the end of a search, and its growth since a fourth of it", rows, columns)
+            harness.show("memory in the last trials of a search, and its growth since a fourth of it", rows, columns)
         else:
             rows = overhead(Path(folder), options, threads)
             columns = {"what": "what", "s": "wall_s:.1f", "ratio": "ratio:.2f", "overhead s": "overhead_s:.2f"}
@@ -154,7 +155,7 @@ def growth(folder: Path, options: argparse.Namespace) -> harness.Row:
     while process.poll() is None:
         done = len(list(search.glob("trials/*/result.json")))
         driver, worker = _memory(process.pid)
-        if done and worker:
+        if done and worker:  # the final table, which the driver makes without workers, is no trial
             samples.append((done, driver, worker))
         time.sleep(_SAMPLE_EVERY)
     if process.returncode:
@@ -192,7 +193,7 @@ def _memory(driver: int) -> tuple[float, float]:
                 return True
         return False
 
-    workers = [sizes[pid] for pid in parents if below(pid) and "ray::" in names[pid] and "IDLE" not in names[pid]]
+    workers = [sizes[pid] for pid in parents if below(pid) and names[pid].startswith(_WORKER)]
     return sizes.get(driver, 0.0), max(workers, default=0.0)
 
 
