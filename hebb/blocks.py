@@ -18,10 +18,10 @@ from hebb.energy.layer import SettlingLayer
 from hebb.feedback import FeedbackLinear
 from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.local import LocalLoss
+from hebb.products import Linear
 from hebb.registry import ACTIVATIONS
 from hebb.seeding import Noise
 from hebb.shapes import BlockShapes
-from hebb.wide import WideLinear
 
 
 class MaxNorm(nn.Module):
@@ -270,7 +270,7 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
     if spec.method == "FA":
         return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == "MLP":
-        return WideLinear(fan_in, width, bias=spec.add_bias)
+        return Linear(fan_in, width, bias=spec.add_bias)
     return nn.Conv2d(
         fan_in,
         width,

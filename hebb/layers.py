@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb import rates
+from hebb import products, rates
 from hebb.config import LayerSpec
 
 R1_CONV, R1_LINEAR = 0.01, 0.005
@@ -317,7 +317,7 @@ class HebbLinear(HebbLayer):
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """y^T x."""
-        return (y.T.to(x.dtype) @ x).to(y.dtype)
+        return products.linear(y.T.to(x.dtype), x.T).to(y.dtype)
 
 
 class HebbConv2d(HebbLayer):
@@ -370,7 +370,7 @@ class HebbConv2d(HebbLayer):
         y = y.to(x.dtype)
         patches = len(x) * y.shape[2] * y.shape[3]
         if x.device.type == "cpu" and spec.dilation == 1 and self.groups == 1 and 2 * size[1:].numel() > patches:
-            product = (self.rows(y).T @ self.patches(x)).to(full)
+            product = products.linear(self.rows(y).T, self.patches(x).T).to(full)
             return product.view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
         stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
         wanted = (False, True, False)  # of input, weights, bias

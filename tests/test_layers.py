@@ -14,8 +14,7 @@ from conftest import GOLDEN, ROOT
 from test_rules import layer
 from torch.nn import functional as F
 
-from hebb import rates
-from hebb.wide import WIDE, WideLinear
+from hebb import products, rates
 
 GOLDEN_FILES = sorted(GOLDEN.glob("*.npz"))
 
@@ -207,17 +206,29 @@ def test_gradient_flows_through_a_layer_that_learns() -> None:
     assert not torch.equal(made.weight, before)
 
 
-def test_a_wide_layer_is_a_linear_layer() -> None:
-    """Its products in pieces, their gradients, and those of a pack are those of ``nn.Linear``."""
-    made = WideLinear(2 * WIDE, 5).double()
-    plain = torch.nn.Linear(2 * WIDE, 5).double()
+@pytest.mark.parametrize(("rows", "inputs"), [(3, 8), (100, 8192)], ids=["small", "by oneDNN"])
+def test_the_linear_layer_is_that_of_torch(rows: int, inputs: int) -> None:
+    """Its products, its gradients, and those of a pack are those of ``nn.Linear`` in double precision."""
+    assert (rows * inputs * 5 >= products.WORTH) == (rows == 100)
+    made, plain = products.Linear(inputs, 5), torch.nn.Linear(inputs, 5)
     plain.load_state_dict(made.state_dict())
-    x = torch.randn(3, 2 * WIDE, dtype=torch.float64, requires_grad=True)
-    found, expected = (
-        torch.autograd.grad(layer(x).square().sum(), (x, layer.weight, layer.bias)) for layer in (made, plain)
-    )
-    assert torch.allclose(made(x), plain(x), rtol=1e-12)
-    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(found, expected, strict=True))
+    plain.double()
+    x = torch.randn(rows, inputs, requires_grad=True)
+    exact = x.detach().double().requires_grad_()
+    weighted = torch.randn(rows, 5)
+    found = torch.autograd.grad((made(x) * weighted).sum(), (x, made.weight, made.bias))
+    expected = torch.autograd.grad((plain(exact) * weighted).sum(), (exact, plain.weight, plain.bias))
+    assert torch.allclose(made(x).double(), plain(exact), rtol=0, atol=1e-5)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a.double(), b, rtol=0, atol=1e-5 * float(b.abs().amax()))
     stacked = torch.stack([made.weight, 2 * made.weight]).detach()
-    both = torch.vmap(lambda w: torch.func.functional_call(made, {"weight": w}, (x,)))(stacked)
-    assert torch.allclose(both[1] - both[0], F.linear(x, made.weight), rtol=1e-12)
+    one, two = torch.vmap(lambda w: torch.func.functional_call(made, {"weight": w}, (x,)))(stacked)
+    assert torch.allclose(two - one, F.linear(x, made.weight), rtol=0, atol=1e-5)
+
+
+def test_a_product_is_the_same_from_views() -> None:
+    """Transposed and strided matrices, as the weight gradient has them."""
+    x, weight = torch.randn(700, 600).T[:, ::2], torch.randn(350, 64).T
+    assert x.numel() * len(weight) >= products.WORTH
+    exact = x.double() @ weight.double().T
+    assert torch.allclose(products.linear(x, weight).double(), exact, rtol=0, atol=1e-4)
