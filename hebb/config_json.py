@@ -25,8 +25,43 @@ from hebb.config import (
 from hebb.errors import ConfigError, within
 from hebb.settle import SettleSpec, make_settle
 
-_LATER: dict[str, Any] = {"pack": []}
-"""Keys that older files lack, with what they stand for there. At that value they are no part of a digest either."""
+_LATER: dict[type, dict[str, Any]] = {
+    RunConfig: {
+        "stop": {"convergence": None, "patience": None},
+        "pack": [],
+        "compute_dtype": "float32",
+        "compile": False,
+        "probes": [],
+        "probe_blocks": None,
+        "probe_samples": 10000,
+        "plugins": [],
+    },
+    NetworkSpec: {"settle": None},
+    DataSpec: {
+        "held": False,
+        "standardise": False,
+        "deviations": 0.0,
+        "zoom": 1.0,
+        "view_area": 0.08,
+        "view_flip": 0.5,
+        "view_colour": 0.8,
+        "view_gray": 0.2,
+        "view_blur": 0.5,
+    },
+    ClassifierSpec: {
+        "loss": "cross_entropy",
+        "optimiser": "adam",
+        "momentum": 0.0,
+        "restart": None,
+        "restart_growth": 2,
+        "decay": 0.9,
+        "decay_every": 1,
+    },
+}
+"""Keys that came after the first files, with what their absence means; at that value they are no part of a digest.
+
+Written out, and not the defaults of the specs, so that a default that changes one day does not change an old run.
+"""
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
@@ -37,18 +72,16 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
     """Return ten hexadecimal digits that name the configuration, without the fields in ``leave_out``."""
     left = set(leave_out)
-    data = {
-        key: value
-        for key, value in to_json(config).items()
-        if key not in left and (key not in _LATER or value != _LATER[key])
-    }
+    kinds = {"network": NetworkSpec, "classifier": ClassifierSpec, "dataset_sup": DataSpec, "dataset_unsup": DataSpec}
+    data = {key: value for key, value in _without_later(RunConfig, to_json(config)).items() if key not in left}
+    data |= {key: _without_later(kind, data[key]) for key, kind in kinds.items() if key in data}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def run_from_json(data: Any, where: str) -> RunConfig:
-    """Build a run from the data of a ``config.json``; a missing or unknown key is an error."""
-    data = {**_LATER, **_object(data, where)}
-    network = _object(data.get("network"), f"{where}, network")
+    """Build a run from the data of a ``config.json``; an unknown key is an error, a missing one unless it is new."""
+    data = _with_later(RunConfig, _object(data, where))
+    network = _with_later(NetworkSpec, _object(data.get("network"), f"{where}, network"))
     needed = _plugins(data.get("plugins"), f"{where}, plugins")
     plugins.require(needed, where)  # the network may be made of their rules
     blocks = network.get("blocks")
@@ -99,8 +132,6 @@ def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
 
 def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...], where: str) -> SettleSpec | None:
     """Read the settings of a network that settles, every one of them; null where none does."""
-    if "settle" not in network:
-        raise ConfigError(where, "is missing")
     if network["settle"] is None:
         if any(block.settles for block in blocks):
             raise ConfigError(where, "is missing")
@@ -132,8 +163,8 @@ Spec = TypeVar("Spec")
 
 
 def _build(kind: type[Spec], data: Any, where: str) -> Spec:
-    """Make a spec from a dictionary whose keys must be exactly its fields and whose types must fit."""
-    data = _object(data, where)
+    """Make a spec from a dictionary whose keys must be its fields and whose types must fit; new ones may be missing."""
+    data = _with_later(kind, _object(data, where))
     names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in names:
@@ -181,6 +212,15 @@ def _fits(name: str, value: object) -> bool:
 def _data_from_json(data: Any, where: str) -> DataSpec:
     data = _object(data, where)
     return _build(DataSpec, {**data, **_as_tuples(data, "classes")}, where)
+
+
+def _with_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_LATER.get(kind, {}), **data}
+
+
+def _without_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    later = _LATER.get(kind, {})
+    return {key: value for key, value in data.items() if key not in later or value != later[key]}
 
 
 def _object(data: Any, where: str) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ NO_TORCH = (
     "shapes",
     "plan",
     "plugins",
+    "data_spec",
     "protocols",
     "settle",
     "space",

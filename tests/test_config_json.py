@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import hashlib
 import json
+import operator
+import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -136,14 +140,22 @@ def test_digest_tells_runs_apart() -> None:
 # -- refusals -----------------------------------------------------------------------------------------------
 
 
+LATER = {
+    *("stop", "pack", "compute_dtype", "compile", "probes", "probe_blocks", "probe_samples", "plugins", "settle"),
+    *("held", "standardise", "deviations", "zoom", "view_area", "view_flip", "view_colour", "view_gray", "view_blur"),
+    *("loss", "optimiser", "momentum", "restart", "restart_growth", "decay", "decay_every"),
+}
+"""Keys that the first files lack."""
+
+
 @pytest.mark.parametrize("parent", PARENTS, ids=dotted)
 def test_missing_key(parent: Path) -> None:
     """Every key is wanted, at every depth: a default that changes one day must not change an old run.
 
-    But for ``pack``, which older files lack: no run was one of a pack then.
+    But for those that came later, whose absence says what was done before there was such a key.
     """
     silent = []
-    for path in (path for path in EVERY if path[:-1] == parent and path != ("pack",)):
+    for path in (path for path in EVERY if path[:-1] == parent and path[-1] not in LATER):
         try:
             run_from_json(edited(path, lambda data, key: data.pop(key)), "config.json")
         except ConfigError as error:
@@ -151,6 +163,32 @@ def test_missing_key(parent: Path) -> None:
                 continue
         silent.append(path[-1])
     assert silent == []
+
+
+def test_a_file_without_the_later_keys_is_the_run_of_then() -> None:
+    """It has the digest of then, too: that of its keys and no others."""
+    old = copy.deepcopy(JSON)
+    for path in (path for path in EVERY if path[-1] in LATER and path[0] != "stop"):
+        functools.reduce(operator.getitem, path[:-1], old).pop(path[-1], None)
+    del old["stop"]
+    config = run_from_json(old, "config.json")
+    assert config == FULL
+    told = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+    assert digest(config) == told[:10]
+
+
+def records() -> list[Any]:
+    """List every run whose configuration is recorded."""
+    root = pathlib.Path(__file__).parent.parent / "records"
+    found = {path: json.loads(path.read_text()) for path in sorted(root.glob("*/*config.json"))}
+    return [pytest.param(data, id=f"{p.parent.name}/{p.name}") for p, data in found.items() if "network" in data]
+
+
+@pytest.mark.parametrize("data", records())
+def test_every_recorded_run_can_be_repeated(data: Any) -> None:
+    known = {key: value for key, value in data.items() if key in JSON}
+    config = run_from_json(known, "config.json")
+    assert there_and_back(config) == config
 
 
 @pytest.mark.parametrize("parent", PARENTS, ids=dotted)
