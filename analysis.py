@@ -58,11 +58,11 @@ def main(argv: list[str]) -> int:
 
     output.check_free(folder, options.name, options.overwrite)  # before the work, not after it
     plugins.load(options.plugin)
-    made = verb.run(options)
-    written = made.save(folder, overwrite=options.overwrite)
-    if made.text:
-        print(made.text)
-    print("\n".join(str(path) for path in written))
+    for made in verb.outputs(options):
+        written = made.save(folder, overwrite=options.overwrite)
+        if made.text:
+            print(made.text)
+        print("\n".join(str(path) for path in written))
     return 0
 
 

@@ -80,14 +80,16 @@ def test_a_name_means_one_command() -> None:
 
 @every_recipe
 def test_what_draws_it_is_there(name: str) -> None:
-    """A verb of the command, with flags that it knows and published numbers that exist."""
+    """In every panel a verb of the command, with flags that it knows and published numbers that exist."""
     recipe = recipes.load(name)
-    verb, *flags = recipe.draw
-    options = analysis.parser(analysis.VERBS[verb]).parse(["runs", *flags])
-    if getattr(options, "published", None):
-        from hebb.analysis import published
+    for verb, *flags in recipe.draw.values():
+        options = analysis.parser(analysis.VERBS[verb]).parse(["runs", *flags])
+        if getattr(options, "published", None):
+            from hebb.analysis import published
 
-        assert len(published.read(options.published))
+            assert len(published.read(options.published))
+        # a run that a panel names is one that the recipe trains
+        assert set(options.runs) <= {"runs", *(needed.name for needed in recipe.needed())}
     for word in (recipe.title, recipe.question, recipe.source):
         assert len(word) > 5
 
@@ -108,6 +110,9 @@ BAD = {
     "unknown key": ({"titel": "x"}, "unknown key 'titel' (did you mean 'title'?)"),
     "unknown key of small": ({"small": {"ad": "--seeds 0"}}, "unknown key 'ad' (did you mean 'add'?)"),
     "no draw": ({"draw": None}, "draw: a text is wanted, not None"),
+    "no panel": ({"draw": {}}, "draw: has no panel"),
+    "a panel without words": ({"draw": {"a": 5}}, "draw, a: a text is wanted, not 5"),
+    "a panel whose name is a path": ({"draw": {"a/b": "table"}}, "draw"),
     "no commands": ({"commands": []}, "at least one"),
     "a command that trains nothing": ({"commands": ["demo.py --folder-name x"]}, "'demo.py' trains nothing"),
     "a misspelt command": ({"commands": ["ray_serch.py --folder-name x"]}, "did you mean 'ray_search.py'?"),
@@ -131,7 +136,7 @@ def test_bad_recipes(case: str) -> None:
 def test_a_recipe_that_does_not_say_it_all() -> None:
     with pytest.raises(ConfigError, match="'source' is missing"):
         recipes.parse({k: v for k, v in GOOD.items() if k != "source"}, "own", "own.yaml")
-    with pytest.raises(ConfigError, match=r"no recipe '33'.*\nlegal: 1 3 4"):
+    with pytest.raises(ConfigError, match=r"no recipe '33'.*\nlegal: 1 2 3 4 5 B1"):
         recipes.load("33")
 
 
@@ -184,6 +189,33 @@ def test_a_figure_from_half_of_its_runs(
     (home.network("s1") / "result.json").unlink()
     assert analysis.main(["figures", "own.yaml"]) == 0
     assert list(pd.read_csv(out / "figures.csv")["state"]) == ["finished", "unfinished"]
+
+
+def test_panels_read_the_runs_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of their own for each, refused before anything is drawn when one of them is there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEBB_HOME", str(tmp_path / "home"))
+    home, out = folders.Home.find(None), tmp_path / "out"
+    panels = {"both": "table --by preset", "second": "table s1 --by preset"}
+    Path("own.yaml").write_text(yaml.safe_dump({**GOOD, "draw": panels}))
+    accuracies = []
+    for needed in recipes.load("own.yaml").needed():
+        (config,) = figures._configs(needed, home, KNOWN)
+        stored = stored_runs.single(home.parent, needed.name, config) / "result.json"
+        accuracies.append(json.loads(stored.read_text())["metrics"]["test_acc"])
+    out.mkdir()
+    (out / "figure-own-second.png").touch()
+    with pytest.raises(ConfigError, match=r"figure-own-second.png: is there already"):
+        analysis.main(["figure", "own.yaml", "--out", "out"])
+    assert [path.name for path in out.iterdir()] == ["figure-own-second.png"]
+    assert analysis.main(["figure", "own.yaml", "--out", "out", "--overwrite"]) == 0
+    both, second = (pd.read_csv(out / f"figure-own-{panel}.csv") for panel in panels)
+    assert (both["n"][0], second["n"][0]) == (2, 1)
+    assert both["mean"][0] == pytest.approx(sum(accuracies) / 2)
+    assert second["mean"][0] == pytest.approx(accuracies[1])
+    Path("own.yaml").write_text(yaml.safe_dump({**GOOD, "draw": {"a": "tabel"}}))
+    with pytest.raises(ConfigError, match=r"figure own, draw, a: unknown verb 'tabel' \(did you mean 'table'\?\)"):
+        analysis.main(["figure", "own.yaml"])
 
 
 @pytest.mark.slow

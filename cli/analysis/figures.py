@@ -117,18 +117,10 @@ def _name(options: argparse.Namespace) -> str:
     return f"figure-{recipe.name}" + ("" if options.scale == "full" else f"-{options.scale}")
 
 
-def _figure(options: argparse.Namespace) -> Output:
-    from analysis import VERBS, parser  # which holds this verb too
-
+def _figure(options: argparse.Namespace) -> list[Output]:
     recipe, home, known = recipes.load(options.figure), folders.Home.find(options.data_dir), catalog.load()
-    drawing = recipe.draw[0]
-    if drawing not in VERBS:
-        raise ConfigError(f"figure {recipe.name}, draw", f"unknown verb '{drawing}'", given=drawing, choices=VERBS)
     states = [state_of(needed, home, known) for needed in recipe.needed(options.scale)]
-    places = [str(state.folder) for state in states]
-    with within(f"figure {recipe.name}, draw"):
-        drawn = parser(VERBS[drawing]).parse([*places, *recipe.draw[1:], "--name", options.name])
-    drawn.data_dir = options.data_dir
+    panels = [_panel(panel, recipe, states, home, options) for panel in recipe.draw]
     open_ = [state for state in states if state.state != "finished"]
     if open_ and not options.run:
         names = ", ".join(f"{s.needed.name} ({s.there} of {s.expected} runs)" for s in open_[:4])
@@ -140,7 +132,30 @@ def _figure(options: argparse.Namespace) -> Output:
     for state in open_:
         more = shlex.split(options.search_flags) if state.needed.script == "ray_search.py" else []
         train(state, home, more)
-    return VERBS[drawing].run(drawn)
+    return [made for verb, drawn in panels for made in verb.outputs(drawn)]
+
+
+def _panel(
+    panel: str, recipe: Recipe, states: list[State], home: folders.Home, options: argparse.Namespace
+) -> tuple[Verb, argparse.Namespace]:
+    """Return the verb that draws a panel, and its options; its files are free, or may be replaced."""
+    from analysis import VERBS, parser  # which holds this verb too
+    from hebb.analysis import output
+
+    where = f"figure {recipe.name}, draw" + (f", {panel}" if panel else "")
+    drawing, *words = recipe.draw[panel]
+    if drawing not in VERBS:
+        raise ConfigError(where, f"unknown verb '{drawing}'", given=drawing, choices=VERBS)
+    named = recipe.shown(options.scale)
+    chosen = [state for command, state in zip(named, states, strict=True) if command in words]
+    places = [str(state.folder) for state in chosen or states]
+    flags = [word for word in words if word not in {command.name for command in recipe.commands}]
+    name = f"{options.name}-{panel}" if panel else options.name
+    with within(where):
+        drawn = parser(VERBS[drawing]).parse([*places, *flags, "--name", name])
+    output.check_free(options.out or home.analysis, name, options.overwrite)
+    drawn.data_dir = options.data_dir
+    return VERBS[drawing], drawn
 
 
 def _figures_flags(parser: argparse.ArgumentParser) -> None:

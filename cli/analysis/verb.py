@@ -25,7 +25,8 @@ class Verb:
         name: what the user types.
         summary: what it shows, in a line.
         flags: adds its flags; ``--out``, ``--name``, ``--overwrite``, ``--data-dir`` and ``--plugin`` are there.
-        run: computes and draws; heavy packages are imported inside. ``options.name`` is the name of its files.
+        run: computes and draws; heavy packages are imported inside. ``options.name`` is the name of its files, or how
+            the names of several outputs begin.
         file_name: names its files where ``--name`` does not; None: after the verb.
         folder: where its files go without ``--out``; None: ``hebb/analysis`` below the parent folder.
     """
@@ -33,9 +34,14 @@ class Verb:
     name: str
     summary: str
     flags: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], Output]
+    run: Callable[[argparse.Namespace], Output | list[Output]]
     file_name: Callable[[argparse.Namespace], str] | None = None
     folder: Callable[[argparse.Namespace], Path] | None = None
+
+    def outputs(self, options: argparse.Namespace) -> list[Output]:
+        """Compute and draw."""
+        made = self.run(options)
+        return made if isinstance(made, list) else [made]
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,8 @@
 title      what the figure is called
 question   what it answers
 source     where it was published
-draw       the words after ``analysis.py``, without the runs: ``depth --published 3``
+draw       the words after ``analysis.py``, without the runs: ``depth --published 3``; or several of them, by the names
+             of the panels. A panel reads all the runs, or those of the commands whose names stand among its words
 commands   one for each search or run that it needs, as on the command line, with --folder-name or --model-name
 small      words added to every command under ``--scale small``, and what to replace in them:
              add      words for every command
@@ -23,6 +24,7 @@ from typing import Any
 
 from hebb import space
 from hebb.errors import ConfigError
+from hebb.folders import checked_name
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "figures"
 SCRIPTS = {"ray_search.py": "--folder-name", "multi_layer.py": "--model-name", "post_hoc_loss.py": "--model-name"}
@@ -53,17 +55,21 @@ class Needed:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A figure: what it shows, what it needs and what draws it."""
+    """A figure: what it shows, what it needs and what draws each of its panels; the name of a single one is empty."""
 
     name: str
     title: str
     question: str
     source: str
-    draw: tuple[str, ...]
+    draw: Mapping[str, tuple[str, ...]]
     commands: tuple[Needed, ...]
     add: tuple[str, ...] = ()
     replace: Mapping[str, str] | None = None
     leave: tuple[str, ...] = ()
+
+    def shown(self, scale: str = "full") -> tuple[str, ...]:
+        """Return the names, in the recipe, of what ``needed`` returns."""
+        return tuple(c.name for c in self.commands if scale == "full" or c.name not in self.leave)
 
     def needed(self, scale: str = "full") -> tuple[Needed, ...]:
         """Return the searches and runs at a scale; at ``small`` their names end in ``-small``."""
@@ -102,7 +108,7 @@ def parse(data: Any, name: str, where: str) -> Recipe:
     missing = [key for key in _KEYS[:-1] if key not in data]
     if missing:
         raise ConfigError(where, f"'{missing[0]}' is missing")
-    texts = {key: _text(data[key], f"{where}, {key}") for key in ("title", "question", "source", "draw")}
+    texts = {key: _text(data[key], f"{where}, {key}") for key in ("title", "question", "source")}
     if not isinstance(data["commands"], list) or not data["commands"]:
         raise ConfigError(where, "'commands' is a list of command lines, at least one")
     commands = tuple(_command(line, f"{where}, commands") for line in data["commands"])
@@ -129,12 +135,23 @@ def parse(data: Any, name: str, where: str) -> Recipe:
         title=texts["title"],
         question=texts["question"],
         source=texts["source"],
-        draw=tuple(shlex.split(texts["draw"])),
+        draw=_panels(data["draw"], f"{where}, draw"),
         commands=commands,
         add=tuple(shlex.split(_text(small.get("add") or " ", f"{where}, small, add"))),
         replace={str(key): str(value if value is not None else "") for key, value in replace.items()},
         leave=tuple(map(str, leave)),
     )
+
+
+def _panels(data: Any, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(data, dict):
+        return {"": tuple(shlex.split(_text(data, where)))}
+    if not data:
+        raise ConfigError(where, "has no panel")
+    return {
+        checked_name(str(name), where): tuple(shlex.split(_text(text, f"{where}, {name}")))
+        for name, text in data.items()
+    }
 
 
 def _command(line: Any, where: str) -> Needed:
