@@ -160,9 +160,12 @@ def test_ours_are_the_numbers_of_the_stored_runs() -> None:
     assert found["convergence"].values is not None
     by_hand = {"R1": hebbian["R1"], "test_acc_1": first["test_acc"], "test_acc_2": second["test_acc"]}
     assert {name: dict(found[name].values) for name in by_hand} == {k: {0: v} for k, v in by_hand.items()}
-    files = {0: "published-2SoftHebbCnnCIFAR.json", 2: "published-2SoftHebbCnnCIFAR-s2.json"}
-    timed = {seed: json.loads((RECORDS / "2026-11-22-speed" / name).read_text()) for seed, name in files.items()}
+    files = {0: "", 2: "-s2", 3: "-s3"}
+    speed = RECORDS / "2026-11-22-speed"
+    timed = {
+        seed: json.loads((speed / f"published-2SoftHebbCnnCIFAR{end}.json").read_text()) for seed, end in files.items()
+    }
     ours = {seed: told["results"][0]["accuracy"]["ours"] for seed, told in timed.items()}
     *_, last = rows("2026-11-22-speed/2SoftHebbCnnCIFAR-s1-metrics.jsonl")
-    (whole,) = (c for c in evidence.read_one(RECORDS / "2026-11-22-speed").claims if c.runs == "2SoftHebbCnnCIFAR.csv")
+    (whole,) = (c for c in evidence.read_one(speed).claims if c.runs == "2SoftHebbCnnCIFAR.csv")
     assert dict(whole.values) == {**ours, 1: last["test_acc"]}
