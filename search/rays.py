@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import secrets
 import shutil
 import signal
@@ -175,6 +176,20 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def error_of(trial: Any) -> BaseException | None:
+    """Return the error with which one of Ray's trials failed, from where Ray writes it.
+
+    ``trial.get_pickled_error`` looks into the storage folder, to which the file is copied at some later time.
+    """
+    written = trial.pickled_error_file
+    if written is None or not Path(written).is_file():
+        found: BaseException | None = trial.get_pickled_error()
+        return found
+    with open(written, "rb") as file:
+        error: BaseException = pickle.load(file)  # by this very process
+    return error
 
 
 def reason(error: BaseException | None) -> str:

@@ -312,7 +312,7 @@ class _Tell(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         group = self._group(trial)
         self.open.discard(group.name)
-        self.journal.note("failed", group.name, reason=rays.reason(trial.get_pickled_error()), again=True)
+        self.journal.note("failed", group.name, reason=rays.reason(rays.error_of(trial)), again=True)
         self.watcher.ended(group, f"failed: {self.journal.failed[group.name]['reason']}")
 
     def _end(self, cause: str) -> None:
