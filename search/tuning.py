@@ -293,7 +293,8 @@ class _Tell(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         group, found = self._group(trial), state(self._group(trial), self.journal)
-        last = self._last.get(group.name, {})
+        last = self._last.pop(group.name, {})
+        rays.forget_metrics(trial)
         if self.cause:
             return
         self.open.discard(group.name)
