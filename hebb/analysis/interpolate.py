@@ -135,7 +135,7 @@ def draw(frame: pd.DataFrame, title: str) -> Figure:
     others = [c for c in frame.columns if c[0] == "p" and c[1:].isdigit() and c not in (f"p{first}", f"p{last}")]
     count = len(frame) // len(names)
     made, axes = style.figure(
-        2 * len(names), 1, width=max(0.62 * count, style.TITLE), height=1, height_ratios=[1, 1.6] * len(names)
+        2 * len(names), 1, width=max(0.62 * count, style.TITLE), height=1.15, height_ratios=[1.3, 1.6] * len(names)
     )
     for i, name in enumerate(names):
         mine = frame[frame["row"] == name]
