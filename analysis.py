@@ -14,18 +14,6 @@ from cli.entry import run_command
 from hebb import folders, plugins
 from hebb.errors import ConfigError
 
-VERBS: dict[str, Verb] = {
-    verb.name: verb
-    for verb in (
-        *runs.VERBS,
-        *published.VERBS,
-        *figures.VERBS,
-        *neurons.VERBS,
-        *pictures.VERBS,
-        *reports.VERBS,
-    )
-}
-
 
 def parser(verb: Verb) -> arguments.Parser:
     """Return the parser of a verb."""
@@ -37,6 +25,12 @@ def parser(verb: Verb) -> arguments.Parser:
     made.add_argument("--data-dir", metavar="DIR", help="parent folder (default: $HEBB_HOME, else ./hebb_data)")
     made.add_argument("--plugin", nargs="+", action="extend", default=[], metavar="FILE", help="code the runs need")
     return made
+
+
+_DRAWING = {
+    verb.name: verb for verb in (*runs.VERBS, *published.VERBS, *neurons.VERBS, *pictures.VERBS, *reports.VERBS)
+}
+VERBS: dict[str, Verb] = _DRAWING | {verb.name: verb for verb in figures.verbs(_DRAWING, parser)}
 
 
 def main(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hebb import catalog, plan
 from hebb.config import DataSpec, RunConfig
-from hebb.data import images, own, sources, whitening
+from hebb.data import images, scan, sources, whitening
 from hebb.data.stores import Files
 from hebb.data.stream import Stream
 from hebb.errors import ConfigError, HebbError
@@ -241,7 +241,7 @@ def test_streamed_images_are_those_in_memory(tmp_path: Path) -> None:
 
 def test_a_pass_that_was_left_early_does_not_disturb_the_next(tmp_path: Path) -> None:
     image_files.folder(tmp_path)
-    stream = Stream(Files(own.listing(tmp_path, True, "test"), (3, 16, 20)), workers=1)
+    stream = Stream(Files(scan.part(tmp_path, True, "test"), (3, 16, 20)), workers=1)
     whole = torch.cat(list(stream.read(4)))
     next(stream.read(4, torch.arange(17, -1, -1)))
     assert torch.equal(torch.cat(list(stream.read(5))), whole)
@@ -249,7 +249,7 @@ def test_a_pass_that_was_left_early_does_not_disturb_the_next(tmp_path: Path) ->
 
 def test_torch_s_own_generator_is_left_alone(tmp_path: Path) -> None:
     image_files.folder(tmp_path)
-    stream = Stream(Files(own.listing(tmp_path, True, "test"), (3, 16, 20)), workers=0)
+    stream = Stream(Files(scan.part(tmp_path, True, "test"), (3, 16, 20)), workers=0)
     torch.manual_seed(5)
     want = torch.rand(3)
     torch.manual_seed(5)
@@ -260,7 +260,7 @@ def test_torch_s_own_generator_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_file_in_a_stream_is_named(workers: int, tmp_path: Path) -> None:
     image_files.folder(tmp_path)
-    found = own.listing(tmp_path, True, "test")
+    found = scan.part(tmp_path, True, "test")
     found.path(11).write_bytes(b"none")
     stream = Stream(Files(found, (3, 16, 20)), workers=workers)
     with pytest.raises(HebbError, match=r"^\S+dog_2.png is not an image that can be read"):

@@ -16,7 +16,7 @@ from test_cli_light import light
 
 from hebb import catalog, shapes
 from hebb.config import RunConfig
-from hebb.data import images, own, scan
+from hebb.data import images, scan
 from hebb.errors import ConfigError
 from hebb.registry import DATASETS
 
@@ -130,4 +130,4 @@ def test_headers_of_many_images_are_sampled(tmp_path: Path, monkeypatch: pytest.
     image_files.folder(tmp_path)
     monkeypatch.setattr(scan, "HEADERS", 5)
     (tmp_path / "train" / "cat" / "cat_1.png").write_bytes(b"none")  # not among the five
-    assert scan.image_shape(own.listing(tmp_path, True, "test"), "test") == (3, 16, 20)
+    assert scan.image_shape(scan.part(tmp_path, True, "test"), "test") == (3, 16, 20)

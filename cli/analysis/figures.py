@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.analysis.verb import Verb
+from cli.arguments import Parser
 from hebb import catalog, folders
 from hebb.analysis import recipes, runs
 from hebb.analysis.recipes import Needed, Recipe
@@ -21,6 +24,8 @@ from hebb.errors import ConfigError, HebbError, InterruptedRunError, within
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
+
+MakeParser = Callable[[Verb], Parser]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -117,10 +122,10 @@ def _name(options: argparse.Namespace) -> str:
     return f"figure-{recipe.name}" + ("" if options.scale == "full" else f"-{options.scale}")
 
 
-def _figure(options: argparse.Namespace) -> list[Output]:
+def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.Namespace) -> list[Output]:
     recipe, home, known = recipes.load(options.figure), folders.Home.find(options.data_dir), catalog.load()
     states = [state_of(needed, home, known) for needed in recipe.needed(options.scale)]
-    panels = [_panel(panel, recipe, states, home, options) for panel in recipe.draw]
+    panels = [_panel(panel, recipe, states, home, drawing, parser, options) for panel in recipe.draw]
     open_ = [state for state in states if state.state != "finished"]
     if open_ and not options.run:
         names = ", ".join(f"{s.needed.name} ({s.there} of {s.expected} runs)" for s in open_[:4])
@@ -136,26 +141,31 @@ def _figure(options: argparse.Namespace) -> list[Output]:
 
 
 def _panel(
-    panel: str, recipe: Recipe, states: list[State], home: folders.Home, options: argparse.Namespace
+    panel: str,
+    recipe: Recipe,
+    states: list[State],
+    home: folders.Home,
+    drawing: Mapping[str, Verb],
+    parser: MakeParser,
+    options: argparse.Namespace,
 ) -> tuple[Verb, argparse.Namespace]:
     """Return the verb that draws a panel, and its options; its files are free, or may be replaced."""
-    from analysis import VERBS, parser  # which holds this verb too
     from hebb.analysis import output
 
     where = f"figure {recipe.name}, draw" + (f", {panel}" if panel else "")
-    drawing, *words = recipe.draw[panel]
-    if drawing not in VERBS:
-        raise ConfigError(where, f"unknown verb '{drawing}'", given=drawing, choices=VERBS)
+    name, *words = recipe.draw[panel]
+    if name not in drawing:
+        raise ConfigError(where, f"unknown verb '{name}'", given=name, choices=drawing)
     named = recipe.shown(options.scale)
     chosen = [state for command, state in zip(named, states, strict=True) if command in words]
     places = [str(state.folder) for state in chosen or states]
     flags = [word for word in words if word not in {command.name for command in recipe.commands}]
-    name = f"{options.name}-{panel}" if panel else options.name
+    files = f"{options.name}-{panel}" if panel else options.name
     with within(where):
-        drawn = parser(VERBS[drawing]).parse([*places, *flags, "--name", name])
-    output.check_free(options.out or home.analysis, name, options.overwrite)
+        drawn = parser(drawing[name]).parse([*places, *flags, "--name", files])
+    output.check_free(options.out or home.analysis, files, options.overwrite)
     drawn.data_dir = options.data_dir
-    return VERBS[drawing], drawn
+    return drawing[name], drawn
 
 
 def _figures_flags(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +202,15 @@ def _lines(recipe: Recipe, scale: str, home: folders.Home, known: Catalog) -> li
     ]
 
 
-VERBS = (
-    Verb("figure", "a published figure from its recipe; --run trains what it needs", _figure_flags, _figure, _name),
-    Verb("figures", "what every recipe needs, what of it is finished, and the commands", _figures_flags, _figures),
-)
+def verbs(drawing: Mapping[str, Verb], parser: MakeParser) -> tuple[Verb, ...]:
+    """Return the verbs of this module.
+
+    Args:
+        drawing: the verbs that recipes may name.
+        parser: makes the parser of a verb.
+    """
+    figure = functools.partial(_figure, drawing, parser)
+    return (
+        Verb("figure", "a published figure from its recipe; --run trains what it needs", _figure_flags, figure, _name),
+        Verb("figures", "what every recipe needs, what of it is finished, and the commands", _figures_flags, _figures),
+    )

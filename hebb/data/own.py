@@ -36,27 +36,10 @@ def npz_file(path: str, where: str) -> Dataset:
         return _npz_file(Path(path).expanduser().resolve())
 
 
-def listing(root: Path, train: bool, where: str) -> scan.Listing:
-    """List one part of an image folder; the test images have the classes of the training images.
-
-    The test part is called ``test`` or ``val``, and the training part is absent from some evaluation sets.
-    """
-    wanted = ("train",) if train else ("test", "val")
-    part = next((root / name for name in wanted if (root / name).is_dir()), None)
-    if part is None:
-        raise ConfigError(
-            where,
-            f"{root} has no folder '{' or '.join(wanted)}'",
-            hint="train/<class>/<image> and test/<class>/<image> (or val/) are wanted",
-        )
-    classes = None if train else listing(root, True, where).classes
-    return scan.listing(part, where, classes)
-
-
 @functools.cache
 def _folder(root: Path) -> Dataset:
     where = f"folder:{root}"
-    train, test = (listing(root, part, where) for part in (True, False))
+    train, test = (scan.part(root, part, where) for part in (True, False))
     channels, height, width = scan.image_shape(train, where)
     if scan.image_shape(test, where)[1:] != (height, width):
         height = width = 0
@@ -64,7 +47,7 @@ def _folder(root: Path) -> Dataset:
     def open_files(_: Path, split: str, shape: tuple[int, int, int]) -> Files:
         from hebb.data.stores import Files
 
-        return Files(listing(root, split == "train", where), shape)
+        return Files(scan.part(root, split == "train", where), shape)
 
     return Dataset(
         name=where,

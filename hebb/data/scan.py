@@ -93,3 +93,20 @@ def image_shape(images: Listing, where: str) -> tuple[int, int, int]:
             raise ConfigError(where, f"{images.path(i)} is not an image that can be read") from None
     width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
     return (1 if grey else 3, height, width)
+
+
+def part(root: Path, train: bool, where: str) -> Listing:
+    """List one part of an image folder; the test images have the classes of the training images.
+
+    The test part is called ``test`` or ``val``, and the training part is absent from some evaluation sets.
+    """
+    wanted = ("train",) if train else ("test", "val")
+    folder = next((root / name for name in wanted if (root / name).is_dir()), None)
+    if folder is None:
+        raise ConfigError(
+            where,
+            f"{root} has no folder '{' or '.join(wanted)}'",
+            hint="train/<class>/<image> and test/<class>/<image> (or val/) are wanted",
+        )
+    classes = None if train else part(root, True, where).classes
+    return listing(folder, where, classes)

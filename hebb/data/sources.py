@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hebb.data import npz, own, scan
+from hebb.data import npz, scan
 from hebb.data.stores import Arrays as ArrayStore
 from hebb.data.stores import Binary, Files, Shape, Store
 from hebb.errors import ConfigError, HebbError
@@ -152,7 +152,7 @@ def imagenet(folder: Path, split: str, shape: Shape) -> Files:
     root = folder / "imagenet"
     if not root.is_dir():
         raise _absent("ImageNet", folder, "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG")
-    return _thousand(own.listing(root, split == "train", "dataset 'ImageNet'"), shape)
+    return _thousand(scan.part(root, split == "train", "dataset 'ImageNet'"), shape)
 
 
 def imagenet_v2(kind: str, folder: Path, split: str, shape: Shape) -> Files:
