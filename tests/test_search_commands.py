@@ -177,7 +177,11 @@ def test_grid_search_1(execute: Execute, tmp_path: Path) -> None:
     runs = [read_config(path) for path in sorted((folder / "trials").glob("final-*/config.json"))]
     assert [run.seed for run in runs] == [2, 3, 4]
     assert {(run.dataset_sup.train_samples(), run.dataset_unsup.train_samples()) for run in runs} == {(400, 400)}
-    searched = [read_config(path) for path in (folder / "trials").glob("[!f]*/config.json")]
+    searched = [
+        read_config(path)
+        for path in (folder / "trials").glob("*/config.json")
+        if not path.parent.name.startswith("final")
+    ]
     assert {(run.dataset_sup.train_samples(), run.dataset_unsup.train_samples()) for run in searched} == {(320, 320)}
     tested = pd.read_csv(folder / "final.csv").test_acc
     assert tested.min() > 5 * CHANCE
