@@ -23,11 +23,16 @@ _LIBRARY.define("linear(Tensor x, Tensor weight) -> Tensor")
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return x weight^T, (M, K), (N, K) -> (M, N); it has no gradient where oneDNN multiplies."""
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
-    if plain or not _HAS_ONEDNN or x.numel() * len(weight) < WORTH:
+    if not _pays(x, weight):
         return x @ weight.T
     product: Tensor = torch.ops.hebb.linear(x, weight)
     return product
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether oneDNN is there for this product, and worth its call."""
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
+    return _HAS_ONEDNN and not plain and x.numel() * len(weight) >= WORTH
 
 
 @torch.library.impl(_LIBRARY, "linear", "CPU")
@@ -55,7 +60,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, C)."""
-        if x.dim() != 2 or x.device.type != "cpu" or x.dtype != self.weight.dtype:
+        if x.dim() != 2 or not _pays(x, self.weight):  # whose own steps cost less than those in Python
             return super().forward(x)
         product: Tensor = _Product.apply(x, self.weight)
         return product if self.bias is None else product + self.bias

@@ -156,8 +156,8 @@ def _panel(
     name, *words = recipe.draw[panel]
     if name not in drawing:
         raise ConfigError(where, f"unknown verb '{name}'", given=name, choices=drawing)
-    named = recipe.shown(options.scale)
-    chosen = [state for command, state in zip(named, states, strict=True) if command in words]
+    kept = recipe.kept(options.scale)
+    chosen = [state for command, state in zip(kept, states, strict=True) if command.name in words]
     places = [str(state.folder) for state in chosen or states]
     flags = [word for word in words if word not in {command.name for command in recipe.commands}]
     files = f"{options.name}-{panel}" if panel else options.name

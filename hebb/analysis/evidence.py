@@ -95,6 +95,15 @@ class Claim:
         """Whether ours differs by more than the published deviation; without one there is no telling."""
         return self.published.sd is not None and abs(self.difference) > self.published.sd
 
+    def check(self, where: str, hint: str) -> None:
+        """Refuse a difference beyond the published deviation for which no reason is given."""
+        if self.outside and self.why is None:
+            raise ConfigError(
+                where,
+                f"ours differs by {self.difference:+.4g} from {self.published.value:g} +- {self.published.sd:g}",
+                hint=hint,
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -166,12 +175,7 @@ def _claim(folder: Path, data: Any, where: str) -> Claim:
     with within(where):
         values = _values(folder / known["runs"], known["column"])
     made = Claim(**{**known, "published": Published(**printed), "values": values})
-    if made.outside and made.why is None:
-        raise ConfigError(
-            where,
-            f"ours differs by {made.difference:+.4g} from {made.published.value:g} +- {made.published.sd:g}",
-            hint="say why it does: the key 'why'",
-        )
+    made.check(where, "say why it does: the key 'why'")
     return made
 
 

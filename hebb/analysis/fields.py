@@ -125,13 +125,7 @@ def patch_table(tops: Tops, chosen: Tensor, boxes: Callable[[int, int], receptiv
 @style.drawn
 def draw_images(frame: pd.DataFrame, title: str) -> Figure:
     """Draw the images of ``best_images`` row by row, each stretched to its own range."""
-    shown = tiles.stretched(torch.from_numpy(pixels.of(frame)))
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
-    made, axes = style.figure(width=max(0.55 * columns + 0.4, style.TITLE), height=0.55 * rows + 0.5)
-    pixels.show(axes, shown, columns)
-    axes.set_title(title)
-    return made
+    return pixels.gallery(frame, title, COLUMNS, 0.55)
 
 
 @style.drawn

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hebb import tiles
 from hebb.analysis import neurons, pixels, style
 from hebb.blocks import Block
 from hebb.errors import ConfigError
@@ -92,10 +91,4 @@ def table(blocks: Sequence[Block], block: int, *, view: str, order: str = "devia
 @style.drawn
 def draw(frame: pd.DataFrame, title: str) -> Figure:
     """Draw the filters of a table row by row, each stretched to its own range."""
-    shown = tiles.stretched(torch.from_numpy(pixels.of(frame)))
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
-    made, axes = style.figure(width=max(0.42 * columns + 0.4, style.TITLE), height=0.42 * rows + 0.5)
-    pixels.show(axes, shown, columns)
-    axes.set_title(title)
-    return made
+    return pixels.gallery(frame, title, COLUMNS, 0.42)

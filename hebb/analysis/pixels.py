@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from hebb import tiles
+from hebb.analysis import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def names(shape: Sequence[int]) -> list[str]:
@@ -40,6 +43,17 @@ def of(frame: pd.DataFrame) -> np.ndarray:
 def show(axes: Axes, images: Tensor, columns: int | None = None, **options: Any) -> None:
     """Draw images (n, C, H, W) of values in [0, 1] as a grid; other than 1 or 3 channels show their mean."""
     picture(axes, tiles.tiled(tiles.visible(images.detach().cpu()), columns), **options)
+
+
+def gallery(frame: pd.DataFrame, title: str, columns: int, cell: float) -> Figure:
+    """Draw the images of a frame row by row, each stretched to its own range and ``cell`` inches wide."""
+    shown = tiles.stretched(torch.from_numpy(of(frame)))
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    made, axes = style.figure(width=max(cell * columns + 0.4, style.TITLE), height=cell * rows + 0.5)
+    show(axes, shown, columns)
+    axes.set_title(title)
+    return made
 
 
 def picture(axes: Axes, image: Tensor, **options: Any) -> None:

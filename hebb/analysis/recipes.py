@@ -67,9 +67,9 @@ class Recipe:
     replace: Mapping[str, str] | None = None
     leave: tuple[str, ...] = ()
 
-    def shown(self, scale: str = "full") -> tuple[str, ...]:
-        """Return the names, in the recipe, of what ``needed`` returns."""
-        return tuple(c.name for c in self.commands if scale == "full" or c.name not in self.leave)
+    def kept(self, scale: str = "full") -> tuple[Needed, ...]:
+        """Return the commands that a scale does not leave out, as the recipe has them."""
+        return tuple(c for c in self.commands if scale == "full" or c.name not in self.leave)
 
     def needed(self, scale: str = "full") -> tuple[Needed, ...]:
         """Return the searches and runs at a scale; at ``small`` their names end in ``-small``."""
@@ -78,9 +78,7 @@ class Recipe:
         if scale == "full":
             return self.commands
         found = []
-        for command in self.commands:
-            if command.name in self.leave:
-                continue
+        for command in self.kept(scale):
             name = f"{command.name}-small"
             swapped = {**(self.replace or {}), command.name: name}
             words = [swapped.get(word, word) for word in command.words]

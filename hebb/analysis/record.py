@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hebb import config_json, folders
 from hebb.analysis import runs as stored
-from hebb.analysis.evidence import Published
+from hebb.analysis.evidence import Claim, Published
 from hebb.analysis.runs import Run
 from hebb.errors import ConfigError
 
@@ -55,7 +55,7 @@ def _comparable(run: Run) -> object:
     return dataclasses.replace(run.config, seed=0, pack=(), device="auto", threads=1)
 
 
-def page(runs: Sequence[Run], title: str, claims: Sequence[Mapping[str, Any]]) -> str:
+def page(runs: Sequence[Run], title: str, claims: Sequence[Claim]) -> str:
     """Return the ``record.yaml`` of runs that ``lines`` accepts, made on one machine."""
     told = [folders.read_json(run.folder / folders.ENVIRONMENT) for run in runs]
     if not all(isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in told):
@@ -79,14 +79,14 @@ def page(runs: Sequence[Run], title: str, claims: Sequence[Mapping[str, Any]]) -
             "gpu": machine.get("gpu") or "none",
         },
         "versions": {name: version for name, version in versions.items() if version},
-        "claims": list(claims),
+        "claims": [_written(claim) for claim in claims],
     }
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
 def claim(
     found: pd.DataFrame, what: str, unit: str, column: str, published: Published, why: str | None = None
-) -> dict[str, Any]:
+) -> Claim:
     """Return what a record claims: a column of ``lines`` beside a published number.
 
     Raises:
@@ -94,24 +94,25 @@ def claim(
     """
     if column not in found or found[column].isna().any():
         raise ConfigError("--metric", f"not every run has '{column}'", given=column, choices=list(found.columns[1:-1]))
-    difference = float(found[column].mean()) - published.value
-    if published.sd is not None and abs(difference) > published.sd and why is None:
-        raise ConfigError(
-            "--why", f"ours differs by {difference:+.4g} from {published.value:g} +- {published.sd:g}", hint="say why"
-        )
-    told = {key: value for key, value in dataclasses.asdict(published).items() if value is not None}
-    made = {
-        "what": what,
-        "unit": unit,
-        "published": told,
-        "command": "\n".join(
-            f"python multi_layer.py --run-config {CONFIG} --set seed={seed}" for seed in found["seed"]
-        ),
-        "config": CONFIG,
-        "runs": RUNS,
-        "column": column,
-    }
-    return made if why is None else {**made, "why": why}
+    made = Claim(
+        what=what,
+        unit=unit,
+        published=published,
+        command="\n".join(f"python multi_layer.py --run-config {CONFIG} --set seed={seed}" for seed in found["seed"]),
+        config=CONFIG,
+        runs=RUNS,
+        column=column,
+        why=why,
+        values=dict(zip(found["seed"], found[column], strict=True)),
+    )
+    made.check("--why", "say why")
+    return made
+
+
+def _written(claim: Claim) -> dict[str, Any]:
+    """Return what a record.yaml says of a claim: everything but our values, which the CSV has."""
+    told = {key: value for key, value in dataclasses.asdict(claim).items() if key != "values" and value is not None}
+    return {**told, "published": {key: value for key, value in told["published"].items() if value is not None}}
 
 
 def config(run: Run) -> str:
