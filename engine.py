@@ -262,7 +262,7 @@ class Sums:
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: mean loss (...), logits (..., B, classes), labels (..., B)."""
-        self.loss += mean_loss.double() * labels.shape[-1]
+        self.loss.add_(mean_loss, alpha=labels.shape[-1])  # multiplied in double precision, too
         self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         self.finite += mean_loss.isfinite()
         self.samples += labels.shape[-1]

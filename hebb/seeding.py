@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hebb.derive import derive
 
@@ -56,14 +55,15 @@ class Noise:
         return self.keep_mask(shape, drop, device).view(torch.int8).to(torch.float32).mul_(1 / (1 - drop))
 
     def _fair(self, shape: Sequence[int]) -> Tensor:
-        """Return 0 or 2 for each element, one random bit for each: a byte picks a row of eight factors."""
+        """Return 0 or 2 for each element, one random bit for each: a byte picks eight factors, held as one number."""
         if self._rows is None:
-            bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8)
-            self._rows = torch.from_numpy(bits).float() * 2
+            factors = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.uint8(2)  # (256, 8)
+            self._rows = torch.from_numpy(factors.view(np.int64).ravel())
         count = math.prod(shape)
         words = self._host.bit_generator.random_raw(-(-count // 64))  # a third of the time of ``bytes``
         drawn = torch.from_numpy(words.astype("<u8", copy=False).view(np.uint8))
-        return F.embedding(drawn.int(), self._rows).flatten()[:count].view(*shape)
+        eights = self._rows.index_select(0, drawn.int())
+        return eights.view(torch.int8)[:count].float().view(*shape)
 
     def keep_mask(self, shape: Sequence[int], drop: float | Tensor, device: torch.device) -> Tensor:
         """Return a boolean mask, False with probability ``drop``.
