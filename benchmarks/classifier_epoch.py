@@ -17,9 +17,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
+
+# isort: split
+import torch
 
 import engine
 import model

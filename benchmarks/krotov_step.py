@@ -20,9 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
+
+# isort: split
+import torch
 
 from benchmarks import harness, hebbian_step
 from cli import arguments

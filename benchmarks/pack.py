@@ -18,6 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
+
+# isort: split
 import model
 import train
 from benchmarks import harness

@@ -30,7 +30,9 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # a busy machine starts it slowly
 # Workers run each trial in a new thread, and the C library gives new threads a heap of their own, up to 8 a core: each
 # would keep what one trial freed. One heap serves them all, the one that `hebb.machine` lays out in huge pages.
-_WORKERS = {"MALLOC_ARENA_MAX": os.environ.setdefault("MALLOC_ARENA_MAX", "1")}
+os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+_HANDED_ON = ("MALLOC_ARENA_MAX", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_WORKERS = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own deprecations

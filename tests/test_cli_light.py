@@ -431,3 +431,32 @@ def test_output_is_plain_without_a_terminal(command: Command, monkeypatch: pytes
     for line in ("multi_layer.py --dry-run", "multi_layer.py --help", "demo.py --list datasets", "ray_search.py --x"):
         done = command(*line.split())
         assert "\x1b" not in done.stdout + done.stderr
+
+
+# -- threads ------------------------------------------------------------------------------------------------
+
+_FIRST = "import sys; sys.path.insert(0, {folder!r}); import {module}; names = list(sys.modules)"
+_FIRST += "; print('torch' not in names or names.index('hebb') < names.index('torch'))"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["multi_layer", "ray_search", "analysis", "demo", "post_hoc_loss"]
+    + [f"benchmarks.{name}" for name in ("classifier_epoch", "hebbian_step", "krotov_step", "lpl_step", "pack")],
+)
+def test_hebb_says_how_threads_wait_before_torch_reads_it(module: str) -> None:
+    code = _FIRST.format(folder=str(ROOT), module=module)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_what_the_user_says_of_waiting_threads_stays(given: dict[str, str], spins: str) -> None:
+    rest = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, hebb; print(os.environ.get('GOMP_SPINCOUNT'))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=rest | given
+    )
+    assert found.stdout.strip() == spins
