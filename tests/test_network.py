@@ -96,6 +96,18 @@ def test_activations(name: str) -> None:
     assert torch.allclose(activate(u, nn.MaxPool2d(2)), F.max_pool2d(expected, 2))
 
 
+@pytest.mark.parametrize("power", [0.05, 0.35, 0.7, 0.99])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_roots_of_single_precision_agree_with_those_of_double(power: float, scale: float) -> None:
+    u = torch.randn(10_000) * scale
+    expected = u.double().clamp(min=0) ** power
+    found = Activate("repu", power)(u)
+    assert torch.equal(found == 0, expected == 0)
+    assert torch.allclose(found.double(), expected, rtol=3e-6, atol=0)
+    wild = torch.tensor([0.0, -0.0, -torch.inf, torch.inf, torch.nan])
+    assert torch.allclose(Activate("repu", power)(wild), wild.relu().pow(power), equal_nan=True, rtol=0, atol=0)
+
+
 def test_norms() -> None:
     x = torch.rand(3, 4, 5) + 0.1
     assert torch.allclose(MaxNorm()(x).flatten(1).amax(1), torch.ones(3))
