@@ -23,7 +23,9 @@ from engine import Epoch, Progress, Scores
 from hebb.blocks import Dropout
 from hebb.data.images import Split
 from hebb.errors import ConfigError, DivergenceError
+from hebb.layers import HebbConv2d
 from hebb.losses import loss
+from hebb.maps import Conv2d, Flatten
 from hebb.plan import Phase
 from hebb.seeding import Noise
 from model import Network
@@ -47,10 +49,9 @@ class Pack:
         self.failed: dict[int, DivergenceError] = {}
         self._step = _Step(copy.deepcopy(self.members[0]))
         self._network = self._step.network
-        for i in range(len(self._network)):
-            layer = self._network[i].hebb
-            if layer is not None:
-                layer.channels_last = False  # torch.vmap knows one order of the dimensions
+        for module in self._network.modules():
+            if isinstance(module, HebbConv2d | Conv2d | Flatten):
+                module.channels_last = False  # torch.vmap knows one order of the dimensions
         self._state: Tensors = {}
         for name, tensor in _tensors(self._network).items():
             stacked = torch.stack([_tensors(member)[name].detach() for member in self.members])

@@ -22,6 +22,7 @@ from hebb import machine
 from hebb.config import RunConfig
 from hebb.data.images import Images, Split
 from hebb.layers import HebbConv2d
+from hebb.maps import Conv2d
 from hebb.plan import Phase
 from model import Network
 
@@ -146,7 +147,7 @@ class _Frozen:
     def order(self) -> torch.memory_format:
         """The order in memory that the block above wants: flattening wants the pixels last."""
         layer = self.network[self.first].layer
-        wanted = isinstance(layer, HebbConv2d) and layer.channels_last
+        wanted = isinstance(layer, HebbConv2d | Conv2d) and layer.channels_last
         return torch.channels_last if wanted else torch.contiguous_format
 
 

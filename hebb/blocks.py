@@ -18,6 +18,7 @@ from hebb.energy.layer import SettlingLayer
 from hebb.feedback import FeedbackLinear
 from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.local import LocalLoss
+from hebb.maps import Conv2d, Flatten
 from hebb.products import Linear
 from hebb.registry import ACTIVATIONS
 from hebb.seeding import Noise
@@ -200,8 +201,6 @@ class Block(nn.Module):
         the loss of the one above.
         """
         assert self.local is not None
-        if x.dim() == 4 and x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)  # convolutions and pools take half the time
         with torch.enable_grad():
             out = self(x)
             if self.spec.layer.loss == "above":
@@ -234,7 +233,7 @@ def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
         modules.append(AttDropout(spec.att_dropout))
     made: dict[str, Callable[[], nn.Module]] = {
         "batchnorm2d": lambda: nn.BatchNorm2d(shapes.into[0], affine=False),
-        "flatten": nn.Flatten,
+        "flatten": Flatten,
         "batchnorm1d": lambda: nn.BatchNorm1d(shapes.layer_in[0], affine=False),
         "maxnorm": MaxNorm,
         "normnorm": NormNorm,
@@ -271,7 +270,7 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
         return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == "MLP":
         return Linear(fan_in, width, bias=spec.add_bias)
-    return nn.Conv2d(
+    return Conv2d(
         fan_in,
         width,
         spec.kernel_size,

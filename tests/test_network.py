@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import model
-from hebb import catalog, grammar, shapes
+from hebb import catalog, grammar, maps, shapes
 from hebb.blocks import Activate, AttDropout, Block, Dropout, MaxNorm, NormNorm
 from hebb.errors import ConfigError
 from hebb.registry import ACTIVATIONS, RULES
@@ -288,3 +288,32 @@ def test_checkpoints_run_no_code(tmp_path: Path) -> None:
     torch.save({"model": {"x": print}}, tmp_path / "m.pt")
     with pytest.raises(ConfigError, match="not a checkpoint"):
         model.load_weights(network(), tmp_path / "m.pt")
+
+
+# -- layers of back-prop on maps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(4, 2, 1), nn.MaxPool2d(2)])
+def test_gradients_through_maps_are_those_of_torch(order: torch.memory_format, pool: nn.Module) -> None:
+    """The channels lie last on the way up and on the way down; nothing but rounding may tell."""
+    ours, torchs = maps.Conv2d(3, 6, 5, padding=2, padding_mode="reflect").double(), nn.Conv2d(3, 6, 5, padding=2)
+    torchs.padding_mode, torchs._reversed_padding_repeated_twice = "reflect", [2, 2, 2, 2]
+    torchs.double().load_state_dict(ours.state_dict())
+    x, up = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.randn(4, 6 * 4 * 4, dtype=torch.float64)
+    found = []
+    for conv, flatten in ((ours, maps.Flatten()), (torchs, nn.Flatten())):
+        image = x.clone().contiguous(memory_format=order).requires_grad_()
+        out = flatten(pool(conv(image).relu()))
+        found.append([out, *torch.autograd.grad(out, [image, *conv.parameters()], up)])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_maps_keep_their_channels_last() -> None:
+    seen = []
+    u = maps.Conv2d(3, 6, 3)(torch.randn(2, 3, 8, 8))
+    u.register_hook(lambda grad: seen.append(grad.is_contiguous(memory_format=torch.channels_last)))
+    maps.Flatten()(u).sum().backward()
+    assert u.is_contiguous(memory_format=torch.channels_last)
+    assert seen == [True]
