@@ -80,7 +80,7 @@ DEFECTS = (
         "self.offset.masked_fill_(fired, spec.jump)",
         "self.offset.masked_fill_(fired, 0)",
     ),
-    Defect("dropout of one half does not rescale", "hebb/seeding.py", "(bits).float() * 2", "(bits).float()"),
+    Defect("dropout of one half does not rescale", "hebb/seeding.py", "* np.uint8(2)", "* np.uint8(1)"),
     Defect(
         "all members of a pack see one order",
         "pack.py",
@@ -178,8 +178,20 @@ DEFECTS = (
     Defect(
         "the loss is divided by the batch size",
         "engine.py",
-        "mean_loss.double() * labels.shape[-1]",
-        "mean_loss.double()",
+        "self.loss.add_(mean_loss, alpha=labels.shape[-1])",
+        "self.loss.add_(mean_loss)",
+    ),
+    Defect(
+        "the root of what is not positive is not 0",
+        "hebb/activations.py",
+        "1.001 * _LEAST**power, 0.0)",
+        "1.001 * _LEAST**power, 1.0)",
+    ),
+    Defect(
+        "the gradient of a flattened map is not brought back by pixels",
+        "hebb/maps.py",
+        "grads[0].reshape(b, c, h * w).transpose(1, 2).contiguous()",
+        "grads[0].reshape(b, h * w, c).contiguous()",
     ),
     Defect(
         "the optimiser is not restored",
