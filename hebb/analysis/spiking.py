@@ -152,7 +152,7 @@ def _by_arm(panel: Axes, frame: pd.DataFrame, config: SpikingConfig, quantity: s
         _violins(panel, places, values, width, style.COLOURS[number], population)
     panel.set_xticks(range(len(config.arms)), [ARMS[arm].title for arm in config.arms], rotation=30, ha="right")
     if populations != [None]:
-        panel.legend(loc="lower left")
+        _legend(panel)
 
 
 def _violins(panel: Axes, places: Any, values: list[Any], width: float, colour: str, label: str | None = None) -> None:
@@ -175,7 +175,7 @@ def _weights(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
         _violins(panel, places, values, width, style.COLOURS[number], ARMS[arm].title)
     _populations(panel, config)
     style.label(panel, "", "mean weight of a population", "weights of each neuron")
-    panel.legend()
+    _legend(panel)
 
 
 def _told(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
@@ -188,7 +188,7 @@ def _told(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
     panel.axhline(0, color=style.GREY, linewidth=0.8)
     _populations(panel, config)
     style.label(panel, "", "$R^2$ of the reconstruction", "inputs told from the spikes")
-    panel.legend(ncols=2, fontsize=7)
+    _legend(panel)
 
 
 def _populations(panel: Axes, config: SpikingConfig) -> None:
@@ -202,7 +202,7 @@ def _over_time(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
         panel.plot(means.index, means, label=ARMS[arm].title, **{**style.line(number), "marker": ""})
     panel.axvline(0, color=style.GREY, linestyle=":", linewidth=1)
     style.label(panel, "time since learning began (s)", "mean rate (Hz)", "excitatory neurons")
-    panel.legend(fontsize=7)
+    _legend(panel)
 
 
 def _preferences(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
@@ -215,4 +215,11 @@ def _preferences(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> Non
         look = {**style.line(number), "linestyle": "", "alpha": 0.5}
         panel.plot(*both, label=ARMS[arm].title, **look)
     style.label(panel, f"mean weight of {x}", f"mean weight of {y}", "who prefers what")
-    panel.legend()
+    _legend(panel)
+
+
+def _legend(panel: Axes) -> None:
+    """Put the legend into room of its own above the data."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high + 0.3 * (high - low))
+    panel.legend(loc="upper center", ncols=3, fontsize=7, columnspacing=1)

@@ -229,7 +229,7 @@ class SpikingConfig:
     Attributes:
         neuron: constants of the neurons.
         inputs: constants of the inputs.
-        rule: constants of the learning rule; 25 times as fast as the published one, and so are its statistics.
+        rule: constants of the learning rule; 12.5 times as fast as the published one, and so are its statistics.
         inhibition: constants of inhibitory plasticity.
         wiring: connections.
         excitatory: number of excitatory neurons.
@@ -247,7 +247,7 @@ class SpikingConfig:
 
     neuron: NeuronSpec = field(default_factory=NeuronSpec)
     inputs: InputSpec = field(default_factory=InputSpec)
-    rule: RuleSpec = field(default_factory=lambda: RuleSpec(eta=1.0, tau_mean=30.0, tau_variance=10.0))
+    rule: RuleSpec = field(default_factory=lambda: RuleSpec(eta=0.5, tau_mean=48.0, tau_variance=2.5))
     inhibition: InhibitionSpec = field(default_factory=InhibitionSpec)
     wiring: WiringSpec = field(default_factory=WiringSpec)
     excitatory: int = 100
@@ -255,8 +255,8 @@ class SpikingConfig:
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0,)
     streams: int = 4
-    priming: float = 30.0
-    seconds: float = 1000.0
+    priming: float = 60.0
+    seconds: float = 6000.0
     measured: float = 30.0
     dt: float = 1e-3
     dtype: str = "float32"
