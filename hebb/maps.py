@@ -23,7 +23,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""
-        return super().forward(channels_last(x) if self.channels_last else x)
+        if self.channels_last and x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        return super().forward(x)
 
 
 class Flatten(nn.Flatten):
@@ -37,16 +39,11 @@ class Flatten(nn.Flatten):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C H W)."""
-        wanted = self.channels_last and x.requires_grad and x.dim() == 4
-        if not wanted or x.is_contiguous() or channels_last(x) is not x:
+        wanted = self.channels_last and x.requires_grad and x.dim() == 4 and not x.is_contiguous()
+        if not wanted or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
         flat: Tensor = _Flatten.apply(x)
         return flat
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return a map of the CPU with its channels last in memory; itself where they are, or on another device."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 class _Flatten(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """What decides an experiment with spiking neurons. Never imports torch.
 
 Seconds, millivolts and hertz; conductances are in units of the leak. The defaults are those of Halvagal & Zenke 2023,
-as their code and erratum have them; what differs, to be done in minutes, says so.
+as their code and erratum have them; what differs, to be done in an hour, says so.
 """
 
 from __future__ import annotations
