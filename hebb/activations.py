@@ -13,9 +13,6 @@ from hebb.registry import ACTIVATIONS, Activation
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LEAST = 2.0**-126
-"""The smallest normal number of float32; what is smaller counts as 0."""
-
 
 def relu(u: Tensor) -> Tensor:
     """Return u where it is positive, else 0."""
@@ -29,15 +26,11 @@ def centred(u: Tensor) -> Tensor:
 
 def repu(u: Tensor, power: float) -> Tensor:
     """relu(u)^power (Krotov & Hopfield 2019)."""
-    import torch
+    from hebb import loops
 
     if power == 1:
         return u.relu()
-    if power > 1 or u.requires_grad or u.device.type != "cpu" or u.dtype != torch.float32:
-        return u.relu().pow(power)
-    # 2^(power log2 u), five passes over memory, takes two thirds of the time of a power and errs by some 1e-6
-    floored = torch.threshold(u, _LEAST, _LEAST).log2_().mul_(power).exp2_()
-    return torch.threshold_(floored, 1.001 * _LEAST**power, 0.0)
+    return loops.power(u, power) if power != 2 and loops.pays(u) else u.relu().pow(power)
 
 
 def softmax(u: Tensor, t_invert: float) -> Tensor:

@@ -17,7 +17,7 @@ WORTH = 4_000_000
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-_LIBRARY = torch.library.Library("hebb", "DEF")
+_LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("linear(Tensor x, Tensor weight) -> Tensor")
 
 

@@ -183,9 +183,15 @@ DEFECTS = (
     ),
     Defect(
         "the root of what is not positive is not 0",
-        "hebb/activations.py",
-        "1.001 * _LEAST**power, 0.0)",
-        "1.001 * _LEAST**power, 1.0)",
+        "hebb/numba_loops.py",
+        "found if v >= _LEAST else _NONE",
+        "found if v >= _LEAST else _ONE",
+    ),
+    Defect(
+        "a large batch forgets the last numbers of its dropout",
+        "hebb/numba_loops.py",
+        "if left:",
+        "if left < 0:",
     ),
     Defect(
         "the gradient of a flattened map is not brought back by pixels",
