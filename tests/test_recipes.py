@@ -24,6 +24,7 @@ KNOWN = catalog.load()
 with open(ROOT / "tests" / "data" / "commands.csv", encoding="utf-8") as file:
     PUBLISHED = {tuple(shlex.split(row["command"])[1:]): row for row in csv.DictReader(file)}
 every_recipe = pytest.mark.parametrize("name", recipes.names())
+OWN = ("robustness",)  # of another paper, whose commands were not published; four seeds each
 
 
 IN_PIECES = ("--set", "dataset_sup.samples=2000", "dataset_sup.epochs=25")
@@ -35,7 +36,7 @@ def published(needed: recipes.Needed) -> dict[str, str]:
     return PUBLISHED[needed.script, *(words[:-3] if words[-3:] == IN_PIECES else words)]
 
 
-@every_recipe
+@pytest.mark.parametrize("name", sorted(set(recipes.names()) - set(OWN)))
 def test_commands_are_the_published_ones(name: str) -> None:
     for needed in recipes.load(name).needed():
         assert published(needed)["stored"] == needed.name.removesuffix("_25")
@@ -62,7 +63,7 @@ def test_every_command_resolves_at_both_scales(name: str, tmp_path: Path) -> Non
         work[scale] = sum(phase.updates for found in configs.values() for run in found for phase in plan.phases(run))
         for n, found in configs.items():
             if scale == "full":
-                assert len(found) == int(published(n)["trials"])
+                assert len(found) == (4 if name in OWN else int(published(n)["trials"]))
             assert figures.state_of(n, home, KNOWN) == figures.State(
                 n, home.search(n.name) if n.script == "ray_search.py" else home.network(n.name), "absent", len(found), 0
             )
