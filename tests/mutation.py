@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "test_pack.py",
+    "test_loops.py",
     "test_rules.py",
     "test_layers.py",
     "test_network.py",
