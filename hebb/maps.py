@@ -40,10 +40,10 @@ class Flatten(nn.Flatten):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C H W)."""
         wanted = self.channels_last and x.requires_grad and x.dim() == 4 and not x.is_contiguous()
-        if not wanted or not x.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(x)
-        flat: Tensor = _Flatten.apply(x)
-        return flat
+        if wanted and x.is_contiguous(memory_format=torch.channels_last):
+            flat: Tensor = _Flatten.apply(x)
+            return flat
+        return super().forward(x)
 
 
 class _Flatten(torch.autograd.Function):

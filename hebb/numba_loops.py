@@ -43,7 +43,7 @@ def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
 
 def run(loop: Callable[..., None], *arguments: Any, threads: int) -> None:
     """Run a loop on so many threads, or as many as numba has; its last argument is their number."""
-    threads = min(threads, int(vars(numba.config)["NUMBA_NUM_THREADS"]))
+    threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     with _ONE_AT_A_TIME:
         numba.set_num_threads(threads)
         loop(*arguments, threads)
@@ -52,7 +52,7 @@ def run(loop: Callable[..., None], *arguments: Any, threads: int) -> None:
 @_compiled
 def select(x: Any, drawn: Any, eights: Any, out: Any, parts: int) -> None:
     """Set out to x times factors; each byte of ``drawn`` picks eight, the memory of a number of ``eights``."""
-    count, left = x.size // 8, x.size % 8
+    count = -(-x.size // 8)
     for part in numba.prange(parts):
         first, last = part * count // parts, (part + 1) * count // parts
         kept = np.empty(256, np.int64)  # factors of 2,048 numbers, in the innermost cache
@@ -61,15 +61,10 @@ def select(x: Any, drawn: Any, eights: Any, out: Any, parts: int) -> None:
             some = min(256, last - start)
             for i in range(some):
                 kept[i] = eights[drawn[start + i]]
-            source, target = x[8 * start : 8 * (start + some)], out[8 * start : 8 * (start + some)]
-            for i in range(8 * some):
+            stop = min(8 * (start + some), x.size)
+            source, target = x[8 * start : stop], out[8 * start : stop]
+            for i in range(stop - 8 * start):
                 target[i] = source[i] * np.float32(factors[i])
-    if left:
-        kept = np.empty(1, np.int64)
-        kept[0] = eights[drawn[count]]
-        factors = kept.view(np.int8)
-        for i in range(left):
-            out[8 * count + i] = x[8 * count + i] * np.float32(factors[i])
 
 
 @_compiled
@@ -80,7 +75,7 @@ def power(u: Any, exponent: Any, out: Any, parts: int) -> None:
         first, last = part * u.size // parts, (part + 1) * u.size // parts
         source, target = u[first:last], out[first:last]
         for i in range(last - first):
-            v = np.float32(source[i])
+            v = source[i]
             bits = np.float32(v).view(np.int32)
             e = np.int32(np.int32(bits - _ROOT_HALF) >> _MANTISSA)
             m = np.int32(bits - (e << _MANTISSA)).view(np.float32)

@@ -440,7 +440,9 @@ _FIRST += "; print('torch' not in names or names.index('hebb') < names.index('to
 
 
 @pytest.mark.parametrize(
-    "module", ["multi_layer", "ray_search", "analysis", "post_hoc_loss", "benchmarks.krotov_step", "benchmarks.pack"]
+    "module",
+    ["multi_layer", "ray_search", "analysis", "demo", "post_hoc_loss"]
+    + [f"benchmarks.{name}" for name in ("classifier_epoch", "hebbian_step", "krotov_step", "lpl_step", "pack")],
 )
 def test_hebb_says_how_threads_wait_before_torch_reads_it(module: str) -> None:
     code = _FIRST.format(folder=str(ROOT), module=module)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor
 
 from hebb import loops
 from hebb.activations import repu
 from hebb.seeding import Noise
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(params=[1, 2])
@@ -47,9 +45,7 @@ def test_powers_agree_with_those_of_double_precision(exponent: float, span: tupl
 
 
 def test_powers_of_what_is_no_ordinary_number() -> None:
-    u = torch.tensor(
-        [0.0, -0.0, -1.0, -torch.inf, 2.0**-140, torch.inf, torch.nan, 1.0] * 9
-    )  # whole vectors, and a rest
+    u = torch.tensor([0.0, -0.0, -1.0, -torch.inf, 2.0**-140, torch.inf, torch.nan, 1.0] * 9)
     found = loops.power(u, 0.7)
     assert torch.allclose(found, torch.tensor([0, 0, 0, 0, 0, torch.inf, torch.nan, 1.0] * 9), equal_nan=True)
 
@@ -126,7 +122,7 @@ def test_small_networks_never_import_the_compiler() -> None:
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-def test_loops_run_where_nothing_can_be_kept(tmp_path: Path) -> None:
+def test_loops_run_where_nothing_can_be_kept() -> None:
     """Neither beside the code nor in the user's folder: compiled anew in each process."""
     program = (
         "import numba.core.caching as caching\n"
