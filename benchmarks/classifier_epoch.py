@@ -24,16 +24,15 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 # isort: split
 import torch
 
-import engine
-import model
-import train
 from benchmarks import harness
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog, plan
-from hebb.config import RunConfig
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog, plan
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
 from hebb.data.images import Split
-from hebb.errors import ConfigError
+from hebb.nn import model
+from hebb.training import engine, train
 
 
 def main(argv: list[str]) -> int:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.core.errors import ConfigError
 from hebb.data import sources
 from hebb.energy.network import EnergyNetwork
-from hebb.errors import ConfigError
 
 _RULES = {"constant": "constant", "slow": "divide_by_slow_loop_index", "loop": "divide_by_loop_index"}
 

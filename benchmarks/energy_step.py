@@ -24,14 +24,14 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 # isort: split
 import torch
 
-import model
 from benchmarks import harness
 from benchmarks.energy_published import Published
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog
-from hebb.errors import ConfigError
-from hebb.registry import DATASETS
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog
+from hebb.config.registry import DATASETS
+from hebb.core.errors import ConfigError
+from hebb.nn import model
 
 PRESETS = ("2CorInfoMaxMNIST", "2CorInfoMaxSparseMNIST", "2EPMNIST", "2CSMMNIST", "3PCMNIST", "3PCNudgeMNIST")
 BATCH = 20

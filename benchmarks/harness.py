@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from cli import arguments, describe
-from hebb import machine, records
+from hebb.cli import arguments, describe
+from hebb.core import machine
+from hebb.storage import records
 
 STEPS, WARM_UP = 50, 10
 """Measured repetitions, whose median counts, and those before them."""

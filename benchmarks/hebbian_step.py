@@ -32,18 +32,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import engine
-import model
 from benchmarks import harness
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog, compiling, folders, plan
-from hebb.config import RunConfig
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog, plan
+from hebb.config.plan import Phase
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.data.images import Split
-from hebb.errors import ConfigError
-from hebb.layers import HebbConv2d
-from hebb.plan import Phase
+from hebb.nn import compiled as compiling
+from hebb.nn import model
+from hebb.nn.layers import HebbConv2d
+from hebb.storage import folders
+from hebb.training import engine
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -28,12 +28,12 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 import torch
 
 from benchmarks import harness, hebbian_step
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog
-from hebb.config import make_layer
-from hebb.errors import HebbError
-from hebb.layers import HebbConv2d
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog
+from hebb.config.specs import make_layer
+from hebb.core.errors import HebbError
+from hebb.nn.layers import HebbConv2d
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,16 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 import torch
 from torch import Tensor
 
-import engine
-import model
-import train
 from benchmarks import harness
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog, overrides, plan
-from hebb.blocks import Block
-from hebb.config import RunConfig
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog, overrides, plan
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
 from hebb.data.images import Split
-from hebb.errors import ConfigError
+from hebb.nn import model
+from hebb.nn.blocks import Block
+from hebb.training import engine, train
 
 LAYOUTS = {"planes": torch.contiguous_format, "pixels": torch.channels_last}
 

@@ -20,14 +20,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import engine
-import model
 from benchmarks import harness
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog, plan
-from hebb.config import RunConfig
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog, plan
+from hebb.config.specs import RunConfig
 from hebb.data import images
+from hebb.nn import model
+from hebb.training import engine
 
 VALUES = 3 * 96 * 96
 

@@ -21,15 +21,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 
 # isort: split
-import model
-import train
 from benchmarks import harness
-from cli import arguments
-from cli.entry import run_command
-from hebb import catalog, folders, overrides, plan
-from hebb.config import RunConfig
-from hebb.errors import ConfigError
-from hebb.records import Row
+from hebb.cli import arguments
+from hebb.cli.entry import run_command
+from hebb.config import catalog, overrides, plan
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+from hebb.nn import model
+from hebb.storage import folders
+from hebb.storage.records import Row
+from hebb.training import train
 
 
 def main(argv: list[str]) -> int:

@@ -23,12 +23,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import multi_layer
 from benchmarks import harness
-from cli import arguments, describe
-from cli.entry import run_command
-from hebb import catalog, folders
-from hebb.errors import HebbError
+from hebb.cli import arguments, describe, train
+from hebb.cli.entry import run_command
+from hebb.config import catalog
+from hebb.core.errors import HebbError
+from hebb.storage import folders
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("2SoftHebbCnnCIFAR", "4SoftHebbCnnCIFAR")
@@ -101,11 +101,11 @@ def peak(command: list[str], data_dir: str | None) -> int:
 
 def load(argv: list[str]) -> int:
     """Load the data of a run and build its network: what any way of training must hold."""
-    import model
     from hebb.data import images
+    from hebb.nn import model
 
-    options = multi_layer.parser().parse(argv)
-    run = multi_layer.resolve(options, catalog.load())
+    options = train.parser().parse(argv)
+    run = train.resolve(options, catalog.load())
     datasets, device = folders.Home.find(options.data_dir).datasets, model.device_of(run)
     # once when both phases read the same images, as a run does
     contents = {replace(spec, epochs=1, batch_size=1, print_freq=1) for spec in (run.dataset_sup, run.dataset_unsup)}

@@ -34,14 +34,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import multi_layer
 from benchmarks import harness
-from cli import arguments, describe
-from cli.entry import run_command
-from hebb import catalog, folders, plan, records
-from hebb.config import RunConfig
-from hebb.errors import ConfigError, HebbError
-from hebb.plan import Phase
+from hebb.cli import arguments, describe, train
+from hebb.cli.entry import run_command
+from hebb.config import catalog, plan
+from hebb.config.plan import Phase
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError, HebbError
+from hebb.storage import folders, records
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("2SoftHebbCnnCIFAR", "3SoftHebbCnnCIFAR", "4SoftHebbCnnCIFAR")
@@ -127,7 +127,7 @@ def _steps(text: str) -> int | None:
 def _checked(argv: list[str], preset: str) -> RunConfig:
     """Return the run that our command makes; only its epochs, batches and cadence may differ from the preset's."""
     known = catalog.load()
-    run = multi_layer.resolve(multi_layer.parser().parse(argv), known)
+    run = train.resolve(train.parser().parse(argv), known)
     shipped = {name: known.dataset(f"CIFAR10_{variant}", "") for name, variant in (("sup", "50"), ("unsup", "1"))}
     given = {"sup": run.dataset_sup, "unsup": run.dataset_unsup}
     same = all(

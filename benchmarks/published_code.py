@@ -89,8 +89,8 @@ class Checkout:
 
     def _give_images(self) -> None:
         """Put our images in the place of torchvision's dataset, before the published code derives classes from it."""
+        from hebb.config.registry import DATASETS
         from hebb.data import sources
-        from hebb.registry import DATASETS
 
         entry, folder = DATASETS.get("CIFAR10", "CIFAR10"), Path(self.request["datasets"])
         Resident.splits = (sources.read(entry, folder, train=True), sources.read(entry, folder, train=False))

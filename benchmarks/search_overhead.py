@@ -29,9 +29,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
-from cli import arguments, describe
-from cli.entry import run_command
-from hebb.errors import HebbError
+from hebb.cli import arguments, describe
+from hebb.cli.entry import run_command
+from hebb.core.errors import HebbError
 
 ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_EVERY = 1.0  # seconds between two looks at the memory

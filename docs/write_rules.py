@@ -18,9 +18,9 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 import hebb.rules  # noqa: E402
-from hebb import catalog, fields, grammar  # noqa: E402
-from hebb.catalog import Catalog  # noqa: E402
-from hebb.registry import RULES, Rule, Value  # noqa: E402
+from hebb.config import catalog, fields, grammar  # noqa: E402
+from hebb.config.catalog import Catalog  # noqa: E402
+from hebb.config.registry import RULES, Rule, Value  # noqa: E402
 
 KINDS = {
     "hebbian": "layer-local rule",
@@ -105,7 +105,7 @@ def equations(rule: Rule) -> list[str]:
         kind = rule.network()
         bases = [k for k in kind.__mro__[1:] if k.__module__ == kind.__module__ and k.__doc__]
         return [text for k in (kind, *bases) for text in (f"{where(k)}:", fenced(documented(k)))]
-    from hebb.feedback import FeedbackLinear
+    from hebb.nn.feedback import FeedbackLinear
 
     descended = "w <- w - step(dL/dw)      L: mean cross-entropy of the batch (classifier.loss), step: Adam or SGD"
     if rule.name == "FA":
@@ -123,7 +123,7 @@ def helpers(function: Any) -> list[str]:
 
 def rate_text() -> str:
     """Return what the rate of a Hebbian layer is."""
-    from hebb import rates
+    from hebb.rules import rates
 
     return (
         f"The rate, {where(rates.norm_dependent)}, with `v1`:\n\n{fenced(documented(rates.norm_dependent))}\n\n"

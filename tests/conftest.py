@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli.entry import run_command  # noqa: E402
-from hebb.registry import RULES  # noqa: E402
+from hebb.cli.entry import run_command  # noqa: E402
+from hebb.config.registry import RULES  # noqa: E402
 
 SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
 GOLDEN = ROOT.parent / "shared" / "golden"
@@ -86,9 +86,9 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
     """Keep one local Ray for all searches of a module."""
-    from search import rays
+    from hebb.tuning import ray_session
 
-    with rays.session(rays.Resources(cpus=1, gpu=0)):
+    with ray_session.session(ray_session.Resources(cpus=1, gpu=0)):
         yield
 
 

@@ -17,11 +17,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hebb import catalog, fields, rates
-from hebb.config import make_layer
-from hebb.errors import ConfigError, HebbError
-from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
-from hebb.registry import RULES
+from hebb.config import catalog, fields
+from hebb.config.registry import RULES
+from hebb.config.specs import make_layer
+from hebb.core.errors import ConfigError, HebbError
+from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.rules import rates
 
 TOLERANCE = 1e-5
 _OTHER_NAMES = {"bias": "add_bias", "power_lr": "power_lr", "out_features": "out_channels"}

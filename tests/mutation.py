@@ -16,28 +16,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
-    "test_pack.py",
-    "test_loops.py",
-    "test_rules.py",
-    "test_layers.py",
-    "test_network.py",
-    "test_training.py",
-    "test_energy.py",
-    "test_settling.py",
-    "test_data.py",
-    "test_data_images.py",
-    "test_augmentation.py",
-    "test_shapes_plan.py",
-    "test_krotov.py",
-    "test_principal_components.py",
-    "test_stopping.py",
-    "test_lpl.py",
-    "test_views.py",
-    "test_analysis_figures.py",
-    "test_analysis_commands.py",
-    "test_packs.py",
-    "test_toy.py",
-    "test_spiking.py",
+    "training/test_pack.py",
+    "kernels/test_loops.py",
+    "rules/test_rules.py",
+    "nn/test_layers.py",
+    "nn/test_network.py",
+    "training/test_training.py",
+    "energy/test_energy.py",
+    "training/test_settling.py",
+    "data/test_data.py",
+    "data/test_data_images.py",
+    "data/test_augmentation.py",
+    "config/test_shapes_plan.py",
+    "rules/test_krotov.py",
+    "rules/test_principal_components.py",
+    "training/test_early_stop.py",
+    "rules/test_lpl.py",
+    "data/test_views.py",
+    "analysis/test_analysis_figures.py",
+    "cli/test_analysis_commands.py",
+    "training/test_packs.py",
+    "spiking/test_rate_neuron.py",
+    "spiking/test_spiking.py",
 )
 
 
@@ -62,7 +62,12 @@ DEFECTS = (
         "radii are those of the last phase", "hebb/analysis/temperature.py", "sum(last.values())", "max(last.values())"
     ),
     Defect("runs without a result count", "hebb/analysis/runs.py", 'if state == "finished":', "if choice is not None:"),
-    Defect("the rate neuron is pushed from the past", "hebb/toy.py", "hebbian - pull * (z", "hebbian + pull * (z"),
+    Defect(
+        "the rate neuron is pushed from the past",
+        "hebb/spiking/rate_neuron.py",
+        "hebbian - pull * (z",
+        "hebbian + pull * (z",
+    ),
     Defect(
         "the spiking rule seeks change",
         "hebb/spiking/plasticity.py",
@@ -81,7 +86,7 @@ DEFECTS = (
         "self.offset.masked_fill_(fired, spec.jump)",
         "self.offset.masked_fill_(fired, 0)",
     ),
-    Defect("dropout of one half does not rescale", "hebb/seeding.py", "* np.uint8(2)", "* np.uint8(1)"),
+    Defect("dropout of one half does not rescale", "hebb/core/seeding.py", "* np.uint8(2)", "* np.uint8(1)"),
     Defect(
         "all members of a pack see one order",
         "pack.py",
@@ -94,7 +99,7 @@ DEFECTS = (
         "return value[place] if isinstance",
         "return value[0] if isinstance",
     ),
-    Defect("the decay term is dropped", "hebb/layers.py", "self.weight, value=-1)", "self.weight, value=0)"),
+    Defect("the decay term is dropped", "hebb/nn/layers.py", "self.weight, value=-1)", "self.weight, value=0)"),
     Defect(
         "winner and losers swap signs",
         "hebb/rules/soft.py",
@@ -107,28 +112,28 @@ DEFECTS = (
         "return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)",
         "return u.softmax(dim=1)",
     ),
-    Defect("the radius is not compared with 1", "hebb/rates.py", "(radius - 1).abs_()", "radius.abs()"),
+    Defect("the radius is not compared with 1", "hebb/rules/rates.py", "(radius - 1).abs_()", "radius.abs()"),
     Defect(
         "one normaliser for all groups",
-        "hebb/layers.py",
+        "hebb/nn/layers.py",
         "groups.amax(dim=1, keepdim=True)",
         "groups.amax()",
     ),
     Defect(
         "dilation is lost in the update",
-        "hebb/layers.py",
+        "hebb/nn/layers.py",
         "[spec.stride] * 2, [spec.dilation] * 2, [0, 0]",
         "[spec.stride] * 2, [1, 1], [0, 0]",
     ),
     Defect(
         "the effective weight loses its sign",
-        "hebb/layers.py",
+        "hebb/nn/layers.py",
         "self.weight.sign() * self.weight.abs()",
         "self.weight.abs()",
     ),
     Defect(
         "the block above sees the new weights",
-        "hebb/blocks.py",
+        "hebb/nn/blocks.py",
         "again = self.spec.layer.rule.answers_updated and not last",
         "again = not last",
     ),
@@ -156,7 +161,7 @@ DEFECTS = (
         "parameter.requires_grad_(i in phase.blocks)",
         "parameter.requires_grad_(True)",
     ),
-    Defect("frozen blocks keep statistics of 0 and 1", "hebb/plan.py", "    if not wanted:", "    if wanted:"),
+    Defect("frozen blocks keep statistics of 0 and 1", "hebb/config/plan.py", "    if not wanted:", "    if wanted:"),
     Defect("momentum stays cumulative", "engine.py", "        norm.momentum = momentum\n", "        pass\n"),
     Defect(
         "validation images are trained on", "hebb/data/images.py", "return order[~held].sort()", "return order.sort()"
@@ -184,19 +189,19 @@ DEFECTS = (
     ),
     Defect(
         "the root of what is not positive is not 0",
-        "hebb/numba_loops.py",
+        "hebb/kernels/numba_loops.py",
         "found if v >= _LEAST else _NONE",
         "found if v >= _LEAST else _ONE",
     ),
     Defect(
         "a large batch forgets the last numbers of its dropout",
-        "hebb/numba_loops.py",
+        "hebb/kernels/numba_loops.py",
         "count = -(-x.size // 8)",
         "count = x.size // 8",
     ),
     Defect(
         "the gradient of a flattened map is not brought back by pixels",
-        "hebb/maps.py",
+        "hebb/kernels/channels_last.py",
         "grads[0].reshape(b, c, h * w).transpose(1, 2).contiguous()",
         "grads[0].reshape(b, h * w, c).contiguous()",
     ),
@@ -206,7 +211,7 @@ DEFECTS = (
         "    if optimiser is not None and moments:\n",
         "    if False:\n",
     ),
-    Defect("the classifier's rate never halves", "hebb/rates.py", "return 0.5 ** sum(", "return 1.0 ** sum("),
+    Defect("the classifier's rate never halves", "hebb/rules/rates.py", "return 0.5 ** sum(", "return 1.0 ** sum("),
     Defect(
         "a checkpoint is loaded partly",
         "model.py",
@@ -224,12 +229,15 @@ DEFECTS = (
     ),
     Defect(
         "a filter shares the layer's maximum",
-        "hebb/layers.py",
+        "hebb/nn/layers.py",
         'if kind == "layer":',
         "if True:",
     ),
     Defect(
-        "equal is progress", "hebb/stopping.py", "(self._last < self._least).any()", "(self._last <= self._least).any()"
+        "equal is progress",
+        "hebb/training/early_stop.py",
+        "(self._last < self._least).any()",
+        "(self._last <= self._least).any()",
     ),
     Defect(
         "patience is forgotten by a continued run",
@@ -238,8 +246,10 @@ DEFECTS = (
         "    if False:\n",
     ),
     Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),
-    Defect("the cosine never restarts", "hebb/rates.py", "    while epoch >= length:\n", "    while False:\n"),
-    Defect("the floor is reached at once", "hebb/rates.py", "layer.lr_fall * epochs", "layer.lr_fall * epochs * 1000"),
+    Defect("the cosine never restarts", "hebb/rules/rates.py", "    while epoch >= length:\n", "    while False:\n"),
+    Defect(
+        "the floor is reached at once", "hebb/rules/rates.py", "layer.lr_fall * epochs", "layer.lr_fall * epochs * 1000"
+    ),
     Defect("the variance has no floor", "hebb/rules/lpl.py", "(z.var(dim=0) + FLOOR)", "(z.var(dim=0) + 1e-8)"),
     Defect(
         "a neuron's own variance is decorrelated",
@@ -247,7 +257,7 @@ DEFECTS = (
         "(samples - 1)).fill_diagonal_(0)",
         "(samples - 1))",
     ),
-    Defect("gradients cross blocks", "hebb/blocks.py", "        return out.detach()\n", "        return out\n"),
+    Defect("gradients cross blocks", "hebb/nn/blocks.py", "        return out.detach()\n", "        return out\n"),
     Defect(
         "both views are one",
         "hebb/data/images.py",
@@ -260,7 +270,7 @@ DEFECTS = (
         "(0.0, [p for p in parameters if p.dim() == 1])",
         "(layer.weight_decay, [p for p in parameters if p.dim() == 1])",
     ),
-    Defect("the warm-up starts at the full rate", "hebb/rates.py", "* epoch / max(layer.warmup - 1, 1)", ""),
+    Defect("the warm-up starts at the full rate", "hebb/rules/rates.py", "* epoch / max(layer.warmup - 1, 1)", ""),
     Defect(
         "every image has the same colours",
         "hebb/data/views.py",
@@ -290,7 +300,9 @@ DEFECTS = (
     Defect("the third phase is not counted", "hebb/energy/network.py", "span = 2 * beta", "span = beta"),
     Defect("every batch is nudged alike", "settling.py", "signs[index], factor", "1, factor"),
     Defect("a dead output goes on", "settling.py", "if several and made > 1", "if False and made > 1"),
-    Defect("BP blocks train one by one", "hebb/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"),
+    Defect(
+        "BP blocks train one by one", "hebb/config/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"
+    ),
 )
 
 

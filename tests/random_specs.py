@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from hypothesis import reject, settings
 from hypothesis import strategies as st
 
-from hebb import catalog, plan
-from hebb.config import (
+from hebb.config import catalog, plan
+from hebb.config.classifier import LOSSES
+from hebb.config.fields import fields_of
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, Value
+from hebb.config.settle import make_settle
+from hebb.config.specs import (
     OPERATIONS,
     ActivationSpec,
     BlockSpec,
@@ -22,11 +26,7 @@ from hebb.config import (
     StopSpec,
     make_layer,
 )
-from hebb.errors import ConfigError
-from hebb.fields import fields_of
-from hebb.protocols import LOSSES
-from hebb.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, Value
-from hebb.settle import make_settle
+from hebb.core.errors import ConfigError
 
 DEFAULTS = catalog.load().defaults
 SMALL = settings(max_examples=80, deadline=None, derandomize=True, database=None)

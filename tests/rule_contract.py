@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hebb import catalog, fields
-from hebb.config import LayerSpec, make_layer
-from hebb.layers import HebbConv2d, HebbLayer, HebbLinear
-from hebb.registry import RULES
+from hebb.config import catalog, fields
+from hebb.config.registry import RULES
+from hebb.config.specs import LayerSpec, make_layer
+from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 
 B, C_IN, SIDE, NEURONS = 5, 4, 8, 6
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import train
-from hebb import catalog, overrides
-from hebb.config import DataSpec, RunConfig
+from hebb.config import catalog, overrides
+from hebb.config.grammar import make_layer
+from hebb.config.specs import DataSpec, RunConfig
+from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.training import train
 
 CNN = "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten:drop_0.2"
 DEEP = (
@@ -31,3 +33,10 @@ def config(network: str = CNN, *changes: str, mode: str = "successive", **fields
 def run(made: RunConfig, folder: Path | None = None, **place: object) -> train.Result:
     """Train it; with a folder, on disk."""
     return train.run(made, place=train.Place(**{"datasets": Path("nowhere"), "folder": folder, **place}))  # type: ignore[arg-type]
+
+
+def layer(method: str, arch: str = "MLP", fan_in: int = 4, **values: object) -> HebbLayer:
+    """Return a layer of three neurons."""
+    given = {"out_channels": 3, **({"kernel_size": 1} if arch == "CNN" else {}), **values}
+    spec = make_layer(method, arch, given, catalog.load().defaults, "test")
+    return (HebbConv2d if arch == "CNN" else HebbLinear)(spec, fan_in, spec.out_channels)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import small
 
-from hebb import catalog, folders, space
-from hebb.config import RunConfig
-from search import stored, trials
-from search.trials import Search
+from hebb.config import catalog, search_space
+from hebb.config.specs import RunConfig
+from hebb.storage import folders
+from hebb.tuning import search_folder, trials
+from hebb.tuning.trials import Search
 
 
 def sweep(
@@ -35,7 +36,7 @@ def sweep(
     """
     folder = folders.Home(home).search(name)
     data = {"description": "a test", "purpose": "sweep", "seeds": list(seeds)}
-    spec = space.parse({**data, "space": {path: {"grid": list(v)} for path, v in axes.items()}}, name, "test")
+    spec = search_space.parse({**data, "space": {path: {"grid": list(v)} for path, v in axes.items()}}, name, "test")
     planned = trials.make(base, spec, tuple(seeds), folder, catalog.load())
     search = Search(
         spec=spec,
@@ -47,7 +48,7 @@ def sweep(
         final_seeds=(),
         folder=folder,
     )
-    stored.claim(search, {})
+    search_folder.claim(search, {})
     for trial in planned[: len(planned) - leave_out]:
         small.run(replace(trial.config, device="cpu"), trial.folder, keep_model=False)
     return folder

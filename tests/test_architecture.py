@@ -1,4 +1,7 @@
-"""The map of the house, read from the code: imports point one way, and the light rooms stay light."""
+"""The map of the house, read from the code: a folder is a floor, imports go down, and the light rooms stay light.
+
+Without it an import that points up goes unseen until two modules need each other, and a help text takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,152 +13,123 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-ORDER = (
-    "no torch",
-    "functions",
-    "modules",
-    "model",
-    "engine",
-    "train",
-    "search",
-    "commands",
+FLOORS = (
+    "core",  # errors, seeds, the machine, shipped data
+    "config",  # what is run; never imports torch
+    "kernels",  # fast paths
+    "data",  # images
+    "rules",  # learning rules
+    "energy",  # networks that settle
+    "builtin",  # everything that comes registered
+    "storage",  # files of runs and searches
+    "nn",  # layers, blocks, networks
+    "spiking",  # spiking networks, the rate neuron
+    "probing",  # what is read out of a network
+    "training",  # the trainer
+    "analysis",  # figures and tables from stored runs
+    "tuning",  # searches; the only room that knows Ray
+    "cli",  # the only room that parses and prints
+    "__main__",
 )
-NO_TORCH = (
-    "errors",
-    "experiment",
-    "registry",
-    "fields",
-    "config",
-    "config_json",
-    "grammar",
-    "catalog",
-    "overrides",
-    "shapes",
-    "plan",
-    "plugins",
-    "data_spec",
-    "protocols",
-    "settle",
-    "space",
-    "spiking",
-    "spiking.config",
-    "domains",
-    "derive",
-    "folders",
-    "journal",
-    "analysis",
-    "analysis.output",
-    "analysis.recipes",
-    "analysis.runs",
-    "analysis.style",
-)
-LIGHT_DATA = ("data.entries", "data.own", "data.scan", "data.npz")
-LIGHT_SEARCH = ("search.resolve", "search.steps", "search.stored", "search.trials")
-LIGHT = ("cli.arguments", "cli.describe", "cli.entry", "cli.search_flags", *LIGHT_SEARCH)
-COMMANDS = ("analysis", "multi_layer", "ray_search", "demo", "post_hoc_loss")
+"""From the ground up. A module may import from its own floor and from those below, at any depth of its code."""
+
+LIGHT = ("core.errors", "core.shipped", "config", "rules", "energy.methods", "data.entries", "storage.folders", "cli")
+"""Entry points and rooms whose import needs neither torch nor any other heavy package."""
+
+DOORS = ("multi_layer", "ray_search", "post_hoc_loss", "demo", "analysis")
+HEAVY = ("torch", "torchvision", "sklearn", "ray", "pandas", "scipy", "matplotlib", "tensorboard")
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the project by dotted name."""
-    files = [p for folder in ("hebb", "cli", "search") for p in (ROOT / folder).rglob("*.py")]
-    files += list(ROOT.glob("*.py"))
+    """Every module of the package by its dotted name below ``hebb``."""
     names = {}
-    for path in files:
-        parts = path.relative_to(ROOT).with_suffix("").parts
+    for path in sorted((ROOT / "hebb").rglob("*.py")):
+        parts = path.relative_to(ROOT / "hebb").with_suffix("").parts
         names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del names[""]
     return names
 
 
 MODULES = modules()
 
 
-def room(name: str) -> str:
-    """The room a module belongs to."""
-    if name in COMMANDS:
-        return "commands"
-    if name in ("model", "engine", "train"):
-        return name
-    if name in ("readout", "settling", "prefix", "optimiser", "pack", "epochs"):
-        return "engine"
-    if name in ("begin", "runs", "evaluate", "post_hoc", "subject"):
-        return "train"
-    if name.startswith("search"):
-        return "no torch" if name in ("search", *LIGHT_SEARCH) else "search"
-    if name.startswith("cli"):
-        return "no torch" if name in LIGHT or name == "cli" or name.startswith("cli.analysis") else "search"
-    short = name.removeprefix("hebb.")
-    if name == "hebb" or short in NO_TORCH or short == "data":
-        return "no torch"
-    return "functions" if short.startswith(("rules", "rates", "activations", "toy", *LIGHT_DATA)) else "modules"
+def floor(name: str) -> int:
+    """The floor of a module, counted from the ground."""
+    return FLOORS.index(name.partition(".")[0])
 
 
-def imports(name: str, *, top_level: bool) -> set[str]:
-    """Modules that ``name`` imports: at its top level alone, or anywhere outside TYPE_CHECKING blocks."""
-    tree = ast.parse(MODULES[name].read_text())
-    found: set[str] = set()
+def imports(name: str, *, inside_functions: bool = True) -> set[str]:
+    """Everything a module imports, by full name, leaving out what is for type checkers alone."""
+    names: set[str] = set()
 
-    def visit(node: ast.AST, depth: int) -> None:
+    def visit(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
                 continue
             if isinstance(child, ast.Import):
-                found.update(alias.name for alias in child.names)
+                names.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom) and child.module:
-                found.add(child.module)
-                found.update(f"{child.module}.{alias.name}" for alias in child.names)
-            if (
-                isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-                and top_level
-                and not isinstance(child, ast.ClassDef)
-            ):
-                continue
-            visit(child, depth + 1)
+                names.add(child.module)
+                names.update(f"{child.module}.{alias.name}" for alias in child.names)
+            if inside_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                visit(child)
 
-    visit(tree, 0)
-    return found
+    visit(ast.parse(MODULES[name].read_text()))
+    return names
+
+
+def ours(names: set[str]) -> set[str]:
+    """Those of the names that are modules of the package, below ``hebb``."""
+    return {name.removeprefix("hebb.") for name in names if name.startswith("hebb.")} & set(MODULES)
 
 
 def test_the_walk_sees_imports_where_they_are() -> None:
-    assert "torch" in imports("hebb.layers", top_level=True)
-    assert "torch" not in imports("hebb.rules.hard", top_level=True)
-    assert "torch" in imports("hebb.rules.hard", top_level=False)
+    assert "torch" in imports("nn.layers")
+    assert "torch" in imports("rules.hard")
+    assert "torch" not in imports("rules.hard", inside_functions=False)
+
+
+def test_every_folder_is_a_floor() -> None:
+    assert {name.partition(".")[0] for name in MODULES} <= {*FLOORS, "testing"}
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n != "testing"])
+def test_imports_point_down(name: str) -> None:
+    above = {other for other in ours(imports(name)) if floor(other) > floor(name)}
+    assert not above, f"{name} reaches up to {sorted(above)}"
+
+
+def test_no_circles() -> None:
+    """Two modules that need each other at import are one module, or hide a third."""
+    graph = {name: ours(imports(name, inside_functions=False)) - {name} for name in MODULES}
+    while free := {name for name, needed in graph.items() if not needed & set(graph)}:
+        graph = {name: needed for name, needed in graph.items() if name not in free}
+    assert not graph
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_point_one_way(name: str) -> None:
-    mine = ORDER.index(room(name))
-    for other in imports(name, top_level=True) & set(MODULES):
-        assert ORDER.index(room(other)) <= mine, f"{name} ({room(name)}) imports {other} ({room(other)})"
-
-
-@pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("hebb")])
-def test_the_library_never_reaches_up(name: str) -> None:
-    """Not even inside a function; and it neither parses arguments nor prints nor knows Ray."""
-    found = imports(name, top_level=False)
-    above = {n for n in MODULES if not n.startswith("hebb")}
-    assert not found & (above | {"argparse", "ray", "rich"})
+def test_only_the_command_line_parses_and_prints(name: str) -> None:
+    if name.startswith(("cli", "__main__")):
+        return
+    assert "argparse" not in imports(name)
     calls = [n for n in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(n, ast.Call)]
     assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("print", "eval", "exec")]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_ray_stays_in_its_room(name: str) -> None:
-    heads = {found.split(".")[0] for found in imports(name, top_level=False)}
-    assert "ray" not in heads or name.startswith("search.")
+    assert name.startswith("tuning") or "ray" not in {found.partition(".")[0] for found in imports(name)}
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in MODULES if room(n) in ("no torch", "functions") or n in (*COMMANDS, *LIGHT)]
-)
-def test_light_rooms_import_without_torch(name: str) -> None:
-    """Really imported, in a process where the heavy packages are missing."""
-    heavy = ("torch", "torchvision", "sklearn", "ray", "pandas", "scipy", "matplotlib", "tensorboard")
+def test_light_rooms_import_without_torch() -> None:
+    """Really imported, one after the other, in a process where the heavy packages are missing."""
+    rooms = [name for name in MODULES if f"{name}.".startswith(tuple(f"{light}." for light in LIGHT))]
     code = (
-        "import sys\n"
+        "import importlib, sys\n"
         "class Missing:\n    def find_spec(self, name, *rest):\n"
-        f"        if name.split('.')[0] in {heavy}: raise ImportError(name)\n"
+        f"        if name.split('.')[0] in {HEAVY}: raise ImportError(name)\n"
         f"sys.meta_path.insert(0, Missing()); sys.path.insert(0, {str(ROOT)!r})\n"
-        f"import {name}\n"
+        f"for name in {[f'hebb.{room}' for room in rooms] + list(DOORS)}: importlib.import_module(name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

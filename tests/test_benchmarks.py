@@ -16,8 +16,8 @@ from conftest import ROOT, Command
 from torch.nn import functional as F
 
 from benchmarks import energy_step, harness, hebbian_step, lpl_step, published, published_code
-from hebb import catalog, plan
-from hebb.config import RunConfig
+from hebb.config import catalog, plan
+from hebb.config.specs import RunConfig
 
 CPU = torch.device("cpu")
 
@@ -161,7 +161,7 @@ def test_classifier_epoch(command: Command, tmp_path: Path) -> None:
 
 def catalog_features(preset: str) -> int:
     """Inputs of the classifier of a preset on Digits, from its shapes."""
-    from hebb import shapes
+    from hebb.config import shapes
 
     network = catalog.load().network(preset)
     return shapes.trace(network, (1, 8, 8), 10)[-1].weights[1]

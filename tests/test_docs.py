@@ -17,18 +17,17 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-import multi_layer
-import ray_search
-from hebb import plugins, registry
-from hebb.errors import HebbError
-from hebb.registry import DATASETS, RULES
+from hebb.cli import search, train
+from hebb.config import plugins, registry
+from hebb.config.registry import DATASETS, RULES
+from hebb.core.errors import HebbError
 
 sys.path.insert(0, str(ROOT / "docs"))
 import write_rules
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-MAINS = {"multi_layer.py": multi_layer.main, "ray_search.py": ray_search.main}
+MAINS = {"multi_layer.py": train.main, "ray_search.py": search.main}
 SMALL = ("--threads", "1", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w+) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
@@ -103,7 +102,7 @@ def test_what_needs_a_cluster_is_understood(page: str, capsys: pytest.CaptureFix
                 continue
             words = words[2:]
             if "--restore" not in words:
-                assert ray_search.main([*words, "--dry-run"]) == 0
+                assert search.main([*words, "--dry-run"]) == 0
                 assert "trials" in capsys.readouterr().out
 
 
@@ -151,5 +150,5 @@ def test_a_rule_has_equations_source_and_a_network(
     fields = {entry.token for entry in rule.own_fields if entry.token}
     assert all(f"| `{token}` |" in text for token in fields)
     (line,) = re.findall(r"```bash\n(.*?)\n```", text)
-    assert multi_layer.main(shlex.split(line)[2:]) == 0
+    assert train.main(shlex.split(line)[2:]) == 0
     assert name in capsys.readouterr().out

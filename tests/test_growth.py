@@ -11,10 +11,10 @@ import small
 import torch
 from conftest import ROOT
 
-from hebb import catalog, grammar, plan, registry
-from hebb.errors import ConfigError
-from hebb.fields import HEBBIAN, LOCAL, token_table
-from hebb.registry import ACTIVATIONS, DATASETS, RULES, Dataset, Field, Rule
+from hebb.config import catalog, grammar, plan, registry
+from hebb.config.fields import HEBBIAN, LOCAL, token_table
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Dataset, Field, Rule
+from hebb.core.errors import ConfigError
 
 
 @pytest.fixture

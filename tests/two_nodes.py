@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from kill_search import finished, flags_of, start
 
-from hebb.folders import JOURNAL
-from search import rays  # sets Ray's environment, which the nodes inherit
+from hebb.storage.folders import JOURNAL
+from hebb.tuning import ray_session  # sets Ray's environment, which the nodes inherit
 
 STORE = 100 << 20
 PATIENCE = 300.0
@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
     """Start the nodes, search on both, take one away."""
     from ray.cluster_utils import Cluster
 
-    rays.make_token()
+    ray_session.make_token()
     node = {"num_cpus": 1, "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb import plan
 from hebb.analysis import runs as stored
 from hebb.analysis import style, table
-from hebb.errors import ConfigError
+from hebb.config import plan
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hebb.analysis import runs as stored
 from hebb.analysis import style, table
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

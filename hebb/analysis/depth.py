@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hebb.analysis import published, style, table
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

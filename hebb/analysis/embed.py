@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hebb.analysis import style
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

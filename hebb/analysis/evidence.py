@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from hebb.errors import ConfigError, within
+from hebb.core import shipped
+from hebb.core.errors import ConfigError, within
 
-FOLDER = Path(__file__).resolve().parents[2] / "records"
+FOLDER = shipped.path("records")
 """The records of this repository."""
 RECORD = "record.yaml"
 BEGIN, END = "<!-- evidence -->", "<!-- /evidence -->"

@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hebb import tiles
 from hebb.analysis import gradients, neurons, pixels, receptive, style
 from hebb.analysis.neurons import Isolated
+from hebb.storage import tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

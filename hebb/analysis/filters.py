@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from hebb.analysis import neurons, pixels, style
-from hebb.blocks import Block
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
+from hebb.nn.blocks import Block
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

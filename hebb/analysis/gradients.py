@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from hebb.activations import centred
-from hebb.blocks import Activate
-from hebb.registry import ACTIVATIONS
+from hebb.config.registry import ACTIVATIONS
+from hebb.nn.blocks import Activate
+from hebb.rules.activations import centred
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hebb.analysis import style
-from hebb.domains import Axis
+from hebb.config.domains import Axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

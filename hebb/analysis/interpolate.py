@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hebb import tiles
 from hebb.analysis import pixels, robust, style
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
+from hebb.storage import tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

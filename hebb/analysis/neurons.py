@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from hebb import seeding
 from hebb.analysis import receptive
-from hebb.blocks import Activate, After, Block
-from hebb.errors import ConfigError
-from hebb.layers import HebbConv2d
+from hebb.core import seeding
+from hebb.core.errors import ConfigError
+from hebb.nn.blocks import Activate, After, Block
+from hebb.nn.layers import HebbConv2d
 
 
 @dataclass(frozen=True)

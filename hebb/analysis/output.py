@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.analysis import style
-from hebb.errors import ConfigError
-from hebb.folders import checked_name
+from hebb.core.errors import ConfigError
+from hebb.storage.folders import checked_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hebb.analysis import style
 from hebb.analysis.importance import value_of
-from hebb.domains import Axis
+from hebb.config.domains import Axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

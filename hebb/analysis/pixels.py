@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hebb import tiles
 from hebb.analysis import style
+from hebb.storage import tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,13 +11,12 @@ source    where the number stands
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-from hebb.errors import ConfigError
+from hebb.core import shipped
+from hebb.core.errors import ConfigError
 
-FILE = Path(__file__).resolve().parent.parent.parent / "figures" / "published.csv"
+FILE = shipped.path("figures") / "published.csv"
 
 
 def read(figure: str | None = None) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hebb.config import BlockSpec
-from hebb.shapes import BlockShapes
+from hebb.config.shapes import BlockShapes
+from hebb.config.specs import BlockSpec
 
 WHOLE = ("flatten", "maxnorm")
 """Operations behind which a neuron sees the whole image."""

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hebb import space
-from hebb.errors import ConfigError
-from hebb.folders import checked_name
+from hebb.config import search_space
+from hebb.core import shipped
+from hebb.core.errors import ConfigError
+from hebb.storage.folders import checked_name
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / "figures"
+FOLDER = shipped.path("figures")
 SCRIPTS = {"ray_search.py": "--folder-name", "multi_layer.py": "--model-name", "post_hoc_loss.py": "--model-name"}
 """The commands that train, with the flag that names what they store."""
 SCALES = ("full", "small")
@@ -97,7 +98,7 @@ def load(name: str) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError("figure", f"no recipe '{name}'", given=name, choices=names())
-    return parse(space.read_yaml(path.read_text(encoding="utf-8"), str(path)), path.stem, str(path))
+    return parse(search_space.read_yaml(path.read_text(encoding="utf-8"), str(path)), path.stem, str(path))
 
 
 def parse(data: Any, name: str, where: str) -> Recipe:

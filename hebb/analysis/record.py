@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hebb import config_json, folders
 from hebb.analysis import runs as stored
 from hebb.analysis.evidence import Claim, Published
 from hebb.analysis.runs import Run
-from hebb.errors import ConfigError
+from hebb.config import serialise
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,4 +118,4 @@ def _written(claim: Claim) -> dict[str, Any]:
 
 def config(run: Run) -> str:
     """Return the ``config.json`` that repeats a run."""
-    return json.dumps(config_json.to_json(run.config), indent=1) + "\n"
+    return json.dumps(serialise.to_json(run.config), indent=1) + "\n"

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hebb.analysis import style
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

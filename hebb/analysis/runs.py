@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hebb import config_json, folders, overrides
-from hebb.config import RunConfig
-from hebb.domains import Choice
-from hebb.errors import ConfigError
-from hebb.journal import Journal
-from hebb.registry import Value
+from hebb.config import overrides, serialise
+from hebb.config.domains import Choice
+from hebb.config.registry import Value
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+from hebb.storage.journal import Journal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,7 +209,7 @@ def read_run(folder: Path, choice: Choice | None = None) -> Run:
         folder=folder,
         search=above.parent.name if above.name == folders.TRIALS else None,
         choice=choice or {},
-        config=config_json.run_from_json(config, str(folder / folders.CONFIG)),
+        config=serialise.run_from_json(config, str(folder / folders.CONFIG)),
         rows=folders.read_rows(rows),
         metrics=result["metrics"],
         probes=result.get("probes", []),

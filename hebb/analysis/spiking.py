@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hebb.analysis import style
-from hebb.spiking import measures
-from hebb.spiking.config import ARMS, STRETCH, SpikingConfig
-from hebb.spiking.network import Network
+from hebb.spiking import selectivity
+from hebb.spiking.circuit import Network
+from hebb.spiking.settings import ARMS, STRETCH, SpikingConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done
             since = []
         if number > total - last:
             by_population = part.inputs.unflatten(2, (config.inputs.populations, -1)).sum(dim=3).transpose(0, 1)
-            kept.append((measures.counts(exc, config.dt), measures.counts(by_population, config.dt)))
+            kept.append((selectivity.counts(exc, config.dt), selectivity.counts(by_population, config.dt)))
         report(number / total)
     _activity(found, *(torch.cat(pieces) for pieces in zip(*kept, strict=True)))
     _learned(found, network.matrix(), config)
@@ -86,21 +86,21 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done
 def _activity(found: _Table, neurons: Tensor, inputs: Tensor) -> None:
     """Add rates, and what the spikes tell, from counts (bins, seeds * arms, streams, E) and (bins, sources, ...)."""
     streams, arms = neurons.shape[2], neurons.shape[1] * neurons.shape[2] // inputs.shape[1]
-    found.add("rate", neurons.mean(dim=(0, 2)) / measures.BIN)
+    found.add("rate", neurons.mean(dim=(0, 2)) / selectivity.BIN)
     told = []
     for network in range(neurons.shape[1]):
         first = network // arms * streams  # the streams of a network one after the other
         outer = neurons[:, network].transpose(0, 1).flatten(0, 1)
         inner = inputs[:, first : first + streams].transpose(0, 1).flatten(0, 1)
-        told.append(measures.reconstruction(outer, inner))
+        told.append(selectivity.reconstruction(outer, inner))
     for name, values in zip(names(inputs.shape[2]), torch.tensor(told).T, strict=True):
         found.add("r2", values, population=name)
 
 
 def _learned(found: _Table, weights: Tensor, config: SpikingConfig) -> None:
     """Add weights and selectivity from the weights (seeds * arms, inputs, E)."""
-    means = measures.population_weights(weights, config.inputs.channels)
-    chosen = measures.selectivity(weights, config.inputs.channels)
+    means = selectivity.population_weights(weights, config.inputs.channels)
+    chosen = selectivity.selectivity(weights, config.inputs.channels)
     for index, name in enumerate(names(config.inputs.populations)):
         found.add("weight", means[:, index], population=name)
         if name.startswith("signal"):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from hebb.analysis import style
 from hebb.spiking import stdp
-from hebb.spiking.config import StdpConfig
+from hebb.spiking.settings import StdpConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

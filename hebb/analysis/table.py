@@ -10,7 +10,7 @@ import pandas as pd
 
 from hebb.analysis import runs as stored
 from hebb.analysis import style
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hebb.analysis.runs import Run

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb import toy
 from hebb.analysis import style, table
-from hebb.toy import ARMS, ToyConfig
+from hebb.spiking import rate_neuron
+from hebb.spiking.rate_neuron import ARMS, ToyConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def compute(config: ToyConfig) -> pd.DataFrame:
     """Return one line per rule, sigma and measure: n seeds, mean, sd and 95 % interval of alignment and response."""
-    weights = toy.learn(config)
-    measured = {"alignment": toy.alignment(weights), "response": toy.response(weights, config)}
+    weights = rate_neuron.learn(config)
+    measured = {"alignment": rate_neuron.alignment(weights), "response": rate_neuron.response(weights, config)}
     rows = [
         {"rule": arm, "sigma": sigma, "measure": name, "seed": seed, "value": float(values[i, j, k])}
         for name, values in measured.items()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 PADDING = 4

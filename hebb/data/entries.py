@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hebb.registry import DATASETS, Dataset
+from hebb.config.registry import DATASETS, Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

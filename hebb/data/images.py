@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hebb import seeding
-from hebb.config import DataSpec
+from hebb.config.registry import DATASETS, Dataset
+from hebb.config.specs import DataSpec
+from hebb.core import seeding
+from hebb.core.errors import ConfigError
 from hebb.data import augmentation, sources, stream, whitening
 from hebb.data.augmentation import Augment
 from hebb.data.stores import Files, Store
 from hebb.data.stream import Stream
 from hebb.data.views import View, zoomed
-from hebb.errors import ConfigError
-from hebb.registry import DATASETS, Dataset
 
 RESIDENT = 4 << 30
 """Bytes up to which the image files of a split are decoded once and kept; beyond, they are streamed."""

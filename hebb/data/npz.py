@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 
 def array(path: Path, name: str) -> np.ndarray:

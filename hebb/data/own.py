@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hebb.config.registry import Dataset
+from hebb.core.errors import ConfigError, within
 from hebb.data import npz, scan
-from hebb.errors import ConfigError, within
-from hebb.registry import Dataset
 
 if TYPE_CHECKING:
     from hebb.data.sources import Arrays

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of image files, those of torchvision's ``ImageFolder``."""

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.core.errors import ConfigError, HebbError
 from hebb.data import npz
 from hebb.data.stores import Shape, resize, update_labels
-from hebb.errors import ConfigError, HebbError
 
 SIZES = (10, 10, 10, 8, 4, 15)
 """Values of each factor."""

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.config.registry import Dataset
+from hebb.core.errors import ConfigError, HebbError
 from hebb.data import npz, scan
 from hebb.data.stores import Arrays as ArrayStore
 from hebb.data.stores import Binary, Files, Shape, Store
-from hebb.errors import ConfigError, HebbError
-from hebb.registry import Dataset
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 (N, H, W) or (N, H, W, C) or (N, C, H, W), and labels (N,)."""

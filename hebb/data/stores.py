@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.core.errors import HebbError
 from hebb.data.scan import Listing
-from hebb.errors import HebbError
 
 Shape = tuple[int, int, int]
 """(C, H, W)."""

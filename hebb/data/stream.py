@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from hebb.core.errors import HebbError
 from hebb.data.stores import Files
-from hebb.errors import HebbError
 
 
 class Stream:

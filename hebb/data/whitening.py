@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hebb.errors import ConfigError
+from hebb.core.errors import ConfigError
 
 SMOOTHING = 0.1
 """Added to the eigenvalues s of the covariance: directions of little variance are not blown up."""

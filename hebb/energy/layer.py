@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb.config import LayerSpec
+from hebb.config.specs import LayerSpec
 
 
 class SettlingLayer(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hebb.config.settle import SettleSpec
 from hebb.energy.layer import SettlingLayer
-from hebb.settle import SettleSpec
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hebb.settle import SettleSpec
+from hebb.config.settle import SettleSpec
 
 
 def steps(settle: SettleSpec, count: int, first: float) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hebb.registry import RULES, Rule
+from hebb.config.registry import RULES, Rule
 
 RULES.register(
     Rule(

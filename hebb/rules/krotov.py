@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hebb.registry import RULES, Field, Rule, Value
+from hebb.config.registry import RULES, Field, Rule, Value
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hebb.fields import HEBBIAN
-from hebb.registry import RULES, Field, Rule
+from hebb.config.fields import HEBBIAN
+from hebb.config.registry import RULES, Field, Rule
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hebb.errors import ConfigError
-from hebb.fields import CNN, LOCAL
-from hebb.registry import ARCHS, RULES, Field, Rule, Value
+from hebb.config.fields import CNN, LOCAL
+from hebb.config.registry import ARCHS, RULES, Field, Rule, Value
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

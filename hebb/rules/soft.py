@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hebb.errors import ConfigError
-from hebb.fields import HEBBIAN
-from hebb.registry import RULES, Rule, Value
+from hebb.config.fields import HEBBIAN
+from hebb.config.registry import RULES, Rule, Value
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from hebb import seeding
-from hebb.spiking.config import InputSpec
+from hebb.core import seeding
+from hebb.spiking.settings import InputSpec
 
 REPEATS = 11
 """Periods after which the shuffled samples repeat."""

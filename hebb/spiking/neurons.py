@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from hebb.spiking.config import NeuronSpec
+from hebb.spiking.settings import NeuronSpec
 
 
 class Neurons:

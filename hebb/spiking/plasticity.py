@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hebb.spiking.config import InhibitionSpec, RuleSpec
+from hebb.spiking.settings import InhibitionSpec, RuleSpec
 from hebb.spiking.traces import Trace
 
 

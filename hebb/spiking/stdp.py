@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hebb.spiking.config import STRETCH, StdpConfig
 from hebb.spiking.plasticity import Eligibility, ErrorSignal
+from hebb.spiking.settings import STRETCH, StdpConfig
 
 TAIL = 0.3
 """Seconds after the last pairing, in which the traces fade."""

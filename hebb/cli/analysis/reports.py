@@ -1,0 +1,109 @@
+"""Verbs that gather what others measured: the report of a search, a record of runs, the evidence of the records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hebb.cli import arguments
+from hebb.cli.analysis.verb import Verb, add_metric, add_selection, place, selected
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+
+if TYPE_CHECKING:
+    from hebb.analysis.output import Output
+
+
+def _evidence_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(overwrite=True)  # nothing is lost: the records say the same again
+    parser.add_argument(
+        "records", nargs="?", type=Path, metavar="RECORDS", help="folder of the records (default: records/)"
+    )
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the table between the marks of this page too")
+
+
+def _evidence(options: argparse.Namespace) -> Output:
+    from hebb.analysis import evidence
+    from hebb.analysis.output import Output
+
+    found = evidence.table(evidence.read(options.records or evidence.FOLDER))
+    text = evidence.markdown(found)
+    if options.page is not None:
+        evidence.insert(options.page, text)
+    return Output(options.name, found, text=text, more={".md": text})
+
+
+def _record_flags(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    add_metric(parser)
+    parser.add_argument("--title", metavar="TEXT", help="what was run (default: network and dataset)")
+    parser.add_argument("--published", type=float, metavar="X", help="the published value of the metric")
+    parser.add_argument("--source", metavar="TEXT", help="where it was published")
+    parser.add_argument("--sd", type=float, metavar="X", help="its published standard deviation")
+    parser.add_argument("--n", type=arguments.count, metavar="N", help="the number of runs behind it")
+    parser.add_argument("--what", metavar="TEXT", help="the quantity in words (default: network, dataset, metric)")
+    parser.add_argument("--unit", default="%", metavar="TEXT", help="its unit (default: %%)")
+    parser.add_argument("--why", metavar="TEXT", help="why ours differs by more than that deviation")
+
+
+def _record(options: argparse.Namespace) -> Output:
+    if options.out is None:
+        raise ConfigError("--out", "says where the record goes", hint="as in --out records/2026-11-22-mine")
+    if options.name != "record":
+        raise ConfigError("--name", "the files of a record are called record.*", hint="--out names its folder")
+    about = [name for name in ("source", "sd", "n", "what", "why") if getattr(options, name) is not None]
+    if options.published is None and about:
+        raise ConfigError(f"--{about[0]}", "goes with a published number", hint="--published X")
+    if options.published is not None and options.source is None:
+        raise ConfigError("--published", "wants its source", hint="--source 'Journe et al. 2023, figure 1'")
+    runs = selected(options)
+
+    from hebb.analysis import record
+    from hebb.analysis.evidence import Published
+    from hebb.analysis.output import Output
+
+    first, found, claims = runs[0], record.lines(runs), []
+    name = f"{first.preset}, {first.dataset}"
+    if options.published is not None:
+        published = Published(value=options.published, source=options.source, sd=options.sd, n=options.n)
+        what = options.what or f"{name}, {options.metric}"
+        claims.append(record.claim(found, what, options.unit, options.metric, published, options.why))
+    page = record.page(runs, options.title or name, claims)
+    more = {".yaml": page, ".config.json": record.config(first)}
+    return Output(options.name, found, text=found.to_string(index=False, na_rep="-"), more=more)
+
+
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(overwrite=True)  # the page says the same again, and more of what has finished since
+    parser.add_argument("search", metavar="SEARCH", help="folder or name of a search; the page goes into its folder")
+
+
+def _its_folder(options: argparse.Namespace) -> Path:
+    return place(options.search, folders.Home.find(options.data_dir))
+
+
+def _report(options: argparse.Namespace) -> Output:
+    folder = _its_folder(options)
+
+    from hebb.tuning import report
+
+    return report.output(folder, options.name)
+
+
+VERBS = (
+    Verb(
+        "report",
+        "one page of a search: table, curves, importance, filters, commands",
+        _report_flags,
+        _report,
+        folder=_its_folder,
+    ),
+    Verb(
+        "evidence",
+        "every published number beside ours: value, n, difference, from records/",
+        _evidence_flags,
+        _evidence,
+    ),
+    Verb("record", "a folder for records/: a line a seed, the config, a published number", _record_flags, _record),
+)

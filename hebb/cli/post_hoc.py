@@ -1,0 +1,77 @@
+"""Measure the post-hoc loss: train a network, then its lower blocks again below the finished classifier.
+
+    python post_hoc_loss.py --preset 2HardMLPMNIST --dataset-unsup MNIST_1-1 --dataset-sup MNIST_100
+
+The curve (loss and accuracy per example seen) is written to the run folder as CSV, PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from hebb.cli import arguments, describe
+from hebb.config import plan, shapes
+from hebb.config.catalog import Catalog
+from hebb.config.specs import RunConfig
+from hebb.storage import folders
+
+
+def parser() -> arguments.Parser:
+    """Return the parser of this command."""
+    made = arguments.Parser(__doc__ or "", prog="post_hoc_loss.py")
+    arguments.add_network_flags(made)
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="varies weights, order, dropout (default: 0)")
+    made.add_argument("--model-name", metavar="NAME", help="name under which it is stored (default: preset_post_hoc)")
+    arguments.add_run_flags(made)
+    return made
+
+
+def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
+    """Return the run of the first training; its plan and shapes are checked."""
+    run = arguments.run_config(options, known, seed=options.seed, validation=(False, False), threads=arguments.cores())
+    plan.phases(run)
+    plan.post_hoc(run)
+    shapes.of_run(run)
+    return run
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    options = parser().parse(argv)
+    known = arguments.load_catalog(options)
+    if options.listing is not None:
+        describe.listing(options.listing, known)
+        return 0
+    run = resolve(options, known)
+    home = folders.Home.find(options.data_dir)
+    name = options.model_name or f"{arguments.plain_name(run)}_post_hoc"
+    run, resume_from = arguments.resumed(run, options.resume, home, name)
+    if options.dry_run:
+        describe.dry_run(run, known, cache_limit=arguments.cache_limit(options))
+        phase = plan.post_hoc(run)
+        describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
+        return 0
+    from hebb.analysis import posthoc
+    from hebb.cli.run_display import ConsoleReport
+    from hebb.training import post_hoc, train
+
+    report = ConsoleReport(options.verbose)
+    place = train.Place(
+        datasets=home.datasets,
+        folder=home.network(name),
+        device_index=arguments.device(options).index,
+        overwrite=options.overwrite,
+        resume_from=resume_from,
+        layers=home.layers,
+        cache=home.cache,
+        **arguments.feature_cache(options),
+    )
+    try:
+        curve = post_hoc.run(run, report, place=place)
+    finally:
+        report.close()
+    first, last = (posthoc.moving_average(curve)[i] for i in (0, -1))
+    out = describe.console()
+    out.print(f"post-hoc loss {first[1]:.4f} after {first[0]:,.0f} examples, {last[1]:.4f} after {last[0]:,.0f}")
+    out.print(f"curve: {home.network(name) / 'post_hoc.csv'}, .png, .svg", soft_wrap=True)
+    return 0

@@ -1,0 +1,1 @@
+"""What is run: the grammar of presets, specs, plans and search spaces. Never imports torch."""

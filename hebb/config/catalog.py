@@ -1,0 +1,309 @@
+"""``preset.json``: named networks, layer defaults, dataset variants and protocols, validated as a whole.
+
+    layer     {"MLP": {field: value}, "CNN": {...}}           defaults of the fields
+    model     {name: {"blocks": [...], "settle": {...}, "description", "source", "comment", "mode"}}
+    dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
+    protocol  {name: {"set": {path: value}, "description", "source"}}   changes of ``--set`` that belong together
+
+A block is a string of ``hebb.config.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
+``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume``, ``layer`` and ``num``. A file given with
+``--preset-file`` is laid over the shipped one: its names win, and its layer defaults hold for its own models
+and for networks written inline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebb.config import grammar, plan
+from hebb.config.fields import FIELDS
+from hebb.config.registry import DATASETS, Value
+from hebb.config.serialise import check_type
+from hebb.config.settle import SettleSpec
+from hebb.config.specs import OPERATIONS, BlockSpec, DataSpec, NetworkSpec
+from hebb.core import shipped
+from hebb.core.errors import ConfigError, within
+
+SHIPPED = shipped.path("preset.json")
+_MODEL_KEYS = ("blocks", "settle", "description", "source", "comment", "mode")
+_BLOCK_TYPES = {
+    "operation": "str | None",
+    "activation": "str | None",
+    "pool": "str | None",
+    "dropout": "float | None",
+    "att_dropout": "float | None",
+    "batch_norm": "bool | None",
+    "resume": "str | None",
+}
+_BLOCK_KEYS = ("preset", "arch", "layer", "num", *_BLOCK_TYPES)
+_DATA_KEYS = {entry.name: str(entry.type) for entry in dataclasses.fields(DataSpec) if entry.name != "dataset"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named network and what is said about it."""
+
+    network: NetworkSpec
+    description: str = ""
+    source: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Changes of a run that belong together, by override path, and what is said about them."""
+
+    changes: Mapping[str, Any]
+    description: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The names a command line knows.
+
+    Attributes:
+        models: networks by name.
+        datasets: dataset variants by name (``CIFAR10_50``).
+        defaults: layer defaults of networks written inline, per architecture.
+        protocols: training protocols by name.
+    """
+
+    models: Mapping[str, Model]
+    datasets: Mapping[str, DataSpec]
+    defaults: Mapping[str, Mapping[str, Value]]
+    protocols: Mapping[str, Protocol]
+
+    def network(self, text: str, where: str = "--preset") -> NetworkSpec:
+        """Return the preset called ``text``, or the network that ``text`` spells out."""
+        text = text.strip()
+        if text in self.models:
+            return self.models[text].network
+        if not text:
+            raise ConfigError(where, "is empty", choices=self.models)
+        if grammar.is_inline(text):
+            return grammar.parse_network(text, self.defaults)
+        raise ConfigError(
+            where,
+            f"unknown preset '{text}'",
+            given=text,
+            choices=self.models,
+            hint="--list presets describes them; a network can be written out: 'Soft-c96-k5-p2:bn:relu BP:flatten'",
+        )
+
+    def dataset(self, name: str, where: str) -> DataSpec:
+        """Return the dataset variant called ``name``, or the dataset that ``name`` spells out."""
+        if DATASETS.spelled_out(name):
+            return DataSpec(dataset=name)
+        if name not in self.datasets:
+            raise ConfigError(
+                where,
+                f"unknown dataset '{name}'",
+                given=name,
+                choices=self.datasets,
+                hint="--list datasets describes them",
+            )
+        return self.datasets[name]
+
+    def protocol(self, names: Iterable[str], where: str = "--protocol") -> dict[str, Any]:
+        """Return the changes of all protocols in ``names``; two that change the same thing are refused."""
+        found: dict[str, Any] = {}
+        for name in names:
+            if name not in self.protocols:
+                raise ConfigError(
+                    where,
+                    f"unknown protocol '{name}'",
+                    given=name,
+                    choices=self.protocols,
+                    hint="--list protocols describes them",
+                )
+            for path, value in self.protocols[name].changes.items():
+                if path in found:
+                    raise ConfigError(where, f"'{name}' changes {path}, which a protocol before it changes too")
+                found[path] = value
+        return found
+
+
+def load(user_file: Path | None = None) -> Catalog:
+    """Read and validate the shipped presets, and the user's over them."""
+    shipped = _shipped()
+    return shipped if user_file is None else _read(user_file, shipped)
+
+
+@functools.cache
+def _shipped() -> Catalog:
+    return _read(SHIPPED, Catalog(models={}, datasets={}, defaults={}, protocols={}))
+
+
+def _read(path: Path, below: Catalog) -> Catalog:
+    where = str(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except FileNotFoundError:
+        raise ConfigError(where, "no such preset file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(where, f"cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(where, f"is not JSON: {error}") from None
+    except _TwiceError as error:
+        raise ConfigError(where, f"key '{error}' is given twice") from None
+    _keys(data, ("layer", "model", "dataset", "protocol"), where)
+    defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
+    models = {
+        name: _model(name, entry, defaults, f"{path.name}, model '{name}'")
+        for name, entry in _object(data.get("model", {}), f"{where}, model").items()
+    }
+    datasets = {**below.datasets}
+    for name, variants in _object(data.get("dataset", {}), f"{where}, dataset").items():
+        datasets.update(_variants(name, variants, datasets, f"{path.name}, dataset '{name}'"))
+    for entry in DATASETS.entries():
+        datasets.setdefault(entry.name, DataSpec(dataset=entry.name))
+    protocols = {
+        name: _protocol(entry, f"{path.name}, protocol '{name}'")
+        for name, entry in _object(data.get("protocol", {}), f"{where}, protocol").items()
+    }
+    return Catalog(
+        models={**below.models, **models},
+        datasets=datasets,
+        defaults=defaults,
+        protocols={**below.protocols, **protocols},
+    )
+
+
+class _TwiceError(Exception):
+    """A key stands twice in a JSON object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return made
+
+
+def _layer_defaults(data: Any, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
+    _keys(data, ("MLP", "CNN"), f"{where}, layer")
+    defaults = {arch: dict(below.get(arch, {})) for arch in ("MLP", "CNN")}
+    for arch, given in data.items():
+        place = f"{where}, layer/{arch}"
+        legal = [name for name, entry in FIELDS.items() if arch in entry.archs]
+        _keys(given, legal, place)
+        for name, value in given.items():
+            defaults[arch][name] = FIELDS[name].read(value, place)
+    return defaults
+
+
+def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Model:
+    _keys(data, _MODEL_KEYS, where)
+    if grammar.is_inline(name):
+        raise ConfigError(
+            where, "the name reads like a network written out", hint="choose a name that does not start with a method"
+        )
+    blocks = data.get("blocks")
+    if not isinstance(blocks, list):
+        raise ConfigError(where, "'blocks' is a list of blocks, and it is missing")
+    mode = data.get("mode")
+    if mode is not None and mode not in plan.MODES:
+        raise ConfigError(where, f"unknown mode '{mode}'", given=str(mode), choices=plan.MODES)
+    with within(where):
+        network = NetworkSpec(
+            name=name,
+            blocks=tuple(_block(block, defaults, i, f"{where}, b{i}") for i, block in enumerate(blocks)),
+            mode=mode,
+            settle=_settings(data, f"{where}, settle"),
+        )
+    text = {key: str(data.get(key, "")) for key in ("description", "source", "comment")}
+    return Model(network=network, **text)
+
+
+def _settings(data: Mapping[str, Any], where: str) -> SettleSpec | None:
+    """Return the settings as they are written; the network checks names and values."""
+    return SettleSpec(values=tuple(_object(data["settle"], where).items())) if "settle" in data else None
+
+
+def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> BlockSpec:
+    if isinstance(data, str):
+        return grammar.parse_block(data, defaults, where)
+    _keys(data, _BLOCK_KEYS, where)
+    if not isinstance(data.get("preset"), str):
+        raise ConfigError(where, "'preset' (the method-token string) is missing")
+    if data.get("num", index) != index:
+        raise ConfigError(where, f"'num' is {data['num']}, and the block stands at {index}")
+    layer = grammar.parse_layer(
+        data["preset"], defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
+    )
+    for name, declared in _BLOCK_TYPES.items():
+        check_type(declared, data.get(name), f"{where}, {name}")
+    activation, pool = data.get("activation"), data.get("pool")
+    with within(where):
+        return BlockSpec(
+            layer=layer,
+            operations=operations(data.get("operation") or "", where),
+            activation=None if not activation else grammar.parse_activation(activation, where),
+            pool=None if not pool else grammar.parse_pool(pool, where),
+            dropout=data.get("dropout") or 0.0,
+            att_dropout=data.get("att_dropout") or 0.0,
+            batch_norm=data.get("batch_norm") or False,
+            resume=data.get("resume"),
+        )
+
+
+def operations(text: str, where: str) -> tuple[str, ...]:
+    """Read ``flatten_batchnorm1d`` (also with +, comma or space) as operations."""
+    words = tuple(word for word in re.split(r"[\s_+,]+", text) if word)
+    for word in words:
+        if word not in OPERATIONS:
+            raise ConfigError(where, f"unknown operation '{word}'", given=word, choices=OPERATIONS)
+    return words
+
+
+def _protocol(data: Any, where: str) -> Protocol:
+    _keys(data, ("set", "description", "source"), where)
+    changes = _object(data.get("set"), f"{where}, set")
+    for path, value in changes.items():
+        if isinstance(value, dict | list):
+            raise ConfigError(f"{where}, set", f"the value of {path} is a word or a number, not {value!r}")
+    return Protocol(changes, **{key: str(data.get(key, "")) for key in ("description", "source")})
+
+
+def _variants(name: str, data: Any, below: Mapping[str, DataSpec], where: str) -> dict[str, DataSpec]:
+    entry = DATASETS.get(name, where)
+    variants = dict(_object(data, where))
+    base = _data(
+        below.get(entry.name) or DataSpec(dataset=entry.name), variants.pop("default", {}), f"{where}, default"
+    )
+    named = {
+        f"{entry.name}_{variant}": _data(base, values, f"{where}, variant '{variant}'")
+        for variant, values in variants.items()
+    }
+    return {entry.name: base, **named}
+
+
+def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
+    _keys(values, _DATA_KEYS, where)
+    for key, value in values.items():
+        check_type(_DATA_KEYS[key], value, f"{where}, {key}")
+    lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    with within(where):
+        return dataclasses.replace(base, **lists)
+
+
+def _object(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, f"an object is wanted, not {data!r}")
+    return data
+
+
+def _keys(data: Any, legal: Any, where: str) -> None:
+    """Refuse anything but an object with legal keys."""
+    for key in _object(data, where):
+        if key not in legal:
+            raise ConfigError(where, f"unknown key '{key}'", given=key, choices=legal)

@@ -1,0 +1,106 @@
+"""How a run trains beside its network and data: the back-prop optimiser, and when Hebbian phases end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hebb.core.errors import ConfigError
+
+LOSSES = ("cross_entropy", "mse")
+"""What back-prop descends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """What back-prop descends, and by which optimiser.
+
+    Attributes:
+        loss: ``cross_entropy``, or ``mse``: the mean over samples and classes of (output - one-hot label)^2.
+        optimiser: ``adam``, or ``sgd`` with ``momentum``.
+        lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
+        momentum: share of the last step that sgd takes again (no Nesterov, no dampening).
+        weight_decay: L2 penalty added to the gradient.
+        schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts), ``decay``
+            (is multiplied by ``decay`` every ``decay_every`` epochs) or ``constant``.
+        restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.
+        restart_growth: how many times as long as the last each further cycle is.
+        decay: factor of the rate, above 0 and at most 1.
+        decay_every: epochs between two such factors.
+    """
+
+    loss: str = "cross_entropy"
+    optimiser: str = "adam"
+    lr: float | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "step"
+    restart: int | None = None
+    restart_growth: int = 2
+    decay: float = 0.9
+    decay_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("loss", LOSSES),
+            ("optimiser", ("adam", "sgd")),
+            ("schedule", ("step", "cosine", "decay", "constant")),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"classifier.{name}", f"unknown '{value}'", given=value, choices=choices)
+        if self.lr is not None and not 0 < self.lr <= 1e30:
+            raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError("classifier.momentum", f"is a share from 0 to below 1, not {self.momentum}")
+        if (self.restart is not None and self.restart < 1) or self.restart_growth < 1:
+            raise ConfigError("classifier.restart", "and restart_growth start at 1")
+        if not 0 < self.decay <= 1 or self.decay_every < 1:
+            raise ConfigError("classifier.decay", "is a factor above 0 and at most 1, and decay_every starts at 1")
+
+    def check(self) -> None:
+        """Refuse values that would do nothing; called when all of them are set."""
+        for name, key, wanted in (
+            ("momentum", "optimiser", "sgd"),
+            ("restart", "schedule", "cosine"),
+            ("restart_growth", "schedule", "cosine"),
+            ("decay", "schedule", "decay"),
+            ("decay_every", "schedule", "decay"),
+        ):
+            value = getattr(self, key)
+            if getattr(self, name) != getattr(ClassifierSpec, name) and value != wanted:
+                raise ConfigError(
+                    f"classifier.{name}",
+                    f"does nothing for {'' if key == 'optimiser' else 'schedule '}{value}",
+                    hint=f"classifier.{key}={wanted} reads it",
+                )
+        if self.restart is None and self.restart_growth != ClassifierSpec.restart_growth:
+            raise ConfigError("classifier.restart_growth", "does nothing for one cycle", hint="set classifier.restart")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopSpec:
+    """When a Hebbian phase ends before its epochs are over. Both rules are looked at after each epoch.
+
+    c of an update is max_i |sum_j |w_ij|^p - 1| over the neurons of a block (Krotov & Hopfield's convergence).
+
+    Attributes:
+        convergence: end when every block's last c is below this; None: never.
+        patience: end when for this many epochs' worth of updates in a row no block's c fell below the least it had
+            been; None: never.
+    """
+
+    convergence: float | None = None
+    patience: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("convergence", "patience"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"stop.{name}", f"a number above 0 is wanted, not {value}")
+
+    @property
+    def active(self) -> bool:
+        """Whether a phase can end early at all."""
+        return (self.convergence, self.patience) != (None, None)

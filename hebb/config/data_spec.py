@@ -1,0 +1,134 @@
+"""The description of a dataset and of the way a phase goes through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hebb.config.registry import DATASETS
+from hebb.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """A dataset and the way one kind of phase goes through it.
+
+    Attributes:
+        dataset: registered name.
+        epochs: passes over the training images in a phase.
+        batch_size: images per update.
+        print_freq: epochs between two evaluations; the first and the last epoch are always evaluated.
+        samples: number of training images (a subset drawn by ``split_seed``); None takes all.
+        classes: labels that are kept, in training and test; None keeps all.
+        augmentation: vary the training images anew in every epoch, in the way of the dataset's entry.
+        noise_std: standard deviation of the Gaussian noise where that way is noise (MNIST), in units of the
+            pixel range.
+        zca: ZCA whitening fitted on the images that are trained on.
+        split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``sequences``, ``test``,
+            ``val``).
+        size: side in pixels to which images are resized; None takes the native size.
+        validation: share of the training images held out for validation.
+        held: train on the images that ``validation`` holds out, and on them alone: a classifier on images that the
+            blocks below have not seen.
+        standardise: subtract the mean and divide by the deviation of each channel.
+        deviations: subtract each channel's mean and divide by this many of its deviations, those of the settling
+            networks' published protocol; 0: do not.
+        zoom: images that are not varied are enlarged by this factor and cut to their centre.
+        view_area, view_flip, view_colour, view_gray, view_blur: the views of rules that compare two of an image
+            (``hebb.data.views``): least share of the area, and the probabilities of a mirror image, of other
+            colours, of none, and of a blur.
+    """
+
+    dataset: str
+    epochs: int = 1
+    batch_size: int = 64
+    print_freq: int = 10
+    samples: int | None = None
+    classes: tuple[int, ...] | None = None
+    augmentation: bool = False
+    noise_std: float = 0.0
+    zca: bool = False
+    split: str = "train"
+    size: int | None = None
+    validation: float = 0.0
+    held: bool = False
+    standardise: bool = False
+    deviations: float = 0.0
+    zoom: float = 1.0
+    view_area: float = 0.08
+    view_flip: float = 0.5
+    view_colour: float = 0.8
+    view_gray: float = 0.2
+    view_blur: float = 0.5
+
+    def __post_init__(self) -> None:
+        where = f"dataset '{self.dataset}'"
+        entry = DATASETS.get(self.dataset, where)
+        object.__setattr__(self, "dataset", entry.name)
+        for name in ("epochs", "batch_size", "print_freq"):
+            if getattr(self, name) < 1:
+                raise ConfigError(where, f"{name} starts at 1, not {getattr(self, name)}")
+        if self.samples is not None and self.samples < 1:
+            raise ConfigError(where, f"samples starts at 1, not {self.samples}")
+        if self.size is not None and self.size < 1:
+            raise ConfigError(where, f"size starts at 1 pixel, not {self.size}")
+        if not 0 <= self.noise_std < float("inf"):
+            raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
+        if self.standardise and (entry.mean or self.zca):
+            other = "zca does it" if self.zca else f"the images of {entry.name} always are"
+            raise ConfigError(where, f"standardise has no place here: {other}", hint="leave it out")
+        if not 0 <= self.deviations < float("inf"):
+            raise ConfigError(where, f"deviations starts at 0, not {self.deviations}")
+        if self.deviations and entry.statistics is None:
+            raise ConfigError(
+                where, f"deviations divides by statistics, and {entry.name} has none", hint="leave it out"
+            )
+        if self.deviations and self.zca:
+            raise ConfigError(where, "zca whitens the pixels, so deviations would do nothing", hint="leave one out")
+        if self.deviations and self.standardise:
+            raise ConfigError(where, "standardise and deviations divide by different deviations", hint="leave one out")
+        if self.zca and self.zoom > 1:
+            raise ConfigError(where, "zca whitens images of which zoom would cut the border off", hint="leave it out")
+        if not 1 <= self.zoom <= 10:
+            raise ConfigError(where, f"zoom is a factor from 1 to 10, not {self.zoom}")
+        if not 0 < self.view_area <= 1:
+            raise ConfigError(where, f"view_area is a share above 0, not {self.view_area}")
+        for name in ("view_flip", "view_colour", "view_gray", "view_blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(where, f"{name} is a probability, not {getattr(self, name)}")
+        if self.split not in entry.splits:
+            raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
+        if self.classes is not None and self.split in ("unlabeled", "train+unlabeled", "sequences"):
+            raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
+        if self.split == "sequences" and self.held:
+            raise ConfigError(where, "held takes single images out of their order, and sequences have one")
+        for label in self.classes or ():
+            if not 0 <= label < entry.classes:
+                raise ConfigError(where, f"class {label} does not exist; there are 0 to {entry.classes - 1}")
+        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
+            raise ConfigError(where, f"classes are distinct labels, at least one, not {self.classes}")
+
+    def pool_samples(self) -> int:
+        """Count the images from which training and validation are taken."""
+        available = DATASETS.get(self.dataset, "dataset").train_samples(self.classes, self.split)
+        return available if self.samples is None else min(self.samples, available)
+
+    def train_samples(self) -> int:
+        """Count the images of one epoch."""
+        total = self.pool_samples()
+        held = held_out(total, self.validation)
+        return held if self.held else total - held
+
+    def updates_per_epoch(self) -> int:
+        """Count the batches of one epoch; the last one may be smaller."""
+        return -(-self.train_samples() // self.batch_size)
+
+
+def held_out(count: int, share: float) -> int:
+    """Count the validation images among the first ``count`` of the shuffled training images.
+
+    Image number i is held out when floor((i+1) share) > floor(i share), so that the choice of an image does
+    not depend on how many are used.
+    """
+    return int(count * share + 1e-9)

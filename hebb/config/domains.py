@@ -1,0 +1,269 @@
+"""The domains of a search space: what values a path, or several that belong together, may take.
+
+grid, choice     [value, ...]; a sweep lists a grid, a choice is drawn from
+geometric        {base: b, from: i, to: j}: b^i, ..., b^j
+joint            [{path: value, path: value}, ...]: values of several paths that change together
+uniform          [low, high]
+loguniform       [low, high]: uniform in the logarithm
+quniform         [low, high, step]: low, low + step, ... up to high, each equally likely
+randint          [low, high]: whole numbers from low to below high
+
+Beside its kind a domain may have ``when: {path: value or [values]}``: it exists only where the other paths,
+which stand before it, have one of these values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hebb.core.derive import derive
+from hebb.core.errors import ConfigError
+
+Choice = dict[str, Any]
+"""One point of a space: value by override path."""
+
+LISTED = ("grid", "geometric", "joint", "choice")
+DRAWN = ("uniform", "loguniform", "quniform", "randint")
+_FORMS = (
+    "grid: [...]",
+    "choice: [...]",
+    "geometric: {base, from, to}",
+    "joint: [{path: value, ...}, ...]",
+    "uniform: [low, high]",
+    "loguniform: [low, high]",
+    "quniform: [low, high, step]",
+    "randint: [low, high]",
+)
+_PLACEHOLDER = "bX."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One domain of a space.
+
+    Attributes:
+        name: its key: an override path, or any name of a joint domain.
+        kind: one of ``LISTED`` or ``DRAWN``.
+        options: the points of a listed domain.
+        low, high, step: bounds of a drawn one; the step of ``quniform``.
+        when: (path, values) that the configuration must have for this domain to exist.
+    """
+
+    name: str
+    kind: str
+    options: tuple[Choice, ...] = ()
+    low: float = 0
+    high: float = 0
+    step: float = 0
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    @property
+    def listed(self) -> bool:
+        """Whether the domain is a list of points."""
+        return self.kind in LISTED
+
+    def paths(self) -> list[str]:
+        """List the override paths that the domain sets."""
+        return list(self.options[0]) if self.listed else [self.name]
+
+    def active(self, choice: Choice) -> bool:
+        """Tell whether the domain exists beside the values chosen so far."""
+        return all(path in choice and choice[path] in values for path, values in self.when)
+
+    def count(self) -> int:
+        """Return the number of points of a domain that has finitely many; 0 for an interval."""
+        if self.listed:
+            return len(self.options)
+        if self.kind == "randint":
+            return int(self.high - self.low)
+        return int((self.high - self.low) / self.step + 1e-9) + 1 if self.kind == "quniform" else 0
+
+    def point(self, u: float) -> Choice:
+        """Return the point at quantile ``u``, in [0, 1), of the domain's distribution."""
+        place = int(u * self.count())
+        if self.listed:
+            return self.options[place]
+        if self.kind == "randint":
+            return {self.name: int(self.low) + place}
+        if self.kind == "quniform":
+            return {self.name: float(f"{self.low + place * self.step:.12g}")}
+        if self.kind == "loguniform":
+            low, high = math.log(self.low), math.log(self.high)
+            return {self.name: min(max(math.exp(low + u * (high - low)), self.low), self.high)}
+        return {self.name: self.low + u * (self.high - self.low)}
+
+    def draw(self, seed: int, sample: int) -> Choice:
+        """Return the point of one sample; it depends on seed, sample and name, and on no other domain."""
+        return self.point(derive(seed, f"space/{self.name}", epoch=sample) / 2**63)
+
+    def corners(self) -> tuple[Choice, ...]:
+        """Return the points by which a domain is checked: all of a list, both ends of an interval."""
+        if self.listed:
+            return self.options
+        return self.point(0.0), self.point(math.nextafter(1.0, 0.0))
+
+    def on_block(self, block: int) -> Axis:
+        """Return the domain in which ``bX`` is ``block``."""
+        options = tuple({_named(path, block): value for path, value in point.items()} for point in self.options)
+        when = tuple((_named(path, block), values) for path, values in self.when)
+        return replace(self, name=_named(self.name, block), options=options, when=when)
+
+    def extended(self, more: Axis, where: str) -> Axis:
+        """Return the domain with the points of ``more`` added to its own."""
+        if not (self.listed and more.listed) or set(self.paths()) != set(more.paths()):
+            raise ConfigError(where, f"{self.name} is a {self.kind}, which no {more.kind} can extend")
+        if more.when:
+            raise ConfigError(where, "points are added to a domain as it is: leave out 'when'")
+        return replace(self, options=(*self.options, *(p for p in more.options if p not in self.options)))
+
+
+def placeholder(path: str) -> bool:
+    """Tell whether a path leaves its block open, as in ``bX.layer.lr``."""
+    return path.startswith(_PLACEHOLDER)
+
+
+def _named(path: str, block: int) -> str:
+    return f"b{block}.{path.removeprefix(_PLACEHOLDER)}" if placeholder(path) else path
+
+
+def parse(space: Any, where: str) -> tuple[Axis, ...]:
+    """Check the data of a space."""
+    if not isinstance(space, Mapping):
+        raise ConfigError(where, "'space' is not a mapping of override paths")
+    axes = tuple(_axis(str(name), domain, f"{where}, space {name}") for name, domain in space.items())
+    check(axes, where)
+    return axes
+
+
+def check(axes: tuple[Axis, ...], where: str) -> None:
+    """Refuse a path that two domains set, and a condition on what no earlier domain sets."""
+    if "seed" in (path for axis in axes for path in axis.paths()):
+        raise ConfigError(where, "'seed' is no path of a space", hint="the key 'seeds' lists the replicates")
+    check_once((path for axis in axes for path in axis.paths()), where)
+    for i, axis in enumerate(axes):
+        before = {path: other for other in axes[:i] for path in other.paths()}
+        for path, values in axis.when:
+            place = f"{where}, space {axis.name}, when"
+            if path not in before:
+                raise ConfigError(place, f"no domain before this one sets '{path}'", given=path, choices=before)
+            if not before[path].listed:
+                raise ConfigError(place, f"{path} is a {before[path].kind}", hint="a condition wants listed values")
+            legal = [point[path] for point in before[path].options]
+            for value in values:
+                if value not in legal:
+                    words = list(dict.fromkeys(map(str, legal)))
+                    raise ConfigError(place, f"{path} is never {value}", given=str(value), choices=words)
+
+
+def check_once(paths: Iterable[str], where: str) -> None:
+    """Refuse a path that two domains set: one of them would be ignored."""
+    found = list(paths)
+    for path in found:
+        if found.count(path) > 1:
+            raise ConfigError(where, f"two domains of the space set {path}")
+
+
+def _axis(name: str, domain: Any, where: str) -> Axis:
+    """Read one domain."""
+    if not isinstance(domain, Mapping):
+        raise ConfigError(where, "one domain is wanted", choices=_FORMS)
+    kinds = [key for key in domain if key != "when"]
+    if len(kinds) != 1:
+        raise ConfigError(where, "one domain is wanted", choices=_FORMS)
+    kind, body = kinds[0], domain[kinds[0]]
+    when = _when(domain["when"], where) if "when" in domain else ()
+    if kind in ("grid", "choice"):
+        return Axis(name=name, kind=kind, when=when, options=tuple({name: v} for v in _grid(kind, body, where)))
+    if kind == "geometric":
+        return Axis(name=name, kind=kind, when=when, options=tuple({name: v} for v in _geometric(body, where)))
+    if kind == "joint":
+        return Axis(name=name, kind=kind, when=when, options=_joint(body, where))
+    if kind in DRAWN:
+        low, high, step = _interval(kind, body, where)
+        return Axis(name=name, kind=kind, when=when, low=low, high=high, step=step)
+    raise ConfigError(where, f"unknown domain '{kind}'", given=str(kind), choices=(*LISTED, *DRAWN))
+
+
+def _when(body: Any, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    if not isinstance(body, Mapping) or not body:
+        raise ConfigError(where, "'when' is a mapping from paths to a value or a list of values")
+    found = {str(path): tuple(v) if isinstance(v, list) else (v,) for path, v in body.items()}
+    if any(not values or any(isinstance(v, dict | list) for v in values) for values in found.values()):
+        raise ConfigError(where, "values in 'when' are words or numbers")
+    return tuple(found.items())
+
+
+def _grid(kind: str, body: Any, where: str) -> list[Any]:
+    if not isinstance(body, list) or not body:
+        raise ConfigError(where, f"'{kind}' is a list of values, at least one")
+    if any(isinstance(value, dict | list) for value in body):
+        raise ConfigError(
+            where, f"values of a {kind} are words or numbers", hint="'joint' takes mappings of several paths to values"
+        )
+    if len(set(body)) < len(body):
+        raise ConfigError(where, f"a value of the {kind} is given twice")
+    return body
+
+
+def _joint(body: Any, where: str) -> tuple[Choice, ...]:
+    """Values of several paths that change together, as a kernel and the padding that keeps the map."""
+    if not isinstance(body, list) or not body or not all(isinstance(choice, Mapping) and choice for choice in body):
+        raise ConfigError(where, "'joint' is a list of mappings from paths to values, at least one")
+    choices = tuple({str(path): value for path, value in choice.items()} for choice in body)
+    for choice in choices:
+        if set(choice) != set(choices[0]):
+            raise ConfigError(where, f"every choice of 'joint' sets {' and '.join(choices[0])}, not {' '.join(choice)}")
+        if any(isinstance(value, dict | list) for value in choice.values()):
+            raise ConfigError(where, "values in 'joint' are words or numbers")
+    if any(choice in choices[:i] for i, choice in enumerate(choices)):
+        raise ConfigError(where, "a choice of 'joint' is given twice")
+    return choices
+
+
+def _geometric(body: Any, where: str) -> tuple[float, ...]:
+    """base^from, ..., base^to."""
+    wanted = {"base", "from", "to"}
+    if not isinstance(body, Mapping) or set(body) != wanted:
+        raise ConfigError(where, "'geometric' wants base, from and to")
+    base, first, last = body["base"], body["from"], body["to"]
+    whole = all(_number(v) for v in body.values()) and first == int(first) and last == int(last)
+    if not whole or base <= 0 or base == 1 or last < first:
+        raise ConfigError(where, "'geometric' wants a base above 0 (not 1) and whole exponents from <= to")
+    try:
+        values = tuple(float(base) ** power for power in range(int(first), int(last) + 1))
+    except OverflowError:
+        values = (math.inf,)
+    if values[-1] == math.inf or 0.0 in values:
+        raise ConfigError(where, f"'geometric' from {base}^{first} to {base}^{last} leaves the range of numbers")
+    return values
+
+
+def _interval(kind: str, body: Any, where: str) -> tuple[float, float, float]:
+    """Read [low, high], or [low, high, step] of quniform."""
+    length = 3 if kind == "quniform" else 2
+    wanted = "[low, high, step]" if kind == "quniform" else "[low, high]"
+    if not isinstance(body, list) or len(body) != length or not all(_number(v) for v in body):
+        raise ConfigError(where, f"'{kind}' wants {wanted}, numbers", hint=_yaml_numbers(body))
+    low, high, step = (*body, 0)[:3]
+    if low >= high:
+        raise ConfigError(where, f"'{kind}' wants low below high, not {low} and {high}")
+    if kind == "loguniform" and low <= 0:
+        raise ConfigError(where, f"'loguniform' wants a low above 0, not {low}")
+    if kind == "randint" and not all(isinstance(v, int) for v in body):
+        raise ConfigError(where, "'randint' wants whole numbers")
+    if kind == "quniform" and not 0 < step <= high - low:
+        raise ConfigError(where, f"'quniform' wants a step above 0 and at most {high - low:g}, not {step}")
+    return low, high, step
+
+
+def _yaml_numbers(body: Any) -> str | None:
+    """Say why YAML read a number as a word: 1e-3 lacks the point that its floats have."""
+    words = [v for v in body if isinstance(v, str)] if isinstance(body, list) else []
+    return f"YAML reads {words[0]} as a word: write 1.0e-3, or 0.001" if words and "e" in words[0].lower() else None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,262 @@
+"""Dotted overrides: ``b0.layer.lr=0.05``, ``b*.layer.t_invert=0.7``, ``dataset_sup.epochs=2``, ``seed=3``.
+
+The same paths are the keys of a search space. ``b*`` is every Hebbian or settling block, sharing one value, and ``b-1``
+the last block, the classifier; ``settle.beta`` is a setting of a network that settles. Whatever their order,
+``preset`` applies before ``method``, and both before the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hebb.config import fields, grammar
+from hebb.config.catalog import Catalog, operations
+from hebb.config.registry import DATASETS, RULES, Value, read_number
+from hebb.config.settle import SettleSpec, make_settle
+from hebb.config.specs import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
+from hebb.core.errors import ConfigError, within
+
+_BLOCK_PARTS = (
+    "preset",
+    "method",
+    "layer.NAME",
+    "pool",
+    "activation",
+    "operation",
+    "dropout",
+    "att_dropout",
+    "batch_norm",
+    "resume",
+)
+_RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str", "compute_dtype": "str", "compile": "bool"}
+"""Values of the run itself, with their types."""
+_SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
+_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", *_RUN)
+
+
+def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
+    """Split ``path=value`` texts; a path given twice is an error."""
+    found: dict[str, str] = {}
+    for text in texts:
+        path, separator, value = text.partition("=")
+        if not separator or not path or not value:
+            raise ConfigError(where, f"'{text}' is not of the form path=value", hint="for example b0.layer.lr=0.05")
+        if path in found:
+            raise ConfigError(where, f"'{path}' is given twice")
+        found[path] = value
+    return found
+
+
+def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, where: str = "--set") -> RunConfig:
+    """Return the run with every change made; a path that leads nowhere is an error."""
+    for path in sorted(changes, key=_rank):
+        with within(f"{where} {path}"):
+            config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
+    return config
+
+
+def values(config: RunConfig) -> dict[str, Value | None]:
+    """Return the value at every path, as ``apply`` takes it: applied to the run, they change nothing.
+
+    ``bN.preset``, which is the method and its layer in one, is left out, and so are ``b*`` and ``b-1``.
+    """
+    found: dict[str, Value | None] = {}
+    for i, block in enumerate(config.network.blocks):
+        parts: dict[str, Value | None] = {
+            "method": block.layer.method,
+            **{f"layer.{name}": value for name, value in block.layer.values},
+            "pool": None if block.pool is None else grammar.format_pool(block.pool),
+            "activation": None if block.activation is None else grammar.format_activation(block.activation),
+            "operation": "_".join(block.operations) or None,
+            "dropout": block.dropout,
+            "att_dropout": block.att_dropout,
+            "batch_norm": block.batch_norm,
+            "resume": block.resume,
+        }
+        found |= {f"b{i}.{part}": value for part, value in parts.items()}
+    for name in _SPECS:
+        spec = getattr(config, name)
+        for entry in dataclasses.fields(spec):
+            value = getattr(spec, entry.name)
+            found[f"{name}.{entry.name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    if config.network.settle is not None:
+        found |= {f"settle.{name}": value for name, value in config.network.settle.values}
+    return found | {name: getattr(config, name) for name in _RUN}
+
+
+def value_at(found: Mapping[str, Value | None], path: str) -> Value | None:
+    """Look a path up in ``values``; ``b-1`` is the last block, ``b*`` the value that all blocks which have it share.
+
+    Raises:
+        KeyError: when no block has it, or ``b*`` stands for blocks that differ.
+    """
+    head, _, part = path.partition(".")
+    blocks = sorted({int(name[1:]) for name in (p.partition(".")[0] for p in found) if re.fullmatch("b[0-9]+", name)})
+    if head == "b-1":
+        return found[f"b{blocks[-1]}.{part}"]
+    if head != "b*":
+        return found[path]
+    shared = {found[f"b{i}.{part}"] for i in blocks if _own_rule(found, i) and f"b{i}.{part}" in found}
+    if len(shared) != 1:
+        raise KeyError(path)
+    return shared.pop()
+
+
+def _own_rule(found: Mapping[str, Value | None], block: int) -> bool:
+    """Tell whether ``b*`` stands for a block."""
+    return RULES.get(str(found[f"b{block}.method"]), f"b{block}").learning in ("hebbian", "local", "settle")
+
+
+def _rank(path: str) -> tuple[int, int]:
+    """Order of application: preset, method, then the rest; shared values before those of one block."""
+    part = path.partition(".")[2]
+    return ({"preset": 0, "method": 1}.get(part, 2), 0 if path.startswith("b*") else 1)
+
+
+def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, where: str) -> RunConfig:
+    head, _, rest = path.partition(".")
+    if head in _RUN and not rest:
+        return replace(config, **{head: _read(_RUN[head], value, where)})
+    if head in _SPECS:
+        spec = _change(getattr(config, head), rest, value, where, path)
+        return replace(config, **{head: spec})
+    if head == "settle":
+        return replace(config, network=_change_settle(config.network, rest, value, where))
+    if head == "b*" or re.fullmatch(r"b(0|-1|[1-9][0-9]*)", head):
+        return _change_blocks(config, head, rest, value, catalog, where)
+    legal = [f"b{i}" for i in range(len(config.network.blocks))]
+    raise ConfigError(
+        where,
+        f"unknown override '{path}'",
+        given=path,
+        choices=[*(f"{block}.{part}" for block in ("b*", *legal) for part in _BLOCK_PARTS), *_PATHS[2:]],
+    )
+
+
+def _change_blocks(config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str) -> RunConfig:
+    blocks = list(config.network.blocks)
+    if head == "b*":
+        chosen = [i for i, block in enumerate(blocks) if block.hebbian or block.settles]
+        if not chosen:
+            raise ConfigError(where, f"{config.network.name} has no Hebbian block")
+    else:
+        chosen = [int(head[1:])]
+        if chosen[0] >= len(blocks):
+            raise ConfigError(
+                where,
+                f"block {head} does not exist in {config.network.name}",
+                given=head,
+                choices=[f"b{i}" for i in range(len(blocks))],
+            )
+    for i in chosen:
+        blocks[i] = _change_block(blocks[i], part, value, catalog.defaults, where)
+    network = config.network
+    settle = _kept_settings(network, blocks[0]) if part in ("method", "preset") else network.settle
+    return replace(config, network=replace(network, blocks=tuple(blocks), settle=settle))
+
+
+def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
+    """Return the settings that were set and that the method of ``first``, perhaps another one now, reads too."""
+    if network.settle is None or not first.settles:
+        return None
+    usual = dict(make_settle(network.blocks[0].layer.rule, {}, "defaults").values)
+    known = {entry.name for entry in first.layer.rule.settings}
+    kept = tuple((name, v) for name, v in network.settle.values if name in known and v != usual[name])
+    return SettleSpec(values=kept)
+
+
+def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
+    if network.settle is None:
+        raise ConfigError(where, f"{network.name} is no network that settles")
+    known = [entry.name for entry in network.blocks[0].layer.rule.settings]
+    if name not in known:
+        problem = f"{network.blocks[0].layer.method} has no setting '{name}'"
+        raise ConfigError(where, problem, given=f"settle.{name}", choices=[f"settle.{n}" for n in known])
+    return replace(network, settle=SettleSpec(values=(*network.settle.values, (name, value))))  # type: ignore[arg-type]
+
+
+def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.Defaults, where: str) -> BlockSpec:
+    text = str(value)
+    none = value is None or text.lower() in ("none", "null", "")
+    if part.startswith("layer."):
+        return replace(block, layer=_change_layer(block.layer, part[6:], value, defaults, where))
+    changers: dict[str, Callable[[], dict[str, Any]]] = {
+        "preset": lambda: {"layer": grammar.parse_layer(text, defaults, where)},
+        "method": lambda: {"layer": _change_method(block.layer, text, defaults, where)},
+        "pool": lambda: {"pool": None if none else grammar.parse_pool(text, where)},
+        "activation": lambda: {"activation": None if none else grammar.parse_activation(text, where)},
+        "operation": lambda: {"operations": () if none else operations(text, where)},
+        "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
+        "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
+        "resume": lambda: {"resume": None if none else text},
+        "batch_norm": lambda: {"batch_norm": _read("bool", value, where)},
+    }
+    if part not in changers:
+        known = [f"layer.{name}" for name in fields.fields_of(block.layer.rule, block.layer.arch)]
+        given = f"layer.{part}" if f"layer.{part}" in known else part
+        problem = f"a block has no '{part}'" if part else "names no part of the block"
+        raise ConfigError(where, problem, given=given, choices=[*changers, *known])
+    return replace(block, **changers[part]())
+
+
+def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.Defaults, where: str) -> LayerSpec:
+    known = fields.fields_of(layer.rule, layer.arch)
+    if name not in known:
+        raise ConfigError(
+            where,
+            f"{layer.method} on {layer.arch} has no '{name}'",
+            given=f"layer.{name}",
+            choices=[f"layer.{n}" for n in known],
+        )
+    return make_layer(layer.method, layer.arch, {**dict(layer.values), name: value}, defaults, where)
+
+
+def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, where: str) -> LayerSpec:
+    """Swap the rule: values that were set and that the new rule reads are kept, the rest is its default."""
+    rule = RULES.get(method, where)
+    required = {"kernel_size": layer.kernel_size} if layer.arch == "CNN" else {}
+    old = dict(make_layer(layer.method, layer.arch, required, defaults, where).values)
+    known = fields.fields_of(rule, layer.arch)
+    kept = {name: value for name, value in layer.values if name in known and (value != old[name] or name in required)}
+    return make_layer(rule.name, layer.arch, kept, defaults, where)
+
+
+def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
+    """Replace one field of a ``DataSpec``, ``ClassifierSpec`` or ``StopSpec``."""
+    types = {entry.name: str(entry.type) for entry in dataclasses.fields(spec)}
+    if name not in types:
+        prefix = path.partition(".")[0]
+        raise ConfigError(
+            where,
+            f"unknown override '{path}'",
+            given=path,
+            choices=[f"{prefix}.{n}" for n in types],
+        )
+    if name == "dataset":
+        return replace(spec, dataset=DATASETS.get(str(value), where).name)
+    return replace(spec, **{name: _read(types[name], value, where)})
+
+
+def _read(declared: str, value: object, where: str) -> Any:
+    """Read a value of a declared type (``int | None``, ``bool``, ``tuple[int, ...] | None``) from text."""
+    names = [name.strip() for name in declared.split("|")]
+    text = str(value)
+    if "None" in names and (value is None or text.lower() in ("none", "null")):
+        return None
+    kind = names[0]
+    found: Any = text
+    if kind == "bool":
+        found = {"0": False, "1": True, "false": False, "true": True}.get(text.lower())
+    elif kind in ("int", "float"):
+        found = None if isinstance(value, bool) else read_number(text, int if kind == "int" else float)
+    elif kind.startswith("tuple"):
+        items = [read_number(str(v), int) for v in (value if isinstance(value, list | tuple) else text.split(","))]
+        found = None if None in items else tuple(items)
+    if found is None:
+        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+        raise ConfigError(where, f"{wanted.get(kind, 'whole numbers separated by commas')} is wanted, not '{text}'")
+    return found

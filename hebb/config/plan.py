@@ -1,0 +1,392 @@
+"""A training mode and the blocks become a tuple of phases: pure data that ``train.run`` executes in order.
+
+A new mode is one function here, registered in ``MODES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hebb.config.registry import DATASETS
+from hebb.config.specs import BlockSpec, DataSpec, RunConfig
+from hebb.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stage of training.
+
+    Attributes:
+        kind: ``calibrate`` (one pass that estimates the batch statistics of frozen blocks), ``hebbian``,
+            ``backprop``, ``joint`` (Hebbian update and back-prop on the same batch) or ``settle`` (a network that
+            settles learns as a whole).
+        blocks: the blocks that learn (or are calibrated), in order.
+        data: ``sup`` or ``unsup``, the dataset it goes through.
+        epochs, batch_size, print_freq: as in ``DataSpec``; a calibration is one epoch.
+        updates: number of weight updates.
+        schedule: T of the scheduled Hebbian rates, epochs * samples / batch, not rounded.
+        lr: rate of the back-prop optimiser at the first epoch; None where none runs.
+        views: views of each image a batch carries.
+    """
+
+    kind: str
+    blocks: tuple[int, ...]
+    data: str
+    epochs: int
+    batch_size: int
+    print_freq: int
+    updates: int
+    schedule: float
+    lr: float | None
+    views: int = 1
+
+    @property
+    def first(self) -> int:
+        """The lowest block that takes part in an update; those below are frozen."""
+        return self.blocks[0]
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once, and views vary."""
+        return self.first > 0 and self.epochs > 1 and self.views == 1
+
+    @property
+    def top(self) -> int:
+        """The highest block that takes part in an update."""
+        return self.blocks[-1]
+
+    def describe(self) -> str:
+        """Name the phase: ``hebbian b0``."""
+        return f"{self.kind} {' '.join(f'b{i}' for i in self.blocks)}"
+
+
+MODES: dict[str, Callable[[RunConfig], list[Phase]]] = {}
+"""Training modes by name: config -> phases of the blocks that learn, with calibrations in between."""
+
+
+def mode(function: Callable[[RunConfig], list[Phase]]) -> Callable[[RunConfig], list[Phase]]:
+    """Register a training mode under the name of its function."""
+    MODES[function.__name__] = function
+    return function
+
+
+def phases(config: RunConfig) -> tuple[Phase, ...]:
+    """Return the phases of a run."""
+    if config.mode not in MODES:
+        raise ConfigError("mode", f"unknown mode '{config.mode}'", given=config.mode, choices=MODES)
+    if config.dataset_sup.split in ("unlabeled", "train+unlabeled", "sequences"):
+        raise ConfigError(
+            "dataset_sup",
+            f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
+            hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
+        )
+    for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
+        if spec.held and not spec.validation:
+            raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
+    found = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
+    config.classifier.check()
+    _check_stop(config, found)
+    if config.pack:
+        _check_pack(config)
+    return found
+
+
+def _settle(config: RunConfig) -> Phase:
+    """Return the one phase of a network that settles: in every mode all of its blocks learn together."""
+    if len(training(config)) < len(config.network.blocks):
+        raise ConfigError(
+            "--training-blocks",
+            f"{config.network.name} settles and learns as a whole",
+            hint="a rate of 0 keeps the weights of a block: --set b0.layer.lr=0",
+        )
+    if config.bp_blockwise:
+        raise ConfigError("--bp-blockwise", f"{config.network.name} has no BP block")
+    return _phase(config, "settle", training(config), "sup")
+
+
+def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
+    """Refuse stopping rules where a phase has more to learn than weights that converge to radius 1."""
+    if not config.stop.active:
+        return
+    if config.network.settles:
+        raise ConfigError("stop", f"ends Hebbian phases early, and {config.network.name} settles", hint="leave it out")
+    if any(phase.kind == "joint" for phase in found):
+        raise ConfigError(
+            "stop",
+            "ends Hebbian phases early, and here Hebbian blocks and BP learn on the same batches",
+            hint="use --training-mode successive or consecutive",
+        )
+    local = [i for phase in found for i in phase.blocks if _block(config, i).local]
+    if local:
+        raise ConfigError("stop", f"looks at the radius of the weights, and b{local[0]} learns by a loss of its own")
+
+
+def _check_pack(config: RunConfig) -> None:
+    """Refuse networks and runs whose seeds cannot be trained together; ``pack.py`` finds what only a step shows."""
+    where, hint = "--pack-seeds", "leave it out: the seeds are then trained one by one"
+    if config.network.settles:
+        raise ConfigError(where, f"{config.network.name} settles, which a pack cannot do", hint=hint)
+    if config.compile:
+        raise ConfigError(where, "the steps of a pack are not compiled", hint="leave out --compile")
+    if config.stop.active:
+        raise ConfigError(
+            where, "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"
+        )
+    for i, block in enumerate(config.network.blocks):
+        if block.local:
+            raise ConfigError(where, f"b{i} descends a loss of its own, which a pack cannot do", hint=hint)
+        if block.att_dropout:
+            raise ConfigError(where, f"b{i} drops out by contrast, which a pack cannot do", hint=hint)
+
+
+def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:
+    """Return the phases as JSON data, for the reader of a ``config.json``."""
+    return [
+        {"kind": p.kind, "blocks": list(p.blocks), "data": p.data, "epochs": p.epochs, "updates": p.updates}
+        for p in found
+    ]
+
+
+def training(config: RunConfig) -> tuple[int, ...]:
+    """Return the blocks that learn."""
+    chosen = config.training_blocks
+    return tuple(range(len(config.network.blocks))) if chosen is None else chosen
+
+
+@mode
+def successive(config: RunConfig) -> list[Phase]:
+    """Blocks one after the other from the bottom; neighbouring BP blocks form one phase."""
+    result: list[Phase] = []
+    for group in _groups(config):
+        if group[0] not in training(config):
+            result += _calibrate(config, group)
+        elif _block(config, group[0]).hebbian:
+            block = _block(config, group[0])
+            result.append(_phase(config, "hebbian", group, "sup" if block.supervised and not block.local else "unsup"))
+        else:
+            above = tuple(i for i in range(group[-1], len(config.network.blocks)) if i not in training(config))
+            result += _calibrate(config, above)  # the gradient comes through them
+            result.append(_phase(config, "backprop", group, "sup"))
+    return result
+
+
+@mode
+def consecutive(config: RunConfig) -> list[Phase]:
+    """All unsupervised blocks, and those with a loss of their own, together; then everything else that needs labels."""
+    trained = training(config)
+    unsupervised = tuple(i for i in trained if not _block(config, i).supervised or _block(config, i).local)
+    supervised = tuple(i for i in trained if i not in unsupervised)
+    frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
+    if not unsupervised:
+        return _calibrate(config, frozen) + _supervised(config, supervised)
+    # a frozen block below learning ones needs its statistics first; those above get theirs, or get them anew,
+    # when the blocks under them have learnt
+    result = _calibrate(config, tuple(i for i in frozen if i < unsupervised[-1]))
+    result.append(_phase(config, "hebbian", unsupervised, "unsup"))
+    result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
+    return result + _supervised(config, supervised)
+
+
+@mode
+def simultaneous(config: RunConfig) -> list[Phase]:
+    """All blocks on the same batches of the supervised data."""
+    trained = training(config)
+    frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
+    hebbian = tuple(i for i in trained if _block(config, i).hebbian)
+    result = _calibrate(config, frozen)
+    if len(hebbian) == len(trained):
+        return [*result, _phase(config, "hebbian", trained, "sup")]
+    if not hebbian:
+        return result + _supervised(config, trained)
+    return [*result, _phase(config, "joint", trained, "sup")]
+
+
+def post_hoc(config: RunConfig) -> Phase:
+    """Return the measuring phase of the post-hoc loss: all blocks but the classifier learn on labelled images.
+
+    It takes epochs and batch of the unsupervised data, as the first training of these blocks did.
+    """
+    lower = tuple(range(len(config.network.blocks) - 1))
+    if config.network.settles:
+        raise ConfigError(config.network.name, "settles as a whole, so no classifier of it measures a post-hoc loss")
+    hebbian = [i for i in lower if _block(config, i).hebbian]
+    mixed = (hebbian and len(hebbian) < len(lower)) or any(_block(config, i).local for i in lower)
+    if not lower or not config.network.blocks[-1].supervised or mixed:
+        raise ConfigError(
+            config.network.name, "the post-hoc loss wants Hebbian blocks, or BP blocks, below one classifier"
+        )
+    data = replace(config.dataset_sup, epochs=config.dataset_unsup.epochs, batch_size=config.dataset_unsup.batch_size)
+    kind = "hebbian" if hebbian else "backprop"
+    return _phase(replace(config, dataset_sup=data), kind, lower, "sup")
+
+
+def _groups(config: RunConfig) -> list[tuple[int, ...]]:
+    """Split the blocks for ``successive``: Hebbian ones alone, runs of BP or of frozen blocks together.
+
+    A block that learns from the loss of the one above is with it.
+    """
+    trained = training(config)
+    groups: list[tuple[int, ...]] = []
+    previous = None
+    for i in range(len(config.network.blocks)):
+        kind = "frozen" if i not in trained else "hebbian" if _block(config, i).hebbian else "backprop"
+        together = kind == "frozen" or (kind == "backprop" and not config.bp_blockwise)
+        together |= kind == "hebbian" and i > 0 and _below_a_loss(_block(config, i - 1)) and _block(config, i).local
+        if together and kind == previous:
+            groups[-1] = (*groups[-1], i)
+        else:
+            groups.append((i,))
+        previous = kind
+    return groups
+
+
+def _supervised(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
+    """Return the phase in which the blocks that need labels learn together."""
+    if not blocks:
+        return []
+    hebbian = [i for i in blocks if _block(config, i).hebbian]
+    if len(hebbian) == len(blocks):
+        return [_phase(config, "hebbian", blocks, "sup")]
+    if hebbian:
+        return [_phase(config, "joint", blocks, "sup")]
+    if config.bp_blockwise:
+        return [_phase(config, "backprop", (i,), "sup") for i in blocks]
+    return [_phase(config, "backprop", blocks, "sup")]
+
+
+def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
+    """Return the pass that gives frozen, randomly initialised blocks their batch statistics.
+
+    A control with random weights is fair only when its inputs are normalised as those of the trained network
+    are. Blocks that start from stored weights bring their statistics along.
+    """
+    last = len(config.network.blocks) - 1
+    stored = {None: (), "all": blocks, "without_classifier": tuple(i for i in blocks if i < last)}
+    wanted = tuple(
+        i
+        for i in blocks
+        if _block(config, i).normalised and _block(config, i).resume is None and i not in stored[config.resume]
+    )
+    if not wanted:
+        return []
+    data = config.dataset_unsup
+    return [
+        Phase(
+            kind="calibrate",
+            blocks=wanted,
+            data="unsup",
+            epochs=1,
+            batch_size=data.batch_size,
+            print_freq=1,
+            updates=0,
+            schedule=0.0,
+            lr=None,
+        )
+    ]
+
+
+def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> Phase:
+    if kind == "joint" and config.bp_blockwise:
+        raise ConfigError(
+            "--bp-blockwise",
+            "has no meaning where BP and Hebbian blocks learn on the same batches",
+            hint="use --training-mode successive",
+        )
+    if kind in ("backprop", "joint") and not config.network.blocks[-1].supervised:
+        raise ConfigError(
+            f"b{len(config.network.blocks) - 1}",
+            f"{config.network.blocks[-1].layer.method} gives no class, so b{blocks[0]} has no loss to descend",
+            hint="end the network with a BP block, as in '... BP:flatten'",
+        )
+    spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
+    _check_batches(config, blocks, spec)
+    _check_local(config, blocks, spec)
+    views = max(_block(config, i).layer.rule.views for i in blocks)
+    _check_views(spec, views, f"dataset_{data}")
+    rates = [_block(config, i).layer.lr_sup for i in blocks if _block(config, i).layer.rule.learning == "backprop"]
+    lr = None
+    if rates:
+        lr = min(rates) if config.classifier.lr is None else config.classifier.lr
+    return Phase(
+        kind=kind,
+        blocks=blocks,
+        data=data,
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        print_freq=spec.print_freq,
+        updates=spec.epochs * spec.updates_per_epoch(),
+        schedule=spec.epochs * spec.train_samples() / spec.batch_size,
+        lr=lr,
+        views=views,
+    )
+
+
+def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
+    """Refuse batches of one image where a block normalises vectors over the batch, or compares images."""
+    alone = spec.batch_size == 1 or spec.train_samples() % spec.batch_size == 1
+    for i in blocks:
+        block = _block(config, i)
+        over_batch = "batchnorm1d" in block.operations or (block.batch_norm and block.layer.arch == "MLP")
+        if alone and (over_batch or block.local):
+            raise ConfigError(
+                f"b{i}",
+                f"its {'loss' if block.local else 'batch norm'} wants two images or more, and "
+                f"{spec.train_samples()} images in batches of "
+                f"{spec.batch_size} leave one alone",
+                hint="choose another batch_size",
+            )
+
+
+def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
+    """Refuse blocks with a local loss that cannot learn as they are written."""
+    entry = DATASETS.get(spec.dataset, "dataset")
+    for i in blocks:
+        block = _block(config, i)
+        if not block.local:
+            continue
+        layer, above = block.layer, i + 1
+        if layer.warmup >= spec.epochs:
+            raise ConfigError(
+                f"b{i}",
+                f"a warm-up of {layer.warmup} epochs leaves nothing of the {spec.epochs} epoch(s) on {spec.dataset}",
+                hint=f"--set 'b*.layer.warmup={spec.epochs // 10}' or more epochs",
+            )
+        if layer.rule.labels and (spec.split in ("unlabeled", "train+unlabeled") or entry.classes != config.classes):
+            raise ConfigError(
+                f"b{i}", f"{layer.method} wants the labels of the classifier, and {spec.dataset} lacks them"
+            )
+        if not _below_a_loss(block):
+            continue
+        if above not in blocks or not _block(config, above).local:
+            raise ConfigError(f"b{i}", f"learns from the loss of b{above}, which does not learn beside it")
+        if not getattr(_block(config, above).layer, "pooling", True):
+            raise ConfigError(f"b{above}", "pooling=0 compares single pixels, and its loss goes down to other blocks")
+    learns = [i for i in blocks if not _block(config, i).hebbian]
+    crossed = [i for i in blocks if _block(config, i).local and learns and i > learns[0]]
+    if crossed:
+        raise ConfigError(
+            f"b{crossed[0]}",
+            f"learns from a local loss above b{learns[0]}, which learns by back-prop on the same batches",
+            hint="--training-mode consecutive",
+        )
+
+
+def _check_views(spec: DataSpec, views: int, where: str) -> None:
+    """Refuse data of which a phase cannot make the views it compares."""
+    if spec.split == "sequences" and views != 2:
+        raise ConfigError(where, f"{spec.dataset} gives pairs of frames, and no block here compares two views")
+    if views > 1 and spec.augmentation:
+        raise ConfigError(where, "augmentation varies images that the two views vary already", hint="leave it out")
+    if views > 1 and spec.zca:
+        raise ConfigError(where, "zca whitens the images before the views are made", hint="leave it out")
+
+
+def _below_a_loss(block: BlockSpec) -> bool:
+    """Tell whether the block learns from the loss of the one above."""
+    return block.local and block.layer.loss == "above"
+
+
+def _block(config: RunConfig, index: int) -> BlockSpec:
+    return config.network.blocks[index]

@@ -1,0 +1,214 @@
+"""Rules, activations, datasets and modes from outside: a Python file, a package, or an installed distribution.
+
+A plugin is a module that registers entries when it is imported (``RULES.register(Rule(...))``). It is named on the
+command line (``--plugin PATH_OR_MODULE``), or an installed distribution names it under the entry-point group
+``hebb.plugins`` and it is always there. A run remembers its plugins, each with a digest of its source, so that the
+same code, and no other, is loaded when the run is repeated, continued, or carried to another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hebb.config import plan
+from hebb.config.fields import FIELDS, token_table
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Rule
+from hebb.config.specs import PluginSpec, RunConfig
+from hebb.core.errors import ConfigError
+
+GROUP = "hebb.plugins"
+"""Entry-point group in which an installed distribution names its plugin modules."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A plugin of this process and the names it registered, in lower case."""
+
+    spec: PluginSpec
+    names: frozenset[str]
+    asked: bool
+
+
+_LOADED: dict[str, _Loaded] = {}
+"""Plugins by digest."""
+
+
+def load(names: Iterable[str], where: str = "--plugin") -> None:
+    """Load the plugins that a user names; one that is already there is not loaded again.
+
+    Args:
+        names: paths of Python files or package folders, or importable modules.
+        where: the place an error names.
+    """
+    for name in names:
+        _load(name, f"{where} {name}", asked=True)
+
+
+def load_installed() -> None:
+    """Load the plugins of installed distributions; called by the first look-up of a name."""
+    for point in importlib.metadata.entry_points(group=GROUP):
+        owner = "" if point.dist is None else f" of {point.dist.name}"
+        _load(point.module, f"installed plugin '{point.name}'{owner}")
+
+
+def of_run(config: RunConfig) -> tuple[PluginSpec, ...]:
+    """Return the plugins a run depends on: those asked for, and installed ones whose entries it uses."""
+    used = {config.mode.lower(), config.dataset_sup.dataset.lower(), config.dataset_unsup.dataset.lower()}
+    for block in config.network.blocks:
+        used.add(block.layer.method.lower())
+        used |= {block.activation.name.lower()} if block.activation else set()
+    return tuple(found.spec for found in _LOADED.values() if found.asked or found.names & used)
+
+
+def require(specs: Iterable[PluginSpec], where: str) -> None:
+    """Load the plugins that a stored run names; the source must be that of the run."""
+    for spec in specs:
+        if spec.sha256 in _LOADED:
+            continue
+        place = f"{where}, plugin '{spec.name}'"
+        try:
+            found = digest(_source(spec.name, place))
+        except ConfigError as error:
+            raise ConfigError(
+                place, f"the run needs it, and {_reason(error)}", hint="--plugin names it where it lies now"
+            ) from None
+        if found != spec.sha256:
+            raise ConfigError(
+                place,
+                f"its source has changed since the run ({found[:10]} now, {spec.sha256[:10]} then)",
+                hint="--plugin PATH names the version of the run",
+            )
+        _load(spec.name, place, asked=True)
+
+
+def digest(source: Path) -> str:
+    """Return the SHA-256 of a file, or of all Python files of a package with their names."""
+    total = hashlib.sha256()
+    files = [source] if source.is_file() else sorted(source.rglob("*.py"))
+    for file in files:
+        if source.is_dir():
+            total.update(file.relative_to(source).as_posix().encode() + b"\0")
+        total.update(file.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def _reason(error: ConfigError) -> str:
+    return str(error).splitlines()[0].partition(": ")[2]
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name or os.sep in name or Path(name).is_dir()
+
+
+def _source(name: str, where: str) -> Path:
+    """Return the file, or the package folder, that a plugin's name means."""
+    if _is_path(name):
+        path = Path(name).absolute()
+        if path.is_dir() and not (path / "__init__.py").exists():
+            raise ConfigError(where, f"folder {path} has no __init__.py")
+        if not path.exists():
+            raise ConfigError(where, f"{path} does not exist")
+        return path
+    found = None
+    with _explained(where), contextlib.suppress(ModuleNotFoundError, ValueError):
+        found = importlib.util.find_spec(name)
+    origin = Path((found.origin if found else None) or "nowhere")
+    if not origin.is_file():
+        raise ConfigError(
+            where, f"no module '{name}' can be imported", hint="a file is named by its path, as ./rule.py"
+        )
+    return origin.parent if found and found.submodule_search_locations else origin
+
+
+def _load(name: str, where: str, asked: bool = False) -> None:
+    """Import a plugin and note what it registered."""
+    source = _source(name, where)
+    sha256 = digest(source)
+    if sha256 in _LOADED:
+        if asked and not _LOADED[sha256].asked:
+            _LOADED[sha256] = _Loaded(_LOADED[sha256].spec, _LOADED[sha256].names, True)
+        return
+    before = _names()  # a look-up, so what comes with the project is registered first and a clash is the plugin's
+    with _explained(where):
+        if _is_path(name):
+            _import_path(source, sha256)
+        else:
+            importlib.import_module(name)
+        for rule in RULES.entries():
+            if rule.name.lower() not in before:
+                _check(rule)
+    registered = frozenset(_names() - before)
+    if not registered:
+        raise ConfigError(where, "registers no rule, activation, dataset or mode", hint="RULES.register(Rule(...))")
+    stored = str(source) if _is_path(name) else name
+    _LOADED[sha256] = _Loaded(PluginSpec(name=stored, sha256=sha256), registered, asked)
+
+
+def _check(rule: Rule) -> None:
+    """Refuse a rule that the grammar could not read or the layers could not run."""
+    where = f"method '{rule.name}'"
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", rule.name):
+        raise ConfigError(where, f"'{rule.name}' is not a name: letters and digits, as in Soft2")
+    if rule.learning not in ("hebbian", "backprop"):
+        raise ConfigError(where, f"learning is hebbian or backprop, not '{rule.learning}'")
+    if rule.learning == "hebbian" and rule.signal is None:
+        raise ConfigError(where, "has no signal")
+    for name in rule.fields:
+        if name not in FIELDS:
+            raise ConfigError(where, f"there is no shared field '{name}'", given=name, choices=FIELDS)
+    for entry in rule.own_fields:
+        shared = token_table().get(entry.token or "")
+        if entry.token is not None and not re.fullmatch("[A-Za-z_]+", entry.token):
+            raise ConfigError(where, f"token '{entry.token}' of '{entry.name}' is not letters")
+        if shared is not None and shared.name != entry.name:
+            raise ConfigError(where, f"token '{entry.token}' of '{entry.name}' is taken by '{shared.name}'")
+
+
+def _names() -> set[str]:
+    registries: tuple[Any, ...] = (RULES, ACTIVATIONS, DATASETS)
+    return {entry.name.lower() for registry in registries for entry in registry.entries()} | set(plan.MODES)
+
+
+def _import_path(source: Path, sha256: str) -> ModuleType:
+    """Import a file or package under a name of its own, so that two plugins of one file name do not meet."""
+    name = f"hebb_plugin_{source.stem.replace('-', '_')}_{sha256[:8]}"
+    package = source.is_dir()
+    spec = importlib.util.spec_from_file_location(
+        name,
+        source / "__init__.py" if package else source,
+        submodule_search_locations=[str(source)] if package else None,
+    )
+    if spec is None or spec.loader is None:
+        raise ConfigError(str(source), "is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn whatever a plugin raises while it is imported into a ``ConfigError`` that names the plugin."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(where, " ".join(str(error).split())) from None
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(where, f"cannot be loaded: {type(error).__name__}: {text}") from error

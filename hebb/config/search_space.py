@@ -1,0 +1,338 @@
+"""Search configs: a YAML file becomes a space, the space becomes overrides.
+
+description   what the search answers
+command       the command that runs it
+purpose       sweep (reports every configuration) or search (selects one on validation accuracy)
+seeds         replicates of every configuration
+space         {override path: {domain: ...}}; the domains are those of ``hebb.config.domains``
+search        {algorithm: grid | random | optuna | hyperopt, samples: N, seed: N, time: 2h, trials: N}
+scheduler     none | asha | median | hyperband, or {name: asha, grace: N, reduction: N}
+validation    share of the training images held out (default: 0.2 in a search, 0 in a sweep)
+metric, mode  what is compared, and whether max or min is better
+
+``bX`` in a path is the block that ``--search-block`` names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hebb.config import domains
+from hebb.config.domains import Axis, Choice
+from hebb.config.specs import VALIDATION_SHARE
+from hebb.core import shipped
+from hebb.core.errors import ConfigError
+
+FOLDER = shipped.path("search_configs")
+METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc", "convergence", "R1")
+ALGORITHMS = ("grid", "random", "optuna", "hyperopt")
+SCHEDULERS = ("none", "asha", "median", "hyperband")
+_KEYS = (
+    "description",
+    "command",
+    "purpose",
+    "seeds",
+    "space",
+    "search",
+    "scheduler",
+    "validation",
+    "metric",
+    "mode",
+)
+_ATTEMPTS = 100  # draws for each sample before a space counts as used up
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """How points of the space are chosen, and when the search ends.
+
+    Attributes:
+        algorithm: one of ``ALGORITHMS``.
+        samples: configurations drawn by ``random`` and the model-based ones.
+        seed: varies what is drawn.
+        time: seconds after which no trial goes on; None for as long as it takes.
+        trials: trials after which no other begins; None for all.
+    """
+
+    algorithm: str = "grid"
+    samples: int = 1
+    seed: int = 0
+    time: float | None = None
+    trials: int | None = None
+
+    @property
+    def model_based(self) -> bool:
+        """Whether points depend on earlier results."""
+        return self.algorithm in ("optuna", "hyperopt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerSpec:
+    """What stops a configuration early.
+
+    Attributes:
+        name: one of ``SCHEDULERS``.
+        grace: step before which nothing is stopped.
+        reduction: one of so many goes on at each comparison.
+    """
+
+    name: str = "none"
+    grace: int = 1
+    reduction: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """A checked search config."""
+
+    name: str
+    description: str
+    command: str
+    purpose: str
+    seeds: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    validation: float
+    plan: SearchPlan = SearchPlan()
+    scheduler: SchedulerSpec = SchedulerSpec()
+    metric: str | None = None
+    mode: str | None = None
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a trial is a configuration that runs its seeds inside, to be judged and stopped as a whole.
+
+        A scheduler that compared single runs would keep the lucky seeds.
+        """
+        return self.plan.model_based or self.scheduler.name != "none"
+
+    def configurations(self) -> list[Choice]:
+        """List the points: all of a grid (the last domain varies fastest), or those that are drawn.
+
+        The points of a model-based algorithm are known only when it has run.
+        """
+        if self.plan.algorithm == "grid":
+            return self._listed({}, 0)
+        return self._drawn() if self.plan.algorithm == "random" else []
+
+    def count(self) -> int:
+        """Return the number of configurations."""
+        return self.plan.samples if self.plan.model_based else len(self.configurations())
+
+    def _listed(self, choice: Choice, place: int) -> list[Choice]:
+        if place == len(self.axes):
+            return [choice]
+        axis = self.axes[place]
+        if not axis.active(choice):
+            return self._listed(choice, place + 1)
+        return [point for option in axis.options for point in self._listed({**choice, **option}, place + 1)]
+
+    def _drawn(self) -> list[Choice]:
+        """Draw distinct points: the first n of more samples are those of n samples."""
+        found: dict[tuple[tuple[str, Any], ...], Choice] = {}
+        for sample in range(self.plan.samples * _ATTEMPTS):
+            choice: Choice = {}
+            for axis in self.axes:
+                if axis.active(choice):
+                    choice.update(axis.draw(self.plan.seed, sample))
+            found.setdefault(tuple((path, repr(value)) for path, value in choice.items()), choice)
+            if len(found) == self.plan.samples:
+                return list(found.values())
+        raise ConfigError(
+            f"search config '{self.name}'",
+            f"{self.plan.samples} samples are wanted, and the space has about {len(found)} points",
+            hint="algorithm grid runs every point once; more seeds give more replicates",
+        )
+
+    def paths(self) -> list[str]:
+        """List the override paths of the space."""
+        return [path for axis in self.axes for path in axis.paths()]
+
+    def has_placeholder(self) -> bool:
+        """Tell whether a path leaves its block open, as in ``bX.layer.lr``."""
+        return any(domains.placeholder(path) for path in self.paths())
+
+    def on_block(self, block: int) -> SearchSpec:
+        """Return the spec in which ``bX`` is ``block``."""
+        axes = tuple(axis.on_block(block) for axis in self.axes)
+        domains.check(axes, f"search config '{self.name}'")
+        return replace(self, axes=axes)
+
+
+def better(metric: str) -> str:
+    """Tell whether ``max`` or ``min`` of a metric is better; convergence is a distance, from radius 1."""
+    return "min" if metric.endswith("_loss") or metric == "convergence" else "max"
+
+
+def names() -> list[str]:
+    """List the shipped search configs."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> SearchSpec:
+    """Read a search config by its shipped name or by a path to a YAML file."""
+    data, path = read(name)
+    return parse(data, path.stem, str(path))
+
+
+def read(name: str) -> tuple[Any, Path]:
+    """Return the data of a search config, unchecked, and its path."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = FOLDER / f"{name}.yaml"
+        if not path.exists():
+            raise ConfigError(
+                "--config",
+                f"unknown search config '{name}'",
+                given=name,
+                choices=names(),
+                hint="a path to a YAML file works too; --list configs describes them",
+            )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("--config", f"no such file '{name}'") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("--config", f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    return read_yaml(text, f"--config: {path}"), path
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Read YAML without running code; a key given twice, which PyYAML overlooks, is an error."""
+    import yaml
+
+    class Once(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader=Once)
+    except yaml.YAMLError as error:
+        raise ConfigError(where, f"cannot be read: {' '.join(str(error).split())}") from None
+
+
+def parse(data: Any, name: str, where: str) -> SearchSpec:
+    """Check the data of a search config."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, "is not a mapping")
+    _known(data, _KEYS, where)
+    purpose = _one_of(data.get("purpose", "sweep"), "purpose", ("sweep", "search"), where)
+    metric, mode = data.get("metric"), data.get("mode")
+    axes = domains.parse({} if data.get("space") is None else data["space"], where)
+    return SearchSpec(
+        name=name,
+        description=str(data.get("description", "")),
+        command=str(data.get("command", "")),
+        purpose=purpose,
+        seeds=_seeds(data.get("seeds", [0]), where),
+        axes=axes,
+        validation=_share(data.get("validation", VALIDATION_SHARE if purpose == "search" else 0.0), where),
+        plan=_plan(data.get("search"), axes, where),
+        scheduler=_scheduler(data.get("scheduler"), where),
+        metric=None if metric is None else _one_of(metric, "metric", METRICS, where),
+        mode=None if mode is None else _one_of(mode, "mode", ("max", "min"), where),
+    )
+
+
+def _known(data: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in data:
+        if key not in keys:
+            raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=keys)
+
+
+def _one_of(word: Any, what: str, choices: tuple[str, ...], where: str) -> str:
+    if word not in choices:
+        raise ConfigError(where, f"unknown {what} '{word}'", given=str(word), choices=choices)
+    return str(word)
+
+
+def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
+    """Read the key ``search``; without an algorithm a space of lists is a grid, any other is drawn from."""
+    data = {} if data is None else data
+    where = f"{where}, search"
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, "is not a mapping", hint="for example search: {algorithm: random, samples: 20}")
+    _known(data, ("algorithm", "samples", "seed", "time", "trials"), where)
+    drawn = [axis for axis in axes if not axis.listed]
+    by_itself = "random" if drawn or any(axis.kind == "choice" for axis in axes) else "grid"
+    algorithm = _one_of(data.get("algorithm", by_itself), "algorithm", ALGORITHMS, where)
+    if algorithm == "grid" and drawn:
+        raise ConfigError(
+            where,
+            f"{drawn[0].name} is a {drawn[0].kind}, of which no grid can list the points",
+            hint="algorithm random, optuna or hyperopt draws from it",
+        )
+    if algorithm != "grid" and not axes:
+        raise ConfigError(where, f"algorithm {algorithm} has no space to draw from")
+    samples = _whole(data.get("samples", 1), "samples", 1, where)
+    if algorithm == "grid" and samples > 1:
+        raise ConfigError(
+            where,
+            "this space has no distribution to draw from: every point of its grid is run once",
+            hint="algorithm random draws samples from it; more seeds give more replicates",
+        )
+    time = data.get("time")
+    return SearchPlan(
+        algorithm=algorithm,
+        samples=samples,
+        seed=_whole(data.get("seed", 0), "seed", 0, where),
+        time=None if time is None else duration(time, where),
+        trials=None if data.get("trials") is None else _whole(data["trials"], "trials", 1, where),
+    )
+
+
+def _scheduler(data: Any, where: str) -> SchedulerSpec:
+    where = f"{where}, scheduler"
+    if data is None or isinstance(data, str):
+        return SchedulerSpec(name=_one_of("none" if data is None else data, "scheduler", SCHEDULERS, where))
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, "is a name, or a mapping with name, grace and reduction", choices=SCHEDULERS)
+    _known(data, ("name", "grace", "reduction"), where)
+    name = _one_of(data.get("name"), "scheduler", SCHEDULERS, where)
+    if name == "none" and len(data) > 1:
+        raise ConfigError(where, "none stops nothing: leave out grace and reduction")
+    if name == "median" and "reduction" in data:
+        raise ConfigError(where, "median stops what is worse than the median: leave out reduction")
+    if name == "hyperband" and "grace" in data:
+        raise ConfigError(where, "hyperband has brackets of its own: leave out grace")
+    return SchedulerSpec(
+        name=name,
+        grace=_whole(data.get("grace", 1), "grace", 1, where),
+        reduction=_whole(data.get("reduction", 3), "reduction", 2, where),
+    )
+
+
+def duration(text: Any, where: str) -> float:
+    """Read a time as seconds: 90s, 30m, 1.5h, 2d; a bare number is seconds."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([smhd]?)", str(text).strip())
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]] if found else 0.0
+    if isinstance(text, bool) or not 0 < seconds < 1e9:
+        raise ConfigError(where, f"a time above 0 is wanted, not '{text}'", hint="for example 90s, 30m, 1.5h or 2d")
+    return seconds
+
+
+def _whole(data: Any, name: str, least: int, where: str) -> int:
+    if not isinstance(data, int) or isinstance(data, bool) or not least <= data < 2**63:
+        raise ConfigError(where, f"'{name}' is a whole number from {least}, not {data}")
+    return data
+
+
+def _seeds(data: Any, where: str) -> tuple[int, ...]:
+    whole = isinstance(data, list) and all(isinstance(s, int) and not isinstance(s, bool) for s in data)
+    if not whole or not data or min(data) < 0 or len(set(data)) < len(data):
+        raise ConfigError(where, f"'seeds' is a list of distinct whole numbers from 0, not {data}")
+    return tuple(data)
+
+
+def _share(data: Any, where: str) -> float:
+    number = isinstance(data, int | float) and not isinstance(data, bool)
+    if not number or not 0 <= data < 1:
+        raise ConfigError(where, f"'validation' is a share from 0 to below 1, not {data}", hint="for example 0.2")
+    return float(data)

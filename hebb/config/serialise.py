@@ -1,0 +1,244 @@
+"""A run as JSON and back, without loss: the content of ``config.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from hebb.config import plugins
+from hebb.config.settle import SettleSpec, make_settle
+from hebb.config.specs import (
+    ActivationSpec,
+    BlockSpec,
+    ClassifierSpec,
+    DataSpec,
+    LayerSpec,
+    NetworkSpec,
+    PluginSpec,
+    PoolSpec,
+    RunConfig,
+    StopSpec,
+    make_layer,
+)
+from hebb.core.errors import ConfigError, within
+
+_LATER: dict[type, dict[str, Any]] = {
+    RunConfig: {
+        "stop": {"convergence": None, "patience": None},
+        "pack": [],
+        "compute_dtype": "float32",
+        "compile": False,
+        "probes": [],
+        "probe_blocks": None,
+        "probe_samples": 10000,
+        "plugins": [],
+    },
+    NetworkSpec: {"settle": None},
+    DataSpec: {
+        "held": False,
+        "standardise": False,
+        "deviations": 0.0,
+        "zoom": 1.0,
+        "view_area": 0.08,
+        "view_flip": 0.5,
+        "view_colour": 0.8,
+        "view_gray": 0.2,
+        "view_blur": 0.5,
+    },
+    ClassifierSpec: {
+        "loss": "cross_entropy",
+        "optimiser": "adam",
+        "momentum": 0.0,
+        "restart": None,
+        "restart_growth": 2,
+        "decay": 0.9,
+        "decay_every": 1,
+    },
+}
+"""Keys that came after the first files, with what their absence means; at that value they are no part of a digest.
+
+Written out, and not the defaults of the specs, so that a default that changes one day does not change an old run.
+"""
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """Return the run as plain JSON data; ``run_from_json`` is its inverse."""
+    return _plain(config)
+
+
+def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
+    """Return ten hexadecimal digits that name the configuration, without the fields in ``leave_out``."""
+    left = set(leave_out)
+    kinds = {"network": NetworkSpec, "classifier": ClassifierSpec, "dataset_sup": DataSpec, "dataset_unsup": DataSpec}
+    data = {key: value for key, value in _without_later(RunConfig, to_json(config)).items() if key not in left}
+    data |= {key: _without_later(kind, data[key]) for key, kind in kinds.items() if key in data}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_from_json(data: Any, where: str) -> RunConfig:
+    """Build a run from the data of a ``config.json``; an unknown key is an error, a missing one unless it is new."""
+    data = _with_later(RunConfig, _object(data, where))
+    network = _with_later(NetworkSpec, _object(data.get("network"), f"{where}, network"))
+    needed = _plugins(data.get("plugins"), f"{where}, plugins")
+    plugins.require(needed, where)  # the network may be made of their rules
+    blocks = network.get("blocks")
+    if not isinstance(blocks, list):
+        raise ConfigError(f"{where}, network", "'blocks' is not a list")
+    blocks = tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks))
+    return _build(
+        RunConfig,
+        {
+            **data,
+            "network": _build(
+                NetworkSpec,
+                {
+                    **network,
+                    "blocks": blocks,
+                    "settle": _settle_from_json(network, blocks, f"{where}, network, settle"),
+                },
+                f"{where}, network",
+            ),
+            "dataset_sup": _data_from_json(data.get("dataset_sup"), f"{where}, dataset_sup"),
+            "dataset_unsup": _data_from_json(data.get("dataset_unsup"), f"{where}, dataset_unsup"),
+            "classifier": _build(ClassifierSpec, data.get("classifier"), f"{where}, classifier"),
+            "stop": _build(StopSpec, data.get("stop"), f"{where}, stop"),
+            "plugins": needed,
+            **_as_tuples(data, "training_blocks", "probes", "probe_blocks", "pack"),
+        },
+        where,
+    )
+
+
+def block_from_json(data: Any, where: str) -> BlockSpec:
+    """Build a block from its full JSON form."""
+    data = _object(data, where)
+    parts = {
+        name: _build(kind, data[name], f"{where}, {name}")
+        for name, kind in (("activation", ActivationSpec), ("pool", PoolSpec))
+        if data.get(name) is not None
+    }
+    layer = _layer_from_json(data.get("layer"), f"{where}, layer")
+    return _build(BlockSpec, {**data, **_as_tuples(data, "operations"), **parts, "layer": layer}, where)
+
+
+def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
+    if not isinstance(data, list):
+        raise ConfigError(where, "is missing or not a list")
+    return tuple(_build(PluginSpec, entry, where) for entry in data)
+
+
+def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...], where: str) -> SettleSpec | None:
+    """Read the settings of a network that settles, every one of them; null where none does."""
+    if network["settle"] is None:
+        if any(block.settles for block in blocks):
+            raise ConfigError(where, "is missing")
+        return None
+    values = _object(network["settle"], where)
+    rule = next((block.layer.rule for block in blocks if block.settles), None)
+    if rule is None:
+        raise ConfigError(where, "is for networks that settle, and no block does")
+    for entry in rule.settings:
+        if entry.name not in values:
+            raise ConfigError(where, f"'{entry.name}' is missing")
+    return make_settle(rule, values, where)
+
+
+def _layer_from_json(data: Any, where: str) -> LayerSpec:
+    values = dict(_object(data, where))
+    for name in ("method", "arch"):
+        if name not in values:
+            raise ConfigError(where, f"'{name}' is missing")
+    method, arch = str(values.pop("method")), str(values.pop("arch"))
+    layer = make_layer(method, arch, values, {}, where)
+    for name, _ in layer.values:
+        if name not in values:
+            raise ConfigError(where, f"'{name}' is missing")
+    return layer
+
+
+Spec = TypeVar("Spec")
+
+
+def _build(kind: type[Spec], data: Any, where: str) -> Spec:
+    """Make a spec from a dictionary whose keys must be its fields and whose types must fit; new ones may be missing."""
+    data = _with_later(kind, _object(data, where))
+    names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in names:
+            raise ConfigError(where, f"unknown key '{key}'", given=key, choices=names)
+    for name, entry in names.items():
+        if name not in data:
+            raise ConfigError(where, f"'{name}' is missing")
+        check_type(str(entry.type), data[name], f"{where}, {name}")
+    with within(where):
+        return kind(**data)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+}
+
+
+def check_type(declared: str, value: object, where: str) -> None:
+    """Refuse a value whose type is not the declared one (``int | None``, ``tuple[int, ...]``, ...)."""
+    names = [name.strip() for name in declared.split("|")]
+    if any(name not in _TYPES and not name.startswith("tuple") for name in names):
+        return  # a spec, built and checked by its own constructor
+    if not any(_fits(name, value) for name in names):
+        wanted = declared.replace("tuple[int, ...]", "list of whole numbers").replace(
+            "tuple[str, ...]", "list of words"
+        )
+        raise ConfigError(where, f"{wanted} is wanted, not {value!r}")
+
+
+def _fits(name: str, value: object) -> bool:
+    if name.startswith("tuple["):
+        item = name[len("tuple[") :].partition(",")[0]
+        if item not in _TYPES:  # a tuple of specs
+            return isinstance(value, tuple)
+        return isinstance(value, list | tuple) and all(_fits(item, v) for v in value)
+    if isinstance(value, bool):
+        return name == "bool"
+    return name in _TYPES and isinstance(value, _TYPES[name])
+
+
+def _data_from_json(data: Any, where: str) -> DataSpec:
+    data = _object(data, where)
+    return _build(DataSpec, {**data, **_as_tuples(data, "classes")}, where)
+
+
+def _with_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_LATER.get(kind, {}), **data}
+
+
+def _without_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    later = _LATER.get(kind, {})
+    return {key: value for key, value in data.items() if key not in later or value != later[key]}
+
+
+def _object(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, "is missing or not an object")
+    return data
+
+
+def _as_tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return the named lists as tuples; other values are left for the type check."""
+    return {name: tuple(data[name]) for name in names if isinstance(data.get(name), list)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, LayerSpec | SettleSpec):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

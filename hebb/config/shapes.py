@@ -1,0 +1,204 @@
+"""Shapes through a network, without building it; an error prints the chain that led there.
+
+conv: floor((W + 2p - d(k-1) - 1)/s) + 1;  pool: floor((W + 2p - k)/s) + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+from hebb.config.plan import Phase
+from hebb.config.registry import DATASETS
+from hebb.config.specs import FEATURE_BYTES, BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
+from hebb.core.errors import ConfigError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShapes:
+    """Shapes of one block, without the batch dimension: (C, H, W) or (N,).
+
+    Attributes:
+        into: what the block receives.
+        layer_in: what its layer receives, after the operations.
+        layer_out: the pre-activation.
+        out: what it passes on.
+        weights: shape of the layer's weights.
+        parameters: number of weights and biases.
+    """
+
+    into: Shape
+    layer_in: Shape
+    layer_out: Shape
+    out: Shape
+    weights: Shape
+    parameters: int
+
+    @property
+    def out_channels(self) -> int:
+        """Neurons or filters of the layer."""
+        return self.weights[0]
+
+
+def input_shape(config: RunConfig) -> Shape:
+    """Return the shape of an image of the supervised dataset."""
+    return _image(config.dataset_sup, "dataset_sup")
+
+
+def _image(data: DataSpec, where: str) -> Shape:
+    return DATASETS.get(data.dataset, where).shape(data.size, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """The output of frozen blocks that a phase reads more than once.
+
+    Attributes:
+        shape: of one image's features, (C, H, W) or (N,).
+        images: training, validation and test images whose features are kept.
+        size: bytes of all of them.
+    """
+
+    shape: Shape
+    images: int
+    size: int
+
+
+def features(config: RunConfig, phase: Phase) -> Features | None:
+    """Return what the feature cache holds for a phase; None where nothing is kept."""
+    if not phase.keeps_features:
+        return None
+    spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+    entry = DATASETS.get(spec.dataset, "dataset")
+    images = spec.pool_samples() + entry.test
+    if spec.augmentation:  # training images are new in every epoch
+        images -= spec.train_samples()
+    shape = of_run(config)[phase.first].into
+    return Features(shape=shape, images=images, size=images * prod(shape) * FEATURE_BYTES[config.feature_dtype])
+
+
+def of_run(config: RunConfig) -> tuple[BlockShapes, ...]:
+    """Return the shapes of every block of the run's network on its own data."""
+    shape, unsup = input_shape(config), config.dataset_unsup
+    other = _image(unsup, "dataset_unsup")
+    if other != shape:
+        raise ConfigError(
+            "dataset_unsup",
+            f"{unsup.dataset} has images of {text(other)}, {config.dataset_sup.dataset} of {text(shape)}",
+            hint="both datasets go through the same network",
+        )
+    return trace(config.network, shape, config.classes)
+
+
+def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes, ...]:
+    """Return the shapes of every block for images of shape ``into``."""
+    chain = [f"input {text(into)}"]
+    shapes = []
+    for i, block in enumerate(network.blocks):
+        where = f"{network.name}, b{i}" if len(network.name) < 40 else f"b{i}"
+        last = i == len(network.blocks) - 1
+        found = _block(block, into, classes if last else None, where, chain)
+        if block.settles:
+            found = replace(found, parameters=_stored(block.layer, found.weights, i == 0, last))
+        shapes.append(found)
+        chain.append(f"b{i} {text(found.out)}")
+        into = found.out
+    return tuple(shapes)
+
+
+def _stored(layer: LayerSpec, weights: Shape, first: bool, last: bool) -> int:
+    """Count what a layer of a network that settles stores."""
+    assert layer.rule.tensors is not None
+    width, fan_in = weights
+    return sum(prod(shape) for shape, _ in layer.rule.tensors(fan_in, width, first, last).values())
+
+
+def text(shape: Shape) -> str:
+    """Write a shape as 3x32x32."""
+    return "x".join(map(str, shape))
+
+
+def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain: list[str]) -> BlockShapes:
+    def fail(problem: str, hint: str | None = None) -> ConfigError:
+        return ConfigError(where, f"{problem}; {' -> '.join(chain)}", hint=hint)
+
+    layer = block.layer
+    shape = into
+    if block.att_dropout and (len(shape) != 3 or shape[0] < 2):
+        raise fail("attdrop wants maps of two channels or more, whose contrast it reads")
+    for name in block.operations:
+        if name == "batchnorm2d" and len(shape) != 3:
+            raise fail(f"batchnorm2d wants maps, not {text(shape)}")
+        if name == "flatten":
+            shape = (prod(shape),)
+        if name == "batchnorm1d" and len(shape) != 1:
+            raise fail(f"batchnorm1d wants a vector, not {text(shape)}", "add flatten")
+    width = layer.out_channels or classes
+    if width is None:
+        raise fail("only the last block may leave out its width", "give the number of neurons, as in c96")
+    if classes is not None and block.local and layer.rule.labels:
+        raise fail(
+            f"{layer.method} gives no class at the end of a network", "end it with a BP block, as in '... BP:flatten'"
+        )
+    if classes is not None and block.supervised and width != classes:
+        raise fail(f"the width {width} of the last block is not the {classes} classes", "leave out its c")
+    rivals = width // getattr(layer, "groups", 1)
+    for noun, name in (("rank", "ranking_param"), ("number of winners", "winners")):
+        if getattr(layer, name, 1) > rivals:
+            raise fail(f"{noun} {getattr(layer, name)} exceeds the {rivals} competing neurons")
+    if layer.arch == "MLP":
+        if len(shape) != 1:
+            raise fail(f"a fully connected layer wants a vector, not {text(shape)}", "add flatten to the block")
+        weights, out = _linear(shape[0], width)
+    else:
+        weights, out = _conv(layer, shape, width, fail)
+    layer_out: Shape = out
+    biases = width if getattr(layer, "add_bias", False) else 0
+    if block.pool is not None:
+        if len(out) != 3:
+            raise fail(f"a pool wants maps, not {text(out)}")
+        out = (out[0], *(_pooled(block.pool, side, fail) for side in out[1:]))
+    if classes is not None and block.supervised and prod(out) != classes:
+        raise fail(f"the output {text(out)} of the last block is not one number for each of {classes} classes")
+    return BlockShapes(
+        into=into,
+        layer_in=shape,
+        layer_out=layer_out,
+        out=out,
+        weights=weights,
+        parameters=prod(weights) + biases,
+    )
+
+
+def _linear(fan_in: int, width: int) -> tuple[Shape, Shape]:
+    return (width, fan_in), (width,)
+
+
+def _conv(layer: LayerSpec, shape: Shape, width: int, fail: Callable[..., ConfigError]) -> tuple[Shape, Shape]:
+    if len(shape) != 3:
+        raise fail(f"a convolution wants maps, not {text(shape)}", "remove flatten, or leave out k")
+    channels, *sides = shape
+    if channels % layer.groups or width % layer.groups:
+        raise fail(f"{layer.groups} groups do not divide {channels} input and {width} output channels")
+    reach = layer.dilation * (layer.kernel_size - 1) + 1
+    out = [width]
+    for side in sides:
+        if layer.padding_mode == "reflect" and layer.padding >= side:
+            raise fail(f"reflect padding {layer.padding} wants a map larger than {side} pixels")
+        if layer.padding_mode == "circular" and layer.padding > side:
+            raise fail(f"circular padding {layer.padding} wants a map of {layer.padding} pixels or more, not {side}")
+        padded = side + 2 * layer.padding
+        if reach > padded:
+            raise fail(f"a kernel that reaches {reach} pixels is larger than the padded map of {padded}")
+        out.append((padded - reach) // layer.stride + 1)
+    return (width, channels // layer.groups, layer.kernel_size, layer.kernel_size), tuple(out)
+
+
+def _pooled(pool: PoolSpec, side: int, fail: Callable[..., ConfigError]) -> int:
+    padded = side + 2 * pool.padding
+    if pool.kernel_size > padded:
+        raise fail(f"a pool of {pool.kernel_size} pixels is larger than the padded map of {padded}")
+    return (padded - pool.kernel_size) // pool.stride + 1

@@ -1,0 +1,375 @@
+"""Frozen, checked descriptions of a run: layer, pool, activation, block, network, run.
+
+Every spec is checked where it is made and never changed afterwards. Text forms live in ``hebb.config.grammar``, the
+JSON form in ``hebb.config.serialise``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hebb.config import fields
+from hebb.config.classifier import ClassifierSpec, StopSpec
+from hebb.config.data_spec import DataSpec
+from hebb.config.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
+from hebb.config.settle import SettleSpec, check_blocks, make_settle
+from hebb.core.errors import ConfigError
+
+MODES_DEFAULT = "successive"
+OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
+"""Operations in front of a layer, in the order in which they are applied."""
+FEATURE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Number types in which features can be kept, with their size."""
+PROBES = ("linear", "knn", "neuron", "short", "geometry")
+"""Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons, the linear probe of a few
+steps that is published for LPL, and numbers of the representation (``hebb.probing.geometry``)."""
+VALIDATION_SHARE = 0.2
+"""Share of the training images that ``--validation`` holds out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """A layer: method, architecture and the value of every field the method reads.
+
+    ``layer.lr`` is short for the value called ``lr``. ``out_channels`` is 0 when the preset leaves it out:
+    the width is then the number of classes.
+    """
+
+    method: str
+    arch: str
+    values: tuple[tuple[str, Value], ...]
+
+    @property
+    def rule(self) -> Rule:
+        """The registered rule of this layer."""
+        return RULES.get(self.method, f"layer '{self.method}'")
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(self.values)  # a Hebbian step asks for two dozen of them
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a {self.__dict__.get('method')} layer has no '{name}'")
+
+    def to_json(self) -> dict[str, Value]:
+        """Return the layer as a flat dictionary."""
+        return {"method": self.method, "arch": self.arch, **dict(self.values)}
+
+
+def make_layer(
+    method: str,
+    arch: str,
+    given: Mapping[str, object],
+    defaults: Mapping[str, Mapping[str, Value]],
+    where: str,
+) -> LayerSpec:
+    """Build a layer from the values that were given; the rest comes from the defaults.
+
+    Args:
+        method: method name, in any case.
+        arch: MLP or CNN.
+        given: values by full field name, as text or numbers.
+        defaults: per architecture, the layer defaults of ``preset.json``.
+        where: the place an error names.
+
+    Raises:
+        ConfigError: for an unknown method or field, a bad value, or a method that lacks the architecture.
+    """
+    if arch not in ARCHS:
+        raise ConfigError(where, f"unknown arch '{arch}'", given=str(arch), choices=ARCHS)
+    rule = RULES.get(method, where)
+    if arch not in rule.archs:
+        raise ConfigError(
+            where,
+            f"{rule.name} has no {arch} form",
+            hint="leave out k for a fully connected layer" if arch == "CNN" else "give a kernel size k",
+        )
+    known = fields.fields_of(rule, arch)
+    for name in given:
+        if name not in known:
+            raise ConfigError(where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=known)
+    shipped = {**defaults.get(arch, {}), **rule.defaults.get(arch, {})}
+    values: dict[str, Value] = {}
+    for name, entry in known.items():
+        if name in given:
+            zero_width = name == "out_channels" and given[name] == 0
+            values[name] = 0 if zero_width else entry.read(given[name], where)
+        elif name == "out_channels":
+            values[name] = 0
+        elif name in shipped:
+            values[name] = entry.read(shipped[name], f"layer defaults of {arch}")
+        elif entry.default is not None:
+            values[name] = entry.default
+        else:
+            token = f" (token {entry.token})" if entry.token else ""
+            raise ConfigError(where, f"{rule.name} on {arch} needs '{name}'{token}")
+    if rule.check is not None:
+        rule.check(values, where)
+    return LayerSpec(method=rule.name, arch=arch, values=tuple(values.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationSpec:
+    """An activation and its parameter (1 where it takes none)."""
+
+    name: str
+    parameter: float = 1.0
+
+    def __post_init__(self) -> None:
+        entry = ACTIVATIONS.get(self.name, f"activation '{self.name}'")
+        object.__setattr__(self, "name", entry.name)
+        where = f"activation '{self.name}_{self.parameter:g}'"
+        if entry.parameter is None and self.parameter != 1:
+            raise ConfigError(where, f"{self.name} takes no parameter")
+        if not 0 < self.parameter < float("inf"):
+            raise ConfigError(where, "its parameter is a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """A square pool: ``max`` or ``avg`` (which counts the padding), sizes in pixels."""
+
+    kind: str
+    kernel_size: int
+    stride: int
+    padding: int
+
+    def __post_init__(self) -> None:
+        where = f"pool '{self.kind}_{self.kernel_size}_{self.stride}_{self.padding}'"
+        if self.kind not in ("max", "avg"):
+            raise ConfigError(where, f"unknown pool '{self.kind}'", given=self.kind, choices=("max", "avg"))
+        if self.kernel_size < 1 or self.stride < 1 or self.padding < 0:
+            raise ConfigError(where, "kernel and stride start at 1, padding at 0")
+        if self.padding > self.kernel_size // 2:
+            raise ConfigError(where, f"padding is at most half the kernel ({self.kernel_size // 2})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """A block: what happens before the layer, the layer, and what happens after it.
+
+    Order: att_dropout, operations, dropout, layer, activation, batch norm, pool.
+
+    Attributes:
+        operations: names from ``OPERATIONS``, in that order.
+        dropout: probability of zeroing an input element of the layer; the rest is scaled up.
+        att_dropout: largest probability of zeroing an element; pixels of low contrast lose more.
+        batch_norm: whether a batch norm follows the activation.
+        resume: stored block to start from, ``MODEL/bN``; None starts from the initialisation.
+    """
+
+    layer: LayerSpec
+    operations: tuple[str, ...] = ()
+    activation: ActivationSpec | None = None
+    pool: PoolSpec | None = None
+    dropout: float = 0.0
+    att_dropout: float = 0.0
+    batch_norm: bool = False
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume is not None and not re.fullmatch(r"[\w+.,=@-]+/b[0-9]+", self.resume):
+            raise ConfigError("resume", f"'{self.resume}' does not name a stored block", hint="as in MODEL/b0")
+        for name in self.operations:
+            if name not in OPERATIONS:
+                raise ConfigError("operation", f"unknown '{name}'", given=name, choices=OPERATIONS)
+        ordered = tuple(name for name in OPERATIONS if name in self.operations)
+        if len(ordered) != len(self.operations):
+            raise ConfigError("operation", f"given twice in '{' '.join(self.operations)}'")
+        object.__setattr__(self, "operations", ordered)
+        for name in ("dropout", "att_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(name, f"a probability below 1 is wanted, not {getattr(self, name)}")
+
+    @property
+    def hebbian(self) -> bool:
+        """Whether the layer learns by a layer-local rule."""
+        return self.layer.rule.learning in ("hebbian", "local")
+
+    @property
+    def local(self) -> bool:
+        """Whether an optimiser descends a loss of the layer's own."""
+        return self.layer.rule.learning == "local"
+
+    @property
+    def settles(self) -> bool:
+        """Whether the layer is part of a network that settles and learns as a whole."""
+        return self.layer.rule.learning == "settle"
+
+    @property
+    def supervised(self) -> bool:
+        """Whether learning needs labels."""
+        return not self.hebbian or self.layer.rule.labels
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the block keeps batch statistics."""
+        return self.batch_norm or any(name.startswith("batchnorm") for name in self.operations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """A network: its name, its blocks in order, the training mode it prefers.
+
+    A network that settles has one method in all its blocks, and ``settle``: how the whole of it settles.
+    """
+
+    name: str
+    blocks: tuple[BlockSpec, ...]
+    mode: str | None = None
+    settle: SettleSpec | None = None
+
+    def __post_init__(self) -> None:
+        where = f"network '{self.name}'"
+        if not self.blocks:
+            raise ConfigError(where, "has no block")
+        if self.settles:
+            check_blocks(self.blocks)
+            rule = self.blocks[0].layer.rule
+            given = {} if self.settle is None else self.settle.to_json()
+            object.__setattr__(self, "settle", make_settle(rule, given, f"{where}, settle"))
+        elif self.settle is not None:
+            raise ConfigError(
+                f"{where}, settle",
+                "is for networks that settle, and no block does",
+                hint="the methods are " + " ".join(rule.name for rule in RULES.entries() if rule.settings),
+            )
+
+    @property
+    def settles(self) -> bool:
+        """Whether it learns as a whole from states that it settles in."""
+        return any(block.settles for block in self.blocks)
+
+    @property
+    def preferred_mode(self) -> str | None:
+        """The mode of the network, or of the first of its rules that has one."""
+        of_rules = (block.layer.rule.mode for block in self.blocks)
+        return self.mode or next((mode for mode in of_rules if mode is not None), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginSpec:
+    """Code from outside that a run needs: the module, or the absolute path of the file, and its digest.
+
+    The digest decides the bits; where the file lies does not, and a run is repeated from another place with
+    ``--plugin``.
+    """
+
+    name: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.name or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ConfigError("plugins", f"a name and a SHA-256 digest are wanted, not '{self.name}' '{self.sha256}'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides the bits of a run. It holds no path, but where its plugins were found.
+
+    Attributes:
+        network: the blocks.
+        mode: training mode, a name of ``hebb.config.plan.MODES``.
+        dataset_sup: data of phases that use labels, of the evaluation, and of the shapes.
+        dataset_unsup: data of the unsupervised phases.
+        training_blocks: blocks that learn; None means all. The others stay at their initialisation.
+        bp_blockwise: train every BP block alone, below frozen ones, instead of end to end.
+        classifier: the back-prop optimiser.
+        stop: when Hebbian phases end early.
+        seed: varies initialisation, order, dropout and augmentation.
+        pack: distinct seeds, its own among them, trained together, which decides the last bits; or empty.
+        split_seed: varies subset and validation split only.
+        threads: CPU threads; sums are split among them, so they decide the last bits.
+        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
+        feature_dtype: number type in which features of frozen blocks are kept.
+        compute_dtype: number type of the products of Hebbian layers; weights, statistics and updates are float32.
+        compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes last bits.
+        probes: readouts made at the end, from ``PROBES``.
+        probe_blocks: the blocks they read; None means all but the classifier.
+        probe_samples: training images they are fitted on, at most.
+        resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
+        resume_sha256: digest of the checkpoint it starts from.
+        plugins: code from outside that it needs.
+    """
+
+    network: NetworkSpec
+    mode: str
+    dataset_sup: DataSpec
+    dataset_unsup: DataSpec
+    training_blocks: tuple[int, ...] | None = None
+    bp_blockwise: bool = False
+    classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
+    stop: StopSpec = field(default_factory=StopSpec)
+    seed: int = 0
+    pack: tuple[int, ...] = ()
+    split_seed: int = 0
+    threads: int = 1
+    device: str = "auto"
+    feature_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    compile: bool = False
+    probes: tuple[str, ...] = ()
+    probe_blocks: tuple[int, ...] | None = None
+    probe_samples: int = 10000
+    resume: str | None = None
+    resume_sha256: str | None = None
+    plugins: tuple[PluginSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        last = len(self.network.blocks) - 1
+        for block in self.training_blocks or ():
+            if not 0 <= block <= last:
+                raise ConfigError(
+                    "--training-blocks",
+                    f"block {block} does not exist; {self.network.name} has blocks 0 to {last}",
+                    choices=[str(i) for i in range(last + 1)],
+                )
+        if self.training_blocks is not None:
+            if not self.training_blocks:
+                raise ConfigError("--training-blocks", "names no block; leave it out to train all")
+            object.__setattr__(self, "training_blocks", tuple(sorted(set(self.training_blocks))))
+        for block in self.probe_blocks or ():
+            if not 0 <= block <= last:
+                raise ConfigError("probe_blocks", f"block {block} does not exist; there are 0 to {last}")
+        for probe in self.probes:
+            if probe not in PROBES:
+                raise ConfigError("probes", f"unknown probe '{probe}'", given=probe, choices=PROBES)
+        if self.resume is None and self.resume_sha256 is not None:
+            raise ConfigError("resume_sha256", "names a checkpoint, and 'resume' does not say what is loaded from it")
+        limits = {"seed": (0, 2**63), "split_seed": (0, 2**63), "threads": (1, 4096), "probe_samples": (1, 2**31)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) < high:
+                raise ConfigError(name, f"a number from {low} to below {high} is wanted, not {getattr(self, name)}")
+        if self.pack and (len(set(self.pack)) < max(2, len(self.pack)) or self.seed not in self.pack):
+            raise ConfigError("seed", f"{self.seed} is not one of the pack's: {' '.join(map(str, self.pack))}")
+        for name, choices in (
+            ("device", ("auto", "cpu", "cuda")),
+            ("feature_dtype", tuple(FEATURE_BYTES)),
+            ("compute_dtype", ("float32", "bfloat16")),
+            ("resume", (None, "all", "without_classifier")),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
+        for name, asked in (("compute_dtype", self.compute_dtype != "float32"), ("compile", self.compile)):
+            if asked and not any(block.layer.rule.learning == "hebbian" for block in self.network.blocks):
+                raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Receive a run from another process, with the plugins its rules come from."""
+        from hebb.config import plugins  # which is made of specs itself
+
+        plugins.require(state["plugins"], "a run from another process")
+        self.__dict__.update(state)
+
+    @property
+    def classes(self) -> int:
+        """Number of labels of the supervised dataset."""
+        return DATASETS.get(self.dataset_sup.dataset, "dataset_sup").classes
+
+    @property
+    def validated(self) -> bool:
+        """Whether part of the labelled training images is held out."""
+        return self.dataset_sup.validation > 0 and not self.dataset_sup.held

@@ -1,0 +1,74 @@
+"""What takes torch several passes over memory on the CPU, done in one; it pays from ``WORTH`` numbers on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WORTH = 1 << 19
+"""Numbers from which a loop is worth its import, and its call."""
+
+_LIBRARY = torch.library.Library("hebb", "FRAGMENT")
+_LIBRARY.define("power(Tensor u, float exponent) -> Tensor")
+
+
+def pays(x: Tensor) -> bool:
+    """Whether a loop may take these numbers, and is worth it; none of them has a gradient."""
+    return x.numel() >= WORTH and x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
+
+
+def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
+    """Return x times factors, of which a byte picks eight.
+
+    Args:
+        x: contiguous.
+        drawn: uint8, one for each eight numbers of x.
+        eights: (256,) int64, each the memory of eight int8 factors.
+    """
+    from hebb.kernels import numba_loops
+
+    out = torch.empty_like(x)
+    arguments = (x.numpy().reshape(-1), drawn, eights, out.numpy().reshape(-1))
+    numba_loops.run(numba_loops.select, *arguments, threads=torch.get_num_threads())
+    return out
+
+
+def power(u: Tensor, exponent: float) -> Tensor:
+    """Return relu(u)^exponent, for a positive exponent.
+
+    The relative error is at most 1e-7 (2 + |exponent log2 u|). Numbers below 2^-126 have the power 0; a power
+    below it may be 0, too.
+    """
+    answer: Tensor = torch.ops.hebb.power(u, exponent)
+    return answer
+
+
+@torch.library.impl(_LIBRARY, "power", "CPU")
+def _power(u: Tensor, exponent: float) -> Tensor:
+    from hebb.kernels import numba_loops
+
+    if not _in_memory(u).is_contiguous():
+        u = u.contiguous()
+    out = torch.empty_like(u)
+    arguments = (_in_memory(u).numpy().reshape(-1), np.float32(exponent), _in_memory(out).numpy().reshape(-1))
+    numba_loops.run(numba_loops.power, *arguments, threads=torch.get_num_threads())
+    return out
+
+
+def _in_memory(x: Tensor) -> Tensor:
+    """View x with its dimensions in the order of memory."""
+    return x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))
+
+
+@torch.library.register_fake("hebb::power", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _like(u: Tensor, exponent: float) -> Tensor:
+    return torch.empty_like(u)
+
+
+@torch.library.register_vmap("hebb::power", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _of_many(info: Any, batched: tuple[int | None, None], u: Tensor, exponent: float) -> tuple[Tensor, int | None]:
+    """Take the powers of a pack's members."""
+    return power(u, exponent), batched[0]

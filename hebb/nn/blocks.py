@@ -1,0 +1,283 @@
+"""A block: operations, layer, activation and pool, as an ordinary ``nn.Module``.
+
+Order: att_dropout, [BatchNorm2d], [Flatten], [BatchNorm1d], [MaxNorm], [NormNorm], dropout, layer,
+activation, [batch norm], pool. Batch norms have no affine parameters (momentum 0.1, eps 1e-5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hebb.config.registry import ACTIVATIONS
+from hebb.config.shapes import BlockShapes
+from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
+from hebb.core.seeding import Noise
+from hebb.energy.layer import SettlingLayer
+from hebb.kernels.channels_last import Conv2d, Flatten
+from hebb.kernels.matmul import Linear
+from hebb.nn.feedback import FeedbackLinear
+from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.nn.local_loss import LocalLoss
+
+
+class MaxNorm(nn.Module):
+    """Divide each sample by its largest value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...); a sample whose maximum is 0 is passed on as it is."""
+        peak = x.flatten(1).amax(dim=1).view(-1, *[1] * (x.dim() - 1))
+        return x / peak.where(peak != 0, 1.0)
+
+
+class NormNorm(nn.Module):
+    """Scale each sample to 10 times unit L2 norm over dimension 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...)."""
+        return 10 * F.normalize(x, dim=1)
+
+
+class Dropout(nn.Module):
+    """Zero elements with probability p while training and scale the rest by 1/(1-p).
+
+    The trainer gives it a seeded ``noise``; without one it draws from torch's global generator.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.noise: Noise | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        if not self.training:
+            return x
+        if self.noise is None:
+            return F.dropout(x, self.p)
+        return self.noise.drop_out(x, self.p)
+
+    def extra_repr(self) -> str:
+        """Describe the module in ``print(model)``."""
+        return f"p={self.p}"
+
+
+class AttDropout(Dropout):
+    """Zero elements of pixels of low contrast: probability p (1 - s/max s), s the std over channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W); the maximum is taken over the batch."""
+        if not self.training:
+            return x
+        contrast = x.std(dim=1, keepdim=True)  # (B, 1, H, W)
+        top = contrast.max()
+        drop = self.p * (1 - contrast / top.where(top != 0, 1.0))
+        if self.noise is None:
+            return x * (torch.rand_like(x) >= drop)
+        return x * self.noise.keep_mask(x.shape, drop, x.device)
+
+
+class Activate(nn.Module):
+    """A registered activation with its parameter."""
+
+    def __init__(self, name: str, parameter: float) -> None:
+        super().__init__()
+        self.name, self.parameter = name, parameter
+
+    def forward(self, u: Tensor, pool: nn.Module | None = None) -> Tensor:
+        """(B, C, ...) -> (B, C, ...), or the max pool of it.
+
+        Where the function never falls, the pool comes first: the power of the triangle is taken of a quarter of the
+        pixels then, and the answer is the same up to the rounding of that power.
+        """
+        entry = ACTIVATIONS.get(self.name, "activation")
+        parameters = () if entry.parameter is None else (self.parameter,)
+        u = u if entry.centre is None else entry.centre(u)
+        if pool is not None and entry.rising and self.parameter > 0:
+            return entry.function(pool(u), *parameters)
+        answer = entry.function(u, *parameters)
+        return answer if pool is None else pool(answer)
+
+    def extra_repr(self) -> str:
+        """Describe the module in ``print(model)``."""
+        return f"{self.name}, {self.parameter:g}"
+
+
+class After(nn.Sequential):
+    """What comes behind the layer: activation, batch norm, pool."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, C, ...) -> the block's output."""
+        if len(self) == 2 and isinstance(self[0], Activate) and isinstance(self[1], nn.MaxPool2d):
+            return self[0](u, self[1])
+        return super().forward(u)
+
+
+class Block(nn.Module):
+    """One block of a network.
+
+    Attributes:
+        spec, shapes: what it was built from.
+        before: the modules in front of the layer.
+        layer: ``HebbLinear`` or ``HebbConv2d``, or torch's own layers for BP and rules with a local loss.
+        after: activation, batch norm, pool.
+        local: the loss of a block that has its own.
+        compiled: its Hebbian step, where ``hebb.nn.compiled`` made one.
+
+    Args:
+        spec: what it is built from.
+        shapes: its shapes.
+        classes: labels, for a local loss that reads them.
+        settling: its layer, where it is part of a network that settles.
+    """
+
+    def __init__(
+        self, spec: BlockSpec, shapes: BlockShapes, *, classes: int = 0, settling: SettlingLayer | None = None
+    ) -> None:
+        super().__init__()
+        self.spec, self.shapes = spec, shapes
+        self.before = nn.Sequential(*_before(spec, shapes))
+        behind_norm = any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in self.before)
+        self.layer = settling or _layer(spec.layer, shapes, behind_norm)
+        self.after = After(*_after(spec, shapes))
+        self.local = LocalLoss(spec.layer, shapes.out[0], classes) if spec.local else None
+        self.compiled: Callable[[Tensor, float | None, Tensor | None], Tensor] | None = None
+
+    @property
+    def hebb(self) -> HebbLayer | None:
+        """The layer when it learns by a Hebbian rule."""
+        return self.layer if isinstance(self.layer, HebbLayer) else None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights of the layer, one row per neuron."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        """Return u, the output of the layer."""
+        return self.layer(self.before(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output; nothing is learnt but, in training mode, batch statistics."""
+        return self.after(self.layer(self.before(x)))
+
+    def learn(
+        self, x: Tensor, rate: float | None = None, labels: Tensor | None = None, *, last: bool = False
+    ) -> Tensor:
+        """Return the block's output for this batch and make one Hebbian update.
+
+        The output is that of the weights before the update, as if the whole network had been run first, unless the
+        rule wants what the updated block answers in evaluation mode (``Rule.answers_updated``).
+
+        Args:
+            x: a batch.
+            rate: rate of this update when the layer is not adaptive.
+            labels: (B,) int64, for rules that read them.
+            last: nobody reads the output: activation and pool are left out where they learn nothing themselves.
+        """
+        assert isinstance(self.layer, HebbLayer)
+        if self.compiled is None or torch.is_grad_enabled():
+            u = self.layer.learn(self.before(x), rate, labels)
+        else:
+            u = self.compiled(x, rate, labels)
+        again = self.spec.layer.rule.answers_updated and not last
+        answer = u if (last or again) and not self.spec.batch_norm else self.after(u)
+        if again:
+            learning = self.training
+            answer = self.train(False)(x)
+            self.train(learning)
+        return answer
+
+    def descend(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the block's output for this batch and add the gradient of its local loss to its parameters'.
+
+        The output carries no gradient, so that the block above moves nothing here, unless this block learns from
+        the loss of the one above.
+        """
+        assert self.local is not None
+        with torch.enable_grad():
+            out = self(x)
+            if self.spec.layer.loss == "above":
+                return out
+            self.local(out, labels).backward()
+        return out.detach()
+
+    def set_noise(self, noise: Noise | None) -> None:
+        """Give the dropouts their random numbers."""
+        for module in self.before:
+            if isinstance(module, Dropout):
+                module.noise = noise
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the initial weights; BP layers as torch does, uniform in +-1/sqrt(fan-in)."""
+        if isinstance(self.layer, HebbLayer | SettlingLayer | FeedbackLinear):
+            self.layer.initialise(generator)
+            return
+        bound = 1 / math.sqrt(math.prod(self.shapes.weights[1:]))
+        for parameter in self.layer.parameters():
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+        if self.local is not None:
+            self.local.initialise(generator)
+
+
+def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
+    modules: list[nn.Module] = []
+    if spec.att_dropout:
+        modules.append(AttDropout(spec.att_dropout))
+    made: dict[str, Callable[[], nn.Module]] = {
+        "batchnorm2d": lambda: nn.BatchNorm2d(shapes.into[0], affine=False),
+        "flatten": Flatten,
+        "batchnorm1d": lambda: nn.BatchNorm1d(shapes.layer_in[0], affine=False),
+        "maxnorm": MaxNorm,
+        "normnorm": NormNorm,
+    }
+    modules += [made[name]() for name in spec.operations]
+    if spec.dropout:
+        modules.append(Dropout(spec.dropout))
+    return modules
+
+
+def _after(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
+    modules: list[nn.Module] = []
+    if spec.activation is not None:
+        modules.append(Activate(spec.activation.name, spec.activation.parameter))
+    if spec.batch_norm:
+        kind = nn.BatchNorm2d if len(shapes.layer_out) == 3 else nn.BatchNorm1d
+        modules.append(kind(shapes.out_channels, affine=False))
+    if spec.pool is not None:
+        modules.append(_pool(spec.pool))
+    return modules
+
+
+def _pool(spec: PoolSpec) -> nn.Module:
+    kind = nn.MaxPool2d if spec.kind == "max" else nn.AvgPool2d
+    return kind(spec.kernel_size, spec.stride, spec.padding)
+
+
+def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module:
+    fan_in, width = shapes.layer_in[0], shapes.out_channels
+    if spec.rule.learning == "hebbian":
+        kind = HebbConv2d if spec.arch == "CNN" else HebbLinear
+        return kind(spec, fan_in, width, behind_norm)
+    if spec.method == "FA":
+        return FeedbackLinear(fan_in, width, spec.add_bias)
+    if spec.arch == "MLP":
+        return Linear(fan_in, width, bias=spec.add_bias)
+    return Conv2d(
+        fan_in,
+        width,
+        spec.kernel_size,
+        spec.stride,
+        spec.padding,
+        spec.dilation,
+        spec.groups,
+        bias=spec.add_bias,
+        padding_mode=spec.padding_mode,
+    )

@@ -1,0 +1,110 @@
+"""Compiled Hebbian steps: ``torch.compile`` of what a block does with a batch while it learns.
+
+The whole step of a block (batch norm, padding, currents, gate, update, rate) is one graph without a break. The number
+of the update stays outside and a scheduled rate goes in as a tensor, so that no step compiles anew; another batch size
+does, once. On the CPU the gate and the passes over the weights are fused into loops of C++; on a GPU the kernels of a
+step are replayed as one CUDA graph, which matters where batches of ten leave the launches as the bottleneck. Sums are
+made in another order, so the last bits differ from those of a run that is not compiled.
+
+What stays as it is: dropout in front of a layer, activation and pool, phases that back-propagate on the same batches,
+blocks with a loss of their own, classifiers and packs.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+from hebb.nn.blocks import Block, Dropout
+
+_LOG = logging.getLogger(__name__)
+_GRAPHS = 64
+"""Graphs that may be compiled from one function: blocks times batch sizes (torch gives up at 8)."""
+
+
+class Step:
+    """The step of one block, compiled at its first batch."""
+
+    def __init__(self, block: Block) -> None:
+        layer = block.hebb
+        assert layer is not None
+        drawn = any(isinstance(module, Dropout) for module in block.before)  # by numpy, which has no graph
+        self._layer = layer
+        self._outside: nn.Module = block.before if drawn else nn.Identity()
+        self._inside: nn.Module = nn.Identity() if drawn else block.before
+        self._compiled: Callable[..., Tensor] | None = None
+
+    def __call__(self, x: Tensor, rate: float | None, labels: Tensor | None) -> Tensor:
+        """Return the pre-activation u of a batch and make one update, as ``Block.learn`` does."""
+        if self._compiled is None:
+            mode = "reduce-overhead" if x.is_cuda else None  # CUDA graphs
+            self._compiled = torch.compile(self._step, fullgraph=True, dynamic=False, mode=mode)
+        self._layer.update_count += 1
+        scheduled = None if rate is None or self._layer.spec.adaptive else torch.full((1,), rate, device=x.device)
+        x = self._outside(x)
+        try:
+            return self._compiled(x, scheduled, labels if self._layer.rule.labels else None)
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # two seconds, which other runs are spared
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            problem = f"{self._layer.rule.name} cannot be compiled: {_first_line(error)}"
+            raise ConfigError("--compile", problem, hint="leave it out") from error
+
+    def _step(self, x: Tensor, rate: Tensor | None, labels: Tensor | None) -> Tensor:
+        return self._layer.update(self._inside(x), rate, labels)
+
+
+def use(blocks: Iterable[Block]) -> None:
+    """Let the Hebbian blocks learn by compiled steps."""
+    torch._dynamo.reset()  # graphs of a network that was trained before in this process
+    torch._dynamo.config.recompile_limit = _GRAPHS
+    for block in blocks:
+        if block.hebb is not None:
+            block.compiled = Step(block)
+
+
+def resolved(config: RunConfig, device: torch.device, *, required: bool = False) -> RunConfig:
+    """Return the run as it can be made here: without ``compile``, and with a line that says so, where nothing compiles.
+
+    Args:
+        config: the run.
+        device: where it takes place.
+        required: refuse instead, for a run that goes on to the bits of one that was compiled.
+    """
+    problem = missing(device) if config.compile else None
+    if problem is None:
+        return config
+    if required:
+        raise ConfigError("compile", f"the run was compiled, and nothing compiles here: {problem}")
+    _LOG.warning("--compile is left out, as nothing compiles here: %s", problem)
+    return replace(config, compile=False)
+
+
+@functools.cache
+def missing(device: torch.device) -> str | None:
+    """Say why nothing can be compiled for a device; None where a sum of two numbers can."""
+    import torch._inductor.cpp_builder as builder
+
+    try:
+        builder.get_cpp_compiler()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's compiler imports what torch calls deprecated
+            torch.compile(lambda x: x + x, fullgraph=True)(torch.ones(1, device=device))
+    except (RuntimeError, OSError, ImportError) as error:
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

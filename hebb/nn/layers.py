@@ -1,0 +1,392 @@
+"""Hebbian layers: one class for MLP and one for CNN; the rule is injected by the spec.
+
+Both compute, for input x, weights w (one row per neuron) and bias b,
+
+    u  = x * sign(w)|w|^(p-1) + b                      pre-activation
+    y  = signal(u, ...)                                plastic gate, from the rule
+    dw = sum_b y x - (sum_b y u) w                     b: samples and output pixels
+    w <- w + rate_i dw / (max |dw| + floor)            one maximum per layer (per group of a convolution)
+
+with rate_i = eta |r_i - 1|^q (``adaptive``) or a schedule, r_i = |w_i|_p. A step is at most eta per weight
+and does not depend on the batch size. A rule may replace the decay, the maximum (``normaliser``) and the start.
+Sources: Moraitis et al. 2022; Journe et al. 2023.
+
+Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
+back-prop trains.
+
+On the CPU maps and convolution weights lie in memory with the channels last. A map (B, C, H, W) is then, without a
+copy, the matrix (B H W, C) whose rows compete, and sums over samples and pixels run along whole rows: the step is
+several times faster than with the pixels last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hebb.config.specs import LayerSpec
+from hebb.kernels import matmul
+from hebb.rules import rates
+
+R1_CONV, R1_LINEAR = 0.01, 0.005
+"""A neuron counts as converged when its radius is this close to 1."""
+
+
+class HebbLayer(nn.Module):
+    """What the linear and the convolutional layer share. Subclasses supply the two synapse operators.
+
+    Attributes:
+        weight: (neurons, ...) buffer; a row is the flattened fan-in of a neuron.
+        bias: (neurons,) buffer, or None.
+        gate_mass: positive gate mass of each neuron since ``reset_statistics``.
+        finite_updates: number of updates whose change was finite, counted on the device.
+        product_dtype: number type of the products with the synapses; None leaves that of the input.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    gate_mass: Tensor
+    finite_updates: Tensor
+    r1_threshold = R1_LINEAR
+    bias_scale = 1.0
+    channels_last = False
+
+    def __init__(self, spec: LayerSpec, shape: tuple[int, ...], behind_norm: bool) -> None:
+        super().__init__()
+        self.spec, self.rule = spec, spec.rule
+        self.groups = getattr(spec, "groups", 1)
+        self.behind_norm = behind_norm
+        self.register_buffer("weight", torch.zeros(shape))
+        bias = torch.zeros(shape[0]) if getattr(spec, "add_bias", False) else None
+        self.register_buffer("bias", bias)
+        self.register_buffer("gate_mass", torch.zeros(shape[0]), persistent=False)
+        self.register_buffer("finite_updates", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.update_count = 0
+        self.product_dtype: torch.dtype | None = None
+
+    # -- synapse operators ------------------------------------------------------------------------------
+
+    def currents(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return x * weight, (B, C) or (B, C, H, W)."""
+        raise NotImplementedError
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return sum_b y x in the shape of the weights."""
+        raise NotImplementedError
+
+    @property
+    def linear(self) -> bool:
+        """Whether u is linear in x: whether nothing comes between the synapses and the competition."""
+        return True
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return the input as the synapses see it: in their number type, and padded by a convolution."""
+        return x if self.product_dtype is None else x.to(self.product_dtype)
+
+    def pre_gate(self, u: Tensor) -> Tensor:
+        """Return u, or what the competition and the output see in its place."""
+        return u
+
+    # -- forward and plasticity ---------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pre-activation u; nothing is learnt."""
+        return self.respond(self.prepare(x))
+
+    def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
+        """Return the pre-activation u of this batch and make one Hebbian update.
+
+        Gradients flow from u to x through the weights before the update; the update itself has none.
+
+        Args:
+            x: (B, N) or (B, C, H, W).
+            rate: rate of this update when the layer is not adaptive.
+            labels: (B,) int64, for rules that read them.
+        """
+        self.update_count += 1
+        return self.update(x, rate, labels)
+
+    def update(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
+        """Do what ``learn`` says, by operations on tensors alone, which may be compiled."""
+        x = self.prepare(x)
+        u = self.respond(x)
+        dw, size, db = self.plastic(x, u, labels)
+        self.step(dw, db, rate, size)
+        return u
+
+    def gate(self, u: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return y, the plastic gate of the rule; groups of channels compete among themselves."""
+        signal = self.rule.signal
+        assert signal is not None
+        rows = self.rows(u)  # (M, C)
+        y = signal(rows.reshape(len(rows) * self.groups, -1), self.spec, labels).view_as(rows)
+        return self.unrows(y, u)
+
+    def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
+        """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
+        change = self.correlate(x, y)
+        if self.rule.decay is not None:
+            return change.sub_(self.own_decay(self.rule.decay, u, y))
+        if self.bias is None and self.linear and self.weight.numel() < u.numel():
+            # u = x * effective weight, so sum_b y u needs no second look at u
+            decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (neurons,)
+        else:
+            decay = self.rows(y * u).sum(dim=0)  # (neurons,)
+        return _add_product(change, self.per_row(decay), self.weight, value=-1)
+
+    def own_decay(self, rule: Callable[..., Tensor], u: Tensor, y: Tensor) -> Tensor:
+        """Return what the rule takes from sum_b y x, in the shape of the weights, group by group."""
+        columns = [self.rows(y).chunk(self.groups, dim=1), self.rows(u).chunk(self.groups, dim=1)]
+        groups = zip(*columns, self.weight.flatten(1).chunk(self.groups), strict=True)
+        return torch.cat([rule(*group, self.spec) for group in groups]).view(self.weight.shape)
+
+    @torch.no_grad()
+    def plastic(
+        self, x: Tensor, u: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | float, Tensor | None]:
+        """Return dw, what it is to be divided by, and the normalised change of the bias."""
+        y = self.gate(u, labels)
+        self.gate_mass.add_(self.positive_mass(y))  # before y leaves the caches
+        dw = self.change(x, u, y)
+        top, size = self.size(dw, y)
+        self.finite_updates.add_(top - top == 0)
+        return dw, size, None if self.bias is None else self._bias_change(y, self.bias)
+
+    @torch.no_grad()
+    def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
+        dw, size, db = self.plastic(x, u, labels)
+        return dw.div_(size if isinstance(size, float) else self.per_row(size)), db
+
+    def positive_mass(self, y: Tensor) -> Tensor:
+        """Return the sum of the positive gates of each neuron, (neurons,).
+
+        First image by image: a thread then sums what it rectified itself, and what is in its own cache (a third of the
+        time with two threads).
+        """
+        each = y.relu()
+        return (each if y.dim() == 2 else each.sum(dim=(2, 3))).sum(dim=0)
+
+    def _bias_change(self, y: Tensor, bias: Tensor) -> Tensor:
+        """Return the normalised change of the bias."""
+        bias_step = self.rule.bias_step
+        assert bias_step is not None
+        db = bias_step(y, bias, self.spec)
+        return db / (db.abs().amax() + self.rule.floor)
+
+    def size(self, dw: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return the largest entry of dw, and what dw is divided by: largest entries, or the number of samples."""
+        kind = getattr(self.spec, "normaliser", "layer")
+        if kind == "layer" and self.groups == 1:
+            top = dw.abs().amax()  # twenty times as fast as the norm of order inf
+            return top, top + self.rule.floor
+        largest = dw.abs().amax(dim=self.fan_in)  # (neurons,)
+        top = largest.amax()
+        if kind == "mean":
+            return top, float(y[:, 0].numel())
+        if kind == "layer":
+            groups = largest.view(self.groups, -1)
+            largest = groups.amax(dim=1, keepdim=True).expand(groups.shape).reshape(-1)
+        return top, largest + self.rule.floor
+
+    def respond(self, x: Tensor) -> Tensor:
+        """Return the pre-activation u of prepared input."""
+        u = self.currents(x, self.effective_weight())
+        if self.bias is not None:
+            u = u + self.bias.view(1, -1, *[1] * (u.dim() - 2))
+        return self.pre_gate(u)
+
+    def step(self, dw: Tensor, db: Tensor | None, rate: Tensor | float | None, size: Tensor | float = 1.0) -> None:
+        """W += rate dw / size; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
+        eta = self.rate(rate)
+        if torch.is_grad_enabled():
+            self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
+        factor = eta / size
+        if isinstance(factor, Tensor):
+            self.weight = _add_product(self.weight, dw, self.per_row(factor))
+        else:
+            self.weight.add_(dw, alpha=factor)
+        if db is not None:
+            assert self.bias is not None
+            self.bias += db * eta * (self.bias_scale / self.spec.t_invert)
+
+    def effective_weight(self) -> Tensor:
+        """Return sign(w)|w|^(p-1), which is w for p = 2."""
+        p = self.spec.lebesgue_p
+        return self.weight if p == 2 else self.weight.sign() * self.weight.abs().pow(p - 1)
+
+    # -- views --------------------------------------------------------------------------------------------
+
+    def rows(self, u: Tensor) -> Tensor:
+        """View (B, C) or (B, C, H, W) as (M, C): one row per sample and pixel."""
+        return u if u.dim() == 2 else u.permute(0, 2, 3, 1).reshape(-1, u.shape[1])
+
+    def unrows(self, rows: Tensor, u: Tensor) -> Tensor:
+        """View (M, C) in the shape of u."""
+        return rows if u.dim() == 2 else rows.view(len(u), *u.shape[2:], -1).permute(0, 3, 1, 2)
+
+    @property
+    def fan_in(self) -> tuple[int, ...]:
+        """Dimensions of the weights that belong to one neuron."""
+        return tuple(range(1, self.weight.dim()))
+
+    def per_row(self, per_neuron: Tensor) -> Tensor:
+        """Shape one number per neuron so that it multiplies the rows of the weights."""
+        return per_neuron.view(-1, *[1] * (self.weight.dim() - 1))
+
+    # -- measures -----------------------------------------------------------------------------------------
+
+    def rate(self, scheduled: Tensor | float | None = None) -> Tensor | float:
+        """Return the rate of the next update: (neurons,) when adaptive, else the scheduled number."""
+        if self.spec.adaptive:
+            return rates.norm_dependent(self.spec, self.radius())
+        return self.spec.lr if scheduled is None else scheduled
+
+    def radius(self) -> Tensor:
+        """r_i = (sum_j |w_ij|^p)^(1/p), shape (neurons,)."""
+        return torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
+
+    def convergence(self) -> Tensor:
+        """Return the mean distance of the radii from 1."""
+        return (self.radius() - 1).abs().mean()
+
+    def converged(self) -> Tensor:
+        """Return R1, the number of neurons whose radius is within the threshold of 1."""
+        return ((self.radius() - 1).abs() < self.r1_threshold).sum()
+
+    def norm_error(self) -> Tensor:
+        """Return max_i |sum_j |w_ij|^p - 1|, the convergence number of Krotov & Hopfield: the worst neuron's."""
+        return (self.weight.abs().pow(self.spec.lebesgue_p).sum(dim=self.fan_in) - 1).abs().amax()
+
+    def reset_statistics(self) -> None:
+        """Start counting gate mass and finite updates anew."""
+        self.gate_mass.zero_()
+        self.finite_updates.zero_()
+        self.update_count = 0
+
+    # -- initialisation -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw weights of mean radius R = ``radius``.
+
+        Behind a batch norm normal, std = R / (N E|z|^p)^(1/p) with E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
+        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta. A rule with
+        a start of its own draws that.
+        """
+        if self.rule.initialise is not None:
+            self.weight.copy_(self.rule.initialise(self.weight.shape, self.spec, generator))
+            return
+        p, radius = self.spec.lebesgue_p, self.spec.radius
+        fan_in = self.weight[0].numel()
+        kind = self.spec.weight_init
+        if kind == "normal" or (kind == "auto" and self.behind_norm):
+            log_moment = p / 2 * math.log(2) + math.lgamma((p + 1) / 2) - math.log(math.pi) / 2
+            std = radius / math.exp((math.log(fan_in) + log_moment) / p)
+            drawn = torch.empty(self.weight.shape).normal_(0, std, generator=generator)
+        else:
+            bound = radius * ((p + 1) / fan_in) ** (1 / p)
+            drawn = torch.empty(self.weight.shape).uniform_(0, bound, generator=generator)
+        self.weight.copy_(drawn)
+        if self.bias is not None:
+            self.bias.fill_(-math.log(len(self.bias)) / self.spec.t_invert)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``print(model)``."""
+        return f"{self.spec.method}, {tuple(self.weight.shape)}"
+
+
+def _add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor:
+    """Add value a b to ``into`` in place and return it; torch.vmap has no such operation, and takes two."""
+    packed = torch._C._functorch.is_batchedtensor(into)
+    return into.add_(a * b, alpha=value) if packed else into.addcmul_(a, b, value=value)
+
+
+class HebbLinear(HebbLayer):
+    """Fully connected Hebbian layer: x (B, N) -> u (B, C)."""
+
+    def __init__(self, spec: LayerSpec, in_features: int, out_features: int, behind_norm: bool = False) -> None:
+        super().__init__(spec, (out_features, in_features), behind_norm)
+
+    def currents(self, x: Tensor, weight: Tensor) -> Tensor:
+        """X w^T."""
+        return F.linear(x, weight.to(x.dtype)).to(weight.dtype)
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """y^T x."""
+        return matmul.linear(y.T.to(x.dtype), x.T).to(y.dtype)
+
+
+class HebbConv2d(HebbLayer):
+    """Convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W').
+
+    The padding is added outside the convolution, so border patches take part in the competition with the
+    values that the padding mode gives them.
+
+    Attributes:
+        channels_last: whether maps are brought into that order in memory.
+    """
+
+    r1_threshold = R1_CONV
+    bias_scale = 0.1
+    channels_last = True
+
+    def __init__(self, spec: LayerSpec, in_channels: int, out_channels: int, behind_norm: bool = False) -> None:
+        side = spec.kernel_size
+        super().__init__(spec, (out_channels, in_channels // spec.groups, side, side), behind_norm)
+        self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def linear(self) -> bool:
+        """Whether u is linear in x."""
+        return not self.spec.pre_triangle
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Put the channels last and pad the four sides."""
+        x = super().prepare(x)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        p = self.spec.padding
+        if p == 0:
+            return x
+        mode = "constant" if self.spec.padding_mode == "zeros" else self.spec.padding_mode
+        return F.pad(x, (p, p, p, p), mode=mode)
+
+    def currents(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve the padded input."""
+        u = F.conv2d(x, weight.to(x.dtype), None, self.spec.stride, 0, self.spec.dilation, self.groups)
+        return u.to(weight.dtype)
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x.
+
+        Where the fan-in exceeds the number of patches, which the CPU's convolution is not made for, it is a product
+        of matrices (twice as fast for the third layer of 4SoftHebbCnnCIFAR).
+        """
+        spec, size, full = self.spec, self.weight.shape, y.dtype
+        y = y.to(x.dtype)
+        patches = len(x) * y.shape[2] * y.shape[3]
+        if x.device.type == "cpu" and spec.dilation == 1 and self.groups == 1 and 2 * size[1:].numel() > patches:
+            product = matmul.linear(self.rows(y).T, self.patches(x).T).to(full)
+            return product.view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
+        stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
+        wanted = (False, True, False)  # of input, weights, bias
+        # not by torch.nn.grad.conv2d_weight, which hands over weights without memory that are then copied
+        _, gradient, _ = torch.ops.aten.convolution_backward(
+            y, x, self.weight.to(x.dtype), None, stride, zeros, dilation, False, zeros, self.groups, wanted
+        )
+        return gradient.to(full)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Return what each output pixel of the padded input sees: (B H' W', k k C_in), as weights lie in memory."""
+        k, s = self.spec.kernel_size, self.spec.stride
+        windows = x.permute(0, 2, 3, 1).unfold(1, k, s).unfold(2, k, s)  # (B, H', W', C_in, k, k)
+        return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, k * k * x.shape[1])
+
+    def pre_gate(self, u: Tensor) -> Tensor:
+        """relu(u - mean over all channels) with ``pre_triangle``, else u."""
+        return (u - u.mean(dim=1, keepdim=True)).relu() if self.spec.pre_triangle else u

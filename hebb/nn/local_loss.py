@@ -1,0 +1,152 @@
+"""The loss of a block that learns from one of its own: what it reads, and what it needs beside the rule's formula.
+
+The output of the block (views x B rows, one view after the other) is averaged over the map, goes through the
+projector and the classifier where the layer has them, and is cut into views for ``rule.loss``. The input of a block
+carries no gradient, so the loss moves this block alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hebb.config.specs import LayerSpec
+
+_FINITE = "finite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aids:
+    """What a loss may read beside the views.
+
+    Attributes:
+        labels: (B,) int64, the same for every view; -1 where there is none.
+        order: (B,) a random order of the images, the same for every block of the step; None leaves them as they are.
+        before: mean and variance (M,) of the batch before, each averaged over its views; None at the first step.
+    """
+
+    labels: Tensor
+    order: Tensor | None = None
+    before: tuple[Tensor, Tensor] | None = None
+
+
+class LocalLoss(nn.Module):
+    """The head and the loss of one block.
+
+    Args:
+        spec: the layer.
+        width: channels or neurons of the block's output.
+        classes: labels, for a rule that reads them.
+
+    Attributes:
+        head: projector and classifier; empty without them.
+        positives: draws the orders of ``shuffle``, the same in every block; without one torch's global generator does.
+        mean, variance: (M,) statistics of the batch before, with ``stale``.
+        updates: updates of this epoch.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+    _started: bool
+
+    def __init__(self, spec: LayerSpec, width: int, classes: int) -> None:
+        super().__init__()
+        self.spec = spec
+        modules: list[nn.Module] = []
+        if spec.loss == "own" and spec.projector:
+            sizes = (width, spec.projector_hidden, spec.projector_out)
+            for fan_in, fan_out in itertools.pairwise(sizes):
+                modules += [nn.Linear(fan_in, fan_out, bias=spec.add_bias), nn.ReLU()]
+            width = spec.projector_out
+        if spec.loss == "own" and spec.rule.labels:
+            modules.append(nn.Linear(width, classes))
+            width = classes
+        self.head = nn.Sequential(*modules)
+        self.positives: torch.Generator | None = None
+        self.shuffle = bool(getattr(spec, "shuffle", False)) and spec.loss == "own"
+        self.stale = bool(getattr(spec, "stale", False)) and spec.loss == "own"
+        if self.stale:
+            self.register_buffer("mean", torch.zeros(width))
+            self.register_buffer("variance", torch.zeros(width))
+            self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
+        self.reset_statistics()
+
+    def forward(self, out: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            out: (views x B, C, H, W) or (views x B, M), the output of the block.
+            labels: (views x B,) int64.
+        """
+        rule = self.spec.rule
+        assert rule.loss is not None
+        views = self.read(out).chunk(rule.views)
+        aids = Aids(
+            labels=labels[: len(views[0])],
+            order=self._order(len(views[0])) if self.shuffle else None,
+            before=self._before(views) if self.stale else None,
+        )
+        terms = rule.loss(views, self.spec, aids)
+        loss = torch.stack([getattr(self.spec, name, 1.0) * term for name, term in terms.items()]).sum()
+        self._count({"loss": loss, **terms})
+        return loss
+
+    def read(self, out: Tensor) -> Tensor:
+        """Return what the loss compares: (views x B, M), or the maps with ``pooling=0``."""
+        if out.dim() == 4 and getattr(self.spec, "pooling", True):
+            out = out.mean(dim=(2, 3))
+        return self.head(out)
+
+    def _order(self, count: int) -> Tensor:
+        """Draw the order of the images for ``shuffle``."""
+        return torch.randperm(count, generator=self.positives)
+
+    @torch.no_grad()
+    def _before(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
+        """Return the statistics of the batch before, and keep those of this one."""
+        before = (self.mean.clone(), self.variance.clone()) if self._started else None
+        self.mean.copy_(torch.stack([z.mean(dim=0) for z in views]).mean(dim=0))
+        self.variance.copy_(torch.stack([z.var(dim=0) for z in views]).mean(dim=0))
+        self.seen.fill_(True)
+        self._started = True
+        return before
+
+    # -- measures -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _count(self, terms: dict[str, Tensor]) -> None:
+        self.updates += 1
+        finite = terms["loss"].isfinite().double()
+        for name, term in {**terms, _FINITE: finite}.items():
+            value = term.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of the loss and of each term over the updates of this epoch; here they cross to the host."""
+        return {name: float(total) / self.updates for name, total in self._sums.items() if name != _FINITE}
+
+    def finite_updates(self) -> int:
+        """Count the updates of this epoch whose loss was finite."""
+        return int(self._sums[_FINITE]) if self.updates else 0
+
+    def reset_statistics(self) -> None:
+        """Start summing the terms anew."""
+        self._sums: dict[str, Tensor] = {}
+        self.updates = 0
+        self._started = self.stale and bool(self.seen)  # asked once an epoch: the answer waits for the device
+
+    # -- initialisation and training ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the head's weights and biases as torch does: uniform in +-1/sqrt(fan-in)."""
+        for module in self.head:
+            if isinstance(module, nn.Linear):
+                bound = 1 / math.sqrt(module.in_features)
+                for parameter in module.parameters():
+                    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))

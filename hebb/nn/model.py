@@ -1,0 +1,200 @@
+"""The network: blocks in order. Build, save, load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hebb.config import shapes
+from hebb.config.specs import NetworkSpec, RunConfig
+from hebb.core import seeding
+from hebb.core.errors import ConfigError
+from hebb.energy.layer import SettlingLayer
+from hebb.energy.network import EnergyNetwork
+from hebb.nn import compiled
+from hebb.nn.blocks import Block
+from hebb.nn.layers import HebbLayer
+from hebb.nn.local_loss import LocalLoss
+from hebb.storage import checkpoints
+
+
+class Network(nn.Module):
+    """A network of blocks.
+
+    Args:
+        spec: its blocks.
+        input_shape: (C, H, W) of an image.
+        classes: number of labels, the width of a last block that leaves it out.
+
+    Attributes:
+        loss: what its outputs are measured by, a name of ``hebb.nn.losses``.
+        energy: the dynamics, where it settles.
+    """
+
+    def __init__(self, spec: NetworkSpec, input_shape: shapes.Shape, classes: int) -> None:
+        super().__init__()
+        self.spec = spec
+        traced = shapes.trace(spec, input_shape, classes)
+        layers = _settling_layers(spec, traced)
+        self.blocks = nn.ModuleList(
+            Block(b, s, classes=classes, settling=g) for b, s, g in zip(spec.blocks, traced, layers, strict=True)
+        )
+        self.loss = "cross_entropy"
+        self.energy: EnergyNetwork | None = None
+        if spec.settle is not None:
+            assert spec.blocks[0].layer.rule.network is not None
+            self.loss = "mse"
+            self.energy = spec.blocks[0].layer.rule.network()(layers, spec.settle)
+
+    def __getitem__(self, index: int) -> Block:
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def forward(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run blocks ``start`` to ``stop`` (not included); nothing is learnt.
+
+        A network that settles does so as a whole, from an image (``start`` 0), and gives block ``stop`` - 1's activity.
+        """
+        if self.energy is not None:
+            assert start == 0
+            return x if stop == 0 else self.energy.predict(self[0].before(x))[(stop or len(self)) - 1]
+        for block in self.blocks[start:stop]:
+            x = block(x)
+        return x
+
+    def initialise(self, seed: int) -> Network:
+        """Draw all weights from ``seed``, each block from a generator of its own."""
+        for i in range(len(self)):
+            self[i].initialise(seeding.generator(seed, "initialisation", block=i))
+        return self
+
+    def hebbian(self) -> list[tuple[int, HebbLayer]]:
+        """List the Hebbian layers with the index of their block."""
+        layers = ((i, self[i].hebb) for i in range(len(self)))
+        return [(i, layer) for i, layer in layers if layer is not None]
+
+    def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
+        """Return the parameters of these blocks, which back-prop or a local loss trains."""
+        return [parameter for i in blocks for parameter in self[i].parameters()]
+
+    def local(self) -> list[tuple[int, LocalLoss]]:
+        """List the local losses with the index of their block."""
+        losses = ((i, self[i].local) for i in range(len(self)))
+        return [(i, loss) for i, loss in losses if loss is not None]
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor that turns the output into logits.
+
+        It is beta for a Hebbian classifier, whose posterior is softmax(beta u), and 1 for back-prop.
+        """
+        last = self.spec.blocks[-1]
+        return float(last.layer.t_invert) if last.hebbian and last.supervised else 1.0
+
+
+def _settling_layers(spec: NetworkSpec, traced: tuple[shapes.BlockShapes, ...]) -> list[SettlingLayer | None]:
+    """Make the layers of a network that settles; other blocks make their own."""
+    if not spec.settles:
+        return [None] * len(spec.blocks)
+    last = len(spec.blocks) - 1
+    return [
+        SettlingLayer(block.layer, found.layer_in[0], found.out_channels, first=i == 0, last=i == last)
+        for i, (block, found) in enumerate(zip(spec.blocks, traced, strict=True))
+    ]
+
+
+def build(config: RunConfig) -> Network:
+    """Build and initialise the network of a run, on the CPU, so that every device starts from the same bits."""
+    network = Network(config.network, shapes.input_shape(config), config.classes)
+    if network.energy is None:
+        network.loss = config.classifier.loss
+    if config.compute_dtype != "float32":
+        for _, layer in network.hebbian():
+            layer.product_dtype = getattr(torch, config.compute_dtype)
+    if config.compile:
+        compiled.use(network[i] for i in range(len(network)))
+    return network.initialise(config.seed)
+
+
+def load_weights(network: Network, path: Path, *, classifier: bool = True) -> None:
+    """Load stored weights strictly; every tensor must be there and fit.
+
+    Args:
+        network: the network to fill.
+        path: a checkpoint file.
+        classifier: whether the last block is loaded too; if not, it keeps its initial weights.
+    """
+    stored = checkpoints.load(path)["model"]
+    last = f"blocks.{len(network) - 1}."
+    if not classifier:
+        stored = {name: t for name, t in stored.items() if not name.startswith(last)}
+        stored |= {name: t for name, t in network.state_dict().items() if name.startswith(last)}
+    _load_strictly(network, stored, path)
+
+
+def load_blocks(network: Network, layers: Path | None) -> None:
+    """Start every block whose spec names a stored one (``resume=MODEL/bN``) from it."""
+    for i, block in enumerate(network.spec.blocks):
+        if block.resume is None:
+            continue
+        if layers is None:
+            raise ConfigError(f"b{i}", f"starts from the stored block {block.resume}, and no folder of blocks is given")
+        path = layers / f"{block.resume}.pt"
+        if not path.exists():
+            found = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
+            raise ConfigError(
+                f"b{i}",
+                f"stored block {block.resume} does not exist in {layers}",
+                given=block.resume,
+                choices=found,
+                hint=None if found else "a finished run stores its blocks there",
+            )
+        _load_strictly(network[i], checkpoints.load(path)["model"], path)
+
+
+def save_blocks(network: Network, folder: Path) -> None:
+    """Write every block to a file of its own, ``bN.pt``."""
+    for i in range(len(network)):
+        checkpoints.save(folder / f"b{i}.pt", {"model": network[i].state_dict()})
+
+
+def _load_strictly(module: nn.Module, stored: dict[str, Tensor], path: Path) -> None:
+    own = module.state_dict()
+    for name in sorted({*own, *stored}):
+        if name not in stored or name not in own:
+            problem = f"holds no '{name}', which is" if name in own else f"holds '{name}', which is not"
+            raise ConfigError(str(path), f"{problem} in this network", hint="another architecture was saved there")
+        if own[name].shape != stored[name].shape:
+            raise ConfigError(
+                str(path),
+                f"'{name}' is {tuple(stored[name].shape)} there and {tuple(own[name].shape)} in this network",
+            )
+    module.load_state_dict(stored)
+
+
+def save(network: Network, path: Path) -> None:
+    """Write the weights alone, in the form ``load_weights`` reads."""
+    checkpoints.save(path, {"model": network.state_dict()})
+
+
+def device_of(config: RunConfig, index: int = 0) -> torch.device:
+    """Return the device of a run; a GPU that is not there is an error."""
+    if config.device == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.device == "auto" and count == 0:
+        return torch.device("cpu")
+    if index >= count:
+        raise ConfigError(
+            "--gpu-id or --device",
+            f"GPU {index} was asked for and this machine has {count}",
+            hint="give --gpu-id cpu, or leave it out to take what is there",
+        )
+    return torch.device("cuda", index)

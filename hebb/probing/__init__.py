@@ -1,0 +1,1 @@
+"""What can be read out of a network: predictions, features, probes, geometry."""

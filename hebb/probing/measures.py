@@ -1,0 +1,83 @@
+"""Numbers of a block with a layer-local rule that a person or a search looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from hebb.nn.layers import HebbLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockInfo:
+    """Numbers of one Hebbian block at a report.
+
+    Attributes:
+        scalars: mean and spread of bias, weight, radius and rate; convergence (mean distance of the radii from
+            1), R1 (neurons within the threshold of 1), norm_error_max (the largest ||w|_p^p - 1|) and dead (neurons
+            that won nothing in this epoch). Of a local loss: its mean over the epoch, and its terms'.
+        lr, radius, wins: per neuron; wins is the share of the positive gate mass of this epoch in percent.
+        neurons_shown: how many neurons the table of ``-v`` lists.
+    """
+
+    scalars: dict[str, float]
+    lr: list[float] = field(default_factory=list)
+    radius: list[float] = field(default_factory=list)
+    wins: list[float] = field(default_factory=list)
+    neurons_shown: int = 0
+
+
+def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
+    """Read a layer's numbers; here they cross to the host.
+
+    Args:
+        layer: the layer.
+        scheduled: its rate by the schedule, which counts when the rate is not norm-dependent.
+    """
+    weight, radius = layer.weight, layer.radius()
+    lr = layer.rate(scheduled)
+    rate = lr if isinstance(lr, torch.Tensor) else torch.full_like(radius, lr)
+    deviation = (radius - radius.mean()).abs()
+    bias = torch.zeros(1) if layer.bias is None else layer.bias
+    numbers = {
+        "bias_mean": bias.mean(),
+        "bias_std": bias.std(correction=0),
+        "weight_mean": weight.mean(),
+        "weight_std": weight.std(correction=0),
+        "radius_mean": radius.mean(),
+        "radius_std": radius.std(correction=0),
+        "radius_deviation": deviation.mean(),
+        "radius_max_deviation": deviation.max(),
+        "lr_mean": rate.mean(),
+        "convergence": layer.convergence(),
+        "norm_error_max": layer.norm_error(),
+        "dead": (layer.gate_mass == 0).sum(),
+        "R1": layer.converged(),
+    }
+    mass = layer.gate_mass
+    return BlockInfo(
+        scalars={name: float(value) for name, value in numbers.items()},
+        lr=rate.tolist(),
+        radius=radius.tolist(),
+        wins=(100 * mass / mass.sum().clamp(min=1e-30)).tolist(),
+        neurons_shown=30 if weight.dim() == 4 else 20,
+    )
+
+
+def summary(blocks: Mapping[str, BlockInfo], lr: float | None) -> dict[str, float | None]:
+    """Return the columns of an epoch's row over its blocks: mean convergence, R1 in all, and the rate.
+
+    Args:
+        blocks: the numbers of the blocks that learnt; those without neurons of radius 1 add nothing.
+        lr: the rate of what else learnt; None: the mean rate of the Hebbian blocks.
+    """
+    hebbian = [info.scalars for info in blocks.values() if "R1" in info.scalars]
+    if not hebbian:
+        return {"lr": lr}
+    return {
+        "lr": sum(s["lr_mean"] for s in hebbian) / len(hebbian) if lr is None else lr,
+        "convergence": sum(s["convergence"] for s in hebbian) / len(hebbian),
+        "R1": int(sum(s["R1"] for s in hebbian)),
+    }

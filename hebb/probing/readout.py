@@ -1,0 +1,201 @@
+"""What a network's blocks tell about a split, batch by batch: predictions, features, labels of neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+import torch
+from torch import Tensor
+
+from hebb.config.specs import RunConfig
+from hebb.core import seeding
+from hebb.data.images import Images, Split
+from hebb.energy.diagnostics import alignment
+from hebb.nn.layers import HebbLayer
+from hebb.nn.model import Network
+from hebb.probing import geometry, probes
+from hebb.training.engine import BATCH
+
+Pool = Callable[[Tensor], Tensor]
+POOLS: dict[str, Pool] = {
+    "linear": probes.pooled,
+    "knn": probes.pooled,
+    "short": probes.averaged,
+    "geometry": probes.averaged,
+}
+"""What each probe reads of a block's output."""
+
+
+@torch.no_grad()
+def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return logits (N, classes), labels (N,) and, when kept, what the last block receives, on the CPU."""
+    network.eval()
+    last = len(network) - 1
+    logits, labels, inputs = [], [], []
+    for x, y in split.batches(BATCH):
+        if keep_inputs:
+            inputs.append(network(x, stop=last).cpu())
+        logits.append((network(x).flatten(1) * network.logit_scale).cpu())
+        labels.append(y.cpu())
+    return torch.cat(logits), torch.cat(labels), torch.cat(inputs) if keep_inputs else None
+
+
+@torch.no_grad()
+def features(
+    network: Network, split: Split, wanted: Collection[tuple[int, Pool]], most: int | None = None
+) -> tuple[dict[tuple[int, Pool], Tensor], Tensor]:
+    """Return pooled outputs (n, D) and the labels (n,) of the first ``most`` images, on the CPU.
+
+    Args:
+        network: is run once, up to the highest block that is wanted.
+        split: its images are not varied.
+        wanted: blocks, each with a way of pooling its output.
+        most: None reads all images.
+    """
+    network.eval()
+    found: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in wanted}
+    labels, count = [], 0
+    for x, y in split.batches(BATCH):
+        for i in range(1 + max(block for block, _ in wanted)):
+            x = network[i](x)
+            for block, pool in wanted:
+                if block == i:
+                    found[block, pool].append(pool(x).cpu())
+        labels.append(y.cpu())
+        count += len(y)
+        if most is not None and count >= most:
+            break
+    return {key: torch.cat(pieces)[:most] for key, pieces in found.items()}, torch.cat(labels)[:most]
+
+
+def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
+    """Return index and angle between forward and feedback weights of the blocks that feedback alignment trains.
+
+    That of block 0 says nothing: no error passes through its feedback weights.
+    """
+    found = [(i, alignment(network[i].layer)) for i in blocks if i]
+    return [(i, degrees) for i, degrees in found if degrees is not None]
+
+
+@torch.no_grad()
+def neuron_labels(
+    network: Network, block: int, train: Split, others: list[Split | None], start: int = 0
+) -> list[float | None]:
+    """Accuracy in percent when the winning neuron's label is the answer, for ``train`` and the other splits.
+
+    The splits hold what block ``start`` receives.
+
+    The label of a neuron is the class it wins most often on ``train``; of one that never wins, the class with
+    the largest summed share of the competition (Moraitis et al. 2022, section 3.1). In a fully connected
+    block the winner is the neuron with the largest pre-activation. In a convolutional one every pixel has a
+    winner, and a few channels win most pixels of every image: the image's winner is the channel whose share of
+    the pixels lies furthest above its mean over ``train``, in units of its standard deviation there.
+    Images without a label (-1) are left out; where none has one there is no accuracy.
+    """
+    network.eval()
+    layer = network[block].hebb
+    assert layer is not None
+    share, labels = _shares(network, block, layer, train, start)
+    if not len(labels):
+        return [None] * (1 + len(others))
+    mean, std = share.mean(dim=0), share.std(dim=0).clamp(min=1e-12)
+    convolutional = layer.weight.dim() == 4
+
+    def winners(share: Tensor) -> Tensor:
+        return ((share - mean) / std if convolutional else share).argmax(dim=1)
+
+    won = winners(share)
+    label = _classes(share, won, labels)
+    accuracies: list[float | None] = [_percent(label[won] == labels)]
+    for split in others:
+        if split is None:
+            accuracies.append(None)
+            continue
+        found, truth = _shares(network, block, layer, split, start)
+        accuracies.append(_percent(label[winners(found)] == truth))
+    return accuracies
+
+
+@torch.no_grad()
+def neuron_classes(network: Network, block: int, train: Split) -> Tensor:
+    """Return the label (neurons,) of every neuron of a fully connected Hebbian block, as ``neuron_labels`` gives it."""
+    layer = network.eval()[block].hebb
+    assert layer is not None
+    share, labels = _shares(network, block, layer, train, 0)
+    return _classes(share, share.argmax(dim=1), labels)
+
+
+def _classes(share: Tensor, won: Tensor, labels: Tensor) -> Tensor:
+    """Return each neuron's label, from its shares (N, neurons), the winners (N,) and the labels (N,)."""
+    classes, neurons = int(labels.max()) + 1, share.shape[1]
+    wins = torch.bincount(won * classes + labels, minlength=neurons * classes).view(neurons, classes)
+    strength = torch.zeros(classes, neurons).index_add_(0, labels, share).T
+    return torch.where(wins.sum(1) > 0, wins.argmax(1), strength.argmax(1))
+
+
+def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start: int) -> tuple[Tensor, Tensor]:
+    """Return each labelled image's shares (N, neurons) and its label (N,), on the CPU.
+
+    The share is softmax(beta u) of a fully connected block, and the part of the pixels won of a convolutional one.
+    """
+    beta = float(getattr(layer.spec, "t_invert", 1.0))
+    shares, labels = [], []
+    for x, y in split.batches(BATCH):
+        known = y >= 0
+        u = network[block].pre_activation(network(x[known], start=start, stop=block))
+        if u.dim() == 4:
+            won = u.argmax(dim=1).flatten(1)  # (B, pixels)
+            share = torch.zeros_like(u[:, :, 0, 0]).scatter_add_(1, won, torch.ones_like(won, dtype=u.dtype))
+            share /= won.shape[1]
+        else:
+            share = (u * beta).log_softmax(dim=1).exp()
+        shares.append(share.cpu())
+        labels.append(y[known].cpu())
+    return torch.cat(shares), torch.cat(labels)
+
+
+def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probes.Probe], list[geometry.Geometry]]:
+    """Read out the blocks that the config asks for. The test set is open: this is the end of a run."""
+    blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
+    found, measured = [], []
+    wanted = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
+    splits: dict[str, tuple[dict[tuple[int, Pool], Tensor], Tensor]] = {}
+    if wanted:
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+        limits = {"train": config.probe_samples}
+        splits = {name: features(network, s, wanted, limits.get(name)) for name, s in parts.items() if s is not None}
+
+    def read(name: str, block: int, kind: str) -> tuple[Tensor, Tensor] | None:
+        return None if name not in splits else (splits[name][0][block, POOLS[kind]], splits[name][1])
+
+    for block in blocks:
+        for kind in config.probes:
+            if kind == "neuron":
+                found += _neuron_probe(network, block, data)
+                continue
+            train, test = read("train", block, kind), read("test", block, kind)
+            assert train is not None
+            assert test is not None
+            others = {"val": read("val", block, kind), "test": test}
+            if kind == "geometry":
+                most = config.probe_samples
+                measured.append(geometry.measure(block, test[0][:most], test[1][:most]))
+            elif kind == "short":
+                generator = seeding.generator(config.seed, "short probe", block=block)
+                found.append(probes.fit_short(block, train, others, config.classes, generator))
+            else:
+                found.append(probes.fit(kind, block, train, others))
+    return found, measured
+
+
+def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Probe]:
+    """Return the accuracy of the winning neurons' labels; a block without a Hebbian rule has none."""
+    if network[block].hebb is None:
+        return []
+    train, val, test = neuron_labels(network, block, data.train, [data.val, data.test])
+    assert train is not None
+    return [probes.Probe(block=block, kind="neuron", train_acc=train, val_acc=val, test_acc=test)]
+
+
+def _percent(hits: Tensor) -> float:
+    return 100 * hits.double().mean().item()

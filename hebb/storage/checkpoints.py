@@ -1,0 +1,67 @@
+"""Files of tensors: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hebb.core.errors import ConfigError
+
+NAME = "last.pt"
+"""File name of the checkpoint inside a run's ``checkpoint`` folder."""
+
+
+def save(path: Path, data: dict[str, Any]) -> None:
+    """Write ``data`` to a temporary file and rename it, so that ``path`` is always complete."""
+    data = _alone(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _alone(value: Any) -> Any:
+    """Copy views out of what they are views of, which would be saved whole with each of them."""
+    if isinstance(value, dict):
+        return {key: _alone(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone()
+    return value
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; a missing, truncated or foreign file is an error."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch itself does not look at the checksums
+                raise zipfile.BadZipFile
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(str(path), "no such checkpoint") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+        raise ConfigError(str(path), "is truncated or not a checkpoint", hint="nothing was loaded") from None
+    weights = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise ConfigError(str(path), "is not a checkpoint of this project")
+    return data
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise ConfigError(str(path), "no such checkpoint") from None

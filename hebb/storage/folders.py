@@ -1,0 +1,175 @@
+"""Where things live, below one parent folder.
+
+<parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
+<parent>/hebb/result/network/<model name>/     a single run
+<parent>/hebb/result/layer/<model>/bN.pt       single blocks, to start other networks from
+<parent>/hebb/cache/                           what is computed once and kept
+<parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
+<parent>/hebb/analysis/                        figures and tables
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebb.core.errors import ConfigError
+
+CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
+LOOKS = "blocks.jsonl"
+SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
+Row = dict[str, Any]
+CHECKPOINT = Path("checkpoint") / "last.pt"
+NEXT = CHECKPOINT.with_name("next.pt")  # of a member of a pack, until all members have theirs
+CACHE_LIMIT = 20 * 10**9
+"""Bytes of features that may lie in files of the cache, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The parent folder of everything a user stores."""
+
+    parent: Path
+
+    @staticmethod
+    def find(data_dir: str | None) -> Home:
+        """Take ``--data-dir``, else ``$HEBB_HOME``, else ``./hebb_data``."""
+        name = data_dir if data_dir is not None else os.environ.get("HEBB_HOME") or "hebb_data"
+        parent = Path(name).absolute()
+        if not name or (parent.exists() and not parent.is_dir()):
+            raise ConfigError("--data-dir" if data_dir is not None else "$HEBB_HOME", f"'{name}' is not a folder")
+        return Home(parent)
+
+    @property
+    def datasets(self) -> Path:
+        """Folder of the datasets."""
+        named = os.environ.get("HEBB_DATASETS")
+        return Path(named).absolute() if named else self.parent / "dataset"
+
+    @property
+    def networks(self) -> Path:
+        """Folder of the single runs."""
+        return self.parent / "hebb" / "result" / "network"
+
+    def network(self, model_name: str) -> Path:
+        """Folder of a single run."""
+        return self.networks / checked_name(model_name, "--model-name")
+
+    @property
+    def layers(self) -> Path:
+        """Folder of the stored blocks."""
+        return self.parent / "hebb" / "result" / "layer"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what is computed once and kept."""
+        return self.parent / "hebb" / "cache"
+
+    @property
+    def analysis(self) -> Path:
+        """Folder of figures and tables."""
+        return self.parent / "hebb" / "analysis"
+
+    def search(self, folder_name: str) -> Path:
+        """Folder of a search."""
+        return self.parent / "hebb" / "search" / checked_name(folder_name, "--folder-name")
+
+
+def checked_name(name: str, where: str) -> str:
+    """Refuse a name that is not one plain folder name."""
+    if not re.fullmatch(r"[\w+.,=@-]+", name) or name.strip(".") == "":
+        raise ConfigError(where, f"'{name}' is not a folder name", hint="letters, digits and _ + . , = @ - are fine")
+    return name
+
+
+def state(folder: Path) -> str:
+    """Tell ``absent``, ``finished``, ``interrupted``, or ``foreign`` (a folder with something else in it)."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return "absent"
+    if (folder / RESULT).exists():
+        return "finished"
+    return "interrupted" if (folder / CONFIG).exists() else "foreign"
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raise when a run folder holds something that may not be replaced."""
+    found = state(folder)
+    if found == "foreign":
+        raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
+    hints = {
+        "finished": "--overwrite replaces it; another --model-name keeps both",
+        "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
+    }
+    if found in hints and not overwrite:
+        article = "a" if found == "finished" else "an"
+        raise ConfigError(str(folder), f"holds {article} {found} run", hint=hints[found])
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Make an empty run folder; what is already there is kept unless ``overwrite``."""
+    refuse_existing(folder, overwrite)
+    if state(folder) != "absent":
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> Path:
+    """Find the checkpoint of a model name or a run folder."""
+    folder = Path(name_or_folder)
+    if folder.is_file():
+        raise ConfigError(where, f"{folder} is a file", hint="name a model or a run folder")
+    if not folder.is_dir():
+        folder = home.network(name_or_folder) if re.fullmatch(r"[\w+.,=@-]+", name_or_folder) else folder
+    path = folder.absolute() / CHECKPOINT
+    if not path.exists():
+        stored = sorted(p.parent.parent.name for p in home.networks.glob(f"*/{CHECKPOINT}"))
+        raise ConfigError(
+            where,
+            f"nothing to resume: {path} does not exist",
+            given=name_or_folder,
+            choices=stored,
+            hint=None if stored else "no model is stored there yet",
+        )
+    return path
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is an error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(str(path), "no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(str(path), f"is truncated or not JSON: {error}") from None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def value_of(rows: list[Row], metric: str) -> float | None:
+    """Return the last finite value of a metric: radii are those of the Hebbian phases, which come first."""
+    found = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
+    return float(found[-1]) if found else None

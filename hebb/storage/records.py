@@ -1,0 +1,221 @@
+"""What a run leaves on disk: config, environment, metrics, TensorBoard events, result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from hebb.core import shipped
+from hebb.core.errors import ConfigError
+from hebb.energy.diagnostics import Look
+from hebb.storage import folders, tiles
+from hebb.storage.folders import Row, read_rows
+
+COLUMNS = (
+    "step",
+    "phase",
+    "kind",
+    "blocks",
+    "epoch",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "test_loss",
+    "test_acc",
+    "convergence",
+    "R1",
+    "lr",
+    "images_per_second",
+)
+"""Keys of a row of ``metrics.jsonl``; an absent value is null."""
+
+_SCALARS = COLUMNS[5:]
+
+
+def make_row(**values: Any) -> Row:
+    """Return a complete row; numbers that are not finite become null."""
+    unknown = set(values) - set(COLUMNS)
+    if unknown:
+        raise KeyError(f"no such column: {sorted(unknown)}")
+    row = {column: values.get(column) for column in COLUMNS}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+class Recorder:
+    """Keeps the rows of a run, and writes the files of its folder where it has one.
+
+    Attributes:
+        rows: the rows of the run.
+        blocks: numbers of the Hebbian blocks at each row that was recorded here.
+
+    Args:
+        folder: an existing folder, or None to write nothing.
+        position: (phase, epoch, step) of the checkpoint a continued run starts from; rows past it are
+            dropped, because they are about to be made again. None starts the records anew.
+    """
+
+    def __init__(self, folder: Path | None, position: tuple[int, int, int] | None = None) -> None:
+        self.rows: list[Row] = []
+        self.blocks: list[dict[str, dict[str, float]]] = []
+        self._metrics: TextIO | None = None
+        self._events: Any = None
+        if folder is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / folders.METRICS
+        if position is not None:
+            if not path.exists():
+                raise ConfigError(str(path), "no such file, and the run has a checkpoint")
+            rows = read_rows(path)
+            if any(set(row) != set(COLUMNS) for row in rows):
+                raise ConfigError(str(path), "does not hold the rows of a run")
+            self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
+        self._looks = folder / folders.LOOKS
+        if self._looks.exists():
+            last = 0 if position is None else position[2]
+            _rewrite(self._looks, [look for look in read_rows(self._looks) if look["update"] <= last])
+        _rewrite(path, self.rows)
+        self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
+        self._events = SummaryWriter(str(folder), purge_step=None if position is None else position[2] + 1)
+
+    def row(self, row: Row, blocks: dict[str, dict[str, float]]) -> None:
+        """Append a row, and TensorBoard scalars of it and of each Hebbian block."""
+        self.rows.append(row)
+        self.blocks.append(blocks)
+        if self._metrics is None:
+            return
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name in _SCALARS:
+            if row[name] is not None:
+                self._events.add_scalar(f"run/{name}", row[name], row["step"])
+        for block, numbers in blocks.items():
+            for name, value in numbers.items():
+                self._events.add_scalar(f"{block}/{name}", value, row["step"])
+        self._events.flush()
+
+    def looks(self, looks: list[Look]) -> None:
+        """Append what was seen of a settling network to ``blocks.jsonl``, and as TensorBoard scalars."""
+        if self._metrics is None or not looks:
+            return
+        with open(self._looks, "a", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps({"update": look.update, "blocks": _finite(look.blocks)}) + "\n" for look in looks
+            )
+        for look in looks:
+            for block, numbers in look.blocks.items():
+                for name, value in numbers.items():
+                    self._events.add_scalar(f"{block}/{name}", value, look.update)
+
+    def radii(self, radii: Mapping[str, Sequence[float]], step: int) -> None:
+        """Store the radii of the neurons of each Hebbian block as a TensorBoard histogram."""
+        for block, values in radii.items():
+            if self._events is not None and len(values) and all(map(math.isfinite, values)):
+                self._events.add_histogram(f"{block}/radii", torch.tensor(values), step)
+
+    def filters(self, weight: Tensor, into: tuple[int, ...], step: int) -> None:
+        """Store the first layer's filters as an image grid; ``into`` is the shape of an image."""
+        if weight.dim() == 2 and len(into) == 3:
+            weight = weight.view(-1, *into)
+        if self._events is not None and weight.dim() == 4 and weight.shape[-1] > 1:
+            self._events.add_image("b0/filters", filter_grid(weight), step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._events.close()
+
+
+def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _finite(blocks: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return numbers in which those that are not finite are null."""
+    return {
+        block: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        for block, numbers in blocks.items()
+    }
+
+
+def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
+    """Lay out filters (n, C, h, w), sorted by their standard deviation, as one image (C, H, W) in [0, 1].
+
+    Each filter is scaled to its own range; C is 1 or 3 (other widths show the mean over channels).
+    """
+    weight = tiles.visible(weight.detach().float().cpu())
+    order = weight.flatten(1).std(dim=1).argsort(descending=True)[:most]
+    return tiles.tiled(tiles.stretched(weight[order]))
+
+
+def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None) -> dict[str, Any]:
+    """Describe the circumstances of a run: nothing here decides its bits."""
+    here = shipped.PACKAGE
+    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "tensorboard", "ray", "rich")
+    return {
+        "commit": _git(here, "rev-parse", "HEAD"),
+        "dirty": bool(_git(here, "status", "--porcelain")),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "paths": paths,
+        "data_sha256": data,
+        "resumed_from": resumed_from,
+    }
+
+
+def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment a run was started in, with today's added; the data must be the same."""
+    started = folders.read_json(path)
+    if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
+        raise ConfigError(str(path), "is not the environment of a run")
+    if started.get("data_sha256") != now["data_sha256"]:
+        raise ConfigError(str(path), "the data are not those the run was started with", hint="nothing was changed")
+    return {**started, "continued": [*started.get("continued", []), now]}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

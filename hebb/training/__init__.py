@@ -1,0 +1,1 @@
+"""Training: phases, epochs, batches, checkpoints, packs of seeds."""

@@ -1,0 +1,339 @@
+"""One epoch of each kind, and evaluation: the only place where a batch is touched.
+
+Nothing here waits for the device inside an epoch; sums stay on it and are read once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hebb.config.plan import Phase
+from hebb.core import seeding
+from hebb.core.errors import DivergenceError
+from hebb.data.images import Split
+from hebb.energy.diagnostics import Look
+from hebb.nn import losses
+from hebb.nn.model import Network
+from hebb.rules import rates
+from hebb.training import early_stop
+
+CHECK_EVERY = 500
+"""Updates between two looks at whether everything is finite; each look waits for the device."""
+
+BATCH = 250
+"""Images of an evaluation batch: at 96 pixels a block of 96 channels answers with 0.9 GB."""
+
+Progress = Callable[[int], None]
+"""Called with the number of images of each batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """Where an epoch stands in its run; every generator it uses derives from this.
+
+    Attributes:
+        seed: the run's seed.
+        phase: what is trained.
+        phase_index: number of the phase in the run.
+        epoch: number of the epoch in the phase, from 0.
+    """
+
+    seed: int
+    phase: Phase
+    phase_index: int
+    epoch: int
+
+    def order(self) -> torch.Generator:
+        """Return the generator of the order of the images."""
+        return seeding.generator(self.seed, "order", self.phase_index, 0, self.epoch)
+
+    def augmentation(self, device: torch.device) -> torch.Generator:
+        """Return the generator, on the device of the images, that varies them in training."""
+        return seeding.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
+
+    def set_noise(self, network: Network) -> None:
+        """Give every block its dropout noise of this epoch."""
+        for i in range(len(network)):
+            seed = seeding.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
+            network[i].set_noise(seeding.Noise(seed))
+        for _, local in network.local():  # every block draws the same orders
+            local.positives = seeding.generator(self.seed, "positives", self.phase_index, 0, self.epoch)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an epoch gave; None where there is none.
+
+    Attributes:
+        loss: mean per sample.
+        accuracy: in percent.
+        rate: mean rate of the layers of a network that settles.
+        looks: what was seen of such a network on the way.
+    """
+
+    loss: float | None = None
+    accuracy: float | None = None
+    rate: float | None = None
+    looks: tuple[Look, ...] = ()
+
+
+def hebbian(
+    network: Network,
+    split: Split,
+    at: Epoch,
+    progress: Progress,
+    optimiser: torch.optim.Optimizer | None = None,
+    watch: early_stop.Watch | None = None,
+) -> Scores:
+    """One epoch in which the Hebbian blocks of the phase learn, and those with a loss of their own.
+
+    Each block learns on the output its lower neighbour gave before this batch's update. ``split`` holds what the
+    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode. The
+    optimiser moves the blocks with a local loss; their mean loss, summed over the blocks, is that of the epoch.
+    ``watch`` looks at the weights after each update.
+    """
+    phase = at.phase
+    update = at.epoch * -(-len(split) // phase.batch_size)
+    with training(network, at), torch.no_grad():
+        for x, labels in _batches(split, at):
+            if optimiser is not None:
+                optimiser.zero_grad(set_to_none=True)
+            hebbian_step(network, x, labels, phase, update)
+            if optimiser is not None:
+                optimiser.step()
+            if watch is not None:
+                watch.update()
+            update += 1
+            if update % CHECK_EVERY == 0:
+                check_updates(network, phase, at.epoch)
+            progress(len(labels) // phase.views)
+        check_updates(network, phase, at.epoch)
+    return Scores(loss=_local_loss(network, phase))
+
+
+def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch: (views x B) images and their labels, one view after the other."""
+    phase, varied = at.phase, at.augmentation(split.labels.device)
+    return split.batches(phase.batch_size, at.order(), varied, views=phase.views)
+
+
+def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+    """Make update number ``update`` of the phase; the result is of no use."""
+    for i in range(phase.first, phase.top + 1):
+        x = _step_block(network, i, x, labels, phase, update, last=i == phase.top)
+    return x
+
+
+def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+    """Return the logits (B, classes) of a batch, with their graph, and make the Hebbian updates of a joint phase."""
+    lowest = next(i for i in phase.blocks if not network[i].spec.hebbian)
+    with torch.no_grad():
+        for i in range(phase.first, lowest):
+            x = _step_block(network, i, x, labels, phase, update)
+    for i in range(lowest, len(network)):
+        x = _step_block(network, i, x, labels, phase, update)
+    return x.flatten(1)
+
+
+def _step_block(
+    network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int, *, last: bool = False
+) -> Tensor:
+    """Run block i; it learns when it is a Hebbian block of the phase. Nobody reads the output of the ``last``."""
+    block = network[i]
+    if i in phase.blocks and block.local is not None:
+        return block.descend(x, labels)
+    if i not in phase.blocks or block.hebb is None:
+        return block(x)
+    rate = None
+    if not block.hebb.spec.adaptive:
+        rate = rates.scheduled(block.hebb.spec, update, phase.schedule, phase.epochs)
+    return block.learn(x, rate, labels, last=last)
+
+
+def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress) -> Scores:
+    """One epoch of back-prop through the BP blocks of the phase; everything else is frozen.
+
+    ``split`` holds what the lowest block of the phase receives. A joint phase also makes the Hebbian updates of its
+    blocks on the same batches.
+    """
+    phase = at.phase
+    total = Sums(split.labels.device)
+    update = at.epoch * -(-len(split) // phase.batch_size)
+    with training(network, at):
+        for x, labels in _batches(split, at):
+            optimiser.zero_grad(set_to_none=True)
+            logits = backprop_step(network, x, labels, phase, update)
+            loss = losses.loss(network.loss, logits, labels)
+            loss.backward()
+            optimiser.step()
+            total.add(loss.detach(), logits.detach(), labels)
+            update += 1
+            if update % CHECK_EVERY == 0:
+                check_updates(network, phase, at.epoch)
+                total.check(phase, at.epoch)
+            progress(len(labels) // phase.views)
+        check_updates(network, phase, at.epoch)
+        total.check(phase, at.epoch)
+    return total.scores()
+
+
+def post_hoc(
+    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer | None, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """One epoch in which lower blocks learn below a frozen classifier that only measures.
+
+    Args:
+        network: lower blocks as they start, classifier as it was trained for them before.
+        split: labelled images.
+        at: its phase names the blocks that learn.
+        optimiser: moves BP blocks; None where the blocks are Hebbian.
+        progress: told of every batch.
+
+    Returns:
+        Per batch, on the CPU: the mean cross-entropy and the share of right answers, both before the update.
+    """
+    phase = at.phase
+    found, rights = [], []
+    update = at.epoch * -(-len(split) // phase.batch_size)
+    with training(network, at), torch.set_grad_enabled(optimiser is not None):
+        for x, labels in _batches(split, at):
+            for i in range(len(network)):
+                x = _step_block(network, i, x, labels, phase, update)
+            logits = x.flatten(1)
+            loss = F.cross_entropy(logits * network.logit_scale, labels)
+            if optimiser is not None:
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+            found.append(loss.detach())
+            rights.append((logits.detach().argmax(dim=1) == labels).float().mean())
+            update += 1
+            progress(len(labels))
+        check_updates(network, phase, at.epoch)
+    return torch.stack(found).cpu(), torch.stack(rights).cpu()
+
+
+@torch.no_grad()
+def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
+    """One pass that sets the batch statistics of frozen blocks to their mean over the batches."""
+    norms = [
+        module
+        for i in at.phase.blocks
+        for module in network[i].modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean instead of a moving one
+        norm.train()
+    for x, labels in split.batches(at.phase.batch_size, at.order()):
+        network(x, start=at.phase.first, stop=at.phase.top + 1)
+        progress(len(labels))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+    return Scores()
+
+
+@torch.no_grad()
+def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: int = 0) -> Scores:
+    """Mean loss per sample and accuracy in percent; ``split`` holds what block ``start`` receives."""
+    network.eval()
+    total = Sums(split.labels.device)
+    for x, labels in split.batches(batch_size):
+        logits = network(x, start=start).flatten(1) * network.logit_scale
+        total.add(losses.loss(network.loss, logits, labels), logits, labels)
+    return total.scores()
+
+
+class Sums:
+    """Loss and hits summed on the device, in double precision: of one network, or of each member of a pack."""
+
+    def __init__(self, device: torch.device, *members: int) -> None:
+        self.loss = torch.zeros(members, dtype=torch.float64, device=device)
+        self.hits = torch.zeros(members, dtype=torch.int64, device=device)
+        self.finite = torch.zeros(members, dtype=torch.int64, device=device)
+        self.samples = self.updates = 0
+
+    def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: mean loss (...), logits (..., B, classes), labels (..., B)."""
+        self.loss.add_(mean_loss, alpha=labels.shape[-1])  # multiplied in double precision, too
+        self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
+        self.finite += mean_loss.isfinite()
+        self.samples += labels.shape[-1]
+        self.updates += 1
+
+    def check(self, phase: Phase, epoch: int, member: int | None = None) -> None:
+        """Raise when the loss of a batch was not finite: of the one network, or of this member of a pack."""
+        finite = int(self.finite if member is None else self.finite[member])
+        if finite < self.updates:
+            raise DivergenceError(
+                f"the loss of {phase.describe()} is not finite from update {finite + 1} of epoch {epoch + 1}; "
+                "a smaller rate (classifier.lr) may help"
+            )
+
+    def scores(self) -> Scores:
+        """Return the mean loss and the accuracy of one network."""
+        return self.each()[0]
+
+    def each(self) -> list[Scores]:
+        """Return those of every member."""
+        pairs = zip(self.loss.view(-1).tolist(), self.hits.view(-1).tolist(), strict=True)
+        return [Scores(loss / self.samples, 100 * hits / self.samples) for loss, hits in pairs]
+
+
+def _local_loss(network: Network, phase: Phase) -> float | None:
+    """Return the mean over the updates of the local losses' sum; None where no block has one."""
+    losses = [local.means()["loss"] for i, local in network.local() if i in phase.blocks and local.updates]
+    return sum(losses) if losses else None
+
+
+def check_updates(network: Network, phase: Phase, epoch: int) -> None:
+    """Raise when a Hebbian update or a local loss of this epoch was not finite."""
+    for i, local in network.local():
+        finite = local.finite_updates()
+        if i in phase.blocks and finite < local.updates:
+            raise DivergenceError(
+                f"the loss of block b{i} is not finite from update {finite + 1} of epoch {epoch + 1} "
+                f"({phase.describe()}); a smaller rate (b{i}.layer.lr_sup) may help"
+            )
+    for i, layer in network.hebbian():
+        if i not in phase.blocks:
+            continue
+        finite, made = int(layer.finite_updates), layer.update_count
+        if finite < made or not bool(layer.weight.isfinite().all()):
+            raise DivergenceError(
+                f"the weights of block b{i} are not finite from update {min(finite + 1, made)} of "
+                f"epoch {epoch + 1} ({phase.describe()}); a smaller rate (b{i}.layer.lr) may help"
+            )
+
+
+@contextmanager
+def training(network: Network, at: Epoch) -> Iterator[None]:
+    """Put the blocks of the phase in training mode and freeze the rest."""
+    phase = at.phase
+    network.eval()
+    at.set_noise(network)
+    for i in range(len(network)):
+        for parameter in network[i].parameters():
+            parameter.requires_grad_(i in phase.blocks)
+    for i in phase.blocks:
+        block = network[i].train()
+        if block.hebb is not None:
+            block.hebb.reset_statistics()
+        if block.local is not None:
+            block.local.reset_statistics()
+    try:
+        yield
+    finally:
+        network.eval()
+        for i in range(len(network)):
+            network[i].set_noise(None)

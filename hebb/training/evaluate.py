@@ -1,0 +1,104 @@
+"""``run(config, checkpoint, data)``: measure a stored model on a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hebb.config import shapes
+from hebb.config.registry import DATASETS
+from hebb.config.specs import DataSpec, RunConfig
+from hebb.core.errors import ConfigError
+from hebb.data import images
+from hebb.nn import losses, model
+from hebb.nn.model import Network
+from hebb.probing import readout
+from hebb.storage.folders import Home
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model does on the test images of a dataset.
+
+    Attributes:
+        loss: mean loss per sample.
+        accuracy: in percent.
+        classes: per label: name of the label, images, accuracy in percent (NaN without images).
+    """
+
+    loss: float
+    accuracy: float
+    classes: list[tuple[int, int, float]]
+
+
+def run(
+    config: RunConfig,
+    checkpoint: Path,
+    data: DataSpec,
+    home: Home,
+    *,
+    device_index: int = 0,
+    features: Path | None = None,
+) -> Evaluation:
+    """Load the model of ``config`` from ``checkpoint`` and measure it on the test images of ``data``.
+
+    Args:
+        config: the run that trained the model.
+        checkpoint: its weights.
+        data: any dataset with images of the same size and labels of the same number.
+        home: where datasets and caches lie.
+        device_index: number of the GPU, where one is used.
+        features: ``.npz`` to write: ``features`` (what the last block receives), ``logits``, ``labels``.
+
+    Raises:
+        ConfigError: when the network has no classifier, or the dataset does not fit it.
+    """
+    if not config.network.blocks[-1].supervised:
+        raise ConfigError(config.network.name, "has no classifier to evaluate")
+    _check_fit(config, data)
+    network = restore(config, checkpoint, device_index)
+    device = model.device_of(config, device_index)
+    split = images.load(data, home.datasets, config.split_seed, device, home.cache).test
+    logits, labels, inputs = readout.predict(network, split, keep_inputs=features is not None)
+    if features is not None:
+        features.parent.mkdir(parents=True, exist_ok=True)
+        assert inputs is not None
+        np.savez(features, features=inputs.numpy(), logits=logits.numpy(), labels=labels.numpy())
+    hits = logits.argmax(dim=1) == labels
+    return Evaluation(
+        loss=float(losses.loss(network.loss, logits.double(), labels)),
+        accuracy=100 * float(hits.double().mean()),
+        classes=[_of_class(c, hits, labels) for c in range(config.classes)],
+    )
+
+
+def restore(config: RunConfig, checkpoint: Path, device_index: int = 0) -> Network:
+    """Return the trained network of ``config`` in evaluation mode, on the run's device and with its threads."""
+    torch.set_num_threads(config.threads)
+    network = model.build(config)
+    model.load_weights(network, checkpoint)
+    return network.eval().to(model.device_of(config, device_index))
+
+
+def _of_class(label: int, hits: torch.Tensor, labels: torch.Tensor) -> tuple[int, int, float]:
+    mine = labels == label
+    return label, int(mine.sum()), 100 * float(hits[mine].double().mean())
+
+
+def _check_fit(config: RunConfig, data: DataSpec) -> None:
+    entry = DATASETS.get(data.dataset, "--dataset-sup")
+    if entry.classes != config.classes:
+        raise ConfigError(
+            "--dataset-sup",
+            f"{entry.name} has {entry.classes} classes, the model was trained on {config.classes}",
+        )
+    given, wanted = shapes.input_shape(replace(config, dataset_sup=data)), shapes.input_shape(config)
+    if given != wanted:
+        raise ConfigError(
+            "--dataset-sup",
+            f"{entry.name} has images of {shapes.text(given)}, the model takes {shapes.text(wanted)}",
+            hint=f"--set dataset_sup.size={wanted[1]} resizes them" if given[0] == wanted[0] else None,
+        )

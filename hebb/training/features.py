@@ -1,0 +1,166 @@
+"""Frozen blocks below a phase: their output, the features, is computed once and read from then on.
+
+Features do not depend on whether they are kept: they are always computed in chunks of the phase's batch size (the
+last one filled up), because the sums of a convolution may depend on the size of its batch in the last bits.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hebb.config.plan import Phase
+from hebb.config.specs import RunConfig
+from hebb.core import machine
+from hebb.data.images import Images, Split
+from hebb.kernels.channels_last import Conv2d
+from hebb.nn.layers import HebbConv2d
+from hebb.nn.model import Network
+
+_SHARE = 0.8
+"""Part of the free memory that features may take; the rest is for the batches."""
+
+
+@dataclass(kw_only=True)
+class Room:
+    """Where features may be kept; it does not change them.
+
+    Attributes:
+        file_limit: bytes that may go into files.
+        folder: where the files are made, without a name: they vanish with the process. None makes none.
+        trials: runs that share the machine at the same time.
+    """
+
+    file_limit: int
+    folder: Path | None
+    trials: int = 1
+
+    def take(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        order: torch.memory_format = torch.contiguous_format,
+    ) -> Tensor | None:
+        """Return an empty tensor on the device, in memory or in a file; None when it fits nowhere."""
+        if order == torch.channels_last:
+            found = self.take((shape[0], *shape[2:], shape[1]), dtype, device)
+            return None if found is None else found.permute(0, 3, 1, 2)
+        size = prod(shape) * dtype.itemsize
+        for place in dict.fromkeys((device, torch.device("cpu"))):
+            if size <= _SHARE * machine.free_memory(place) / self.trials:
+                # written at once, as each thread's half: batch by batch the kernel takes half as long again for pages
+                return machine.use_huge_pages(torch.empty(shape, dtype=dtype, device=place)).zero_()
+        return self._map(shape, dtype, size)
+
+    def _map(self, shape: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor | None:
+        if self.folder is None or size > self.file_limit / self.trials:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and a crash later
+                else:
+                    file.truncate(size)
+            except OSError:
+                return None
+            mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
+        self.file_limit -= size * self.trials
+        return torch.from_numpy(mapped).view(dtype).view(shape)
+
+
+class Watcher(Protocol):
+    """Is told how the computation of features goes on."""
+
+    def features(self, phase: Phase, images: int) -> None:
+        """The features of ``images`` images will be computed for the phase."""
+
+    def progress(self, images: int) -> None:
+        """Those of ``images`` more are there."""
+
+
+def inputs(
+    network: Network, phase: Phase, data: Images, config: RunConfig, room: Room | None, watcher: Watcher
+) -> Images:
+    """Return the splits as the lowest block of the phase receives them.
+
+    Args:
+        network: its frozen blocks must not change, and be in evaluation mode, while the splits are read.
+        phase: what learns.
+        data: the images.
+        config: the run.
+        room: where features are kept; None computes them anew for every batch.
+        watcher: is told of what is computed in advance.
+    """
+    if phase.first == 0:
+        return data
+    frozen = _Frozen(network, phase.first, phase.batch_size, getattr(torch, config.feature_dtype))
+    kept = room if phase.keeps_features else None
+
+    def behind(split: Split, tell: Callable[[int], None]) -> Split:
+        streamed = replace(split, finish=lambda x: frozen(x if split.finish is None else split.finish(x)))
+        stored = None if kept is None or split.augment is not None else _keep(streamed, frozen, kept, tell)
+        return streamed if stored is None else stored
+
+    # the test images of a run with validation are read once, at its end
+    early = [data.train, data.test if data.val is None else data.val]
+    if kept is not None:
+        watcher.features(phase, sum(len(split) for split in early if split.augment is None))
+    first, second = (behind(split, watcher.progress) for split in early)
+    return Images(
+        train=first,
+        val=None if data.val is None else second,
+        read_test=lambda: second if data.val is None else behind(data.test, lambda _: None),
+        sha256=data.sha256,
+    )
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """The blocks below ``first``: images -> features, rounded to ``dtype``."""
+
+    network: Network
+    first: int
+    chunk: int
+    dtype: torch.dtype
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        found = []
+        for piece in x.split(self.chunk):
+            missing = self.chunk - len(piece)
+            full = torch.cat([piece, piece.new_zeros(missing, *piece.shape[1:])]) if missing else piece
+            found.append(self.network(full, stop=self.first)[: len(piece)])
+        features = found[0] if len(found) == 1 else torch.cat(found)
+        return features.to(self.dtype).to(torch.float32).contiguous(memory_format=self.order)
+
+    @property
+    def order(self) -> torch.memory_format:
+        """The order in memory that the block above wants: flattening wants the pixels last."""
+        layer = self.network[self.first].layer
+        wanted = isinstance(layer, HebbConv2d | Conv2d) and layer.channels_last
+        return torch.channels_last if wanted else torch.contiguous_format
+
+
+def _keep(streamed: Split, frozen: _Frozen, room: Room, tell: Callable[[int], None]) -> Split | None:
+    """Compute the features of a split, once; None when there is no room."""
+    kept, done = None, 0
+    for x, _ in streamed.batches(frozen.chunk):
+        if kept is None:
+            kept = room.take((len(streamed), *x.shape[1:]), frozen.dtype, x.device, frozen.order)
+            if kept is None:
+                return None
+        kept[done : done + len(x)] = x
+        done += len(x)
+        tell(len(x))
+    return None if kept is None else Split(kept, streamed.labels)

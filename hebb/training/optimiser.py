@@ -1,0 +1,57 @@
+"""The optimiser of a phase and its rates.
+
+It is the classifier's for BP blocks, Adam for blocks with a loss of their own, and that of a network that settles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hebb.config.plan import Phase
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+from hebb.nn.model import Network
+from hebb.rules import rates
+from hebb.training.pack import Pack
+
+
+def optimiser_of(config: RunConfig, phase: Phase, network: Network | Pack) -> torch.optim.Optimizer | None:
+    """Make the optimiser of the phase's BP blocks and local losses, or of a network that settles; None without any."""
+    if phase.kind == "settle":
+        assert isinstance(network, Network)
+        return None if network.energy is None else network.energy.optimiser()
+    spec = config.classifier
+    groups: list[dict[str, Any]] = []
+    if phase.lr is not None:
+        backprop = network.learnt(i for i in phase.blocks if not config.network.blocks[i].local)
+        groups.append({"params": backprop, "lr": phase.lr, "weight_decay": spec.weight_decay})
+    for i in phase.blocks:
+        layer, local = config.network.blocks[i].layer, config.network.blocks[i].local
+        parameters = network.learnt([i]) if local else []
+        for decay, chosen in (
+            (layer.weight_decay if local else 0.0, [p for p in parameters if p.dim() > 1]),
+            (0.0, [p for p in parameters if p.dim() == 1]),
+        ):
+            groups += [{"params": chosen, "lr": layer.lr_sup, "weight_decay": decay, "block": i}] if chosen else []
+    if phase.lr is not None and spec.optimiser == "sgd":
+        if len(groups) > 1:
+            raise ConfigError(
+                "classifier.optimiser",
+                "blocks with a loss of their own learn by Adam, and here on the same batches as BP",
+                hint="use --training-mode successive or consecutive",
+            )
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=spec.momentum, fused=True)
+    return torch.optim.Adam(groups, fused=True) if groups else None
+
+
+def set_rates(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer | None, epoch: int) -> None:
+    """Set the rates of an epoch: that of its layer where a group belongs to a local loss, else the classifier's."""
+    for group in [] if optimiser is None else optimiser.param_groups:
+        if "block" in group:
+            layer = config.network.blocks[group["block"]].layer
+            group["lr"] = rates.warm_cosine(layer, epoch, phase.epochs)
+            continue
+        assert phase.lr is not None
+        group["lr"] = phase.lr * rates.classifier_factor(config.classifier, epoch, phase.epochs)

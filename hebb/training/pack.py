@@ -1,0 +1,305 @@
+"""A pack: several seeds of one network in one process, trained by the same operations.
+
+The tensors of the members are stacked, and one step of all of them is the engine's step under ``torch.vmap``: rules,
+layers and blocks are those of single runs, written once. A convolution of S members becomes one of S groups. What a
+member learns is what it would learn alone, up to the order in which sums are made. A pack pays where a single network
+leaves the device idle, on a GPU; on a CPU the members one after the other are faster.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hebb.config.plan import Phase
+from hebb.core.errors import ConfigError, DivergenceError
+from hebb.core.seeding import Noise
+from hebb.data.images import Split
+from hebb.kernels.channels_last import Conv2d, Flatten
+from hebb.nn.blocks import Dropout
+from hebb.nn.layers import HebbConv2d
+from hebb.nn.losses import loss
+from hebb.nn.model import Network
+from hebb.training import engine
+from hebb.training.engine import Epoch, Progress, Scores
+
+Tensors = dict[str, Tensor]
+_PREFIX = "network."
+
+
+class Pack:
+    """Networks of one architecture on one device, whose tensors become views of the stacked ones.
+
+    Attributes:
+        members: the networks. They can be evaluated, measured and saved one by one, and always hold what the pack has
+            learnt; they must not be moved or loaded in another way than in place.
+        failed: why members can no longer learn, by their place. Their numbers are computed on, since leaving them out
+            would change the sums of the others, which no number of theirs enters.
+    """
+
+    def __init__(self, members: Sequence[Network]) -> None:
+        self.members = list(members)
+        self.failed: dict[int, DivergenceError] = {}
+        self._step = _Step(copy.deepcopy(self.members[0]))
+        self._network = self._step.network
+        for module in self._network.modules():
+            if isinstance(module, HebbConv2d | Conv2d | Flatten):
+                module.channels_last = False  # torch.vmap knows one order of the dimensions
+        self._state: Tensors = {}
+        for name, tensor in _tensors(self._network).items():
+            stacked = torch.stack([_tensors(member)[name].detach() for member in self.members])
+            for i, member in enumerate(self.members):
+                _bind(member, name, stacked[i])
+            self._state[_PREFIX + name] = nn.Parameter(stacked) if isinstance(tensor, nn.Parameter) else stacked
+
+    def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
+        """Return the stacked parameters of these blocks, in the order of a single network's."""
+        names = [f"blocks.{i}.{name}" for i in blocks for name, _ in self._network[i].named_parameters()]
+        found = (self._state[f"{_PREFIX}{name}"] for name in names)
+        return [parameter for parameter in found if isinstance(parameter, nn.Parameter)]
+
+    def hebbian(self, splits: Sequence[Split], epochs: Sequence[Epoch], progress: Progress) -> list[Scores]:
+        """``engine.hebbian`` of every member, each on its own split and in its own order."""
+        phase = epochs[0].phase
+        with self._training(epochs), torch.no_grad():
+            for update, x, labels in self._batches(splits, epochs):
+                self._vmapped(engine.hebbian_step, phase, update)(self._state, x, labels, self._factors(x, phase))
+                if (update + 1) % engine.CHECK_EVERY == 0:
+                    self._check(epochs)
+                progress(labels.shape[1])
+            self._check(epochs)
+        return [Scores() for _ in self.members]
+
+    def backprop(
+        self, splits: Sequence[Split], epochs: Sequence[Epoch], optimiser: torch.optim.Optimizer, progress: Progress
+    ) -> list[Scores]:
+        """``engine.backprop`` of every member; ``optimiser`` moves the stacked parameters of the phase."""
+        phase = epochs[0].phase
+        total = engine.Sums(splits[0].labels.device, len(self.members))
+        with self._training(epochs):
+            for update, x, labels in self._batches(splits, epochs):
+                step = self._vmapped(engine.backprop_step, phase, update)
+                logits, weights = step(self._state, x, labels, self._factors(x, phase))  # (S, B, K)
+                losses = torch.vmap(functools.partial(loss, self.members[0].loss))(logits, labels)  # (S,)
+                optimiser.zero_grad(set_to_none=True)
+                losses.sum().backward()  # no weight is shared: each member gets the gradient of its own loss
+                optimiser.step()
+                self._write_back(weights)
+                total.add(losses.detach(), logits.detach(), labels)
+                if (update + 1) % engine.CHECK_EVERY == 0:
+                    self._check(epochs, total)
+                progress(labels.shape[1])
+            self._check(epochs, total)
+        return total.each()
+
+    def rehearse(self, phases: Iterable[Phase]) -> None:
+        """Make a step of every phase on a copy; refuse what ``torch.vmap`` cannot do, a rule from outside say."""
+        device = self.members[0][0].weight.device
+        for phase in phases:
+            if phase.kind == "calibrate":
+                continue
+            self._network.eval()
+            for i in phase.blocks:
+                self._network[i].train()
+            size = (len(self.members), 2)
+            x = torch.rand(*size, *self._network[phase.first].shapes.into, device=device)
+            labels = torch.zeros(size, dtype=torch.int64, device=device)
+            factors = {name: torch.ones(*size, *shape, device=device) for name, shape, _ in self._dropouts(phase)}
+            state = {name: tensor.detach().clone() for name, tensor in self._state.items()}
+            try:
+                if phase.lr is None:
+                    with torch.no_grad():
+                        self._vmapped(engine.hebbian_step, phase, 0)(state, x, labels, factors)
+                else:
+                    learnt = [t.requires_grad_() for n, t in state.items() if isinstance(self._state[n], nn.Parameter)]
+                    logits, _ = self._vmapped(engine.backprop_step, phase, 0)(state, x, labels, factors)
+                    torch.autograd.grad(logits.sum(), learnt, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                why = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    "--pack-seeds",
+                    f"{phase.describe()} cannot be run for several seeds at once: {why}",
+                    hint="leave it out: the seeds are then trained one by one",
+                ) from None
+        self._network.eval()
+
+    # -- one step of all members --------------------------------------------------------------------------
+
+    def _vmapped(self, step: Callable[..., Tensor], phase: Phase, update: int) -> Callable[..., tuple[Tensor, Tensors]]:
+        """Return ``step`` of the engine as a function of stacked tensors.
+
+        It returns the stacked result and the Hebbian weights, which a step that needs gradients replaces by new ones.
+        """
+
+        def one(state: Tensors, x: Tensor, labels: Tensor, factors: Tensors) -> tuple[Tensor, Tensors]:
+            for name, given in factors.items():
+                module = self._network.get_submodule(name)
+                assert isinstance(module, Dropout)
+                module.noise = _Given(given)
+            result = functional_call(self._step, state, (step, x, labels, phase, update))
+            replaced = self._plastic(phase) if phase.kind == "joint" else ()
+            return result, {name: state[name] for name in replaced}
+
+        return torch.vmap(one)
+
+    def _plastic(self, phase: Phase) -> list[str]:
+        """Return the names of the Hebbian weights and biases of a phase."""
+        layers = [(i, layer) for i, layer in self._network.hebbian() if i in phase.blocks]
+        return [f"{_PREFIX}blocks.{i}.layer.{name}" for i, layer in layers for name in layer.state_dict()]
+
+    @torch.no_grad()
+    def _write_back(self, replaced: Tensors) -> None:
+        for name, tensor in replaced.items():
+            self._state[name].copy_(tensor)
+
+    def _batches(self, splits: Sequence[Split], epochs: Sequence[Epoch]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (number of the update, x (S, B, ...), labels (S, B))."""
+        size = epochs[0].phase.batch_size
+        device = splits[0].labels.device
+        update = epochs[0].epoch * -(-len(splits[0]) // size)
+        if all(split is splits[0] for split in splits) and splits[0].gathers:
+            orders = torch.stack([torch.randperm(len(splits[0]), generator=at.order()) for at in epochs])  # (S, N)
+            for places in orders.to(device).split(size, dim=1):
+                x, labels = splits[0].take(places.flatten())  # one gather for all members
+                yield update, x.unflatten(0, places.shape), labels.view(places.shape)
+                update += 1
+            return
+        own = [s.batches(size, at.order(), at.augmentation(device)) for s, at in zip(splits, epochs, strict=True)]
+        for batches in zip(*own, strict=True):
+            yield update, torch.stack([x for x, _ in batches]), torch.stack([labels for _, labels in batches])
+            update += 1
+
+    def _factors(self, x: Tensor, phase: Phase) -> Tensors:
+        """Draw the dropout factors of every member from its own noise: name of the module -> (S, B, ...)."""
+        found = {}
+        for name, shape, drop in self._dropouts(phase):
+            drawn = [_noise(member, name).factors((x.shape[1], *shape), drop, x.device) for member in self.members]
+            found[name] = torch.stack(drawn)
+        return found
+
+    def _dropouts(self, phase: Phase) -> Iterator[tuple[str, tuple[int, ...], float]]:
+        """List the dropouts of a phase: name, shape of what a sample sends through it, probability."""
+        for i in phase.blocks:
+            for name, module in self._network[i].named_modules(prefix=f"blocks.{i}"):
+                if isinstance(module, Dropout):
+                    yield name, self._network[i].shapes.layer_in, module.p
+
+    @contextmanager
+    def _training(self, epochs: Sequence[Epoch]) -> Iterator[None]:
+        """Put the blocks of the phase in training mode, in the pack and its members, and freeze the rest."""
+        phase = epochs[0].phase
+        self._network.eval()
+        for i in phase.blocks:
+            layer = self._network[i].train().hebb
+            if layer is not None:
+                layer.update_count = 0
+        for i in range(len(self._network)):
+            for parameter in self.learnt([i]):
+                parameter.requires_grad_(i in phase.blocks)
+        with ExitStack() as stack:
+            for member, at in zip(self.members, epochs, strict=True):
+                stack.enter_context(engine.training(member, at))
+            yield
+
+    def _check(self, epochs: Sequence[Epoch], total: engine.Sums | None = None) -> None:
+        """Note the members of which an update was not finite, and raise when none is left."""
+        for place, (member, at) in enumerate(zip(self.members, epochs, strict=True)):
+            if place in self.failed:
+                continue
+            for i, layer in self._network.hebbian():
+                own = member[i].hebb
+                assert own is not None
+                own.update_count = layer.update_count
+            try:
+                engine.check_updates(member, at.phase, at.epoch)
+                if total is not None:
+                    total.check(at.phase, at.epoch, place)
+            except DivergenceError as error:
+                self.failed[place] = DivergenceError(f"seed {at.seed}: {error}")
+        self.raise_failed(every=True)
+
+    def raise_failed(self, *, every: bool = False) -> None:
+        """Raise when members have failed; with ``every``, when all of them have."""
+        if len(self.failed) >= (len(self.members) if every else 1):
+            raise DivergenceError("; ".join(str(self.failed[place]) for place in sorted(self.failed)))
+
+
+def of_members(state: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return the state of each member's own optimiser, given that of the one that moves the stacked parameters."""
+    return [
+        {
+            **state,
+            "state": {
+                number: {key: _part(value, place) for key, value in of_one.items()}
+                for number, of_one in state["state"].items()
+            },
+        }
+        for place in range(count)
+    ]
+
+
+def _part(value: Any, place: int) -> Any:
+    """Return a member's part of a moment; a number of steps is that of all."""
+    return value[place] if isinstance(value, Tensor) and value.dim() else value
+
+
+def of_pack(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of the optimiser that moves the stacked parameters: the inverse of ``of_members``."""
+
+    def joined(number: int, key: str) -> Any:
+        values = [state["state"][number][key] for state in states]
+        return torch.stack(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
+
+    found = {number: {key: joined(number, key) for key in of_one} for number, of_one in states[0]["state"].items()}
+    return {**states[0], "state": found}
+
+
+class _Step(nn.Module):
+    """Lets ``functional_call`` run a step of the engine on a network whose tensors it is given."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, step: Callable[..., Tensor], x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+        return step(self.network, x, labels, phase, update)
+
+
+class _Given(Noise):
+    """Dropout factors that were drawn before."""
+
+    def __init__(self, given: Tensor) -> None:
+        self.given = given
+
+    def drop_out(self, x: Tensor, drop: float) -> Tensor:
+        return x * self.given
+
+
+def _tensors(network: Network) -> Tensors:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _bind(network: Network, name: str, tensor: Tensor) -> None:
+    """Let the parameter or buffer ``name`` be ``tensor``, which may be a view."""
+    path, _, own = name.rpartition(".")
+    module = network.get_submodule(path)
+    if own in module._parameters:
+        module._parameters[own] = nn.Parameter(tensor)
+    else:
+        module._buffers[own] = tensor
+
+
+def _noise(network: Network, name: str) -> Noise:
+    module = network.get_submodule(name)
+    assert isinstance(module, Dropout)
+    assert module.noise is not None
+    return module.noise

@@ -1,0 +1,71 @@
+"""The post-hoc loss: how fast a lower layer would have lowered the loss, had its classifier been there.
+
+Journé et al. (2023), appendix B.3 B. The network is trained as usual: the lower blocks, then the classifier. Then the
+lower blocks go back to their initial weights and learn once more, on labelled images, while the finished
+classifier, frozen, measures the cross-entropy of every batch. For BP networks the first training is end to end,
+and the second moves the lower blocks by the gradient through the frozen classifier.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hebb.analysis import posthoc, style
+from hebb.config import plan
+from hebb.config.specs import RunConfig
+from hebb.data import images
+from hebb.nn import model
+from hebb.training import engine, train
+
+
+def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.ndarray:
+    """Train the network in its run folder, then measure.
+
+    Returns:
+        One row per batch of the second training: examples seen, mean cross-entropy, accuracy in percent; also
+        written to ``post_hoc.csv`` in the run folder.
+    """
+    phase = plan.post_hoc(config)
+    trained = train.run(config, report, place=place)
+    config = trained.config
+    network = model.build(config)
+    model.load_blocks(network, place.layers)
+    last = len(network) - 1
+    network[last].load_state_dict({name: t.cpu() for name, t in trained.network[last].state_dict().items()})
+    device = next(iter(trained.network.state_dict().values())).device
+    network.to(device)
+    split = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache).train
+    optimiser = train.optimiser_of(config, phase, network)
+    index = len(plan.phases(config))
+    report.phase(index, phase, 0, len(split))
+    losses, rights = [], []
+    for epoch in range(phase.epochs):
+        at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
+        loss, right = engine.post_hoc(network, split, at, optimiser, report.progress)
+        losses.append(loss)
+        rights.append(right)
+    curve = _curve(torch.cat(losses), torch.cat(rights), len(split), phase.batch_size)
+    if place.folder is not None:
+        write(curve, place.folder)
+    return curve
+
+
+def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, batch_size: int) -> np.ndarray:
+    """Lay the batches out over the number of examples seen; the last batch of an epoch may be smaller."""
+    batches = -(-images_per_epoch // batch_size)
+    number = np.arange(1, len(losses) + 1)
+    epoch, inside = (number - 1) // batches, (number - 1) % batches + 1
+    seen = epoch * images_per_epoch + np.minimum(inside * batch_size, images_per_epoch)
+    return np.stack([seen, losses.double().numpy(), 100 * rights.double().numpy()], axis=1)
+
+
+def write(curve: np.ndarray, folder: Path) -> None:
+    """Write ``post_hoc.csv`` and the figure of its moving average, as PNG and SVG."""
+    header = "examples,loss,accuracy"
+    np.savetxt(folder / posthoc.CURVE, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))
+    figure = posthoc.draw(posthoc.averaged({"moving average": [(0, curve)]}), batches=curve)
+    for kind in ("png", "svg"):
+        style.save(figure, folder / f"post_hoc.{kind}", kind)

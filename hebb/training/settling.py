@@ -1,0 +1,86 @@
+"""One epoch of a network that settles. Nothing waits for the device between two looks at the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hebb.core import seeding
+from hebb.core.errors import DivergenceError
+from hebb.data.images import Split
+from hebb.energy import diagnostics, phases
+from hebb.energy.network import EnergyNetwork
+from hebb.nn.model import Network
+from hebb.training.engine import Epoch, Progress, Scores
+
+LOOK_EVERY = 500
+"""Updates between two looks at angles, activity, and whether the network still works."""
+
+PROBE = 100
+"""Training images whose free state is looked at: always the first ones as stored."""
+
+LEARNT = 500
+"""Updates of a run after which a network that gives one answer to images of several classes has failed."""
+
+
+def settle(
+    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer | None, progress: Progress
+) -> Scores:
+    """One epoch in which the whole network learns; it is looked at after updates 1, 501, 1001, ... of the epoch.
+
+    Raises:
+        DivergenceError: when weights or states are not finite, or the output or its answer no longer depends on the
+            image.
+    """
+    energy = network.energy
+    assert energy is not None
+    count = -(-len(split) // at.phase.batch_size)
+    signs = [1] * count
+    if hasattr(energy.settings, "sign"):
+        signs = phases.signs(energy.settings, count, seeding.generator(at.seed, "nudge", at.phase_index, 0, at.epoch))
+    factor = phases.factor(energy.settings, at.epoch)
+    probe, classes = next(split.batches(PROBE))
+    probe, several = probe.flatten(1), bool((classes != classes[:1]).any())
+    before = at.epoch * count
+    looks: list[diagnostics.Look] = []
+    network.eval()
+    with torch.inference_mode():
+        batches = split.batches(at.phase.batch_size, at.order(), at.augmentation(split.labels.device))
+        for index, (images, labels) in enumerate(batches):
+            x = images.flatten(1)
+            energy.learn(x, energy.one_hot(labels, x), signs[index], factor, optimiser)
+            if index % LOOK_EVERY == 0:
+                _check(energy, probe, several, before + index + 1, at)
+                looks.append(diagnostics.Look(index + 1, diagnostics.layer_numbers(energy, probe)))
+            progress(len(labels))
+        _check(energy, probe, several, before + count, at)
+    rate = factor * sum(layer.spec.lr for layer in energy.layers) / len(energy.layers)
+    return Scores(rate=rate, looks=tuple(looks))
+
+
+def _check(energy: EnergyNetwork, probe: Tensor, several: bool, made: int, at: Epoch) -> None:
+    """Raise when the network is of no use any more, after ``made`` updates of the run; looks at the device.
+
+    Args:
+        energy: the network.
+        probe: images.
+        several: whether they are of more than one class.
+        made: number of updates.
+        at: the epoch.
+    """
+    where = f"after update {made} of the run, in epoch {at.epoch + 1}"
+    advice = "smaller rates (bN.layer.lr) or a smaller step (settle.step) may help"
+    for i, layer in enumerate(energy.layers):
+        for name, tensor in layer.named_buffers():
+            if not bool(tensor.isfinite().all()):
+                raise DivergenceError(f"the {name} of b{i} is not finite {where}; {advice}")
+    activity = energy.predict(probe)
+    for i, states in enumerate(activity):
+        if not bool(states.isfinite().all()):
+            raise DivergenceError(f"the states of b{i} are not finite {where}; {advice}")
+    output = activity[-1]
+    if several and made > 1 and bool((output == output[:1]).all()):
+        raise DivergenceError(f"the output is dead: the same for {len(output)} different images {where}; {advice}")
+    answers = output.argmax(dim=1)
+    if several and made >= LEARNT and bool((answers == answers[:1]).all()):
+        raise DivergenceError(f"the output is dead: one answer to {len(output)} different images {where}; {advice}")

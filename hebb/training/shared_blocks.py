@@ -1,0 +1,153 @@
+"""Trained blocks that several runs share: the first one trains them, the others read them.
+
+What the first phases of a run leave behind depends on the blocks up to the highest one they touch, on data, seed,
+threads and device, and on nothing above: every generator is derived from (seed, purpose, phase, block, epoch).
+The digest of all that, with the code and the machine that computed it, names a file
+
+    <folder>/<digest>.pt     weights and statistics of the blocks of one phase, and the rows it recorded
+
+so that a run that finds it goes on as if it had trained the phase itself. A file is written whole or not at all.
+Of two runs that want the same phase at the same time one waits for the other. The folder may be deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from hebb.config import shapes
+from hebb.config.plan import Phase
+from hebb.config.serialise import to_json
+from hebb.config.specs import RunConfig
+from hebb.core import shipped
+from hebb.core.errors import ConfigError
+from hebb.storage import checkpoints
+from hebb.storage.records import Row
+
+_ABOVE = ("classifier", "probes", "probe_blocks", "probe_samples", "mode", "training_blocks", "bp_blockwise")
+"""Fields of a run that act on later phases only, or through the list of phases, which is part of the key."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a phase left behind.
+
+    Attributes:
+        blocks: state of each of its blocks, by number.
+        rows: the rows it recorded, each with the numbers of its Hebbian blocks.
+        step: updates made in the run up to its end.
+    """
+
+    blocks: dict[int, dict[str, Tensor]]
+    rows: list[tuple[Row, dict[str, dict[str, float]]]]
+    step: int
+
+
+class Entry:
+    """The place of one phase in the cache; ``path`` is None where nothing is shared."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def load(self) -> Stored | None:
+        """Read what is stored; what cannot be read is trained again, to the same bits."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            data = checkpoints.load(self.path)
+            rows = [(row, blocks) for row, blocks in json.loads(data["rows"])]
+            blocks: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in data["model"].items():
+                number, _, tail = name.partition(".")
+                blocks.setdefault(int(number), {})[tail] = tensor
+            return Stored(blocks, rows, int(data["step"]))
+        except (ConfigError, KeyError, TypeError, ValueError):
+            return None
+
+    def store(self, found: Stored) -> None:
+        """Write what the phase left behind."""
+        if self.path is None:
+            return
+        flat = {f"{i}.{name}": tensor for i, state in found.blocks.items() for name, tensor in state.items()}
+        checkpoints.save(self.path, {"model": flat, "rows": json.dumps(found.rows), "step": found.step})
+
+
+@contextlib.contextmanager
+def entry(
+    folder: Path | None, config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]
+) -> Iterator[Entry]:
+    """Give the place of phase ``index``, which no other process fills at the same time.
+
+    Args:
+        folder: the cache; None shares nothing.
+        config: the run, with its device resolved.
+        phases: all of its phases.
+        index: the phase.
+        data: digests of its datasets.
+    """
+    named = None if folder is None else key(config, phases, index, data)
+    if folder is None or named is None:
+        yield Entry(None)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    made, lock = Entry(folder / f"{named}.pt"), folder / f"{named}.lock"
+    with open(lock, "a", encoding="utf-8") as file:
+        if not (folder / f"{named}.pt").exists():
+            _lock(file)
+        yield made
+        lock.unlink(missing_ok=True)  # who still waits for it finds the phase stored
+
+
+def _lock(file: IO[str]) -> None:
+    """Wait for the process that trains this phase; a killed one lets go. Without locks both train it."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]) -> str | None:
+    """Return the digest of all that decides what phase ``index`` leaves behind; None where it is not shared.
+
+    Shared are the phases below the first one that goes through the classifier. The last one of a run is not.
+    """
+    first = phases[: index + 1]
+    top = max(phase.top for phase in first)
+    blocks = config.network.blocks[: top + 1]
+    local = all(phase.kind in ("hebbian", "calibrate") for phase in first)
+    if index == len(phases) - 1 or not local or any(block.resume is not None for block in blocks):
+        return None
+    content = {name: value for name, value in to_json(config).items() if name not in _ABOVE}
+    content["network"] = {**content["network"], "name": "", "blocks": content["network"]["blocks"][: top + 1]}
+    used = {phase.data for phase in first}
+    for name in {"sup", "unsup"} - used:
+        del content[f"dataset_{name}"]
+    content |= {
+        "phases": [dataclasses.asdict(phase) for phase in first],
+        "data": {name: data[name] for name in sorted(used)},
+        "shape": shapes.input_shape(config),
+        "classes": config.classes,
+        "made by": _maker(config.device),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _maker(device: str) -> list[str]:
+    """Name the code and the machine: other ones may give other bits."""
+    digest = hashlib.sha256()
+    for path in sorted(shipped.PACKAGE.rglob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    machine = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return [digest.hexdigest(), torch.__version__, machine, os.uname().machine if hasattr(os, "uname") else ""]

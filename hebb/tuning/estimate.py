@@ -1,0 +1,211 @@
+"""``--estimate``: time the real steps on this machine, and say what a search costs in hours and disk."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hebb.cli import arguments, describe
+from hebb.cli.arguments import Device
+from hebb.cli.search_display import duration
+from hebb.config import plan
+from hebb.config.specs import RunConfig
+from hebb.core import machine
+from hebb.data import images
+from hebb.data.images import Images, Split
+from hebb.nn import model
+from hebb.probing import measures
+from hebb.storage import folders, records
+from hebb.training import engine, epochs, features, train
+from hebb.training.pack import Pack
+from hebb.tuning.trials import Packs, Search, configuration_name, packed
+
+_WARM, _TIMED = 2, 10  # batches
+_SETTLED = 40  # batches of a network that settles, which is looked at before and after, however few they are
+_CONFIGS = 3  # of a space, the first, the middle and the last one
+_START = 6.0  # seconds until Ray and the first worker are there; trials after the first begin at once
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a run, or a pack; bytes of the folder of a run when it is finished, and of its checkpoint before."""
+
+    seconds: float
+    kept: int
+    checkpoint: int
+
+
+def run(search: Search, asked: Device, home: folders.Home, options: argparse.Namespace) -> int:
+    """Print the estimate and return the exit code."""
+    out = describe.console()
+    firsts = {configuration_name(trial): trial for trial in reversed(search.trials)}
+    trials = list(reversed(firsts.values()))
+    configs = [trial.config for trial in trials] or [
+        replace(search.base, seed=search.seeds[0], pack=search.packs[0] if search.packs else ())
+    ]
+    device = model.device_of(replace(configs[0], device=asked.kind), asked.index)
+    chosen = sorted({0, len(configs) // 2, len(configs) - 1})[:_CONFIGS]
+    keep = not options.no_feature_cache
+    costs = [_of_run(replace(configs[i], device=device.type), device, home, keep) for i in chosen]
+    what = f"minutes a pack of {search.pack_seeds}" if search.packs else "minutes a run"
+    made = describe.table("", ("configuration", what), (what,))
+    made.title = None
+    for i, cost in zip(chosen, costs, strict=True):
+        label = trials[i].label if trials else search.spec.name
+        made.add_row(label, f"{cost.seconds / 60:.2f}")
+    out.print(made)
+    mean = sum(cost.seconds for cost in costs) / len(costs)
+    kept = max(cost.kept + (cost.checkpoint if options.save_model else 0) for cost in costs)
+    room = arguments.cores() // search.base.threads if device.type == "cpu" else options.gpu_exp
+    units = search.spec.count() * _units(len(search.seeds), search.packs)
+    last = _units(len(search.final_seeds), packed(search.final_seeds, search.pack_seeds))
+    at_once = max(1, min(units, room if options.workers is None else min(room, options.workers)))
+    runs = search.runs + len(search.final_seeds)
+    hours = (_START + mean * (-(-units // at_once) + -(-last // at_once))) / 3600
+    members = max([1, *map(len, search.packs)])
+    disk = (kept * runs + max(cost.checkpoint for cost in costs) * at_once * members) / 2**20
+    early = f" at most: {search.spec.scheduler.name} stops some early" if search.spec.scheduler.name != "none" else ""
+    together = f" in packs of {members}" if members > 1 else ""
+    out.print(
+        f"{runs} runs{together}, about {duration(mean)} each, {at_once} at a time on {device.type} with "
+        f"{search.base.threads} thread(s): {hours:.2f} hours, {disk:.0f} MB in {search.folder}{early}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _units(seeds: int, packs: Packs) -> int:
+    """Return how many things are trained one after the other: packs, and seeds by themselves."""
+    return seeds - sum(map(len, packs)) + len(packs)
+
+
+def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: bool) -> Cost:
+    """Time a few real batches of every phase, and an evaluation, and add up what a run, or its pack, has of each."""
+    machine.keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    networks = [model.build(replace(config, seed=seed)).to(device) for seed in config.pack or (config.seed,)]
+    trained = Pack(networks) if config.pack else networks[0]
+    specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
+    phases = plan.phases(config)
+    load = time.monotonic()
+    data = {
+        name: images.load(specs[name], home.datasets, config.split_seed, device, home.cache)
+        for name in sorted({phase.data for phase in phases})
+    }
+    seconds = time.monotonic() - load
+    for index, phase in enumerate(phases):
+        seconds += _of_phase(config, trained, data[phase.data], phases, index, keep)
+    kept, checkpoint = _folder(config, networks[0], phases)
+    return Cost(seconds, kept, checkpoint)
+
+
+def _of_phase(
+    config: RunConfig,
+    trained: model.Network | Pack,
+    data: Images,
+    phases: tuple[plan.Phase, ...],
+    index: int,
+    keep: bool,
+) -> float:
+    """Return the seconds of a phase: features of frozen blocks, epochs, evaluations."""
+    phase = phases[index]
+    networks = trained.members if isinstance(trained, Pack) else [trained]
+    network, count = networks[0].eval(), len(networks)
+    behind = features.inputs(network, phase, data, config, None, train.Report())
+    read, split = _read(behind.train, phase.batch_size, _SETTLED if phase.kind == "settle" else _TIMED)
+    step, scores = _epoch(config, trained, count, split, phase, index)
+    evaluation, names = _evaluation(network, split, phase, data, scores)
+    sizes = {name: len(getattr(data, name)) for name in names}
+    due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
+    last = len(data.test) if "val" in names and index == len(phases) - 1 else 0  # closed until the end
+    evaluated = due * sum(sizes.values()) + last
+    if keep and phase.keeps_features and data.train.augment is None:
+        once = read * (sum({"train": len(data.train), **sizes}.values()) + last)
+        return count * (once + evaluation * evaluated) + step * len(data.train) * phase.epochs
+    return (count * read + step) * len(data.train) * phase.epochs + count * (read + evaluation) * evaluated
+
+
+def _read(split: Split, batch_size: int, timed: int) -> tuple[float, Split]:
+    """Return the seconds in which an image is read, and passes the frozen blocks, and some batches as they are then."""
+    batches = split.batches(batch_size)
+    for _ in range(_WARM):
+        next(batches, None)
+    began = time.monotonic()
+    found = list(islice(batches, timed)) or list(islice(split.batches(batch_size), timed))
+    x, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    _wait(x)
+    return (time.monotonic() - began) / len(x), Split(x, labels, view=split.view)
+
+
+def _epoch(
+    config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: plan.Phase, index: int
+) -> tuple[float, engine.Scores]:
+    """Return the seconds of an image in a phase, whose inputs are there, and what its first network gives.
+
+    Those of a pack are the seconds of all its members.
+    """
+    optimiser = train.optimiser_of(config, phase, trained)
+    seeds = config.pack or (config.seed,)
+    at = [engine.Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in seeds]
+
+    def go() -> tuple[float, engine.Scores]:
+        began = time.monotonic()
+        scores = epochs.run(trained, [split] * count, at, optimiser, lambda n: None)[0]
+        _wait(split.labels)
+        return (time.monotonic() - began) / len(split), scores
+
+    go()
+    return go()
+
+
+def _evaluation(
+    network: model.Network, split: Split, phase: plan.Phase, data: Images, scores: engine.Scores
+) -> tuple[float, list[str]]:
+    """Return the seconds of an image in an evaluation behind the frozen blocks, and the splits that each one reads.
+
+    A network that settles is evaluated on its training images too, which costs about as much as they do in training.
+    """
+    few = Images(train=split, val=None if data.val is None else split, read_test=lambda: split, sha256="")
+    began = time.monotonic()
+    row = {} if phase.kind == "calibrate" else train.evaluate(phase, network, few, scores, final=False)
+    _wait(split.labels)
+    spent = time.monotonic() - began
+    names = [name for name in ("train", "val", "test") if row.get(f"{name}_acc") is not None]
+    return spent / len(split) / max(1, len(names)), names
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.device.type == "cuda":
+        torch.cuda.synchronize(tensor.device)
+
+
+def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase, ...]) -> tuple[int, int]:
+    """Return the bytes of the files of a finished run, written here with made-up numbers, and of its checkpoint."""
+    learnt = sum(p.numel() for i in range(len(network)) for p in network[i].parameters() if network[i].hebb is None)
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folders.write_json(folder / folders.CONFIG, train.stored_config(config, phases))
+        folders.write_json(folder / folders.ENVIRONMENT, records.environment({}, {}, None))
+        recorder = records.Recorder(folder)
+        for index, phase in enumerate(phases):
+            blocks = {
+                f"b{i}": measures.measure(layer, 0.0).scalars for i, layer in network.hebbian() if i in phase.blocks
+            }
+            for epoch in range(phase.epochs):
+                numbers = dict.fromkeys(records.COLUMNS[5:], 1 / 3)
+                row = records.make_row(step=epoch, phase=index, kind=phase.kind, blocks="b0", epoch=epoch, **numbers)
+                recorder.row(row, blocks)
+            recorder.filters(network[0].weight, network[0].shapes.into, index)
+        recorder.close()
+        written = sum(path.stat().st_size for path in folder.iterdir())
+    return written, len(buffer.getvalue()) + 8 * learnt  # with the two moments of Adam

@@ -1,0 +1,44 @@
+"""The values of the search space as TensorBoard's HParams, written when a run begins, so that a killed one has them.
+
+No summary of the whole search is written: TensorBoard would take that of the first search it meets for all below
+its folder. Without one it lists the values and the scalars of every run, so that searches are compared side by side.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hebb.config.domains import Choice
+
+_START, _END = ".hparams", ".hparams-end"
+
+
+def write_run(folder: Path, choice: Choice, seed: int) -> None:
+    """Write the search, the seed and the values of one run into its folder, once."""
+    from tensorboard.plugins.hparams import summary_v2
+
+    values = {path: _plain(value) for path, value in choice.items()}
+    _write(folder, _START, summary_v2.hparams_pb({"search": folder.parent.parent.name, "seed": seed, **values}))
+
+
+def end_run(folder: Path) -> None:
+    """Write that the run was finished, once."""
+    from torch.utils.tensorboard.summary import hparams
+
+    _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
+    _write(folder, _END, end)
+
+
+def _write(folder: Path, suffix: str, content: Any) -> None:
+    from torch.utils.tensorboard import FileWriter
+
+    if not any(path.name.endswith(suffix) for path in folder.glob("events.*")):
+        writer = FileWriter(str(folder), filename_suffix=suffix)
+        writer.add_summary(content)
+        writer.close()
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    """Return a value that TensorBoard keeps; it drops others without a word."""
+    return value if isinstance(value, bool | int | float | str) else str(value)

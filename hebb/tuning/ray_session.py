@@ -1,0 +1,215 @@
+"""Ray itself: its environment, a session of it, what its nodes have, and what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebb.cli.arguments import cores
+from hebb.core.errors import ConfigError, HebbError
+
+# Ray reads these when it is imported.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our run folders hold the metrics
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # a busy machine starts it slowly
+# Workers run each trial in a new thread, and the C library gives new threads a heap of their own, up to 8 a core: each
+# would keep what one trial freed. One heap serves them all, the one that `hebb.core.machine` lays out in huge pages.
+os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+_HANDED_ON = ("MALLOC_ARENA_MAX", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_WORKERS = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own deprecations
+    import ray
+    from ray import tune
+
+__all__ = ["Resources", "places", "ray", "reason", "session", "terminated_as_interrupted", "tune"]
+
+_OBJECT_STORE = 256 << 20  # bytes beside the data: configs and numbers
+_PATIENCE = 10.0  # seconds to find a cluster; Ray tries for minutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one trial takes, and where trials run.
+
+    Attributes:
+        cpus: cores, which are its threads too.
+        gpu: share of a GPU.
+        gpu_id: the one GPU to use; None uses all of them.
+        workers: trials at the same time; None for as many as there is room for.
+        address: an existing Ray cluster; None starts Ray on this machine.
+        dashboard: show Ray's dashboard on the loopback address.
+    """
+
+    cpus: int
+    gpu: float
+    gpu_id: int | None = None
+    workers: int | None = None
+    address: str | None = None
+    dashboard: bool = False
+
+
+@contextlib.contextmanager
+def session(resources: Resources, data_bytes: int = 0) -> Iterator[None]:
+    """Keep Ray for the searches inside, which takes it seconds to start; an outer session is shared.
+
+    Args:
+        resources: what a trial will take; what no node can give is refused.
+        data_bytes: size of the data that the trials of a node share.
+    """
+    if ray.is_initialized():
+        _check(resources)
+        yield
+        return
+    folder = None  # of Ray's own files; a cluster's are not ours to remove
+    if resources.address is None:
+        folder = _start(resources, data_bytes)
+    else:
+        _join(resources.address)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # a failed trial is reported by us, without its traceback
+    try:
+        _check(resources)
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)  # Ray never cleans up what its sessions leave
+
+
+def _start(resources: Resources, data_bytes: int) -> Path:
+    """Start a local Ray and return its folder; one that happens to run on this machine is not joined."""
+    if resources.gpu_id is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(resources.gpu_id)
+    options: dict[str, Any] = {} if resources.gpu else {"num_gpus": 0}
+    make_token()
+    found = ray.init(
+        address="local",
+        num_cpus=cores(),
+        include_dashboard=resources.dashboard,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=_OBJECT_STORE + int(1.2 * data_bytes),
+        **options,
+    )
+    return Path(found.address_info["session_dir"])
+
+
+def make_token() -> None:
+    """Make the token of this user's Ray, readable by nobody else; Ray itself would let everybody read it."""
+    token = Path.home() / ".ray" / "auth_token"
+    token.parent.mkdir(parents=True, exist_ok=True)
+    if not token.exists():
+        new = token.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        os.replace(new, token)
+    if stat.S_IMODE(token.stat().st_mode) != 0o600:
+        token.chmod(0o600)
+
+
+def _join(address: str) -> None:
+    """Join the cluster at the address."""
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError("--address", f"host:port or auto is wanted, not '{address}'")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        except OSError as error:
+            raise HebbError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": _WORKERS})
+    except Exception as error:  # Ray has many: no cluster, another version, another token
+        text = " ".join(str(error).split())[:300]
+        raise HebbError(f"--address {address}: {text or type(error).__name__}") from None
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _check(resources: Resources) -> None:
+    """Refuse what no node can give: Ray would wait for it for ever."""
+    nodes = _nodes()
+    if any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpu for node in nodes):
+        return
+    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
+    raise ConfigError(
+        "resources",
+        f"a trial wants {resources.cpus} cores and {resources.gpu:g} GPU; a node has at most "
+        f"{most['CPU']:g} and {most['GPU']:g}",
+        hint="give fewer --threads, or --gpu-id cpu",
+    )
+
+
+def places(resources: Resources, *, on_one: bool = False) -> int:
+    """Return how many trials run at the same time, on all nodes or on the largest one."""
+    rooms = []
+    for node in _nodes():
+        by_cpu = int(node.get("CPU", 0) // resources.cpus)
+        rooms.append(by_cpu if not resources.gpu else min(by_cpu, int(node.get("GPU", 0) / resources.gpu + 1e-9)))
+    room = max(rooms) if on_one else sum(rooms)
+    return max(1, room if resources.workers is None else min(room, resources.workers))
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what SIGINT does, which Ray handles by stopping its trials."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def forget_metrics(trial: Any) -> None:
+    """Drop what Ray keeps of the metrics of a trial that is over: 26 kB, for a choice among trials that we make."""
+    trial.run_metadata.metric_n_steps.clear()
+    trial.run_metadata.metric_analysis.clear()
+
+
+def error_of(trial: Any) -> BaseException | None:
+    """Return the error with which one of Ray's trials failed, from where Ray writes it.
+
+    ``trial.get_pickled_error`` looks into the storage folder, to which the file is copied at some later time.
+    """
+    written = trial.pickled_error_file
+    if written is None or not Path(written).is_file():
+        found: BaseException | None = trial.get_pickled_error()
+        return found
+    with open(written, "rb") as file:
+        error: BaseException = pickle.load(file)  # by this very process
+    return error
+
+
+def reason(error: BaseException | None) -> str:
+    """Return the message of the exception inside Ray's wrapping, in one line."""
+    if error is None:
+        return "it failed, and Ray does not say why"
+    cause = getattr(error, "cause", None) or error
+    text = str(cause).strip()
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "OutOfMemory" in text or "memory pressure" in text:
+        return "its worker was killed: the machine was out of memory"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "its worker process died"
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line and not line.startswith((" ", "\t"))]
+    return (named[-1] if named else lines[0] if lines else type(cause).__name__)[:300]

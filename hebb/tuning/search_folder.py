@@ -1,0 +1,162 @@
+"""The folder of a search: what it is to do, and what became of every configuration. Imports neither Ray nor torch.
+
+search.json     the search: config, base run, seeds, metric, options
+journal.jsonl   a line for every configuration that was chosen, stopped, failed or finished, as it happened
+trials/         the run folders; ``result.json`` makes a run finished, whatever the journal says
+locks/          held by the process that runs a trial, or the search; gone when the search is
+
+Nothing here is a pickle: an interrupted search is read back as data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hebb.config import search_space, serialise
+from hebb.config.catalog import Catalog
+from hebb.config.domains import Axis
+from hebb.config.search_space import SearchSpec
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+from hebb.storage.folders import SEARCH
+from hebb.storage.journal import Journal as Journal
+from hebb.tuning import trials as trial_list
+from hebb.tuning.trials import Search
+
+LOCKS = "locks"
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something else, or a search that ``--overwrite`` is not to replace."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / SEARCH).exists():
+        raise ConfigError(
+            str(folder), "is not the folder of a search and is not empty", hint="choose another --folder-name"
+        )
+    if not overwrite:
+        raise ConfigError(
+            str(folder),
+            "holds a search already",
+            hint=f"--restore {folder} continues it; --overwrite replaces it; another --folder-name keeps both",
+        )
+
+
+def claim(search: Search, options: Mapping[str, Any]) -> None:
+    """Make the folder of a search, in place of an earlier one, and write down what it is to do."""
+    if search.folder.exists():
+        shutil.rmtree(search.folder)
+    search.folder.mkdir(parents=True)
+    write(search, options)
+
+
+@contextlib.contextmanager
+def held(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold a file that one process at a time may hold; the kernel lets it go when its process dies.
+
+    Args:
+        path: the file, made when it is absent.
+        busy: what to say when another process holds it; None waits for that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ConfigError(str(path.parent), str(busy)) from None
+        except (ImportError, OSError):  # a system, or a file system, without locks
+            pass
+        file.truncate(0)
+        file.write(f"{os.getpid()} {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def write(search: Search, options: Mapping[str, Any]) -> None:
+    """Write ``search.json``; ``options`` are the flags that a continued search keeps."""
+    folders.write_json(
+        search.folder / SEARCH,
+        {
+            "config": search.spec.name,
+            "purpose": search.spec.purpose,
+            "metric": search.metric,
+            "mode": search.mode,
+            "seeds": list(search.seeds),
+            "final_seeds": list(search.final_seeds),
+            "pack_seeds": search.pack_seeds,
+            "packs": [list(together) for together in search.packs],
+            "spec": to_data(search.spec),
+            "base": serialise.to_json(search.base),
+            "resume_from": None if search.resume_from is None else str(search.resume_from),
+            "options": dict(options),
+            "trials": [{"name": t.name, "seed": t.config.seed, "choice": t.choice} for t in search.trials],
+        },
+    )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the content of ``search.json``."""
+    if not folder.is_dir():
+        raise ConfigError("--restore", f"{folder} is not a folder")
+    if not (folder / SEARCH).exists():
+        raise ConfigError("--restore", f"nothing to restore: {folder} holds no search")
+    data = folders.read_json(folder / SEARCH)
+    wanted = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
+    if not isinstance(data, dict) or any(key not in data for key in wanted):
+        raise ConfigError(str(folder / SEARCH), "is not the description of a search")
+    return data
+
+
+def search_of(data: Mapping[str, Any], folder: Path, known: Catalog) -> Search:
+    """Build the search that ``search.json`` describes."""
+    where = str(folder / SEARCH)
+    spec = search_space.parse(data["spec"], str(data["config"]), where)
+    base, seeds = serialise.run_from_json(data["base"], where), tuple(data["seeds"])
+    packs = tuple(tuple(together) for together in data.get("packs", ()))  # searches of the time before packs have none
+    return Search(
+        spec=spec,
+        base=base,
+        seeds=seeds,
+        trials=trial_list.make(base, spec, seeds, folder, known, packs),
+        metric=str(data["metric"]),
+        mode=str(data["mode"]),
+        final_seeds=tuple(data["final_seeds"]),
+        folder=folder,
+        resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
+        pack_seeds=int(data.get("pack_seeds", 1)),
+        packs=packs,
+    )
+
+
+def to_data(spec: SearchSpec) -> dict[str, Any]:
+    """Return the search config as the data that ``space.parse`` reads; a geometric grid is written out."""
+    plan, scheduler = spec.plan, spec.scheduler
+    own = {"median": ("name", "grace"), "hyperband": ("name", "reduction"), "none": ("name",)}
+    return {
+        "description": spec.description,
+        "command": spec.command,
+        "purpose": spec.purpose,
+        "seeds": list(spec.seeds),
+        "space": {axis.name: _axis_data(axis) for axis in spec.axes},
+        "search": {key: value for key, value in vars(plan).items() if value is not None},
+        "scheduler": {key: getattr(scheduler, key) for key in own.get(scheduler.name, ("name", "grace", "reduction"))},
+        "validation": spec.validation,
+        **{key: value for key in ("metric", "mode") if (value := getattr(spec, key)) is not None},
+    }
+
+
+def _axis_data(axis: Axis) -> dict[str, Any]:
+    kind = "grid" if axis.kind == "geometric" else axis.kind
+    body: list[Any] = list(axis.options) if kind == "joint" else [point[axis.name] for point in axis.options if point]
+    if not axis.listed:
+        body = [axis.low, axis.high, axis.step][: 3 if kind == "quniform" else 2]
+    when = {"when": {path: list(values) for path, values in axis.when}} if axis.when else {}
+    return {kind: body, **when}

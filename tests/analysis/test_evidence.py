@@ -1,0 +1,171 @@
+"""Records against sums by hand and against the files they were taken from; broken ones are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+from hebb.analysis import evidence
+from hebb.cli.analysis import command
+from hebb.core.errors import ConfigError
+
+GOOD = {
+    "title": "t",
+    "date": "2026-11-22",
+    "machine": {"processor": "p"},
+    "versions": {"torch": "2"},
+    "claims": [
+        {
+            "what": "net | data",
+            "unit": "%",
+            "published": {"value": 60.0, "sd": 2.5, "n": 4, "source": "table 1"},
+            "command": "python multi_layer.py",
+            "config": "config.json",
+            "runs": "runs.csv",
+            "column": "acc",
+        }
+    ],
+}
+
+
+def record(tmp_path: Path, csv: str = "seed,acc\n0,59\n1,62\n2,65\n", **claim: object) -> Path:
+    """Write a record with changes in its claim; a key that is given as None is left out."""
+    folder = tmp_path / "2026-11-22-x"
+    folder.mkdir(parents=True)
+    changed = {k: v for k, v in {**GOOD["claims"][0], **claim}.items() if v is not None}
+    text = yaml.safe_dump({**GOOD, "claims": [changed]}).replace("'2026-11-22'", "2026-11-22")
+    (folder / "record.yaml").write_text(text)
+    (folder / "runs.csv").write_text(csv)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_mean_deviation_and_difference_are_those_of_the_csv(tmp_path: Path) -> None:
+    record(tmp_path)
+    (line,) = evidence.table(evidence.read(tmp_path)).to_dict("records")
+    assert line["ours"] == pytest.approx((59 + 62 + 65) / 3)
+    assert line["sd"] == pytest.approx(3.0)  # sqrt((9 + 0 + 9)/2)
+    assert line["n"] == 3
+    assert line["difference"] == pytest.approx(2.0)
+    assert (line["published"], line["published_sd"], line["published_n"]) == (60.0, 2.5, 4)
+    text = evidence.markdown(evidence.table(evidence.read(tmp_path)))
+    assert "| net \\| data (%) | 60.00 ± 2.50 (n 4) | 62.00 ± 3.00 | 3 | +2.00 |" in text
+
+
+def test_one_run_has_no_deviation(tmp_path: Path) -> None:
+    record(tmp_path, csv="seed,acc\n0,61.5\n")
+    found = evidence.table(evidence.read(tmp_path))
+    assert math.isnan(found["sd"][0])
+    assert "| 61.5 | 1 | +1.50 |" in evidence.markdown(found)
+
+
+def test_what_is_outside_the_published_deviation_says_why(tmp_path: Path) -> None:
+    folder = record(tmp_path, published={**GOOD["claims"][0]["published"], "sd": 1.9})
+    with pytest.raises(ConfigError, match=r"claim 1: ours differs by \+2 from 60 \+- 1.9\n.*why"):
+        evidence.read(tmp_path)
+    shutil.rmtree(folder)
+    record(tmp_path, published={**GOOD["claims"][0]["published"], "sd": 1.9}, why="another batch size")
+    text = evidence.markdown(evidence.table(evidence.read(tmp_path)))
+    assert "+2.00 (1)" in text
+    assert "1. another batch size" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"colunm": "acc"}, r"unknown key 'colunm' \(did you mean 'column'\?\)"),
+        ({"published": None}, "'published' is missing"),
+        ({"published": {"value": 1.0}}, "'source' is missing"),
+        ({"published": {"value": "x", "source": "s"}}, "value cannot be 'x'"),
+        ({"config": "other.json"}, "other.json is not in the folder"),
+        ({"runs": "other.csv"}, "other.csv: is not in the folder"),
+        ({"column": "accuracy"}, r"has no column 'accuracy' \(did you mean 'acc'\?\)"),
+        ({"csv": "seed,acc\n0,1\n0,2\n"}, "one line for each seed"),
+        ({"csv": "seed,acc\n"}, "one line for each seed"),
+        ({"csv": "seed,acc\n0,nan\n"}, "not a finite number"),
+        ({"csv": "seed,acc\n0,much\n"}, "not a finite number"),
+    ],
+)
+def test_a_broken_record_is_refused(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
+    record(tmp_path, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=problem) as caught:
+        evidence.read(tmp_path)
+    assert str(caught.value).startswith("2026-11-22-x/record.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "title: [", "title: t\nclaims: 3", "date: soon"])
+def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "record.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"r/record\.yaml"):
+        evidence.read(tmp_path)
+
+
+def test_a_page_shows_what_stands_between_its_marks() -> None:
+    page = f"before\n{evidence.BEGIN}\nold\n{evidence.END}\nafter\n"
+    changed = evidence.inserted(page, "new\n")
+    assert changed == f"before\n{evidence.BEGIN}\nnew\n{evidence.END}\nafter\n"
+    assert evidence.shown(changed) == "new\n"
+    with pytest.raises(ConfigError, match="no place for the table"):
+        evidence.shown("a page")
+
+
+# -- the records of this repository ----------------------------------------------------------------------------
+
+RECORDS = ROOT / "records"
+
+
+def rows(name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (RECORDS / name).read_text().splitlines()]
+
+
+def claims(folder: str) -> dict[str, evidence.Claim]:
+    return {claim.column: claim for claim in evidence.read_one(RECORDS / folder).claims}
+
+
+def test_every_folder_is_a_record() -> None:
+    folders = [path for path in RECORDS.iterdir() if path.is_dir()]
+    assert folders
+    for folder in folders:
+        made = evidence.read_one(folder)
+        assert folder.name.startswith(f"{made.date}-")
+        assert (folder / "README.md").exists()
+
+
+def test_the_readme_shows_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``python analysis.py evidence --page README.md`` brings it up to date."""
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{evidence.BEGIN}\nold\n{evidence.END}\nb\n")
+    flags = ["--out", str(tmp_path), "--page", str(page)]
+    assert [command.main(["evidence", *flags]) for _ in range(2)] == [0, 0]
+    text = evidence.shown((ROOT / "README.md").read_text())
+    assert capsys.readouterr().out.startswith(text)
+    assert page.read_text() == f"a\n{evidence.BEGIN}\n{text}{evidence.END}\nb\n"
+    lines = pd.read_csv(tmp_path / "evidence.csv")
+    assert len(lines) == sum(line.startswith("| ") for line in text.splitlines()) - 1
+    with pytest.raises(ConfigError, match="no place for the table"):
+        command.main(["evidence", "--out", str(tmp_path), "--page", str(ROOT / "CONTRIBUTING.md")])
+
+
+def test_ours_are_the_numbers_of_the_stored_runs() -> None:
+    hebbian, first, second = rows("2026-11-22-first-runs/cifar10-metrics.jsonl")
+    found = claims("2026-11-22-first-runs")
+    assert found["convergence"].values is not None
+    by_hand = {"R1": hebbian["R1"], "test_acc_1": first["test_acc"], "test_acc_2": second["test_acc"]}
+    assert {name: dict(found[name].values) for name in by_hand} == {k: {0: v} for k, v in by_hand.items()}
+    files = {0: "", 2: "-s2", 3: "-s3"}
+    speed = RECORDS / "2026-11-22-speed"
+    timed = {
+        seed: json.loads((speed / f"published-2SoftHebbCnnCIFAR{end}.json").read_text()) for seed, end in files.items()
+    }
+    ours = {seed: told["results"][0]["accuracy"]["ours"] for seed, told in timed.items()}
+    *_, last = rows("2026-11-22-speed/2SoftHebbCnnCIFAR-s1-metrics.jsonl")
+    (whole,) = (c for c in evidence.read_one(speed).claims if c.runs == "2SoftHebbCnnCIFAR.csv")
+    assert dict(whole.values) == {**ours, 1: last["test_acc"]}

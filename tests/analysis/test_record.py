@@ -1,0 +1,105 @@
+"""A record made of stored runs: its lines are those of the runs, and ``analysis.py evidence`` reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import stored_runs
+import yaml
+
+from hebb.analysis import evidence
+from hebb.cli.analysis import command
+from hebb.config import catalog
+from hebb.config.serialise import run_from_json
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+
+KNOWN = catalog.load()
+
+
+def config(seed: int, width: int = 4) -> RunConfig:
+    """Return a small run on Digits."""
+    network = KNOWN.network(f"Soft-c{width}-k3:bn:triangle:max_4_4_0 BP:flatten")
+    sup, unsup = KNOWN.dataset("Digits_1", "test"), KNOWN.dataset("Digits_1", "test")
+    return RunConfig(network=network, mode="successive", dataset_sup=sup, dataset_unsup=unsup, seed=seed, device="cpu")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three seeds of one run, and one of a wider network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEBB_HOME", str(tmp_path / "home"))
+    for seed in (2, 0, 1):
+        stored_runs.single(tmp_path / "home", f"s{seed}", config(seed))
+    stored_runs.single(tmp_path / "home", "wide", config(3, width=6))
+    return tmp_path
+
+
+def made(*words: str) -> int:
+    """Run the verb on the three seeds."""
+    return command.main(["record", "s0", "s1", "s2", "--out", "records/mine", *words])
+
+
+def test_a_record_is_what_evidence_reads(home: Path) -> None:
+    words = ("--published", "50", "--source", "a paper", "--n", "4", "--what", "Digits, test accuracy")
+    assert made(*words) == 0
+    folder = home / "records" / "mine"
+    results = [json.loads((home / f"home/hebb/result/network/s{i}/result.json").read_text()) for i in range(3)]
+    frame = pd.read_csv(folder / "record.csv")
+    assert list(frame["seed"]) == [0, 1, 2]
+    assert list(frame["test_acc"]) == [result["metrics"]["test_acc"] for result in results]
+    assert list(frame["seconds"]) == [result["seconds"] for result in results]
+
+    (claim,) = evidence.read_one(folder).claims
+    assert (claim.what, claim.unit, claim.n) == ("Digits, test accuracy", "%", 3)
+    assert claim.published == evidence.Published(value=50.0, source="a paper", n=4)
+    assert claim.mean == pytest.approx(frame["test_acc"].mean())
+    assert [line.split("=")[-1] for line in claim.command.splitlines()] == ["0", "1", "2"]
+    assert claim.config is not None
+    again = run_from_json(json.loads((folder / claim.config).read_text()), claim.config)
+    assert again in [config(seed) for seed in range(3)]
+
+
+def test_a_record_without_a_published_number(home: Path) -> None:
+    assert made("--title", "Three seeds") == 0
+    record = evidence.read_one(home / "records" / "mine")
+    assert (record.title, record.claims) == ("Three seeds", ())
+    data = yaml.safe_load((home / "records" / "mine" / "record.yaml").read_text())
+    assert data["machine"]["threads"] == 1
+    with pytest.raises(ConfigError, match="is there already"):
+        made()
+
+
+BAD: dict[str, tuple[Sequence[str], str]] = {
+    "two configurations": (("s0", "wide", "--out", "r"), "s0 and wide are not seeds of one configuration"),
+    "nowhere": (("s0",), "--out: says where the record goes"),
+    "another name": (("s0", "--out", "r", "--name", "x"), "the files of a record are called record"),
+    "a source of nothing": (("s0", "--out", "r", "--source", "x"), "--source: goes with a published number"),
+    "no source": (("s0", "--out", "r", "--published", "5"), "--published: wants its source"),
+    "no reason": (
+        ("s0", "--out", "r", "--published", "5000", "--source", "x", "--sd", "1"),
+        r"--why: ours differs by -[0-9.e+]+ from 5000 \+- 1",
+    ),
+    "no such column": (
+        ("s0", "--out", "r", "--published", "5", "--source", "x", "--metric", "val_acc"),
+        "not every run has 'val_acc'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_refused(case: str, home: Path) -> None:
+    words, says = BAD[case]
+    with pytest.raises(ConfigError, match=says):
+        command.main(["record", *words])
+    assert not (home / "r").exists()
+
+
+def test_a_seed_twice(home: Path) -> None:
+    stored_runs.single(home / "home", "again", config(0))
+    with pytest.raises(ConfigError, match="two have seed 0"):
+        command.main(["record", "s0", "again", "--out", "r"])

@@ -1,0 +1,238 @@
+"""Domains: their laws, their conditions, and what is refused; sampling by a search config."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from hebb.config import domains, search_space
+from hebb.config.domains import Axis
+from hebb.core.errors import ConfigError
+from hebb.tuning import search_folder
+
+DRAWN = {
+    "uniform": [2.0, 5.0],
+    "loguniform": [0.001, 10.0],
+    "quniform": [0.5, 2.0, 0.25],
+    "randint": [3, 9],
+}
+
+
+def parse(**data: Any) -> search_space.SearchSpec:
+    return search_space.parse(data, "mine", "mine.yaml")
+
+
+def axis(kind: str, body: Any, **more: Any) -> Axis:
+    return domains.parse({"x": {kind: body, **more}}, "mine.yaml")[0]
+
+
+# -- laws ---------------------------------------------------------------------------------------------------
+
+
+def draws(kind: str, count: int = 4000) -> list[float]:
+    made = axis(kind, DRAWN[kind])
+    return [made.draw(0, i)["x"] for i in range(count)]
+
+
+def test_uniform_draws_are_uniform() -> None:
+    assert stats.kstest(draws("uniform"), stats.uniform(2, 3).cdf).pvalue > 1e-3
+
+
+def test_loguniform_draws_are_uniform_in_the_logarithm() -> None:
+    assert stats.kstest(draws("loguniform"), stats.loguniform(0.001, 10).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("quniform", [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]), ("randint", [3, 4, 5, 6, 7, 8])],
+)
+def test_steps_are_equally_likely(kind: str, values: list[float]) -> None:
+    """Both ends of quniform; randint stops below its high, as in NumPy and Ray."""
+    found = draws(kind)
+    assert sorted(set(found)) == values
+    assert stats.chisquare([found.count(v) for v in values]).pvalue > 1e-3
+    assert all(isinstance(v, int) for v in found) == (kind == "randint")
+
+
+def test_choices_are_equally_likely() -> None:
+    made = axis("choice", ["a", "b", "c"])
+    found = [made.draw(3, i)["x"] for i in range(3000)]
+    assert stats.chisquare([found.count(v) for v in "abc"]).pvalue > 1e-3
+
+
+@given(st.sampled_from(sorted(DRAWN)), st.floats(0, 1, exclude_max=True))
+def test_points_stay_within_the_bounds(kind: str, u: float) -> None:
+    low, high = DRAWN[kind][:2]
+    value = axis(kind, DRAWN[kind]).point(u)["x"]
+    assert low <= value <= high
+    assert kind != "randint" or value < high
+
+
+def test_a_draw_depends_on_no_other_domain() -> None:
+    """So a domain can be added to a search without changing what the others drew."""
+    alone = parse(space={"b0.layer.lr": {"uniform": [0, 1]}}, search={"samples": 5})
+    both = parse(space={"b1.layer.lr": {"uniform": [0, 1]}, "b0.layer.lr": {"uniform": [0, 1]}}, search={"samples": 5})
+    assert [c["b0.layer.lr"] for c in both.configurations()] == [c["b0.layer.lr"] for c in alone.configurations()]
+    assert all(c["b0.layer.lr"] != c["b1.layer.lr"] for c in both.configurations())
+
+
+def test_more_samples_begin_with_the_same_ones() -> None:
+    few, many, other = (
+        parse(space={"x": {"loguniform": [1, 9]}}, search={"samples": n, "seed": seed}).configurations()
+        for n, seed in ((4, 0), (9, 0), (4, 1))
+    )
+    assert many[:4] == few
+    assert not {c["x"] for c in other} & {c["x"] for c in few}
+
+
+def test_samples_are_distinct() -> None:
+    spec = parse(space={"x": {"randint": [0, 6]}}, search={"samples": 6})
+    assert sorted(c["x"] for c in spec.configurations()) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="7 samples are wanted"):
+        parse(space={"x": {"randint": [0, 6]}}, search={"samples": 7}).configurations()
+
+
+# -- conditions ---------------------------------------------------------------------------------------------
+
+BRANCHES = {
+    "b0.method": {"choice": ["Hard", "Soft", "SoftKrotov"]},
+    "b0.layer.t_invert": {"grid": [1, 2], "when": {"b0.method": ["Soft", "SoftKrotov"]}},
+    "b0.layer.k": {"grid": [8, 9], "when": {"b0.method": "SoftKrotov", "b0.layer.t_invert": 2}},
+}
+
+
+def test_a_grid_with_branches() -> None:
+    """By hand: Hard alone; Soft at two temperatures; SoftKrotov at one, and at the other with two values of k."""
+    found = parse(space=BRANCHES, search={"algorithm": "grid"}).configurations()
+    assert [tuple(choice.values()) for choice in found] == [
+        ("Hard",),
+        ("Soft", 1),
+        ("Soft", 2),
+        ("SoftKrotov", 1),
+        ("SoftKrotov", 2, 8),
+        ("SoftKrotov", 2, 9),
+    ]
+
+
+def test_drawn_branches() -> None:
+    """Six points in all; a domain exists in a draw exactly where its condition holds."""
+    found = parse(space=BRANCHES, search={"samples": 6}).configurations()
+    assert len({tuple(choice.items()) for choice in found}) == 6
+    for choice in found:
+        assert ("b0.layer.t_invert" in choice) == (choice["b0.method"] != "Hard")
+        assert ("b0.layer.k" in choice) == (choice["b0.method"] == "SoftKrotov" and choice["b0.layer.t_invert"] == 2)
+
+
+# -- algorithms and schedulers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("domain", "algorithm"),
+    [({"grid": [1]}, "grid"), ({"geometric": {"base": 2, "from": 0, "to": 1}}, "grid"), ({"choice": [1]}, "random")]
+    + [({kind: body}, "random") for kind, body in DRAWN.items()],
+)
+def test_the_space_says_how_it_is_searched(domain: dict[str, Any], algorithm: str) -> None:
+    assert parse(space={"x": domain}).plan.algorithm == algorithm
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "algorithm", "grouped"),
+    [("none", "random", False), ("asha", "random", True), ("none", "optuna", True), ("median", "hyperopt", True)],
+)
+def test_seeds_go_together_where_trials_are_judged(scheduler: str, algorithm: str, grouped: bool) -> None:
+    spec = parse(space={"x": {"choice": [1, 2]}}, search={"algorithm": algorithm}, scheduler=scheduler)
+    assert spec.grouped == grouped
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), (45, 45), ("7", 7)]
+)
+def test_durations(text: Any, seconds: float) -> None:
+    assert search_space.duration(text, "x") == seconds
+
+
+BAD: list[tuple[dict[str, Any], list[str]]] = [
+    ({"space": {"x": {"unifrom": [0, 1]}}}, ["space x", "unknown domain 'unifrom'", "'uniform'"]),
+    *(
+        ({"space": {"x": {kind: body}}}, ["space x", f"'{kind}'"])
+        for kind, body in itertools.product(DRAWN, ([1], [2, 1], [1, 1], ["a", "b"], 3, None, [True, 2], [0, math.inf]))
+    ),
+    ({"space": {"x": {"loguniform": [0, 1]}}}, ["'loguniform'", "above 0"]),
+    ({"space": {"x": {"loguniform": ["1e-3", 1.0]}}}, ["1.0e-3"]),
+    ({"space": {"x": {"randint": [0.5, 2]}}}, ["'randint' wants whole numbers"]),
+    ({"space": {"x": {"quniform": [0, 1, 2]}}}, ["'quniform' wants a step"]),
+    ({"space": {"x": {"quniform": [0, 1, 0]}}}, ["'quniform' wants a step"]),
+    ({"space": {"x": {"choice": [1], "when": {"y": 1}}}}, ["space x, when", "no domain before this one sets 'y'"]),
+    ({"space": {"y": {"uniform": [0, 1]}, "x": {"choice": [1], "when": {"y": 1}}}}, ["y is a uniform", "listed"]),
+    ({"space": {"mode": {"choice": ["on"]}, "x": {"choice": [1], "when": {"mode": "onn"}}}}, ["never onn", "'on'"]),
+    *(({"space": {"x": {"choice": [1], "when": when}}}, ["'when'"]) for when in ({}, [], 3, {"y": []}, {"y": [[1]]})),
+    ({"search": {"algoritm": "grid"}}, ["search", "'algoritm'", "'algorithm'"]),
+    ({"search": 3}, ["search", "not a mapping"]),
+    ({"search": {"algorithm": "optna"}, "space": {"x": {"grid": [1]}}}, ["unknown algorithm 'optna'", "'optuna'"]),
+    ({"search": {"algorithm": "grid"}, "space": {"x": {"uniform": [0, 1]}}}, ["x is a uniform", "random"]),
+    ({"search": {"algorithm": "optuna"}}, ["no space to draw from"]),
+    ({"search": {"samples": 3}, "space": {"x": {"grid": [1]}}}, ["no distribution", "seeds"]),
+    *(({"search": {"samples": n}, "space": {"x": {"choice": [1]}}}, ["'samples'"]) for n in (0, -1, 1.5, "3", True)),
+    *(({"search": {"time": time}}, ["time", "1.5h"]) for time in ("soon", 0, -1, True, "3 weeks", "h")),
+    ({"search": {"trials": 0}}, ["'trials'"]),
+    ({"scheduler": "ahsa"}, ["unknown scheduler 'ahsa'", "'asha'"]),
+    ({"scheduler": 3}, ["scheduler"]),
+    ({"scheduler": {"grace": 2}}, ["scheduler"]),
+    ({"scheduler": {"name": "asha", "brackets": 2}}, ["'brackets'"]),
+    ({"scheduler": {"name": "asha", "reduction": 1}}, ["'reduction'"]),
+    ({"scheduler": {"name": "none", "grace": 1}}, ["leave out"]),
+    ({"scheduler": {"name": "median", "reduction": 2}}, ["leave out reduction"]),
+    ({"scheduler": {"name": "hyperband", "grace": 2}}, ["leave out grace"]),
+]
+
+
+@pytest.mark.parametrize(("data", "parts"), BAD, ids=[str(data)[:70] for data, _ in BAD])
+def test_malformed(data: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(**data)
+    message = str(caught.value)
+    assert message.startswith("mine.yaml")
+    for part in parts:
+        assert part in message
+    assert len(message.splitlines()) <= 3
+
+
+# -- stored and extended ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", search_space.names())
+def test_shipped_configs_survive_being_stored(name: str) -> None:
+    spec = search_space.load(name)
+    again = search_space.parse(search_folder.to_data(spec), name, "search.json")
+    assert again.configurations() == spec.configurations()
+    assert (again.seeds, again.purpose, again.validation) == (spec.seeds, spec.purpose, spec.validation)
+
+
+def test_everything_survives_being_stored() -> None:
+    made = {kind: {kind: body} for kind, body in DRAWN.items()}
+    joint = {"j": {"joint": [{"a": 1, "b": None}, {"a": 2, "b": True}]}}
+    spec = parse(
+        seeds=[4, 2],
+        purpose="search",
+        space={**BRANCHES, **made, **joint},
+        search={"algorithm": "optuna", "samples": 7, "seed": 3, "time": "2h", "trials": 5},
+        scheduler={"name": "asha", "grace": 2, "reduction": 4},
+        metric="val_loss",
+        mode="min",
+        validation=0.3,
+    )
+    assert search_space.parse(search_folder.to_data(spec), "mine", "search.json") == spec
+
+
+def test_points_are_added_to_a_list() -> None:
+    old, more = axis("grid", [1, 2]), axis("grid", [2, 3])
+    assert [point["x"] for point in old.extended(more, "--space").options] == [1, 2, 3]
+    for other in (axis("uniform", [0, 1]), domains.parse({"y": {"grid": [1]}}, "f")[0]):
+        with pytest.raises(ConfigError, match="--space"):
+            old.extended(other, "--space")

@@ -1,0 +1,235 @@
+"""Layers: golden steps, rates, initialisation, measures, padding."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN, ROOT
+from small import layer
+from torch.nn import functional as F
+
+from hebb.kernels import matmul
+from hebb.rules import rates
+
+GOLDEN_FILES = sorted(GOLDEN.glob("*.npz"))
+
+
+def replay(*files: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "golden_replay.py"), *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not GOLDEN_FILES, reason=f"the golden steps are not at {GOLDEN}")
+def test_golden_steps() -> None:
+    done = replay(*GOLDEN_FILES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    errors = dict(line.split() for line in done.stdout.splitlines())
+    assert set(errors) == {path.stem for path in GOLDEN_FILES}
+    assert all(float(error) <= 1e-5 for error in errors.values())
+
+
+@pytest.mark.skipif(not GOLDEN_FILES, reason=f"the golden steps are not at {GOLDEN}")
+@pytest.mark.parametrize("key", ["u1", "dw0", "w3", "convergence"])
+def test_golden_replay_notices_a_difference(tmp_path: Path, key: str) -> None:
+    with np.load(GOLDEN_FILES[0]) as file:
+        data = {name: file[name] for name in file.files}
+    data[key] = data[key] + 1e-3
+    np.savez(tmp_path / "bent.npz", **data)
+    done = replay(tmp_path / "bent.npz")
+    assert done.returncode == 1
+    assert done.stdout.startswith("bent 0.001")
+
+
+def test_golden_replay_of_a_missing_file(tmp_path: Path) -> None:
+    done = replay(tmp_path / "none.npz")
+    assert done.returncode == 2
+    assert "none.npz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- rates ----------------------------------------------------------------------------------------------------
+
+
+def test_norm_dependent_rate() -> None:
+    """Eta (|r - 1| + 1e-10)^q."""
+    made = layer("Soft", lr=0.08, power_lr=0.5)
+    made.weight.copy_(torch.tensor([[3.0, 4, 0, 0], [1, 0, 0, 0], [0.5, 0, 0, 0]]))
+    expected = [0.08 * math.sqrt(4), 0.08 * 1e-5, 0.08 * math.sqrt(0.5)]
+    rate = made.rate()
+    assert isinstance(rate, torch.Tensor)
+    assert rate.tolist() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("update", "expected"), [(0, 0.05), (1, 0.045), (5, 0.025), (10, 0.0), (11, 0.0)])
+def test_linear_schedule_ends_at_zero(update: int, expected: float) -> None:
+    spec = layer("Soft", adaptive=False, lr=0.05).spec
+    assert rates.scheduled(spec, update, 10) == pytest.approx(expected)
+
+
+def test_exponential_schedule_obeys_its_recursion() -> None:
+    """Lr <- (lr - m) e^(-s/T) + m, from eta to eta/div in T steps."""
+    spec = layer("Soft", adaptive=False, lr=0.05, lr_decay="exp", speed=7, lr_div=96).spec
+    total, end = 100, math.exp(-7)
+    m = (0.05 / 96 - 0.05 * end) / (1 - end)
+    lr = 0.05
+    for k in range(total + 1):
+        assert rates.scheduled(spec, k, total) == pytest.approx(lr)
+        lr = (lr - m) * math.exp(-7 / total) + m
+    assert rates.scheduled(spec, total, total) == pytest.approx(0.05 / 96)
+
+
+def test_constant_schedule() -> None:
+    spec = layer("Soft", adaptive=False, lr=0.05, lr_decay="constant").spec
+    assert {rates.scheduled(spec, k, 10) for k in range(12)} == {0.05}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "halvings"),
+    [
+        (1, []),
+        (19, []),
+        (20, [10, 15]),
+        (49, [24, 36]),
+        (50, [10, 17, 25, 30, 35, 40, 45]),
+        (100, [20, 35, 50, 60, 70, 80, 90]),
+    ],
+)
+def test_classifier_rate_halves(epochs: int, halvings: list[int]) -> None:
+    factors = [rates.step_decay(epoch, epochs) for epoch in range(epochs)]
+    assert factors == [0.5 ** sum(e >= h for h in halvings) for e in range(epochs)]
+
+
+# -- initialisation -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 5])
+@pytest.mark.parametrize("kind", ["normal", "positive"])
+def test_initial_radius(kind: str, p: float) -> None:
+    """The p-norms are R on average, for the normal and for the uniform initialisation."""
+    made = layer("Soft", out_channels=400, fan_in=900, radius=25, weight_init=kind, lebesgue_p=p)
+    made.initialise(torch.Generator().manual_seed(0))
+    assert made.radius().pow(p).mean().pow(1 / p) == pytest.approx(25, rel=0.01)
+    assert (made.weight >= 0).all() == (kind == "positive")
+    if kind == "normal":
+        assert abs(made.weight.mean()) < 0.02 * made.weight.std()
+
+
+def test_known_spreads_for_p2() -> None:
+    """Normal: std R/sqrt(N). Positive: uniform on [0, R sqrt(3/N))."""
+    made = layer("Soft", out_channels=2000, fan_in=300, radius=10, weight_init="normal")
+    made.initialise(torch.Generator().manual_seed(0))
+    assert made.weight.std() == pytest.approx(10 / math.sqrt(300), rel=0.01)
+    made = layer("Soft", out_channels=2000, fan_in=300, radius=10, weight_init="positive")
+    made.initialise(torch.Generator().manual_seed(0))
+    assert made.weight.max() == pytest.approx(10 * math.sqrt(3 / 300), rel=0.01)
+
+
+# -- measures and forward -------------------------------------------------------------------------------------
+
+
+def test_convergence_and_r1() -> None:
+    made = layer("Soft")
+    made.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.004, 0, 0], [0, 0, 1.5, 0]]))
+    assert made.convergence() == pytest.approx((0 + 0.004 + 0.5) / 3, rel=1e-4)
+    assert made.converged() == 2  # the linear threshold is 0.005
+    conv = layer("Soft", "CNN")
+    conv.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.008, 0, 0], [0, 0, 1.012, 0]]).view(3, 4, 1, 1))
+    assert conv.converged() == 2  # the convolution's is 0.01
+
+
+def test_measures_follow_the_weights() -> None:
+    """Nothing is cached: radius and rate are those of weights that were just loaded."""
+    made = layer("Soft")
+    made.load_state_dict({"weight": torch.full((3, 4), 2.0)})
+    assert made.radius().tolist() == [4, 4, 4]
+    assert made.convergence() == 3
+
+
+@pytest.mark.parametrize("mode", ["reflect", "zeros", "replicate", "circular"])
+def test_padding_modes(mode: str) -> None:
+    made = layer("Soft", "CNN", fan_in=2, kernel_size=3, padding=2, padding_mode=mode)
+    made.weight.normal_()
+    x = torch.randn(2, 2, 6, 6)
+    padded = F.pad(x, (2, 2, 2, 2), mode="constant" if mode == "zeros" else mode)
+    assert torch.allclose(made(x), F.conv2d(padded, made.weight), atol=1e-5)
+
+
+def test_effective_weight_of_p3() -> None:
+    made = layer("Soft", lebesgue_p=3)
+    made.weight.copy_(torch.tensor([[1.0, -2, 0, 0.5]] * 3))
+    x = torch.tensor([[1.0, 1, 1, 1]])
+    assert made(x).tolist() == [[1 - 4 + 0.25] * 3]
+
+
+def test_pre_triangle_replaces_u() -> None:
+    """With e1 the output, and the u of the update, are relu(u - mean over channels)."""
+    plain = layer("SoftKrotov", "CNN", pre_triangle=False)
+    gated = layer("SoftKrotov", "CNN", pre_triangle=True)
+    plain.weight.normal_()
+    gated.weight.copy_(plain.weight)
+    x = torch.randn(2, 4, 5, 5)
+    u = plain(x)
+    expected = (u - u.mean(1, keepdim=True)).relu()
+    assert torch.allclose(gated(x), expected)
+    dw, _ = gated.plasticity(x, gated.respond(x))
+    y = gated.gate(expected)
+    raw = gated.change(x, expected, y)
+    assert torch.allclose(dw, raw / raw.abs().max())
+
+
+def test_weights_are_no_parameters() -> None:
+    """No optimiser of PyTorch touches Hebbian weights, and they are in the state dict."""
+    made = layer("Soft", add_bias=True)
+    assert list(made.parameters()) == []
+    assert set(made.state_dict()) == {"weight", "bias"}
+    assert not made.weight.requires_grad
+
+
+def test_gradient_flows_through_a_layer_that_learns() -> None:
+    """In a joint phase a BP block may lie below: its gradient is that of the weights before the update."""
+    made = layer("Soft", lr=0.5)
+    made.weight.normal_()
+    before = made.weight.clone()
+    x = torch.randn(3, 4, requires_grad=True)
+    made.learn(x).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, before.sum(0).expand(3, 4))
+    assert not torch.equal(made.weight, before)
+
+
+@pytest.mark.parametrize(("rows", "inputs"), [(3, 8), (100, 8192)], ids=["small", "by oneDNN"])
+def test_the_linear_layer_is_that_of_torch(rows: int, inputs: int) -> None:
+    """Its products, its gradients, and those of a pack are those of ``nn.Linear`` in double precision."""
+    assert (rows * inputs * 5 >= matmul.WORTH) == (rows == 100)
+    made, plain = matmul.Linear(inputs, 5), torch.nn.Linear(inputs, 5)
+    plain.load_state_dict(made.state_dict())
+    plain.double()
+    x = torch.randn(rows, inputs, requires_grad=True)
+    exact = x.detach().double().requires_grad_()
+    weighted = torch.randn(rows, 5)
+    found = torch.autograd.grad((made(x) * weighted).sum(), (x, made.weight, made.bias))
+    expected = torch.autograd.grad((plain(exact) * weighted).sum(), (exact, plain.weight, plain.bias))
+    assert torch.allclose(made(x).double(), plain(exact), rtol=0, atol=1e-5)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a.double(), b, rtol=0, atol=1e-5 * float(b.abs().amax()))
+    stacked = torch.stack([made.weight, 2 * made.weight]).detach()
+    one, two = torch.vmap(lambda w: torch.func.functional_call(made, {"weight": w}, (x,)))(stacked)
+    assert torch.allclose(two - one, F.linear(x, made.weight), rtol=0, atol=1e-5)
+
+
+def test_a_product_is_the_same_from_views() -> None:
+    """Transposed and strided matrices, as the weight gradient has them."""
+    x, weight = torch.randn(700, 600).T[:, ::2], torch.randn(350, 64).T
+    assert x.numel() * len(weight) >= matmul.WORTH
+    exact = x.double() @ weight.double().T
+    assert torch.allclose(matmul.linear(x, weight).double(), exact, rtol=0, atol=1e-4)

@@ -1,0 +1,112 @@
+"""What TensorBoard is given, read back by its own reader and by the code behind its HParams tab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import stored_runs
+import torch
+from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.context import RequestContext
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+from hebb.storage import records
+from hebb.tuning import hparams
+
+RATES = [0.05, 0.1]
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two searches of two runs each, with the HParams that a worker writes."""
+    home = tmp_path_factory.mktemp("home")
+    base = small.config(small.DEEP, "dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_unsup.epochs=2")
+    for name, path in (("rates", "b0.layer.lr"), ("steps", "b1.layer.lr")):
+        folder = stored_runs.sweep(home, name, base, {path: RATES}, [3])
+        for trial, rate in zip(sorted(folder.glob("trials/*")), _rates(folder, path), strict=True):
+            for _ in range(2):  # a run that is continued writes nothing again
+                hparams.write_run(trial, {path: rate}, 3)
+                hparams.end_run(trial)
+    return home / "hebb" / "search"
+
+
+def _rates(folder: Path, path: str) -> list[float]:
+    from hebb.analysis import runs
+
+    return [float(run.value(path)) for run in runs.read([folder]).runs]  # type: ignore[arg-type]
+
+
+def events(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"histograms": 0, "images": 0}).Reload()
+
+
+def test_the_hparams_tab_lists_the_runs_of_all_searches(searches: Path) -> None:
+    """Search, seed, values of both spaces and the last accuracy of every run, as the tab asks for them."""
+    found = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(searches)).Reload()
+    provider = data_provider.MultiplexerDataProvider(found, str(searches))
+    context = backend_context.Context(base_plugin.TBContext(logdir=str(searches), data_provider=provider))
+    request = RequestContext()
+    values = context.hparams_metadata(request, "")
+    experiment = context.experiment_from_metadata(request, "", True, values, [])
+    assert {info.name for info in experiment.hparam_infos} == {"search", "seed", "b0.layer.lr", "b1.layer.lr"}
+    assert "run/test_acc" in {info.name.tag for info in experiment.metric_infos}
+    wanted = api_pb2.ListSessionGroupsRequest(
+        start_index=0, slice_size=10, allowed_statuses=[api_pb2.STATUS_SUCCESS], col_params=[]
+    )
+    groups = list_session_groups.Handler(request, context, "", wanted).run().session_groups
+    assert len(groups) == 4
+    seen = set()
+    for group in groups:
+        chosen = {name: value.string_value or value.number_value for name, value in group.hparams.items()}
+        (session,) = group.sessions
+        (last,) = (m.value for m in session.metric_values if m.name.tag == "run/test_acc")
+        rows = records.read_rows(searches / session.name / "metrics.jsonl")
+        assert last == pytest.approx(rows[-1]["test_acc"], rel=1e-6)
+        assert chosen["seed"] == 3
+        seen.add((chosen["search"], chosen.get("b0.layer.lr"), chosen.get("b1.layer.lr")))
+    assert seen == {("rates", rate, None) for rate in RATES} | {("steps", None, rate) for rate in RATES}
+
+
+def test_radii_of_every_hebbian_block_at_reported_epochs(tmp_path: Path) -> None:
+    """Number, sum, least and largest of the histogram are those of |w| of the stored network."""
+    made = small.config(
+        small.DEEP,
+        "dataset_sup.samples=60",
+        "dataset_unsup.samples=60",
+        "dataset_unsup.epochs=3",
+        "dataset_unsup.print_freq=2",
+    )
+    result = small.run(made, tmp_path / "run")
+    found = events(tmp_path / "run")
+    assert sorted(found.Tags()["histograms"]) == ["b0/radii", "b1/radii"]
+    for block, neurons, first in (("b0", 8, 0), ("b1", 12, 9)):
+        stored = found.Histograms(f"{block}/radii")
+        assert [event.step for event in stored] == [first + 3, first + 6, first + 9]  # epochs 1, 2, 3 of 3 updates
+        radii = result.network[int(block[1])].weight.flatten(1).norm(dim=1).double()
+        last = stored[-1].histogram_value
+        assert last.num == neurons == len(radii)
+        assert (last.min, last.max) == pytest.approx((radii.min().item(), radii.max().item()), rel=1e-5)
+        assert last.sum == pytest.approx(radii.sum().item(), rel=1e-5)
+        inside = np.searchsorted(last.bucket_limit, radii.numpy() * (1 - 1e-6))
+        counts = np.bincount(inside, minlength=len(last.bucket))
+        assert counts.tolist() == list(last.bucket)
+
+
+def test_filters_are_an_image_after_every_phase(tmp_path: Path) -> None:
+    made = small.config(small.DEEP, "dataset_sup.samples=60", "dataset_unsup.samples=60")
+    result = small.run(made, tmp_path / "run")
+    images = events(tmp_path / "run").Images("b0/filters")
+    assert [image.step for image in images] == [3, 6, 9]
+    grid = records.filter_grid(result.network[0].weight)
+    assert (images[-1].height, images[-1].width) == grid.shape[1:]
+    import io
+
+    from PIL import Image
+
+    shown = torch.tensor(np.asarray(Image.open(io.BytesIO(images[-1].encoded_image_string)).convert("L")))
+    assert (shown.double() / 255 - grid[0].double()).abs().max() <= 1 / 255

@@ -1,0 +1,55 @@
+"""``--estimate``: what is counted, by hand; never how long anything took."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import small
+import torch
+from conftest import Command
+
+from hebb.config import plan
+from hebb.data import images
+from hebb.nn import model
+from hebb.tuning import estimate
+
+EP = "EP-c12:flatten EP"
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "wanted"),
+    [
+        # a network that settles tells its accuracy on the training images too, and has to settle for it
+        (EP, (), [["train", "test"]]),
+        (EP, ("dataset_sup.validation=0.2",), [["train", "val"]]),
+        # the others know theirs from training; convolutions that learn by themselves have none
+        (small.CNN, (), [[], ["test"]]),
+        (small.CNN, ("dataset_sup.validation=0.2",), [[], ["val"]]),
+        (small.MLP, (), [["train", "test"], ["test"]]),  # neurons are labelled by the training images
+    ],
+)
+def test_the_splits_that_an_evaluation_reads(network: str, changes: tuple[str, ...], wanted: list[list[str]]) -> None:
+    config = small.config(network, *changes)
+    made, phases = model.build(config), plan.phases(config)
+    data = images.load(config.dataset_sup, Path("nowhere"), 0, torch.device("cpu"))
+    for index, names in enumerate(wanted):
+        phase, few = phases[index], next(iter(data.train.batches(40)))
+        if phase.first:
+            few = (made(few[0], stop=phase.first).detach(), few[1])
+        split = images.Split(*few)
+        _, scores = estimate._epoch(config, made, 1, split, phase, index)
+        assert estimate._evaluation(made, split, phase, data, scores)[1] == names
+
+
+def test_the_command_says_hours_and_disk_and_leaves_nothing(inside: Command, tmp_path: Path) -> None:
+    """Two configurations on two seeds and three final runs: seven runs, of which one at a time runs on one worker."""
+    space = ("--space", "settle.beta={grid: [0.5, 1]}", "--purpose", "search", "--seeds", "0", "1", "--workers", "1")
+    data = ("--preset", EP, "--dataset", "Digits", "--threads", "1", "--device", "cpu")
+    done = inside("ray_search.py", *data, "--config", "one_seed", *space, "--estimate")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^7 runs, about .* 1 at a time on cpu with 1 thread\(s\): \d+\.\d\d hours, \d+ MB", done.stdout, re.M
+    )
+    assert list(tmp_path.iterdir()) == []

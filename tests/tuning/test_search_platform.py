@@ -1,0 +1,418 @@
+"""Searches on the real Ray: restored and extended, judged by schedulers, guided by models, with blocks in common.
+
+One Ray serves the module: it takes seconds to start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import small
+import torch
+import yaml
+from kill_search import finished, table
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hebb.cli import search
+from hebb.cli.search_display import SearchDisplay
+from hebb.config import catalog, search_space
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+from hebb.storage import folders, records
+from hebb.training import train
+from hebb.tuning import ray_session, search_folder, shared_data
+from hebb.tuning.search_folder import Journal
+from hebb.tuning.trials import Group, Search, Trial
+from hebb.tuning.tune import Limits, Work
+from hebb.tuning.worker import Task
+
+pytestmark = pytest.mark.ray
+
+NETWORK = "SoftKrotov-c6-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten"
+DEEP = (
+    "SoftKrotov-c6-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:max_2_2_0 "
+    "Soft-c8-k3-p1-t0.65-lr0.005:bn:triangle_1.4:avg_2_2_0 BP:flatten"
+)
+SMALL = "dataset_sup.samples=150 dataset_unsup.samples=100 dataset_sup.epochs=3 dataset_sup.print_freq=1"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``ray_search.py`` on a search config given as data, and return what it prints."""
+    monkeypatch.setenv("HEBB_HOME", str(tmp_path))
+
+    def go(*flags: str, config: dict[str, Any] | None = None, network: str = NETWORK, code: int = 0) -> str:
+        assert search.main(words(tmp_path, flags, config, network)) == code
+        return capsys.readouterr().out
+
+    return go
+
+
+def words(folder: Path, flags: tuple[str, ...], config: dict[str, Any] | None, network: str = NETWORK) -> list[str]:
+    """Return a command line: by itself one worker, which starts in half the time of two."""
+    made = [*flags] if "--workers" in flags else [*flags, "--workers", "1"]
+    if config is None:
+        return made
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits", "--threads", "1", "--device", "cpu")
+    given = {word.partition("=")[0] for word in flags}
+    small = [word for word in SMALL.split() if word.partition("=")[0] not in given]
+    return [*made, "--config", str(folder / "mine.yaml"), "--preset", network, *data, "--set", *small]
+
+
+def folder_of(tmp_path: Path, name: str = "s") -> Path:
+    return tmp_path / "hebb" / "search" / name
+
+
+# -- restoring and extending --------------------------------------------------------------------------------
+
+GRID = {"seeds": [0, 1], "space": {"b0.layer.radius": {"grid": [2, 9]}}}
+
+
+@pytest.fixture(scope="module")
+def whole(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the search ``GRID``, made in one go; it is only looked at."""
+    home = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setenv("HEBB_HOME", str(home))
+        assert search.main(words(home, ("--folder-name", "s"), GRID)) == 0
+    return folder_of(home)
+
+
+def test_a_search_in_pieces_equals_a_whole_one(whole: Path, run: Run, tmp_path: Path) -> None:
+    """One trial, then the rest; nothing finished is touched; the table is that of a search in one go."""
+    folder = folder_of(tmp_path)
+    printed = run("--folder-name", "s", "--max-trials", "1", config=GRID)
+    assert "1 of 4 trials are finished" in printed
+    assert f"--restore {folder} continues" in printed
+    before = finished(folder)
+    assert len(list(folder.glob("trials/*/result.json"))) == 1
+    run("--restore", str(folder), "--max-trials", "9")
+    after = finished(folder)
+    assert {name: after[name] for name in before} == before
+    assert table(folder).equals(table(whole))
+    printed = run("--restore", "s", "--max-trials", "9")  # nothing is left: the table again
+    assert finished(folder) == after
+    assert "b0.layer.radius=9" in printed
+
+
+def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
+    """A second is less than the run takes; its checkpoint is used; without a new budget the old one counts anew."""
+    long = ("--set", "dataset_sup.epochs=100")
+    printed = run("--folder-name", "s", "--time-budget", "1s", *long, config={"seeds": [0]})
+    assert "the time is used up: 0 of 1 trials are finished" in printed
+    found = list(folder_of(tmp_path).glob("trials/*/metrics.jsonl"))
+    rows = records.read_rows(found[0]) if found else []
+    run("--restore", "s", "--time-budget", "1h")
+    again = records.read_rows(next(folder_of(tmp_path).glob("trials/*/metrics.jsonl")))
+    # the last row may be one whose checkpoint was not written yet
+    assert [r["images_per_second"] for r in again[: max(0, len(rows) - 1)]] == [
+        r["images_per_second"] for r in rows[:-1]
+    ]
+    assert len(again) == 101
+
+
+@pytest.mark.slow
+def test_seeds_and_points_are_added(run: Run, tmp_path: Path) -> None:
+    """2 points x 2 seeds, then one more of each: 3 x 3, as if all had been asked for at once."""
+    folder = folder_of(tmp_path)
+    run("--folder-name", "s", config=GRID)
+    before = finished(folder)
+    printed = run("--restore", "s", "--extend", "--seeds", "2", "--space", "b0.layer.radius={grid: [20]}")
+    assert "9 trials" in printed
+    after = finished(folder)
+    assert {name: after[name] for name in before} == before
+    run("--folder-name", "whole", config={"seeds": [0, 1, 2], "space": {"b0.layer.radius": {"grid": [2, 9, 20]}}})
+    assert table(folder).equals(table(folder_of(tmp_path, "whole")))
+
+
+@pytest.mark.slow
+def test_samples_are_added(run: Run, tmp_path: Path) -> None:
+    config = {"seeds": [0], "space": {"b0.layer.radius": {"loguniform": [1, 30]}}, "search": {"samples": 2}}
+    run("--folder-name", "s", config=config)
+    first = list(table(folder_of(tmp_path)).trial)
+    run("--restore", "s", "--extend", "--num-samples", "2")
+    assert list(table(folder_of(tmp_path)).trial)[:2] == first
+    assert len(table(folder_of(tmp_path))) == 4
+
+
+def test_what_diverges_is_recorded_and_not_tried_again(run: Run, tmp_path: Path) -> None:
+    """The reason stands in the journal; the other trial has its result; restoring does not run it again."""
+    config = {"seeds": [0], "space": {"b0.layer.lr": {"grid": [0.01, 1e30]}}}
+    printed = run("--folder-name", "s", config=config, code=1)
+    assert "block b0 are not finite" in printed
+    assert list(table(folder_of(tmp_path)).configuration) == ["b0.layer.lr=0.01"]
+    journal = Journal.load(folder_of(tmp_path))
+    assert [(entry["again"], "not finite" in entry["reason"]) for entry in journal.failed.values()] == [(False, True)]
+    before = {path: path.stat().st_mtime_ns for path in folder_of(tmp_path).glob("trials/*/*")}
+    run("--restore", "s", code=1)
+    assert {path: path.stat().st_mtime_ns for path in folder_of(tmp_path).glob("trials/*/*")} == before
+
+
+# -- schedulers ---------------------------------------------------------------------------------------------
+
+RADII = {
+    "purpose": "search",
+    "seeds": [0, 1],
+    "space": {"b0.layer.radius": {"loguniform": [1, 30]}, "classifier.lr": {"loguniform": [1.0e-5, 0.1]}},
+    "search": {"samples": 6},
+}
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("scheduler", ["asha", *(pytest.param(name, marks=SLOW) for name in ("hyperband", "median"))])
+def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
+    """Every configuration is finished on both seeds or stopped as a whole; the winner was finished; none runs twice."""
+    run("--folder-name", "s", "--scheduler", scheduler, "--final-seeds", "1", config=RADII)
+    folder, journal = folder_of(tmp_path), Journal.load(folder_of(tmp_path))
+    results = pd.read_csv(folder / "results.csv")
+    complete = results[results.status == "finished"].groupby("configuration").seed.nunique()
+    names = {name.rpartition("-s")[0] for name in results.trial}
+    assert len(names) == 6
+    assert len(complete[complete == 2]) + len(journal.stopped) == 6
+    assert not journal.failed
+    winner = json.loads((folder / "winner.json").read_text())
+    assert winner["selection"]["n"] == 2
+    before = finished(folder)
+    run("--restore", "s")
+    assert finished(folder) == before
+    assert Journal.load(folder).stopped == journal.stopped
+
+
+@pytest.mark.slow
+def test_an_extended_search_is_judged_by_all_results(run: Run, tmp_path: Path) -> None:
+    """A scheduler that starts anew hears what was before: a configuration worse than the old ones is stopped."""
+    rates = {"classifier.lr": {"grid": [0.01, 0.02, 0.03]}}
+    config = {"purpose": "search", "seeds": [0, 1], "space": rates, "scheduler": {"name": "asha", "reduction": 2}}
+    run("--folder-name", "s", "--final-seeds", "0", config=config)
+    old = Journal.load(folder_of(tmp_path)).stopped
+    run("--restore", "s", "--extend", "--space", "classifier.lr={grid: [1.0e-9]}")
+    new = set(Journal.load(folder_of(tmp_path)).stopped) - set(old)
+    assert len(new) == 1
+    assert Journal.load(folder_of(tmp_path)).stopped[new.pop()]["step"] == 1
+
+
+# -- spaces -------------------------------------------------------------------------------------------------
+
+BRANCHES = {
+    "b0.preset": {"choice": ["Soft-c6-k3-p1", "Hard-c6-k3-p1"]},
+    "b0.layer.t_invert": {"loguniform": [0.1, 10], "when": {"b0.preset": "Soft-c6-k3-p1"}},
+    "b*.layer.lr": {"quniform": [0.01, 0.05, 0.01]},
+}
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", *(pytest.param(name, marks=SLOW) for name in ("random", "hyperopt"))])
+def test_a_space_with_branches(algorithm: str, run: Run, tmp_path: Path) -> None:
+    """A temperature only where the rule has one; Hebbian blocks share a rate; the winner's string is its network."""
+    config = {"purpose": "search", "seeds": [0], "space": BRANCHES, "search": {"algorithm": algorithm, "samples": 4}}
+    run("--folder-name", "s", "--final-seeds", "1", config=config, network=DEEP)
+    folder = folder_of(tmp_path)
+    found = [path for path in folder.glob("trials/*-s0/config.json") if not path.parent.name.startswith("final")]
+    configs = [ray_config(path) for path in found]
+    # a model may suggest one of the five points without a temperature twice
+    assert len(configs) == 4 if algorithm == "random" else 2 <= len(configs) <= 4
+    for made in configs:
+        first, second = made["network"]["blocks"][:2]
+        assert first["layer"]["lr"] == second["layer"]["lr"]
+        assert first["layer"]["lr"] in (0.01, 0.02, 0.03, 0.04, 0.05)
+        assert ("t_invert" in first["layer"]) == (first["layer"]["method"] == "Soft")
+    winner = json.loads((folder / "winner.json").read_text())
+    final = ray_config(next(folder.glob("trials/final-*/config.json")))
+    network = catalog.load().network(winner["network"])
+    assert [block.layer.method for block in network.blocks] == [
+        b["layer"]["method"] for b in final["network"]["blocks"]
+    ]
+    assert network.blocks[0].layer.lr == final["network"]["blocks"][0]["layer"]["lr"]
+
+
+def ray_config(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.slow
+def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
+    """What was suggested before is suggested first, and not run again; the new points are new."""
+    search_space = {"b0.layer.radius": {"loguniform": [1, 30]}}
+    config = {"seeds": [0], "space": search_space, "search": {"algorithm": "optuna", "samples": 4}}
+    printed = run("--folder-name", "s", "--max-trials", "2", config=config)
+    assert "2 of 4 trials are finished" in printed
+    folder = folder_of(tmp_path)
+    before, chosen = finished(folder), list(Journal.load(folder).chosen)
+    run("--restore", "s", "--max-trials", "9")
+    assert {name: finished(folder)[name] for name in before} == before
+    again = list(Journal.load(folder).chosen)
+    assert again[:2] == chosen
+    assert len(set(again)) == 4
+
+
+@pytest.mark.slow
+def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
+    """Radii that stay as they are drawn, by rates of 1e-9: their distance from 1 is smallest at 1 in both blocks.
+
+    Optuna with ASHA against random draws, 20 configurations each, three times. The best of n random points of an area A
+    lies at about sqrt(A / n) / 2 from the optimum, 2.2 here; half of that is what the model must reach.
+    """
+    radii = {f"b{i}.layer.radius": {"uniform": [0.05, 20]} for i in range(2)}
+    still = DEEP.replace("lr0.08", "lr1e-9").replace("lr0.005", "lr1e-9")
+    best: dict[str, list[float]] = {"optuna": [], "random": []}
+    for algorithm, found in best.items():
+        for seed in range(3):
+            scheduler = "asha" if algorithm == "optuna" else "none"
+            plan = {"algorithm": algorithm, "samples": 20, "seed": seed}
+            config = {"seeds": [0], "space": radii, "search": plan, "scheduler": scheduler, "metric": "convergence"}
+            name, few = f"{algorithm}{seed}", ("dataset_sup.samples=20", "dataset_unsup.samples=20")
+            few = (*few, "dataset_unsup.epochs=2", "dataset_sup.epochs=1", "dataset_unsup.print_freq=1")
+            flags = ("--folder-name", name, "--training-mode", "consecutive", "--set", *few)
+            run(*flags, config=config, network=still)
+            results = pd.read_csv(folder_of(tmp_path, name) / "results.csv")
+            found.append(results[results.status == "finished"].convergence.min())
+    assert np.mean(best["optuna"]) < np.mean(best["random"]) / 2
+    assert best["optuna"][0] != best["optuna"][1]
+
+
+# -- shared blocks, shared data, TensorBoard ----------------------------------------------------------------
+
+
+def test_shared_blocks_change_nothing(run: Run, tmp_path: Path) -> None:
+    """A grid over block 1: block 0 is trained once for each seed, and every number and weight is as without."""
+    config = {"seeds": [0, 1], "space": {"b1.layer.lr": {"grid": [0.001, 0.01, 0.1]}}}
+    run("--folder-name", "apart", "--save-model", "--share-blocks", "false", config=config, network=DEEP)
+    assert not (tmp_path / "hebb" / "cache" / "blocks").exists()
+    run("--folder-name", "shared", "--save-model", "--workers", "2", config=config, network=DEEP)
+    shared_data, apart = folder_of(tmp_path, "shared"), folder_of(tmp_path, "apart")
+    assert table(shared_data).equals(table(apart))
+    speeds: dict[int, set[float]] = {0: set(), 1: set()}
+    for trial in sorted(path.name for path in (shared_data / "trials").iterdir()):
+        rows = [records.read_rows(folder / "trials" / trial / folders.METRICS) for folder in (shared_data, apart)]
+        speeds[int(trial[-1])].add(rows[0][0].pop("images_per_second"))
+        assert [{**row, "images_per_second": 0} for row in rows[0]] == [{**r, "images_per_second": 0} for r in rows[1]]
+        models = [
+            torch.load(folder / "trials" / trial / folders.CHECKPOINT, weights_only=True)["model"]
+            for folder in (shared_data, apart)
+        ]
+        assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+    assert {len(found) for found in speeds.values()} == {1}  # one measured training of block 0 a seed
+    assert len(list((tmp_path / "hebb" / "cache" / "blocks").glob("*.pt"))) == 2 + 6
+
+
+def test_hyper_parameters_reach_tensorboard(whole: Path) -> None:
+    """The values of the space and the seed, written when a run begins, beside its scalars."""
+    found = []
+    for folder in whole.glob("trials/*"):
+        events = EventAccumulator(str(folder)).Reload()
+        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        assert b"b0.layer.radius" in content
+        assert b"seed" in content
+        accuracy = events.Scalars("run/test_acc")[-1].value
+        found.append(accuracy)
+    assert sorted(found) == pytest.approx(sorted(table(whole).test_acc), rel=1e-6)
+
+
+def test_results_as_parquet(whole: Path) -> None:
+    pd.testing.assert_frame_equal(pd.read_parquet(whole / "results.parquet"), pd.read_csv(whole / "results.csv"))
+
+
+def test_radii_are_compared_though_the_last_phase_has_none(run: Run, tmp_path: Path) -> None:
+    printed = run("--folder-name", "s", "--metric", "convergence", config={**GRID, "seeds": [0]})
+    found = pd.read_csv(folder_of(tmp_path) / "results.csv")
+    assert found.convergence.notna().all()
+    mean = found[found.configuration == "b0.layer.radius=9"].convergence.mean()
+    assert f"{mean:.2f}" in next(line for line in printed.splitlines() if line.startswith("b0.layer.radius=9"))
+
+
+def test_one_process_at_a_time(whole: Path, run: Run) -> None:
+    """A search that another process runs is not restored beside it."""
+    with (
+        search_folder.held(whole / search_folder.LOCKS / search_folder.SEARCH),
+        pytest.raises(ConfigError, match="another process"),
+    ):
+        run("--restore", str(whole))
+
+
+@pytest.mark.parametrize("zca", [False, True])
+def test_shared_data_are_those_of_the_files_and_stay_so(zca: bool, one_ray: None, tmp_path: Path) -> None:
+    """A run on the arrays in the object store has the bits of one on its own copy, and does not write into them."""
+    config = small.config(
+        small.DEEP, f"dataset_sup.zca={zca}", f"dataset_unsup.zca={zca}", "dataset_sup.validation=0.2"
+    )
+    packed = shared_data.read(shared_data.specs([config]), tmp_path, None)
+    load = shared_data.Shared(packed)
+    before = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays(load, config)}
+    assert not any(array.flags.writeable for _, array in arrays(load, config))
+    found = train.run(config, place=train.Place(datasets=tmp_path, load=load))
+    alone = train.run(config, place=train.Place(datasets=tmp_path))
+    assert {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays(load, config)} == before
+    for name, tensor in alone.network.state_dict().items():
+        assert torch.equal(tensor, found.network.state_dict()[name])
+    strip = [[{**row, "images_per_second": 0} for row in result.rows] for result in (found, alone)]
+    assert strip[0] == strip[1]
+
+
+def arrays(load: shared_data.Shared, config: RunConfig) -> list[tuple[str, np.ndarray]]:
+    """List the arrays in the object store."""
+    search_folder = ray_session.ray.get(list(load._stored.values()))
+    return [
+        (f"{i} {split} {name}", array)
+        for i, data in enumerate(search_folder)
+        for split in ("train", "val", "test")
+        for name, array in (data[split] or {}).items()
+        if isinstance(array, np.ndarray)
+    ]
+
+
+def test_the_live_table(one_ray: None, tmp_path: Path) -> None:
+    """Trials that go on show the phase their run folder tells, ended ones their score; and the time that is left."""
+    config = small.config(small.CNN)
+    groups = []
+    for seed in range(3):
+        folder = tmp_path / "trials" / f"c-s{seed}"
+        trial = Trial(name=f"c-s{seed}", label="lr=0.1", choice={}, config=replace(config, seed=seed), folder=folder)
+        groups.append(Group(name=trial.name, runs=(trial,)))
+    spec = search_space.parse({"seeds": [0, 1, 2]}, "mine", "mine.yaml")
+    found = Search(
+        spec=spec,
+        base=config,
+        seeds=(0, 1, 2),
+        trials=(),
+        metric="test_acc",
+        mode="max",
+        final_seeds=(),
+        folder=tmp_path,
+    )
+    task = Task(metric="test_acc", mode="max", place={})
+    work = Work(
+        search=found, groups=tuple(groups), task=task, limits=Limits(), journal=Journal.load(tmp_path), known=None
+    )
+    display = SearchDisplay(work, ray_session.Resources(cpus=1, gpu=0, workers=1))
+    display.started(groups[0])
+    display.reported(groups[0], {"score": 71.25, "n": 1, "seed": 0, "kind": "end", "phase": 1, "epoch": 1})
+    display.ended(groups[0], "done")
+    display.started(groups[1])
+    groups[1].runs[0].folder.mkdir(parents=True)
+    row = records.make_row(step=10, phase=0, kind="hebbian", blocks="b0", epoch=1)
+    (groups[1].runs[0].folder / "metrics.jsonl").write_text(json.dumps(row) + "\n" + '{"torn')
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(display.table())
+    text = console.export_text()
+    ended, going = (next(line for line in text.splitlines() if line.startswith(f"c-s{seed}")) for seed in (0, 1))
+    assert "71.25 %" in ended and ended.rstrip().endswith("done")
+    assert "0 hebbian b0" in going and "1 of 1" in going
+    assert re.search(r"1 of 3 trials, \d+ s left", text)

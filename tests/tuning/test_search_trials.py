@@ -1,0 +1,230 @@
+"""From a search config to its list of trials, its winner and the runs after it; without Ray."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hebb.cli import search as ray_search
+from hebb.config import catalog, overrides, search_space
+from hebb.core.errors import ConfigError
+from hebb.tuning import results
+from hebb.tuning import trials as trial_list
+from hebb.tuning.trials import Search
+
+CATALOG = catalog.load()
+DEEP = "--preset 3SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digits"
+
+
+def resolve(line: str, tmp_path: Path, text: str = "") -> Search:
+    """Resolve a command; ``text`` is the content of the search config ``mine.yaml``."""
+    (tmp_path / "mine.yaml").write_text(text)
+    words = f"{line} --data-dir {tmp_path}".replace("mine.yaml", str(tmp_path / "mine.yaml")).split()
+    return ray_search.resolve(ray_search.parser().parse(words), CATALOG)
+
+
+def refused(line: str, tmp_path: Path, *says: str, text: str = "") -> None:
+    with pytest.raises(ConfigError) as found:
+        resolve(line, tmp_path, text)
+    message = str(found.value)
+    assert len(message.splitlines()) <= 3
+    for part in says:
+        assert part in message
+
+
+RATES = "purpose: search\nseeds: [3, 5]\nspace: {bX.layer.lr: {grid: [0.1, 0.2]}}\n"
+
+
+# -- packs --------------------------------------------------------------------------------------------------
+
+
+def test_seeds_in_packs(tmp_path: Path) -> None:
+    """Seeds 3, 5, 7, 9, 11 in twos, for both rates: a pack never crosses configurations, one seed is by itself."""
+    text = RATES.replace("[3, 5]", "[3, 5, 7, 9, 11]")
+    search = resolve(f"{DEEP} --config mine.yaml --pack-seeds 2 --seed 1", tmp_path, text)
+    groups = search.groups()
+    assert [[trial.config.seed for trial in group.runs] for group in groups] == [[4, 6], [8, 10], [12]] * 2
+    assert len({group.name for group in groups}) == 6
+    for group in groups:
+        assert {trial.config.pack for trial in group.runs} == {((4, 6), (8, 10), ())[groups.index(group) % 3]}
+        assert len({trial.label for trial in group.runs}) == 1
+    alone = resolve(f"{DEEP} --config mine.yaml --seed 1", tmp_path, text)
+    assert [trial.name for trial in alone.trials] == [trial.name for trial in search.trials]
+    stop = text.replace("bX.layer.lr: {grid: [0.1, 0.2]}", "stop.patience: {grid: [1]}")
+    refused(f"{DEEP} --config mine.yaml --pack-seeds 2", tmp_path, "--pack-seeds", "apart", text=stop)
+
+
+# -- the searched block -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flag", "block"), [("", 0), ("--search-block 0", 0), ("--search-block 1", 1)])
+def test_searched_block(flag: str, block: int, tmp_path: Path) -> None:
+    search = resolve(f"{DEEP} --config mine.yaml {flag}", tmp_path, RATES)
+    for trial, rate in zip(search.trials, (0.1, 0.1, 0.2, 0.2), strict=True):
+        assert trial.choice == {f"b{block}.layer.lr": rate}
+        assert trial.config.network.blocks[block].layer.lr == rate
+
+
+def test_blocks_that_cannot_be_searched(tmp_path: Path) -> None:
+    refused(f"{DEEP} --config 1 --search-block 7", tmp_path, "--search-block", "blocks 0 to 2", "legal: 0 1 2")
+    refused(f"{DEEP} --config 1 --search-block -1", tmp_path, "--search-block", "-1", "blocks 0 to 2")
+    refused(f"{DEEP} --config 1 --search-block 2", tmp_path, "search config '1', b2.layer.lr", "BP on MLP has no 'lr'")
+    refused(f"{DEEP} --config 2 --search-block 2", tmp_path, "b2.layer.kernel_size", "BP on MLP")
+    refused(f"{DEEP} --config 3a --search-block 2", tmp_path, "--search-block", "2 is the classifier")
+    refused(f"{DEEP} --config radius --search-block 0", tmp_path, "--search-block", "'radius' names its blocks itself")
+
+
+def test_a_configuration_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    kernels = "space: {bX.layer.kernel_size: {grid: [3, 13]}}\n"
+    refused(f"{DEEP} --config mine.yaml", tmp_path, "search config 'mine'", "b0.layer.kernel_size=13", text=kernels)
+
+
+# -- what is compared ---------------------------------------------------------------------------------------
+
+
+def test_a_search_holds_out_and_compares_validation_images(tmp_path: Path) -> None:
+    """1,438 Digits images: 287 are held out of each dataset."""
+    search = resolve(f"{DEEP} --config mine.yaml", tmp_path, RATES)
+    assert (search.metric, search.mode) == ("val_acc", "max")
+    run = search.trials[0].config
+    assert (run.dataset_sup.train_samples(), run.dataset_unsup.train_samples()) == (1151, 1151)
+
+
+@pytest.mark.parametrize(
+    ("flags", "validation"),
+    [
+        ("", (0.25, 0.25)),
+        ("--validation-unsup false", (0.25, 0)),
+        ("--validation-sup true", (0.25, 0.25)),
+        ("--set dataset_sup.validation=0.1", (0.1, 0.25)),
+        ("--validation-sup false --metric test_acc", (0, 0.25)),
+    ],
+)
+def test_flags_win_over_the_share_of_the_file(flags: str, validation: tuple[float, float], tmp_path: Path) -> None:
+    search = resolve(f"{DEEP} --config mine.yaml {flags}", tmp_path, RATES + "validation: 0.25\n")
+    run = search.trials[0].config
+    assert (run.dataset_sup.validation, run.dataset_unsup.validation) == validation
+
+
+def test_the_test_set_selects_only_when_told_so(tmp_path: Path) -> None:
+    way = "--validation-sup false --metric test_acc"
+    refused(f"{DEEP} --config 1 --validation-sup false", tmp_path, "--metric", "no val_acc", "--metric test_acc")
+    refused(f"{DEEP} --config 1 --metric test_acc", tmp_path, "--metric", way)
+    refused(f"{DEEP} --config 1 --metric test_loss", tmp_path, "--metric", way)
+    assert resolve(f"{DEEP} --config 1 {way}", tmp_path).metric == "test_acc"
+
+
+@pytest.mark.parametrize(
+    ("text", "flag", "metric", "mode"),
+    [
+        ("", "", "val_acc", "max"),
+        ("metric: val_loss\n", "", "val_loss", "min"),
+        ("metric: R1\nmode: min\n", "", "R1", "min"),
+        ("metric: R1\nmode: min\n", "--metric train_acc", "train_acc", "max"),
+        ("mode: min\n", "", "val_acc", "min"),
+    ],
+)
+def test_metric_and_mode(text: str, flag: str, metric: str, mode: str, tmp_path: Path) -> None:
+    """The flag wins, and the file's mode is that of the file's metric."""
+    search = resolve(f"{DEEP} --config mine.yaml {flag}", tmp_path, RATES + text)
+    assert (search.metric, search.mode) == (metric, mode)
+
+
+# -- trials -------------------------------------------------------------------------------------------------
+
+
+def test_final_seeds_are_new(tmp_path: Path) -> None:
+    """Seeds 3 and 5 of the file, with 10 added by ``--seed``: the winner runs on 16, 17 and 18."""
+    search = resolve(f"{DEEP} --config mine.yaml --seed 10", tmp_path, RATES)
+    assert sorted({trial.config.seed for trial in search.trials}) == [13, 15]
+    assert search.final_seeds == (16, 17, 18)
+    assert resolve(f"{DEEP} --config mine.yaml --final-seeds 5", tmp_path, RATES).final_seeds == (6, 7, 8, 9, 10)
+    assert resolve(f"{DEEP} --config mine.yaml --final-seeds 0", tmp_path, RATES).final_seeds == ()
+    refused(f"{DEEP} --config mine.yaml --final-seeds -1", tmp_path, "--final-seeds", "-1", text=RATES)
+    refused(f"{DEEP} --config seed --final-seeds 3", tmp_path, "--final-seeds", "'seed' is a sweep")
+
+
+def test_the_winner_is_trained_again_on_everything(tmp_path: Path) -> None:
+    """The same run but for its seed and the images held out, in a folder of its own beside the others."""
+    search = resolve(f"{DEEP} --config mine.yaml", tmp_path, RATES)
+    best = search.trials[-1]
+    again = trial_list.retrained(best, search.final_seeds)
+    same = {"seed": best.config.seed, "dataset_sup.validation": 0.2, "dataset_unsup.validation": 0.2}
+    for trial, seed in zip(again, (6, 7, 8), strict=True):
+        assert trial.config.seed == seed
+        assert trial.config.dataset_sup.train_samples() == trial.config.dataset_unsup.train_samples() == 1438
+        assert overrides.apply(trial.config, same, CATALOG) == best.config
+    folders = {trial.folder for trial in (*search.trials, *again)}
+    assert len(folders) == 7
+    assert {folder.parent for folder in folders} == {search.folder / "trials"}
+
+
+def test_one_run_is_not_made_twice(tmp_path: Path) -> None:
+    text = "space: {b0.method: {grid: [Soft, soft]}}\n"
+    refused(f"{DEEP} --config mine.yaml", tmp_path, "b0.method=Soft and b0.method=soft are the same run", text=text)
+
+
+def test_labels_tell_configurations_apart() -> None:
+    assert trial_list.labels([{}]) == ["(preset)"]
+    assert trial_list.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
+    assert trial_list.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
+    assert trial_list.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
+    close = trial_list.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
+    assert len(set(close)) == 2
+
+
+def test_changes_outside_the_network() -> None:
+    choice: search_space.Choice = {
+        "b0.layer.lr": 0.1,
+        "b*.pool": "max_2_2_0",
+        "b12.pool": None,
+        "dataset_sup.epochs": 3,
+    }
+    assert trial_list.other_changes(choice) == ["dataset_sup.epochs=3"]
+
+
+# -- the winner ---------------------------------------------------------------------------------------------
+
+
+def winner(mode: str, scores: dict[str, list[float]], tmp_path: Path) -> str | None:
+    """Return the winning rate of a search in which the trials of each rate ended with the given scores."""
+    lines: list[dict[str, Any]] = []
+    for rate, found in scores.items():
+        lines += [{"configuration": f"b0.layer.lr={rate}", "val_acc": s, "minutes": 1.0} for s in found]
+    text = f"purpose: search\nmode: {mode}\nseeds: [0, 1]\nspace: {{bX.layer.lr: {{grid: [{', '.join(scores)}]}}}}\n"
+    search = resolve(f"{DEEP} --config mine.yaml", tmp_path, text)
+    ranking = results.ranked(results.summary(pd.DataFrame(lines), "val_acc"), search.mode)
+    best = results.winner(search, ranking)
+    return None if best is None else best.label.partition("=")[2]
+
+
+def test_the_best_mean_wins(tmp_path: Path) -> None:
+    scores = {"0.1": [50.0, 60.0], "0.2": [58.0, 59.0], "0.3": [90.0, 10.0]}
+    assert winner("max", scores, tmp_path) == "0.2"
+    assert winner("min", scores, tmp_path) == "0.3"
+
+
+def test_equals_go_to_the_first(tmp_path: Path) -> None:
+    assert winner("max", {"0.3": [50.0, 50.0], "0.1": [50.0, 50.0]}, tmp_path) == "0.3"
+
+
+def test_a_configuration_that_failed_on_a_seed_does_not_win(tmp_path: Path) -> None:
+    """Its other seed may be the best of all: who diverges now and then is no choice."""
+    assert winner("max", {"0.1": [99.0], "0.2": [99.0, math.nan], "0.3": [50.0, 51.0]}, tmp_path) == "0.3"
+    assert winner("max", {"0.1": [99.0]}, tmp_path) is None
+
+
+def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
+    """Every key of ``search`` has a flag, and the command line wins."""
+    text = "space: {b0.layer.radius: {uniform: [1, 9]}}\nsearch: {samples: 2, seed: 1, time: 1h, trials: 9}\n"
+    flags = "--algorithm random --num-samples 3 --search-seed 5 --time-budget 90s --max-trials 4"
+    plan = resolve(f"{DEEP} --config mine.yaml {flags}", tmp_path, text).spec.plan
+    assert plan == search_space.SearchPlan(algorithm="random", samples=3, seed=5, time=90, trials=4)
+    drawn = [
+        resolve(f"{DEEP} --config mine.yaml --search-seed {seed}", tmp_path, text).trials[0].choice for seed in (5, 6)
+    ]
+    assert drawn[0] != drawn[1]
