@@ -31,6 +31,7 @@ from hebb.cli.entry import run_command
 from hebb.config import catalog
 from hebb.config.registry import DATASETS
 from hebb.core.errors import ConfigError
+from hebb.core.threads import cores
 from hebb.nn import model
 
 PRESETS = ("2CorInfoMaxMNIST", "2CorInfoMaxSparseMNIST", "2EPMNIST", "2CSMMNIST", "3PCMNIST", "3PCNudgeMNIST")
@@ -42,7 +43,7 @@ COMPARED = TURN = 5
 def main(argv: list[str]) -> int:
     """Measure every preset."""
     options = parse(argv)
-    threads = arguments.cores() if options.threads is None else options.threads
+    threads = cores() if options.threads is None else options.threads
     torch.set_num_threads(threads)
     rows = [measure(name, options) for name in options.presets]
     harness.show(

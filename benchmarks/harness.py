@@ -19,6 +19,7 @@ import torch
 
 from hebb.cli import arguments, describe
 from hebb.core import machine
+from hebb.core.threads import cores
 from hebb.storage import records
 
 STEPS, WARM_UP = 50, 10
@@ -36,7 +37,7 @@ def add_flags(parser: arguments.Parser) -> None:
 
 def set_threads(threads: int | None) -> int:
     """Let torch use ``threads``, by default one per core, and return their number."""
-    found = arguments.cores() if threads is None else threads
+    found = cores() if threads is None else threads
     machine.keep_freed_memory()  # as a run does
     torch.set_num_threads(found)
     return found
@@ -86,7 +87,7 @@ def circumstances(threads: int) -> Row:
     """Describe date, code, versions and machine; ``load`` is the number of processes that wanted a core."""
     found = records.environment({}, {}, None)
     kept = {name: found[name] for name in ("commit", "dirty", "command", "python", "versions")}
-    where = {**found["machine"], "usable_cores": arguments.cores(), "threads": threads}
+    where = {**found["machine"], "usable_cores": cores(), "threads": threads}
     where["load"] = [round(load, 2) for load in os.getloadavg()]
     return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **kept, "machine": where}
 

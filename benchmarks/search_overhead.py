@@ -32,6 +32,7 @@ from benchmarks import harness
 from hebb.cli import arguments, describe
 from hebb.cli.entry import run_command
 from hebb.core.errors import HebbError
+from hebb.core.threads import cores
 
 ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_EVERY = 1.0  # seconds between two looks at the memory
@@ -41,7 +42,7 @@ _WORKER = "ray::ImplicitFunc"  # what Ray calls a process that runs trials
 def main(argv: list[str]) -> int:
     """Measure overhead and speed-up, or growth."""
     options = parse(argv)
-    threads = options.threads or arguments.cores()
+    threads = options.threads or cores()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         if options.growth is not None:
             rows = [growth(Path(folder), options)]
@@ -80,12 +81,12 @@ def _flags(options: argparse.Namespace) -> list[str]:
 
 def overhead(folder: Path, options: argparse.Namespace, threads: int) -> list[harness.Row]:
     """Time the four sides."""
-    base, cores = _flags(options), arguments.cores()
+    base = _flags(options)
     one = _sequence(base, options.seeds, 1, folder)
     rows: list[harness.Row] = [
         {"what": "one after the other, 1 thread", "wall_s": sum(one), "all_s": one, "ratio": 1.0}
     ]
-    for workers in sorted({1, cores}):
+    for workers in sorted({1, cores()}):
         home = folder / f"workers{workers}"
         flags = [*base, "--threads", "1", "--workers", str(workers), "--folder-name", "s", "--config", "one_seed"]
         began = time.perf_counter()

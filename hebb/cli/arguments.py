@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -257,11 +256,6 @@ def device(options: argparse.Namespace) -> Device:
     if len(found) == 2 and found[0] != found[1]:
         raise ConfigError("--device", f"'{options.device}' contradicts --gpu-id {options.gpu_id}")
     return found[0] if found else Device("auto")
-
-
-def cores() -> int:
-    """Return the CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_config(

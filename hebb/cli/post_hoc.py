@@ -13,6 +13,7 @@ from hebb.cli import arguments, describe
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
+from hebb.core.threads import cores
 from hebb.storage import folders
 
 
@@ -28,7 +29,7 @@ def parser() -> arguments.Parser:
 
 def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
     """Return the run of the first training; its plan and shapes are checked."""
-    run = arguments.run_config(options, known, seed=options.seed, validation=(False, False), threads=arguments.cores())
+    run = arguments.run_config(options, known, seed=options.seed, validation=(False, False), threads=cores())
     plan.phases(run)
     plan.post_hoc(run)
     shapes.of_run(run)

@@ -12,6 +12,7 @@ from hebb.config import catalog, domains, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.core.errors import ConfigError
+from hebb.core.threads import cores
 from hebb.storage import folders
 from hebb.tuning import search_folder, steps
 from hebb.tuning import trials as trial_list
@@ -134,13 +135,13 @@ def check_steps(found: Search, probe_every: int) -> None:
 def _base(options: argparse.Namespace, spec: search_space.SearchSpec, known: Catalog) -> RunConfig:
     """Return the run that the search changes."""
     trials = spec.count() * (1 if spec.grouped else -(-len(spec.seeds) // options.pack_seeds))
-    at_once = min(trials, arguments.cores(), options.workers or trials)
+    at_once = min(trials, cores(), options.workers or trials)
     base = arguments.run_config(
         options,
         known,
         seed=0,
         validation=(_share(spec, options.validation_sup), _share(spec, options.validation_unsup)),
-        threads=max(1, arguments.cores() // at_once),
+        threads=max(1, cores() // at_once),
     )
     if base.seed:
         raise ConfigError("--set seed", "a search has its own seeds", hint="--seed N is added to each of them")

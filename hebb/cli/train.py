@@ -14,6 +14,7 @@ from hebb.config import overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.core.errors import ConfigError, InterruptedRunError, within
+from hebb.core.threads import cores
 from hebb.storage import folders
 
 
@@ -181,7 +182,7 @@ def _config(options: argparse.Namespace, known: Catalog) -> RunConfig:
             known,
             seed=0 if options.seed is None else options.seed,
             validation=(share, share),
-            threads=arguments.cores(),
+            threads=cores(),
         )
         together = tuple(range(run.seed, run.seed + options.pack_seeds))
         return replace(run, pack=together if len(together) > 1 else ())

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hebb.cli import arguments, describe
+from hebb.cli import describe
 from hebb.cli.arguments import Device
 from hebb.cli.search_display import duration
 from hebb.config import plan
 from hebb.config.specs import RunConfig
 from hebb.core import machine
+from hebb.core.threads import cores
 from hebb.data import images
 from hebb.data.images import Images, Split
 from hebb.nn import model
@@ -64,7 +65,7 @@ def run(search: Search, asked: Device, home: folders.Home, options: argparse.Nam
     out.print(made)
     mean = sum(cost.seconds for cost in costs) / len(costs)
     kept = max(cost.kept + (cost.checkpoint if options.save_model else 0) for cost in costs)
-    room = arguments.cores() // search.base.threads if device.type == "cpu" else options.gpu_exp
+    room = cores() // search.base.threads if device.type == "cpu" else options.gpu_exp
     units = search.spec.count() * _units(len(search.seeds), search.packs)
     last = _units(len(search.final_seeds), packed(search.final_seeds, search.pack_seeds))
     at_once = max(1, min(units, room if options.workers is None else min(room, options.workers)))

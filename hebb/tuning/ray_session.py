@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hebb.cli.arguments import cores
 from hebb.core.errors import ConfigError, HebbError
+from hebb.core.threads import cores
 
 # Ray reads these when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
