@@ -18,10 +18,10 @@ from hebb.storage import folders
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 
-def compute(runs: Sequence[Run], by: Sequence[str] | None = None, *, number: str = "angle") -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, number: str = "angle") -> pd.DataFrame:
     """Return one line per network, block and update: n, mean, sd over seeds.
 
     Args:

@@ -14,12 +14,14 @@ from hebb.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 PAIRED, WELCH = "paired t-test", "Welch's t-test"
 
 
-def compute(groups: Mapping[str, Sequence[Run]], metric: str = "test_acc", *, paired: bool = True) -> pd.DataFrame:
+def compute(
+    groups: Mapping[str, Sequence[StoredRun]], metric: str = "test_acc", *, paired: bool = True
+) -> pd.DataFrame:
     """Compare every group with the first, seed by seed.
 
     A seed is a pair, because it gives both runs the same initial draws and order of images. Student's interval of the
@@ -73,7 +75,7 @@ def compute(groups: Mapping[str, Sequence[Run]], metric: str = "test_acc", *, pa
     return made
 
 
-def _by_seed(name: str, runs: Sequence[Run], metric: str) -> dict[int, float]:
+def _by_seed(name: str, runs: Sequence[StoredRun], metric: str) -> dict[int, float]:
     found: dict[int, float] = {}
     for run in runs:
         if run.seed in found:

@@ -18,12 +18,12 @@ from hebb.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 METRICS = ("convergence", "R1", "train_loss", "test_acc")
 
 
-def compute(runs: Sequence[Run], metrics: Sequence[str] = METRICS, *, window: int = 1) -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], metrics: Sequence[str] = METRICS, *, window: int = 1) -> pd.DataFrame:
     """Return one line per schedule, number of examples and metric: n, mean, sd over seeds.
 
     The numbers are those of whole epochs. Each seed's are averaged over ``window`` epochs that follow each other, the
@@ -59,7 +59,7 @@ def compute(runs: Sequence[Run], metrics: Sequence[str] = METRICS, *, window: in
     return table.statistics(lines, ["schedule", "metric", "examples"], "value").drop(columns="interval")
 
 
-def examples(run: Run) -> list[int]:
+def examples(run: StoredRun) -> list[int]:
     """Return the examples seen until the end of each row's epoch, since the start of the run."""
     phases = plan.phases(run.config)
     specs = {"sup": run.config.dataset_sup, "unsup": run.config.dataset_unsup}

@@ -14,10 +14,10 @@ from hebb.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 
-def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one line per curve and epoch: curve, phase, epoch, n, mean, sd.
 
     Phases are counted within their kind (``hebbian 2``), so that the classifiers of networks of any depth meet.
@@ -46,7 +46,7 @@ def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -
     return made.drop(columns="interval").assign(metric=metric)
 
 
-def _parts(run: Run) -> dict[int, str]:
+def _parts(run: StoredRun) -> dict[int, str]:
     """Name the phases of a run: their kind, and their number among those of that kind."""
     found: dict[int, str] = {}
     for row in run.rows:

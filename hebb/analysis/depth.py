@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 _ARMS = {
     frozenset({"Soft", "SoftKrotov"}): "SoftHebb",
@@ -27,7 +27,7 @@ _ARMS = {
 _SHIFT = 0.04  # of a layer, so that the bars of two series do not cover each other
 
 
-def arm(run: Run) -> str:
+def arm(run: StoredRun) -> str:
     """Name what trained the hidden layers: SoftHebb, Hard WTA, Random, BP, else the methods."""
     hidden, trained = range(run.hidden), run.config.training_blocks
     if trained is not None and not set(trained) & set(hidden):
@@ -36,7 +36,7 @@ def arm(run: Run) -> str:
     return next((name for known, name in _ARMS.items() if methods and methods <= known), "+".join(sorted(methods)))
 
 
-def width(run: Run) -> str:
+def width(run: StoredRun) -> str:
     """Return the factor by which the second layer is wider than the first; empty with one hidden layer."""
     if run.hidden < 2:
         return ""
@@ -44,17 +44,17 @@ def width(run: Run) -> str:
     return f"{second / first:g}"
 
 
-def neurons(run: Run) -> str:
+def neurons(run: StoredRun) -> str:
     """Return the number of neurons of the first layer."""
     return str(run.config.network.blocks[0].layer.out_channels)
 
 
-SERIES: dict[str, Callable[[Run], str]] = {"arm": arm, "width": width, "neurons": neurons}
+SERIES: dict[str, Callable[[StoredRun], str]] = {"arm": arm, "width": width, "neurons": neurons}
 _TITLES = {"arm": "", "width": "width ratio ", "neurons": "first-layer neurons "}
 
 
 def compute(
-    runs: Sequence[Run], by: str = "arm", *, metric: str = "test_acc", figure: str | None = None
+    runs: Sequence[StoredRun], by: str = "arm", *, metric: str = "test_acc", figure: str | None = None
 ) -> pd.DataFrame:
     """Return one line per dataset, series, depth and source: n, mean, sd.
 

@@ -17,13 +17,13 @@ from hebb.analysis.runs import schedule
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 ZONES = ((0.0, 1.0, "none"), (1.0, 2.2, "partial"), (2.2, float("inf"), "learning"))
 """Published zones of the initial radius: from, to, what is learnt."""
 
 
-def compute(runs: Sequence[Run], metric: str = "test_acc") -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame:
     """Return one line per schedule and initial radius of the first block: n, mean, sd, and the published zone."""
     lines = [
         {

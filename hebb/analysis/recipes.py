@@ -36,7 +36,7 @@ _SMALL = ("add", "replace", "leave")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needed:
+class TrainingCommand:
     """A search or a single run that a figure needs.
 
     Attributes:
@@ -63,16 +63,16 @@ class Recipe:
     question: str
     source: str
     draw: Mapping[str, tuple[str, ...]]
-    commands: tuple[Needed, ...]
+    commands: tuple[TrainingCommand, ...]
     add: tuple[str, ...] = ()
     replace: Mapping[str, str] | None = None
     leave: tuple[str, ...] = ()
 
-    def kept(self, scale: str = "full") -> tuple[Needed, ...]:
+    def kept(self, scale: str = "full") -> tuple[TrainingCommand, ...]:
         """Return the commands that a scale does not leave out, as the recipe has them."""
         return tuple(c for c in self.commands if scale == "full" or c.name not in self.leave)
 
-    def needed(self, scale: str = "full") -> tuple[Needed, ...]:
+    def needed(self, scale: str = "full") -> tuple[TrainingCommand, ...]:
         """Return the searches and runs at a scale; at ``small`` their names end in ``-small``."""
         if scale not in SCALES:
             raise ConfigError("--scale", f"unknown '{scale}'", given=scale, choices=SCALES)
@@ -84,7 +84,7 @@ class Recipe:
             swapped = {**(self.replace or {}), command.name: name}
             words = [swapped.get(word, word) for word in command.words]
             kept = tuple(word for word in words if word)
-            found.append(Needed(name=name, script=command.script, words=(*kept, *self.add)))
+            found.append(TrainingCommand(name=name, script=command.script, words=(*kept, *self.add)))
         return tuple(found)
 
 
@@ -153,7 +153,7 @@ def _panels(data: Any, where: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _command(line: Any, where: str) -> Needed:
+def _command(line: Any, where: str) -> TrainingCommand:
     words = shlex.split(_text(line, where))
     script = words[0] if words else ""
     if script not in SCRIPTS:
@@ -161,7 +161,7 @@ def _command(line: Any, where: str) -> Needed:
     flag = SCRIPTS[script]
     if flag not in words[:-1]:
         raise ConfigError(where, f"{flag} is missing in '{line}'", hint="the figure finds its runs by that name")
-    return Needed(name=words[words.index(flag) + 1], script=script, words=tuple(words[1:]))
+    return TrainingCommand(name=words[words.index(flag) + 1], script=script, words=tuple(words[1:]))
 
 
 def _object(data: Any, keys: tuple[str, ...], where: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 
 from hebb.analysis import runs as stored
 from hebb.analysis.evidence import Claim, Published
-from hebb.analysis.runs import Run
+from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -25,7 +25,7 @@ RUNS = "record.csv"
 _VERSIONS = ("torch", "torchvision", "numpy", "ray")
 
 
-def lines(runs: Sequence[Run]) -> pd.DataFrame:
+def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """Return one line for each seed, in their order: what the last row of each run measured, and its time in seconds.
 
     Raises:
@@ -52,11 +52,11 @@ def lines(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(found).sort_values("seed", ignore_index=True)
 
 
-def _comparable(run: Run) -> object:
+def _comparable(run: StoredRun) -> object:
     return dataclasses.replace(run.config, seed=0, pack=(), device="auto", threads=1)
 
 
-def page(runs: Sequence[Run], title: str, claims: Sequence[Claim]) -> str:
+def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:
     """Return the ``record.yaml`` of runs that ``lines`` accepts, made on one machine."""
     told = [folders.read_json(run.folder / folders.ENVIRONMENT) for run in runs]
     if not all(isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in told):
@@ -116,6 +116,6 @@ def _written(claim: Claim) -> dict[str, Any]:
     return {**told, "published": {key: value for key, value in told["published"].items() if value is not None}}
 
 
-def config(run: Run) -> str:
+def config(run: StoredRun) -> str:
     """Return the ``config.json`` that repeats a run."""
     return json.dumps(serialise.to_json(run.config), indent=1) + "\n"

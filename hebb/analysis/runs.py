@@ -41,7 +41,7 @@ def check_metric(name: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class StoredRun:
     """A finished run.
 
     Attributes:
@@ -126,7 +126,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missing:
+class UnfinishedRun:
     """A run that is not finished.
 
     Attributes:
@@ -139,11 +139,11 @@ class Missing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StoredRuns:
     """What lies in the folders that were named: finished runs, and those that are not."""
 
-    runs: tuple[Run, ...]
-    missing: tuple[Missing, ...]
+    runs: tuple[StoredRun, ...]
+    missing: tuple[UnfinishedRun, ...]
 
     def check(self) -> None:
         """Refuse what is not finished, by name."""
@@ -161,7 +161,7 @@ class Found:
         return f"{len(names)} of {len(names) + len(self.runs)} runs are not finished: {', '.join(names[:5])}{more}"
 
 
-def read(places: Iterable[Path], where: str = "runs") -> Found:
+def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
     """Read every run in or below the given folders, each once, sorted by folder.
 
     A folder is that of a run, of a search, or any that holds such. Runs that a search planned and that never
@@ -170,8 +170,8 @@ def read(places: Iterable[Path], where: str = "runs") -> Found:
     Raises:
         ConfigError: for a folder that does not exist or holds no run, and for a stored file that cannot be read.
     """
-    finished: dict[Path, Run] = {}
-    missing: dict[Path, Missing] = {}
+    finished: dict[Path, StoredRun] = {}
+    missing: dict[Path, UnfinishedRun] = {}
     for place in places:
         if not place.is_dir():
             raise ConfigError(where, f"{place} is not a folder")
@@ -187,14 +187,14 @@ def read(places: Iterable[Path], where: str = "runs") -> Found:
                 finished.setdefault(folder, read_run(folder, choice))
             else:
                 fate = fate or ("interrupted" if state == "interrupted" else "never started")
-                missing.setdefault(folder, Missing(folder=folder, state=fate))
-    return Found(
+                missing.setdefault(folder, UnfinishedRun(folder=folder, state=fate))
+    return StoredRuns(
         runs=tuple(finished[folder] for folder in sorted(finished)),
         missing=tuple(missing[folder] for folder in sorted(missing)),
     )
 
 
-def read_run(folder: Path, choice: Choice | None = None) -> Run:
+def read_run(folder: Path, choice: Choice | None = None) -> StoredRun:
     """Read a finished run; ``choice`` holds the values of the search space, where a search chose them."""
     config = folders.read_json(folder / folders.CONFIG)
     result = folders.read_json(folder / folders.RESULT)
@@ -205,7 +205,7 @@ def read_run(folder: Path, choice: Choice | None = None) -> Run:
     if not rows.exists():
         raise ConfigError(str(rows), "no such file")
     above = folder.parent
-    return Run(
+    return StoredRun(
         folder=folder,
         search=above.parent.name if above.name == folders.TRIALS else None,
         choice=choice or {},
@@ -237,12 +237,12 @@ def _planned(inside: Path) -> dict[Path, tuple[Choice, str | None]]:
 
 
 def select(
-    runs: Iterable[Run],
+    runs: Iterable[StoredRun],
     *,
     presets: Sequence[str] = (),
     datasets: Sequence[str] = (),
     values: Mapping[str, str] | None = None,
-) -> tuple[Run, ...]:
+) -> tuple[StoredRun, ...]:
     """Keep the runs of these networks and datasets, with these values at override paths, as ``--set`` writes them.
 
     Raises:
@@ -281,14 +281,14 @@ def _number(text: str) -> float | str:
         return text.lower()
 
 
-def varying(runs: Sequence[Run]) -> list[str]:
+def varying(runs: Sequence[StoredRun]) -> list[str]:
     """Return the override paths in which the runs differ, other than their seed; an absent one differs."""
     paths = dict.fromkeys(path for run in runs for path in run.values)
     missing = object()
     return [p for p in paths if p != "seed" and len({run.values.get(p, missing) for run in runs}) > 1]
 
 
-def groups(runs: Sequence[Run]) -> list[str]:
+def groups(runs: Sequence[StoredRun]) -> list[str]:
     """Return what tells runs apart that are no replicates.
 
     Preset and dataset, mode and trained blocks where they differ, and the paths in which runs of one preset differ.
@@ -300,7 +300,7 @@ def groups(runs: Sequence[Run]) -> list[str]:
     return ["preset", "dataset", *told, *(path for path in found if all(path in run.values for run in runs))]
 
 
-def labels(runs: Sequence[Run], by: Sequence[str] | None = None) -> list[str]:
+def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[str]:
     """Name every run by its group: by its search where each group is one, else by the values in which groups differ.
 
     Args:
@@ -319,7 +319,7 @@ def labels(runs: Sequence[Run], by: Sequence[str] | None = None) -> list[str]:
     return [", ".join(str(key[i]) if columns[i] in plain else f"{columns[i]}={key[i]}" for i in told) for key in keys]
 
 
-def _of(run: Run, column: str) -> object:
+def _of(run: StoredRun, column: str) -> object:
     if column == "run":
         return run.folder.name
     if column == "mode":
@@ -329,14 +329,16 @@ def _of(run: Run, column: str) -> object:
     return getattr(run, column) if column in COLUMNS else run.value(column)
 
 
-def schedule(run: Run) -> str:
+def schedule(run: StoredRun) -> str:
     """Name how the rate of the first block changes."""
     if run.value("b0.layer.adaptive"):
         return "norm-dependent rate"
     return f"{run.value('b0.layer.lr_decay')} decay"
 
 
-def frame(runs: Sequence[Run], metrics: Iterable[str] = METRICS, paths: Iterable[str] | None = None) -> pd.DataFrame:
+def frame(
+    runs: Sequence[StoredRun], metrics: Iterable[str] = METRICS, paths: Iterable[str] | None = None
+) -> pd.DataFrame:
     """Lay runs out one a line: ``COLUMNS``, values at paths, metrics.
 
     Args:
@@ -359,7 +361,7 @@ def frame(runs: Sequence[Run], metrics: Iterable[str] = METRICS, paths: Iterable
     return pd.DataFrame(lines)
 
 
-def history(runs: Sequence[Run]) -> pd.DataFrame:
+def history(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """Lay out every row of ``metrics.jsonl``: run, preset, seed and the columns of the row."""
     import pandas as pd
 

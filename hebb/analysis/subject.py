@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hebb.analysis import gradients, interpolate
-from hebb.analysis.runs import Run
+from hebb.analysis.runs import StoredRun
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.data.images import Images, Split
@@ -26,7 +26,7 @@ from hebb.training import evaluate
 from hebb.training.engine import BATCH
 
 
-def load(run: Run, home: folders.Home) -> Subject:
+def load(run: StoredRun, home: folders.Home) -> Subject:
     """Load the network of a finished run; the data it was trained on are read when they are first asked for.
 
     Raises:
@@ -48,7 +48,7 @@ class Subject:
         home: where datasets and caches lie.
     """
 
-    run: Run
+    run: StoredRun
     network: Network
     home: folders.Home
 

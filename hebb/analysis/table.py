@@ -13,7 +13,7 @@ from hebb.analysis import style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 
 def statistics(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def statistics(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFr
     return made
 
 
-def compute(runs: Sequence[Run], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one line per group of runs: its values, n, mean, sd, interval (half-width), low and high end.
 
     Args:
@@ -75,7 +75,7 @@ def check_replicates(frame: pd.DataFrame, keys: Sequence[str], flag: str) -> Non
         raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
 
 
-def _difference(runs: Sequence[Run], names: pd.Series) -> str:
+def _difference(runs: Sequence[StoredRun], names: pd.Series) -> str:
     chosen = [run for run in runs if run.folder.name in set(names)]
     paths = stored.varying(chosen)[:6]
     return f"they differ in {', '.join(paths)}: add what matters to --by" if paths else "name each run once"

@@ -17,7 +17,7 @@ from hebb.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 SERIES = {
     "Soft": "SoftHebb",
@@ -26,7 +26,7 @@ SERIES = {
 }
 
 
-def compute(runs: Sequence[Run], metric: str = "test_acc") -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame:
     """Return one line per series, temperature and metric (``metric`` and R1): n, mean, sd.
 
     R1 counts the neurons of all Hebbian blocks, each at the end of its own phase.
@@ -58,7 +58,7 @@ def _metrics_last(column: pd.Series) -> pd.Series:
     return column == "R1" if column.name == "metric" else column
 
 
-def radius_one(run: Run) -> float:
+def radius_one(run: StoredRun) -> float:
     """Count the neurons of radius 1, over all Hebbian phases at their end."""
     last = {row["phase"]: row["R1"] for row in run.rows if row["R1"] is not None}
     return float(sum(last.values())) if last else float("nan")

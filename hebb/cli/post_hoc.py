@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         phase = plan.post_hoc(run)
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
-    from hebb.analysis import posthoc
+    from hebb.analysis.post_hoc import moving_average
     from hebb.cli.run_display import ConsoleReport
     from hebb.training import post_hoc, train
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         curve = post_hoc.run(run, report, place=place)
     finally:
         report.close()
-    first, last = (posthoc.moving_average(curve)[i] for i in (0, -1))
+    first, last = (moving_average(curve)[i] for i in (0, -1))
     out = describe.console()
     out.print(f"post-hoc loss {first[1]:.4f} after {first[0]:,.0f} examples, {last[1]:.4f} after {last[0]:,.0f}")
     out.print(f"curve: {home.network(name) / 'post_hoc.csv'}, .png, .svg", soft_wrap=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hebb.analysis import posthoc, style
+from hebb.analysis import post_hoc, style
 from hebb.config import plan
 from hebb.config.specs import RunConfig
 from hebb.data import images
@@ -65,7 +65,7 @@ def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, ba
 def write(curve: np.ndarray, folder: Path) -> None:
     """Write ``post_hoc.csv`` and the figure of its moving average, as PNG and SVG."""
     header = "examples,loss,accuracy"
-    np.savetxt(folder / posthoc.CURVE, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))
-    figure = posthoc.draw(posthoc.averaged({"moving average": [(0, curve)]}), batches=curve)
+    np.savetxt(folder / post_hoc.CURVE, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))
+    figure = post_hoc.draw(post_hoc.averaged({"moving average": [(0, curve)]}), batches=curve)
     for kind in ("png", "svg"):
         style.save(figure, folder / f"post_hoc.{kind}", kind)

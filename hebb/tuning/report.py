@@ -219,7 +219,7 @@ def _measured(report: Report) -> bool:
     return any(row.get(report.search.metric) is not None for run in _runs(report, 1) for row in run.rows)
 
 
-def _runs(report: Report, count: int) -> list[runs.Run]:
+def _runs(report: Report, count: int) -> list[runs.StoredRun]:
     """Return the finished runs of the best configurations."""
     shown = list(report.ranking["configuration"][:count])
     found = [trial for trial in report.search.trials if trial.label in shown]
@@ -229,7 +229,7 @@ def _runs(report: Report, count: int) -> list[runs.Run]:
 
 def _curves(report: Report) -> pd.DataFrame:
     """Return the metric by epoch of the best configurations, mean and deviation over their seeds."""
-    by_label: dict[str, list[runs.Run]] = {label: [] for label in report.ranking["configuration"][:CURVES]}
+    by_label: dict[str, list[runs.StoredRun]] = {label: [] for label in report.ranking["configuration"][:CURVES]}
     for run in _runs(report, CURVES):
         by_label[str(run.choice["configuration"])].append(run)
     parts = [curves.compute(found, report.search.metric, []).assign(curve=label) for label, found in by_label.items()]

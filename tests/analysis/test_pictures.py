@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hebb.analysis import embed, fields, filters, gradients, interpolate, neurons, pixels, receptive, robust
+from hebb.analysis import embed, filters, gradients, interpolate, neurons, pixels, preferred_images, receptive, robust
 from hebb.config import catalog
 from hebb.core import seeding
 from hebb.core.errors import ConfigError
@@ -161,7 +161,7 @@ def test_published_settings_reach_the_best_image_of_a_filter() -> None:
     """500 steps of 0.001 suffice for weights of norm 1 and more: the start of norm 1e-5 is forgotten at once."""
     made = network("Soft-c4-k5-r3 BP:flatten", (3, 12, 12))
     isolated = neurons.isolate(blocks(made), 0)
-    frame = fields.best_images(isolated, torch.arange(4), positive=False, generator=generator())
+    frame = preferred_images.best_images(isolated, torch.arange(4), positive=False, generator=generator())
     weight = made[0].weight.flatten(1)
     np.testing.assert_allclose(pixels.of(frame).reshape(4, -1), weight / weight.norm(dim=1, keepdim=True), atol=2e-3)
     np.testing.assert_allclose(frame["answer"], weight.norm(dim=1), rtol=1e-4)
@@ -171,7 +171,7 @@ def test_the_best_image_beats_every_other_of_its_norm() -> None:
     """In a deep network there is no closed form, but no random image of that norm may do better."""
     made = network(DEEP)
     isolated = neurons.isolate(blocks(made), 1)
-    frame = fields.best_images(isolated, torch.arange(7), steps=150, step=0.02, generator=generator())
+    frame = preferred_images.best_images(isolated, torch.arange(7), steps=150, step=0.02, generator=generator())
     found = torch.from_numpy(pixels.of(frame))
     torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.ones(7))
     assert bool((found >= 0).all())
@@ -191,7 +191,7 @@ def test_the_strongest_images_by_sorting_them_all(linear: bool) -> None:
         return images.flatten(1) @ weight.T if made is None else made[0].pre_activation(images)
 
     chosen = torch.tensor([3, 1])
-    tops = fields.strongest(respond, x.split(7), chosen, 4)
+    tops = preferred_images.strongest(respond, x.split(7), chosen, 4)
     u = respond(x)[:, chosen]
     u = u[..., None, None] if u.dim() == 2 else u
     for i in range(2):

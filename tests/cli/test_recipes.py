@@ -31,7 +31,7 @@ OWN = ("robustness",)  # of another paper, whose commands were not published; fo
 IN_PIECES = ("--set", "dataset_sup.samples=2000", "dataset_sup.epochs=25")
 
 
-def published(needed: recipes.Needed) -> dict[str, str]:
+def published(needed: recipes.TrainingCommand) -> dict[str, str]:
     """The row of the published command; B3B cuts its epoch into 25, under a name of its own."""
     words = tuple(word.removesuffix("_25") for word in needed.words)
     return PUBLISHED[needed.script, *(words[:-3] if words[-3:] == IN_PIECES else words)]
@@ -65,7 +65,7 @@ def test_every_command_resolves_at_both_scales(name: str, tmp_path: Path) -> Non
         for n, found in configs.items():
             if scale == "full":
                 assert len(found) == (4 if name in OWN else int(published(n)["trials"]))
-            assert figures.state_of(n, home, KNOWN) == figures.State(
+            assert figures.status_of(n, home, KNOWN) == figures.TrainingStatus(
                 n, home.search(n.name) if n.script == "ray_search.py" else home.network(n.name), "absent", len(found), 0
             )
     assert work["small"] <= work["full"] / 10

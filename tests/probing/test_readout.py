@@ -12,7 +12,7 @@ import torch
 from conftest import Command
 from torch.nn import functional as F
 
-from hebb.analysis import posthoc
+from hebb.analysis.post_hoc import moving_average
 from hebb.config import plan
 from hebb.core.errors import ConfigError
 from hebb.data import images
@@ -188,6 +188,6 @@ def test_post_hoc_wants_one_kind_below_a_classifier(network: str) -> None:
 
 def test_moving_average() -> None:
     curve = np.stack([np.arange(1, 101), np.arange(100.0), np.zeros(100)], axis=1)
-    smooth = posthoc.moving_average(curve)
+    smooth = moving_average(curve)
     assert smooth.shape == (51, 3)
     assert smooth[0].tolist() == pytest.approx([50, 24.5, 0])

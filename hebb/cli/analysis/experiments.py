@@ -54,12 +54,12 @@ def _toy(options: argparse.Namespace) -> Output:
     from hebb.spiking.rate_neuron import ToyConfig
 
     config = _config(options, ToyConfig())
-    from hebb.analysis import toy
+    from hebb.analysis import rate_neuron
 
-    frame = toy.compute(config)
+    frame = rate_neuron.compute(config)
     shown = frame.pivot(index=["measure", "rule"], columns="sigma", values="mean")
     return _output(
-        "toy", options, config, frame, toy.draw(frame, config), shown.to_string(float_format="{:.3f}".format)
+        "toy", options, config, frame, rate_neuron.draw(frame, config), shown.to_string(float_format="{:.3f}".format)
     )
 
 

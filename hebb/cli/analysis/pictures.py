@@ -14,7 +14,7 @@ from hebb.storage.folders import Home
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
     from hebb.analysis.subject import Subject
 
 
@@ -29,7 +29,7 @@ def _one(options: argparse.Namespace) -> Subject:
     return _load(chosen[0], options)
 
 
-def _load(run: Run, options: argparse.Namespace) -> Subject:
+def _load(run: StoredRun, options: argparse.Namespace) -> Subject:
     from hebb.analysis import subject
 
     return subject.load(run, Home.find(options.data_dir))
@@ -144,7 +144,7 @@ def _fields(options: argparse.Namespace) -> Output:
 
 
 def _field_images(studied: Subject, options: argparse.Namespace) -> Output:
-    from hebb.analysis import fields, neurons
+    from hebb.analysis import neurons, preferred_images
     from hebb.analysis.output import Output
     from hebb.core import seeding
 
@@ -152,7 +152,7 @@ def _field_images(studied: Subject, options: argparse.Namespace) -> Output:
     isolated = neurons.isolate(studied.blocks, block)
     weight = studied.blocks[block].weight
     chosen = neurons.choose(weight, options.neurons or 72, options.seed, block).to(weight.device)
-    frame = fields.best_images(
+    frame = preferred_images.best_images(
         isolated,
         chosen,
         steps=options.steps,
@@ -167,11 +167,11 @@ def _field_images(studied: Subject, options: argparse.Namespace) -> Output:
         f"{studied.name}, b{block}: what {len(frame)} random neurons of {len(weight)} answer to most\n"
         f"{height}x{width} pixels, {options.steps} steps of projected gradient, {sign}"
     )
-    return Output(options.name, frame, fields.draw_images(frame, title))
+    return Output(options.name, frame, preferred_images.draw_images(frame, title))
 
 
 def _field_patches(studied: Subject, options: argparse.Namespace) -> Output:
-    from hebb.analysis import fields, neurons, receptive
+    from hebb.analysis import neurons, preferred_images, receptive
     from hebb.analysis.output import Output
 
     block = studied.checked(options.block)
@@ -179,15 +179,19 @@ def _field_patches(studied: Subject, options: argparse.Namespace) -> Output:
         raise ConfigError("network", "settles as a whole: its neurons have no receptive field of their own")
     weight = studied.blocks[block].weight
     chosen = neurons.choose(weight, options.neurons or 5, options.seed, block).to(weight.device)
-    tops = fields.strongest(studied.pre_activation(block), studied.pixels(options.images), chosen, options.patches)
+    tops = preferred_images.strongest(
+        studied.pre_activation(block), studied.pixels(options.images), chosen, options.patches
+    )
     specs, shapes = [b.spec for b in studied.blocks], [b.shapes for b in studied.blocks]
-    frame = fields.patch_table(tops, chosen, lambda row, column: receptive.box(specs, shapes, block, row, column))
+    frame = preferred_images.patch_table(
+        tops, chosen, lambda row, column: receptive.box(specs, shapes, block, row, column)
+    )
     count = studied.count(options.images)
     title = (
         f"{studied.name}, b{block}: the patches of {count:,} test images\n"
         "with the largest pre-activation (the number above)"
     )
-    return Output(options.name, frame, fields.draw_patches(frame, studied.images(set(frame["image"])), title))
+    return Output(options.name, frame, preferred_images.draw_patches(frame, studied.images(set(frame["image"])), title))
 
 
 # -- embed ------------------------------------------------------------------------------------------------

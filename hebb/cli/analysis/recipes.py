@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hebb.analysis import recipes, runs
-from hebb.analysis.recipes import Needed, Recipe
+from hebb.analysis.recipes import Recipe, TrainingCommand
 from hebb.cli.analysis.verb import Verb
 from hebb.cli.arguments import Parser
 from hebb.config import catalog
@@ -37,7 +37,7 @@ _COMMANDS = {
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingStatus:
     """What is stored of a search or run that a figure needs.
 
     Attributes:
@@ -47,14 +47,14 @@ class State:
         expected, there: the number of its runs, and of those that are finished.
     """
 
-    needed: Needed
+    needed: TrainingCommand
     folder: Path
     state: str
     expected: int
     there: int
 
 
-def state_of(needed: Needed, home: folders.Home, known: Catalog) -> State:
+def status_of(needed: TrainingCommand, home: folders.Home, known: Catalog) -> TrainingStatus:
     """Compare what is stored under a name with what the command would run.
 
     Raises:
@@ -65,18 +65,18 @@ def state_of(needed: Needed, home: folders.Home, known: Catalog) -> State:
     searched = needed.script == "ray_search.py"
     folder = home.search(needed.name) if searched else home.network(needed.name)
     if folders.state(folder) == "absent":
-        return State(needed, folder, "absent", len(expected), 0)
+        return TrainingStatus(needed, folder, "absent", len(expected), 0)
     found = runs.read([folder], needed.name)
     stored = {_comparable(run.config) for run in found.runs}
     if expected <= stored:
-        return State(needed, folder, "finished", len(expected), len(expected))
+        return TrainingStatus(needed, folder, "finished", len(expected), len(expected))
     if not stored <= expected:
         problem = f"holds runs of other configurations than {needed.line()}"
         raise ConfigError(str(folder), problem, hint="another --data-dir keeps both")
-    return State(needed, folder, "unfinished", len(expected), len(stored))
+    return TrainingStatus(needed, folder, "unfinished", len(expected), len(stored))
 
 
-def _configs(needed: Needed, home: folders.Home, known: Catalog) -> list[RunConfig]:
+def _configs(needed: TrainingCommand, home: folders.Home, known: Catalog) -> list[RunConfig]:
     """Return the runs of a command, as the command itself resolves its words."""
     command: Any = importlib.import_module(_COMMANDS[needed.script])
     options = command.parser().parse([*needed.words, "--data-dir", str(home.parent)])
@@ -88,7 +88,7 @@ def _comparable(config: RunConfig) -> RunConfig:
     return replace(config, threads=1, device="auto")
 
 
-def train(state: State, home: folders.Home, more: list[str]) -> None:
+def train(state: TrainingStatus, home: folders.Home, more: list[str]) -> None:
     """Train what is missing of a search or run, by the command itself; it prints what it does.
 
     Raises:
@@ -130,7 +130,7 @@ def _name(options: argparse.Namespace) -> str:
 
 def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.Namespace) -> list[Output]:
     recipe, home, known = recipes.load(options.figure), folders.Home.find(options.data_dir), catalog.load()
-    states = [state_of(needed, home, known) for needed in recipe.needed(options.scale)]
+    states = [status_of(needed, home, known) for needed in recipe.needed(options.scale)]
     panels = [_panel(panel, recipe, states, home, drawing, parser, options) for panel in recipe.draw]
     open_ = [state for state in states if state.state != "finished"]
     if open_ and not options.run:
@@ -149,7 +149,7 @@ def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.N
 def _panel(
     panel: str,
     recipe: Recipe,
-    states: list[State],
+    states: list[TrainingStatus],
     home: folders.Home,
     drawing: Mapping[str, Verb],
     parser: MakeParser,
@@ -193,7 +193,7 @@ def _figures(options: argparse.Namespace) -> Output:
 
 
 def _lines(recipe: Recipe, scale: str, home: folders.Home, known: Catalog) -> list[dict[str, object]]:
-    found = [state_of(needed, home, known) for needed in recipe.needed(scale)]
+    found = [status_of(needed, home, known) for needed in recipe.needed(scale)]
     return [
         {
             "figure": recipe.name,

@@ -108,11 +108,11 @@ def _posthoc_flags(parser: argparse.ArgumentParser) -> None:
 def _posthoc(options: argparse.Namespace) -> Output:
     chosen = selected(options)
 
-    from hebb.analysis import posthoc
+    from hebb.analysis import post_hoc
     from hebb.analysis.output import Output
 
-    made = posthoc.compute(chosen, options.by)
-    return Output(options.name, made, posthoc.draw(made))
+    made = post_hoc.compute(chosen, options.by)
+    return Output(options.name, made, post_hoc.draw(made))
 
 
 VERBS = (

@@ -15,7 +15,7 @@ from hebb.storage import folders
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
-    from hebb.analysis.runs import Found, Run
+    from hebb.analysis.runs import StoredRun, StoredRuns
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partial", action="store_true", help="leave out, and name, runs that are not finished")
 
 
-def found(options: argparse.Namespace) -> Found:
+def found(options: argparse.Namespace) -> StoredRuns:
     """Read what the flags of ``add_selection`` name, unfinished runs too."""
     from hebb.analysis import runs
 
@@ -74,7 +74,7 @@ def found(options: argparse.Namespace) -> Found:
     return runs.read([place(name, home) for name in options.runs])
 
 
-def selected(options: argparse.Namespace) -> tuple[Run, ...]:
+def selected(options: argparse.Namespace) -> tuple[StoredRun, ...]:
     """Return the finished runs that the flags of ``add_selection`` choose.
 
     Raises:
@@ -83,7 +83,7 @@ def selected(options: argparse.Namespace) -> tuple[Run, ...]:
     return narrowed(found(options), options)
 
 
-def narrowed(there: Found, options: argparse.Namespace) -> tuple[Run, ...]:
+def narrowed(there: StoredRuns, options: argparse.Namespace) -> tuple[StoredRun, ...]:
     """Return the finished runs of what was found, by the flags of ``add_selection``."""
     from hebb.analysis import runs
 

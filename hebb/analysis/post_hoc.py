@@ -16,7 +16,7 @@ from hebb.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hebb.analysis.runs import Run
+    from hebb.analysis.runs import StoredRun
 
 CURVE = "post_hoc.csv"
 """File of a run folder: examples seen, cross-entropy and accuracy of every batch."""
@@ -45,7 +45,7 @@ def read(folder: Path) -> np.ndarray:
     return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
 
 
-def compute(runs: Sequence[Run], by: Sequence[str] | None = None) -> pd.DataFrame:
+def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one line per network, number of examples and metric (loss, accuracy) of the moving average: n, mean, sd.
 
     Args:
