@@ -86,7 +86,7 @@ DEFECTS = (
         "self.offset.masked_fill_(fired, spec.jump)",
         "self.offset.masked_fill_(fired, 0)",
     ),
-    Defect("dropout of one half does not rescale", "hebb/core/seeding.py", "* np.uint8(2)", "* np.uint8(1)"),
+    Defect("dropout of one half does not rescale", "hebb/nn/noise.py", "* np.uint8(2)", "* np.uint8(1)"),
     Defect(
         "all members of a pack see one order",
         "pack.py",
@@ -140,8 +140,8 @@ DEFECTS = (
     Defect(
         "the seed does not reach the order",
         "engine.py",
-        'seeding.generator(self.seed, "order"',
-        'seeding.generator(0, "order"',
+        'seeds.generator(self.seed, "order"',
+        'seeds.generator(0, "order"',
     ),
     Defect(
         "every epoch has the same order",

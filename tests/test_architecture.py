@@ -33,17 +33,7 @@ FLOORS = (
 )
 """From the ground up. A module may import from its own floor and from those below, at any depth of its code."""
 
-LIGHT = (
-    "core.errors",
-    "core.shipped",
-    "core.threads",
-    "config",
-    "rules",
-    "energy.methods",
-    "data.entries",
-    "storage.folders",
-    "cli",
-)
+LIGHT = ("core", "config", "rules", "energy.methods", "data.entries", "storage.folders", "cli")
 """Entry points and rooms whose import needs neither torch nor any other heavy package."""
 
 DOORS = ("multi_layer", "ray_search", "post_hoc_loss", "demo", "analysis")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hebb.analysis import receptive
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.nn.blocks import Activate, After, Block
 from hebb.nn.layers import HebbConv2d
@@ -110,7 +110,7 @@ def choose(weight: Tensor, count: int, seed: int, block: int = 0) -> Tensor:
         seed: of the choice.
         block: number of the block; every block has a choice of its own.
     """
-    generator = seeding.generator(seed, "neurons", block=block)
+    generator = seeds.generator(seed, "neurons", block=block)
     some = torch.randperm(len(weight), generator=generator)[:count]
     return some[by_deviation(weight[some])]
 

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hebb.core.derive import derive
 from hebb.core.errors import ConfigError
+from hebb.core.seeds import derive
 
 Choice = dict[str, Any]
 """One point of a space: value by override path."""

@@ -7,8 +7,10 @@ import functools
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _MADV_HUGEPAGE = 14  # of sys/mman.h
@@ -60,6 +62,8 @@ def _ask_for_huge_pages(address: int, size: int) -> None:
 def free_memory(device: torch.device) -> int:
     """Return the bytes that can still be allocated on a device; for the CPU without swapping."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     found = _container_room()
     meminfo = Path("/proc/meminfo")

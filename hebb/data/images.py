@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hebb.config.registry import DATASETS, Dataset
 from hebb.config.specs import DataSpec
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, sources, stream, whitening
 from hebb.data.augmentation import Augment
@@ -222,7 +222,7 @@ def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Te
     """Return the places of the training and of the validation images, each sorted; of sequences all images."""
     if spec.split == "sequences":
         return torch.arange(len(labels)), torch.arange(0)
-    order = torch.randperm(len(labels), generator=seeding.generator(split_seed, "split"))
+    order = torch.randperm(len(labels), generator=seeds.generator(split_seed, "split"))
     held = _held_out(len(order), spec.validation)
     kept = _of_classes(torch.arange(len(order)), labels[order], spec)[: spec.samples]
     order, held = order[kept], held[kept]

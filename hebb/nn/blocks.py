@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from hebb.config.registry import ACTIVATIONS
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
-from hebb.core.seeding import Noise
 from hebb.energy.layer import SettlingLayer
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.matmul import Linear
 from hebb.nn.feedback import FeedbackLinear
 from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.nn.local_loss import LocalLoss
+from hebb.nn.noise import Noise
 
 
 class MaxNorm(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hebb.config import shapes
 from hebb.config.specs import NetworkSpec, RunConfig
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.energy.layer import SettlingLayer
 from hebb.energy.network import EnergyNetwork
@@ -72,7 +72,7 @@ class Network(nn.Module):
     def initialise(self, seed: int) -> Network:
         """Draw all weights from ``seed``, each block from a generator of its own."""
         for i in range(len(self)):
-            self[i].initialise(seeding.generator(seed, "initialisation", block=i))
+            self[i].initialise(seeds.generator(seed, "initialisation", block=i))
         return self
 
     def hebbian(self) -> list[tuple[int, HebbLayer]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hebb.config.specs import RunConfig
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.data.images import Images, Split
 from hebb.energy.diagnostics import alignment
 from hebb.nn.layers import HebbLayer
@@ -181,7 +181,7 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
                 most = config.probe_samples
                 measured.append(geometry.measure(block, test[0][:most], test[1][:most]))
             elif kind == "short":
-                generator = seeding.generator(config.seed, "short probe", block=block)
+                generator = seeds.generator(config.seed, "short probe", block=block)
                 found.append(probes.fit_short(block, train, others, config.classes, generator))
             else:
                 found.append(probes.fit(kind, block, train, others))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import DivergenceError
 from hebb.spiking.inputs import Inputs
 from hebb.spiking.neurons import Neurons
@@ -33,7 +33,7 @@ class Stretch:
 
 def wire(config: SpikingConfig, seed: int) -> dict[str, Tensor]:
     """Draw who is connected to whom, 0 or 1 (pre, post), and the first potentials in mV, of one seed."""
-    made = seeding.generator(seed, "spiking connections")
+    made = seeds.generator(seed, "spiking connections")
     wiring, exc, inh = config.wiring, config.excitatory, config.inhibitory
     inputs = config.inputs.channels * config.inputs.populations
     distance = torch.arange(exc)[:, None] - torch.linspace(0, exc, inh)

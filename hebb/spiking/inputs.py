@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.spiking.settings import InputSpec
 
 REPEATS = 11
@@ -43,7 +43,7 @@ class Inputs:
     def __init__(self, spec: InputSpec, seed: int, stream: int = 0) -> None:
         self.spec, self.seed, self.stream = spec, seed, stream
         self._begin = stream * sum(spec.periods) / len(spec.periods) * (math.sqrt(5) - 1) / 2  # no two alike
-        made = seeding.generator(seed, "spiking signals")
+        made = seeds.generator(seed, "spiking signals")
         self.tables = [torch.full((1,), spec.rate, dtype=torch.float64)]
         for period in spec.periods:
             rates = signal(spec, period, made)
@@ -58,6 +58,6 @@ class Inputs:
         """Return the spikes (T, populations * channels) of a stretch: 1 with probability rate * dt."""
         time = (torch.arange(steps, dtype=torch.float64) + stretch * steps) * dt + self._begin
         chance = (self.rates(time) * dt).to(torch.float32)
-        made = seeding.generator(self.seed, "spiking inputs", block=self.stream, epoch=stretch)
+        made = seeds.generator(self.seed, "spiking inputs", block=self.stream, epoch=stretch)
         drawn = torch.rand(steps, chance.shape[1], self.spec.channels, generator=made)
         return (drawn < chance[:, :, None]).flatten(1).to(dtype)

@@ -104,7 +104,7 @@ def learn(config: ToyConfig) -> Tensor:
     """Return the weights (arms, sigmas, seeds, 2) after ``steps`` updates; [..., 0] is that of x."""
     import torch
 
-    from hebb.core import seeding
+    from hebb.core import seeds
 
     dtype: torch.dtype = getattr(torch, config.dtype)
     arms = [ARMS[name] for name in config.arms]
@@ -118,12 +118,12 @@ def learn(config: ToyConfig) -> Tensor:
     side = torch.ones(config.batch, dtype=dtype)
     side[: config.batch // 2] = -1
     start = [
-        torch.rand(2, generator=seeding.generator(seed, "toy weights"), dtype=torch.float64) for seed in config.seeds
+        torch.rand(2, generator=seeds.generator(seed, "toy weights"), dtype=torch.float64) for seed in config.seeds
     ]
     w = ((2 * torch.stack(start) - 1) / 2**0.5).to(dtype).expand(len(arms), len(sigmas), -1, -1).clone()
     before: tuple[Tensor, Tensor] | None = None
     for chunk in range(-(-(config.steps + 1) // _DRAWN)):
-        made = [seeding.generator(seed, "toy inputs", epoch=chunk) for seed in config.seeds]
+        made = [seeds.generator(seed, "toy inputs", epoch=chunk) for seed in config.seeds]
         drawn = torch.stack(
             [torch.randn(_DRAWN, 2, config.batch, generator=one, dtype=dtype) for one in made], dim=2
         )  # (steps, 2, seeds, B)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.config.plan import Phase
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
 from hebb.energy.diagnostics import Look
 from hebb.nn import losses
 from hebb.nn.model import Network
+from hebb.nn.noise import Noise
 from hebb.rules import rates
 from hebb.training import early_stop
 
@@ -51,19 +52,19 @@ class Epoch:
 
     def order(self) -> torch.Generator:
         """Return the generator of the order of the images."""
-        return seeding.generator(self.seed, "order", self.phase_index, 0, self.epoch)
+        return seeds.generator(self.seed, "order", self.phase_index, 0, self.epoch)
 
     def augmentation(self, device: torch.device) -> torch.Generator:
         """Return the generator, on the device of the images, that varies them in training."""
-        return seeding.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
+        return seeds.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
 
     def set_noise(self, network: Network) -> None:
         """Give every block its dropout noise of this epoch."""
         for i in range(len(network)):
-            seed = seeding.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
-            network[i].set_noise(seeding.Noise(seed))
+            seed = seeds.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
+            network[i].set_noise(Noise(seed))
         for _, local in network.local():  # every block draws the same orders
-            local.positives = seeding.generator(self.seed, "positives", self.phase_index, 0, self.epoch)
+            local.positives = seeds.generator(self.seed, "positives", self.phase_index, 0, self.epoch)
 
 
 @dataclass(frozen=True)

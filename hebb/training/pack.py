@@ -20,13 +20,13 @@ from torch.func import functional_call
 
 from hebb.config.plan import Phase
 from hebb.core.errors import ConfigError, DivergenceError
-from hebb.core.seeding import Noise
 from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.nn.blocks import Dropout
 from hebb.nn.layers import HebbConv2d
 from hebb.nn.losses import loss
 from hebb.nn.model import Network
+from hebb.nn.noise import Noise
 from hebb.training import engine
 from hebb.training.engine import Epoch, Progress, Scores
 

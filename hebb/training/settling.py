@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
 from hebb.energy import diagnostics, phases
@@ -37,7 +37,7 @@ def settle(
     count = -(-len(split) // at.phase.batch_size)
     signs = [1] * count
     if hasattr(energy.settings, "sign"):
-        signs = phases.signs(energy.settings, count, seeding.generator(at.seed, "nudge", at.phase_index, 0, at.epoch))
+        signs = phases.signs(energy.settings, count, seeds.generator(at.seed, "nudge", at.phase_index, 0, at.epoch))
     factor = phases.factor(energy.settings, at.epoch)
     probe, classes = next(split.batches(PROBE))
     probe, several = probe.flatten(1), bool((classes != classes[:1]).any())

@@ -19,8 +19,8 @@ from ray.tune.search import Searcher
 
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
-from hebb.core.derive import derive
 from hebb.core.errors import ConfigError
+from hebb.core.seeds import derive
 
 Parameters = dict[str, Any]
 """What a searcher suggests: by the name of a domain the place of a point, or the value of an interval."""

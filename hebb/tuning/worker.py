@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import HebbError
 from hebb.data.images import Images, Split
 from hebb.nn import model
@@ -280,7 +280,7 @@ def _features(network: model.Network, block: int, split: Split, seed: int) -> tu
     """Return pooled features (n, D) and labels (n,) of ``_PROBED`` images drawn from the split, on the CPU."""
     network.eval()
     found, labels, count = [], [], 0
-    for x, y in split.batches(BATCH, seeding.generator(seed, "quick probe")):
+    for x, y in split.batches(BATCH, seeds.generator(seed, "quick probe")):
         found.append(probes.pooled(network(x, stop=block + 1)).cpu())
         labels.append(y.cpu())
         count += len(y)

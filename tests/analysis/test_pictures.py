@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hebb.analysis import embed, filters, gradients, interpolate, neurons, pixels, preferred_images, receptive, robust
 from hebb.config import catalog
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.nn.model import Network
 
@@ -508,5 +508,5 @@ def test_lines_end_at_the_prototypes_and_what_is_made_stays_near() -> None:
 
 def test_seeds_name_their_purpose() -> None:
     """The choice of neurons and the start of an ascent have generators of their own."""
-    drawn = {float(torch.rand(1, generator=seeding.generator(0, purpose))) for purpose in ("neurons", "ascent")}
+    drawn = {float(torch.rand(1, generator=seeds.generator(0, purpose))) for purpose in ("neurons", "ascent")}
     assert len(drawn) == 2

@@ -20,7 +20,7 @@ from hebb.analysis import pixels, receptive
 from hebb.cli.analysis import command
 from hebb.config import catalog, serialise
 from hebb.config.specs import DataSpec
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import model
@@ -165,7 +165,7 @@ def test_robustness(home: Path, tmp_path: Path) -> None:
         mine = single[single["run"] == name]
         np.testing.assert_allclose(mine[mine["strength"] == 0]["accuracy"], stored_accuracy(home, name))
         x, labels = digits()
-        hits, generator = 0, seeding.generator(0, "attack noise")
+        hits, generator = 0, seeds.generator(0, "attack noise")
         for part, known in zip(x.split(250), torch.from_numpy(labels).split(250), strict=True):
             torch.randn(part.shape, generator=generator)  # that of strength 0
             noisy = (part + 0.2 * torch.randn(part.shape, generator=generator)).clamp(0, 1)

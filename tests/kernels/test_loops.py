@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT
 from torch import Tensor
 
-from hebb.core.seeding import Noise
 from hebb.kernels import loops
+from hebb.nn.noise import Noise
 from hebb.rules.activations import repu
 
 
@@ -116,7 +116,7 @@ def test_a_large_batch_that_needs_its_factors_again_drops_the_same() -> None:
 
 def test_small_networks_never_import_the_compiler() -> None:
     program = (
-        "import sys, torch; from hebb.rules.activations import repu; from hebb.core.seeding import Noise;"
+        "import sys, torch; from hebb.rules.activations import repu; from hebb.nn.noise import Noise;"
         "x = torch.rand(64, 100); repu(x, 0.7); Noise(1).drop_out(x, 0.5); assert 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from hebb.config import catalog, grammar, shapes
 from hebb.config.registry import ACTIVATIONS, RULES
 from hebb.core.errors import ConfigError
-from hebb.core.seeding import Noise
 from hebb.kernels import channels_last
 from hebb.nn import model
 from hebb.nn.blocks import Activate, AttDropout, Block, Dropout, MaxNorm, NormNorm
+from hebb.nn.noise import Noise
 
 X = torch.rand(6, 1, 8, 8)
 

@@ -15,7 +15,7 @@ from conftest import ROOT, Command
 
 from hebb.config import catalog, plan
 from hebb.config.registry import DATASETS, RULES
-from hebb.core import seeding
+from hebb.core import seeds
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
 from hebb.energy import diagnostics
@@ -77,8 +77,8 @@ def test_an_epoch_is_a_loop_over_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     split = images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).train
     assert by_hand.energy is not None
     for epoch in range(2):
-        order = torch.randperm(len(split), generator=seeding.generator(0, "order", 0, 0, epoch))
-        drawn = torch.randint(2, (10,), generator=seeding.generator(0, "nudge", 0, 0, epoch))
+        order = torch.randperm(len(split), generator=seeds.generator(0, "order", 0, 0, epoch))
+        drawn = torch.randint(2, (10,), generator=seeds.generator(0, "nudge", 0, 0, epoch))
         for index, up in zip(order.split(20), drawn.tolist(), strict=True):
             x = split.images[index].flatten(1).float() / 255
             target = torch.eye(10)[split.labels[index]]
@@ -89,7 +89,7 @@ def test_an_epoch_is_a_loop_over_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_seed_varies_initial_weights_order_and_sign() -> None:
     first, second = (model.build(small.config("EP-c9:flatten EP", seed=s)) for s in (0, 1))
     assert not torch.equal(first[0].layer.weight, second[0].layer.weight)
-    signs = [torch.randint(2, (64,), generator=seeding.generator(s, "nudge", 0, 0, e)) for s in (0, 1) for e in (0, 1)]
+    signs = [torch.randint(2, (64,), generator=seeds.generator(s, "nudge", 0, 0, e)) for s in (0, 1) for e in (0, 1)]
     assert len({tuple(found.tolist()) for found in signs}) == 4
 
 

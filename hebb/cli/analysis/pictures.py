@@ -146,7 +146,7 @@ def _fields(options: argparse.Namespace) -> Output:
 def _field_images(studied: Subject, options: argparse.Namespace) -> Output:
     from hebb.analysis import neurons, preferred_images
     from hebb.analysis.output import Output
-    from hebb.core import seeding
+    from hebb.core import seeds
 
     block = studied.checked(options.block)
     isolated = neurons.isolate(studied.blocks, block)
@@ -159,7 +159,7 @@ def _field_images(studied: Subject, options: argparse.Namespace) -> Output:
         step=options.step,
         radius=options.radius,
         positive=not options.signed,
-        generator=seeding.generator(options.seed, "ascent", block=block),
+        generator=seeds.generator(options.seed, "ascent", block=block),
     )
     _, height, width = isolated.shape
     sign = "pixels of any sign" if options.signed else "no negative pixel"
@@ -285,7 +285,7 @@ def _robust(options: argparse.Namespace) -> Output:
 
     from hebb.analysis import robust
     from hebb.analysis.output import Output
-    from hebb.core import seeding
+    from hebb.core import seeds
 
     kinds = list(dict.fromkeys(options.kinds))
     for kind in kinds:
@@ -303,7 +303,7 @@ def _robust(options: argparse.Namespace) -> Output:
                     losses=options.loss,
                     steps=options.steps,
                     restarts=options.restarts,
-                    generator=seeding.generator(options.seed, f"attack {kind}"),
+                    generator=seeds.generator(options.seed, f"attack {kind}"),
                 )
             frames.append(found.assign(arm=run.preset, run=run.folder.name, kind=kind))
     single = pd.concat(frames, ignore_index=True)

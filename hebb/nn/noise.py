@@ -1,8 +1,4 @@
-"""Random numbers: every generator is derived from what it is for, never from another's state.
-
-``derive(seed, purpose, phase, block, epoch)`` is a pure function, so a generator that starts an epoch needs
-no stored state: resuming at an epoch gives the bits of the uninterrupted run.
-"""
+"""Random masks for dropout."""
 
 from __future__ import annotations
 
@@ -13,20 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hebb.core.derive import derive
 from hebb.kernels import loops
-
-__all__ = ["Noise", "derive", "generator"]
-
-
-def generator(
-    seed: int, purpose: str, phase: int = 0, block: int = 0, epoch: int = 0, device: str = "cpu"
-) -> torch.Generator:
-    """Return a torch generator for this purpose on ``device``."""
-    made = torch.Generator(device=device)
-    made.manual_seed(derive(seed, purpose, phase, block, epoch))
-    return made
-
 
 _EIGHTS = (np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.uint8(2)).view(np.int64).ravel()
 """Eight factors of a fair dropout for each byte, a bit for each: 0 or 2 as int8, held as one number."""
