@@ -19,7 +19,7 @@ from hebb.cli.entry import run_command  # noqa: E402
 from hebb.config.registry import RULES  # noqa: E402
 
 SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -2,8 +2,8 @@
 
     python tests/golden_replay.py FILE...
 
-Prints ``NAME max_abs_error`` a line, the largest difference over u, dw, w, b and convergence; exits 1 when
-one is above 1e-5, 2 when a file cannot be used. The format is described in ``tests/README.md``.
+Prints one line ``NAME max_abs_error`` per file: the largest difference over u, dw, w, b and convergence. Exits with
+1 if one exceeds 1e-5, with 2 if a file cannot be used. ``tests/golden/README.md`` describes the format.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.rules import rates
 
 TOLERANCE = 1e-5
-_OTHER_NAMES = {"bias": "add_bias", "power_lr": "power_lr", "out_features": "out_channels"}
+_OTHER_NAMES = {"bias": "add_bias", "out_features": "out_channels"}
 
 
 def build(config: dict[str, object]) -> HebbLayer:
     """Make the layer that a file's ``config`` describes."""
     arch = {"conv2d": "CNN", "linear": "MLP"}[str(config["layer"])]
     rule = RULES.get(str(config["method"]), "method")
-    known = fields.fields_of(rule, arch)
-    named = {_OTHER_NAMES.get(key, key): value for key, value in config.items()}
-    given = {name: value for name, value in named.items() if name in known}
-    if given.get("lr_decay") not in (None, "linear", "exp"):
-        given["lr_decay"] = "constant"
-    given.update({"speed": 7, "lr_div": 96})
-    spec = make_layer(rule.name, arch, given, catalog.load().defaults, "config")
+    legal = fields.fields_of(rule, arch)
+    ours = {_OTHER_NAMES.get(key, key): value for key, value in config.items()}
+    values = {name: value for name, value in ours.items() if name in legal}
+    if values.get("lr_decay") not in (None, "linear", "exp"):
+        values["lr_decay"] = "constant"
+    values.update({"speed": 7, "lr_div": 96})
+    spec = make_layer(rule.name, arch, values, catalog.load().defaults, "config")
     if arch == "CNN":
         return HebbConv2d(spec, int(str(config["in_channels"])), spec.out_channels)
     return HebbLinear(spec, int(str(config["in_features"])), spec.out_channels)

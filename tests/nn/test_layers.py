@@ -1,61 +1,16 @@
-"""Layers: golden steps, rates, initialisation, measures, padding."""
+"""Layers: rates, initialisation, measures, padding."""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, ROOT
 from small import layer
 from torch.nn import functional as F
 
 from hebb.kernels import matmul
 from hebb.rules import rates
-
-GOLDEN_FILES = sorted(GOLDEN.glob("*.npz"))
-
-
-def replay(*files: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "golden_replay.py"), *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.skipif(not GOLDEN_FILES, reason=f"the golden steps are not at {GOLDEN}")
-def test_golden_steps() -> None:
-    done = replay(*GOLDEN_FILES)
-    assert done.returncode == 0, done.stdout + done.stderr
-    errors = dict(line.split() for line in done.stdout.splitlines())
-    assert set(errors) == {path.stem for path in GOLDEN_FILES}
-    assert all(float(error) <= 1e-5 for error in errors.values())
-
-
-@pytest.mark.skipif(not GOLDEN_FILES, reason=f"the golden steps are not at {GOLDEN}")
-@pytest.mark.parametrize("key", ["u1", "dw0", "w3", "convergence"])
-def test_golden_replay_notices_a_difference(tmp_path: Path, key: str) -> None:
-    with np.load(GOLDEN_FILES[0]) as file:
-        data = {name: file[name] for name in file.files}
-    data[key] = data[key] + 1e-3
-    np.savez(tmp_path / "bent.npz", **data)
-    done = replay(tmp_path / "bent.npz")
-    assert done.returncode == 1
-    assert done.stdout.startswith("bent 0.001")
-
-
-def test_golden_replay_of_a_missing_file(tmp_path: Path) -> None:
-    done = replay(tmp_path / "none.npz")
-    assert done.returncode == 2
-    assert "none.npz" in done.stderr
-    assert "Traceback" not in done.stderr
-
 
 # -- rates ----------------------------------------------------------------------------------------------------
 
