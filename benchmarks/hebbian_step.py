@@ -36,7 +36,7 @@ from benchmarks import harness
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog, plan
-from hebb.config.plan import Phase
+from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images
@@ -124,7 +124,7 @@ def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
     network = model.build(run).to(device)
     datasets = folders.Home.find(options.data_dir).datasets
     split = images.load(run.dataset_unsup, datasets, run.split_seed, device).train
-    phases = {phase.top: phase for phase in plan.phases(run) if phase.kind == "hebbian"}
+    phases = {phase.top: phase for phase in plan.phases(run) if phase.kind == PhaseKind.HEBBIAN}
     rows = []
     for i in range(len(network)):
         layer = network[i].hebb

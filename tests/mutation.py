@@ -301,7 +301,10 @@ DEFECTS = (
     Defect("every batch is nudged alike", "settling.py", "signs[index], factor", "1, factor"),
     Defect("a dead output goes on", "settling.py", "if several and made > 1", "if False and made > 1"),
     Defect(
-        "BP blocks train one by one", "hebb/config/plan.py", 'kind == "backprop" and not config.bp_blockwise', "False"
+        "BP blocks train one by one",
+        "hebb/config/plan.py",
+        "kind == PhaseKind.BACKPROP and not config.bp_blockwise",
+        "False",
     ),
 )
 

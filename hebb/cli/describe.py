@@ -113,7 +113,7 @@ def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
 
     found = []
     for phase in phases:
-        for i in phase.blocks if phase.kind in ("hebbian", "joint") else ():
+        for i in phase.blocks if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT) else ():
             layer = config.network.blocks[i].layer
             if layer.rule.initialise is None or layer.adaptive or getattr(layer, "normaliser", "layer") == "mean":
                 continue

@@ -122,7 +122,12 @@ class DataSpec:
 
     def updates_per_epoch(self) -> int:
         """Count the batches of one epoch; the last one may be smaller."""
-        return -(-self.train_samples() // self.batch_size)
+        return batches(self.train_samples(), self.batch_size)
+
+
+def batches(images: int, size: int) -> int:
+    """Return the number of batches that ``images`` images make; the last one may be smaller."""
+    return -(-images // size)
 
 
 def held_out(count: int, share: float) -> int:

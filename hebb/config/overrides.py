@@ -140,7 +140,7 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
 def _change_blocks(config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str) -> RunConfig:
     blocks = list(config.network.blocks)
     if head == "b*":
-        chosen = [i for i, block in enumerate(blocks) if block.hebbian or block.settles]
+        chosen = [i for i, block in enumerate(blocks) if block.learns_locally or block.settles]
         if not chosen:
             raise ConfigError(where, f"{config.network.name} has no Hebbian block")
     else:

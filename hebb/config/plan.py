@@ -7,11 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
+from hebb.config.data_spec import batches
 from hebb.config.registry import DATASETS
 from hebb.config.specs import BlockSpec, DataSpec, RunConfig
 from hebb.core.errors import ConfigError
+
+
+class PhaseKind(StrEnum):
+    """How the blocks of a phase learn; the values are those of ``metrics.jsonl``."""
+
+    HEBBIAN = "hebbian"
+    """Each block by its own rule or loss."""
+    BACKPROP = "backprop"
+    """By the gradient of the network's loss."""
+    JOINT = "joint"
+    """Both, on the same batches."""
+    CALIBRATE = "calibrate"
+    """Not at all: one pass estimates the batch statistics of frozen blocks."""
+    SETTLE = "settle"
+    """A network that settles learns as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +36,7 @@ class Phase:
     """One stage of training.
 
     Attributes:
-        kind: ``calibrate`` (one pass that estimates the batch statistics of frozen blocks), ``hebbian``,
-            ``backprop``, ``joint`` (Hebbian update and back-prop on the same batch) or ``settle`` (a network that
-            settles learns as a whole).
+        kind: how the blocks learn.
         blocks: the blocks that learn (or are calibrated), in order.
         data: ``sup`` or ``unsup``, the dataset it goes through.
         epochs, batch_size, print_freq: as in ``DataSpec``; a calibration is one epoch.
@@ -31,7 +46,7 @@ class Phase:
         views: views of each image a batch carries.
     """
 
-    kind: str
+    kind: PhaseKind
     blocks: tuple[int, ...]
     data: str
     epochs: int
@@ -46,6 +61,15 @@ class Phase:
     def first(self) -> int:
         """The lowest block that takes part in an update; those below are frozen."""
         return self.blocks[0]
+
+    @property
+    def descends(self) -> bool:
+        """Whether an optimiser descends the loss of the whole network."""
+        return self.kind in (PhaseKind.BACKPROP, PhaseKind.JOINT)
+
+    def updates_per_epoch(self, images: int) -> int:
+        """Return the number of batches in an epoch over ``images`` images."""
+        return batches(images, self.batch_size)
 
     @property
     def keeps_features(self) -> bool:
@@ -103,7 +127,7 @@ def _settle(config: RunConfig) -> Phase:
         )
     if config.bp_blockwise:
         raise ConfigError("--bp-blockwise", f"{config.network.name} has no BP block")
-    return _phase(config, "settle", training(config), "sup")
+    return _phase(config, PhaseKind.SETTLE, training(config), "sup")
 
 
 def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
@@ -112,7 +136,7 @@ def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
         return
     if config.network.settles:
         raise ConfigError("stop", f"ends Hebbian phases early, and {config.network.name} settles", hint="leave it out")
-    if any(phase.kind == "joint" for phase in found):
+    if any(phase.kind == PhaseKind.JOINT for phase in found):
         raise ConfigError(
             "stop",
             "ends Hebbian phases early, and here Hebbian blocks and BP learn on the same batches",
@@ -162,13 +186,15 @@ def successive(config: RunConfig) -> list[Phase]:
     for group in _groups(config):
         if group[0] not in training(config):
             result += _calibrate(config, group)
-        elif _block(config, group[0]).hebbian:
+        elif _block(config, group[0]).learns_locally:
             block = _block(config, group[0])
-            result.append(_phase(config, "hebbian", group, "sup" if block.supervised and not block.local else "unsup"))
+            result.append(
+                _phase(config, PhaseKind.HEBBIAN, group, "sup" if block.supervised and not block.local else "unsup")
+            )
         else:
             above = tuple(i for i in range(group[-1], len(config.network.blocks)) if i not in training(config))
             result += _calibrate(config, above)  # the gradient comes through them
-            result.append(_phase(config, "backprop", group, "sup"))
+            result.append(_phase(config, PhaseKind.BACKPROP, group, "sup"))
     return result
 
 
@@ -184,7 +210,7 @@ def consecutive(config: RunConfig) -> list[Phase]:
     # a frozen block below learning ones needs its statistics first; those above get theirs, or get them anew,
     # when the blocks under them have learnt
     result = _calibrate(config, tuple(i for i in frozen if i < unsupervised[-1]))
-    result.append(_phase(config, "hebbian", unsupervised, "unsup"))
+    result.append(_phase(config, PhaseKind.HEBBIAN, unsupervised, "unsup"))
     result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
     return result + _supervised(config, supervised)
 
@@ -194,13 +220,13 @@ def simultaneous(config: RunConfig) -> list[Phase]:
     """All blocks on the same batches of the supervised data."""
     trained = training(config)
     frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
-    hebbian = tuple(i for i in trained if _block(config, i).hebbian)
+    hebbian = tuple(i for i in trained if _block(config, i).learns_locally)
     result = _calibrate(config, frozen)
     if len(hebbian) == len(trained):
-        return [*result, _phase(config, "hebbian", trained, "sup")]
+        return [*result, _phase(config, PhaseKind.HEBBIAN, trained, "sup")]
     if not hebbian:
         return result + _supervised(config, trained)
-    return [*result, _phase(config, "joint", trained, "sup")]
+    return [*result, _phase(config, PhaseKind.JOINT, trained, "sup")]
 
 
 def post_hoc(config: RunConfig) -> Phase:
@@ -211,14 +237,14 @@ def post_hoc(config: RunConfig) -> Phase:
     lower = tuple(range(len(config.network.blocks) - 1))
     if config.network.settles:
         raise ConfigError(config.network.name, "settles as a whole, so no classifier of it measures a post-hoc loss")
-    hebbian = [i for i in lower if _block(config, i).hebbian]
+    hebbian = [i for i in lower if _block(config, i).learns_locally]
     mixed = (hebbian and len(hebbian) < len(lower)) or any(_block(config, i).local for i in lower)
     if not lower or not config.network.blocks[-1].supervised or mixed:
         raise ConfigError(
             config.network.name, "the post-hoc loss wants Hebbian blocks, or BP blocks, below one classifier"
         )
     data = replace(config.dataset_sup, epochs=config.dataset_unsup.epochs, batch_size=config.dataset_unsup.batch_size)
-    kind = "hebbian" if hebbian else "backprop"
+    kind = PhaseKind.HEBBIAN if hebbian else PhaseKind.BACKPROP
     return _phase(replace(config, dataset_sup=data), kind, lower, "sup")
 
 
@@ -229,12 +255,16 @@ def _groups(config: RunConfig) -> list[tuple[int, ...]]:
     """
     trained = training(config)
     groups: list[tuple[int, ...]] = []
-    previous = None
+    previous: PhaseKind | None = None
     for i in range(len(config.network.blocks)):
-        kind = "frozen" if i not in trained else "hebbian" if _block(config, i).hebbian else "backprop"
-        together = kind == "frozen" or (kind == "backprop" and not config.bp_blockwise)
-        together |= kind == "hebbian" and i > 0 and _below_a_loss(_block(config, i - 1)) and _block(config, i).local
-        if together and kind == previous:
+        kind = None  # a frozen block
+        if i in trained:
+            kind = PhaseKind.HEBBIAN if _block(config, i).learns_locally else PhaseKind.BACKPROP
+        together = kind is None or (kind == PhaseKind.BACKPROP and not config.bp_blockwise)
+        together |= (
+            kind == PhaseKind.HEBBIAN and i > 0 and _below_a_loss(_block(config, i - 1)) and _block(config, i).local
+        )
+        if groups and together and kind == previous:
             groups[-1] = (*groups[-1], i)
         else:
             groups.append((i,))
@@ -246,14 +276,14 @@ def _supervised(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     """Return the phase in which the blocks that need labels learn together."""
     if not blocks:
         return []
-    hebbian = [i for i in blocks if _block(config, i).hebbian]
+    hebbian = [i for i in blocks if _block(config, i).learns_locally]
     if len(hebbian) == len(blocks):
-        return [_phase(config, "hebbian", blocks, "sup")]
+        return [_phase(config, PhaseKind.HEBBIAN, blocks, "sup")]
     if hebbian:
-        return [_phase(config, "joint", blocks, "sup")]
+        return [_phase(config, PhaseKind.JOINT, blocks, "sup")]
     if config.bp_blockwise:
-        return [_phase(config, "backprop", (i,), "sup") for i in blocks]
-    return [_phase(config, "backprop", blocks, "sup")]
+        return [_phase(config, PhaseKind.BACKPROP, (i,), "sup") for i in blocks]
+    return [_phase(config, PhaseKind.BACKPROP, blocks, "sup")]
 
 
 def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
@@ -274,7 +304,7 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     data = config.dataset_unsup
     return [
         Phase(
-            kind="calibrate",
+            kind=PhaseKind.CALIBRATE,
             blocks=wanted,
             data="unsup",
             epochs=1,
@@ -287,14 +317,14 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     ]
 
 
-def _phase(config: RunConfig, kind: str, blocks: tuple[int, ...], data: str) -> Phase:
-    if kind == "joint" and config.bp_blockwise:
+def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: str) -> Phase:
+    if kind == PhaseKind.JOINT and config.bp_blockwise:
         raise ConfigError(
             "--bp-blockwise",
             "has no meaning where BP and Hebbian blocks learn on the same batches",
             hint="use --training-mode successive",
         )
-    if kind in ("backprop", "joint") and not config.network.blocks[-1].supervised:
+    if kind in (PhaseKind.BACKPROP, PhaseKind.JOINT) and not config.network.blocks[-1].supervised:
         raise ConfigError(
             f"b{len(config.network.blocks) - 1}",
             f"{config.network.blocks[-1].layer.method} gives no class, so b{blocks[0]} has no loss to descend",
@@ -363,7 +393,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
             raise ConfigError(f"b{i}", f"learns from the loss of b{above}, which does not learn beside it")
         if not getattr(_block(config, above).layer, "pooling", True):
             raise ConfigError(f"b{above}", "pooling=0 compares single pixels, and its loss goes down to other blocks")
-    learns = [i for i in blocks if not _block(config, i).hebbian]
+    learns = [i for i in blocks if not _block(config, i).learns_locally]
     crossed = [i for i in blocks if _block(config, i).local and learns and i > learns[0]]
     if crossed:
         raise ConfigError(

@@ -185,13 +185,18 @@ class BlockSpec:
 
     @property
     def hebbian(self) -> bool:
-        """Whether the layer learns by a layer-local rule."""
-        return self.layer.rule.learning in ("hebbian", "local")
+        """Whether the layer learns by a Hebbian rule."""
+        return self.layer.rule.learning == "hebbian"
 
     @property
     def local(self) -> bool:
         """Whether an optimiser descends a loss of the layer's own."""
         return self.layer.rule.learning == "local"
+
+    @property
+    def learns_locally(self) -> bool:
+        """Whether the layer learns by itself, from a Hebbian rule or a loss of its own."""
+        return self.hebbian or self.local
 
     @property
     def settles(self) -> bool:
@@ -201,7 +206,7 @@ class BlockSpec:
     @property
     def supervised(self) -> bool:
         """Whether learning needs labels."""
-        return not self.hebbian or self.layer.rule.labels
+        return not self.learns_locally or self.layer.rule.labels
 
     @property
     def normalised(self) -> bool:
@@ -354,7 +359,7 @@ class RunConfig:
             if value not in choices:
                 raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
         for name, asked in (("compute_dtype", self.compute_dtype != "float32"), ("compile", self.compile)):
-            if asked and not any(block.layer.rule.learning == "hebbian" for block in self.network.blocks):
+            if asked and not any(block.hebbian for block in self.network.blocks):
                 raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")
 
     def __setstate__(self, state: dict[str, Any]) -> None:

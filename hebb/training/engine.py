@@ -100,7 +100,7 @@ def hebbian(
     ``watch`` looks at the weights after each update.
     """
     phase = at.phase
-    update = at.epoch * -(-len(split) // phase.batch_size)
+    update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at), torch.no_grad():
         for x, labels in _batches(split, at):
             if optimiser is not None:
@@ -165,7 +165,7 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
     """
     phase = at.phase
     total = Sums(split.labels.device)
-    update = at.epoch * -(-len(split) // phase.batch_size)
+    update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at):
         for x, labels in _batches(split, at):
             optimiser.zero_grad(set_to_none=True)
@@ -201,7 +201,7 @@ def post_hoc(
     """
     phase = at.phase
     found, rights = [], []
-    update = at.epoch * -(-len(split) // phase.batch_size)
+    update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at), torch.set_grad_enabled(optimiser is not None):
         for x, labels in _batches(split, at):
             for i in range(len(network)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hebb.config.plan import PhaseKind
 from hebb.data.images import Split
 from hebb.nn.model import Network
 from hebb.training import early_stop, engine, settling
@@ -34,11 +35,11 @@ def run(
     phase = epochs[0].phase
     if isinstance(trained, Network):
         return [_of_one(trained, splits[0], epochs[0], optimiser, progress, watch)]
-    if phase.kind == "calibrate":
+    if phase.kind == PhaseKind.CALIBRATE:
         tells = [progress, *[lambda _: None] * (len(splits) - 1)]
         of_members = zip(trained.members, splits, epochs, tells, strict=True)
         return [engine.calibrate(member, split, at, tell) for member, split, at, tell in of_members]
-    if phase.lr is None:
+    if not phase.descends:
         return trained.hebbian(splits, epochs, progress)
     assert optimiser is not None
     return trained.backprop(splits, epochs, optimiser, progress)
@@ -53,11 +54,11 @@ def _of_one(
     watch: early_stop.Watch | None,
 ) -> Scores:
     """One epoch of a single network."""
-    if at.phase.kind == "calibrate":
+    if at.phase.kind == PhaseKind.CALIBRATE:
         return engine.calibrate(network, split, at, progress)
-    if at.phase.kind == "settle":
+    if at.phase.kind == PhaseKind.SETTLE:
         return settling.settle(network, split, at, optimiser, progress)
-    if at.phase.lr is None:
+    if not at.phase.descends:
         return engine.hebbian(network, split, at, progress, optimiser, watch)
     assert optimiser is not None
     return engine.backprop(network, split, at, optimiser, progress)

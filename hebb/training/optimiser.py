@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hebb.config.plan import Phase
+from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.nn.model import Network
@@ -19,7 +19,7 @@ from hebb.training.pack import Pack
 
 def optimiser_of(config: RunConfig, phase: Phase, network: Network | Pack) -> torch.optim.Optimizer | None:
     """Make the optimiser of the phase's BP blocks and local losses, or of a network that settles; None without any."""
-    if phase.kind == "settle":
+    if phase.kind == PhaseKind.SETTLE:
         assert isinstance(network, Network)
         return None if network.energy is None else network.energy.optimiser()
     spec = config.classifier

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hebb.config.plan import Phase
+from hebb.config.plan import Phase, PhaseKind
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
@@ -103,7 +103,7 @@ class Pack:
         """Make a step of every phase on a copy; refuse what ``torch.vmap`` cannot do, a rule from outside say."""
         device = self.members[0][0].weight.device
         for phase in phases:
-            if phase.kind == "calibrate":
+            if phase.kind == PhaseKind.CALIBRATE:
                 continue
             self._network.eval()
             for i in phase.blocks:
@@ -114,7 +114,7 @@ class Pack:
             factors = {name: torch.ones(*size, *shape, device=device) for name, shape, _ in self._dropouts(phase)}
             state = {name: tensor.detach().clone() for name, tensor in self._state.items()}
             try:
-                if phase.lr is None:
+                if not phase.descends:
                     with torch.no_grad():
                         self._vmapped(engine.hebbian_step, phase, 0)(state, x, labels, factors)
                 else:
@@ -146,7 +146,7 @@ class Pack:
                 assert isinstance(module, Dropout)
                 module.noise = _Given(given)
             result = functional_call(self._step, state, (step, x, labels, phase, update))
-            replaced = self._plastic(phase) if phase.kind == "joint" else ()
+            replaced = self._plastic(phase) if phase.kind == PhaseKind.JOINT else ()
             return result, {name: state[name] for name in replaced}
 
         return torch.vmap(one)
@@ -163,9 +163,10 @@ class Pack:
 
     def _batches(self, splits: Sequence[Split], epochs: Sequence[Epoch]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (number of the update, x (S, B, ...), labels (S, B))."""
-        size = epochs[0].phase.batch_size
+        phase = epochs[0].phase
+        size = phase.batch_size
         device = splits[0].labels.device
-        update = epochs[0].epoch * -(-len(splits[0]) // size)
+        update = epochs[0].epoch * phase.updates_per_epoch(len(splits[0]))
         if all(split is splits[0] for split in splits) and splits[0].gathers:
             orders = torch.stack([torch.randperm(len(splits[0]), generator=at.order()) for at in epochs])  # (S, N)
             for places in orders.to(device).split(size, dim=1):

@@ -34,7 +34,7 @@ def settle(
     """
     energy = network.energy
     assert energy is not None
-    count = -(-len(split) // at.phase.batch_size)
+    count = at.phase.updates_per_epoch(len(split))
     signs = [1] * count
     if hasattr(energy.settings, "sign"):
         signs = phases.signs(energy.settings, count, seeds.generator(at.seed, "nudge", at.phase_index, 0, at.epoch))

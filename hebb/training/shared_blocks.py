@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from hebb.config import shapes
-from hebb.config.plan import Phase
+from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 from hebb.core import shipped
@@ -125,7 +125,7 @@ def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[
     first = phases[: index + 1]
     top = max(phase.top for phase in first)
     blocks = config.network.blocks[: top + 1]
-    local = all(phase.kind in ("hebbian", "calibrate") for phase in first)
+    local = all(phase.kind in (PhaseKind.HEBBIAN, PhaseKind.CALIBRATE) for phase in first)
     if index == len(phases) - 1 or not local or any(block.resume is not None for block in blocks):
         return None
     content = {name: value for name, value in to_json(config).items() if name not in _ABOVE}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hebb.config.plan import Phase
+from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.data import images
 from hebb.nn.model import Network
@@ -154,7 +154,7 @@ def _run_phase(members: Sequence[Run], trained: Network | pack.Pack, index: int)
     tell.phase(index, phase, state.epoch, len(splits[0]))
     for epoch in range(state.epoch, phase.epochs):
         at = [Epoch(seed=one.config.seed, phase=phase, phase_index=index, epoch=epoch) for one in members]
-        if phase.kind not in ("calibrate", "settle"):
+        if phase.kind not in (PhaseKind.CALIBRATE, PhaseKind.SETTLE):
             set_rates(config, phase, optimiser, epoch)
         began = time.monotonic()
         scores = epochs.run(trained, splits, at, optimiser, tell.progress, watch)
@@ -222,7 +222,7 @@ class _Made:
 
     def updates(self, split: images.Split) -> int:
         """Updates of such an epoch."""
-        return -(-len(split) // self.phase.batch_size)
+        return self.phase.updates_per_epoch(len(split))
 
 
 def _record(run: Run, made: _Made, data: images.Images, scores: Scores) -> dict[str, BlockInfo]:
@@ -230,8 +230,8 @@ def _record(run: Run, made: _Made, data: images.Images, scores: Scores) -> dict[
     network, recorder, state, phase = run.network, run.recorder, run.state, made.phase
     updates = made.updates(data.train)
     row = _row(phase, made.index, made.epoch, scores)
-    step = state.step + (0 if phase.kind == "calibrate" else updates)
-    if made.reported and phase.kind != "calibrate":
+    step = state.step + (0 if phase.kind == PhaseKind.CALIBRATE else updates)
+    if made.reported and phase.kind != PhaseKind.CALIBRATE:
         final = made.last and made.index == len(run.phases) - 1
         row.update(evaluate(phase, network, data, scores, final=final))
     done = (made.epoch + 1) * updates
@@ -242,11 +242,11 @@ def _record(run: Run, made: _Made, data: images.Images, scores: Scores) -> dict[
     }
     blocks |= {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}
     lr = scores.rate if made.optimiser is None else made.optimiser.param_groups[0]["lr"]
-    learning = {} if phase.kind == "calibrate" else blocks
+    learning = {} if phase.kind == PhaseKind.CALIBRATE else blocks
     speed = round(len(data.train) / made.seconds, 1)
     row.update(measures.summary(learning, lr), step=step, images_per_second=speed)
     row = records.make_row(**row)
-    if phase.kind == "backprop":
+    if phase.kind == PhaseKind.BACKPROP:
         blocks |= {f"b{i}": BlockInfo(scalars={"angle": a}) for i, a in readout.angles(network, phase.blocks)}
     recorder.row(row, {name: info.scalars for name, info in blocks.items()})
     recorder.radii({name: info.radius for name, info in blocks.items() if made.reported}, step)
@@ -267,7 +267,7 @@ def _move_on(members: Sequence[Run], made: _Made, watch: early_stop.Watch | None
             moments[:] = pack.of_members(made.optimiser.state_dict(), len(members))
     for one, optimiser in zip(members, moments, strict=True):
         state = one.state
-        if made.phase.kind != "calibrate":
+        if made.phase.kind != PhaseKind.CALIBRATE:
             state.step += made.updates(one.data[made.phase.data].train)
         state.phase, state.epoch = (made.index + 1, 0) if made.last else (made.index, made.epoch + 1)
         state.optimiser = optimiser
@@ -276,7 +276,7 @@ def _move_on(members: Sequence[Run], made: _Made, watch: early_stop.Watch | None
 
 def _watch_of(config: RunConfig, phase: Phase, network: Network) -> early_stop.Watch | None:
     """Return what may end the phase early; None where nothing does."""
-    if phase.kind != "hebbian" or not config.stop.active:
+    if phase.kind != PhaseKind.HEBBIAN or not config.stop.active:
         return None
     layers = [layer for i, layer in network.hebbian() if i in phase.blocks]
     return early_stop.Watch(config.stop, layers, phase.updates // phase.epochs)
@@ -299,7 +299,7 @@ def evaluate(phase: Phase, network: Network, data: images.Images, scores: Scores
     open_test = data.val is None or final
     top = network[phase.top]
     # back-prop descends the loss of the whole network, also when only lower blocks learn
-    classifies = phase.lr is not None or (phase.top == len(network) - 1 and top.spec.supervised)
+    classifies = phase.descends or (phase.top == len(network) - 1 and top.spec.supervised)
     if not classifies and (top.spec.layer.arch == "CNN" or top.spec.local):
         return {}
     if not classifies:

@@ -121,7 +121,7 @@ def _of_phase(
     networks = trained.members if isinstance(trained, Pack) else [trained]
     network, count = networks[0].eval(), len(networks)
     behind = features.inputs(network, phase, data, config, None, train.Report())
-    read, split = _read(behind.train, phase.batch_size, _SETTLED if phase.kind == "settle" else _TIMED)
+    read, split = _read(behind.train, phase.batch_size, _SETTLED if phase.kind == plan.PhaseKind.SETTLE else _TIMED)
     step, scores = _epoch(config, trained, count, split, phase, index)
     evaluation, names = _evaluation(network, split, phase, data, scores)
     sizes = {name: len(getattr(data, name)) for name in names}
@@ -176,7 +176,7 @@ def _evaluation(
     """
     few = Images(train=split, val=None if data.val is None else split, read_test=lambda: split, sha256="")
     began = time.monotonic()
-    row = {} if phase.kind == "calibrate" else train.evaluate(phase, network, few, scores, final=False)
+    row = {} if phase.kind == plan.PhaseKind.CALIBRATE else train.evaluate(phase, network, few, scores, final=False)
     _wait(split.labels)
     spent = time.monotonic() - began
     names = [name for name in ("train", "val", "test") if row.get(f"{name}_acc") is not None]

@@ -42,8 +42,8 @@ def of_run(config: RunConfig, metric: str, probe_every: int) -> Steps:
         probe_every: a quick probe is made after every so many Hebbian phases; 0 makes none.
     """
     phases = plan.phases(config)
-    with_radii = [i for i, phase in enumerate(phases) if phase.kind in ("hebbian", "joint")]
-    learning = [i for i, phase in enumerate(phases) if phase.kind != "calibrate"]
+    with_radii = [i for i, phase in enumerate(phases) if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT)]
+    learning = [i for i, phase in enumerate(phases) if phase.kind != plan.PhaseKind.CALIBRATE]
     heard = ((with_radii if metric in RADII else []) or learning or [len(phases) - 1])[-1]
-    below = [i for i in range(heard) if phases[i].kind == "hebbian"]
+    below = [i for i in range(heard) if phases[i].kind == plan.PhaseKind.HEBBIAN]
     return Steps(heard, tuple(below[probe_every - 1 :: probe_every]) if probe_every else (), phases[heard].epochs)

@@ -215,7 +215,7 @@ def test_laws_of_every_subset(network: str, mode: str) -> None:
             chosen = [run.network.blocks[i] for i in phase.blocks]
             unlabelled = mode != "simultaneous" and not any(block.supervised for block in chosen)
             assert phase.data == ("unsup" if phase.kind == "calibrate" or unlabelled else "sup")
-            descends = phase.kind != "calibrate" and not all(block.hebbian for block in chosen)
+            descends = phase.kind != "calibrate" and not all(block.learns_locally for block in chosen)
             assert (phase.lr is not None) == descends == (phase.kind in ("backprop", "joint"))
 
 
