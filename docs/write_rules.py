@@ -134,7 +134,7 @@ def rate_text() -> str:
 def documented(thing: Any) -> str:
     """Return a docstring as plain text, without its list of arguments."""
     text = inspect.cleandoc(thing.__doc__ or "").partition("\n\nArgs:")[0].partition("\n\nAttributes:")[0]
-    return (f"y{text[1:]}" if text.startswith("Y = ") else text).replace("``", "")
+    return text.replace("``", "")
 
 
 def indented(text: str) -> str:

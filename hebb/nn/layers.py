@@ -201,7 +201,7 @@ class HebbLayer(nn.Module):
         return self.pre_gate(u)
 
     def step(self, dw: Tensor, db: Tensor | None, rate: Tensor | float | None, size: Tensor | float = 1.0) -> None:
-        """W += rate dw / size; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
+        """w += rate dw / size; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
         eta = self.rate(rate)
         if torch.is_grad_enabled():
             self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
@@ -313,7 +313,7 @@ class HebbLinear(HebbLayer):
         super().__init__(spec, (out_features, in_features), behind_norm)
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
-        """X w^T."""
+        """x w^T."""
         return F.linear(x, weight.to(x.dtype)).to(weight.dtype)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def hard(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = one-hot(argmax_i u_i): only the winner learns.
+    """y = one-hot(argmax_i u_i): only the winner learns.
 
     Fixed point: the winner's weights move to the mean direction of the inputs it wins, with |w| = 1.
     """
@@ -22,7 +22,7 @@ def hard(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
 
 
 def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = +1 for the winner, -delta for the neuron of rank k, 0 for the others.
+    """y = +1 for the winner, -delta for the neuron of rank k, 0 for the others.
 
     Krotov & Hopfield (2019), eq. 9: ``layer.delta`` is Delta and ``layer.ranking_param`` is k.
     """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = +1 for the neuron of rank 1, -delta for that of rank k, 0 for the others.
+    """y = +1 for the neuron of rank 1, -delta for that of rank k, 0 for the others.
 
     Krotov & Hopfield (2019), eq. 3 and 9: ``layer.delta`` is Delta, ``layer.ranking_param`` is k, and u is the
     current through sign(w)|w|^(p-1). With ``punish_positive`` a neuron of rank k is left alone where its u is

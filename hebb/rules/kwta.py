@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def kwta(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = 1 for the n neurons with the largest pre-activation, 0 for the others; n = 1 is ``Hard``."""
+    """y = 1 for the n neurons with the largest pre-activation, 0 for the others; n = 1 is ``Hard``."""
     import torch
 
     winners = u.topk(layer.winners, dim=1).indices  # (B, n, ...)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def oja(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = u, so that dw = sum_b u (x - u w).
+    """y = u, so that dw = sum_b u (x - u w).
 
     Oja (1982), eq. 3. With C = mean_b x x^T the fixed points for p = 2 are the unit eigenvectors of C, and only
     the first is stable: every neuron of the layer ends there, up to its sign.
@@ -21,7 +21,7 @@ def oja(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
 
 
 def sanger(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = u, or tanh u for the nonlinear form."""
+    """y = u, or tanh u for the nonlinear form."""
     return u.tanh() if layer.form == "tanh" else u
 
 

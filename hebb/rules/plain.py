@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def hebb(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = u: every neuron learns in proportion to its response.
+    """y = u: every neuron learns in proportion to its response.
 
     Hebb (1949); Dayan & Abbott (2001), eq. 8.3. With C = mean_b x x^T and no decay dw = M C w for p = 2: w grows
     without bound along the first eigenvector of C, and its direction is the only thing that converges.

@@ -38,12 +38,12 @@ def competition(u: Tensor, layer: Any) -> Tensor:
 
 
 def soft(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = f(u_i) / sum_j f(u_j): every neuron learns in proportion to its share of the competition."""
+    """y = f(u_i) / sum_j f(u_j): every neuron learns in proportion to its share of the competition."""
     return competition(u, layer)
 
 
 def soft_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = +s for the winner and -s for every loser, s the soft competition.
+    """y = +s for the winner and -s for every loser, s the soft competition.
 
     Journe et al. (2023), section 3.3: the losers' weights are pushed away from the input.
     """
@@ -59,7 +59,7 @@ def soft_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
 
 
 def supervised(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
-    """Y = one-hot(label): the label names the winner, there is no competition.
+    """y = one-hot(label): the label names the winner, there is no competition.
 
     A class's weights move to the mean direction of its samples; softmax(beta u) is its posterior.
     """

@@ -165,7 +165,7 @@ def test_corinfomax_is_its_equations(method: str, settings: str, hidden: tuple[i
 
 
 def test_correlations_of_an_unforgetting_network_stay() -> None:
-    """Lambda = 1 gives gamma = 0: lateral weights neither act nor change."""
+    """lambda = 1 gives gamma = 0: lateral weights neither act nor change."""
     network = build("settle:forgetting=1 CorInfoMax-c4-lr0.5 CorInfoMax-lf0.2")
     before = stored(network)
     network.learn(*sample(network, 4), 1, 1.0)
@@ -458,7 +458,7 @@ def test_evaluation_has_a_step_of_its_own(method: str) -> None:
 
 
 def test_adam_of_predictive_coding() -> None:
-    """P += lr sqrt(1 - b2^k)/(1 - b1^k) m/(sqrt(v) + 1e-8), epsilon beside the uncorrected sqrt(v)."""
+    """p += lr sqrt(1 - b2^k)/(1 - b1^k) m/(sqrt(v) + 1e-8), epsilon beside the uncorrected sqrt(v)."""
     plain, ours = build("settle:optimiser=sgd PC-c4-lr1 PC-lr1"), build("PC-c4 PC")
     x, y = sample(ours, 4)
     x = x * 1e-6  # gradients so small that the place of epsilon shows

@@ -32,7 +32,7 @@ def test_linear_schedule_ends_at_zero(update: int, expected: float) -> None:
 
 
 def test_exponential_schedule_obeys_its_recursion() -> None:
-    """Lr <- (lr - m) e^(-s/T) + m, from eta to eta/div in T steps."""
+    """lr <- (lr - m) e^(-s/T) + m, from eta to eta/div in T steps."""
     spec = layer("Soft", adaptive=False, lr=0.05, lr_decay="exp", speed=7, lr_div=96).spec
     total, end = 100, math.exp(-7)
     m = (0.05 / 96 - 0.05 * end) / (1 - end)

@@ -136,7 +136,7 @@ def test_rate_under_constant_excitation(conductance: float) -> None:
 
 
 def test_no_rate_below_rheobase() -> None:
-    """U_inf = rest/(1 + g) stays below the threshold for g < 0.4."""
+    """u_inf = rest/(1 + g) stays below the threshold for g < 0.4."""
     neurons = Neurons(NeuronSpec(), torch.tensor([[-70.0, -70.0]], dtype=torch.float64), 1e-3)
     held = torch.tensor([0.39, 0.42], dtype=torch.float64)
     total = 0
