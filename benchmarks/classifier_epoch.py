@@ -25,6 +25,7 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 import torch
 
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog, plan
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     """Measure the classifier phase of the preset."""
     options = parse(argv)
     threads = harness.set_threads(options.threads)
+    builtin.load()
     known = catalog.load()
     data = known.dataset(options.dataset_sup, "--dataset-sup")
     run = RunConfig(

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks import harness
 from benchmarks.energy_published import Published
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog
@@ -75,6 +76,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def measure(preset: str, options: argparse.Namespace) -> harness.Row:
     """Compare and time one preset on random images of its dataset."""
+    builtin.load()
     spec = catalog.load().network(preset, "--presets")
     entry = max((e for e in DATASETS.entries() if e.name in preset), key=lambda e: len(e.name), default=None)
     if not spec.settles or entry is None:

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog, plan
@@ -101,6 +102,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def config(options: argparse.Namespace) -> RunConfig:
     """Return the run whose Hebbian phases are measured."""
+    builtin.load()
     known = catalog.load()
     data = known.dataset(options.dataset_unsup, "--dataset-unsup")
     if options.batch_size is not None:

@@ -28,6 +28,7 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 import torch
 
 from benchmarks import harness, hebbian_step
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog
@@ -105,6 +106,7 @@ def measure(case: Case, options: argparse.Namespace) -> harness.Row:
         "lebesgue_p": options.lebesgue_p,
         "delta": 0.08,
     }
+    builtin.load()
     spec = make_layer("Krotov", "CNN", values, catalog.load().defaults, "benchmark")
     device = torch.device(options.device)
     layer = HebbConv2d(spec, case.channels, case.filters)

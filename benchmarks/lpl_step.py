@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog, overrides, plan
@@ -80,6 +81,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def config(options: argparse.Namespace) -> RunConfig:
     """Return a run whose first phase is that of the blocks with a local loss, an update an epoch."""
+    builtin.load()
     known = catalog.load()
     data = replace(known.dataset(options.dataset, "--dataset"), batch_size=options.batch_size, epochs=1)
     run = RunConfig(

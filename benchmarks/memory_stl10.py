@@ -21,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog, plan
@@ -95,6 +96,7 @@ def peak() -> int:
 
 
 def _config() -> RunConfig:
+    builtin.load()
     known = catalog.load()
     return RunConfig(
         network=known.network("2SoftHebbCnnCIFAR"),

@@ -22,6 +22,7 @@ import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
 
 # isort: split
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.entry import run_command
 from hebb.config import catalog, overrides, plan
@@ -65,6 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def config(options: argparse.Namespace, threads: int) -> RunConfig:
     """Return the run of the first seed by itself."""
+    builtin.load()
     known = catalog.load()
     run = RunConfig(
         network=known.network(options.preset),

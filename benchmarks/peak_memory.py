@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments, describe, train
 from hebb.cli.entry import run_command
 from hebb.config import catalog
@@ -105,6 +106,7 @@ def load(argv: list[str]) -> int:
     from hebb.nn import model
 
     options = train.parser().parse(argv)
+    builtin.load()
     run = train.resolve(options, catalog.load())
     datasets, device = folders.Home.find(options.data_dir).datasets, model.device_of(run)
     # once when both phases read the same images, as a run does

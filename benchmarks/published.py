@@ -35,6 +35,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
+from hebb import builtin
 from hebb.cli import arguments, describe, train
 from hebb.cli.entry import run_command
 from hebb.config import catalog, plan
@@ -126,6 +127,7 @@ def _steps(text: str) -> int | None:
 
 def _checked(argv: list[str], preset: str) -> RunConfig:
     """Return the run that our command makes; only its epochs, batches and cadence may differ from the preset's."""
+    builtin.load()
     known = catalog.load()
     run = train.resolve(train.parser().parse(argv), known)
     shipped = {name: known.dataset(f"CIFAR10_{variant}", "") for name, variant in (("sup", "50"), ("unsup", "1"))}

@@ -18,6 +18,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 import hebb.rules  # noqa: E402
+from hebb import builtin  # noqa: E402
 from hebb.config import catalog, fields, grammar  # noqa: E402
 from hebb.config.catalog import Catalog  # noqa: E402
 from hebb.config.registry import RULES, Rule, Value  # noqa: E402
@@ -33,6 +34,7 @@ PRESETS = 8  # shown of those that use a rule
 
 def pages() -> dict[str, str]:
     """Return the text of every page by its file name."""
+    builtin.load()
     known = catalog.load()
     rules = sorted(RULES.entries(), key=lambda rule: list(KINDS).index(rule.learning))
     return {"README.md": index(rules), **{f"{rule.name}.md": page(rule, known) for rule in rules}}

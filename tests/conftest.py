@@ -15,8 +15,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from hebb import builtin  # noqa: E402
 from hebb.cli.entry import run_command  # noqa: E402
 from hebb.config.registry import RULES  # noqa: E402
+
+builtin.load()
 
 SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
 GOLDEN = ROOT / "tests" / "golden"

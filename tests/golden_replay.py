@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from hebb import builtin
 from hebb.config import catalog, fields
 from hebb.config.registry import RULES
 from hebb.config.specs import make_layer
@@ -85,6 +86,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(__doc__, file=sys.stderr)
         return 2
+    builtin.load()
     status = 0
     for name in arguments:
         try:

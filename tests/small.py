@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from hebb import builtin
 from hebb.config import catalog, overrides
 from hebb.config.grammar import make_layer
 from hebb.config.specs import DataSpec, RunConfig
@@ -20,6 +21,8 @@ BP = "BP-c8-k3-p1:bn:relu:max_2_2_0 BP-c12-k3-p1:bn:relu:avg_2_2_0 BP:flatten"
 MIXED = "BP-c8-k3-p1:bn:relu:max_2_2_0 Soft-c12-k3-p1-t0.65:bn:triangle BP:flatten"
 MLP = "Soft-c30-t12-lr0.045-r10:flatten:softmax_5 BP"
 HEBBIAN_CLASSIFIER = "Soft-c8-k3-p1-t1-lr0.08:bn:triangle:avg_2_2_0 SupervisedSoftKrotov-t12-lr0.045-r3-v0:flatten"
+
+builtin.load()  # a process that a test starts imports this first
 
 
 def config(network: str = CNN, *changes: str, mode: str = "successive", **fields: object) -> RunConfig:

@@ -100,8 +100,8 @@ def test_imports_point_down(name: str) -> None:
 
 
 def test_no_circles() -> None:
-    """Two modules that need each other at import are one module, or hide a third."""
-    graph = {name: ours(imports(name, inside_functions=False)) - {name} for name in MODULES}
+    """Two modules that need each other at import are one module, or hide a third; in config, not even later."""
+    graph = {name: ours(imports(name, inside_functions=name.startswith("config"))) - {name} for name in MODULES}
     while free := {name for name, needed in graph.items() if not needed & set(graph)}:
         graph = {name: needed for name, needed in graph.items() if name not in free}
     assert not graph

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT
 
 from hebb.cli import search, train
-from hebb.config import plugins, registry
+from hebb.config import plugins
 from hebb.config.registry import DATASETS, RULES
 from hebb.core.errors import HebbError
 
@@ -47,7 +47,6 @@ def alike(line: str) -> str:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget the plugins of a page."""
-    registry.discover()
     stored = [(found, dict(found)) for found in (RULES._entries, DATASETS._entries, plugins._LOADED)]
     yield
     for found, entries in stored:

@@ -11,7 +11,7 @@ import small
 import torch
 from conftest import ROOT
 
-from hebb.config import catalog, grammar, plan, registry
+from hebb.config import catalog, grammar, plan
 from hebb.config.fields import HEBBIAN, LOCAL, token_table
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Dataset, Field, Rule
 from hebb.core.errors import ConfigError
@@ -20,7 +20,6 @@ from hebb.core.errors import ConfigError
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Put the registries back as they were."""
-    registry.discover()
     stored = [(r, dict(r._entries)) for r in (RULES, DATASETS)]
     modes = dict(plan.MODES)
     yield

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hebb import builtin
 from hebb.config import catalog, overrides, plan, plugins, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.registry import read_number
@@ -335,6 +336,7 @@ def resumed(
 
 
 def load_catalog(options: argparse.Namespace) -> Catalog:
-    """Load the plugins, then read the presets, and those of ``--preset-file``."""
+    """Register what can be named, plugins too, then read the presets, and those of ``--preset-file``."""
+    builtin.load()
     plugins.load(options.plugin)
     return catalog.load(options.preset_file)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hebb import builtin
 from hebb.cli import arguments, search_flags
 from hebb.config import catalog, domains, search_space
 from hebb.config.catalog import Catalog
@@ -61,6 +62,7 @@ def restored(options: argparse.Namespace) -> tuple[Search, Catalog, dict[str, An
         folder = folders.Home.find(options.data_dir).search(options.restore)
     data = search_folder.read(folder)
     kept = {name: data["options"].get(name, getattr(options, name)) for name in search_flags.KEPT}
+    builtin.load()
     known = catalog.load(None if kept["preset_file"] is None else Path(kept["preset_file"]))
     if options.extend:
         data = _extended(data, options, str(folder / search_folder.SEARCH))

@@ -57,7 +57,7 @@ def load(names: Iterable[str], where: str = "--plugin") -> None:
 
 
 def load_installed() -> None:
-    """Load the plugins of installed distributions; called by the first look-up of a name."""
+    """Load the plugins of installed distributions."""
     for point in importlib.metadata.entry_points(group=GROUP):
         owner = "" if point.dist is None else f" of {point.dist.name}"
         _load(point.module, f"installed plugin '{point.name}'{owner}")

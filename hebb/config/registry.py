@@ -1,13 +1,11 @@
 """What can be named in a preset: fields, rules, activations and datasets.
 
-An entry is a frozen record that a module of ``hebb.rules``, ``hebb.rules.activations`` or ``hebb.data.entries``
-registers when it is imported. Those modules import torch inside their functions only, so every entry is
-known without it.
+An entry is a frozen record that a module registers when it is imported. ``hebb.builtin.load`` imports those of the
+package, which import torch inside their functions only, so every entry is known without it.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -281,21 +279,24 @@ class Registry(Generic[Entry]):
 
     def get(self, name: str, where: str) -> Entry:
         """Return the entry called ``name``; ``where`` is the place an error names."""
-        discover()
-        entry = self._entries.get(name.lower())
+        entry = self._filled().get(name.lower())
         if entry is None:
             raise ConfigError(where, f"unknown {self.noun} '{name}'", given=name, choices=self.names())
         return entry
 
     def names(self) -> list[str]:
         """List the canonical names in the order of registration."""
-        discover()
-        return [entry.name for entry in self._entries.values()]
+        return [entry.name for entry in self._filled().values()]
 
     def entries(self) -> list[Entry]:
         """List the entries in the order of registration."""
-        discover()
-        return list(self._entries.values())
+        return list(self._filled().values())
+
+    def _filled(self) -> dict[str, Entry]:
+        """Return the entries; none at all is a defect of the program that started, not of a name."""
+        if not self._entries:
+            raise RuntimeError(f"no {self.noun} is registered: call hebb.builtin.load() before the first look-up")
+        return self._entries
 
 
 RULES: Registry[Rule] = Registry("method")
@@ -315,7 +316,6 @@ class DatasetRegistry(Registry[Dataset]):
 
     def spelled_out(self, name: str) -> bool:
         """Tell whether the name says itself where the data are."""
-        discover()
         return name.partition(":")[0].lower() in self._readers and ":" in name
 
     def get(self, name: str, where: str) -> Dataset:
@@ -327,23 +327,3 @@ class DatasetRegistry(Registry[Dataset]):
 
 
 DATASETS = DatasetRegistry()
-
-
-_RULES = tuple(f"hebb.rules.{name}" for name in ("backprop", "hard", "krotov", "kwta", "lpl", "oja", "plain"))
-_begun = False
-
-
-def discover() -> None:
-    """Import every module that registers entries, installed plugins last; called by the first look-up.
-
-    A look-up made meanwhile, by a plugin, sees what is there so far.
-    """
-    global _begun
-    if _begun:
-        return
-    _begun = True
-    importlib.import_module("hebb.rules.activations")
-    importlib.import_module("hebb.data.entries")
-    for name in (*_RULES, "hebb.energy.methods", "hebb.rules.soft"):
-        importlib.import_module(name)
-    importlib.import_module("hebb.config.plugins").load_installed()

@@ -362,13 +362,6 @@ class RunConfig:
             if asked and not any(block.hebbian for block in self.network.blocks):
                 raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Receive a run from another process, with the plugins its rules come from."""
-        from hebb.config import plugins  # which is made of specs itself
-
-        plugins.require(state["plugins"], "a run from another process")
-        self.__dict__.update(state)
-
     @property
     def classes(self) -> int:
         """Number of labels of the supervised dataset."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hebb import builtin
 from hebb.config import plan
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
@@ -30,6 +31,7 @@ def runs(
     Raises:
         ConfigError: before anything is written, when a config, the data or a checkpoint cannot be used.
     """
+    builtin.load(configs[0].plugins)  # the process may be a worker that has only unpickled them
     device = model.device_of(configs[0], places[0].device_index)
     on_device = [replace(config, device=device.type) for config in configs]
     configs = [compiled.resolved(c, device, required=places[0].carry_on) for c in on_device]

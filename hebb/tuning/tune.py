@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hebb import builtin
 from hebb.storage import folders
 from hebb.tuning import ray_session
 from hebb.tuning.ray_session import Resources, ray, tune
@@ -337,6 +338,8 @@ def _run_trial(
     """Run one group inside a worker."""
     from hebb.tuning import worker
 
+    configs = [maker.search.base] if maker else [one.config for one in groups[parameters["group"]].runs]
+    builtin.load(spec for config in configs for spec in config.plugins)
     group = groups[parameters["group"]] if maker is None else maker(parameters)
     node, paused = ray.get_runtime_context().get_node_id()[:8], tune.get_checkpoint()
     told = 0

@@ -150,10 +150,12 @@ def remembered(tmp_path: Path, *arguments: str, path: Path | None = None) -> lis
 
 
 def test_a_run_carries_its_plugin_to_another_process(plugin: Path, tmp_path: Path) -> None:
-    """A worker unpickles a config before it looks at it; the plugin comes along, and no other version of it."""
+    """A worker unpickles a config, then loads what it needs; the plugin comes along, and no other version of it."""
     give = (
         "import pickle, sys; sys.path.insert(0, {root!r})\n"
+        "from hebb import builtin\n"
         "from hebb.config import catalog, plugins, specs\n"
+        "builtin.load()\n"
         "plugins.load(['top_two.py'])\n"
         "known = catalog.load()\n"
         "data = known.dataset('Digits', '')\n"
@@ -165,7 +167,9 @@ def test_a_run_carries_its_plugin_to_another_process(plugin: Path, tmp_path: Pat
     )
     take = (
         "import pickle, sys; sys.path.insert(0, {root!r})\n"
+        "from hebb import builtin\n"
         "run = pickle.load(open('run.pickle', 'rb'))\n"
+        "builtin.load(run.plugins)\n"
         "print(run.network.blocks[0].layer.rule.name)\n"
     )
 

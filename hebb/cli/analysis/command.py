@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hebb import builtin
 from hebb.cli import arguments
 from hebb.cli.analysis import experiments, pictures, recipes, reports, runs, sweeps
 from hebb.cli.analysis.verb import Verb
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
     from hebb.analysis import output
 
     output.check_free(folder, options.name, options.overwrite)  # before the work, not after it
+    builtin.load()
     plugins.load(options.plugin)
     for made in verb.outputs(options):
         written = made.save(folder, overwrite=options.overwrite)
