@@ -109,4 +109,3 @@ def test_gradients_have_the_shape_of_their_parameters(rival: str) -> None:
         parameter = re.sub(r"(^|\.)(distance\.)?(g\w*|adamw1)\.", r"\1p.", key, count=1)
         if parameter in stored:
             assert array.shape == stored[parameter].shape, key
-
