@@ -17,7 +17,6 @@ sys.path.insert(0, str(ROOT))
 
 from hebb import builtin  # noqa: E402
 from hebb.cli.entry import run_command  # noqa: E402
-from hebb.config.registry import RULES  # noqa: E402
 
 builtin.load()
 
@@ -25,13 +24,6 @@ SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "dat
 GOLDEN = ROOT / "tests" / "golden"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of a rule's contract on every architecture the rule is defined for."""
-    method = getattr(metafunc.cls, "method", "")
-    if method and "arch" in metafunc.fixturenames:
-        metafunc.parametrize("arch", RULES.get(method, "test").archs)
 
 
 @pytest.fixture
