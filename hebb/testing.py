@@ -22,11 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb import builtin
 from hebb.config import catalog
 from hebb.config.fields import fields_of
 from hebb.config.registry import RULES, Rule, Value
 from hebb.config.specs import LayerSpec, make_layer
 from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+
+builtin.load()
 
 SAMPLES, CHANNELS, SIDE, NEURONS, KERNEL = 5, 4, 8, 6, 3
 TOLERANCE = 1e-9  # everything is float64
