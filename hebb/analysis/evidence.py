@@ -1,9 +1,9 @@
-"""The evidence: every published number we claim to reproduce, beside ours, from the folders of ``records/`` alone.
+"""The evidence: every published number that we compare with, beside ours, computed from ``records/`` alone.
 
 A record is a folder ``records/<date>-<name>/`` with ``record.yaml``: ``title``, ``date``, ``machine``, ``versions``
-and a list of ``claims`` (the attributes of ``Claim``; records/README.md shows one). A claim names a CSV of the folder
-with one line for each seed, and one column of it; ours is the mean of that column, n the number of its lines, and the
-deviation that of a sample. No number of ours stands in a record.yaml, so that none can differ from its data.
+and a list of ``claims`` (the attributes of ``Claim``; records/README.md shows one). A claim names a CSV of the folder,
+which has one line for each seed, and a column of it. Our value is the mean of that column, n the number of lines, and
+the deviation that of a sample. A record.yaml holds no number of ours, so that none can differ from its data.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ import yaml
 from hebb.core import shipped
 from hebb.core.errors import ConfigError, within
 
-FOLDER = shipped.path("records")
-"""The records of this repository."""
 RECORD = "record.yaml"
 BEGIN, END = "<!-- evidence -->", "<!-- /evidence -->"
-"""What stands around the table in a page that shows it."""
+"""Marks around the table in a page that shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +32,9 @@ class Published:
 
     Attributes:
         value: a mean, or the value of one run.
-        source: where it was read.
-        sd: its standard deviation, where one is given.
-        n: number of runs behind it, where it is known.
+        source: where it was published.
+        sd: its standard deviation, if one is given.
+        n: number of runs behind it, if known.
     """
 
     value: float
@@ -47,18 +45,18 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One published number and the runs that stand beside it.
+    """One published number and the runs that are compared with it.
 
     Attributes:
         what: network, data and quantity, in words.
         unit: unit of the quantity.
         published: the published number.
-        command: what made the runs, one line a command.
+        command: the commands that made the runs, one a line.
         config: file in the folder with the ``config.json`` of a run; None where only the command is left.
         runs: CSV in the folder, one line a seed, with a column ``seed``.
         column: column of the CSV with the quantity.
-        why: why ours differs; wanted where it does by more than the published deviation.
-        values: ours, by seed; read from the CSV.
+        why: why ours differs; required when it does by more than the published deviation.
+        values: our values by seed, read from the CSV.
     """
 
     what: str
@@ -73,7 +71,7 @@ class Claim:
 
     @property
     def n(self) -> int:
-        """The number of runs."""
+        """Number of runs."""
         return len(self.values)
 
     @property
@@ -93,11 +91,11 @@ class Claim:
 
     @property
     def outside(self) -> bool:
-        """Whether ours differs by more than the published deviation; without one there is no telling."""
+        """Whether our mean differs by more than the published deviation; False if there is none."""
         return self.published.sd is not None and abs(self.difference) > self.published.sd
 
     def check(self, where: str, hint: str) -> None:
-        """Refuse a difference beyond the published deviation for which no reason is given."""
+        """Raise for a difference beyond the published deviation without a reason."""
         if self.outside and self.why is None:
             raise ConfigError(
                 where,
@@ -111,12 +109,12 @@ class Record:
     """A folder of evidence.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder.
         title: what was run.
         date: the day of the runs.
-        machine: the machine, by what is known of it (``processor``, ``cores``, ``gpu``, ``threads``, ...).
-        versions: version by package; ``commit`` too, where it is known.
-        claims: what is claimed; a record of other measurements has none.
+        machine: properties of the machine (``processor``, ``cores``, ``gpu``, ``threads``, ...).
+        versions: version by package, and ``commit`` if known.
+        claims: its claims; a record of other measurements has none.
     """
 
     folder: Path
@@ -127,18 +125,30 @@ class Record:
     claims: tuple[Claim, ...] = ()
 
 
-def read(folder: Path = FOLDER) -> list[Record]:
+def default_folder() -> Path:
+    """Return the folder of the shipped records.
+
+    Raises:
+        ConfigError: when the package is installed without them.
+    """
+    folder = shipped.path("records")
+    if not folder.is_dir():
+        raise ConfigError("evidence", "this installation has no records/", hint="name the folder of records to read")
+    return folder
+
+
+def read(folder: Path) -> list[Record]:
     """Read every record of a folder, in the order of their names.
 
     Raises:
-        ConfigError: when a record lacks something, names a file that is not there, or differs without saying why.
+        ConfigError: for a record that is incomplete, names a missing file, or differs without saying why.
     """
     if not folder.is_dir():
         raise ConfigError(str(folder), "is not a folder of records")
-    found = [read_one(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))]
-    if not found:
+    records = [read_one(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))]
+    if not records:
         raise ConfigError(str(folder), f"holds no record: no */{RECORD}")
-    return found
+    return records
 
 
 def read_one(folder: Path) -> Record:
@@ -149,46 +159,51 @@ def read_one(folder: Path) -> Record:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(where, f"cannot be read: {' '.join(str(error).split())}") from None
-    known = _checked(Record, data, where, given=("folder",))
-    if not isinstance(known["date"], datetime.date):
-        raise ConfigError(where, f"date wants a day, as in 2026-11-22, not '{known['date']}'")
+    entries = _checked(Record, data, where, computed=("folder",))
+    if not isinstance(entries["date"], datetime.date):
+        raise ConfigError(where, f"date must be a day such as 2026-11-22, got '{entries['date']}'")
     for key in ("machine", "versions"):
-        if not isinstance(known[key], dict) or not known[key]:
-            raise ConfigError(where, f"{key} wants what is known of it, by name")
-    if not isinstance(known.get("claims", []), list):
-        raise ConfigError(where, "claims wants a list")
-    claims = [_claim(folder, entry, f"{where}, claim {i}") for i, entry in enumerate(known.get("claims", []), 1)]
-    return Record(**{**known, "folder": folder, "claims": tuple(claims)})
+        if not isinstance(entries[key], dict) or not entries[key]:
+            raise ConfigError(where, f"{key} must be a table of names and values, got '{entries[key]}'")
+    if not isinstance(entries.get("claims", []), list):
+        raise ConfigError(where, f"claims must be a list, got '{entries['claims']}'")
+    claims = [_claim(folder, claim, f"{where}, claim {i}") for i, claim in enumerate(entries.get("claims", []), 1)]
+    return Record(**{**entries, "folder": folder, "claims": tuple(claims)})
 
 
-def _claim(folder: Path, data: Any, where: str) -> Claim:
-    known = _checked(Claim, data, where, given=("values",))
-    printed = _checked(Published, known["published"], f"{where}, published")
-    for key, value in printed.items():
-        wanted = {"value": (int, float), "sd": (int, float), "n": (int,), "source": (str,)}[key]
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise ConfigError(f"{where}, published", f"{key} cannot be '{value}'")
+def _claim(folder: Path, data: object, where: str) -> Claim:
+    entries = _checked(Claim, data, where, computed=("values",))
     for key in ("what", "unit", "command", "runs", "column", "config", "why"):
-        if key in known and not isinstance(known[key], str):
-            raise ConfigError(where, f"{key} wants words, not '{known[key]}'")
-    if "config" in known and not (folder / known["config"]).is_file():
-        raise ConfigError(where, f"config {known['config']} is not in the folder")
+        if key in entries and not isinstance(entries[key], str):
+            raise ConfigError(where, f"{key} must be text, got '{entries[key]}'")
+    if "config" in entries and not (folder / entries["config"]).is_file():
+        raise ConfigError(where, f"config {entries['config']} is not in the folder")
+    published = _published(entries["published"], f"{where}, published")
     with within(where):
-        values = _values(folder / known["runs"], known["column"])
-    made = Claim(**{**known, "published": Published(**printed), "values": values})
-    made.check(where, "say why it does: the key 'why'")
-    return made
+        values = _values(folder / entries["runs"], entries["column"])
+    claim = Claim(**{**entries, "published": published, "values": values})
+    claim.check(where, "give the reason: the key 'why'")
+    return claim
 
 
-def _checked(kind: type, data: Any, where: str, given: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the keys of a mapping, which are those of a record's class; ``given`` are not read from the file."""
-    wanted = {field.name: field for field in fields(kind) if field.name not in given}
+def _published(data: object, where: str) -> Published:
+    entries = _checked(Published, data, where)
+    kinds: dict[str, tuple[type, ...]] = {"value": (int, float), "sd": (int, float), "n": (int,), "source": (str,)}
+    for key, value in entries.items():
+        if isinstance(value, bool) or not isinstance(value, kinds[key]):
+            raise ConfigError(where, f"{key} cannot be '{value}'")
+    return Published(**entries)
+
+
+def _checked(kind: type, data: object, where: str, computed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the entries of a mapping whose keys are the fields of ``kind``, except the ``computed`` ones."""
+    legal = {field.name: field for field in fields(kind) if field.name not in computed}
     if not isinstance(data, dict):
-        raise ConfigError(where, f"wants keys and values: {' '.join(wanted)}")
+        raise ConfigError(where, f"must be a table with the keys {' '.join(legal)}, got '{data}'")
     for key in data:
-        if key not in wanted:
-            raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=wanted)
-    for name, field in wanted.items():
+        if key not in legal:
+            raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=legal)
+    for name, field in legal.items():
         if field.default is MISSING and data.get(name) in (None, ""):
             raise ConfigError(where, f"'{name}' is missing")
     return {key: value for key, value in data.items() if value is not None}
@@ -201,15 +216,15 @@ def _values(path: Path, column: str) -> dict[int, float]:
     try:
         data = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ConfigError(path.name, f"is no CSV: {error}") from None
+        raise ConfigError(path.name, f"is not a CSV: {error}") from None
     for name in ("seed", column):
         if name not in data:
             raise ConfigError(path.name, f"has no column '{name}'", given=name, choices=map(str, data.columns))
     if not len(data) or data["seed"].duplicated().any():
-        raise ConfigError(path.name, "wants one line for each seed, and at least one")
+        raise ConfigError(path.name, "must have one line for each seed, and at least one")
     numbers = pd.to_numeric(data[column], errors="coerce")
     if not numbers.map(math.isfinite).all():
-        raise ConfigError(path.name, f"column {column} holds something that is not a finite number")
+        raise ConfigError(path.name, f"column {column} holds a value that is not a finite number")
     return {int(seed): float(value) for seed, value in zip(data["seed"], numbers, strict=True)}
 
 
@@ -237,14 +252,14 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
     )
 
 
-def markdown(found: pd.DataFrame, records: str = "records") -> str:
-    """Write the table for a page; ``records`` is the way from the page to the folder.
+def markdown(frame: pd.DataFrame, records: str = "records") -> str:
+    """Write the table for a page; ``records`` is the path from the page to the folder.
 
-    Deviations are those of a sample. What is outside the published deviation has a note below the table.
+    Deviations are those of a sample. A difference with a reason has a note below the table.
     """
     lines = ["| what | published | ours | n | difference | record |", "|---|---|---|---|---|---|"]
     notes: list[str] = []
-    for line in found.itertuples():
+    for line in frame.itertuples():
         mark = ""
         if line.why:
             notes.append(f"{len(notes) + 1}. {line.why}")
@@ -262,21 +277,21 @@ def markdown(found: pd.DataFrame, records: str = "records") -> str:
 
 
 def _number(value: float, sd: float) -> str:
-    """Write a mean with its deviation; a number by itself without the zeros at its end."""
+    """Write a mean with its deviation, or a number without one, and then without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if math.isnan(sd) else f"{value:.2f} ± {sd:.2f}"
 
 
 def shown(page: str) -> str:
-    """Return what stands between the marks of a page."""
+    """Return the text between the marks of a page."""
     _, begin, rest = page.partition(BEGIN)
     inside, end, _ = rest.partition(END)
     if not begin or not end:
-        raise ConfigError("page", f"has no place for the table: {BEGIN} and {END}")
+        raise ConfigError("page", f"must hold the marks {BEGIN} and {END}, which show where the table goes")
     return inside.strip("\n") + "\n"
 
 
 def inserted(page: str, text: str) -> str:
-    """Return the page with ``text`` between its marks."""
+    """Return the page, with ``text`` between its marks."""
     shown(page)
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}"

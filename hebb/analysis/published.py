@@ -2,11 +2,11 @@
 
 figures   the figures and tables that show the number, separated by spaces
 dataset   name of the dataset
-by        what the series differ in: arm or width
+by        what distinguishes the series: arm or width
 series    the arm, or the width ratio, as ``depth`` names it
 depth     number of hidden layers
-mean, sd  test accuracy in percent; sd is empty where none is published, or where what is published cannot be right
-source    where the number stands
+mean, sd  test accuracy in percent; sd is empty where none is published, or where the published one cannot be right
+source    where the number was published
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ FILE = shipped.path("figures") / "published.csv"
 
 def read(figure: str | None = None) -> pd.DataFrame:
     """Return the published numbers of a figure or table, or all of them."""
-    found = pd.read_csv(FILE, dtype={"figures": str, "series": str}, keep_default_na=True)
+    numbers = pd.read_csv(FILE, dtype={"figures": str, "series": str}, keep_default_na=True)
     if figure is None:
-        return found
-    known = list(dict.fromkeys(name for names in found["figures"] for name in names.split()))
-    if figure not in known:
-        raise ConfigError("--published", f"no numbers of '{figure}'", given=figure, choices=known)
-    return found[[figure in names.split() for names in found["figures"]]].reset_index(drop=True)
+        return numbers
+    figures = list(dict.fromkeys(name for names in numbers["figures"] for name in names.split()))
+    if figure not in figures:
+        raise ConfigError("--published", f"no numbers of '{figure}'", given=figure, choices=figures)
+    return numbers[[figure in names.split() for names in numbers["figures"]]].reset_index(drop=True)

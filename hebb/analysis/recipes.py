@@ -1,17 +1,17 @@
 """Recipes of the published figures and tables: ``figures/<name>.yaml`` names the runs a figure needs and what draws it.
 
 title      what the figure is called
-question   what it answers
+question   the question that it answers
 source     where it was published
-draw       the words after ``analysis.py``, without the runs: ``depth --published 3``; or several of them, by the names
-             of the panels. A panel reads all the runs, or those of the commands whose names stand among its words
-commands   one for each search or run that it needs, as on the command line, with --folder-name or --model-name
-small      words added to every command under ``--scale small``, and what to replace in them:
-             add      words for every command
-             replace  {word: word}, for a word of a command by another, an empty one for none
+draw       the words after ``analysis.py``, without the runs: ``depth --published 3``; or a table of them by panel.
+           A panel reads all the runs, or only those of the commands whose names are among its words
+commands   the command line of each search or run that it needs, with --folder-name or --model-name
+small      changes under ``--scale small``:
+             add      words added to every command
+             replace  {word: word}, to replace words of the commands; an empty one removes the word
              leave    names of searches and runs that are left out
 
-The commands are those of the published README where it has them, so that runs it made are found by their name.
+Where the published README has a command, the recipe has the same one, so that runs made by it are found by their name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,45 @@ from hebb.core.errors import ConfigError
 from hebb.storage.folders import checked_name
 
 FOLDER = shipped.path("figures")
-SCRIPTS = {"ray_search.py": "--folder-name", "multi_layer.py": "--model-name", "post_hoc_loss.py": "--model-name"}
-"""The commands that train, with the flag that names what they store."""
-SCALES = ("full", "small")
-_KEYS = ("title", "question", "source", "draw", "commands", "small")
+
+
+class Script(StrEnum):
+    """A command that trains, by its published name."""
+
+    SEARCH = "ray_search.py"
+    TRAIN = "multi_layer.py"
+    POST_HOC = "post_hoc_loss.py"
+
+    @property
+    def name_flag(self) -> str:
+        """The flag that names what it stores."""
+        return "--folder-name" if self is Script.SEARCH else "--model-name"
+
+
+class Scale(StrEnum):
+    """How large the runs of a figure are: as published, or small enough for a CPU."""
+
+    FULL = "full"
+    SMALL = "small"
+
+
+_REQUIRED = ("title", "question", "source", "draw", "commands")
+_KEYS = (*_REQUIRED, "small")
 _SMALL = ("add", "replace", "leave")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCommand:
-    """A search or a single run that a figure needs.
+    """A command line that trains a search or a single run for a figure.
 
     Attributes:
         name: of the search or run.
-        script: the command that makes it.
+        script: the command.
         words: its arguments, the name among them.
     """
 
     name: str
-    script: str
+    script: Script
     words: tuple[str, ...]
 
     def line(self) -> str:
@@ -56,7 +77,7 @@ class TrainingCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A figure: what it shows, what it needs and what draws each of its panels; the name of a single one is empty."""
+    """A figure: what it shows, what it needs, and what draws each of its panels. A single panel has an empty name."""
 
     name: str
     title: str
@@ -68,24 +89,19 @@ class Recipe:
     replace: Mapping[str, str] | None = None
     leave: tuple[str, ...] = ()
 
-    def kept(self, scale: str = "full") -> tuple[TrainingCommand, ...]:
-        """Return the commands that a scale does not leave out, as the recipe has them."""
-        return tuple(c for c in self.commands if scale == "full" or c.name not in self.leave)
+    def kept(self, scale: Scale = Scale.FULL) -> tuple[TrainingCommand, ...]:
+        """Return the commands that a scale does not leave out, with their full-scale words."""
+        return tuple(c for c in self.commands if scale is Scale.FULL or c.name not in self.leave)
 
-    def needed(self, scale: str = "full") -> tuple[TrainingCommand, ...]:
-        """Return the searches and runs at a scale; at ``small`` their names end in ``-small``."""
-        if scale not in SCALES:
-            raise ConfigError("--scale", f"unknown '{scale}'", given=scale, choices=SCALES)
-        if scale == "full":
-            return self.commands
-        found = []
-        for command in self.kept(scale):
-            name = f"{command.name}-small"
-            swapped = {**(self.replace or {}), command.name: name}
-            words = [swapped.get(word, word) for word in command.words]
-            kept = tuple(word for word in words if word)
-            found.append(TrainingCommand(name=name, script=command.script, words=(*kept, *self.add)))
-        return tuple(found)
+    def needed(self, scale: Scale = Scale.FULL) -> tuple[TrainingCommand, ...]:
+        """Return the commands at a scale; at the small scale the names end in ``-small``."""
+        return self.commands if scale is Scale.FULL else tuple(self._small(c) for c in self.kept(scale))
+
+    def _small(self, command: TrainingCommand) -> TrainingCommand:
+        name = f"{command.name}-small"
+        swapped = {**(self.replace or {}), command.name: name}
+        words = [swapped.get(word, word) for word in command.words]
+        return TrainingCommand(name=name, script=command.script, words=(*filter(None, words), *self.add))
 
 
 def names() -> list[str]:
@@ -101,48 +117,33 @@ def load(name: str) -> Recipe:
     return parse(search_space.read_yaml(path.read_text(encoding="utf-8"), str(path)), path.stem, str(path))
 
 
-def parse(data: Any, name: str, where: str) -> Recipe:
-    """Check a recipe; an unknown key is an error that names the nearest one."""
-    data = _object(data, _KEYS, where)
-    missing = [key for key in _KEYS[:-1] if key not in data]
+def parse(data: object, name: str, where: str) -> Recipe:
+    """Check a recipe that was read from YAML.
+
+    Raises:
+        ConfigError: for a missing or unknown key, a command that trains nothing, or a name that no command stores.
+    """
+    entries = _table(data, _KEYS, where)
+    missing = [key for key in _REQUIRED if key not in entries]
     if missing:
         raise ConfigError(where, f"'{missing[0]}' is missing")
-    texts = {key: _text(data[key], f"{where}, {key}") for key in ("title", "question", "source")}
-    if not isinstance(data["commands"], list) or not data["commands"]:
-        raise ConfigError(where, "'commands' is a list of command lines, at least one")
-    commands = tuple(_command(line, f"{where}, commands") for line in data["commands"])
-    known = [command.name for command in commands]
-    if len(set(known)) < len(known):
-        twice = next(n for n in known if known.count(n) > 1)
-        raise ConfigError(f"{where}, commands", f"two of them store '{twice}'")
-    small = _object(data.get("small") or {}, _SMALL, f"{where}, small")
-    replace = small.get("replace") or {}
-    used = {word for command in commands for word in command.words}
-    if not isinstance(replace, dict):
-        raise ConfigError(f"{where}, small", "'replace' is a table of words")
-    for word in map(str, replace):
-        if word not in used:
-            raise ConfigError(
-                f"{where}, small, replace", f"'{word}' is in no command", given=word, choices=sorted(used)
-            )
-    leave = small.get("leave") or []
-    for left in leave if isinstance(leave, list) else [leave]:
-        if left not in known:
-            raise ConfigError(f"{where}, small, leave", f"no command stores '{left}'", given=str(left), choices=known)
+    title, question, source = (_text(entries[key], f"{where}, {key}") for key in ("title", "question", "source"))
+    commands = _commands(entries["commands"], f"{where}, commands")
+    small = _table(entries.get("small") or {}, _SMALL, f"{where}, small")
     return Recipe(
         name=name,
-        title=texts["title"],
-        question=texts["question"],
-        source=texts["source"],
-        draw=_panels(data["draw"], f"{where}, draw"),
+        title=title,
+        question=question,
+        source=source,
+        draw=_panels(entries["draw"], f"{where}, draw"),
         commands=commands,
         add=tuple(shlex.split(_text(small.get("add") or " ", f"{where}, small, add"))),
-        replace={str(key): str(value if value is not None else "") for key, value in replace.items()},
-        leave=tuple(map(str, leave)),
+        replace=_replacements(small.get("replace") or {}, commands, f"{where}, small, replace"),
+        leave=_left_out(small.get("leave") or [], commands, f"{where}, small, leave"),
     )
 
 
-def _panels(data: Any, where: str) -> dict[str, tuple[str, ...]]:
+def _panels(data: object, where: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(data, dict):
         return {"": tuple(shlex.split(_text(data, where)))}
     if not data:
@@ -153,27 +154,57 @@ def _panels(data: Any, where: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _command(line: Any, where: str) -> TrainingCommand:
+def _commands(data: object, where: str) -> tuple[TrainingCommand, ...]:
+    if not isinstance(data, list) or not data:
+        raise ConfigError(where, "must be a list of command lines, at least one")
+    commands = tuple(_command(line, where) for line in data)
+    stored = [command.name for command in commands]
+    if len(set(stored)) < len(stored):
+        twice = next(name for name in stored if stored.count(name) > 1)
+        raise ConfigError(where, f"two of them store '{twice}'")
+    return commands
+
+
+def _command(line: object, where: str) -> TrainingCommand:
     words = shlex.split(_text(line, where))
-    script = words[0] if words else ""
-    if script not in SCRIPTS:
-        raise ConfigError(where, f"'{script}' trains nothing", given=script, choices=SCRIPTS)
-    flag = SCRIPTS[script]
-    if flag not in words[:-1]:
-        raise ConfigError(where, f"{flag} is missing in '{line}'", hint="the figure finds its runs by that name")
-    return TrainingCommand(name=words[words.index(flag) + 1], script=script, words=tuple(words[1:]))
+    name = words[0] if words else ""
+    if name not in list(Script):
+        raise ConfigError(where, f"'{name}' trains nothing", given=name, choices=Script)
+    script = Script(name)
+    if script.name_flag not in words[:-1]:
+        raise ConfigError(where, f"{script.name_flag} is missing in '{line}'", hint="the figure finds its runs by name")
+    return TrainingCommand(name=words[words.index(script.name_flag) + 1], script=script, words=tuple(words[1:]))
 
 
-def _object(data: Any, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+def _replacements(data: object, commands: tuple[TrainingCommand, ...], where: str) -> dict[str, str]:
     if not isinstance(data, dict):
-        raise ConfigError(where, "is not a table of keys", choices=keys)
+        raise ConfigError(where, f"must be a table of words, got {data!r}")
+    used = {word for command in commands for word in command.words}
+    for word in map(str, data):
+        if word not in used:
+            raise ConfigError(where, f"'{word}' is in no command", given=word, choices=sorted(used))
+    return {str(key): str(value if value is not None else "") for key, value in data.items()}
+
+
+def _left_out(data: object, commands: tuple[TrainingCommand, ...], where: str) -> tuple[str, ...]:
+    stored = [command.name for command in commands]
+    left_out = data if isinstance(data, list) else [data]
+    for name in left_out:
+        if name not in stored:
+            raise ConfigError(where, f"no command stores '{name}'", given=str(name), choices=stored)
+    return tuple(map(str, left_out))
+
+
+def _table(data: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ConfigError(where, f"must be a table of keys, got {data!r}", choices=keys)
     for key in data:
         if key not in keys:
             raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=keys)
     return data
 
 
-def _text(value: Any, where: str) -> str:
+def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigError(where, f"a text is wanted, not {value!r}")
+        raise ConfigError(where, f"must be text, got {value!r}")
     return " ".join(value.split()) if "\n" in value else value

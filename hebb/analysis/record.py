@@ -1,11 +1,11 @@
-"""A record of finished runs, as ``evidence`` reads it: one line a seed, what made them, and the number beside ours."""
+"""Write a record of finished runs, which ``evidence`` reads: one line a seed, the config, and the published number."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -26,10 +26,10 @@ _VERSIONS = ("torch", "torchvision", "numpy", "ray")
 
 
 def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """Return one line for each seed, in their order: what the last row of each run measured, and its time in seconds.
+    """Return one line for each seed, in ascending order: the last measurements of each run, and its time in seconds.
 
     Raises:
-        ConfigError: when the runs differ in more than the seed, or two have the same one.
+        ConfigError: when the runs differ in more than the seed, or two have the same seed.
     """
     import pandas as pd
 
@@ -37,19 +37,19 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     for run in runs[1:]:
         if _comparable(run) != _comparable(first):
             paths = stored.varying((first, run))
-            what = f" ({' '.join(paths)})" if paths else ""
+            difference = f": they differ in {' '.join(paths)}" if paths else ""
             raise ConfigError(
                 "runs",
-                f"{first.folder.name} and {run.folder.name} are not seeds of one configuration{what}",
-                hint="--where chooses one, as in --where b0.layer.lr=0.05",
+                f"{first.folder.name} and {run.folder.name} are not seeds of one configuration{difference}",
+                hint="--where chooses one configuration, as in --where b0.layer.lr=0.05",
             )
     seeds = [run.seed for run in runs]
     twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
     if twice is not None:
-        raise ConfigError("runs", f"two have seed {twice}")
+        raise ConfigError("runs", f"two of them have seed {twice}")
     measured = [name for name in stored.METRICS if any(run.metrics.get(name) is not None for run in runs)]
-    found = [{"seed": r.seed, **{name: r.metrics.get(name) for name in measured}, "seconds": r.seconds} for r in runs]
-    return pd.DataFrame(found).sort_values("seed", ignore_index=True)
+    rows = [{"seed": r.seed, **{name: r.metrics.get(name) for name in measured}, "seconds": r.seconds} for r in runs]
+    return pd.DataFrame(rows).sort_values("seed", ignore_index=True)
 
 
 def _comparable(run: StoredRun) -> object:
@@ -57,18 +57,17 @@ def _comparable(run: StoredRun) -> object:
 
 
 def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:
-    """Return the ``record.yaml`` of runs that ``lines`` accepts, made on one machine."""
-    told = [folders.read_json(run.folder / folders.ENVIRONMENT) for run in runs]
-    if not all(isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in told):
-        raise ConfigError(str(runs[0].folder / folders.ENVIRONMENT), "does not say on what machine it ran")
-    machines = {json.dumps(one["machine"], sort_keys=True) for one in told}
-    if len(machines) > 1:
-        raise ConfigError("runs", "were made on different machines", hint="a record for each says which is which")
-    machine = told[0]["machine"]
-    versions = {"python": told[0].get("python")}
-    versions |= {name: told[0].get("versions", {}).get(name) for name in _VERSIONS}
-    commits = {f"{str(one.get('commit'))[:10]}{' with changes' if one.get('dirty') else ''}" for one in told}
-    versions["commit"] = ", ".join(sorted(commits))
+    """Return the ``record.yaml`` of runs that ``lines`` accepts.
+
+    Raises:
+        ConfigError: when they were not all made on one known machine.
+    """
+    environments = [folders.read_json(run.folder / folders.ENVIRONMENT) for run in runs]
+    if not all(isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in environments):
+        raise ConfigError(str(runs[0].folder / folders.ENVIRONMENT), "does not describe the machine")
+    if len({json.dumps(one["machine"], sort_keys=True) for one in environments}) > 1:
+        raise ConfigError("runs", "were made on different machines", hint="make a record for each machine")
+    machine = environments[0]["machine"]
     written = max((run.folder / folders.RESULT).stat().st_mtime for run in runs)
     data = {
         "title": title,
@@ -79,41 +78,50 @@ def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:
             "threads": runs[0].config.threads,
             "gpu": machine.get("gpu") or "none",
         },
-        "versions": {name: version for name, version in versions.items() if version},
+        "versions": _versions(environments),
         "claims": [_written(claim) for claim in claims],
     }
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
+def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the versions of the first run, and the commits of all of them."""
+    first = environments[0]
+    versions = {"python": first.get("python"), **{name: first.get("versions", {}).get(name) for name in _VERSIONS}}
+    commits = {f"{str(one.get('commit'))[:10]}{' with changes' if one.get('dirty') else ''}" for one in environments}
+    versions["commit"] = ", ".join(sorted(commits))
+    return {name: version for name, version in versions.items() if version}
+
+
 def claim(
-    found: pd.DataFrame, what: str, unit: str, column: str, published: Published, why: str | None = None
+    frame: pd.DataFrame, what: str, unit: str, column: str, published: Published, why: str | None = None
 ) -> Claim:
-    """Return what a record claims: a column of ``lines`` beside a published number.
+    """Return a claim: a column of ``lines`` beside a published number.
 
     Raises:
-        ConfigError: for a column that the runs have no value in, or a difference that wants a reason.
+        ConfigError: for a column in which a run has no value, or a large difference without a reason.
     """
-    if column not in found or found[column].isna().any():
-        raise ConfigError("--metric", f"not every run has '{column}'", given=column, choices=list(found.columns[1:-1]))
-    made = Claim(
+    if column not in frame or frame[column].isna().any():
+        raise ConfigError("--metric", f"not every run has '{column}'", given=column, choices=list(frame.columns[1:-1]))
+    claim = Claim(
         what=what,
         unit=unit,
         published=published,
-        command="\n".join(f"python multi_layer.py --run-config {CONFIG} --set seed={seed}" for seed in found["seed"]),
+        command="\n".join(f"python multi_layer.py --run-config {CONFIG} --set seed={seed}" for seed in frame["seed"]),
         config=CONFIG,
         runs=RUNS,
         column=column,
         why=why,
-        values=dict(zip(found["seed"], found[column], strict=True)),
+        values=dict(zip(frame["seed"], frame[column], strict=True)),
     )
-    made.check("--why", "say why")
-    return made
+    claim.check("--why", "say why with --why")
+    return claim
 
 
 def _written(claim: Claim) -> dict[str, Any]:
-    """Return what a record.yaml says of a claim: everything but our values, which the CSV has."""
-    told = {key: value for key, value in dataclasses.asdict(claim).items() if key != "values" and value is not None}
-    return {**told, "published": {key: value for key, value in told["published"].items() if value is not None}}
+    """Return a claim as record.yaml holds it: everything but our values, which are in the CSV."""
+    entries = {key: value for key, value in dataclasses.asdict(claim).items() if key != "values" and value is not None}
+    return {**entries, "published": {key: value for key, value in entries["published"].items() if value is not None}}
 
 
 def config(run: StoredRun) -> str:

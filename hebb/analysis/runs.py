@@ -1,8 +1,8 @@
-"""Stored runs as data: read from their folders, chosen by what they are, laid out one line a run.
+"""Stored runs as data: read from their folders, selected by their config, laid out one line a run.
 
-found = runs.read([Path("hebb_data/hebb/search/demo")])
-found.check()                      # refuse what is not finished
-frame = runs.frame(found.runs, "test_acc", ["b0.layer.lr"])
+stored = runs.read([Path("hebb_data/hebb/search/demo")])
+stored.check()                     # raise when a run is not finished
+frame = runs.frame(stored.runs, ["test_acc"], ["b0.layer.lr"])
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,13 @@ METRICS = (
     *("train_acc", "val_acc", "test_acc", "train_loss", "val_loss", "test_loss"),
     *("convergence", "R1", "lr", "images_per_second"),
 )
-"""What a row of ``metrics.jsonl`` measures."""
+"""Columns of ``metrics.jsonl`` that hold measurements."""
 COLUMNS = ("run", "search", "preset", "dataset", "mode", "trained", "hidden", "seed", "seconds")
-"""What ``frame`` says of every run, beside values at override paths and metrics."""
+"""Columns of every line of ``frame``, beside values at override paths and metrics."""
 
 
 def check_metric(name: str) -> None:
-    """Refuse a metric that no row has."""
+    """Raise for a metric that is not a column of ``metrics.jsonl``."""
     if name not in METRICS:
         raise ConfigError("--metric", f"unknown '{name}'", given=name, choices=METRICS)
 
@@ -48,11 +49,11 @@ class StoredRun:
         folder: its run folder.
         search: name of the search it belongs to, or None.
         choice: the values of the search space, by override path; empty for a single run.
-        config: all that decided its bits.
+        config: everything that decided its bits.
         rows: the rows of ``metrics.jsonl``.
         metrics: the last row.
         probes: the readouts of its blocks: block, kind, train_acc, val_acc, test_acc.
-        geometry: the numbers of its representations.
+        geometry: measures of its representations.
         seconds: how long it took.
     """
 
@@ -78,14 +79,14 @@ class StoredRun:
 
     @property
     def seed(self) -> int:
-        """The seed."""
+        """Seed of the run."""
         return self.config.seed
 
     @property
     def trained(self) -> str:
-        """The blocks that learnt: ``all``, or ``b1 b2``."""
-        chosen = self.config.training_blocks
-        return "all" if chosen is None else " ".join(f"b{i}" for i in chosen)
+        """The blocks that were trained: ``all``, or ``b1 b2``."""
+        blocks = self.config.training_blocks
+        return "all" if blocks is None else " ".join(f"b{i}" for i in blocks)
 
     @property
     def hidden(self) -> int:
@@ -94,23 +95,23 @@ class StoredRun:
 
     @functools.cached_property
     def values(self) -> Mapping[str, Value | None]:
-        """Every value of the config by override path."""
+        """Every value of the config, by override path."""
         return overrides.values(self.config)
 
     def value(self, path: str) -> Value | None:
         """Return the value at an override path (``b0.layer.lr``, ``b*.method``, ``dataset_sup.epochs``).
 
         Raises:
-            ConfigError: when the run has no such value, or its blocks do not share one.
+            ConfigError: when the run has no value there, or its blocks have different ones.
         """
         try:
             return overrides.value_at(self.values, path)
         except KeyError:
-            problem = f"'{path}' is not one value of this run"
+            problem = f"has no single value at '{path}'"
             raise ConfigError(str(self.folder), problem, given=path, choices=self.values) from None
 
     def has(self, path: str) -> bool:
-        """Tell whether ``value`` has an answer."""
+        """Tell whether the run has a single value at this path."""
         try:
             overrides.value_at(self.values, path)
         except KeyError:
@@ -118,11 +119,22 @@ class StoredRun:
         return True
 
     def measured(self, metric: str) -> float:
-        """Return the last value of a metric in percent or its own unit; NaN where it was never measured."""
+        """Return the last value of a metric, in percent or in its own unit; NaN if it was never measured."""
         check_metric(metric)
         last = self.metrics.get(metric)
-        found = folders.value_of(list(self.rows), metric) if last is None else float(last)
-        return math.nan if found is None else found
+        value = folders.value_of(list(self.rows), metric) if last is None else float(last)
+        return math.nan if value is None else value
+
+
+class Fate(StrEnum):
+    """Why a run is not finished."""
+
+    INTERRUPTED = "interrupted"
+    """Or still running."""
+    STOPPED = "stopped"
+    """By a scheduler."""
+    FAILED = "failed"
+    NEVER_STARTED = "never started"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,75 +143,78 @@ class UnfinishedRun:
 
     Attributes:
         folder: its run folder.
-        state: ``interrupted`` (or it goes on now), ``stopped`` (by a scheduler), ``failed`` or ``never started``.
+        fate: why it is not finished.
     """
 
     folder: Path
-    state: str
+    fate: Fate
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRuns:
-    """What lies in the folders that were named: finished runs, and those that are not."""
+    """The runs in some folders.
+
+    Attributes:
+        runs: the finished ones.
+        unfinished: the others, with those that a search planned and never started.
+    """
 
     runs: tuple[StoredRun, ...]
-    missing: tuple[UnfinishedRun, ...]
+    unfinished: tuple[UnfinishedRun, ...]
 
     def check(self) -> None:
-        """Refuse what is not finished, by name."""
-        if self.missing:
-            raise ConfigError(
-                "runs", self.unfinished(), hint="finish them (--resume-run, --restore), or leave them out: --partial"
-            )
+        """Raise when a run is not finished, and name it."""
+        if self.unfinished:
+            hint = "finish them (--resume-run, --restore), or leave them out: --partial"
+            raise ConfigError("runs", self.describe_unfinished(), hint=hint)
 
-    def unfinished(self) -> str:
-        """Say in a line which runs are not finished; empty when all are."""
-        if not self.missing:
+    def describe_unfinished(self) -> str:
+        """Say in one line which runs are not finished; empty when all are."""
+        if not self.unfinished:
             return ""
-        names = [f"{m.folder.name} ({m.state})" for m in self.missing]
+        names = [f"{run.folder.name} ({run.fate})" for run in self.unfinished]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         return f"{len(names)} of {len(names) + len(self.runs)} runs are not finished: {', '.join(names[:5])}{more}"
 
 
 def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
-    """Read every run in or below the given folders, each once, sorted by folder.
+    """Read every run in or below some folders, each once, sorted by folder.
 
-    A folder is that of a run, of a search, or any that holds such. Runs that a search planned and that never
-    started are missing too.
+    A folder may be that of a run or a search, or hold any number of them.
 
     Raises:
         ConfigError: for a folder that does not exist or holds no run, and for a stored file that cannot be read.
     """
     finished: dict[Path, StoredRun] = {}
-    missing: dict[Path, UnfinishedRun] = {}
+    unfinished: dict[Path, UnfinishedRun] = {}
     for place in places:
         if not place.is_dir():
             raise ConfigError(where, f"{place} is not a folder")
         inside = place.resolve()
         planned = {folder: plan for folder, plan in _planned(inside).items() if folder.is_relative_to(inside)}
-        there = [path.parent for path in sorted(inside.rglob(folders.CONFIG))]
-        if not there and not planned:
+        begun = [path.parent for path in sorted(inside.rglob(folders.CONFIG))]
+        if not begun and not planned:
             raise ConfigError(where, f"{place} holds no run")
-        for folder in dict.fromkeys([*there, *planned]):
+        for folder in dict.fromkeys([*begun, *planned]):
             choice, fate = planned.get(folder, ({}, None))
             state = folders.state(folder)
             if state == "finished":
                 finished.setdefault(folder, read_run(folder, choice))
             else:
-                fate = fate or ("interrupted" if state == "interrupted" else "never started")
-                missing.setdefault(folder, UnfinishedRun(folder=folder, state=fate))
+                fate = fate or (Fate.INTERRUPTED if state == "interrupted" else Fate.NEVER_STARTED)
+                unfinished.setdefault(folder, UnfinishedRun(folder=folder, fate=fate))
     return StoredRuns(
         runs=tuple(finished[folder] for folder in sorted(finished)),
-        missing=tuple(missing[folder] for folder in sorted(missing)),
+        unfinished=tuple(unfinished[folder] for folder in sorted(unfinished)),
     )
 
 
 def read_run(folder: Path, choice: Choice | None = None) -> StoredRun:
-    """Read a finished run; ``choice`` holds the values of the search space, where a search chose them."""
+    """Read a finished run; ``choice`` holds the values that a search chose for it."""
     config = folders.read_json(folder / folders.CONFIG)
     result = folders.read_json(folder / folders.RESULT)
     if not isinstance(config, dict) or not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
-        raise ConfigError(str(folder), "is not the folder of a run")
+        raise ConfigError(str(folder), "is not a run folder")
     config.pop("phases", None)
     rows = folder / folders.METRICS
     if not rows.exists():
@@ -218,22 +233,28 @@ def read_run(folder: Path, choice: Choice | None = None) -> StoredRun:
     )
 
 
-def _planned(inside: Path) -> dict[Path, tuple[Choice, str | None]]:
-    """Return what searches around and below a folder planned: run folder, its choice, and why it ended early."""
+def _planned(inside: Path) -> dict[Path, tuple[Choice, Fate | None]]:
+    """Return the runs that searches around and below a folder planned: folder, choice, and why it ended early."""
     around = [p / folders.SEARCH for p in (inside.parent.parent, inside.parent) if (p / folders.SEARCH).exists()]
-    found: dict[Path, tuple[Choice, str | None]] = {}
+    planned: dict[Path, tuple[Choice, Fate | None]] = {}
     for path in (*around, *sorted(inside.rglob(folders.SEARCH))):
         data = folders.read_json(path)
         if not isinstance(data, dict) or not isinstance(data.get("trials"), list):
-            raise ConfigError(str(path), "is not the description of a search")
+            raise ConfigError(str(path), "does not describe a search")
         journal = Journal.load(path.parent)
         choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
         choices |= {f"{group}-s{seed}": c for group, c in journal.chosen.items() for seed in data.get("seeds", ())}
         for name, choice in choices.items():
-            ended = {name, name.rpartition("-s")[0]}
-            fate = "failed" if ended & set(journal.failed) else "stopped" if ended & set(journal.stopped) else None
-            found[path.parent / folders.TRIALS / name] = choice, fate
-    return found
+            fate = _fate(journal, {name, name.rpartition("-s")[0]})
+            planned[path.parent / folders.TRIALS / name] = choice, fate
+    return planned
+
+
+def _fate(journal: Journal, names: set[str]) -> Fate | None:
+    """Return why a search ended a trial early, which is in the journal under its name or that of its group."""
+    if names & set(journal.failed):
+        return Fate.FAILED
+    return Fate.STOPPED if names & set(journal.stopped) else None
 
 
 def select(
@@ -243,37 +264,38 @@ def select(
     datasets: Sequence[str] = (),
     values: Mapping[str, str] | None = None,
 ) -> tuple[StoredRun, ...]:
-    """Keep the runs of these networks and datasets, with these values at override paths, as ``--set`` writes them.
+    """Return the runs of these networks and datasets, with these values at override paths, as ``--set`` writes them.
 
     Raises:
-        ConfigError: when nothing is left; it lists what there was.
+        ConfigError: when no run is left; it lists the values that the runs have.
     """
     runs = tuple(runs)
-    for flag, wanted, name in (("--preset", presets, "preset"), ("--dataset", datasets, "dataset")):
-        there = {getattr(run, name) for run in runs}
-        for word in wanted:
-            if word not in there:
-                raise ConfigError(flag, f"no run of '{word}'", given=word, choices=sorted(there))
-        runs = tuple(run for run in runs if not wanted or getattr(run, name) in wanted)
+    for flag, words, name in (("--preset", presets, "preset"), ("--dataset", datasets, "dataset")):
+        names = {getattr(run, name) for run in runs}
+        for word in words:
+            if word not in names:
+                raise ConfigError(flag, f"no run of '{word}'", given=word, choices=sorted(names))
+        runs = tuple(run for run in runs if not words or getattr(run, name) in words)
     for path, text in (values or {}).items():
-        having = tuple(run for run in runs if run.has(path))
-        if not having:
-            paths = dict.fromkeys(path for run in runs for path in run.values)
-            raise ConfigError("--where", f"no run has a '{path}'", given=path, choices=paths)
-        kept = tuple(run for run in having if _written(run.value(path)) == _number(text))
-        if not kept:
-            there = {str(run.value(path)) for run in having}
-            raise ConfigError(f"--where {path}", f"no run with '{text}'", given=text, choices=sorted(there))
-        runs = kept
+        runs = _with_value(runs, path, text)
     return runs
 
 
-def _written(value: Value | None) -> float | str:
-    """Return a value in the form in which texts are compared with it."""
-    return _number(str(value))
+def _with_value(runs: tuple[StoredRun, ...], path: str, text: str) -> tuple[StoredRun, ...]:
+    """Return the runs whose value at ``path`` is the one that ``text`` writes."""
+    candidates = tuple(run for run in runs if run.has(path))
+    if not candidates:
+        paths = dict.fromkeys(path for run in runs for path in run.values)
+        raise ConfigError("--where", f"no run has a value at '{path}'", given=path, choices=paths)
+    kept = tuple(run for run in candidates if _comparable(str(run.value(path))) == _comparable(text))
+    if not kept:
+        values = {str(run.value(path)) for run in candidates}
+        raise ConfigError(f"--where {path}", f"no run with '{text}'", given=text, choices=sorted(values))
+    return kept
 
 
-def _number(text: str) -> float | str:
+def _comparable(text: str) -> float | str:
+    """Return a written value in a form in which 0.10 equals 0.1 and true equals 1."""
     words = {"true": 1.0, "false": 0.0}
     try:
         return words[text.lower()] if text.lower() in words else float(text)
@@ -282,44 +304,47 @@ def _number(text: str) -> float | str:
 
 
 def varying(runs: Sequence[StoredRun]) -> list[str]:
-    """Return the override paths in which the runs differ, other than their seed; an absent one differs."""
+    """Return the override paths at which the runs differ, except the seed; a path that some runs lack counts."""
     paths = dict.fromkeys(path for run in runs for path in run.values)
-    missing = object()
-    return [p for p in paths if p != "seed" and len({run.values.get(p, missing) for run in runs}) > 1]
+    absent = object()
+    return [p for p in paths if p != "seed" and len({run.values.get(p, absent) for run in runs}) > 1]
 
 
 def groups(runs: Sequence[StoredRun]) -> list[str]:
-    """Return what tells runs apart that are no replicates.
+    """Return the columns whose values runs must share to be replicates.
 
-    Preset and dataset, mode and trained blocks where they differ, and the paths in which runs of one preset differ.
+    Preset and dataset, mode and trained blocks where they differ, and the paths at which runs of one preset differ.
     """
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for preset in dict.fromkeys(run.preset for run in runs):
-        found |= dict.fromkeys(varying([run for run in runs if run.preset == preset]))
-    told = [name for name in ("mode", "trained") if len({_of(run, name) for run in runs}) > 1]
-    return ["preset", "dataset", *told, *(path for path in found if all(path in run.values for run in runs))]
+        paths |= dict.fromkeys(varying([run for run in runs if run.preset == preset]))
+    differing = [name for name in ("mode", "trained") if len({_cell(run, name) for run in runs}) > 1]
+    return ["preset", "dataset", *differing, *(path for path in paths if all(path in run.values for run in runs))]
 
 
 def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[str]:
-    """Name every run by its group: by its search where each group is one, else by the values in which groups differ.
+    """Name the group of every run: its search where every group is one search, else the values that groups differ in.
 
     Args:
         runs: the runs.
         by: columns of ``COLUMNS`` or override paths; None takes ``groups``.
     """
     columns = groups(runs) if by is None else list(by)
-    keys = [tuple(_of(run, name) for name in columns) for run in runs]
+    keys = [tuple(_cell(run, name) for name in columns) for run in runs]
     pairs = {(key, run.search) for key, run in zip(keys, runs, strict=True)}
     if all(run.search for run in runs) and len(pairs) == len(set(keys)) == len({search for _, search in pairs}):
         return [str(run.search) for run in runs]
-    told = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
-    if not told:
+    differing = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
+    if not differing:
         return [run.preset for run in runs]
     plain = ("preset", "dataset", "search", "mode")
-    return [", ".join(str(key[i]) if columns[i] in plain else f"{columns[i]}={key[i]}" for i in told) for key in keys]
+    return [
+        ", ".join(str(key[i]) if columns[i] in plain else f"{columns[i]}={key[i]}" for i in differing) for key in keys
+    ]
 
 
-def _of(run: StoredRun, column: str) -> object:
+def _cell(run: StoredRun, column: str) -> object:
+    """Return the value of a run in a column of ``COLUMNS`` or at an override path."""
     if column == "run":
         return run.folder.name
     if column == "mode":
@@ -330,7 +355,7 @@ def _of(run: StoredRun, column: str) -> object:
 
 
 def schedule(run: StoredRun) -> str:
-    """Name how the rate of the first block changes."""
+    """Name the learning-rate schedule of the first block."""
     if run.value("b0.layer.adaptive"):
         return "norm-dependent rate"
     return f"{run.value('b0.layer.lr_decay')} decay"
@@ -344,31 +369,18 @@ def frame(
     Args:
         runs: the runs.
         metrics: names from ``METRICS``.
-        paths: override paths that become columns; None takes those in which the runs differ.
+        paths: override paths that become columns; None takes those at which the runs differ.
     """
     import pandas as pd
 
-    chosen = varying(runs) if paths is None else list(paths)
+    columns = varying(runs) if paths is None else list(paths)
     lines = [
         {
-            **{name: _of(run, name) for name in COLUMNS[:-1]},
-            **{path: run.values.get(path) if paths is None else run.value(path) for path in chosen},
+            **{name: _cell(run, name) for name in COLUMNS[:-1]},
+            **{path: run.values.get(path) if paths is None else run.value(path) for path in columns},
             **{metric: run.measured(metric) for metric in metrics},
             "seconds": run.seconds,
         }
         for run in runs
     ]
     return pd.DataFrame(lines)
-
-
-def history(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """Lay out every row of ``metrics.jsonl``: run, preset, seed and the columns of the row."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            {"run": run.folder.name, "search": run.search or "", "preset": run.preset, "seed": run.seed, **row}
-            for run in runs
-            for row in run.rows
-        ]
-    )

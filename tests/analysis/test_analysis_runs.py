@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import small
 import stored_runs
@@ -24,36 +23,36 @@ TINY = ("dataset_sup.samples=100", "dataset_unsup.samples=100")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search of two rates, two seeds, the last run not made; a single run; an interrupted one."""
-    made = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
     base = small.config(small.CNN, *TINY)
-    stored_runs.sweep(made, "rates", base, {"b0.layer.lr": [0.05, 0.1]}, [0, 1], leave_out=1)
-    single = stored_runs.single(made, "one", small.config(small.BP, *TINY, seed=7, probes=("linear",)))
+    stored_runs.sweep(home, "rates", base, {"b0.layer.lr": [0.05, 0.1]}, [0, 1], leave_out=1)
+    single = stored_runs.single(home, "one", small.config(small.BP, *TINY, seed=7, probes=("linear",)))
     shutil.copytree(single, single.with_name("cut"))
     (single.with_name("cut") / "result.json").unlink()
-    return made
+    return home
 
 
 def test_reads_what_is_there(home: Path) -> None:
-    found = runs.read([home])
-    assert [run.folder for run in found.runs] == sorted(p.parent.resolve() for p in home.rglob("result.json"))
-    (one,) = (run for run in found.runs if run.search is None)
+    stored = runs.read([home])
+    assert [run.folder for run in stored.runs] == sorted(p.parent.resolve() for p in home.rglob("result.json"))
+    (one,) = (run for run in stored.runs if run.search is None)
     result = json.loads((one.folder / "result.json").read_text())
     assert one.seed == 7
     assert one.measured("test_acc") == result["metrics"]["test_acc"]
     assert list(one.probes) == result["probes"] != []
     assert len(one.rows) == len((one.folder / "metrics.jsonl").read_text().splitlines())
-    for run in found.runs:
+    for run in stored.runs:
         if run.search is not None:
             assert run.search == "rates"
             assert run.choice == {"b0.layer.lr": run.value("b0.layer.lr")}
 
 
 def test_names_what_is_not_finished(home: Path) -> None:
-    found = runs.read([home])
-    assert sorted(m.state for m in found.missing) == ["interrupted", "never started"]
-    assert {m.folder.name for m in found.missing} >= {"cut"}
+    stored = runs.read([home])
+    assert sorted(m.fate for m in stored.unfinished) == ["interrupted", "never started"]
+    assert {m.folder.name for m in stored.unfinished} >= {"cut"}
     with pytest.raises(ConfigError, match=r"2 of 6 runs are not finished: .*cut \(interrupted\)"):
-        found.check()
+        stored.check()
 
 
 def test_a_run_named_twice_is_read_once(home: Path) -> None:
@@ -89,7 +88,7 @@ def test_select(home: Path) -> None:
         ({"presets": ["2SoftHebb"]}, "--preset: no run of '2SoftHebb'"),
         ({"datasets": ["Digit"]}, "did you mean 'Digits'"),
         ({"values": {"b0.layer.lr": "7"}, "presets": [small.CNN]}, r"no run with '7'\nlegal: 0.05 0.1"),
-        ({"values": {"b0.layer.lrr": "7"}}, r"no run has a 'b0.layer.lrr' \(did you mean 'b0.layer.lr'\?\)"),
+        ({"values": {"b0.layer.lrr": "7"}}, r"no run has a value at 'b0.layer.lrr' \(did you mean 'b0.layer.lr'\?\)"),
     ],
 )
 def test_nothing_chosen_is_an_error(home: Path, chosen: dict[str, object], says: str) -> None:
@@ -106,35 +105,31 @@ def test_a_folder_without_runs(tmp_path: Path) -> None:
 
 def test_frame(home: Path) -> None:
     """A column for each path in which the runs differ; the seed has one of its own."""
-    found = [run for run in runs.read([home]).runs if run.search == "rates"]
-    made = runs.frame(found, ["test_acc"])
-    assert list(made.columns) == [*runs.COLUMNS[:-1], "b0.layer.lr", "test_acc", "seconds"]
+    sweep = [run for run in runs.read([home]).runs if run.search == "rates"]
+    frame = runs.frame(sweep, ["test_acc"])
+    assert list(frame.columns) == [*runs.COLUMNS[:-1], "b0.layer.lr", "test_acc", "seconds"]
     by_hand = {
         (path.parent.name, json.loads(path.read_text())["metrics"]["test_acc"])
         for path in (home / "hebb" / "search").rglob("result.json")
     }
-    assert set(zip(made["run"], made["test_acc"], strict=True)) == by_hand
-    rows = runs.history(found)
-    lines = sum(len((run.folder / "metrics.jsonl").read_text().splitlines()) for run in found)
-    assert len(rows) == lines
-    assert isinstance(rows, pd.DataFrame)
+    assert set(zip(frame["run"], frame["test_acc"], strict=True)) == by_hand
 
 
 @settings(max_examples=60, deadline=None)
 @given(random_runs())
 def test_values_are_the_inverse_of_overrides(config: RunConfig) -> None:
     """Every value, set to what it is, changes nothing; and no part of the config is without a path."""
-    found = overrides.values(config)
-    assert overrides.apply(config, found, catalog.load()) == config
+    values = overrides.values(config)
+    assert overrides.apply(config, values, catalog.load()) == config
     for name in ("seed", "split_seed", "dataset_sup.epochs", "stop.patience", "b0.method", "b0.pool"):
-        assert name in found
+        assert name in values
 
 
 def test_shared_values() -> None:
     config = small.config(small.DEEP)
-    found = overrides.values(config)
-    assert overrides.value_at(found, "b*.layer.adaptive") == overrides.value_at(found, "b1.layer.adaptive")
-    assert overrides.value_at(found, "b-1.method") == "BP"
+    values = overrides.values(config)
+    assert overrides.value_at(values, "b*.layer.adaptive") == overrides.value_at(values, "b1.layer.adaptive")
+    assert overrides.value_at(values, "b-1.method") == "BP"
     for path in ("b*.layer.lr", "b*.method", "b7.method", "b0.layer.lrr"):  # 0.08 and 0.005, SoftKrotov and Soft
         with pytest.raises(KeyError):
-            overrides.value_at(found, path)
+            overrides.value_at(values, path)

@@ -61,9 +61,9 @@ def test_mean_deviation_and_difference_are_those_of_the_csv(tmp_path: Path) -> N
 
 def test_one_run_has_no_deviation(tmp_path: Path) -> None:
     record(tmp_path, csv="seed,acc\n0,61.5\n")
-    found = evidence.table(evidence.read(tmp_path))
-    assert math.isnan(found["sd"][0])
-    assert "| 61.5 | 1 | +1.50 |" in evidence.markdown(found)
+    frame = evidence.table(evidence.read(tmp_path))
+    assert math.isnan(frame["sd"][0])
+    assert "| 61.5 | 1 | +1.50 |" in evidence.markdown(frame)
 
 
 def test_what_is_outside_the_published_deviation_says_why(tmp_path: Path) -> None:
@@ -100,6 +100,12 @@ def test_a_broken_record_is_refused(tmp_path: Path, changes: dict[str, object], 
     assert str(caught.value).startswith("2026-11-22-x/record.yaml")
 
 
+def test_an_installation_without_records_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence.shipped, "path", lambda name: tmp_path / name)
+    with pytest.raises(ConfigError, match=r"evidence: this installation has no records/\nname the folder"):
+        command.main(["evidence", "--out", str(tmp_path)])
+
+
 @pytest.mark.parametrize("text", ["", "- 1", "title: [", "title: t\nclaims: 3", "date: soon"])
 def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "r").mkdir()
@@ -113,7 +119,7 @@ def test_a_page_shows_what_stands_between_its_marks() -> None:
     changed = evidence.inserted(page, "new\n")
     assert changed == f"before\n{evidence.BEGIN}\nnew\n{evidence.END}\nafter\n"
     assert evidence.shown(changed) == "new\n"
-    with pytest.raises(ConfigError, match="no place for the table"):
+    with pytest.raises(ConfigError, match="must hold the marks"):
         evidence.shown("a page")
 
 
@@ -134,8 +140,8 @@ def test_every_folder_is_a_record() -> None:
     folders = [path for path in RECORDS.iterdir() if path.is_dir()]
     assert folders
     for folder in folders:
-        made = evidence.read_one(folder)
-        assert folder.name.startswith(f"{made.date}-")
+        record = evidence.read_one(folder)
+        assert folder.name.startswith(f"{record.date}-")
         assert (folder / "README.md").exists()
 
 
@@ -150,22 +156,22 @@ def test_the_readme_shows_what_the_command_prints(tmp_path: Path, capsys: pytest
     assert page.read_text() == f"a\n{evidence.BEGIN}\n{text}{evidence.END}\nb\n"
     lines = pd.read_csv(tmp_path / "evidence.csv")
     assert len(lines) == sum(line.startswith("| ") for line in text.splitlines()) - 1
-    with pytest.raises(ConfigError, match="no place for the table"):
+    with pytest.raises(ConfigError, match="must hold the marks"):
         command.main(["evidence", "--out", str(tmp_path), "--page", str(ROOT / "CONTRIBUTING.md")])
 
 
 def test_ours_are_the_numbers_of_the_stored_runs() -> None:
     hebbian, first, second = rows("2026-11-22-first-runs/cifar10-metrics.jsonl")
-    found = claims("2026-11-22-first-runs")
-    assert found["convergence"].values is not None
+    by_column = claims("2026-11-22-first-runs")
+    assert by_column["convergence"].values is not None
     by_hand = {"R1": hebbian["R1"], "test_acc_1": first["test_acc"], "test_acc_2": second["test_acc"]}
-    assert {name: dict(found[name].values) for name in by_hand} == {k: {0: v} for k, v in by_hand.items()}
+    assert {name: dict(by_column[name].values) for name in by_hand} == {k: {0: v} for k, v in by_hand.items()}
     files = {0: "", 2: "-s2", 3: "-s3"}
     speed = RECORDS / "2026-11-22-speed"
     timed = {
         seed: json.loads((speed / f"published-2SoftHebbCnnCIFAR{end}.json").read_text()) for seed, end in files.items()
     }
-    ours = {seed: told["results"][0]["accuracy"]["ours"] for seed, told in timed.items()}
+    ours = {seed: measured["results"][0]["accuracy"]["ours"] for seed, measured in timed.items()}
     *_, last = rows("2026-11-22-speed/2SoftHebbCnnCIFAR-s1-metrics.jsonl")
     (whole,) = (c for c in evidence.read_one(speed).claims if c.runs == "2SoftHebbCnnCIFAR.csv")
     assert dict(whole.values) == {**ours, 1: last["test_acc"]}

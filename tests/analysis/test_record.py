@@ -1,4 +1,4 @@
-"""A record made of stored runs: its lines are those of the runs, and ``analysis.py evidence`` reads it."""
+"""A record made from stored runs: its lines are those of the runs, and ``evidence`` reads it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def made(*words: str) -> int:
+def write(*words: str) -> int:
     """Run the verb on the three seeds."""
     return command.main(["record", "s0", "s1", "s2", "--out", "records/mine", *words])
 
 
 def test_a_record_is_what_evidence_reads(home: Path) -> None:
     words = ("--published", "50", "--source", "a paper", "--n", "4", "--what", "Digits, test accuracy")
-    assert made(*words) == 0
+    assert write(*words) == 0
     folder = home / "records" / "mine"
     results = [json.loads((home / f"home/hebb/result/network/s{i}/result.json").read_text()) for i in range(3)]
     frame = pd.read_csv(folder / "record.csv")
@@ -65,21 +65,27 @@ def test_a_record_is_what_evidence_reads(home: Path) -> None:
 
 
 def test_a_record_without_a_published_number(home: Path) -> None:
-    assert made("--title", "Three seeds") == 0
+    assert write("--title", "Three seeds") == 0
     record = evidence.read_one(home / "records" / "mine")
     assert (record.title, record.claims) == ("Three seeds", ())
     data = yaml.safe_load((home / "records" / "mine" / "record.yaml").read_text())
     assert data["machine"]["threads"] == 1
     with pytest.raises(ConfigError, match="is there already"):
-        made()
+        write()
 
 
 BAD: dict[str, tuple[Sequence[str], str]] = {
-    "two configurations": (("s0", "wide", "--out", "r"), "s0 and wide are not seeds of one configuration"),
-    "nowhere": (("s0",), "--out: says where the record goes"),
-    "another name": (("s0", "--out", "r", "--name", "x"), "the files of a record are called record"),
-    "a source of nothing": (("s0", "--out", "r", "--source", "x"), "--source: goes with a published number"),
-    "no source": (("s0", "--out", "r", "--published", "5"), "--published: wants its source"),
+    "two configurations": (
+        ("s0", "wide", "--out", "r"),
+        "s0 and wide are not seeds of one configuration: they differ in",
+    ),
+    "nowhere": (("s0",), "--out: must name the folder of the record"),
+    "another name": (("s0", "--out", "r", "--name", "x"), "--name: must be record, got 'x'"),
+    "a source of nothing": (
+        ("s0", "--out", "r", "--source", "x"),
+        "--source: describes a published number, and",
+    ),
+    "no source": (("s0", "--out", "r", "--published", "5"), "--published: needs --source"),
     "no reason": (
         ("s0", "--out", "r", "--published", "5000", "--source", "x", "--sd", "1"),
         r"--why: ours differs by -[0-9.e+]+ from 5000 \+- 1",
@@ -101,5 +107,5 @@ def test_what_is_refused(case: str, home: Path) -> None:
 
 def test_a_seed_twice(home: Path) -> None:
     stored_runs.single(home / "home", "again", config(0))
-    with pytest.raises(ConfigError, match="two have seed 0"):
+    with pytest.raises(ConfigError, match="two of them have seed 0"):
         command.main(["record", "s0", "again", "--out", "r"])

@@ -57,27 +57,27 @@ def test_every_command_resolves_at_both_scales(name: str, tmp_path: Path) -> Non
     """As many runs as the table of commands says; the small scale is a tenth of the work, or less."""
     recipe, home = recipes.load(name), folders.Home(tmp_path)
     work = {}
-    for scale in recipes.SCALES:
+    for scale in recipes.Scale:
         needed = recipe.needed(scale)
         assert len({n.name for n in needed}) == len(needed) > 0
         configs = {n: figures._configs(n, home, KNOWN) for n in needed}
-        work[scale] = sum(phase.updates for found in configs.values() for run in found for phase in plan.phases(run))
-        for n, found in configs.items():
-            if scale == "full":
-                assert len(found) == (4 if name in OWN else int(published(n)["trials"]))
-            assert figures.status_of(n, home, KNOWN) == figures.TrainingStatus(
-                n, home.search(n.name) if n.script == "ray_search.py" else home.network(n.name), "absent", len(found), 0
-            )
+        work[scale] = sum(phase.updates for trials in configs.values() for run in trials for phase in plan.phases(run))
+        for n, trials in configs.items():
+            if scale is recipes.Scale.FULL:
+                assert len(trials) == (4 if name in OWN else int(published(n)["trials"]))
+            folder = home.search(n.name) if n.script == "ray_search.py" else home.network(n.name)
+            expected = figures.TrainingStatus(n, folder, figures.Progress.ABSENT, len(trials), 0)
+            assert figures.status_of(n, home, KNOWN) == expected
     assert work["small"] <= work["full"] / 10
 
 
 def test_a_name_means_one_command() -> None:
     """Figures 1, 3 and 4 share searches, at the small scale too."""
-    for scale in recipes.SCALES:
-        found: dict[str, str] = {}
+    for scale in recipes.Scale:
+        lines: dict[str, str] = {}
         for name in recipes.names():
             for needed in recipes.load(name).needed(scale):
-                assert found.setdefault(needed.name, needed.line()) == needed.line()
+                assert lines.setdefault(needed.name, needed.line()) == needed.line()
 
 
 @every_recipe
@@ -108,18 +108,19 @@ GOOD: dict[str, Any] = {
     ],
     "small": {"add": "--set dataset_sup.epochs=1", "leave": ["s1"]},
 }
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"titel": "x"}, "unknown key 'titel' (did you mean 'title'?)"),
     "unknown key of small": ({"small": {"ad": "--seeds 0"}}, "unknown key 'ad' (did you mean 'add'?)"),
-    "no draw": ({"draw": None}, "draw: a text is wanted, not None"),
+    "no draw": ({"draw": None}, "draw: must be text, got None"),
     "no panel": ({"draw": {}}, "draw: has no panel"),
-    "a panel without words": ({"draw": {"a": 5}}, "draw, a: a text is wanted, not 5"),
+    "a panel without words": ({"draw": {"a": 5}}, "draw, a: must be text, got 5"),
     "a panel whose name is a path": ({"draw": {"a/b": "table"}}, "draw"),
-    "no commands": ({"commands": []}, "at least one"),
+    "no commands": ({"commands": []}, "commands: must be a list of command lines, at least one"),
     "a command that trains nothing": ({"commands": ["demo.py --folder-name x"]}, "'demo.py' trains nothing"),
     "a misspelt command": ({"commands": ["ray_serch.py --folder-name x"]}, "did you mean 'ray_search.py'?"),
     "a command without a name": ({"commands": ["ray_search.py --preset x"]}, "--folder-name is missing"),
-    "a name twice": ({"commands": ["ray_search.py --folder-name x"] * 2}, "two of them store 'x'"),
+    "a name twice": ({"commands": ["ray_search.py --folder-name x"] * 2}, "commands: two of them store 'x'"),
+    "replacements that are no table": ({"small": {"replace": ["a"]}}, "small, replace: must be a table of words"),
     "a word that is nowhere": ({"small": {"replace": {"sed": "x"}}}, "'sed' is in no command (did you mean '--seed'?)"),
     "a name that is nowhere": ({"small": {"leave": ["s2"]}}, "no command stores 's2' (did you mean 's1'?)"),
 }
@@ -145,7 +146,7 @@ def test_a_recipe_that_does_not_say_it_all() -> None:
 def test_small_scale_by_hand() -> None:
     small = {**GOOD["small"], "replace": {"Digits_1": "Digits_20"}}
     recipe = recipes.parse({**GOOD, "small": small}, "own", "own.yaml")
-    (needed,) = recipe.needed("small")
+    (needed,) = recipe.needed(recipes.Scale.SMALL)
     assert needed.name == "s0-small"
     words = GOOD["commands"][0].replace("Digits_1", "Digits_20").replace("s0", "s0-small")
     assert needed.line() == f"python {words} --set dataset_sup.epochs=1"
@@ -175,10 +176,10 @@ def test_a_figure_from_half_of_its_runs(
         f"$ python {shlex.join(shlex.split(GOOD['commands'][1]))} --data-dir {tmp_path / 'home'}"
     ]
     assert kept.stat().st_mtime_ns == before
-    made = pd.read_csv(out / "figure-own.csv")
+    drawn = pd.read_csv(out / "figure-own.csv")
     results = [json.loads((home.network(f"s{i}") / "result.json").read_text())["metrics"]["test_acc"] for i in (0, 1)]
-    assert list(made["n"]) == [2]
-    assert made["mean"][0] == pytest.approx(sum(results) / 2)
+    assert list(drawn["n"]) == [2]
+    assert drawn["mean"][0] == pytest.approx(sum(results) / 2)
     capfd.readouterr()
     assert analysis.main(["figure", "own.yaml", "--run", "--overwrite"]) == 0
     assert "$ python" not in capfd.readouterr().out  # nothing is trained again
@@ -233,8 +234,8 @@ def test_a_figure_by_searches(command: Command, tmp_path: Path) -> None:
     words = ("--run", "--scale", "small", "--search-flags", "--workers 1")
     done = command("analysis.py", "figure", "two.yaml", *words, timeout=800)
     assert done.returncode == 0, done.stderr
-    made = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figure-two-small.csv").set_index("series")
+    drawn = pd.read_csv(tmp_path / "home" / "hebb" / "analysis" / "figure-two-small.csv").set_index("series")
     for series, name in (("SoftHebb", "soft-small"), ("BP", "bp-small")):
-        found = pd.read_csv(tmp_path / "home" / "hebb" / "search" / name / "results.csv")
-        assert made.loc[series, "mean"] == pytest.approx(found["test_acc"].mean())
-        assert made.loc[series, "n"] == 2
+        results = pd.read_csv(tmp_path / "home" / "hebb" / "search" / name / "results.csv")
+        assert drawn.loc[series, "mean"] == pytest.approx(results["test_acc"].mean())
+        assert drawn.loc[series, "n"] == 2

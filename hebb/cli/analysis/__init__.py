@@ -1,1 +1,1 @@
-"""The verbs of ``analysis.py``, a file for each group."""
+"""The verbs of ``hebb analysis``, one file for each group."""

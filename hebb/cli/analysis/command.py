@@ -1,4 +1,6 @@
-"""Draw figures and tables from stored runs: analysis.py VERB RUNS ... -> PNG, SVG and the CSV of the numbers drawn.
+"""Draw figures and tables from stored runs.
+
+Each verb writes a PNG, an SVG and the CSV of the numbers drawn.
 
 python analysis.py table demo --metric test_acc
 """
@@ -12,20 +14,23 @@ from hebb.cli import arguments
 from hebb.cli.analysis import experiments, pictures, recipes, reports, runs, sweeps
 from hebb.cli.analysis.verb import Verb
 from hebb.config import plugins
+from hebb.core import extras
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
+PROGRAM = "analysis.py"
 
-def parser(verb: Verb) -> arguments.Parser:
+
+def parser(verb: Verb, prog: str = PROGRAM) -> arguments.Parser:
     """Return the parser of a verb."""
-    made = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"analysis.py {verb.name}")
-    verb.flags(made)
-    made.add_argument("--out", type=Path, metavar="DIR", help="where its files go (default: hebb/analysis, see README)")
-    made.add_argument("--name", metavar="NAME", help=f"of its files (default: {verb.name})")
-    made.add_argument("--overwrite", action="store_true", help="replace files of that name")
-    made.add_argument("--data-dir", metavar="DIR", help="parent folder (default: $HEBB_HOME, else ./hebb_data)")
-    made.add_argument("--plugin", nargs="+", action="extend", default=[], metavar="FILE", help="code the runs need")
-    return made
+    flags = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"{prog} {verb.name}")
+    verb.flags(flags)
+    flags.add_argument("--out", type=Path, metavar="DIR", help="folder for its files (default: hebb/analysis)")
+    flags.add_argument("--name", metavar="NAME", help=f"name of its files (default: {verb.name})")
+    flags.add_argument("--overwrite", action="store_true", help="replace files of that name")
+    flags.add_argument("--data-dir", metavar="DIR", help="parent folder (default: $HEBB_HOME, else ./hebb_data)")
+    flags.add_argument("--plugin", nargs="+", action="extend", default=[], metavar="FILE", help="code the runs need")
+    return flags
 
 
 _DRAWING = {
@@ -34,15 +39,16 @@ _DRAWING = {
 VERBS: dict[str, Verb] = _DRAWING | {verb.name: verb for verb in recipes.verbs(_DRAWING, parser)}
 
 
-def main(argv: list[str]) -> int:
-    """Run a verb and return the exit code."""
+def main(argv: list[str], prog: str = PROGRAM) -> int:
+    """Run the verb that ``argv`` begins with and return the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        print(usage(prog))
         return 0
     if argv[0] not in VERBS:
         raise ConfigError("command line", f"unknown verb '{argv[0]}'", given=argv[0], choices=VERBS)
     verb = VERBS[argv[0]]
-    options = parser(verb).parse(argv[1:])
+    options = parser(verb, prog).parse(argv[1:])
+    extras.require(f"{prog} {verb.name}", "matplotlib", "pandas", extra="analysis")
     if options.name is None:
         options.name = verb.name if verb.file_name is None else verb.file_name(options)
     folder = options.out
@@ -54,16 +60,16 @@ def main(argv: list[str]) -> int:
     output.check_free(folder, options.name, options.overwrite)  # before the work, not after it
     builtin.load()
     plugins.load(options.plugin)
-    for made in verb.outputs(options):
-        written = made.save(folder, overwrite=options.overwrite)
-        if made.text:
-            print(made.text)
-        print("\n".join(str(path) for path in written))
+    for result in verb.outputs(options):
+        paths = result.save(folder, overwrite=options.overwrite)
+        if result.text:
+            print(result.text)
+        print("\n".join(str(path) for path in paths))
     return 0
 
 
-def usage() -> str:
+def usage(prog: str = PROGRAM) -> str:
     """List the verbs."""
     width = max(map(len, VERBS))
     lines = "\n".join(f"  {verb.name:<{width}}  {verb.summary}" for verb in VERBS.values())
-    return f"{__doc__}\nverbs (analysis.py VERB --help):\n{lines}"
+    return f"{__doc__}\nverbs ({prog} VERB --help):\n{lines}"

@@ -1,39 +1,53 @@
-"""Verbs that make a published figure from its recipe: what it needs, what is there, what is trained first."""
+"""Verbs that make a published figure from its recipe, and train the runs that it lacks."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import importlib
+import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hebb.analysis import recipes, runs
-from hebb.analysis.recipes import Recipe, TrainingCommand
+from hebb.analysis.recipes import Recipe, Scale, Script, TrainingCommand
 from hebb.cli.analysis.verb import Verb
 from hebb.cli.arguments import Parser
-from hebb.config import catalog
 from hebb.config.catalog import Catalog
+from hebb.config.catalog import load as load_catalog
 from hebb.config.specs import RunConfig
 from hebb.core import shipped
+from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError, InterruptedRunError, within
 from hebb.storage import folders
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
+    from hebb.tuning.trials import Search
 
 MakeParser = Callable[[Verb], Parser]
 
-_COMMANDS = {
-    "multi_layer.py": "hebb.cli.train",
-    "ray_search.py": "hebb.cli.search",
-    "post_hoc_loss.py": "hebb.cli.post_hoc",
+_MODULES = {
+    Script.TRAIN: "hebb.cli.train",
+    Script.SEARCH: "hebb.cli.search",
+    Script.POST_HOC: "hebb.cli.post_hoc",
 }
+_VERBS = {Script.TRAIN: "train", Script.SEARCH: "search", Script.POST_HOC: "post-hoc"}
+"""Verbs of ``hebb`` that do the same as the scripts, and exist without a checkout."""
+
+
+class Progress(StrEnum):
+    """How much is stored of a search or run."""
+
+    FINISHED = "finished"
+    UNFINISHED = "unfinished"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -41,79 +55,93 @@ class TrainingStatus:
     """What is stored of a search or run that a figure needs.
 
     Attributes:
-        needed: the search or run.
+        command: what trains it.
         folder: where it is stored, or would be.
-        state: ``finished``, ``unfinished`` or ``absent``.
-        expected, there: the number of its runs, and of those that are finished.
+        progress: whether all, some or none of its runs are finished.
+        expected: number of its runs.
+        finished: number of its finished runs.
     """
 
-    needed: TrainingCommand
+    command: TrainingCommand
     folder: Path
-    state: str
+    progress: Progress
     expected: int
-    there: int
+    finished: int
 
 
-def status_of(needed: TrainingCommand, home: folders.Home, known: Catalog) -> TrainingStatus:
+def status_of(command: TrainingCommand, home: folders.Home, catalog: Catalog) -> TrainingStatus:
     """Compare what is stored under a name with what the command would run.
 
     Raises:
         ConfigError: when runs of that name have other configurations; threads and device do not count.
     """
-    with within(needed.line()):
-        expected = {_comparable(config) for config in _configs(needed, home, known)}
-    searched = needed.script == "ray_search.py"
-    folder = home.search(needed.name) if searched else home.network(needed.name)
+    with within(command.line()):
+        expected = {_comparable(config) for config in _configs(command, home, catalog)}
+    folder = home.search(command.name) if command.script is Script.SEARCH else home.network(command.name)
     if folders.state(folder) == "absent":
-        return TrainingStatus(needed, folder, "absent", len(expected), 0)
-    found = runs.read([folder], needed.name)
-    stored = {_comparable(run.config) for run in found.runs}
+        return TrainingStatus(command, folder, Progress.ABSENT, len(expected), 0)
+    stored = {_comparable(run.config) for run in runs.read([folder], command.name).runs}
     if expected <= stored:
-        return TrainingStatus(needed, folder, "finished", len(expected), len(expected))
+        return TrainingStatus(command, folder, Progress.FINISHED, len(expected), len(expected))
     if not stored <= expected:
-        problem = f"holds runs of other configurations than {needed.line()}"
+        problem = f"holds runs of other configurations than {command.line()}"
         raise ConfigError(str(folder), problem, hint="another --data-dir keeps both")
-    return TrainingStatus(needed, folder, "unfinished", len(expected), len(stored))
+    return TrainingStatus(command, folder, Progress.UNFINISHED, len(expected), len(stored))
 
 
-def _configs(needed: TrainingCommand, home: folders.Home, known: Catalog) -> list[RunConfig]:
+def _configs(command: TrainingCommand, home: folders.Home, catalog: Catalog) -> list[RunConfig]:
     """Return the runs of a command, as the command itself resolves its words."""
-    command: Any = importlib.import_module(_COMMANDS[needed.script])
-    options = command.parser().parse([*needed.words, "--data-dir", str(home.parent)])
-    made = command.resolve(options, known)
-    return [made] if isinstance(made, RunConfig) else [trial.config for trial in made.trials]
+    module: Any = importlib.import_module(_MODULES[command.script])
+    options = module.parser().parse([*command.words, "--data-dir", str(home.parent)])
+    resolved: RunConfig | Search = module.resolve(options, catalog)
+    return [resolved] if isinstance(resolved, RunConfig) else [trial.config for trial in resolved.trials]
 
 
 def _comparable(config: RunConfig) -> RunConfig:
     return replace(config, threads=1, device="auto")
 
 
-def train(state: TrainingStatus, home: folders.Home, more: list[str]) -> None:
-    """Train what is missing of a search or run, by the command itself; it prints what it does.
+def train(status: TrainingStatus, home: folders.Home, search_flags: list[str]) -> None:
+    """Train the missing runs by the command itself, which prints its own progress.
 
     Raises:
         HebbError: when the command fails.
     """
-    words, script = list(state.needed.words), state.needed.script
-    if state.state == "unfinished":
-        words = ["--restore", str(state.folder)] if script == "ray_search.py" else ["--resume-run", str(state.folder)]
-        if script == "post_hoc_loss.py":  # it has no way to go on
-            words = [*state.needed.words, "--overwrite"]
-    line = [script, *words, "--data-dir", str(home.parent), *more]
-    print(f"$ {shlex.join(['python', *line])}", flush=True)
-    done = subprocess.run([sys.executable, str(shipped.PACKAGE.parent / script), *line[1:]], check=False)
+    name, script = status.command.name, status.command.script
+    words = [*_words(status), "--data-dir", str(home.parent), *(search_flags if script is Script.SEARCH else ())]
+    print(f"$ {shlex.join(['python', script, *words])}", flush=True)
+    line = [sys.executable, "-m", "hebb", _VERBS[script], *words]
+    done = subprocess.run(line, env=_environment(), check=False)
     if done.returncode == InterruptedRunError.exit_code:
-        raise InterruptedRunError(f"interrupted; the same command goes on with {state.needed.name}")
+        raise InterruptedRunError(f"interrupted; the same command goes on with {name}")
     if done.returncode:
-        raise HebbError(f"{state.needed.name}: {script} ended with exit code {done.returncode}")
+        raise HebbError(f"{name}: {script} ended with exit code {done.returncode}")
+
+
+def _words(status: TrainingStatus) -> list[str]:
+    """Return the arguments that start the command, or go on with what it began."""
+    words = list(status.command.words)
+    if status.progress is not Progress.UNFINISHED:
+        return words
+    if status.command.script is Script.POST_HOC:  # it cannot go on
+        return [*words, "--overwrite"]
+    return ["--restore" if status.command.script is Script.SEARCH else "--resume-run", str(status.folder)]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a command: a checkout need not be installed to be found from any folder."""
+    if shipped.CHECKOUT is None:
+        return dict(os.environ)
+    paths = [str(shipped.CHECKOUT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _figure_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("figure", metavar="FIGURE", help=f"{' '.join(recipes.names())}, or a .yaml file")
-    parser.add_argument("--run", action="store_true", help="first train what is missing; an interrupted run goes on")
+    parser.add_argument("--run", action="store_true", help="train the missing runs first; interrupted ones go on")
     _add_scale(parser)
     parser.add_argument(
-        "--search-flags", default="", metavar="FLAGS", help="for ray_search.py: '--workers 2 --gpu-exp 4'"
+        "--search-flags", default="", metavar="FLAGS", help="more flags for searches: '--workers 2 --gpu-exp 4'"
     )
 
 
@@ -123,55 +151,62 @@ def _add_scale(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _name(options: argparse.Namespace) -> str:
+def _scale(options: argparse.Namespace) -> Scale:
+    return choose(Scale, options.scale, "--scale")
+
+
+def _file_name(options: argparse.Namespace) -> str:
     recipe = recipes.load(options.figure)
-    return f"figure-{recipe.name}" + ("" if options.scale == "full" else f"-{options.scale}")
+    return f"figure-{recipe.name}" + ("" if options.scale == Scale.FULL else f"-{options.scale}")
 
 
 def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.Namespace) -> list[Output]:
-    recipe, home, known = recipes.load(options.figure), folders.Home.find(options.data_dir), catalog.load()
-    states = [status_of(needed, home, known) for needed in recipe.needed(options.scale)]
-    panels = [_panel(panel, recipe, states, home, drawing, parser, options) for panel in recipe.draw]
-    open_ = [state for state in states if state.state != "finished"]
-    if open_ and not options.run:
-        names = ", ".join(f"{s.needed.name} ({s.there} of {s.expected} runs)" for s in open_[:4])
+    recipe, home, catalog = recipes.load(options.figure), folders.Home.find(options.data_dir), load_catalog()
+    statuses = [status_of(command, home, catalog) for command in recipe.needed(_scale(options))]
+    panels = [_panel(panel, recipe, statuses, home, drawing, parser, options) for panel in recipe.draw]
+    incomplete = [status for status in statuses if status.progress is not Progress.FINISHED]
+    if incomplete and not options.run:
+        names = ", ".join(f"{s.command.name} ({s.finished} of {s.expected} runs)" for s in incomplete[:4])
         raise ConfigError(
             f"figure {recipe.name}",
-            f"{len(open_)} of {len(states)} are not finished: {names}{', ...' if len(open_) > 4 else ''}",
-            hint=f"--run trains them, --scale small in less; analysis.py figures {recipe.name} lists the commands",
+            f"{len(incomplete)} of {len(statuses)} are not finished: {names}{', ...' if len(incomplete) > 4 else ''}",
+            hint=f"--run trains them; --scale small is faster; analysis.py figures {recipe.name} lists the commands",
         )
-    for state in open_:
-        more = shlex.split(options.search_flags) if state.needed.script == "ray_search.py" else []
-        train(state, home, more)
-    return [made for verb, drawn in panels for made in verb.outputs(drawn)]
+    for status in incomplete:
+        train(status, home, shlex.split(options.search_flags))
+    return [output for verb, words in panels for output in verb.outputs(words)]
 
 
 def _panel(
     panel: str,
     recipe: Recipe,
-    states: list[TrainingStatus],
+    statuses: list[TrainingStatus],
     home: folders.Home,
     drawing: Mapping[str, Verb],
     parser: MakeParser,
     options: argparse.Namespace,
 ) -> tuple[Verb, argparse.Namespace]:
-    """Return the verb that draws a panel, and its options; its files are free, or may be replaced."""
+    """Return the verb that draws a panel, and its options.
+
+    Raises:
+        ConfigError: for an unknown verb or flag, or files of that name that may not be replaced.
+    """
     from hebb.analysis import output
 
     where = f"figure {recipe.name}, draw" + (f", {panel}" if panel else "")
     name, *words = recipe.draw[panel]
     if name not in drawing:
         raise ConfigError(where, f"unknown verb '{name}'", given=name, choices=drawing)
-    kept = recipe.kept(options.scale)
-    chosen = [state for command, state in zip(kept, states, strict=True) if command.name in words]
-    places = [str(state.folder) for state in chosen or states]
+    kept = recipe.kept(_scale(options))
+    chosen = [status for command, status in zip(kept, statuses, strict=True) if command.name in words]
+    places = [str(status.folder) for status in chosen or statuses]
     flags = [word for word in words if word not in {command.name for command in recipe.commands}]
     files = f"{options.name}-{panel}" if panel else options.name
     with within(where):
-        drawn = parser(drawing[name]).parse([*places, *flags, "--name", files])
+        panel_options = parser(drawing[name]).parse([*places, *flags, "--name", files])
     output.check_free(options.out or home.analysis, files, options.overwrite)
-    drawn.data_dir = options.data_dir
-    return drawing[name], drawn
+    panel_options.data_dir = options.data_dir
+    return drawing[name], panel_options
 
 
 def _figures_flags(parser: argparse.ArgumentParser) -> None:
@@ -181,8 +216,8 @@ def _figures_flags(parser: argparse.ArgumentParser) -> None:
 
 def _figures(options: argparse.Namespace) -> Output:
     chosen = [recipes.load(name) for name in options.figure or recipes.names()]
-    home, known = folders.Home.find(options.data_dir), catalog.load()
-    lines = [line for recipe in chosen for line in _lines(recipe, options.scale, home, known)]
+    home, catalog = folders.Home.find(options.data_dir), load_catalog()
+    lines = [line for recipe in chosen for line in _lines(recipe, _scale(options), home, catalog)]
 
     import pandas as pd
 
@@ -192,19 +227,18 @@ def _figures(options: argparse.Namespace) -> Output:
     return Output(options.name, frame, text=frame.drop(columns="command").to_string(index=False))
 
 
-def _lines(recipe: Recipe, scale: str, home: folders.Home, known: Catalog) -> list[dict[str, object]]:
-    found = [status_of(needed, home, known) for needed in recipe.needed(scale)]
+def _lines(recipe: Recipe, scale: Scale, home: folders.Home, catalog: Catalog) -> list[dict[str, object]]:
     return [
         {
             "figure": recipe.name,
             "title": recipe.title,
-            "name": state.needed.name,
-            "state": state.state,
-            "finished": state.there,
-            "runs": state.expected,
-            "command": state.needed.line(),
+            "name": status.command.name,
+            "state": status.progress.value,
+            "finished": status.finished,
+            "runs": status.expected,
+            "command": status.command.line(),
         }
-        for state in found
+        for status in (status_of(command, home, catalog) for command in recipe.needed(scale))
     ]
 
 
@@ -213,10 +247,16 @@ def verbs(drawing: Mapping[str, Verb], parser: MakeParser) -> tuple[Verb, ...]:
 
     Args:
         drawing: the verbs that recipes may name.
-        parser: makes the parser of a verb.
+        parser: returns the parser of a verb.
     """
     figure = functools.partial(_figure, drawing, parser)
     return (
-        Verb("figure", "a published figure from its recipe; --run trains what it needs", _figure_flags, figure, _name),
-        Verb("figures", "what every recipe needs, what of it is finished, and the commands", _figures_flags, _figures),
+        Verb(
+            "figure",
+            "a published figure from its recipe; --run trains what it needs",
+            _figure_flags,
+            figure,
+            _file_name,
+        ),
+        Verb("figures", "the runs that every recipe needs: commands, and which are finished", _figures_flags, _figures),
     )

@@ -1,4 +1,4 @@
-"""Verbs that gather what others measured: the report of a search, a record of runs, the evidence of the records."""
+"""Verbs that gather finished results: the report of a search, a record of runs, the evidence of all records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.cli import arguments
-from hebb.cli.analysis.verb import Verb, add_metric, add_selection, place, selected
+from hebb.cli.analysis.verb import Verb, add_selection_and_metric, folder_of, selected
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _evidence_flags(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(overwrite=True)  # nothing is lost: the records say the same again
+    parser.set_defaults(overwrite=True)  # nothing is lost: the table is made of the records alone
     parser.add_argument(
         "records", nargs="?", type=Path, metavar="RECORDS", help="folder of the records (default: records/)"
     )
@@ -27,16 +27,15 @@ def _evidence(options: argparse.Namespace) -> Output:
     from hebb.analysis import evidence
     from hebb.analysis.output import Output
 
-    found = evidence.table(evidence.read(options.records or evidence.FOLDER))
-    text = evidence.markdown(found)
+    frame = evidence.table(evidence.read(options.records or evidence.default_folder()))
+    text = evidence.markdown(frame)
     if options.page is not None:
         evidence.insert(options.page, text)
-    return Output(options.name, found, text=text, more={".md": text})
+    return Output(options.name, frame, text=text, more={".md": text})
 
 
 def _record_flags(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    add_metric(parser)
+    add_selection_and_metric(parser)
     parser.add_argument("--title", metavar="TEXT", help="what was run (default: network and dataset)")
     parser.add_argument("--published", type=float, metavar="X", help="the published value of the metric")
     parser.add_argument("--source", metavar="TEXT", help="where it was published")
@@ -47,44 +46,49 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", metavar="TEXT", help="why ours differs by more than that deviation")
 
 
-def _record(options: argparse.Namespace) -> Output:
+def _check_record(options: argparse.Namespace) -> None:
+    """Raise for flags of ``record`` that do not go together."""
     if options.out is None:
-        raise ConfigError("--out", "says where the record goes", hint="as in --out records/2026-11-22-mine")
+        raise ConfigError("--out", "must name the folder of the record", hint="as in --out records/2026-11-22-mine")
     if options.name != "record":
-        raise ConfigError("--name", "the files of a record are called record.*", hint="--out names its folder")
+        raise ConfigError("--name", f"must be record, got '{options.name}'", hint="--out names the folder")
     about = [name for name in ("source", "sd", "n", "what", "why") if getattr(options, name) is not None]
     if options.published is None and about:
-        raise ConfigError(f"--{about[0]}", "goes with a published number", hint="--published X")
+        raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
     if options.published is not None and options.source is None:
-        raise ConfigError("--published", "wants its source", hint="--source 'Journe et al. 2023, figure 1'")
+        raise ConfigError("--published", "needs --source", hint="--source 'Journe et al. 2023, figure 1'")
+
+
+def _record(options: argparse.Namespace) -> Output:
+    _check_record(options)
     runs = selected(options)
 
     from hebb.analysis import record
     from hebb.analysis.evidence import Published
     from hebb.analysis.output import Output
 
-    first, found, claims = runs[0], record.lines(runs), []
+    first, frame, claims = runs[0], record.lines(runs), []
     name = f"{first.preset}, {first.dataset}"
     if options.published is not None:
         published = Published(value=options.published, source=options.source, sd=options.sd, n=options.n)
         what = options.what or f"{name}, {options.metric}"
-        claims.append(record.claim(found, what, options.unit, options.metric, published, options.why))
+        claims.append(record.claim(frame, what, options.unit, options.metric, published, options.why))
     page = record.page(runs, options.title or name, claims)
     more = {".yaml": page, ".config.json": record.config(first)}
-    return Output(options.name, found, text=found.to_string(index=False, na_rep="-"), more=more)
+    return Output(options.name, frame, text=frame.to_string(index=False, na_rep="-"), more=more)
 
 
 def _report_flags(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(overwrite=True)  # the page says the same again, and more of what has finished since
+    parser.set_defaults(overwrite=True)  # a new page holds all of the old one, and what has finished since
     parser.add_argument("search", metavar="SEARCH", help="folder or name of a search; the page goes into its folder")
 
 
-def _its_folder(options: argparse.Namespace) -> Path:
-    return place(options.search, folders.Home.find(options.data_dir))
+def _search_folder(options: argparse.Namespace) -> Path:
+    return folder_of(options.search, folders.Home.find(options.data_dir))
 
 
 def _report(options: argparse.Namespace) -> Output:
-    folder = _its_folder(options)
+    folder = _search_folder(options)
 
     from hebb.tuning import report
 
@@ -94,10 +98,10 @@ def _report(options: argparse.Namespace) -> Output:
 VERBS = (
     Verb(
         "report",
-        "one page of a search: table, curves, importance, filters, commands",
+        "one page about a search: table, curves, importance, filters, commands",
         _report_flags,
         _report,
-        folder=_its_folder,
+        folder=_search_folder,
     ),
     Verb(
         "evidence",
@@ -105,5 +109,10 @@ VERBS = (
         _evidence_flags,
         _evidence,
     ),
-    Verb("record", "a folder for records/: a line a seed, the config, a published number", _record_flags, _record),
+    Verb(
+        "record",
+        "a folder for records/: one line a seed, the config, a published number",
+        _record_flags,
+        _record,
+    ),
 )

@@ -1,22 +1,22 @@
-"""Verbs that draw the published figures from stored runs of any network they make sense for."""
+"""Verbs that draw the published figures from the stored runs of any network to which they apply.
+
+Each finds bad input before it imports pandas and matplotlib.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from hebb.cli.analysis.verb import Verb, add_by, add_metric, add_selection, selected
+from hebb.cli.analysis.verb import Verb, add_by, add_selection, add_selection_and_metric, drawn, selected
 from hebb.cli.arguments import count
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
 
-# bad input is found before pandas and matplotlib are imported
-
 
 def _depth_flags(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    add_metric(parser)
+    add_selection_and_metric(parser)
     parser.add_argument(
         "--by", default="arm", metavar="SERIES", help="arm, width (second layer to first) or neurons (default: arm)"
     )
@@ -24,38 +24,29 @@ def _depth_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _depth(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+    runs = selected(options)
 
     from hebb.analysis import depth
     from hebb.analysis.output import Output
 
-    made = depth.compute(chosen, options.by, metric=options.metric, figure=options.published)
-    return Output(options.name, made, depth.draw(made), text=made.to_string(index=False, na_rep="-"))
-
-
-def _with_metric(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    add_metric(parser)
+    frame = depth.compute(runs, options.by, metric=options.metric, figure=options.published)
+    return Output(options.name, frame, depth.draw(frame), text=frame.to_string(index=False, na_rep="-"))
 
 
 def _temperature(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+    runs = selected(options)
 
     from hebb.analysis import temperature
-    from hebb.analysis.output import Output
 
-    made = temperature.compute(chosen, options.metric)
-    return Output(options.name, made, temperature.draw(made))
+    return drawn(options, temperature.compute(runs, options.metric), temperature.draw)
 
 
 def _radius(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+    runs = selected(options)
 
     from hebb.analysis import radius
-    from hebb.analysis.output import Output
 
-    made = radius.compute(chosen, options.metric)
-    return Output(options.name, made, radius.draw(made))
+    return drawn(options, radius.compute(runs, options.metric), radius.draw)
 
 
 def _convergence_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,23 +56,25 @@ def _convergence_flags(parser: argparse.ArgumentParser) -> None:
         "--metric", nargs="+", default=default, metavar="NAME", help=f"panels (default: {' '.join(default)})"
     )
     parser.add_argument(
-        "--window", type=count, default=1, metavar="N", help="epochs of the moving average (default: 1, none)"
+        "--window", type=count, default=1, metavar="N", help="epochs of the moving average (default: 1, no average)"
     )
 
 
 def _convergence(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+    runs = selected(options)
 
     from hebb.analysis import convergence
-    from hebb.analysis.output import Output
 
-    made = convergence.compute(chosen, options.metric, window=options.window)
-    return Output(options.name, made, convergence.draw(made))
+    return drawn(options, convergence.compute(runs, options.metric, window=options.window), convergence.draw)
+
+
+def _add_selection_and_lines(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    add_by(parser, "a line")
 
 
 def _angles_flags(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    add_by(parser, "a line")
+    _add_selection_and_lines(parser)
     parser.add_argument(
         "--number",
         default="angle",
@@ -91,35 +84,26 @@ def _angles_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _angles(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+    runs = selected(options)
 
     from hebb.analysis import angles
-    from hebb.analysis.output import Output
 
-    made = angles.compute(chosen, options.by, number=options.number)
-    return Output(options.name, made, angles.draw(made))
+    return drawn(options, angles.compute(runs, options.by, number=options.number), angles.draw)
 
 
-def _posthoc_flags(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    add_by(parser, "a line")
-
-
-def _posthoc(options: argparse.Namespace) -> Output:
-    chosen = selected(options)
+def _post_hoc(options: argparse.Namespace) -> Output:
+    runs = selected(options)
 
     from hebb.analysis import post_hoc
-    from hebb.analysis.output import Output
 
-    made = post_hoc.compute(chosen, options.by)
-    return Output(options.name, made, post_hoc.draw(made))
+    return drawn(options, post_hoc.compute(runs, options.by), post_hoc.draw)
 
 
 VERBS = (
     Verb("depth", "accuracy by depth, arm and width, beside the published values", _depth_flags, _depth),
-    Verb("temperature", "accuracy and converged neurons over the temperature", _with_metric, _temperature),
-    Verb("radius", "accuracy over the initial radius, for each schedule of the rate", _with_metric, _radius),
-    Verb("convergence", "radii, rate and accuracy over the examples seen", _convergence_flags, _convergence),
-    Verb("angles", "angle of forward and feedback weights of networks that settle", _angles_flags, _angles),
-    Verb("posthoc", "post-hoc loss and accuracy over the examples seen", _posthoc_flags, _posthoc),
+    Verb("temperature", "accuracy and converged neurons over temperature", add_selection_and_metric, _temperature),
+    Verb("radius", "accuracy over the initial radius, by learning-rate schedule", add_selection_and_metric, _radius),
+    Verb("convergence", "radii, loss and accuracy over the examples seen", _convergence_flags, _convergence),
+    Verb("angles", "angle between forward and feedback weights of settling networks", _angles_flags, _angles),
+    Verb("posthoc", "post-hoc loss and accuracy over the examples seen", _add_selection_and_lines, _post_hoc),
 )

@@ -1,4 +1,4 @@
-"""What a verb of ``analysis.py`` is, and how it is told which runs to read. Never imports torch or pandas."""
+"""A verb of ``hebb analysis``, and the flags that choose the runs it reads. Never imports torch or pandas."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from hebb.analysis.output import Output
     from hebb.analysis.runs import StoredRun, StoredRuns
 
@@ -24,12 +27,12 @@ class Verb:
 
     Attributes:
         name: what the user types.
-        summary: what it shows, in a line.
-        flags: adds its flags; ``--out``, ``--name``, ``--overwrite``, ``--data-dir`` and ``--plugin`` are there.
-        run: computes and draws; heavy packages are imported inside. ``options.name`` is the name of its files, or how
-            the names of several outputs begin.
-        file_name: names its files where ``--name`` does not; None: after the verb.
-        folder: where its files go without ``--out``; None: ``hebb/analysis`` below the parent folder.
+        summary: what it shows, in one line.
+        flags: adds its own; every verb has ``--out``, ``--name``, ``--overwrite``, ``--data-dir`` and ``--plugin``.
+        run: computes and draws; heavy packages are imported inside. ``options.name`` names the files of its output, and
+            is the first part of the names where there are several outputs.
+        file_name: names its files when ``--name`` is not given; None uses the name of the verb.
+        folder: where its files go without ``--out``; None is ``hebb/analysis`` below the parent folder.
     """
 
     name: str
@@ -41,17 +44,24 @@ class Verb:
 
     def outputs(self, options: argparse.Namespace) -> list[Output]:
         """Compute and draw."""
-        made = self.run(options)
-        return made if isinstance(made, list) else [made]
+        output = self.run(options)
+        return output if isinstance(output, list) else [output]
+
+
+def drawn(options: argparse.Namespace, frame: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> Output:
+    """Return a table and the figure that ``draw`` makes of it, under the name that the flags give."""
+    from hebb.analysis.output import Output
+
+    return Output(options.name, frame, draw(frame))
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Flags that choose runs; ``selected`` reads them."""
+    """Add the flags that choose runs; ``selected`` reads them."""
     parser.add_argument(
         "runs",
         nargs="+",
         metavar="RUNS",
-        help="names of searches or of single runs, or folders: of a run, of a search, or any that holds such",
+        help="names of searches or runs, or folders: of a run, of a search, or any folder that holds some",
     )
     parser.add_argument("--preset", nargs="+", default=[], metavar="NAME", help="only runs of these networks")
     parser.add_argument("--dataset", nargs="+", default=[], metavar="NAME", help="only runs on these datasets")
@@ -63,66 +73,72 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         help="only runs with these values, by the paths of --set (b0.layer.lr=0.05)",
     )
-    parser.add_argument("--partial", action="store_true", help="leave out, and name, runs that are not finished")
+    parser.add_argument("--partial", action="store_true", help="leave out unfinished runs, and name them")
 
 
-def found(options: argparse.Namespace) -> StoredRuns:
-    """Read what the flags of ``add_selection`` name, unfinished runs too."""
+def stored(options: argparse.Namespace) -> StoredRuns:
+    """Read all runs in the folders that the flags of ``add_selection`` name, unfinished ones too."""
     from hebb.analysis import runs
 
     home = folders.Home.find(options.data_dir)
-    return runs.read([place(name, home) for name in options.runs])
+    return runs.read([folder_of(name, home) for name in options.runs])
 
 
 def selected(options: argparse.Namespace) -> tuple[StoredRun, ...]:
     """Return the finished runs that the flags of ``add_selection`` choose.
 
     Raises:
-        ConfigError: for a name that is no run, an unfinished run without ``--partial``, or when nothing is left.
+        ConfigError: for a name that is no run, an unfinished run without ``--partial``, or an empty selection.
     """
-    return narrowed(found(options), options)
+    return narrowed(stored(options), options)
 
 
-def narrowed(there: StoredRuns, options: argparse.Namespace) -> tuple[StoredRun, ...]:
-    """Return the finished runs of what was found, by the flags of ``add_selection``."""
+def narrowed(everything: StoredRuns, options: argparse.Namespace) -> tuple[StoredRun, ...]:
+    """Return those of the stored runs that the flags of ``add_selection`` choose."""
     from hebb.analysis import runs
 
     if not options.partial:
-        there.check()
-    elif there.missing:
-        print(f"left out: {there.unfinished()}", file=sys.stderr)
-    if not there.runs:
+        everything.check()
+    elif everything.unfinished:
+        print(f"left out: {everything.describe_unfinished()}", file=sys.stderr)
+    if not everything.runs:
         raise ConfigError("runs", "none is finished")
     return runs.select(
-        there.runs,
+        everything.runs,
         presets=options.preset,
         datasets=options.dataset,
         values=overrides.parse(options.where, "--where"),
     )
 
 
-def place(name: str, home: folders.Home) -> Path:
+def folder_of(name: str, home: folders.Home) -> Path:
     """Return the folder of a run or a search, given as a folder or by its name."""
     folder = Path(name)
     if folder.is_dir():
         return folder
-    above = (home.parent / "hebb" / "search", home.networks)
-    for candidate in above:
+    parents = (home.parent / "hebb" / "search", home.networks)
+    for candidate in parents:
         if name and Path(name).name == name and (candidate / name).is_dir():
             return candidate / name
-    known = sorted(p.name for parent in above if parent.is_dir() for p in parent.iterdir() if p.is_dir())
-    problem = f"'{name}' is no folder, and no search or run of that name is below {home.parent}"
-    raise ConfigError("runs", problem, given=name, choices=known)
+    names = sorted(p.name for parent in parents if parent.is_dir() for p in parent.iterdir() if p.is_dir())
+    problem = f"'{name}' is not a folder, and {home.parent} has no search or run of that name"
+    raise ConfigError("runs", problem, given=name, choices=names)
 
 
 def add_metric(parser: argparse.ArgumentParser, default: str = "test_acc") -> None:
-    """The flag that says what is measured."""
+    """Add the flag that says what is measured."""
     parser.add_argument(
         "--metric", default=default, metavar="NAME", help=f"column of metrics.jsonl (default: {default})"
     )
 
 
-def add_by(parser: argparse.ArgumentParser, what: str) -> None:
-    """The flag that says which runs are replicates."""
-    columns = "preset, dataset, search, mode, trained, hidden, paths of --set (default: what differs)"
-    parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"what makes {what}: {columns}")
+def add_selection_and_metric(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose runs, and the one that says what is measured."""
+    add_selection(parser)
+    add_metric(parser)
+
+
+def add_by(parser: argparse.ArgumentParser, item: str) -> None:
+    """Add the flag that says which runs are replicates; each group of them is one ``item`` of the output."""
+    columns = "preset, dataset, search, mode, trained, hidden, paths of --set (default: those that differ)"
+    parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"what makes {item}: {columns}")
