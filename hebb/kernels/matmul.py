@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hebb.kernels import private_torch
+
 WORTH = 4_000_000
 """Multiplications from which a product goes to oneDNN, whose call costs ten microseconds more."""
-
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 _LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("linear(Tensor x, Tensor weight) -> Tensor")
@@ -32,13 +32,12 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Tell whether oneDNN is there for this product, and worth its call."""
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
-    return _HAS_ONEDNN and not plain and x.numel() * len(weight) >= WORTH
+    return private_torch.HAS_ONEDNN and not plain and x.numel() * len(weight) >= WORTH
 
 
 @torch.library.impl(_LIBRARY, "linear", "CPU")
 def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return product
+    return private_torch.onednn_linear(x, weight)
 
 
 @torch.library.register_fake("hebb::linear", lib=_LIBRARY)  # type: ignore[untyped-decorator]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
+from hebb.kernels import private_torch
 from hebb.nn.blocks import Block, Dropout
 
 _LOG = logging.getLogger(__name__)
@@ -53,9 +54,7 @@ class Step:
         try:
             return self._compiled(x, scheduled, labels if self._layer.rule.labels else None)
         except RuntimeError as error:
-            from torch._dynamo.exc import TorchDynamoException  # two seconds, which other runs are spared
-
-            if not isinstance(error, TorchDynamoException):
+            if not private_torch.is_compiler_error(error):
                 raise
             problem = f"{self._layer.rule.name} cannot be compiled: {_first_line(error)}"
             raise ConfigError("--compile", problem, hint="leave it out") from error
@@ -66,8 +65,7 @@ class Step:
 
 def use(blocks: Iterable[Block]) -> None:
     """Let the Hebbian blocks learn by compiled steps."""
-    torch._dynamo.reset()  # graphs of a network that was trained before in this process
-    torch._dynamo.config.recompile_limit = _GRAPHS
+    private_torch.prepare_compiler(_GRAPHS)
     for block in blocks:
         if block.hebb is not None:
             block.compiled = Step(block)
@@ -93,10 +91,8 @@ def resolved(config: RunConfig, device: torch.device, *, required: bool = False)
 @functools.cache
 def missing(device: torch.device) -> str | None:
     """Say why nothing can be compiled for a device; None where a sum of two numbers can."""
-    import torch._inductor.cpp_builder as builder
-
     try:
-        builder.get_cpp_compiler()
+        private_torch.require_cpp_compiler()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's compiler imports what torch calls deprecated
             torch.compile(lambda x: x + x, fullgraph=True)(torch.ones(1, device=device))

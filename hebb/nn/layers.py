@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from hebb.config.specs import LayerSpec
 from hebb.kernels import matmul
+from hebb.kernels.private_torch import add_product, convolution_weight_gradient
 from hebb.rules import rates
 
 R1_CONV, R1_LINEAR = 0.01, 0.005
@@ -136,7 +137,7 @@ class HebbLayer(nn.Module):
             decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (neurons,)
         else:
             decay = self.rows(y * u).sum(dim=0)  # (neurons,)
-        return _add_product(change, self.per_row(decay), self.weight, value=-1)
+        return add_product(change, self.per_row(decay), self.weight, value=-1)
 
     def own_decay(self, rule: Callable[..., Tensor], u: Tensor, y: Tensor) -> Tensor:
         """Return what the rule takes from sum_b y x, in the shape of the weights, group by group."""
@@ -207,7 +208,7 @@ class HebbLayer(nn.Module):
             self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
         factor = eta / size
         if isinstance(factor, Tensor):
-            self.weight = _add_product(self.weight, dw, self.per_row(factor))
+            self.weight = add_product(self.weight, dw, self.per_row(factor))
         else:
             self.weight.add_(dw, alpha=factor)
         if db is not None:
@@ -300,12 +301,6 @@ class HebbLayer(nn.Module):
         return f"{self.spec.method}, {tuple(self.weight.shape)}"
 
 
-def _add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor:
-    """Add value a b to ``into`` in place and return it; torch.vmap has no such operation, and takes two."""
-    packed = torch._C._functorch.is_batchedtensor(into)
-    return into.add_(a * b, alpha=value) if packed else into.addcmul_(a, b, value=value)
-
-
 class HebbLinear(HebbLayer):
     """Fully connected Hebbian layer: x (B, N) -> u (B, C)."""
 
@@ -373,13 +368,10 @@ class HebbConv2d(HebbLayer):
         if x.device.type == "cpu" and spec.dilation == 1 and self.groups == 1 and 2 * size[1:].numel() > patches:
             product = matmul.linear(self.rows(y).T, self.patches(x).T).to(full)
             return product.view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
-        stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
-        wanted = (False, True, False)  # of input, weights, bias
-        # not by torch.nn.grad.conv2d_weight, which hands over weights without memory that are then copied
-        _, gradient, _ = torch.ops.aten.convolution_backward(
-            y, x, self.weight.to(x.dtype), None, stride, zeros, dilation, False, zeros, self.groups, wanted
-        )
-        return gradient.to(full)
+        weight = self.weight.to(x.dtype)
+        return convolution_weight_gradient(
+            x, y, weight, stride=spec.stride, dilation=spec.dilation, groups=self.groups
+        ).to(full)
 
     def patches(self, x: Tensor) -> Tensor:
         """Return what each output pixel of the padded input sees: (B H' W', k k C_in), as weights lie in memory."""

@@ -21,12 +21,13 @@ def first_and_kth(u: Tensor, k: int, delta: float) -> Tensor:
     """
     import torch
 
+    from hebb.kernels.private_torch import is_batched
+
     rows = u.movedim(1, -1)  # (B, ..., C): no copy when u lies in memory channels last
     shape, count = rows.shape, rows[..., 0].numel()
     rows = rows.reshape(count, -1)
     host = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64)
-    packed = torch._C._functorch.is_batchedtensor(u)  # inside torch.vmap no value can be looked at
-    if not host or packed or torch.compiler.is_compiling() or count >= _EXACT:
+    if not host or is_batched(u) or torch.compiler.is_compiling() or count >= _EXACT:
         return _by_topk(rows, k, delta).view(shape).movedim(-1, 1)
     top, kth = rows.amax(dim=1, keepdim=True), kth_largest(rows, k)
     y = torch.eq(rows, kth, out=torch.empty_like(rows))

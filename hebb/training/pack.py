@@ -22,6 +22,7 @@ from hebb.config.plan import Phase, PhaseKind
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
+from hebb.kernels.private_torch import bind
 from hebb.nn.blocks import Dropout
 from hebb.nn.layers import HebbConv2d
 from hebb.nn.losses import loss
@@ -56,7 +57,7 @@ class Pack:
         for name, tensor in _tensors(self._network).items():
             stacked = torch.stack([_tensors(member)[name].detach() for member in self.members])
             for i, member in enumerate(self.members):
-                _bind(member, name, stacked[i])
+                bind(member, name, stacked[i])
             self._state[_PREFIX + name] = nn.Parameter(stacked) if isinstance(tensor, nn.Parameter) else stacked
 
     def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
@@ -287,16 +288,6 @@ class _Given(Noise):
 
 def _tensors(network: Network) -> Tensors:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _bind(network: Network, name: str, tensor: Tensor) -> None:
-    """Let the parameter or buffer ``name`` be ``tensor``, which may be a view."""
-    path, _, own = name.rpartition(".")
-    module = network.get_submodule(path)
-    if own in module._parameters:
-        module._parameters[own] = nn.Parameter(tensor)
-    else:
-        module._buffers[own] = tensor
 
 
 def _noise(network: Network, name: str) -> Noise:

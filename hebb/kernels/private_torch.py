@@ -1,0 +1,104 @@
+"""Every call of torch that torch does not promise to keep, so that a new version of torch is checked in one place.
+
+Shapes: B batch, C channels, H height, W width, K fan-in, M samples x pixels, N neurons.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether ``onednn_linear`` works here."""
+
+
+def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x weight^T by oneDNN, (M, K), (N, K) -> (M, N); float32 on the CPU, without a gradient.
+
+    ``F.linear`` goes to MKL instead, which takes up to twice the time (``hebb.kernels.matmul`` has the figures).
+    """
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product
+
+
+def convolution_weight_gradient(
+    x: Tensor, y: Tensor, weight: Tensor, *, stride: int, dilation: int, groups: int
+) -> Tensor:
+    """Return the weight gradient of a convolution without padding.
+
+    ``torch.nn.grad.conv2d_weight`` does the same, but passes on weights without memory, which are then copied.
+
+    Args:
+        x: input (B, C_in, H, W).
+        y: gradient of the output (B, C_out, H', W').
+        weight: (C_out, C_in/groups, k, k); only its shape and order in memory matter.
+        stride: of the convolution.
+        dilation: of the convolution.
+        groups: of the convolution.
+    """
+    zeros: Sequence[int] = [0, 0]
+    of_input, of_weight, of_bias = False, True, False
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        y,
+        x,
+        weight,
+        None,
+        [stride] * 2,
+        zeros,
+        [dilation] * 2,
+        False,
+        zeros,
+        groups,
+        (of_input, of_weight, of_bias),
+    )
+    grad: Tensor = gradient
+    return grad
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether x stands for many tensors inside ``torch.vmap``, where no value can be looked at."""
+    batched: bool = torch._C._functorch.is_batchedtensor(x)
+    return batched
+
+
+def add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor:
+    """Add value a b to ``into`` in place and return it; ``torch.vmap`` has no fused operation and takes two."""
+    return into.add_(a * b, alpha=value) if is_batched(into) else into.addcmul_(a, b, value=value)
+
+
+def bind(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Make ``tensor``, which may be a view, the parameter or buffer ``name`` of ``module``, without a copy.
+
+    ``setattr`` refuses a plain tensor in place of a parameter, and ``load_state_dict`` copies.
+    """
+    path, _, own = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if own in owner._parameters:
+        owner._parameters[own] = nn.Parameter(tensor)
+    else:
+        owner._buffers[own] = tensor
+
+
+def prepare_compiler(graphs: int) -> None:
+    """Forget the graphs compiled before in this process, and allow ``graphs`` of one function (torch: 8)."""
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = graphs
+
+
+def is_compiler_error(error: Exception) -> bool:
+    """Whether an error comes from ``torch.compile`` rather than from the compiled code."""
+    from torch._dynamo.exc import TorchDynamoException  # takes two seconds, which runs that do not compile are spared
+
+    return isinstance(error, TorchDynamoException)
+
+
+def require_cpp_compiler() -> None:
+    """Raise where ``torch.compile`` finds no C++ compiler."""
+    from torch._inductor import cpp_builder
+
+    cpp_builder.get_cpp_compiler()
