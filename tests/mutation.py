@@ -77,7 +77,7 @@ DEFECTS = (
     ),
     Defect(
         "a spike leaves the threshold alone",
-        "hebb/spiking/neurons.py",
+        "hebb/spiking/membrane.py",
         "self.offset.masked_fill_(fired, spec.jump)",
         "self.offset.masked_fill_(fired, 0)",
     ),

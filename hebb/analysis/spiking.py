@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hebb.analysis import style
 from hebb.spiking import selectivity
-from hebb.spiking.circuit import Network
+from hebb.spiking.circuit import SpikingNetwork
 from hebb.spiking.settings import ARMS, STRETCH, SpikingConfig
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done
         config: the experiment.
         report: is told the share that is done, after each stretch.
     """
-    network, found = Network(config), _Table(config)
+    network, found = SpikingNetwork(config), _Table(config)
     total = round((config.priming + config.seconds) / STRETCH)
     window, last = max(1, total // POINTS), round(config.measured / STRETCH)
     since: list[Tensor] = []

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hebb.core import seeds
 from hebb.core.errors import DivergenceError
-from hebb.spiking.inputs import Inputs
-from hebb.spiking.neurons import Neurons
+from hebb.spiking.inputs import PoissonInputs
+from hebb.spiking.membrane import Neurons
 from hebb.spiking.plasticity import Balance, Eligibility, ErrorSignal
 from hebb.spiking.settings import ARMS, STRETCH, SpikingConfig
 
@@ -49,7 +49,7 @@ def wire(config: SpikingConfig, seed: int) -> dict[str, Tensor]:
     return {**found, "u": middle + width * torch.randn(exc + inh, generator=made)}
 
 
-class Network:
+class SpikingNetwork:
     """The networks of all seeds and arms, each in ``streams`` copies; lane = (seed * arms + arm) * streams + stream.
 
     Copies have one set of weights and different input spikes; the weights change by the mean over the copies.
@@ -72,7 +72,7 @@ class Network:
         self._dtype: torch.dtype = getattr(torch, config.dtype)
         self._arms = [ARMS[name] for name in config.arms] * len(config.seeds)
         self._streams_of = [
-            Inputs(config.inputs, seed, stream) for seed in config.seeds for stream in range(config.streams)
+            PoissonInputs(config.inputs, seed, stream) for seed in config.seeds for stream in range(config.streams)
         ]
         wired = [wire(config, seed) for seed in config.seeds]
 

@@ -31,7 +31,7 @@ def signal(spec: InputSpec, period: float, made: torch.Generator) -> Tensor:
     return (spec.rate + spec.depth * s).clamp(min=spec.floor)
 
 
-class Inputs:
+class PoissonInputs:
     """Rates and spikes of all populations for one seed.
 
     Args:

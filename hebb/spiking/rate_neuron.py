@@ -34,7 +34,7 @@ _DRAWN = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class RateArm:
     """Coefficients of the terms of a rule."""
 
     title: str
@@ -43,11 +43,11 @@ class Arm:
     oja: float = 0.0
 
 
-ARMS: Mapping[str, Arm] = {
-    "both": Arm(title="pull and push (LPL)", pull=1.0, push=1.0),
-    "push": Arm(title="push only", push=1.0),
-    "pull": Arm(title="pull only", pull=1.0),
-    "oja": Arm(title="Oja", oja=1.0),
+ARMS: Mapping[str, RateArm] = {
+    "both": RateArm(title="pull and push (LPL)", pull=1.0, push=1.0),
+    "push": RateArm(title="push only", push=1.0),
+    "pull": RateArm(title="pull only", pull=1.0),
+    "oja": RateArm(title="Oja", oja=1.0),
 }
 
 

@@ -50,7 +50,7 @@ ARMS: Mapping[str, Arm] = {
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronSpec:
-    """Constants of a leaky integrate-and-fire neuron (``hebb/spiking/neurons.py``).
+    """Constants of a leaky integrate-and-fire neuron (``hebb/spiking/membrane.py``).
 
     Attributes:
         tau_mem: membrane time constant in s.

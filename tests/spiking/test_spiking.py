@@ -21,9 +21,9 @@ from hebb.cli.analysis import command as analysis
 from hebb.config import experiment
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.spiking import selectivity, stdp
-from hebb.spiking.circuit import Network, wire
-from hebb.spiking.inputs import Inputs
-from hebb.spiking.neurons import Neurons
+from hebb.spiking.circuit import SpikingNetwork, wire
+from hebb.spiking.inputs import PoissonInputs
+from hebb.spiking.membrane import Neurons
 from hebb.spiking.plasticity import Balance, Eligibility, ErrorSignal, surrogate
 from hebb.spiking.settings import (
     ARMS,
@@ -269,7 +269,7 @@ def test_inhibition_rests_at_the_target_rate(rate: float) -> None:
 
 def test_signals_repeat_and_their_controls_do_not() -> None:
     spec = InputSpec()
-    inputs = Inputs(spec, 5)
+    inputs = PoissonInputs(spec, 5)
     time = torch.arange(300, dtype=torch.float64) * spec.sample
     now, later = inputs.rates(time), inputs.rates(time + 3.0)
     assert torch.equal(now[:, 0], torch.full((300,), 5.0, dtype=torch.float64))
@@ -288,44 +288,44 @@ def test_signals_repeat_and_their_controls_do_not() -> None:
 
 
 def test_spikes_have_the_rates() -> None:
-    inputs = Inputs(InputSpec(), 0)
+    inputs = PoissonInputs(InputSpec(), 0)
     drawn = torch.cat([inputs.spikes(stretch, 100, 1e-3, torch.float64) for stretch in range(100)])
     rates = inputs.rates(torch.arange(10000, dtype=torch.float64) * 1e-3)
     found, expected = drawn.view(10000, 5, 100).sum(dim=(0, 2)), rates.sum(dim=0) * 1e-3 * 100
     assert ((found - expected).abs() < 5 * expected.sqrt()).all()
     assert torch.equal(inputs.spikes(7, 100, 1e-3, torch.float64), drawn[700:800])
-    assert not torch.equal(Inputs(InputSpec(), 1).spikes(7, 100, 1e-3, torch.float64), drawn[700:800])
+    assert not torch.equal(PoissonInputs(InputSpec(), 1).spikes(7, 100, 1e-3, torch.float64), drawn[700:800])
 
 
 # -- the network --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def ran() -> tuple[Network, list[Tensor]]:
-    network = Network(SMALL)
+def ran() -> tuple[SpikingNetwork, list[Tensor]]:
+    network = SpikingNetwork(SMALL)
     list(network.run(SMALL.priming, learn=False))
     before = network.weights.clone()
     return network, [before, torch.cat([part.exc for part in network.run(SMALL.seconds, learn=True)])]
 
 
-def test_same_seed_same_bits(ran: tuple[Network, list[Tensor]]) -> None:
-    again = Network(SMALL)
+def test_same_seed_same_bits(ran: tuple[SpikingNetwork, list[Tensor]]) -> None:
+    again = SpikingNetwork(SMALL)
     list(again.run(SMALL.priming, learn=False))
     fired = torch.cat([part.exc for part in again.run(SMALL.seconds, learn=True)])
     assert torch.equal(fired, ran[1][1])
     assert torch.equal(again.weights, ran[0].weights)
     assert torch.equal(again.inhibition, ran[0].inhibition)
-    other = Network(replace(SMALL, seeds=(5, 6)))
-    assert not torch.equal(other.matrix() > 0, Network(SMALL).matrix() > 0)
+    other = SpikingNetwork(replace(SMALL, seeds=(5, 6)))
+    assert not torch.equal(other.matrix() > 0, SpikingNetwork(SMALL).matrix() > 0)
 
 
 def test_a_seed_is_wired_alike_in_every_experiment() -> None:
-    both, alone = Network(SMALL), Network(replace(SMALL, seeds=(4,)))
+    both, alone = SpikingNetwork(SMALL), SpikingNetwork(replace(SMALL, seeds=(4,)))
     assert torch.equal(both.matrix()[len(SMALL.arms) :], alone.matrix())
     assert (wire(SMALL, 4)["inh_exc"] == wire(replace(SMALL, arms=("lpl",)), 4)["inh_exc"]).all()
 
 
-def test_what_an_arm_leaves_alone(ran: tuple[Network, list[Tensor]]) -> None:
+def test_what_an_arm_leaves_alone(ran: tuple[SpikingNetwork, list[Tensor]]) -> None:
     network, (before, _) = ran
     learned = {name: network.weights[lane] != before[lane] for lane, name in enumerate(SMALL.arms)}
     assert not learned["untrained"].any()
@@ -335,7 +335,7 @@ def test_what_an_arm_leaves_alone(ran: tuple[Network, list[Tensor]]) -> None:
     assert (network.weights[absent] == 0).all()
     wired = torch.stack([wire(SMALL, seed)["input_exc"] for seed in SMALL.seeds]).repeat_interleave(len(SMALL.arms), 0)
     assert ((network.matrix() > 0) <= (wired == 1)).all()
-    start = Network(SMALL).matrix()
+    start = SpikingNetwork(SMALL).matrix()
     assert torch.allclose(start, SMALL.wiring.input_exc * wired.double())
     assert ((network.weights >= 0) & (network.weights <= 1)).all()
     inhibition = dict(zip(SMALL.arms, network.inhibition, strict=False))
@@ -349,9 +349,9 @@ def test_streams_are_averaged() -> None:
     config = replace(
         SMALL, arms=("lpl", "inhibition_fixed"), seeds=(1,), streams=1, wiring=replace(SMALL.wiring, input_exc=2.0)
     )
-    both = Network(replace(config, streams=2))
-    alone = [Network(config) for _ in range(2)]
-    alone[1]._streams_of = [Inputs(config.inputs, 1, stream=1)]
+    both = SpikingNetwork(replace(config, streams=2))
+    alone = [SpikingNetwork(config) for _ in range(2)]
+    alone[1]._streams_of = [PoissonInputs(config.inputs, 1, stream=1)]
     for network in (both, *alone):
         list(network.run(0.1, learn=True))
     assert not torch.equal(alone[0].inhibition, alone[1].inhibition)
@@ -364,7 +364,7 @@ def test_without_terms_nothing_is_learned() -> None:
     config = replace(
         SMALL, arms=("lpl",), seeds=(0,), streams=1, rule=replace(SMALL.rule, pull=0.0, push=0.0, delta=0.0)
     )
-    network = Network(config)
+    network = SpikingNetwork(config)
     before = network.weights
     assert sum(part.exc.sum() for part in network.run(1.0, learn=True)) > 0
     assert torch.equal(network.weights, before)
@@ -372,7 +372,7 @@ def test_without_terms_nothing_is_learned() -> None:
 
 def test_delta_alone_only_strengthens() -> None:
     config = replace(SMALL, arms=("lpl",), seeds=(0,), streams=1, rule=replace(SMALL.rule, pull=0.0, push=0.0))
-    network = Network(config)
+    network = SpikingNetwork(config)
     before = network.weights
     list(network.run(1.0, learn=True))
     assert (network.weights >= before).all()
@@ -393,7 +393,7 @@ def test_inhibition_holds_the_rate_at_its_target() -> None:
         seconds=1.0,
         measured=1.0,
     )
-    network = Network(config)
+    network = SpikingNetwork(config)
     list(network.run(12, learn=False))
     rate = sum(part.exc.sum(dim=0) for part in network.run(8, learn=False)).mean(dim=1) / 8
     assert rate[0] == pytest.approx(10, rel=0.15)
@@ -401,7 +401,7 @@ def test_inhibition_holds_the_rate_at_its_target() -> None:
 
 
 def test_a_state_that_is_not_finite_is_an_error() -> None:
-    network = Network(SMALL)
+    network = SpikingNetwork(SMALL)
     network._dense = network._dense + math.inf
     with pytest.raises(DivergenceError, match="not finite"):
         list(network.run(0.1, learn=False))
