@@ -1,13 +1,16 @@
 """The filters of a block, sorted (Journe et al., ICLR 2023, figure B.5).
 
-Of the first block they are the weights themselves. Deeper ones are shown in one of two ways: as the mean of the weights
-over their input channels, or through their receptive field, the filter on the image that the network below makes of
-them when its activations are left out and its maxima are averages.
+For the first block they are the weights. For deeper blocks they are shown in one of two ways: the mean of the weights
+over the input channels, or the image filter that the neuron computes through its receptive field when the activations
+of the network below are left out and its maxima are averages.
+
+Shapes: N neurons, C channels, h x w pixels of a filter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -21,61 +24,71 @@ from hebb.nn.blocks import Block
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VIEWS = {
-    "weights": "the weights",
-    "mean": "mean of the weights over the input channels",
-    "image": "through the receptive field, activations left out",
+
+class View(StrEnum):
+    """How a filter is shown."""
+
+    WEIGHTS = "weights"
+    MEAN = "mean"
+    IMAGE = "image"
+
+
+class Order(StrEnum):
+    """How filters are sorted: by deviation of the weights (as published) or radius |w|_2, falling, or by index."""
+
+    DEVIATION = "deviation"
+    RADIUS = "radius"
+    INDEX = "index"
+
+
+SUBTITLES = {
+    View.WEIGHTS: "the weights",
+    View.MEAN: "mean of the weights over the input channels",
+    View.IMAGE: "through the receptive field, without activations",
 }
-"""Ways of showing a filter, and what a figure says of them."""
-ORDERS = ("deviation", "radius", "index")
+"""How a figure describes each view."""
 COLUMNS = 15
 """Filters in a row of the published figure, which has eight rows."""
 
 
-def view_of(blocks: Sequence[Block], block: int, view: str | None = None) -> str:
-    """Return how filters are shown: as asked for, else ``weights`` of the first block and ``image`` of others."""
+def view_of(blocks: Sequence[Block], block: int, view: View | None = None) -> View:
+    """Return the view that is asked for, by default ``weights`` for the first block and ``image`` for others.
+
+    Raises:
+        ConfigError: when the filters of the block have no such view.
+    """
     first = block == 0
     if view is None:
-        return "weights" if first else "image"
-    if view not in VIEWS:
-        raise ConfigError("--view", f"unknown '{view}'", given=view, choices=VIEWS)
-    if view == "weights" and not first:
-        raise ConfigError("--view", f"the weights of b{block} are no images", given=view, choices=("mean", "image"))
-    if view == "mean" and blocks[block].weight.dim() != 4:
-        raise ConfigError("--view", f"b{block} is fully connected: it has no map to take a mean over", hint="image")
+        return View.WEIGHTS if first else View.IMAGE
+    if view == View.WEIGHTS and not first:
+        raise ConfigError("--view", f"the weights of b{block} are not images", choices=(View.MEAN, View.IMAGE))
+    if view == View.MEAN and blocks[block].weight.dim() != 4:
+        raise ConfigError("--view", f"b{block} is fully connected and has no input channels", choices=(View.IMAGE,))
     return view
 
 
-def images(blocks: Sequence[Block], block: int, view: str) -> Tensor:
-    """Return the filters of all neurons of a block as images (neurons, C, h, w)."""
+def images(blocks: Sequence[Block], block: int, view: View) -> Tensor:
+    """Return the filters of all neurons of a block as images (N, C, h, w)."""
     weight = blocks[block].weight.detach()
-    if view == "weights":
+    if view == View.WEIGHTS:
         return weight if weight.dim() == 4 else weight.view(len(weight), *blocks[0].shapes.into)
-    if view == "mean":
+    if view == View.MEAN:
         return weight.mean(dim=1, keepdim=True)
     isolated = neurons.isolate(blocks, block, linear=True)
     every = torch.arange(len(weight), device=weight.device)
     return torch.cat([neurons.projected(isolated, some) for some in every.split(64)])
 
 
-def table(blocks: Sequence[Block], block: int, *, view: str, order: str = "deviation", most: int = 120) -> pd.DataFrame:
-    """Return the first ``most`` filters in order: rank, neuron, deviation and radius of its weights, and its pixels.
-
-    Args:
-        blocks: the network.
-        block: number of the block.
-        view: a key of ``VIEWS``.
-        order: falling ``deviation`` of the weights (the published order), falling ``radius`` |w|_2, or ``index``.
-        most: how many are kept.
-    """
-    if order not in ORDERS:
-        raise ConfigError("--order", f"unknown '{order}'", given=order, choices=ORDERS)
+def table(
+    blocks: Sequence[Block], block: int, *, view: View, order: Order = Order.DEVIATION, most: int = 120
+) -> pd.DataFrame:
+    """Return the first ``most`` filters: rank, neuron, deviation and radius of its weights, and its pixels."""
     weight = blocks[block].weight.detach()
     rows = weight.flatten(1)
     places = {
-        "deviation": neurons.by_deviation(weight),
-        "radius": rows.norm(dim=1).sort(descending=True, stable=True).indices.cpu(),
-        "index": torch.arange(len(rows)),
+        Order.DEVIATION: neurons.by_deviation(weight),
+        Order.RADIUS: rows.norm(dim=1).sort(descending=True, stable=True).indices.cpu(),
+        Order.INDEX: torch.arange(len(rows)),
     }[order][:most]
     frame = pd.DataFrame(
         {

@@ -1,8 +1,10 @@
-"""One neuron of a block and the piece of image it sees: the network cut off above it and without borders.
+"""One neuron of a block and the piece of image that it sees: the network cut off above it and without borders.
 
-What Journe et al. (ICLR 2023, appendix B) look at: padding, the last activation and the last pool are left out, and
-the image is as large as the receptive field, so that the layer answers with one number per neuron. A triangle
-before the competition is left out of the last layer too: a neuron that it silences has no gradient to start from.
+As in Journe et al. (ICLR 2023, appendix B), padding, the last activation and the last pool are left out, and the image
+is as large as the receptive field, so that the layer answers with one number per neuron. A triangle before the
+competition is left out of the last layer too, because a neuron that it silences has no gradient to start from.
+
+Shapes: n neurons or images, N neurons of a block, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -27,15 +29,14 @@ class Isolated:
 
     Attributes:
         blocks: copies of the blocks up to theirs.
-        shape: (C, H, W) of the image they see.
-        respond: images (n, C, H, W) -> pre-activations (n, neurons).
+        shape: (C, H, W) of the image that they see.
     """
 
     blocks: tuple[Block, ...]
     shape: tuple[int, ...]
 
     def respond(self, x: Tensor) -> Tensor:
-        """Return the pre-activations (n, neurons) of images (n, C, H, W)."""
+        """Return the pre-activations (n, N) of images (n, C, H, W)."""
         for block in self.blocks[:-1]:
             x = block(x)
         return self.blocks[-1].pre_activation(x).flatten(1)
@@ -44,20 +45,19 @@ class Isolated:
 def isolate(blocks: Sequence[Block], top: int, *, linear: bool = False) -> Isolated:
     """Copy the network up to block ``top`` as one of its neurons sees it.
 
-    Behind a flattened map a neuron has its own weight for every place of the map below: its image is the whole one
-    and the borders stay.
+    Behind a flattened map a neuron has a weight for every place of the map below. It then sees the whole image, and the
+    borders stay.
 
     Args:
         blocks: the network.
         top: number of the block.
-        linear: leave out the activations below and average where the network takes a maximum, so that what a neuron
-            computes is one filter on the image (behind the batch norms).
+        linear: leave out the activations below and replace maxima by averages, so that a neuron computes one filter on
+            the image (behind the batch norms).
 
     Raises:
-        ConfigError: when the blocks settle, for then no block has an answer of its own.
+        ConfigError: when the blocks settle.
     """
-    if blocks[0].spec.settles:
-        raise ConfigError("network", "settles as a whole: its neurons have no receptive field of their own")
+    check_receptive_field(blocks)
     copies = [copy.deepcopy(block).eval() for block in blocks[: top + 1]]
     specs = [block.spec for block in blocks]
     channels, height, width = blocks[0].shapes.into
@@ -70,6 +70,12 @@ def isolate(blocks: Sequence[Block], top: int, *, linear: bool = False) -> Isola
         for block in copies[:-1]:
             _linearise(block)
     return Isolated(tuple(copies), (channels, height, width))
+
+
+def check_receptive_field(blocks: Sequence[Block]) -> None:
+    """Raise for a settling network: all its blocks act on each other, so a neuron has no receptive field of its own."""
+    if blocks[0].spec.settles:
+        raise ConfigError("network", "settles as a whole: its neurons have no receptive field of their own")
 
 
 def _leave_out_padding(block: Block) -> None:
@@ -102,13 +108,13 @@ def _no_triangle(block: Block) -> None:
 
 
 def choose(weight: Tensor, count: int, seed: int, block: int = 0) -> Tensor:
-    """Return ``count`` random neurons (all, where there are no more), those with the largest deviation first.
+    """Return ``count`` random neurons (all of them where there are fewer), largest deviation of the weights first.
 
     Args:
-        weight: (neurons, ...), whose standard deviation over the fan-in sorts them.
+        weight: (N, ...).
         count: how many.
-        seed: of the choice.
-        block: number of the block; every block has a choice of its own.
+        seed: decides the choice.
+        block: number of the block; the choice differs from block to block.
     """
     generator = seeds.generator(seed, "neurons", block=block)
     some = torch.randperm(len(weight), generator=generator)[:count]
@@ -116,7 +122,7 @@ def choose(weight: Tensor, count: int, seed: int, block: int = 0) -> Tensor:
 
 
 def by_deviation(weight: Tensor) -> Tensor:
-    """Return the places of the rows (neurons, ...) by falling standard deviation; equal ones as they stand."""
+    """Return the neurons of a weight (N, ...) by falling standard deviation; equal ones keep their order."""
     return weight.detach().flatten(1).std(dim=1, correction=0).sort(descending=True, stable=True).indices.cpu()
 
 
@@ -133,42 +139,42 @@ def maximise(
     generator: torch.Generator,
     batch: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """Find for each neuron the image of norm R = ``radius`` that it answers to most, by projected gradient.
+    """Find the image of norm R = ``radius`` to which each neuron answers most, by projected gradient.
 
         x <- R P(x + step R grad u_i(x)) / |P(x + step R grad u_i(x))|
 
-    from a random x of norm ``start`` R, with P(x) = max(x, 0) when ``positive`` and the identity when not. Of a linear
-    neuron, u = w x, it is R w/|w|, or R max(w, 0)/|max(w, 0)|. The defaults are those of Journe et al. (ICLR 2023,
-    figures 2 and B.8 to B.11), whose code takes |x| for max(x, 0) and so oscillates around it.
+    from a random x of norm ``start`` R, with P(x) = max(x, 0) if ``positive``, else P(x) = x. For a linear neuron,
+    u = w x, the image is R max(w, 0)/|max(w, 0)|, or R w/|w|. The defaults are those of Journe et al. (ICLR 2023,
+    figures 2 and B.8 to B.11), whose code uses |x| in place of max(x, 0) and so oscillates around it.
 
     Args:
-        respond: images (n, C, H, W) -> (n, N), one number for each neuron.
+        respond: images (n, C, H, W) -> pre-activations (n, N).
         shape: (C, H, W) of an image.
-        neurons: (n,) places in that answer, on any device.
+        neurons: (n,) numbers of the neurons, on any device.
         steps: number of steps.
         step: length of a step for a gradient of norm 1, in units of the radius.
         radius: norm of the images.
-        start: norm of the first, in units of the radius.
-        positive: allow no negative pixel; the image of a neuron that every pixel lowers is black.
+        start: norm of the first image, in units of the radius.
+        positive: allow no negative pixel; the image of a neuron that every pixel inhibits is black.
         generator: draws the start, on the CPU.
         batch: neurons at a time.
 
     Returns:
-        Images (n, C, H, W), the best on the way (a step of fixed length can overshoot in a deep network), and answers
-        (n, 2): the best of nine tenths of the steps, and of all.
+        Images (n, C, H, W), the best on the way, because a step of fixed length can overshoot in a deep network; and
+        pre-activations (n, 2): the highest of the first nine tenths of the steps, and of all.
     """
-    found, answers = [], []
+    images, answers = [], []
     device = neurons.device
-    for mine in neurons.split(batch):
-        x = torch.randn(len(mine), *shape, generator=generator)
+    for some in neurons.split(batch):
+        x = torch.randn(len(some), *shape, generator=generator)
         x = (x.abs() if positive else x).to(device)
         x = _scaled(x, start * radius)
-        best, highest = x, torch.full((len(mine),), -torch.inf, device=device)
+        best, highest = x, torch.full((len(some),), -torch.inf, device=device)
         early = highest
         for i in range(steps + 1):
             x.requires_grad_()
-            u = respond(x).gather(1, mine.unsqueeze(1)).squeeze(1)
-            if i > 0:  # the start is not of that norm
+            u = respond(x).gather(1, some.unsqueeze(1)).squeeze(1)
+            if i > 0:  # the start has another norm
                 better = u.detach() > highest
                 best = x.detach().where(better.view(-1, 1, 1, 1), best)
                 highest = u.detach().where(better, highest)
@@ -178,18 +184,18 @@ def maximise(
                 (gradient,) = torch.autograd.grad(u.sum(), x)
                 x = x.detach() + step * radius * gradient
                 x = _scaled(x.clamp(min=0) if positive else x, radius)
-        found.append(best)
+        images.append(best)
         answers.append(torch.stack([early, highest], dim=1))
-    return torch.cat(found), torch.cat(answers)
+    return torch.cat(images), torch.cat(answers)
 
 
 def _scaled(x: Tensor, norm: float) -> Tensor:
-    """Give every image this norm; one of nothing but zeros stays so."""
+    """Scale every image to this norm; an image of zeros stays one."""
     return x * (norm / x.flatten(1).norm(dim=1).clamp(min=1e-30)).view(-1, 1, 1, 1)
 
 
 def projected(isolated: Isolated, neurons: Tensor) -> Tensor:
-    """Return the filters (n, C, H, W) of linear neurons: the gradient of their answer, which is everywhere the same."""
+    """Return the filters (n, C, H, W) of linear neurons: the gradient of their answer, which is the same everywhere."""
     x = torch.zeros(len(neurons), *isolated.shape, device=neurons.device, requires_grad=True)
     answer = isolated.respond(x).gather(1, neurons.unsqueeze(1))
     (gradient,) = torch.autograd.grad(answer.sum(), x)

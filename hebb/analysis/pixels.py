@@ -1,4 +1,7 @@
-"""Small images in tables and in figures."""
+"""Small images in tables and in figures.
+
+Shapes: n images, C channels, H x W pixels.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ def names(shape: Sequence[int]) -> list[str]:
 
 
 def beside(frame: pd.DataFrame, images: Tensor) -> pd.DataFrame:
-    """Put the values of image i (n, C, H, W) into row i of a frame, one column a value."""
+    """Append the values of image i of (n, C, H, W) to line i of a frame, one column each."""
     values = pd.DataFrame(images.detach().cpu().flatten(1).numpy(), columns=names(images.shape[1:]))
     return pd.concat([frame.reset_index(drop=True), values], axis=1)
 
 
 def of(frame: pd.DataFrame) -> np.ndarray:
-    """Return the images (n, C, H, W) that ``beside`` put into a frame."""
+    """Return the images (n, C, H, W) that ``beside`` appended to a frame."""
     columns = [name for name in frame.columns if name[0] == "c" and "y" in name and "x" in name]
     last = columns[-1]
     channels, rest = last[1:].split("y")
@@ -41,7 +44,7 @@ def of(frame: pd.DataFrame) -> np.ndarray:
 
 
 def show(axes: Axes, images: Tensor, columns: int | None = None, **options: Any) -> None:
-    """Draw images (n, C, H, W) of values in [0, 1] as a grid; other than 1 or 3 channels show their mean."""
+    """Draw images (n, C, H, W) with values in [0, 1] as a grid; unless C is 1 or 3, the mean over channels."""
     picture(axes, tiles.tiled(tiles.visible(images.detach().cpu()), columns), **options)
 
 
@@ -50,14 +53,14 @@ def gallery(frame: pd.DataFrame, title: str, columns: int, cell: float) -> Figur
     shown = tiles.stretched(torch.from_numpy(of(frame)))
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
-    made, axes = style.figure(width=max(cell * columns + 0.4, style.TITLE), height=cell * rows + 0.5)
+    figure, axes = style.figure(width=max(cell * columns + 0.4, style.TITLE), height=cell * rows + 0.5)
     show(axes, shown, columns)
     axes.set_title(title)
-    return made
+    return figure
 
 
 def picture(axes: Axes, image: Tensor, **options: Any) -> None:
-    """Draw one image (C, H, W) of values in [0, 1], C 1 or 3, without axes."""
+    """Draw one image (C, H, W) with values in [0, 1] and C = 1 or 3, without axes."""
     array = image.detach().cpu().permute(1, 2, 0).numpy()
     axes.imshow(array.squeeze(2) if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1, **options)
     axes.set_xticks([])

@@ -1,6 +1,8 @@
-"""What neurons look for: the image each answers to most, and the patches of the data it answers to most.
+"""What neurons prefer: the image, and the patches of the data, to which each answers most.
 
 Figures 2 and B.8 to B.11 (activation maximisation), 5 C, D, B.6 and B.7 (patches) of Journe et al., ICLR 2023.
+
+Shapes: B images of a batch, N neurons of a block, n chosen ones, C channels, H x W pixels, H' x W' places of a map.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ COLUMNS = 12
 
 
 def best_images(isolated: Isolated, chosen: Tensor, **settings: object) -> pd.DataFrame:
-    """Maximise the pre-activation of the chosen neurons (n,) by ``neurons.maximise``, whose settings these are.
+    """Maximise the pre-activation of the chosen neurons (n,) by ``neurons.maximise``, which takes the settings.
 
     Returns:
-        Per neuron: rank, neuron, answer, answer_before (that of nine tenths of the steps: where the two differ much,
-        more steps are needed), and the pixels of its image.
+        One line a neuron: rank, neuron, answer, answer_before (after nine tenths of the steps; where the two differ
+        much, more steps are needed), and the pixels of its image.
     """
     with gradients.whole(isolated.blocks):
-        found, answers = neurons.maximise(isolated.respond, isolated.shape, chosen, **settings)  # type: ignore[arg-type]
+        images, answers = neurons.maximise(isolated.respond, isolated.shape, chosen, **settings)  # type: ignore[arg-type]
     frame = pd.DataFrame(
         {
             "rank": range(len(chosen)),
@@ -41,7 +43,7 @@ def best_images(isolated: Isolated, chosen: Tensor, **settings: object) -> pd.Da
             "answer_before": answers[:, 0].cpu().numpy(),
         }
     )
-    return pixels.beside(frame, found)
+    return pixels.beside(frame, images)
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Tops:
     """Where neurons answer most, each image counted once.
 
     Attributes:
-        answers: (neurons, n) pre-activations, falling.
-        images: (neurons, n) places of the images in the dataset.
-        rows, columns: (neurons, n) places in the map of the layer; 0 of a fully connected one.
+        answers: (n, images) pre-activations, falling.
+        images: (n, images) places of the images in the dataset.
+        rows, columns: (n, images) places in the map of the layer; 0 for a fully connected layer.
     """
 
     answers: Tensor
@@ -62,7 +64,7 @@ class Tops:
 
 @torch.no_grad()
 def strongest(respond: Callable[[Tensor], Tensor], batches: Iterable[Tensor], chosen: Tensor, count: int = 10) -> Tops:
-    """Return the ``count`` images that each chosen neuron answers to most, and where in them.
+    """Return the ``count`` images to which each chosen neuron answers most, and where in them.
 
     Args:
         respond: images (B, C, H, W) -> pre-activations (B, N) or (B, N, H', W').
@@ -72,16 +74,16 @@ def strongest(respond: Callable[[Tensor], Tensor], batches: Iterable[Tensor], ch
     """
     best: Tensor | None = None
     place: Tensor | None = None
-    seen, width = 0, 1
+    start, width = 0, 1
     for x in batches:
         u = respond(x)[:, chosen]
         width = u.shape[3] if u.dim() == 4 else 1
         answers, inside = u.flatten(2).max(dim=2) if u.dim() == 4 else (u, torch.zeros_like(u, dtype=torch.int64))
-        image = torch.arange(seen, seen + len(x), device=u.device).unsqueeze(1).expand_as(inside)
-        seen += len(x)
-        here = torch.stack([image, inside])  # (2, B, n)
+        image = torch.arange(start, start + len(x), device=u.device).unsqueeze(1).expand_as(inside)
+        start += len(x)
+        places = torch.stack([image, inside])  # (2, B, n)
         best = answers if best is None else torch.cat([best, answers])
-        place = here if place is None else torch.cat([place, here], dim=1)
+        place = places if place is None else torch.cat([place, places], dim=1)
         order = best.sort(dim=0, descending=True, stable=True).indices[:count]
         best = best.gather(0, order)
         place = place.gather(1, order.expand(2, -1, -1))
@@ -96,29 +98,24 @@ def strongest(respond: Callable[[Tensor], Tensor], batches: Iterable[Tensor], ch
 
 
 def patch_table(tops: Tops, chosen: Tensor, boxes: Callable[[int, int], receptive.Box]) -> pd.DataFrame:
-    """Return one row for each patch: neuron, rank, image, answer, and its box in the image.
+    """Return one line a patch: neuron, rank, image, answer, and its box in the image.
 
     Args:
         tops: where the neurons answer most.
         chosen: (n,) the neurons.
         boxes: place in the map -> pixels of the image.
     """
-    lines = []
-    for i, neuron in enumerate(chosen.tolist()):
-        for rank in range(tops.answers.shape[1]):
-            box = boxes(int(tops.rows[i, rank]), int(tops.columns[i, rank]))
-            lines.append(
-                {
-                    "neuron": neuron,
-                    "rank": rank,
-                    "image": int(tops.images[i, rank]),
-                    "answer": float(tops.answers[i, rank]),
-                    "top": box.top,
-                    "left": box.left,
-                    "bottom": box.bottom,
-                    "right": box.right,
-                }
-            )
+    lines = [
+        {
+            "neuron": neuron,
+            "rank": rank,
+            "image": int(tops.images[i, rank]),
+            "answer": float(tops.answers[i, rank]),
+            **vars(boxes(int(tops.rows[i, rank]), int(tops.columns[i, rank]))),
+        }
+        for i, neuron in enumerate(chosen.tolist())
+        for rank in range(tops.answers.shape[1])
+    ]
     return pd.DataFrame(lines)
 
 
@@ -130,19 +127,19 @@ def draw_images(frame: pd.DataFrame, title: str) -> Figure:
 
 @style.drawn
 def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> Figure:
-    """Draw for each neuron its images with the boxes, one row a neuron, and above them the patches cut out.
+    """Draw two rows for each neuron: the patches, and below them their images with the patches framed.
 
     Args:
         frame: of ``patch_table``.
-        images: the images (C, H, W) in it, in [0, 1], by their place in the dataset.
-        title: of the figure.
+        images: its images (C, H, W), in [0, 1], by their place in the dataset.
+        title: title of the figure.
     """
     from matplotlib.patches import Rectangle
 
-    found: Sequence[int] = list(dict.fromkeys(frame["neuron"]))
+    shown: Sequence[int] = list(dict.fromkeys(frame["neuron"]))
     count = int(frame["rank"].max()) + 1
-    made, axes = style.figure(2 * len(found), count, width=max(0.72, style.TITLE / count), height=0.72, squeeze=False)
-    for i, neuron in enumerate(found):
+    figure, axes = style.figure(2 * len(shown), count, width=max(0.72, style.TITLE / count), height=0.72, squeeze=False)
+    for i, neuron in enumerate(shown):
         for line in frame[frame["neuron"] == neuron].to_dict("records"):
             patch_axes, image_axes = axes[2 * i][line["rank"]], axes[2 * i + 1][line["rank"]]
             image = tiles.visible(images[line["image"]].unsqueeze(0))[0]
@@ -156,5 +153,5 @@ def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> 
             )
         axes[2 * i][0].set_ylabel(f"neuron {neuron}\npatch", fontsize=7)
         axes[2 * i + 1][0].set_ylabel("in its image", fontsize=7)
-    made.suptitle(title, fontsize=10)
-    return made
+    figure.suptitle(title, fontsize=10)
+    return figure

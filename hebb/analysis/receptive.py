@@ -1,8 +1,8 @@
-"""What a neuron sees of the image, from the shapes alone.
+"""The receptive field of a neuron, from the shapes alone.
 
 Position i of a convolution or pool with kernel k, stride s, padding p and dilation d reads the positions
-i s - p to i s - p + d (k - 1) below it. Going down from a layer gives the receptive field of its pre-activation u: its
-side, and for each neuron the box of pixels outside of which nothing moves it.
+i s - p to i s - p + d (k - 1) below it. Repeated down to the image, this gives the receptive field of a layer's
+pre-activation u: its side, and for each neuron the box of pixels that u depends on.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec
 
 WHOLE = ("flatten", "maxnorm")
-"""Operations behind which a neuron sees the whole image."""
+"""Operations after which a neuron sees the whole image."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Pixels ``top`` to ``bottom`` and ``left`` to ``right``, the last ones not included."""
+    """Pixels from ``top`` to ``bottom`` and from ``left`` to ``right``, without the last ones."""
 
     top: int
     left: int
@@ -29,7 +29,7 @@ class Box:
 
 @dataclass(frozen=True)
 class _Window:
-    """A convolution or pool along one side of the map; padding mode ``zeros`` adds what is no pixel."""
+    """A convolution or pool along one side of the map."""
 
     kernel: int
     stride: int
@@ -38,13 +38,13 @@ class _Window:
     mode: str = "zeros"
 
     def below(self, positions: set[int], side: int) -> set[int]:
-        """Return the positions, of ``side``, that these ones read."""
+        """Return the positions below, out of ``side``, that these ones read."""
         steps = range(0, self.dilation * self.kernel, self.dilation)
         read = {i * self.stride - self.padding + step for i in positions for step in steps}
         return {self._real(i, side) for i in read} - {-1}
 
     def _real(self, position: int, side: int) -> int:
-        """Return the pixel that stands at a position of the padded map; -1 for none."""
+        """Return the pixel at a position of the padded map; -1 for a padding zero."""
         last = side - 1
         if 0 <= position <= last:
             return position
@@ -56,30 +56,30 @@ class _Window:
 
 
 def sees_all(blocks: Sequence[BlockSpec], block: int) -> bool:
-    """Tell whether a neuron of ``block`` sees the whole image whatever its place: behind a flattened map."""
+    """Tell whether every neuron of ``block`` sees the whole image, because a map was flattened below."""
     return any(name in WHOLE for spec in blocks[: block + 1] for name in spec.operations)
 
 
 def side(blocks: Sequence[BlockSpec], block: int) -> int:
     """Return the side, in pixels, of the receptive field of the convolution of ``block``, away from the borders."""
-    found = 1
+    pixels = 1
     for window in _downwards(blocks, block):
-        found = (found - 1) * window.stride + window.dilation * (window.kernel - 1) + 1
-    return found
+        pixels = (pixels - 1) * window.stride + window.dilation * (window.kernel - 1) + 1
+    return pixels
 
 
 def box(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int, row: int, column: int) -> Box:
     """Return the pixels that the pre-activation of ``block`` at (row, column) depends on.
 
-    It is the smallest box around them; behind a border, reflected pixels count where they really stand. The mean over
-    channels that a triangle subtracts is taken at one position and changes nothing.
+    It is the smallest box around them. Where padding repeats or reflects pixels, the pixels themselves count. The mean
+    over channels that a triangle subtracts is taken at one position, so it does not matter.
 
     Args:
         blocks: the network.
-        shapes: of its blocks.
+        shapes: shapes of its blocks.
         block: number of the block.
-        row: place in the map of its layer; 0 of a fully connected one.
-        column: the same.
+        row: row in the map of its layer; 0 for a fully connected layer.
+        column: column in that map.
     """
     _, height, width = shapes[0].into
     if sees_all(blocks, block):
@@ -92,24 +92,24 @@ def box(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int, 
 
 
 def _downwards(blocks: Sequence[BlockSpec], block: int) -> list[_Window]:
-    """List what lies between the pre-activation of ``block`` and the image, from the top."""
-    found = []
+    """List the convolutions and pools from the pre-activation of ``block`` down to the image."""
+    windows = []
     for i in range(block, -1, -1):
         pool, layer = blocks[i].pool, blocks[i].layer
         if i < block and pool is not None:
-            found.append(_Window(pool.kernel_size, pool.stride, pool.padding))
+            windows.append(_Window(pool.kernel_size, pool.stride, pool.padding))
         if layer.arch == "CNN":
-            found.append(
+            windows.append(
                 _Window(layer.kernel_size, layer.stride, layer.padding, layer.dilation, mode=layer.padding_mode)
             )
-    return found
+    return windows
 
 
 def _sides(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int) -> list[tuple[int, int]]:
-    """Return (height, width) of the map that each of these reads."""
-    found = []
+    """Return (height, width) of the map that each window of ``_downwards`` reads."""
+    sides = []
     for i in range(block, -1, -1):
         if i < block and blocks[i].pool is not None:
-            found.append((shapes[i].layer_out[1], shapes[i].layer_out[2]))
-        found.append((shapes[i].layer_in[1], shapes[i].layer_in[2]))
-    return found
+            sides.append((shapes[i].layer_out[1], shapes[i].layer_out[2]))
+        sides.append((shapes[i].layer_in[1], shapes[i].layer_in[2]))
+    return sides

@@ -1,4 +1,7 @@
-"""A stored network and its data, as the analyses want them: images with pixels in [0, 1] go in."""
+"""A stored network and its data, with images in [0, 1] as inputs.
+
+Shapes: B images of a batch, n images in all, C channels, H x W pixels, D features.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hebb.analysis import gradients, interpolate
+from hebb.analysis.interpolate import Prototype
 from hebb.analysis.runs import StoredRun
 from hebb.core.errors import ConfigError
 from hebb.data import images
@@ -27,14 +31,14 @@ from hebb.training.engine import BATCH
 
 
 def load(run: StoredRun, home: folders.Home) -> Subject:
-    """Load the network of a finished run; the data it was trained on are read when they are first asked for.
+    """Load the network of a finished run; its data are read when they are first needed.
 
     Raises:
-        ConfigError: when the run kept no model.
+        ConfigError: when the run stored no model.
     """
     path = run.folder / folders.CHECKPOINT
     if not path.exists():
-        raise ConfigError(str(run.folder), "kept no model", hint="train it with --save-model")
+        raise ConfigError(str(run.folder), "has no stored model", hint="train it with --save-model")
     return Subject(run, evaluate.restore(run.config, path), home)
 
 
@@ -45,7 +49,7 @@ class Subject:
     Attributes:
         run: the run that trained it.
         network: the network.
-        home: where datasets and caches lie.
+        home: parent folder of datasets and caches.
     """
 
     run: StoredRun
@@ -61,7 +65,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Name of the network, or of the run where the network is written out, and the seed, for titles."""
+        """Name of the network and seed, for titles; for a long preset string, name of the run and seed."""
         name = self.run.preset if len(self.run.preset) <= 40 else self.run.folder.name
         return f"{name}, seed {self.run.seed}"
 
@@ -71,16 +75,16 @@ class Subject:
         return [self.network[i] for i in range(len(self.network))]
 
     def checked(self, block: int) -> int:
-        """Return the number of a block that the network has."""
+        """Return ``block``, or raise when the network has no such block."""
         if block >= len(self.network):
-            legal = [f"b{i}" for i in range(len(self.network))]
-            raise ConfigError("--block", f"the network has no b{block}", given=f"b{block}", choices=legal)
+            blocks = [f"b{i}" for i in range(len(self.network))]
+            raise ConfigError("--block", f"the network has no b{block}", given=f"b{block}", choices=blocks)
         return block
 
     def _of_pixels(self, split: Split) -> Split:
         """Return the split as images in [0, 1], before they are normalised."""
         if self.run.config.dataset_sup.zca:
-            raise ConfigError(self.run.folder.name, "reads whitened pixels, of which no image in [0, 1] can be made")
+            raise ConfigError(self.run.folder.name, "reads whitened pixels, which cannot be shown as images in [0, 1]")
         return replace(split, finish=None)
 
     def _finish(self, x: Tensor) -> Tensor:
@@ -88,38 +92,41 @@ class Subject:
         return x if finish is None else finish(x)
 
     def count(self, most: int | None) -> int:
-        """Return the number of test images that are looked at."""
+        """Return the number of test images, at most ``most``."""
         return len(self.data.test) if most is None else min(most, len(self.data.test))
 
     def labelled(self, most: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the first test images, in [0, 1], and their labels, in batches."""
+        """Yield batches of the first test images, in [0, 1], with their labels."""
         return _first(self._of_pixels(self.data.test), self.count(most))
 
     def pixels(self, most: int | None) -> Iterator[Tensor]:
-        """Yield the first test images, in [0, 1], in batches."""
+        """Yield batches of the first test images, in [0, 1]."""
         return (x for x, _ in self.labelled(most))
 
     def images(self, places: Collection[int]) -> dict[int, Tensor]:
-        """Return test images (C, H, W), in [0, 1], by their place."""
-        found: dict[int, Tensor] = {}
-        seen = 0
+        """Return test images (C, H, W), in [0, 1], by their place in the test set."""
+        chosen: dict[int, Tensor] = {}
+        start = 0
         for x in self.pixels(max(places) + 1):
-            found |= {place: x[place - seen].cpu() for place in places if seen <= place < seen + len(x)}
-            seen += len(x)
-        return found
+            chosen |= {place: x[place - start].cpu() for place in places if start <= place < start + len(x)}
+            start += len(x)
+        return chosen
 
     def pre_activation(self, block: int) -> Callable[[Tensor], Tensor]:
-        """Return the function from images in [0, 1] to the pre-activation of a block."""
+        """Return the function from images (B, C, H, W) in [0, 1] to the pre-activation of a block."""
         return lambda x: self.network[block].pre_activation(self.network(self._finish(x), stop=block))
 
     @contextmanager
-    def attackable(self, wanted: bool) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Give the function from images in [0, 1] to logits (B, classes), with its true gradient where it is wanted."""
+    def logits(self, *, differentiable: bool = True) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Give the function from images (B, C, H, W) in [0, 1] to logits (B, classes), with its true gradient.
+
+        A settling network has no such gradient; its logits are there when ``differentiable`` is False.
+        """
         if not self.run.config.network.blocks[-1].supervised:
             raise ConfigError(self.run.preset, "has no classifier")
-        if wanted and self.network.energy is not None:
+        if differentiable and self.network.energy is not None:
             raise ConfigError(
-                self.run.preset, "settles, and gives no gradient of its answer", hint="--kinds noise measures it"
+                self.run.preset, "settles, so its logits have no gradient", hint="--kinds noise needs none"
             )
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)  # only the images need a gradient
@@ -134,51 +141,58 @@ class Subject:
         Args:
             blocks: their numbers; None is the input.
             most: number of images.
-            mean: take a channel's mean over the map. Of a network that settles it is the free state.
+            mean: take each channel's mean over the map. For settling networks the output is the free-phase state.
         """
-        pool = probes.averaged if mean else _flat
-        found: dict[str, np.ndarray] = {}
-        for block in dict.fromkeys(blocks):
-            if block is None:
-                found["input"] = torch.cat([_flat(x).cpu() for x, _ in _first(self.data.test, most)]).numpy()
-            elif self.network.energy is not None:
-                states, _ = hidden_states(self.network.energy, self.data.test.batches(BATCH), self.checked(block), most)
-                found[f"b{block}"] = states.numpy()
-            else:
-                wanted = [(self.checked(block), pool)]
-                read, _ = readout.features(self.network, self.data.test, wanted, most)
-                found[f"b{block}"] = read[wanted[0]].numpy()
-        labels = torch.cat([known.cpu() for _, known in _first(self.data.test, most)])
-        return found, labels.numpy()
+        numbers = [self.checked(block) for block in dict.fromkeys(blocks) if block is not None]
+        outputs = self._outputs(numbers, most, probes.averaged if mean else _flat)
+        first = list(_first(self.data.test, most))
+        layers = {
+            "input" if block is None else f"b{block}": (
+                torch.cat([_flat(x).cpu() for x, _ in first]) if block is None else outputs[block]
+            ).numpy()
+            for block in blocks
+        }
+        return layers, torch.cat([labels.cpu() for _, labels in first]).numpy()
 
-    def prototypes(self, kind: str, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the prototypes (C, H, W) of two classes: ``mean`` of the training images, or ``neurons`` (weights)."""
+    def _outputs(self, blocks: Sequence[int], most: int, pool: readout.Pool) -> dict[int, Tensor]:
+        """Return the outputs (n, D) of blocks for the first test images, on the CPU."""
+        energy = self.network.energy
+        if energy is not None:
+            return {block: hidden_states(energy, self.data.test.batches(BATCH), block, most)[0] for block in blocks}
+        if not blocks:
+            return {}
+        features, _ = readout.features(self.network, self.data.test, [(block, pool) for block in blocks], most)
+        return {block: features[block, pool] for block in blocks}
+
+    def prototypes(self, kind: Prototype, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the prototypes (C, H, W) of two classes."""
         classes = self.run.config.classes
         for label in pair:
             if not 0 <= label < classes:
-                raise ConfigError("--classes", f"there is no class {label}", hint=f"labels run from 0 to {classes - 1}")
+                raise ConfigError("--classes", f"must be labels from 0 to {classes - 1}, got {label}")
         if pair[0] == pair[1]:
-            raise ConfigError("--classes", f"two different ones are wanted, not {pair[0]} twice")
-        found = self._prototypes(kind, classes).to(torch.float32).to(self.data.train.labels.device)
+            raise ConfigError("--classes", f"must be two different labels, got {pair[0]} twice")
+        prototypes = self._prototypes(kind, classes).to(torch.float32).to(self.data.train.labels.device)
         for label in pair:
-            if not bool(found[label].isfinite().all()):
-                raise ConfigError("--classes", f"class {label} has no {'image' if kind == 'mean' else 'neuron'}")
-        return found[pair[0]], found[pair[1]]
+            if not bool(prototypes[label].isfinite().all()):
+                absent = "training image" if kind == Prototype.MEAN else "neuron"
+                raise ConfigError("--classes", f"class {label} has no {absent}")
+        return prototypes[pair[0]], prototypes[pair[1]]
 
-    def _prototypes(self, kind: str, classes: int) -> Tensor:
-        if kind == "mean":
+    def _prototypes(self, kind: Prototype, classes: int) -> Tensor:
+        """Return the prototypes (classes, C, H, W) of all classes."""
+        if kind == Prototype.MEAN:
             return interpolate.means(self._of_pixels(self.data.train).batches(BATCH), classes)
-        if kind != "neurons":
-            raise ConfigError("--prototypes", f"unknown '{kind}'", given=kind, choices=("mean", "neurons"))
         block = self.network[0]
         if block.hebb is None or block.weight.dim() != 2:
-            raise ConfigError("--prototypes", "neurons wants a fully connected Hebbian first block", hint="take mean")
+            problem = "neurons needs a first block that is fully connected and Hebbian"
+            raise ConfigError("--prototypes", problem, hint="mean works for every network")
         labels = readout.neuron_classes(self.network, 0, self.data.train)
         return interpolate.of_neurons(block.weight, labels, block.shapes.into, classes)
 
 
 def _first(split: Split, most: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the first images of a split and their labels, in batches."""
+    """Yield batches of the first images of a split, with their labels."""
     for x, labels in split.batches(BATCH):
         yield x[:most], labels[:most]
         most -= len(x)

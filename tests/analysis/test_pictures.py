@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hebb.analysis import embed, filters, gradients, interpolate, neurons, pixels, preferred_images, receptive, robust
+from hebb.analysis.embed import Method
+from hebb.analysis.filters import Order, View
+from hebb.analysis.robust import Attack, Loss
 from hebb.config import catalog
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
@@ -119,26 +122,26 @@ def test_a_filter_through_its_field_is_the_linear_neuron(block: int) -> None:
     made = network(DEEP)
     isolated = neurons.isolate(blocks(made), block, linear=True)
     chosen = torch.tensor([3, 0])
-    found = neurons.projected(isolated, chosen).double()
+    projected = neurons.projected(isolated, chosen).double()
     x = torch.randn(5, *isolated.shape, generator=generator())
     with torch.no_grad():
         change = (isolated.respond(x) - isolated.respond(torch.zeros_like(x)))[:, chosen].double()
-    torch.testing.assert_close(change, torch.einsum("bchw,nchw->bn", x.double(), found), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(change, torch.einsum("bchw,nchw->bn", x.double(), projected), rtol=1e-3, atol=1e-3)
     if block == 0:  # behind its batch norm
         norm = made[0].before[0]
         assert isinstance(norm, nn.BatchNorm2d)
         scale = (norm.running_var + norm.eps).rsqrt().view(1, -1, 1, 1)
-        torch.testing.assert_close(found, (made[0].weight[chosen] * scale).double(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(projected, (made[0].weight[chosen] * scale).double(), rtol=1e-4, atol=1e-5)
 
 
-# -- what neurons look for --------------------------------------------------------------------------------
+# -- what neurons prefer -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("radius", [1.0, 4.0])
 def test_the_best_image_of_a_linear_neuron(positive: bool, radius: float) -> None:
     weight = torch.randn(6, 2 * 5 * 5, generator=generator(1))
-    found, answers = neurons.maximise(
+    images, answers = neurons.maximise(
         lambda x: x.flatten(1) @ weight.T,
         (2, 5, 5),
         torch.tensor([4, 1, 5]),
@@ -149,11 +152,11 @@ def test_the_best_image_of_a_linear_neuron(positive: bool, radius: float) -> Non
         generator=generator(),
         batch=2,
     )
-    wanted = weight[[4, 1, 5]]
-    wanted = wanted.clamp(min=0) if positive else wanted
-    expected = radius * wanted / wanted.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(found.flatten(1), expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(answers[:, 1], radius * wanted.norm(dim=1), rtol=1e-5, atol=1e-5)
+    direction = weight[[4, 1, 5]]
+    direction = direction.clamp(min=0) if positive else direction
+    expected = radius * direction / direction.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(images.flatten(1), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(answers[:, 1], radius * direction.norm(dim=1), rtol=1e-5, atol=1e-5)
     assert bool((answers[:, 0] <= answers[:, 1] + 1e-5).all())
 
 
@@ -172,9 +175,9 @@ def test_the_best_image_beats_every_other_of_its_norm() -> None:
     made = network(DEEP)
     isolated = neurons.isolate(blocks(made), 1)
     frame = preferred_images.best_images(isolated, torch.arange(7), steps=150, step=0.02, generator=generator())
-    found = torch.from_numpy(pixels.of(frame))
-    torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.ones(7))
-    assert bool((found >= 0).all())
+    images = torch.from_numpy(pixels.of(frame))
+    torch.testing.assert_close(images.flatten(1).norm(dim=1), torch.ones(7))
+    assert bool((images >= 0).all())
     x = torch.rand(2000, *isolated.shape, generator=generator())
     with torch.no_grad():
         best = isolated.respond(x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).amax(dim=0)
@@ -221,29 +224,29 @@ def test_filters_are_the_sorted_weights() -> None:
     made = network(DEEP)
     weight = made[0].weight.numpy().astype(np.float64)
     for order, key in (
-        ("deviation", lambda i: -weight[i].std()),
-        ("radius", lambda i: -math.sqrt((weight[i] ** 2).sum())),
-        ("index", lambda i: i),
+        (Order.DEVIATION, lambda i: -weight[i].std()),
+        (Order.RADIUS, lambda i: -math.sqrt((weight[i] ** 2).sum())),
+        (Order.INDEX, lambda i: i),
     ):
-        frame = filters.table(blocks(made), 0, view="weights", order=order, most=4)
+        frame = filters.table(blocks(made), 0, view=View.WEIGHTS, order=order, most=4)
         expected = sorted(range(6), key=key)[:4]
         assert list(frame["neuron"]) == expected
         np.testing.assert_array_equal(pixels.of(frame), weight[expected])
         np.testing.assert_allclose(frame["deviation"], [weight[i].std() for i in expected], rtol=1e-5)
         np.testing.assert_allclose(frame["radius"], [np.linalg.norm(weight[i]) for i in expected], rtol=1e-5)
-    deeper = filters.table(blocks(made), 1, view="mean", order="index")
+    deeper = filters.table(blocks(made), 1, view=View.MEAN, order=Order.INDEX)
     np.testing.assert_allclose(pixels.of(deeper), made[1].weight.mean(dim=1, keepdim=True), rtol=1e-6, atol=1e-7)
-    assert pixels.of(filters.table(blocks(made), 1, view="image")).shape == (7, 2, 12, 12)
+    assert pixels.of(filters.table(blocks(made), 1, view=View.IMAGE)).shape == (7, 2, 12, 12)
     mlp = network("Soft-c8:flatten BP", (2, 3, 4))
     np.testing.assert_array_equal(
-        pixels.of(filters.table(blocks(mlp), 0, view="weights", order="index")).reshape(8, -1), mlp[0].weight
+        pixels.of(filters.table(blocks(mlp), 0, view=View.WEIGHTS, order=Order.INDEX)).reshape(8, -1), mlp[0].weight
     )
 
 
-def test_views_that_there_are_not() -> None:
+def test_views_that_a_block_does_not_have() -> None:
     made = network(DEEP)
     assert [filters.view_of(blocks(made), i) for i in range(4)] == ["weights", "image", "image", "image"]
-    for block, view, problem in ((1, "weights", "no images"), (3, "mean", "no map"), (0, "wieghts", "weights")):
+    for block, view, problem in ((1, View.WEIGHTS, "are not images"), (3, View.MEAN, "no input channels")):
         with pytest.raises(ConfigError, match=problem):
             filters.view_of(blocks(made), block, view)
 
@@ -258,22 +261,22 @@ def linear_model(classes: int = 3) -> tuple[Tensor, Tensor, robust.Logits]:
     return weight, bias, lambda x: x.flatten(1) @ weight.T + bias
 
 
-@pytest.mark.parametrize("kind", robust.LOSSES)
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_one_step_against_a_linear_model_is_the_closed_form(norm: str, kind: str) -> None:
+@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("norm", [Attack.L2, Attack.LINF])
+def test_one_step_against_a_linear_model_is_the_closed_form(norm: Attack, loss: Loss) -> None:
     """With d = w_other - w_own the margin is d x + b: eps sign(d) costs eps |d|_1, and eps d/|d|_2 costs eps |d|_2."""
     weight, bias, logits = linear_model(2)
     x = 0.4 + 0.2 * torch.rand(40, 1, 3, 4, generator=generator())
     labels = logits(x).argmax(dim=1)  # all right at first
     d = weight[1 - labels] - weight[labels]
-    eps = 0.03 if norm == "l2" else 0.01
-    step = d.sign() if norm == "linf" else d / d.norm(dim=1, keepdim=True)
-    found, right = robust.pgd(
-        logits, x, labels, eps, norm, steps=1, step=1.0, restarts=1, kind=kind, generator=generator()
+    eps = 0.03 if norm == Attack.L2 else 0.01
+    step = d.sign() if norm == Attack.LINF else d / d.norm(dim=1, keepdim=True)
+    attacked, right = robust.pgd(
+        logits, x, labels, eps, norm, steps=1, step=1.0, restarts=1, loss=loss, generator=generator()
     )
-    torch.testing.assert_close(found.flatten(1), x.flatten(1) + eps * step)
+    torch.testing.assert_close(attacked.flatten(1), x.flatten(1) + eps * step)
     margin = (d * x.flatten(1)).sum(dim=1) + bias[1 - labels] - bias[labels]
-    cost = eps * (d.abs().sum(dim=1) if norm == "linf" else d.norm(dim=1))
+    cost = eps * (d.abs().sum(dim=1) if norm == Attack.LINF else d.norm(dim=1))
     assert right.tolist() == (margin + cost < 0).tolist()
     assert 0 < int(right.sum()) < 40, "the ball is of a size that tells"
 
@@ -281,24 +284,24 @@ def test_one_step_against_a_linear_model_is_the_closed_form(norm: str, kind: str
 @settings(max_examples=30, deadline=None)
 @given(
     eps=st.floats(0, 2),
-    norm=st.sampled_from(["l2", "linf"]),
+    norm=st.sampled_from([Attack.L2, Attack.LINF]),
     seed=st.integers(0, 10**6),
     spread=st.floats(0.1, 3),
 )
-def test_attacked_images_stay_in_ball_and_box(eps: float, norm: str, seed: int, spread: float) -> None:
+def test_attacked_images_stay_in_ball_and_box(eps: float, norm: Attack, seed: int, spread: float) -> None:
     _, _, logits = linear_model()
     x = torch.rand(6, 1, 3, 4, generator=generator(seed))
     x[:2] = x[:2].round()  # pixels at the bounds
     moved = x + spread * torch.randn(x.shape, generator=generator(seed + 1))
-    for found in (
+    for attacked in (
         robust.project(moved, x, eps, norm),
         robust.pgd(logits, x, torch.zeros(6, dtype=torch.int64), eps, norm, steps=3, generator=generator(seed))[0],
     ):
-        change = (found - x).flatten(1)
-        size = change.norm(dim=1) if norm == "l2" else change.abs().amax(dim=1)
+        change = (attacked - x).flatten(1)
+        size = change.norm(dim=1) if norm == Attack.L2 else change.abs().amax(dim=1)
         assert float(size.max()) <= eps * (1 + 1e-5) + 1e-6
-        assert float(found.min()) >= 0
-        assert float(found.max()) <= 1
+        assert float(attacked.min()) >= 0
+        assert float(attacked.max()) <= 1
 
 
 def test_random_starts_fill_the_ball() -> None:
@@ -306,24 +309,24 @@ def test_random_starts_fill_the_ball() -> None:
     from scipy import stats
 
     x = torch.zeros(2000, 1, 2, 3)
-    l2 = robust._inside(x, 0.7, "l2", generator()).flatten(1)
+    l2 = robust._inside(x, 0.7, Attack.L2, generator()).flatten(1)
     assert stats.kstest((l2.norm(dim=1) / 0.7).numpy() ** 6, "uniform").pvalue > 0.01
-    linf = robust._inside(x, 0.7, "linf", generator()).flatten()
+    linf = robust._inside(x, 0.7, Attack.LINF, generator()).flatten()
     assert stats.kstest(((linf / 0.7 + 1) / 2).numpy(), "uniform").pvalue > 0.01
 
 
-@pytest.mark.parametrize("kind", ["noise", "l2", "linf"])
-def test_accuracy_falls_from_that_without_an_attack(kind: str) -> None:
+@pytest.mark.parametrize("attack", Attack)
+def test_accuracy_falls_from_that_without_an_attack(attack: Attack) -> None:
     _, _, logits = linear_model()
     x = torch.rand(100, 1, 3, 4, generator=generator(9))
     labels = logits(x + 0.2 * torch.randn(x.shape, generator=generator(8))).argmax(dim=1)
     batches = list(zip(x.split(30), labels.split(30), strict=True))
-    frame = robust.measure(logits, batches, kind, (0.5, 0.0, 0.1, 0.02), generator=generator())
+    frame = robust.measure(logits, batches, attack, (0.5, 0.0, 0.1, 0.02), generator=generator())
     assert list(frame["strength"]) == [0.0, 0.02, 0.1, 0.5]
     assert frame["accuracy"][0] == 100 * float((logits(x).argmax(dim=1) == labels).double().mean())
     assert frame["accuracy"][3] < frame["accuracy"][0]
     assert set(frame["images"]) == {100}
-    if kind != "noise":
+    if attack != Attack.NOISE:
         assert list(frame["accuracy"]) == sorted(frame["accuracy"], reverse=True)
         assert set(frame["no_gradient"]) == {0.0}
 
@@ -341,9 +344,9 @@ def test_an_attack_on_a_linear_model_of_many_classes_finds_the_exact_answer() ->
     eps = 0.03
     clear = (distance - eps).abs() > 1e-4
     assert 20 < int((distance > eps).sum()) < 180
-    _, right = robust.pgd(logits, x, labels, eps, "l2", steps=20, restarts=4, generator=generator())
+    _, right = robust.pgd(logits, x, labels, eps, Attack.L2, steps=20, restarts=4, generator=generator())
     assert bool((right == (distance > eps))[clear].all())
-    _, weaker = robust.pgd(logits, x, labels, eps, "l2", steps=20, kind="cross_entropy", generator=generator())
+    _, weaker = robust.pgd(logits, x, labels, eps, Attack.L2, steps=20, loss=Loss.CROSS_ENTROPY, generator=generator())
     assert not bool((~weaker & (distance > eps))[clear].any()), "no image is fooled outside its reach"
 
 
@@ -351,7 +354,9 @@ def test_an_image_without_a_gradient_is_counted() -> None:
     """Answers that do not depend on the image give none; robust they seem, and the table says why."""
     x = torch.rand(10, 1, 2, 2, generator=generator())
     flat = lambda images: torch.eye(2)[torch.zeros(len(images), dtype=torch.int64)] + 0 * images.sum()  # noqa: E731
-    frame = robust.measure(flat, [(x, torch.zeros(10, dtype=torch.int64))], "l2", (0.0, 1.0), generator=generator())
+    frame = robust.measure(
+        flat, [(x, torch.zeros(10, dtype=torch.int64))], Attack.L2, (0.0, 1.0), generator=generator()
+    )
     assert list(frame["accuracy"]) == [100.0, 100.0]
     assert list(frame["no_gradient"]) == [100.0, 100.0]
 
@@ -361,16 +366,16 @@ def test_the_gradient_of_an_attack_is_that_of_the_network() -> None:
     made = network("Soft-c6-k3-p1:bn:triangle_1.4:avg_2_2_0 BP:flatten", (1, 6, 6)).double()
     x, labels = torch.rand(2, 1, 6, 6, generator=generator(), dtype=torch.float64), torch.tensor([1, 3])
     with gradients.whole([made]):
-        found = robust.gradient(made, x, labels, "cross_entropy")
+        slope = robust.gradient(made, x, labels, Loss.CROSS_ENTROPY)
     expected = torch.zeros_like(x)
     with torch.no_grad():
         for place in np.ndindex(*x.shape):
             step = torch.zeros_like(x)
             step[place] = 1e-6
-            up, down = (robust.loss("cross_entropy", made(x + s * step), labels).sum() for s in (1, -1))
+            up, down = (robust.loss_of(Loss.CROSS_ENTROPY, made(x + s * step), labels).sum() for s in (1, -1))
             expected[place] = (up - down) / 2e-6
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
-    constant = robust.gradient(made, x, labels, "cross_entropy")
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
+    constant = robust.gradient(made, x, labels, Loss.CROSS_ENTROPY)
     assert float((constant - expected).abs().max()) > 0.1 * float(expected.abs().max())
 
 
@@ -382,23 +387,17 @@ def test_spread_over_the_runs_of_an_arm() -> None:
             for a, r, v in rows
         ]
     )
-    found = robust.summary(single).set_index("arm")
-    assert (found.loc["A", "n"], found.loc["A", "mean"], found.loc["B", "mean"]) == (2, 91.0, 50.0)
-    assert found.loc["A", "sd"] == pytest.approx(math.sqrt(2))
-    assert math.isnan(found.loc["B", "sd"])
+    summary = robust.summary(single).set_index("arm")
+    assert (summary.loc["A", "n"], summary.loc["A", "mean"], summary.loc["B", "mean"]) == (2, 91.0, 50.0)
+    assert summary.loc["A", "sd"] == pytest.approx(math.sqrt(2))
+    assert math.isnan(summary.loc["B", "sd"])
 
 
-@pytest.mark.parametrize(
-    ("kind", "strengths", "losses", "problem"),
-    [
-        ("l3", (0.1,), ("margin",), "did you mean"),
-        ("l2", (-1.0,), ("margin",), "0 or more"),
-        ("l2", (1.0,), ("marge",), "margin"),
-    ],
-)
-def test_attacks_that_there_are_not(kind: str, strengths: tuple, losses: tuple, problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
-        robust.check(kind, strengths, losses)
+@pytest.mark.parametrize("strengths", [(), (0.1, -1.0)])
+def test_strengths_that_no_attack_can_have(strengths: tuple[float, ...]) -> None:
+    _, _, logits = linear_model()
+    with pytest.raises(ConfigError, match="--l2: must be numbers >= 0, at least one"):
+        robust.measure(logits, [], Attack.L2, strengths, generator=generator())
 
 
 # -- maps of layers ---------------------------------------------------------------------------------------
@@ -410,26 +409,28 @@ def clusters() -> tuple[np.ndarray, np.ndarray]:
     return centres[labels] + np.random.default_rng(0).normal(size=(120, 20)), labels
 
 
-@pytest.mark.parametrize("method", ["tsne", pytest.param("umap", marks=pytest.mark.slow)])  # it is compiled first
-def test_a_map_keeps_neighbours_and_its_bits(method: str) -> None:
-    if method == "umap":
+@pytest.mark.parametrize(
+    "method", [Method.TSNE, pytest.param(Method.UMAP, marks=pytest.mark.slow)]
+)  # it is compiled first
+def test_a_map_keeps_neighbours_and_its_bits(method: Method) -> None:
+    if method == Method.UMAP:
         pytest.importorskip("umap", reason="the extra umap is not installed")
     features, labels = clusters()
     frame = embed.table({"b0": features}, labels, method, seed=3, perplexity=10)
-    found = frame[["x", "y"]].to_numpy()
+    points = frame[["x", "y"]].to_numpy()
     again = embed.plane(features, method, seed=3, perplexity=10)
-    np.testing.assert_array_equal(found, again)
-    distances = np.linalg.norm(found[:, None] - found[None], axis=2) + np.diag(np.full(120, np.inf))
+    np.testing.assert_array_equal(points, again)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2) + np.diag(np.full(120, np.inf))
     assert bool((labels[distances.argmin(axis=1)] == labels).all())
     assert frame["trustworthiness"].nunique() == 1
-    assert frame["trustworthiness"][0] == pytest.approx(trustworthiness(features, found, 15))
+    assert frame["trustworthiness"][0] == pytest.approx(trustworthiness(features, points, 15))
     assert list(frame["image"]) == list(range(120))
 
 
-def trustworthiness(features: np.ndarray, found: np.ndarray, k: int) -> float:
+def trustworthiness(features: np.ndarray, points: np.ndarray, k: int) -> float:
     """1 - 2/(n k (2n - 3k - 1)) sum over neighbours j in the map of (rank of j before - k), where it is above k."""
     n = len(features)
-    before, after = (np.linalg.norm(z[:, None] - z[None], axis=2) for z in (features, found))
+    before, after = (np.linalg.norm(z[:, None] - z[None], axis=2) for z in (features, points))
     total = 0
     for i in range(n):
         ranks = {j: r for r, j in enumerate(np.argsort(before[i]))}
@@ -439,25 +440,23 @@ def trustworthiness(features: np.ndarray, found: np.ndarray, k: int) -> float:
 
 def test_components_are_those_of_the_covariance() -> None:
     features, _ = clusters()
-    found = embed.reduced(features, 5, seed=0)
+    components = embed.reduced(features, 5, seed=0)
     values = np.linalg.eigvalsh(np.cov(features.T))[::-1][:5]
-    np.testing.assert_allclose(found.var(axis=0, ddof=1), values, rtol=1e-6)
+    np.testing.assert_allclose(components.var(axis=0, ddof=1), values, rtol=1e-6)
 
 
 def test_maps_that_cannot_be_made() -> None:
     features, _ = clusters()
     with pytest.raises(ConfigError, match="too few"):
-        embed.plane(features, "tsne", perplexity=50)
-    with pytest.raises(ConfigError, match="tsne"):
-        embed.plane(features, "t-sne")
+        embed.plane(features, Method.TSNE, perplexity=50)
     with pytest.raises(ConfigError, match="finite"):
-        embed.plane(np.full((200, 3), np.nan), "tsne")
+        embed.plane(np.full((200, 3), np.nan), Method.TSNE)
 
 
 def test_without_umap_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"not installed[\s\S]*umap"):
-        embed.plane(clusters()[0], "umap")
+    with pytest.raises(ConfigError, match=r"--method umap: needs umap, not installed here\n.*\[umap\]"):
+        embed.plane(clusters()[0], Method.UMAP)
 
 
 # -- between classes --------------------------------------------------------------------------------------
@@ -466,18 +465,18 @@ def test_without_umap_the_message_says_what_to_install(monkeypatch: pytest.Monke
 def test_class_means_by_numpy() -> None:
     x = torch.rand(50, 2, 3, 3, generator=generator())
     labels = torch.arange(50) % 5 - 1  # some have none
-    found = interpolate.means(zip(x.split(8), labels.split(8), strict=True), 5)
+    means = interpolate.means(zip(x.split(8), labels.split(8), strict=True), 5)
     for label in range(4):
-        np.testing.assert_allclose(found[label], x[labels == label].numpy().astype(np.float64).mean(axis=0))
-    assert bool(found[4].isnan().all())
+        np.testing.assert_allclose(means[label], x[labels == label].numpy().astype(np.float64).mean(axis=0))
+    assert bool(means[4].isnan().all())
 
 
 def test_prototypes_of_neurons() -> None:
     weight = torch.tensor([[1.0, 3.0, 0.0, 2.0], [3.0, 5.0, 0.0, 2.0], [0.0, -1.0, 0.0, 1.0]])
-    found = interpolate.of_neurons(weight, torch.tensor([1, 1, 0]), (1, 2, 2), 3)
-    torch.testing.assert_close(found[1], torch.tensor([[[0.5, 1.0], [0.0, 0.5]]], dtype=torch.float64))
-    torch.testing.assert_close(found[0], torch.tensor([[[0.5, 0.0], [0.5, 1.0]]], dtype=torch.float64))
-    assert bool(found[2].isnan().all())
+    prototypes = interpolate.of_neurons(weight, torch.tensor([1, 1, 0]), (1, 2, 2), 3)
+    torch.testing.assert_close(prototypes[1], torch.tensor([[[0.5, 1.0], [0.0, 0.5]]], dtype=torch.float64))
+    torch.testing.assert_close(prototypes[0], torch.tensor([[[0.5, 0.0], [0.5, 1.0]]], dtype=torch.float64))
+    assert bool(prototypes[2].isnan().all())
 
 
 def test_lines_end_at_the_prototypes_and_what_is_made_stays_near() -> None:
@@ -498,8 +497,8 @@ def test_lines_end_at_the_prototypes_and_what_is_made_stays_near() -> None:
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     with torch.no_grad():
         np.testing.assert_allclose(p[:7], made(straight).softmax(dim=1), rtol=1e-4, atol=1e-6)
-    wanted = np.tile(t.numpy(), 2)
-    cost = -(1 - wanted) * np.log(frame["p2"]) - wanted * np.log(frame["p5"])
+    target = np.tile(t.numpy(), 2)
+    cost = -(1 - target) * np.log(frame["p2"]) - target * np.log(frame["p5"])
     assert bool((cost[7:].to_numpy() <= cost[:7].to_numpy() + 1e-6).all())
     assert bool((cost[8:13].to_numpy() < cost[1:6].to_numpy()).all()), "inside, the network's own are nearer"
     with pytest.raises(ConfigError, match="points"):

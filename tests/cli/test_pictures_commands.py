@@ -33,12 +33,12 @@ RUNS = {"soft": small.DEEP, "bp": small.BP, "mlp": small.MLP, "settles": "2CorIn
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A parent folder with the runs."""
-    made = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
     for name, network in RUNS.items():
         mode = catalog.load().network(network).preferred_mode or "successive"
-        stored_runs.single(made, name, small.config(network, mode=mode, device="cpu"))
-    stored_runs.single(made, "again", small.config(small.DEEP, seed=1, device="cpu"))
-    return made
+        stored_runs.single(home, name, small.config(network, mode=mode, device="cpu"))
+    stored_runs.single(home, "again", small.config(small.DEEP, seed=1, device="cpu"))
+    return home
 
 
 def run(home: Path, tmp_path: Path, *arguments: str) -> pd.DataFrame:
@@ -135,10 +135,10 @@ def test_maps_of_layers(home: Path, tmp_path: Path) -> None:
         outputs = {"input": x[:100].flatten(1), "b1": network(x[:250], stop=2)[:100].flatten(1)}
     for layer, features in outputs.items():
         few = PCA(min(100, *features.shape), random_state=0).fit_transform(features.double().numpy())
-        found = TSNE(perplexity=10, init="pca", learning_rate="auto", random_state=0).fit_transform(few)
-        mine = frame[frame["layer"] == layer]
-        np.testing.assert_allclose(mine[["x", "y"]], found, rtol=1e-3, atol=1e-3 * float(np.abs(found).max()))
-        assert list(mine["label"]) == list(labels[:100])
+        points = TSNE(perplexity=10, init="pca", learning_rate="auto", random_state=0).fit_transform(few)
+        drawn = frame[frame["layer"] == layer]
+        np.testing.assert_allclose(drawn[["x", "y"]], points, rtol=1e-3, atol=1e-3 * float(np.abs(points).max()))
+        assert list(drawn["label"]) == list(labels[:100])
 
 
 def test_maps_of_a_network_that_settles(home: Path, tmp_path: Path) -> None:
@@ -148,11 +148,11 @@ def test_maps_of_a_network_that_settles(home: Path, tmp_path: Path) -> None:
     frame = run(home, tmp_path, "embed", "settles", "--blocks", "0", "--images", "60", "--perplexity", "5")
     assert list(frame["label"]) == list(digits()[1][:60])
     studied = subject.load(runs.read_run(folders.Home(home).network("settles")), folders.Home(home))
-    found, _ = studied.features([0], 60)
+    layers, _ = studied.features([0], 60)
     network = loaded(home, "settles")
     with torch.no_grad():
         expected = network.energy.predict(digits()[0][:60].flatten(1))[0]
-    np.testing.assert_allclose(found["b0"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layers["b0"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_robustness(home: Path, tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ def test_robustness(home: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(mine[mine["strength"] == 0]["accuracy"], stored_accuracy(home, name))
         x, labels = digits()
         hits, generator = 0, seeds.generator(0, "attack noise")
-        for part, known in zip(x.split(250), torch.from_numpy(labels).split(250), strict=True):
+        for part, own in zip(x.split(250), torch.from_numpy(labels).split(250), strict=True):
             torch.randn(part.shape, generator=generator)  # that of strength 0
             noisy = (part + 0.2 * torch.randn(part.shape, generator=generator)).clamp(0, 1)
             with torch.no_grad():
-                hits += int((loaded(home, name)(noisy).argmax(dim=1) == known).sum())
+                hits += int((loaded(home, name)(noisy).argmax(dim=1) == own).sum())
         assert mine[(mine["kind"] == "noise") & (mine["strength"] == 0.2)]["accuracy"].item() == 100 * hits / len(x)
     attacked = frame[(frame["kind"] != "noise") & (frame["strength"] > 0)]
     clean = frame[(frame["kind"] != "noise") & (frame["strength"] == 0)]
@@ -201,15 +201,21 @@ def test_between_classes(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("filters", "soft", "bp"), "2 are chosen and one is wanted"),
+        (("filters", "soft", "bp"), "must be one run, got 2: bp soft"),
         (("filters", "soft", "--block", "7"), "no b7"),
+        (("filters", "soft", "--view", "wieghts"), "did you mean 'weights'"),
+        (("filters", "soft", "--order", "radios"), "did you mean 'radius'"),
         (("fields", "soft", "--show", "patchs"), "did you mean 'patches'"),
         (("fields", "settles"), "settles as a whole"),
-        (("robust", "settles"), "--kinds noise"),
+        (("robust", "settles"), "so its logits have no gradient"),
         (("robust", "soft", "--kinds", "l3"), "did you mean"),
-        (("interpolate", "soft", "--classes", "0", "10"), "no class 10"),
-        (("interpolate", "soft", "--prototypes", "neurons"), "take mean"),
+        (("robust", "soft", "--loss", "marge"), "did you mean 'margin'"),
+        (("interpolate", "soft", "--classes", "0", "10"), "must be labels from 0 to 9, got 10"),
+        (("interpolate", "soft", "--classes", "3", "3"), "must be two different labels, got 3 twice"),
+        (("interpolate", "soft", "--prototypes", "means"), "did you mean 'mean'"),
+        (("interpolate", "soft", "--prototypes", "neurons"), "mean works for every network"),
         (("embed", "soft", "--images", "20"), "too few"),
+        (("embed", "soft", "--method", "t-sne"), "did you mean 'tsne'"),
         (("filters", "soft", "--most", "0"), "from 1"),
     ],
 )
@@ -223,7 +229,7 @@ def test_what_is_refused(home: Path, tmp_path: Path, arguments: tuple[str, ...],
 def test_a_run_that_kept_no_model(home: Path, tmp_path: Path) -> None:
     shutil.copytree(folders.Home(home).network("soft"), tmp_path / "bare")
     (tmp_path / "bare" / folders.CHECKPOINT).unlink()
-    with pytest.raises(ConfigError, match=r"kept no model[\s\S]*--save-model"):
+    with pytest.raises(ConfigError, match=r"has no stored model[\s\S]*--save-model"):
         command.main(["filters", str(tmp_path / "bare"), "--data-dir", str(home), "--out", str(tmp_path)])
 
 
