@@ -66,8 +66,8 @@ DEFECTS = (
     Defect(
         "the spiking rule seeks change",
         "hebb/spiking/plasticity.py",
-        "(known + self.spec.xi) - self._pull",
-        "(known + self.spec.xi) + self._pull",
+        "(variance + self.spec.xi) - self._pull",
+        "(variance + self.spec.xi) + self._pull",
     ),
     Defect(
         "inhibition rests at half its target",
@@ -187,8 +187,8 @@ DEFECTS = (
     Defect(
         "the root of what is not positive is not 0",
         "hebb/kernels/numba_loops.py",
-        "found if v >= _LEAST else _NONE",
-        "found if v >= _LEAST else _ONE",
+        "result if v >= _LEAST else _NONE",
+        "result if v >= _LEAST else _ONE",
     ),
     Defect(
         "a large batch forgets the last numbers of its dropout",

@@ -17,7 +17,7 @@ class HebbError(Exception):
 
 
 class ConfigError(HebbError, ValueError):
-    """Bad input: says where it stands, what is wrong with it and what would be right.
+    """Bad input: names the place, the problem and what would be right.
 
     Args:
         where: the place, as the user wrote it (``b0 'Soft-c96-kk5'``, ``--preset``, a file).
@@ -66,9 +66,9 @@ def within(where: str) -> Iterator[None]:
 
 
 def _with_text(text: str) -> ConfigError:
-    made = ConfigError("", "")
-    made.args = (text,)
-    return made
+    error = ConfigError("", "")
+    error.args = (text,)
+    return error
 
 
 class DivergenceError(HebbError):
@@ -85,13 +85,13 @@ def nearest(given: str, choices: Iterable[str]) -> str | None:
     """Return the choice that looks most like ``given``, or None when none does."""
     by_lower = {choice.lower(): choice for choice in choices}
     word = given.lower()
-    found = difflib.get_close_matches(word, by_lower, n=max(len(by_lower), 1), cutoff=0.5)
+    matches = difflib.get_close_matches(word, by_lower, n=max(len(by_lower), 1), cutoff=0.5)
 
     def likeness(choice: str) -> tuple[float, bool, str]:
-        """Of equally near words, one with the same letters was meant: PB is BP, not PC."""
+        """Prefer, among equally near words, the one with the same letters: PB means BP, not PC."""
         return difflib.SequenceMatcher(None, choice, word).ratio(), sorted(choice) == sorted(word), choice
 
-    return by_lower[max(found, key=likeness)] if found else None
+    return by_lower[max(matches, key=likeness)] if matches else None
 
 
 def _cut(line: str) -> str:

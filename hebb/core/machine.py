@@ -19,12 +19,12 @@ _KEPT, _HEAP = 2 << 30, 1 << 30
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, and lay its heap out in huge pages.
+    """Let the C library keep freed memory, and put its heap on huge pages.
 
-    A Hebbian step makes and frees a dozen arrays of some megabytes. By default each comes from the kernel as pages of
-    4 kB that must be cleared first, which takes longer than the arithmetic; and on such pages, strewn over the memory,
-    the arithmetic itself is up to a third slower than on pages of 2 MB. Up to 2 GB of freed memory stays with the
-    process. Without effect where the C library is not glibc, or the kernel grants no huge pages on request.
+    A Hebbian step allocates and frees a dozen arrays of a few megabytes each. By default the kernel hands out each one
+    as pages of 4 kB that it must clear first, which takes longer than the arithmetic; and on such scattered pages the
+    arithmetic itself is up to a third slower than on pages of 2 MB. Up to 2 GB of freed memory stays with the process.
+    Nothing changes where the C library is not glibc, or where the kernel grants no huge pages on request.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -44,14 +44,14 @@ def keep_freed_memory() -> None:
 
 
 def use_huge_pages(tensor: torch.Tensor) -> torch.Tensor:
-    """Ask for huge pages under a large tensor of the CPU that was not written to yet, and return it."""
+    """Request huge pages for a large CPU tensor that has not been written to yet, and return it."""
     if sys.platform.startswith("linux") and tensor.device.type == "cpu":
         _ask_for_huge_pages(tensor.data_ptr(), tensor.nbytes)
     return tensor
 
 
 def _ask_for_huge_pages(address: int, size: int) -> None:
-    """Advise the kernel, whose refusal does not matter."""
+    """Advise the kernel; a refusal does not matter."""
     page = os.sysconf("SC_PAGE_SIZE")
     first = -(-address // page) * page
     ctypes.CDLL(None).madvise(
@@ -60,21 +60,21 @@ def _ask_for_huge_pages(address: int, size: int) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that can still be allocated on a device; for the CPU without swapping."""
+    """Return the bytes that can still be allocated on a device; on the CPU, without swapping."""
     if device.type == "cuda":
         import torch
 
         return int(torch.cuda.mem_get_info(device)[0])
-    found = _container_room()
+    room = _container_room()
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return min(found, int(lines["MemAvailable"].split()[0]) * 1024)
-    return min(found, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)  # no count of what is free
+        return min(room, int(lines["MemAvailable"].split()[0]) * 1024)
+    return min(room, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)  # no count of what is free
 
 
 def _container_room() -> int:
-    """Return what the memory limit of the control group leaves, or a number without meaning where there is none."""
+    """Return what the memory limit of the control group leaves; ``sys.maxsize`` without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))

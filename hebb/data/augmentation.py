@@ -1,6 +1,8 @@
-"""Training images varied at random: a batch at a time, on its device, every image on its own.
+"""Random variation of training images: one batch at a time, on its device, each image drawn on its own.
 
 Each function takes float images x (B, C, H, W) in [0, 1] and a generator on their device.
+
+Shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ _TRIES = 10
 def make(kind: str, noise_std: float, shape: tuple[int, ...], where: str) -> Augment:
     """Return the augmentation that an entry names, for images of (C, H, W)."""
     if kind != "noise" and noise_std:
-        raise ConfigError(where, f"noise_std has no place beside augmentation by {kind}", hint="leave it out")
+        raise ConfigError(where, f"noise_std cannot be combined with augmentation by {kind}", hint="leave it out")
     if kind == "crop" and min(shape[1:]) <= PADDING:
-        raise ConfigError(where, f"augmentation wants images larger than {PADDING} pixels, not {shape}")
+        raise ConfigError(where, f"images must be larger than {PADDING} pixels for augmentation, got {shape}")
     kinds: dict[str, Augment] = {
         "crop": crop,
         "resized crop": resized_crop,
@@ -59,7 +61,7 @@ def crop(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _reflected(place: Tensor, side: int) -> Tensor:
-    """Bring places from -side < i < 2 side - 1 into the image: -1 is 1, and side is side - 2."""
+    """Reflect places -side < i < 2 side - 1 into the image: -1 becomes 1, and side becomes side - 2."""
     return (side - 1) - ((side - 1) - place.abs()).abs()
 
 
@@ -68,7 +70,7 @@ def resized_crop(x: Tensor, generator: torch.Generator, least: float = SCALE[0],
 
     The law of the boxes and the filter (bilinear, antialiased) are torchvision's ``RandomResizedCrop``. The filter
     is separable, so a batch of different boxes is two matrix products: rows (B, H, H) x (B, C, H, W)
-    columns (B, W, W). The boxes are cut from the image at the size the network sees, not from the file's.
+    columns (B, W, W). The boxes are cut from the image at the size the network sees, not at that of the file.
     """
     count, _, height, width = x.shape
     top, left, tall, wide = boxes(count, height, width, generator, x.device, least)
@@ -83,7 +85,7 @@ def boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw boxes as (top, left, height, width), each (B,) whole numbers.
 
-    A box that does not fit is drawn again; after ten attempts it is the largest central one of a legal aspect.
+    A box that does not fit is drawn again; after ten attempts the largest central box of a legal aspect is taken.
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -95,12 +97,12 @@ def boxes(
     tall, wide = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
     fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
     first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits
-    found = fits.any(dim=1)
-    tall = torch.where(found, tall.gather(1, first)[:, 0], min(height, round(width / RATIO[0])))
-    wide = torch.where(found, wide.gather(1, first)[:, 0], min(width, round(height * RATIO[1])))
+    fitting = fits.any(dim=1)
+    tall = torch.where(fitting, tall.gather(1, first)[:, 0], min(height, round(width / RATIO[0])))
+    wide = torch.where(fitting, wide.gather(1, first)[:, 0], min(width, round(height * RATIO[1])))
     place = uniform(2, count)
-    top = torch.where(found, (place[0] * (height - tall + 1)).floor(), ((height - tall) / 2).floor())
-    left = torch.where(found, (place[1] * (width - wide + 1)).floor(), ((width - wide) / 2).floor())
+    top = torch.where(fitting, (place[0] * (height - tall + 1)).floor(), ((height - tall) / 2).floor())
+    left = torch.where(fitting, (place[1] * (width - wide + 1)).floor(), ((width - wide) / 2).floor())
     return top, left, tall, wide
 
 

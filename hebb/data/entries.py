@@ -1,6 +1,6 @@
-"""The datasets that can be named. A new dataset is one entry here.
+"""The registered datasets. A new dataset is one entry here.
 
-Sizes and counts stand here so that shapes and the number of updates are known without reading a file.
+Sizes and counts are part of the entry, so that shapes and the number of updates need no file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _digits(folder: Path, train: bool) -> Arrays:
 
 
 def _opened(name: str, *first: str) -> Callable[[Path, str, tuple[int, int, int]], Store]:
-    """Return a function that calls ``sources.<name>`` with ``first`` in front of its own arguments."""
+    """Return a function that calls ``sources.<name>`` with ``first`` before its own arguments."""
 
     def open_store(folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
         from hebb.data import sources

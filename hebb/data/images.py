@@ -1,4 +1,7 @@
-"""A dataset ready to train on, split by ``DataSpec``: uint8 images on the device, or streamed from disk."""
+"""A dataset ready to train on, split by ``DataSpec``: uint8 images on the device, or streamed from disk.
+
+Shapes: N images, n images of a batch or piece, B batch, C channels, H height, W width, F frames.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,14 @@ class Split:
 
     Attributes:
         images: uint8 (N, C, H, W), or float images (whitened) or features (N, ...), or a stream. They lie on the
-            device, or in the memory of the host where that of the device is too small.
+            device, or in host memory where the device has too little.
         labels: int64 (N,) on the device; -1 where there is none.
         augment: varies the images of a training epoch.
         finish: normalises or whitens a batch.
         view: makes one view of each image, for batches of several views.
-        zoom: images that are not varied are enlarged by it and cut to their centre.
-        frames: int64 (F,) places of images in the order of time, on the device: the split is their F - 1 pairs of
-            neighbours, each two views; None where an image stands for itself.
+        zoom: factor by which images that are not varied are enlarged, before they are cut to their centre.
+        frames: int64 (F,) places of images in time order, on the device: the split is their F - 1 pairs of
+            neighbours, the two views of a sample; None where each image is a sample.
     """
 
     images: Tensor | Stream
@@ -60,7 +63,7 @@ class Split:
 
     @property
     def gathers(self) -> bool:
-        """Whether ``take`` gives a training batch: the images lie in memory and are not varied."""
+        """Whether ``take`` returns a training batch: the images are in memory and are not varied."""
         return isinstance(self.images, Tensor) and self.augment is None and self.zoom == 1 and self.frames is None
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,10 +81,10 @@ class Split:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, labels) in the order of ``generator``, or as stored; the last batch may be smaller.
 
-        x is float in [0, 1], then normalised or whitened where the split says so; features pass as they are.
-        Images are augmented when ``varied``, a generator on the device, is given. With several views, which it also
-        draws, x is (views x B, C, H, W), one view after the other, and so are the labels. Frames are the views of
-        a sequence: batches of neighbouring pairs, the batches in random order.
+        x is float in [0, 1], then normalised or whitened where the split says so; features pass unchanged.
+        ``varied``, a generator on the device, augments the images and draws the views. With several views x is
+        (views x B, C, H, W), one view after the other, and so are the labels. The views of a sequence are its frames:
+        a batch holds neighbouring pairs, and the batches come in random order.
         """
         if self.frames is not None:
             stored_batches = self._pairs(batch_size, self.frames, generator)
@@ -118,18 +121,18 @@ class Split:
         labels = self.labels if order is None else self.labels[order.to(device)]
         if isinstance(self.images, Stream):
             batches = self.images.read(batch_size, order)
-            for batch, known in zip(batches, labels.split(batch_size), strict=True):
-                yield batch.to(device, non_blocking=True), known
+            for batch, batch_labels in zip(batches, labels.split(batch_size), strict=True):
+                yield batch.to(device, non_blocking=True), batch_labels
             return
         place = None if order is None else order.to(self.images.device)
         for start in range(0, len(self), batch_size):
             stop = start + batch_size
-            found = self.images[start:stop] if place is None else gather(self.images, place[start:stop])
-            yield found.to(device, non_blocking=True), labels[start:stop]
+            images = self.images[start:stop] if place is None else gather(self.images, place[start:stop])
+            yield images.to(device, non_blocking=True), labels[start:stop]
 
 
 def gather(images: Tensor, places: Tensor) -> Tensor:
-    """Return the images at ``places``; maps with their channels last in memory stay so."""
+    """Return the images at ``places``; maps keep channels-last memory."""
     if images.dim() != 4 or images.is_contiguous():
         return images.index_select(0, places)
     return images.permute(0, 2, 3, 1).index_select(0, places).permute(0, 3, 1, 2)
@@ -146,9 +149,9 @@ class Images:
 
     Attributes:
         train: split that trains.
-        val: images held out of it; None without validation.
+        val: images held out of ``train``; None without validation.
         read_test: reads the test split.
-        sha256: digest of all that was read, before subset and validation split; of image files, names and sizes.
+        sha256: digest of all data before subset and validation split; for image files, of names and sizes.
     """
 
     train: Split
@@ -158,7 +161,7 @@ class Images:
 
     @functools.cached_property
     def test(self) -> Split:
-        """The test split, read when it is first asked for: that of unlabelled data never is."""
+        """The test split, read at first use; the test split of unlabelled data is never read."""
         return self.read_test()
 
 
@@ -194,16 +197,16 @@ def load(
     trained, held = _choose(spec, pool.labels, split_seed)
     tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
     if not len(trained):
-        raise ConfigError(where, "no training image is left by classes, samples and validation")
+        raise ConfigError(where, "classes, samples and validation leave no training image")
     if not len(tested):
-        raise ConfigError(where, "no test image is left by classes")
+        raise ConfigError(where, "classes leave no test image")
 
     def take(store: Store, index: Tensor) -> Split:
         return Split(_kept(store, index, device, resident), store.labels[index].to(device))
 
     train, finish = take(pool, trained), _normalise(spec, entry, pool, device, where)
     if spec.zca:
-        # what is fitted on is named by its origin: no second pass over the pixels
+        # the key names the images by their origin, which saves a second pass over the pixels
         key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
         finish = whitening.fitted(lambda: _raw(train), shape, key, cache, where).to(device)
 
@@ -219,7 +222,7 @@ def load(
 
 
 def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Return the places of the training and of the validation images, each sorted; of sequences all images."""
+    """Return the places of training and validation images, each sorted; sequences train on all images."""
     if spec.split == "sequences":
         return torch.arange(len(labels)), torch.arange(0)
     order = torch.randperm(len(labels), generator=seeds.generator(split_seed, "split"))
@@ -233,12 +236,12 @@ def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Te
 
 
 def _of_classes(index: Tensor, labels: Tensor, spec: DataSpec) -> Tensor:
-    """Leave the places whose label is one of the classes of ``spec``."""
+    """Keep the places whose label is one of the classes of ``spec``."""
     return index if spec.classes is None else index[torch.isin(labels, torch.tensor(spec.classes))]
 
 
 def _held_out(count: int, share: float) -> Tensor:
-    """Mark place i when floor((i+1) share) > floor(i share): the share of every beginning of the order."""
+    """Mark place i when floor((i+1) share) > floor(i share): every prefix of the order holds out the same share."""
     steps = np.floor(np.arange(count + 1) * share + 1e-9)
     return torch.from_numpy(np.diff(steps) > 0)
 
@@ -247,12 +250,12 @@ def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
     if spec.augmentation:
         return augmentation.make(entry.augmentation, spec.noise_std, entry.shape(spec.size, where), where)
     if spec.noise_std:
-        raise ConfigError(where, "noise_std is the noise of augmented images", hint="set augmentation, or leave it out")
+        raise ConfigError(where, "noise_std needs augmentation", hint="set augmentation, or leave noise_std out")
     return None
 
 
 def _normalise(spec: DataSpec, entry: Dataset, pool: Store, device: torch.device, where: str) -> Finish | None:
-    """Subtract the mean and divide by the deviation, or by several, channel by channel, as entry or spec ask for."""
+    """Return (x - mean)/std for each channel, with the statistics that entry or spec ask for; None for none."""
     if spec.deviations:
         assert entry.statistics is not None
         stated = entry.statistics[0], tuple(spec.deviations * s for s in entry.statistics[1])
@@ -267,7 +270,7 @@ def _normalise(spec: DataSpec, entry: Dataset, pool: Store, device: torch.device
 def _moments(pool: Store, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of each channel over all images of a split, in units of the pixel range."""
     if isinstance(pool, Files):
-        raise ConfigError(where, "standardise wants a published mean, or images in one file", hint="leave it out")
+        raise ConfigError(where, "standardise needs a published mean or images in one file", hint="leave it out")
     total = square = torch.zeros(pool.shape[0], dtype=torch.float64)
     for piece in torch.arange(len(pool.labels)).split(_PIECE):
         values = pool.read(piece).double().movedim(1, 0).flatten(1)  # (C, n H W)
@@ -278,13 +281,13 @@ def _moments(pool: Store, where: str) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def _frames(spec: DataSpec, pool: Store, device: torch.device) -> Tensor | None:
-    """Return the places of the frames that are trained on; the held-out share is at the end of the sequence."""
+    """Return the places of the training frames; the held-out share is the end of the sequence."""
     frames = getattr(pool, "frames", None)
     return None if frames is None else frames[: spec.train_samples() + 1].to(device)
 
 
 def _kept(store: Store, index: Tensor, device: torch.device, limit: int) -> Tensor | Stream:
-    """Read the images at ``index`` onto the device, or prepare to stream them when they are files and too many."""
+    """Read the images at ``index`` onto the device; stream them if they are files of more than ``limit`` bytes."""
     if isinstance(store, Files) and len(index) * prod(store.shape) > limit:
         return Stream(store.subset(index), stream.workers(), pin=device.type == "cuda")
     return store.read(index).to(device)
@@ -297,7 +300,7 @@ def _raw(split: Split) -> Iterator[Tensor]:
 
 
 def _finished(split: Split, finish: Finish | None, augment: Augment | None = None) -> Split:
-    """Add the last steps; resident images that stay as they are get whitened here, once for all epochs."""
+    """Add the last steps; resident images that are not augmented are whitened here, once for all epochs."""
     if not isinstance(finish, whitening.Whitening) or augment is not None or isinstance(split.images, Stream):
         return Split(split.images, split.labels, augment, finish)
     whitened = torch.empty(split.images.shape, device=split.images.device)

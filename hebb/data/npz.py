@@ -19,7 +19,7 @@ def array(path: Path, name: str) -> np.ndarray:
     with _refusals(path, name), open(path, "rb") as opened:
         file = np.load(opened, allow_pickle=False)
         if isinstance(file, np.ndarray):
-            raise ValueError("it is one array, as np.save writes it")
+            raise ValueError("it is a single array, as np.save writes it")
         with file:
             return file[name]
 
@@ -31,7 +31,7 @@ def names(path: Path) -> set[str]:
 
 
 def header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Read shape and type of an array, and none of its values."""
+    """Read shape and type of an array without its values."""
     with _refusals(path, name), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
         return _header(member)
 
@@ -40,7 +40,7 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(member)
     if version not in readers:
-        raise ValueError(f"arrays of format {version} are not known")
+        raise ValueError(f"unknown array format {version}")
     shape, _, kind = readers[version](member)
     return shape, kind
 
@@ -53,7 +53,7 @@ def image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
         return (shape[3], shape[1], shape[2])
     if len(shape) == 4 and shape[1] <= 4:
         return (shape[1], shape[2], shape[3])
-    raise ConfigError(where, f"images are {shape}; (N, H, W), (N, H, W, C) or (N, C, H, W) is wanted")
+    raise ConfigError(where, f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {shape}")
 
 
 @contextmanager

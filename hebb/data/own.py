@@ -1,7 +1,7 @@
-"""Datasets that a name spells out: ``folder:PATH`` and ``npz:PATH``. Never imports torch.
+"""The user's own datasets, ``folder:PATH`` and ``npz:PATH``. Never imports torch.
 
-Their size, channels, classes and counts are read from the data. The name carries the absolute path, so that
-it means the same in another process and in a stored ``config.json``.
+Size, channels, classes and counts are read from the data. The name holds the absolute path, so that it means the
+same in another process and in a stored ``config.json``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def folder(path: str, where: str) -> Dataset:
 def npz_file(path: str, where: str) -> Dataset:
     """Return the entry of an ``.npz`` file with x_train, y_train, x_test and y_test.
 
-    An array ``frames`` of whole numbers, the places in x_train of a film's frames, adds the split ``sequences``.
+    An array ``frames`` (whole numbers, the places in x_train of the frames of a film) adds the split ``sequences``.
     """
     with within(where):
         return _npz_file(Path(path).expanduser().resolve())
@@ -69,20 +69,18 @@ def _folder(root: Path) -> Dataset:
 def _npz_file(path: Path) -> Dataset:
     shape, kind = npz.header(path, "x_train")
     if kind != np.uint8:
-        raise ConfigError(str(path), f"images are {kind}, uint8 is wanted")
+        raise ConfigError(str(path), f"images must be uint8, got {kind}")
     channels, height, width = npz.image_shape(shape, str(path))
     labels = {part: npz.array(path, f"y_{part}").reshape(-1) for part in ("train", "test")}
-    for part, found in labels.items():
-        if found.dtype.kind not in "iu" or not len(found) or found.min() < 0:
-            raise ConfigError(str(path), f"y_{part} does not hold labels, whole numbers from 0")
-    classes = 1 + max(int(found.max()) for found in labels.values())
-    counts = {part: tuple(np.bincount(found, minlength=classes).tolist()) for part, found in labels.items()}
+    for part, values in labels.items():
+        if values.dtype.kind not in "iu" or not len(values) or values.min() < 0:
+            raise ConfigError(str(path), f"y_{part} must hold labels, whole numbers >= 0")
+    classes = 1 + max(int(values.max()) for values in labels.values())
+    counts = {part: tuple(np.bincount(values, minlength=classes).tolist()) for part, values in labels.items()}
 
     frames = npz.array(path, "frames").reshape(-1) if "frames" in npz.names(path) else np.zeros(0, np.int64)
     if frames.dtype.kind not in "iu" or len(frames) == 1 or ((frames < 0) | (frames >= shape[0])).any():
-        raise ConfigError(
-            str(path), f"frames does not hold two or more places in x_train, whole numbers below {shape[0]}"
-        )
+        raise ConfigError(str(path), f"frames must hold two or more places in x_train, whole numbers below {shape[0]}")
 
     def load(_: Path, train: bool) -> Arrays:
         from hebb.data import sources

@@ -1,4 +1,4 @@
-"""Folders of images, one subfolder for each class: what is in them, without decoding. Never imports torch."""
+"""Lists the images in a folder with one subfolder per class, without decoding them. Never imports torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from hebb.core.errors import ConfigError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of image files, those of torchvision's ``ImageFolder``."""
+"""Extensions of image files, those of torchvision's ``ImageFolder``."""
 HEADERS = 2000
-"""Image headers that are looked at, at most; 0.1 ms each."""
+"""Image headers that are read at most; 0.1 ms each."""
 _GREY = ("1", "L", "LA", "I", "I;16", "F")
 
 
@@ -51,25 +51,25 @@ def listing(root: Path, where: str, classes: Sequence[str] | None = None) -> Lis
     Args:
         root: folder of ``<class>/**/<image>``.
         where: the place an error names.
-        classes: the legal classes, in the order of their labels; None takes the subfolders that are there.
+        classes: the legal classes in label order; None takes the subfolders.
     """
-    found = sorted((entry.name for entry in os.scandir(root) if entry.is_dir()), key=_class_order)
-    known = tuple(found if classes is None else classes)
-    for name in found:
-        if name not in known:
+    subfolders = sorted((entry.name for entry in os.scandir(root) if entry.is_dir()), key=_class_order)
+    legal = tuple(subfolders if classes is None else classes)
+    for name in subfolders:
+        if name not in legal:
             raise ConfigError(
-                where, f"{root / name} is a class that the training images lack", given=name, choices=known
+                where, f"{root / name} is a class that the training images lack", given=name, choices=legal
             )
     names: list[bytes] = []
     labels: list[int] = []
-    for label, name in enumerate(known):
+    for label, name in enumerate(legal):
         for folder, _, files in sorted(os.walk(root / name, followlinks=True)):
             images = sorted(file for file in files if file.lower().endswith(EXTENSIONS))
             names += [os.fsencode(Path(folder, file).relative_to(root)) for file in images]
             labels += [label] * len(images)
     if not names:
-        raise ConfigError(where, f"{root} holds no image", hint=f"{root.name}/<class>/<image> is wanted")
-    return Listing(root, known, np.array(names), np.array(labels, dtype=np.int64))
+        raise ConfigError(where, f"{root} holds no image", hint=f"expected {root.name}/<class>/<image>")
+    return Listing(root, legal, np.array(names), np.array(labels, dtype=np.int64))
 
 
 def _class_order(name: str) -> tuple[int, str]:
@@ -77,9 +77,9 @@ def _class_order(name: str) -> tuple[int, str]:
 
 
 def image_shape(images: Listing, where: str) -> tuple[int, int, int]:
-    """Return (C, H, W) as the headers say: C is 1 when all are grey, H and W are 0 where they differ.
+    """Return (C, H, W) from the headers: C is 1 when all images are grey, H and W are 0 where sizes differ.
 
-    All headers are read up to ``HEADERS`` images, else as many at equal distances.
+    Up to ``HEADERS`` headers are read, at equal distances.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -98,15 +98,15 @@ def image_shape(images: Listing, where: str) -> tuple[int, int, int]:
 def part(root: Path, train: bool, where: str) -> Listing:
     """List one part of an image folder; the test images have the classes of the training images.
 
-    The test part is called ``test`` or ``val``, and the training part is absent from some evaluation sets.
+    The test part is called ``test`` or ``val``; some evaluation sets have no training part.
     """
-    wanted = ("train",) if train else ("test", "val")
-    folder = next((root / name for name in wanted if (root / name).is_dir()), None)
+    part_names = ("train",) if train else ("test", "val")
+    folder = next((root / name for name in part_names if (root / name).is_dir()), None)
     if folder is None:
         raise ConfigError(
             where,
-            f"{root} has no folder '{' or '.join(wanted)}'",
-            hint="train/<class>/<image> and test/<class>/<image> (or val/) are wanted",
+            f"{root} has no folder '{' or '.join(part_names)}'",
+            hint="expected train/<class>/<image> and test/<class>/<image> (or val/)",
         )
     classes = None if train else part(root, True, where).classes
     return listing(folder, where, classes)

@@ -2,11 +2,11 @@
 
     <dataset dir>/3dshapes.h5 or 3dshapes.npz     array ``images`` (480000, 64, 64, 3) uint8
 
-Image number i stands at the place i of the grid of factors, the last one running fastest: floor, wall and object hue,
+Image i is point i of the grid of factors, the last factor running fastest: floor, wall and object hue,
 scale, shape, orientation (Burgess & Kim 2018). The label is the shape. The split ``sequences`` holds 64,000
-trajectories of 17 frames (Halvagal & Zenke 2023): a random start, one factor other than the shape moves by one step a
-frame, in one trajectory of four or five by two; hues go round, scale and orientation turn back at their ends. A fixed
-permutation of each hue's values makes neighbours in time unlike in colour. Frames that follow each other are a pair,
+trajectories of 17 frames (Halvagal & Zenke 2023). Each starts at random and moves one factor other than the shape by
+one step a frame, or by two in one trajectory of four or five; hues are cyclic, scale and orientation turn back at their
+ends. A fixed permutation of each hue's values makes neighbours in time unlike in colour. Consecutive frames are a pair,
 also where one trajectory ends and the next begins.
 
 Test images are those of one room in forty, each with all four shapes; the sequences use all images.
@@ -44,10 +44,10 @@ class Rooms:
 
     Attributes:
         path: the file.
-        places: int64 (N,), sorted: where they stand in the file.
+        places: int64 (N,), sorted: their places in the file.
         labels: int64 (N,), the shape.
         shape: (C, H, W) of the images it gives.
-        frames: of the sequences, places in the order of time.
+        frames: places of a sequence in time order.
     """
 
     path: Path
@@ -58,18 +58,18 @@ class Rooms:
 
     def read(self, index: Tensor) -> Tensor:
         """See ``hebb.data.stores.Store``; an ``.h5`` file is never in memory as a whole."""
-        wanted = self.places[index]
-        out = torch.empty((len(wanted), *self.shape), dtype=torch.uint8)
+        places = self.places[index]
+        out = torch.empty((len(places), *self.shape), dtype=torch.uint8)
         with _opened(self.path) as images:
             for start in range(0, len(images), _PIECE):
-                low, high = torch.searchsorted(wanted, torch.tensor([start, start + _PIECE])).tolist()
+                low, high = torch.searchsorted(places, torch.tensor([start, start + _PIECE])).tolist()
                 if low < high:
                     piece = torch.from_numpy(np.ascontiguousarray(images[start : start + _PIECE]))
-                    out[low:high] = resize(piece.permute(0, 3, 1, 2)[wanted[low:high] - start], self.shape)
+                    out[low:high] = resize(piece.permute(0, 3, 1, 2)[places[low:high] - start], self.shape)
         return out
 
     def update(self, digest: Any) -> None:
-        """See ``hebb.data.stores.Store``; name and size stand for 6 GB of pixels."""
+        """See ``hebb.data.stores.Store``; name and size stand in for 6 GB of pixels."""
         digest.update(f"{self.path.name} {self.path.stat().st_size}".encode())
         update_labels(digest, self.labels)
         if self.frames is not None:
@@ -88,7 +88,7 @@ def rooms(folder: Path, split: str, shape: Shape, sizes: tuple[int, ...] = SIZES
     with _opened(path) as images:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or images.shape[3] != 3:
             raise ConfigError(
-                str(path), f"images are {images.dtype} {tuple(images.shape)}, uint8 ({count}, H, W, 3) is wanted"
+                str(path), f"images must be uint8 ({count}, H, W, 3), got {images.dtype} {tuple(images.shape)}"
             )
     number = torch.arange(count)
     kinds = number // sizes[-1] % sizes[SHAPE]
@@ -130,7 +130,7 @@ def trajectories(rng: np.random.Generator, count: int, length: int, sizes: tuple
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Give the array of images: of an ``.h5`` file a view of it, read where it is indexed."""
+    """Yield the array of images; for an ``.h5`` file a view that reads what is indexed."""
     if path.suffix == ".npz":
         yield npz.array(path, "images")
         return

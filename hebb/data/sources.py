@@ -37,7 +37,7 @@ IMAGENET_V2 = {
 
 
 def store(entry: Dataset, folder: Path, split: str, shape: Shape) -> Store:
-    """Return the images of one of ``entry.splits``, which it will give as (C, H, W) of ``shape``."""
+    """Return the images of one of ``entry.splits``, read as (C, H, W) of ``shape``."""
     in_file = _npz_path(entry, folder).exists() and "unlabeled" not in split and not entry.frames
     if entry.open is not None and not in_file:
         return entry.open(folder, split, shape)
@@ -66,20 +66,21 @@ def _checked(entry: Dataset, arrays: Arrays, where: str, train: bool) -> tuple[T
     images, labels = arrays
     labels = labels.reshape(-1)
     if images.dtype != np.uint8:
-        raise ConfigError(where, f"images are {images.dtype}, uint8 is wanted")
+        raise ConfigError(where, f"images must be uint8, got {images.dtype}")
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] != entry.channels:
         images = images.transpose(0, 3, 1, 2)
-    wanted = (entry.channels, entry.height, entry.width)
-    if images.ndim != 4 or images.shape[1:] != wanted or len(images) != len(labels):
-        raise ConfigError(where, f"images are {images.shape}, labels {labels.shape}; (N, {wanted}) is wanted")
+    shape = (entry.channels, entry.height, entry.width)
+    if images.ndim != 4 or images.shape[1:] != shape or len(images) != len(labels):
+        sizes = ", ".join(map(str, shape))
+        raise ConfigError(where, f"images must be (N, {sizes}) with N labels, got {images.shape} and {labels.shape}")
     if not len(labels):
         raise ConfigError(where, f"holds no {'training' if train else 'test'} image")
     if labels.dtype.kind not in "iu":
-        raise ConfigError(where, f"labels are {labels.dtype}, whole numbers are wanted")
+        raise ConfigError(where, f"labels must be whole numbers, got {labels.dtype}")
     if not 0 <= labels.min() <= labels.max() < entry.classes:
-        raise ConfigError(where, f"labels run from {labels.min()} to {labels.max()}, not 0 to {entry.classes - 1}")
+        raise ConfigError(where, f"labels must be 0 to {entry.classes - 1}, got {labels.min()} to {labels.max()}")
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -101,9 +102,11 @@ def digits(train: bool) -> Arrays:
 
 def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:
     """Return a torchvision dataset as arrays, downloading it into ``folder`` when it is absent."""
-    found = _torchvision(class_name, folder, f"{class_name.lower()}.npz ({_KERAS}) or torchvision's files", train=train)
-    images = found.data.numpy() if isinstance(found.data, Tensor) else np.asarray(found.data)
-    return images, np.asarray(found.targets)
+    dataset = _torchvision(
+        class_name, folder, f"{class_name.lower()}.npz ({_KERAS}) or torchvision's files", train=train
+    )
+    images = dataset.data.numpy() if isinstance(dataset.data, Tensor) else np.asarray(dataset.data)
+    return images, np.asarray(dataset.targets)
 
 
 def stl10(folder: Path, split: str, shape: Shape) -> Store:
@@ -123,28 +126,28 @@ def stl10(folder: Path, split: str, shape: Shape) -> Store:
         if rest or not count:
             raise ConfigError(str(path), f"is truncated: not a whole number of images of {values:,} bytes")
         counts.append(count)
-    known = [np.fromfile(path, np.uint8).astype(np.int64) - 1 for path in label_files]  # stored as 1 to 10
-    if any(len(labels) and not 0 <= labels.min() <= labels.max() <= 9 for labels in known):
-        raise ConfigError(str(base), f"the labels of {' and '.join(parts)} are not 1 to 10")
-    known += [np.full(counts[-1], -1)] if "unlabeled" in parts else []
-    if [len(labels) for labels in known] != counts:
-        raise ConfigError(str(base), f"{counts} images and {[len(labels) for labels in known]} labels in {parts}")
-    return Binary(files, torch.from_numpy(np.concatenate(known)), (3, 96, 96), shape)
+    part_labels = [np.fromfile(path, np.uint8).astype(np.int64) - 1 for path in label_files]  # stored as 1 to 10
+    if any(len(labels) and not 0 <= labels.min() <= labels.max() <= 9 for labels in part_labels):
+        raise ConfigError(str(base), f"the labels of {' and '.join(parts)} must be 1 to 10")
+    part_labels += [np.full(counts[-1], -1)] if "unlabeled" in parts else []
+    if [len(labels) for labels in part_labels] != counts:
+        raise ConfigError(str(base), f"{counts} images and {[len(labels) for labels in part_labels]} labels in {parts}")
+    return Binary(files, torch.from_numpy(np.concatenate(part_labels)), (3, 96, 96), shape)
 
 
 def imagenette(folder: Path, split: str, shape: Shape) -> Files:
-    """Return ImageNette's files by torchvision, of the smallest archive whose images are not enlarged.
+    """Return ImageNette's files by torchvision, from the smallest archive whose images need no enlargement.
 
-    Of the larger ones, one that is there already is preferred to a download.
+    A larger archive that is already there is preferred to a download.
     """
     enough = [IMAGENETTE[side] for side in IMAGENETTE if side >= max(shape[1:])]
     size, base = next((names for names in enough if (folder / names[1]).is_dir()), enough[0])
     part = "train" if split == "train" else "val"
-    found = _torchvision("Imagenette", folder, f"{base}/train and {base}/val", split=part, size=size, loader=str)
+    dataset = _torchvision("Imagenette", folder, f"{base}/train and {base}/val", split=part, size=size, loader=str)
     root = folder / base / part
-    names, labels = zip(*(found[i] for i in range(len(found))), strict=True)  # the loader gives the path back
+    names, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)  # the loader gives the path back
     below = np.array([str(Path(name).relative_to(root)).encode() for name in names])
-    return Files(scan.Listing(root, tuple(found.wnids), below, np.array(labels, dtype=np.int64)), shape)
+    return Files(scan.Listing(root, tuple(dataset.wnids), below, np.array(labels, dtype=np.int64)), shape)
 
 
 def imagenet(folder: Path, split: str, shape: Shape) -> Files:
@@ -163,16 +166,16 @@ def imagenet_v2(kind: str, folder: Path, split: str, shape: Shape) -> Files:
     return _thousand(scan.listing(root, f"dataset 'ImageNetV2{kind}'"), shape)
 
 
-def _thousand(found: scan.Listing, shape: Shape) -> Files:
-    """Refuse a folder that lacks classes: the labels of those behind a gap would all be wrong."""
-    if len(found.classes) != 1000:
+def _thousand(listing: scan.Listing, shape: Shape) -> Files:
+    """Raise for a folder that lacks classes: all labels after a gap would be wrong."""
+    if len(listing.classes) != 1000:
         raise ConfigError(
-            str(found.root), f"holds {len(found.classes)} classes, not 1000", hint="folder:PATH takes any"
+            str(listing.root), f"must hold 1000 classes, got {len(listing.classes)}", hint="folder:PATH takes any"
         )
-    return Files(found, shape)
+    return Files(listing, shape)
 
 
-def _torchvision(class_name: str, folder: Path, wanted: str, **arguments: Any) -> Any:
+def _torchvision(class_name: str, folder: Path, layout: str, **arguments: Any) -> Any:
     """Make a torchvision dataset, downloading it into ``folder`` when it is absent."""
     declare_missing_operators()
     from torchvision import datasets
@@ -181,20 +184,20 @@ def _torchvision(class_name: str, folder: Path, wanted: str, **arguments: Any) -
         try:
             return getattr(datasets, class_name)(root=str(folder), download=True, **arguments)
         except (OSError, RuntimeError) as error:
-            raise _absent(class_name, folder, wanted, f" ({type(error).__name__})") from None
+            raise _absent(class_name, folder, layout, f" ({type(error).__name__})") from None
 
 
-def _absent(name: str, folder: Path, wanted: str, reason: str = "") -> HebbError:
+def _absent(name: str, folder: Path, layout: str, reason: str = "") -> HebbError:
     tried = f" and it could not be downloaded{reason}" if reason else ""
     return HebbError(
         f"dataset '{name}': not found in {folder}{tried}\n"
-        f"put {wanted} there, or point --data-dir or $HEBB_DATASETS at the folder that holds it"
+        f"put {layout} there, or point --data-dir or $HEBB_DATASETS at the folder that holds it"
     )
 
 
 @contextlib.contextmanager
 def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """Make ``folder``; when that was in vain, remove what was not there before, a mistyped path for example."""
+    """Make ``folder``; on failure remove the folders made here, such as a mistyped path."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,7 @@
-"""Images at rest: arrays in memory, STL-10's binary files, image files. Read by index, as uint8 (n, C, H, W)."""
+"""Where images are stored: arrays in memory, STL-10's binary files, image files. Read by index as uint8.
+
+Shapes: N images of a store, n images read, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from hebb.data.scan import Listing
 Shape = tuple[int, int, int]
 """(C, H, W)."""
 _PIECE = 250
-"""Images that are read or resized at a time: what is held besides the result."""
+"""Images read or resized at a time, held besides the result."""
 
 
 class Store(Protocol):
@@ -29,7 +32,7 @@ class Store(Protocol):
 
     Attributes:
         labels: int64 (N,); -1 where there is none.
-        shape: (C, H, W) of the images it gives, which are resized where they are stored in another size.
+        shape: (C, H, W) of the images it returns; images stored in another size are resized.
     """
 
     @property
@@ -70,7 +73,7 @@ def update_labels(digest: Any, labels: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images that are in memory: uint8 (N, C, H, W) of any size; ``frames`` are their places in the order of time."""
+    """Images in memory: uint8 (N, C, H, W) of any size; ``frames`` are places in time order."""
 
     images: Tensor
     labels: Tensor
@@ -78,7 +81,7 @@ class Arrays:
     frames: Tensor | None = None
 
     def read(self, index: Tensor) -> Tensor:
-        """See ``Store``; all images of the right size are not copied."""
+        """See ``Store``; a read of all images in the right size makes no copy."""
         return resize(self.images if len(index) == len(self.images) else self.images[index], self.shape)
 
     def update(self, digest: Any) -> None:
@@ -116,14 +119,14 @@ class Binary:
 
     def _pieces(self, index: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first image, images (n, C, H, W)) of every piece with an image at ``index``."""
-        wanted = set((index // _PIECE).tolist())
+        pieces = set((index // _PIECE).tolist())
         channels, height, width = self.stored
         values, first = prod(self.stored), 0
         for path in self.files:
             count = path.stat().st_size // values
             for start in range(0, count, _PIECE):
                 n = min(_PIECE, count - start)
-                if wanted & {(first + start) // _PIECE, (first + start + n - 1) // _PIECE}:
+                if pieces & {(first + start) // _PIECE, (first + start + n - 1) // _PIECE}:
                     raw = np.fromfile(path, np.uint8, n * values, offset=start * values)
                     columns = torch.from_numpy(raw).view(n, channels, width, height)
                     yield first + start, columns.transpose(2, 3)
@@ -185,7 +188,7 @@ class Files:
         return out
 
     def update(self, digest: Any) -> None:
-        """See ``Store``. Names and sizes stand for the content: reading all of ImageNet would take an hour."""
+        """See ``Store``. Names and sizes stand in for the content: reading all of ImageNet would take an hour."""
         for i in range(len(self)):
             digest.update(b"%s %d\n" % (bytes(self.listing.names[i]), self.listing.path(i).stat().st_size))
         update_labels(digest, self.labels)

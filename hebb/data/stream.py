@@ -16,9 +16,9 @@ from hebb.data.stores import Files
 
 
 class Stream:
-    """Image files in the order that is asked for; the bits do not depend on the number of workers.
+    """Image files in any order; the bits do not depend on the number of workers.
 
-    The workers are started by the first reading and live as long as the stream.
+    The first read starts the workers, which live as long as the stream.
     """
 
     def __init__(self, files: Files, workers: int, *, pin: bool = False) -> None:
@@ -61,7 +61,7 @@ class _Plan:
 
 
 class _Items(Dataset[Tensor | HebbError]):
-    """What a worker does. It returns an error instead of raising it, which would become a page of traceback."""
+    """What a worker decodes. It returns an error; a raised one would arrive as a page of traceback."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -83,7 +83,7 @@ def _stack(items: list[Tensor | HebbError]) -> Tensor | HebbError:
 
 
 def workers() -> int:
-    """Return the number of worker processes of this run: its threads, and not more than there are cores."""
+    """Return the number of worker processes of this run: one per thread, at most one per core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(torch.get_num_threads(), cores)
 

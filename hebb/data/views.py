@@ -1,4 +1,4 @@
-"""Two views of an image for rules that compare them: every image on its own, a batch at a time, on its device.
+"""Two views of an image for rules that compare them: each image drawn on its own, one batch at a time, on its device.
 
     1. resized crop     area ``view_area`` to 1, aspect 3/4 to 4/3, mirrored with probability ``view_flip``
     2. other colours    with probability ``view_colour``: brightness, contrast, saturation (factor 0.2 to 1.8) and hue
@@ -7,8 +7,10 @@
     4. blur             with probability ``view_blur``: Gaussian of deviation 0.1 to 2 pixels
 
 This is the recipe of SimCLR (Chen et al. 2020) as Halvagal & Zenke (2023) use it; the probabilities are those of
-``DataSpec``. Images with one channel know no saturation and no hue. Images are float x (B, C, H, W) in [0, 1], and the
-generator is on their device. Nothing waits for the device: an image that an operation passes by gets its identity.
+``DataSpec``. Images with one channel have no saturation and no hue. Images are float x (B, C, H, W) in [0, 1], and the
+generator is on their device. Nothing waits for the device: an image that an operation skips gets its identity.
+
+Shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
 @dataclass(frozen=True)
 class View:
-    """One draw of a view of every image; see the head of the module for the attributes."""
+    """Draws one view of every image; the head of the module explains the attributes."""
 
     area: float
     flip: float
@@ -59,9 +61,9 @@ class View:
 def jitter(x: Tensor, generator: torch.Generator, probability: float) -> Tensor:
     """Change brightness, contrast, saturation and hue of some images, each in an order of its own.
 
-    The first three draw an image towards a reference: black, its mean brightness, its gray image. So they
-    are one blend, done three times before the hue is turned and three times after it; each image takes its first
-    0 to 3 blends there and the rest here.
+    The first three blend an image with a reference: black, its mean brightness, its gray image. So three
+    blends are done before the hue is turned and three after it; each image takes its first 0 to 3 blends before and
+    the rest after.
     """
     count, device = len(x), x.device
 
@@ -99,7 +101,7 @@ def blend(x: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
 
 
 def luminance(x: Tensor) -> Tensor:
-    """Return the gray image (B, 1, H, W); images of one channel, or of two, are their own or their mean."""
+    """Return the gray image (B, 1, H, W): the mean over channels unless there are three."""
     if x.shape[1] != 3:
         return x.mean(dim=1, keepdim=True)
     return (x * torch.tensor(GRAY, device=x.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
@@ -129,7 +131,7 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def grayscale(x: Tensor, generator: torch.Generator, probability: float) -> Tensor:
-    """Take the colours of some images away."""
+    """Remove the colours of some images."""
     chosen = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device) < probability
     return torch.where(chosen, luminance(x), x)
 

@@ -1,4 +1,7 @@
-"""ZCA whitening: images whose pixels no longer correlate, turned as little as possible."""
+"""ZCA whitening: decorrelates pixels and changes the images as little as possible.
+
+Shapes: B batch, n images of a piece, C channels, H height, W width, D = C H W values of an image.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from torch import Tensor
 from hebb.core.errors import ConfigError
 
 SMOOTHING = 0.1
-"""Added to the eigenvalues s of the covariance: directions of little variance are not blown up."""
+"""Added to the eigenvalues s of the covariance, so that directions of little variance are not blown up."""
 MOST_VALUES = 8192
-"""Values of an image, at most: the covariance has the square of it, and its eigenvectors take the cube in time."""
+"""Most values of an image: the covariance takes their square in memory, its eigenvectors their cube in time."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,19 @@ class Whitening:
         return torch.addmm(self.offset, x.flatten(1), self.matrix).view_as(x)
 
     def to(self, device: torch.device) -> Whitening:
-        """Return it on ``device``."""
+        """Return the whitening on ``device``."""
         return Whitening(self.matrix.to(device), self.offset.to(device))
 
 
 def fitted(
     pieces: Callable[[], Iterator[Tensor]], shape: tuple[int, int, int], key: str, cache: Path | None, where: str
 ) -> Whitening:
-    """Return the whitening of these images, from the cache where it is there.
+    """Return the whitening of these images, from the cache if it holds it.
 
     Args:
-        pieces: gives the uint8 images (n, C, H, W), all of them in pieces; called when the cache has nothing.
+        pieces: yields all uint8 images in pieces (n, C, H, W); called only when the cache has nothing.
         shape: (C, H, W).
-        key: digest of what is fitted on, which names the file.
+        key: digest of the images, which names the file.
         cache: folder of stored whitenings; None stores nothing.
         where: the place an error names.
     """
@@ -62,16 +65,16 @@ def fitted(
         values = prod(shape)
         raise ConfigError(
             where,
-            f"zca wants a matrix of {values:,} x {values:,} for images of {'x'.join(map(str, shape))}",
+            f"zca needs a matrix of {values:,} x {values:,} for images of {'x'.join(map(str, shape))}",
             hint=f"choose a size with at most {MOST_VALUES:,} values an image",
         )
     path = None if cache is None else cache / f"zca-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt"
-    found = None if path is None else _stored(path)
-    if found is None:
-        found = fit(pieces(), shape)
+    whitening = None if path is None else _stored(path)
+    if whitening is None:
+        whitening = fit(pieces(), shape)
         if path is not None:
-            _store(path, found)
-    return found
+            _store(path, whitening)
+    return whitening
 
 
 def fit(pieces: Iterator[Tensor], shape: tuple[int, int, int]) -> Whitening:
@@ -118,19 +121,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _store(path: Path, found: Whitening) -> None:
-    """Write to a name of this process and rename: another process reads all of it or nothing."""
+def _store(path: Path, whitening: Whitening) -> None:
+    """Write to a temporary file and rename, so that another process reads all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        torch.save({"matrix": found.matrix, "offset": found.offset}, temporary)
+        torch.save({"matrix": whitening.matrix, "offset": whitening.offset}, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _stored(path: Path) -> Whitening | None:
-    """Read a stored whitening; what cannot be read is fitted again, to the same bits."""
+    """Read a stored whitening; None if it cannot be read, and the same bits are then fitted again."""
     try:
         return Whitening(**torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError):

@@ -1,7 +1,9 @@
-"""Layers of back-prop on maps (B, C, H, W) that keep the channels last in memory on the CPU.
+"""Back-prop layers on maps (B, C, H, W) that keep the channels last in memory on the CPU.
 
-torch's average pool takes a sixth of the time there, and a quarter with its gradient, as long as the gradient lies in
-memory likewise; one that comes from a flattened map does not.
+torch's average pool then takes a sixth of the time, and a quarter with its gradient, provided that the gradient has
+the same memory layout. The gradient of a plain ``nn.Flatten`` does not.
+
+Shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d``, to which maps come, and from which they go, with the channels last.
+    """``nn.Conv2d`` whose input and output have the channels last in memory.
 
     Attributes:
-        channels_last: whether it does so; off inside of torch.vmap, which knows one order of the dimensions.
+        channels_last: off inside ``torch.vmap``, which knows only one order of the dimensions.
     """
 
     channels_last = True
@@ -29,7 +31,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Flatten(nn.Flatten):
-    """``nn.Flatten``, whose gradient has the order in memory of the map.
+    """``nn.Flatten`` whose gradient has the memory layout of the map.
 
     Attributes:
         channels_last: as in ``Conv2d``.
@@ -39,15 +41,15 @@ class Flatten(nn.Flatten):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C H W)."""
-        wanted = self.channels_last and x.requires_grad and x.dim() == 4 and not x.is_contiguous()
-        if wanted and x.is_contiguous(memory_format=torch.channels_last):
+        strided = self.channels_last and x.requires_grad and x.dim() == 4 and not x.is_contiguous()
+        if strided and x.is_contiguous(memory_format=torch.channels_last):
             flat: Tensor = _Flatten.apply(x)
             return flat
         return super().forward(x)
 
 
 class _Flatten(torch.autograd.Function):
-    """A copy of a map as rows, and back."""
+    """A map copied to rows; the gradient goes back to channels last."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

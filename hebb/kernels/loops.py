@@ -1,4 +1,7 @@
-"""What takes torch several passes over memory on the CPU, done in one; it pays from ``WORTH`` numbers on."""
+"""CPU operations in one pass over memory where torch takes several; they pay from ``WORTH`` elements on.
+
+Shapes: B batch, C channels; a loop itself sees one flat row of elements.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,23 @@ import torch
 from torch import Tensor
 
 WORTH = 1 << 19
-"""Numbers from which a loop is worth its import, and its call."""
+"""Elements from which a loop is worth its import and its call."""
 
 _LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("power(Tensor u, float exponent) -> Tensor")
 
 
 def pays(x: Tensor) -> bool:
-    """Whether a loop may take these numbers, and is worth it; none of them has a gradient."""
+    """Whether a loop applies to x and is worth it; the loops have no gradient."""
     return x.numel() >= WORTH and x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
 
 
 def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
-    """Return x times factors, of which a byte picks eight.
+    """Return x times factors; each byte of ``drawn`` picks eight of them.
 
     Args:
         x: contiguous.
-        drawn: uint8, one for each eight numbers of x.
+        drawn: uint8, one for every eight elements of x.
         eights: (256,) int64, each the memory of eight int8 factors.
     """
     from hebb.kernels import numba_loops
@@ -39,8 +42,8 @@ def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
 def power(u: Tensor, exponent: float) -> Tensor:
     """Return relu(u)^exponent, for a positive exponent.
 
-    The relative error is at most 1e-7 (2 + |exponent log2 u|). Numbers below 2^-126 have the power 0; a power
-    below it may be 0, too.
+    The relative error is at most 1e-7 (2 + |exponent log2 u|). Elements below 2^-126 give 0, and so may a power
+    below 2^-126.
     """
     answer: Tensor = torch.ops.hebb.power(u, exponent)
     return answer
@@ -59,7 +62,7 @@ def _power(u: Tensor, exponent: float) -> Tensor:
 
 
 def _in_memory(x: Tensor) -> Tensor:
-    """View x with its dimensions in the order of memory."""
+    """View x with its dimensions in memory order."""
     return x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))
 
 
@@ -69,6 +72,8 @@ def _like(u: Tensor, exponent: float) -> Tensor:
 
 
 @torch.library.register_vmap("hebb::power", lib=_LIBRARY)  # type: ignore[untyped-decorator]
-def _of_many(info: Any, batched: tuple[int | None, None], u: Tensor, exponent: float) -> tuple[Tensor, int | None]:
-    """Take the powers of a pack's members."""
+def _power_of_pack(
+    info: Any, batched: tuple[int | None, None], u: Tensor, exponent: float
+) -> tuple[Tensor, int | None]:
+    """Take the powers of all members of a pack at once."""
     return power(u, exponent), batched[0]

@@ -1,7 +1,7 @@
 """The loops of ``hebb.kernels.loops``, compiled by numba.
 
-Only that module imports this one, and late: numba takes a third of a second, and the first use on a machine a second or
-two for each loop, kept in a file from then on.
+Only that module imports this one, and late: numba takes a third of a second to import, and compiling a loop takes a
+second or two the first time on a machine (then it is cached in a file).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _LOWEST, _LARGEST, _HIGHEST = np.float32(-127), np.float32(127), np.float32(128)
 _INFINITY = np.float32(math.inf)
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Numba's own threads, which it takes where it finds no OpenMP, end the process when two loops meet."""
+"""Without OpenMP numba uses threads of its own, which end the process when two loops run at once."""
 
 
 def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop; the result is kept beside this file or in the user's cache, where there is such a place."""
+    """Compile a loop; the result is cached beside this file or in the user's cache folder, if either is writable."""
     options: dict[str, Any] = {"parallel": True, "fastmath": {"contract"}, "boundscheck": False}
     try:
-        made: Callable[..., None] = numba.njit(cache=True, **options)(loop)
-    except RuntimeError:  # no folder can be written
-        made = numba.njit(**options)(loop)
-    return made
+        compiled: Callable[..., None] = numba.njit(cache=True, **options)(loop)
+    except RuntimeError:  # no folder is writable
+        compiled = numba.njit(**options)(loop)
+    return compiled
 
 
 def run(loop: Callable[..., None], *arguments: Any, threads: int) -> None:
-    """Run a loop on so many threads, or as many as numba has; its last argument is their number."""
+    """Run a loop on ``threads`` threads, or as many as numba has; the loop takes that number as its last argument."""
     threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     with _ONE_AT_A_TIME:
         numba.set_num_threads(threads)
@@ -51,7 +51,7 @@ def run(loop: Callable[..., None], *arguments: Any, threads: int) -> None:
 
 @_compiled
 def select(x: Any, drawn: Any, eights: Any, out: Any, parts: int) -> None:
-    """Set out to x times factors; each byte of ``drawn`` picks eight, the memory of a number of ``eights``."""
+    """Set out to x times factors; each byte of ``drawn`` picks eight, stored in one number of ``eights``."""
     count = -(-x.size // 8)
     for part in numba.prange(parts):
         first, last = part * count // parts, (part + 1) * count // parts
@@ -87,7 +87,7 @@ def power(u: Any, exponent: Any, out: Any, parts: int) -> None:
             r = y - whole
             scale = np.int32((np.int32(whole) + _BIAS) << _MANTISSA).view(np.float32)
             series = _EXP_3 + r * (_EXP_4 + r * (_EXP_5 + r * (_EXP_6 + r * _EXP_7)))
-            found = scale * (_ONE + r * (_EXP_1 + r * (_EXP_2 + r * series)))
-            found = found if v < _INFINITY and y < _HIGHEST else _INFINITY
-            found = found if v >= _LEAST else _NONE  # last: the log of what is negative is anything
-            target[i] = found if v == v else v
+            result = scale * (_ONE + r * (_EXP_1 + r * (_EXP_2 + r * series)))
+            result = result if v < _INFINITY and y < _HIGHEST else _INFINITY
+            result = result if v >= _LEAST else _NONE  # last, because the log of a negative number is arbitrary
+            target[i] = result if v == v else v

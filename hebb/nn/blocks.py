@@ -231,14 +231,14 @@ def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
     modules: list[nn.Module] = []
     if spec.att_dropout:
         modules.append(AttDropout(spec.att_dropout))
-    made: dict[str, Callable[[], nn.Module]] = {
+    operations: dict[str, Callable[[], nn.Module]] = {
         "batchnorm2d": lambda: nn.BatchNorm2d(shapes.into[0], affine=False),
         "flatten": Flatten,
         "batchnorm1d": lambda: nn.BatchNorm1d(shapes.layer_in[0], affine=False),
         "maxnorm": MaxNorm,
         "normnorm": NormNorm,
     }
-    modules += [made[name]() for name in spec.operations]
+    modules += [operations[name]() for name in spec.operations]
     if spec.dropout:
         modules.append(Dropout(spec.dropout))
     return modules

@@ -105,8 +105,8 @@ def _settling_layers(spec: NetworkSpec, traced: tuple[shapes.BlockShapes, ...]) 
         return [None] * len(spec.blocks)
     last = len(spec.blocks) - 1
     return [
-        SettlingLayer(block.layer, found.layer_in[0], found.out_channels, first=i == 0, last=i == last)
-        for i, (block, found) in enumerate(zip(spec.blocks, traced, strict=True))
+        SettlingLayer(block.layer, block_shapes.layer_in[0], block_shapes.out_channels, first=i == 0, last=i == last)
+        for i, (block, block_shapes) in enumerate(zip(spec.blocks, traced, strict=True))
     ]
 
 
@@ -148,13 +148,13 @@ def load_blocks(network: Network, layers: Path | None) -> None:
             raise ConfigError(f"b{i}", f"starts from the stored block {block.resume}, and no folder of blocks is given")
         path = layers / f"{block.resume}.pt"
         if not path.exists():
-            found = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
+            stored_blocks = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
             raise ConfigError(
                 f"b{i}",
                 f"stored block {block.resume} does not exist in {layers}",
                 given=block.resume,
-                choices=found,
-                hint=None if found else "a finished run stores its blocks there",
+                choices=stored_blocks,
+                hint=None if stored_blocks else "a finished run stores its blocks there",
             )
         _load_strictly(network[i], checkpoints.load(path)["model"], path)
 

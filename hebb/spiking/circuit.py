@@ -33,7 +33,7 @@ class Stretch:
 
 def wire(config: SpikingConfig, seed: int) -> dict[str, Tensor]:
     """Draw who is connected to whom, 0 or 1 (pre, post), and the first potentials in mV, of one seed."""
-    made = seeds.generator(seed, "spiking connections")
+    generator = seeds.generator(seed, "spiking connections")
     wiring, exc, inh = config.wiring, config.excitatory, config.inhibitory
     inputs = config.inputs.channels * config.inputs.populations
     distance = torch.arange(exc)[:, None] - torch.linspace(0, exc, inh)
@@ -43,10 +43,10 @@ def wire(config: SpikingConfig, seed: int) -> dict[str, Tensor]:
         "inh_exc": torch.full((inh, exc), wiring.inh_exc_share),
         "inh_inh": torch.full((inh, inh), wiring.inh_inh_share),
     }
-    found = {name: (torch.rand(p.shape, generator=made) < p).float() for name, p in chances.items()}
+    connections = {name: (torch.rand(p.shape, generator=generator) < p).float() for name, p in chances.items()}
     middle = (config.neuron.rest + config.neuron.threshold) / 2
     width = (config.neuron.threshold - config.neuron.rest) / 4
-    return {**found, "u": middle + width * torch.randn(exc + inh, generator=made)}
+    return {**connections, "u": middle + width * torch.randn(exc + inh, generator=generator)}
 
 
 class SpikingNetwork:
@@ -129,8 +129,8 @@ class SpikingNetwork:
     def matrix(self) -> Tensor:
         """Return the weights of the inputs as a matrix, with 0 where no synapse is (seeds * arms, inputs, E)."""
         inputs = self.config.inputs.channels * self.config.inputs.populations
-        found = torch.zeros(len(self._arms), self.config.excitatory, inputs, dtype=self._dtype)
-        return found.scatter_add_(2, self.sources.repeat_interleave(len(self.config.arms), 0), self.weights).mT
+        dense = torch.zeros(len(self._arms), self.config.excitatory, inputs, dtype=self._dtype)
+        return dense.scatter_add_(2, self.sources.repeat_interleave(len(self.config.arms), 0), self.weights).mT
 
     @property
     def rates(self) -> Tensor:

@@ -20,10 +20,10 @@ REPEATS = 11
 """Periods after which the shuffled samples repeat."""
 
 
-def signal(spec: InputSpec, period: float, made: torch.Generator) -> Tensor:
+def signal(spec: InputSpec, period: float, generator: torch.Generator) -> Tensor:
     """Return the rates in Hz of one signal, one for each sample of ``REPEATS`` periods."""
     count = round(period * REPEATS / spec.sample)
-    strength, shift = torch.rand(2, spec.terms, generator=made, dtype=torch.float64)
+    strength, shift = torch.rand(2, spec.terms, generator=generator, dtype=torch.float64)
     i = torch.arange(spec.terms, dtype=torch.float64)
     time = torch.arange(count, dtype=torch.float64)[:, None] * spec.sample
     s = (strength * spec.falloff**-i * torch.sin(2 * math.pi * i * (time + shift) / period)).sum(dim=1)
@@ -43,11 +43,11 @@ class PoissonInputs:
     def __init__(self, spec: InputSpec, seed: int, stream: int = 0) -> None:
         self.spec, self.seed, self.stream = spec, seed, stream
         self._begin = stream * sum(spec.periods) / len(spec.periods) * (math.sqrt(5) - 1) / 2  # no two alike
-        made = seeds.generator(seed, "spiking signals")
+        generator = seeds.generator(seed, "spiking signals")
         self.tables = [torch.full((1,), spec.rate, dtype=torch.float64)]
         for period in spec.periods:
-            rates = signal(spec, period, made)
-            self.tables += [rates, rates[torch.randperm(len(rates), generator=made)]]
+            rates = signal(spec, period, generator)
+            self.tables += [rates, rates[torch.randperm(len(rates), generator=generator)]]
 
     def rates(self, time: Tensor) -> Tensor:
         """Return the rate in Hz of each population at the given times (T,): (T, populations)."""
@@ -58,6 +58,6 @@ class PoissonInputs:
         """Return the spikes (T, populations * channels) of a stretch: 1 with probability rate * dt."""
         time = (torch.arange(steps, dtype=torch.float64) + stretch * steps) * dt + self._begin
         chance = (self.rates(time) * dt).to(torch.float32)
-        made = seeds.generator(self.seed, "spiking inputs", block=self.stream, epoch=stretch)
-        drawn = torch.rand(steps, chance.shape[1], self.spec.channels, generator=made)
+        generator = seeds.generator(self.seed, "spiking inputs", block=self.stream, epoch=stretch)
+        drawn = torch.rand(steps, chance.shape[1], self.spec.channels, generator=generator)
         return (drawn < chance[:, :, None]).flatten(1).to(dtype)

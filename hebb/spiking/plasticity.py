@@ -67,15 +67,15 @@ class ErrorSignal:
         means = self._of_mean(rate, self.mean)
         deviation = rate - torch.cat([self.mean[None], means[:-1]])
         variances = self._of_variance(deviation.square() * self.dt, self.variance)
-        known = torch.cat([self.variance[None], variances[:-1]])
+        variance = torch.cat([self.variance[None], variances[:-1]])
         history = torch.cat([self._past, rate])
         change = rate - history[: len(rate)]
         self.mean, self.variance, self._past = means[-1], variances[-1], history[len(rate) :]
-        raw = self._push * deviation / (known + self.spec.xi) - self._pull * change + self.spec.delta
+        raw = self._push * deviation / (variance + self.spec.xi) - self._pull * change + self.spec.delta
         rising = self._rise(raw, self._rising)
-        found = self._fall(rising, self._falling)
-        self._rising, self._falling = rising[-1], found[-1]
-        return found
+        error = self._fall(rising, self._falling)
+        self._rising, self._falling = rising[-1], error[-1]
+        return error
 
 
 class Eligibility:
@@ -137,10 +137,10 @@ class Eligibility:
         sums = sums.view(sets, neurons, synapses, 3, self._lanes)
         along = (self._carried @ flat).view(2, sets, self._lanes, neurons).permute(0, 1, 3, 2)
         p, q = along[:, :, :, None]  # (sets, neurons, 1, lanes)
-        found = sums[..., 0, :] + p * self._first + q * self._second
+        integral = sums[..., 0, :] + p * self._first + q * self._second
         self._second = sums[..., 2, :] + self._carried[0, -1] * self._first + self._carried[1, -1] * self._second
         self._first = sums[..., 1, :] + self._rise_fading * self._first
-        return found.mul_(self.dt)
+        return integral.mul_(self.dt)
 
 
 def _gather(x: Tensor, sources: Tensor) -> Tensor:

@@ -123,9 +123,9 @@ def learn(config: ToyConfig) -> Tensor:
     w = ((2 * torch.stack(start) - 1) / 2**0.5).to(dtype).expand(len(arms), len(sigmas), -1, -1).clone()
     before: tuple[Tensor, Tensor] | None = None
     for chunk in range(-(-(config.steps + 1) // _DRAWN)):
-        made = [seeds.generator(seed, "toy inputs", epoch=chunk) for seed in config.seeds]
+        generators = [seeds.generator(seed, "toy inputs", epoch=chunk) for seed in config.seeds]
         drawn = torch.stack(
-            [torch.randn(_DRAWN, 2, config.batch, generator=one, dtype=dtype) for one in made], dim=2
+            [torch.randn(_DRAWN, 2, config.batch, generator=one, dtype=dtype) for one in generators], dim=2
         )  # (steps, 2, seeds, B)
         for number, (along, across) in enumerate(drawn, chunk * _DRAWN):
             if number > config.steps:

@@ -68,6 +68,6 @@ def window(config: StdpConfig) -> Tensor:
 def _counts(spikes: Tensor, begin: int, steps: int, dtype: torch.dtype) -> Tensor:
     """Return the spikes (T, trains) of a stretch from their steps (trains, spikes)."""
     row, column = ((spikes >= begin) & (spikes < begin + steps)).nonzero(as_tuple=True)
-    found = torch.zeros(steps, len(spikes), dtype=dtype)
-    found.index_put_((spikes[row, column] - begin, row), torch.ones(len(row), dtype=dtype), accumulate=True)
-    return found
+    counts = torch.zeros(steps, len(spikes), dtype=dtype)
+    counts.index_put_((spikes[row, column] - begin, row), torch.ones(len(row), dtype=dtype), accumulate=True)
+    return counts

@@ -33,5 +33,5 @@ class Trace:
 
     def __call__(self, x: Tensor, before: Tensor) -> Tensor:
         """Return the trace (T, ...) of x (T, ...), given its value (...) before the stretch."""
-        found = (self.matrix @ x.flatten(1)).view_as(x)
-        return torch.addcmul(found, self.fading.view(-1, *[1] * before.dim()), before)
+        response = (self.matrix @ x.flatten(1)).view_as(x)
+        return torch.addcmul(response, self.fading.view(-1, *[1] * before.dim()), before)

@@ -99,16 +99,16 @@ def state(folder: Path) -> str:
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
     """Raise when a run folder holds something that may not be replaced."""
-    found = state(folder)
-    if found == "foreign":
+    status = state(folder)
+    if status == "foreign":
         raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
     hints = {
         "finished": "--overwrite replaces it; another --model-name keeps both",
         "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
     }
-    if found in hints and not overwrite:
-        article = "a" if found == "finished" else "an"
-        raise ConfigError(str(folder), f"holds {article} {found} run", hint=hints[found])
+    if status in hints and not overwrite:
+        article = "a" if status == "finished" else "an"
+        raise ConfigError(str(folder), f"holds {article} {status} run", hint=hints[status])
 
 
 def claim(folder: Path, overwrite: bool) -> None:
@@ -171,5 +171,5 @@ def read_rows(path: Path) -> list[Row]:
 
 def value_of(rows: list[Row], metric: str) -> float | None:
     """Return the last finite value of a metric: radii are those of the Hebbian phases, which come first."""
-    found = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
-    return float(found[-1]) if found else None
+    values = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
+    return float(values[-1]) if values else None

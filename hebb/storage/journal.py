@@ -34,19 +34,19 @@ class Journal:
     @staticmethod
     def load(folder: Path) -> Journal:
         """Read the journal of a search; an unfinished last line (a killed search) is left out."""
-        made = Journal(folder / JOURNAL)
-        if not made.path.exists():
-            return made
-        text = made.path.read_text(encoding="utf-8")
-        made.torn = not text.endswith("\n") and text != ""
+        journal = Journal(folder / JOURNAL)
+        if not journal.path.exists():
+            return journal
+        text = journal.path.read_text(encoding="utf-8")
+        journal.torn = not text.endswith("\n") and text != ""
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("event"), str):
-                made._take(entry)
-        return made
+                journal._take(entry)
+        return journal
 
     def note(self, event: str, group: str, **more: Any) -> None:
         """Append a line, on the disk when this returns."""

@@ -207,7 +207,7 @@ def test_training_uses_it_and_calibration_does_not() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"noise_std": 0.5}, "augmented"),
+        ({"noise_std": 0.5}, "noise_std needs augmentation"),
         ({"dataset": "CIFAR10", "augmentation": True, "noise_std": 0.5}, "by crop"),
         ({"dataset": "CIFAR10", "augmentation": True, "size": 4}, "larger than 4"),
     ],

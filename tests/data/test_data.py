@@ -107,9 +107,9 @@ def test_keras_files(tmp_path: Path, shape: tuple[int, ...], column: bool) -> No
     ("change", "message"),
     [
         (lambda x, y: (x.astype(np.float32), y), "float32"),
-        (lambda x, y: (x[:, :30], y), "is wanted"),
-        (lambda x, y: (x, y + 5), "labels run"),
-        (lambda x, y: (x, y[:-1]), "labels"),
+        (lambda x, y: (x[:, :30], y), r"must be \(N, 3, 32, 32\) with N labels"),
+        (lambda x, y: (x, y + 5), "labels must be 0 to 9, got 5 to 14"),
+        (lambda x, y: (x, y[:-1]), "with N labels"),
     ],
 )
 def test_bad_keras_files(tmp_path: Path, change: object, message: str) -> None:

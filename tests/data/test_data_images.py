@@ -164,7 +164,7 @@ def test_imagenet_v2_counts_its_classes_as_numbers(kind: str, thousand: Path) ->
 
 def test_an_imagenet_that_lacks_a_class_is_refused(tmp_path: Path) -> None:
     image_files.folder(tmp_path / "imagenet", test="val", each=1)
-    with pytest.raises(ConfigError, match="2 classes, not 1000"):
+    with pytest.raises(ConfigError, match="must hold 1000 classes, got 2"):
         load("ImageNet", tmp_path)
 
 

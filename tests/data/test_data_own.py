@@ -85,8 +85,8 @@ def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...
         ("npz:{}/nothing.npz", "no such file"),
         ("npz:{}/text.npz", "truncated or not an .npz"),
         ("npz:{}/lacks.npz", "lacks x_train"),
-        ("npz:{}/floats.npz", "float64, uint8 is wanted"),
-        ("npz:{}/labels.npz", "y_train does not hold labels"),
+        ("npz:{}/floats.npz", "must be uint8, got float64"),
+        ("npz:{}/labels.npz", "y_train must hold labels"),
     ],
 )
 def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -> None:

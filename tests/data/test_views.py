@@ -308,7 +308,7 @@ def test_training_on_a_film(inside: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("frames", [[0, 8], [-1, 2], [3], [0.5, 1.5]])
 def test_frames_are_places_of_images(tmp_path: Path, frames: list[int]) -> None:
-    with pytest.raises(ConfigError, match="frames does not hold"):
+    with pytest.raises(ConfigError, match="frames must hold"):
         DATASETS.get(f"npz:{film(tmp_path, frames)}", "test")
 
 
