@@ -12,7 +12,8 @@ from hebb.config import catalog, search_space
 from hebb.config.specs import RunConfig
 from hebb.storage import folders
 from hebb.tuning import search_folder, trials
-from hebb.tuning.trials import Search
+from hebb.tuning.search import Search
+from hebb.tuning.settings import Settings
 
 
 def sweep(
@@ -37,19 +38,17 @@ def sweep(
     folder = folders.Home(home).search(name)
     data = {"description": "a test", "purpose": "sweep", "seeds": list(seeds)}
     spec = search_space.parse({**data, "space": {path: {"grid": list(v)} for path, v in axes.items()}}, name, "test")
-    planned = trials.make(base, spec, tuple(seeds), folder, catalog.load())
     search = Search(
         spec=spec,
         base=base,
         seeds=tuple(seeds),
-        trials=planned,
         metric="test_acc",
         mode="max",
-        final_seeds=(),
         folder=folder,
     )
-    search_folder.claim(search, {})
-    for trial in planned[: len(planned) - leave_out]:
+    search = trials.planned(search, catalog.load())
+    search_folder.claim(search, Settings(home=folders.Home(home)))
+    for trial in search.trials[: len(search.trials) - leave_out]:
         small.run(replace(trial.config, device="cpu"), trial.folder, keep_model=False)
     return folder
 

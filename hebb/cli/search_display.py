@@ -1,12 +1,15 @@
-"""What a person sees while a search goes on: a live table in a terminal, plain lines elsewhere."""
+"""What a person sees of a search: a live table in a terminal, plain lines elsewhere, and the tables at the end."""
 
 from __future__ import annotations
 
 import json
+import math
+import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
 from rich.table import Table
@@ -14,37 +17,75 @@ from rich.table import Table
 from hebb.cli import describe
 from hebb.config.plan import phases
 from hebb.storage import folders
-from hebb.tuning import ray_session
-from hebb.tuning.ray_session import Resources
-from hebb.tuning.trials import Group, Trial
-from hebb.tuning.tune import Watcher, Work
+from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
+from hebb.tuning.search import Group, Search, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hebb.tuning.estimate import Estimate
+    from hebb.tuning.report import SearchReport
 
 _TAIL = 4096  # bytes of a run's metrics that hold its last row
 _SHOWN = 8  # ended trials that stay in the table
 
 
-class SearchDisplay(Watcher):
-    """Follows the trials of a search.
+@dataclass
+class _Progress:
+    """What the display knows of a stage.
 
-    In a terminal a table of the trials that go on and of the last ones that ended is drawn anew every second; its
-    phases come from the run folders, since Hebbian phases report nothing. Elsewhere every report is a line.
-
-    Args:
-        work: what is run.
-        resources: how many trials run at a time.
+    Attributes:
+        stage: the stage.
+        left: groups that have not ended.
+        started: the groups that go on, and when they began.
+        ended: the groups that have ended, and how.
+        reports: the last report of each group.
+        seconds: how long the groups that have ended took.
     """
 
-    def __init__(self, work: Work, resources: Resources) -> None:
+    stage: Stage
+    left: int
+    started: dict[str, tuple[Group, float]] = field(default_factory=dict)
+    ended: list[tuple[Group, str]] = field(default_factory=list)
+    reports: dict[str, TrialReport] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+    def time_left(self) -> str:
+        """Say how long the rest takes if it goes on as the trials so far."""
+        if not self.left:
+            return "none left"
+        if not self.seconds:
+            return "time left unknown"
+        mean = sum(self.seconds) / len(self.seconds)
+        return f"{duration(mean * self.left / min(self.stage.at_once, self.left))} left"
+
+
+class SearchDisplay(SearchObserver):
+    """Shows a search.
+
+    In a terminal it redraws a table of the running and the last ended trials every second; their phases come from the
+    run folders, since Hebbian phases report nothing. Elsewhere every report is a line.
+    """
+
+    def __init__(self) -> None:
         self.console = describe.console()
-        self.metric = work.task.metric
-        self._left = self._total = work.left()
-        self._places = ray_session.places(resources)
-        self._begun = time.monotonic()
-        self._going: dict[str, tuple[Group, float]] = {}
-        self._ended: list[tuple[Group, str]] = []
-        self._scores: dict[str, Mapping[str, Any]] = {}
-        self._seconds: list[float] = []
+        self._progress = _Progress(Stage(metric="", groups=0, at_once=1), 0)
         self._live: Live | None = None
+        self._begun = 0.0
+        self._folder, self._maximises = Path(), True
+
+    def start(self, search: Search) -> None:
+        """Name the search."""
+        self._folder, self._maximises = search.folder, search.maximises
+        self._print(
+            f"{search.runs} trials of {search.base.network.name}, {search.base.threads} thread(s) each on "
+            f"{search.base.device}; in {search.folder}"
+        )
+
+    def stage(self, stage: Stage) -> None:
+        """Start the live table in a terminal."""
+        self._progress = _Progress(stage, stage.groups)
+        self._begun = time.monotonic()
         if self.console.is_terminal:
             self._live = Live(
                 get_renderable=self.table, console=self.console, refresh_per_second=1, transient=True, screen=False
@@ -53,26 +94,27 @@ class SearchDisplay(Watcher):
 
     def started(self, group: Group) -> None:
         """Show a trial that began."""
-        self._going[group.name] = (group, time.monotonic())
+        self._progress.started[group.name] = (group, time.monotonic())
 
-    def reported(self, group: Group, report: Mapping[str, Any]) -> None:
+    def reported(self, group: Group, report: TrialReport) -> None:
         """Show the score of a report."""
-        self._scores[group.name] = report
+        self._progress.reports[group.name] = report
         if self._live is None:
             seed = f"seed {report['seed']}" + (f" (mean of {report['n']})" if len(group.runs) > 1 else "")
             place = f"{report['kind']} phase {report['phase']} epoch {report['epoch']}"
-            self._line(f"{seed}  {group.label}  {place}  {self.metric} {self._score(report)}")
+            self._line(f"{seed}  {group.label}  {place}  {self._progress.stage.metric} {self._score(group)}")
 
     def ended(self, group: Group, how: str) -> None:
         """Count a trial that ended."""
-        _, began = self._going.pop(group.name, (group, time.monotonic()))
-        self._seconds.append(time.monotonic() - began)
-        self._left -= 1
-        self._ended.append((group, how))
-        done = self._total - self._left
-        self._line(f"{_seeds(group)}  {group.label}  {how} ({done} of {self._total}, {self._time_left()})")
+        progress = self._progress
+        _, began = progress.started.pop(group.name, (group, time.monotonic()))
+        progress.seconds.append(time.monotonic() - began)
+        progress.left -= 1
+        progress.ended.append((group, how))
+        done, total = progress.stage.groups - progress.left, progress.stage.groups
+        self._line(f"{_seeds(group)}  {group.label}  {how} ({done} of {total}, {progress.time_left()})")
 
-    def close(self) -> None:
+    def stage_over(self) -> None:
         """Take the live table away."""
         if self._live is not None:
             self._live.stop()
@@ -80,38 +122,106 @@ class SearchDisplay(Watcher):
 
     def table(self) -> Table:
         """Lay out the trials that go on, and the last ones that ended."""
-        columns = ("trial", "configuration", "seed", "phase", "epoch", self.metric, "state")
-        made = describe.table(
-            f"{self._total - self._left} of {self._total} trials, {self._time_left()}", columns, ("epoch", self.metric)
-        )
-        for group, how in self._ended[-_SHOWN:]:
-            made.add_row(group.name, group.label, _seeds(group), "", "", self._score_of(group), how)
-        for group, began in list(self._going.values()):
+        progress, metric = self._progress, self._progress.stage.metric
+        done, total = progress.stage.groups - progress.left, progress.stage.groups
+        columns = ("trial", "configuration", "seed", "phase", "epoch", metric, "state")
+        table = describe.table(f"{done} of {total} trials, {progress.time_left()}", columns, ("epoch", metric))
+        for group, how in progress.ended[-_SHOWN:]:
+            table.add_row(group.name, group.label, _seeds(group), "", "", self._score(group), how)
+        for group, began in list(progress.started.values()):
             trial, row = current(group)
-            phase, epoch = ("", "") if row is None else (f"{row['phase']} {row['kind']} {row['blocks']}", row["epoch"])
-            of = "" if row is None else f"{epoch} of {phases(trial.config)[row['phase']].epochs}"
+            phase, epoch = "", ""
+            if row is not None:
+                phase = f"{row['phase']} {row['kind']} {row['blocks']}"
+                epoch = f"{row['epoch']} of {phases(trial.config)[row['phase']].epochs}"
             since = f"{time.monotonic() - began:.0f} s"
-            made.add_row(group.name, group.label, str(trial.config.seed), phase, of, self._score_of(group), since)
-        return made
+            table.add_row(group.name, group.label, str(trial.config.seed), phase, epoch, self._score(group), since)
+        return table
 
-    def _score_of(self, group: Group) -> str:
-        return self._score(self._scores[group.name]) if group.name in self._scores else ""
+    def ranked(self, ranking: Ranking) -> None:
+        """Print the table of a stage, and where its numbers are."""
+        if len(ranking.summary):
+            self.console.print(summary_table(ranking.summary, ranking.metric))
+        if ranking.stopped:
+            self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
+        self._print(f"results: {ranking.path}")
+        if ranking.path.stem == "results":
+            self._print(f"compare: tensorboard --logdir {ranking.path.parent / folders.TRIALS}")
 
-    def _score(self, report: Mapping[str, Any]) -> str:
-        return f"{report['score']:.2f}" + (" %" if self.metric.endswith("_acc") else "")
+    def summed_up(self, outcome: Outcome, finished: int, total: int) -> None:
+        """Print why trials failed, and what a budget has left."""
+        for trial, reason in outcome.failed.items():
+            self._print(f"failed: {trial}: {reason}")
+        if outcome.cause in (Cause.TIME, Cause.TRIALS):
+            budget = "time" if outcome.cause == Cause.TIME else "number of trials"
+            self._print(f"the {budget} is used up: {finished} of {total} trials are finished")
+            self._print(continuation(self._folder))
 
-    def _time_left(self) -> str:
-        """Say how long the rest takes when it goes on as the trials so far."""
-        if not self._left:
-            return "none left"
-        if not self._seconds:
-            return "time left unknown"
-        mean = sum(self._seconds) / len(self._seconds)
-        return f"{duration(mean * self._left / min(self._places, self._left))} left"
+    def selected(self, winner: Winner | None) -> None:
+        """Print the winner, ready to paste."""
+        if winner is None:
+            self._print(f"no winner: no configuration has a finite {self._progress.stage.metric} on every seed")
+            return
+        words = ["--preset", shlex.quote(winner.network)]
+        words += ["--set", *map(shlex.quote, winner.changes)] if winner.changes else []
+        self._print(f"winner: {winner.trial.label}")
+        self._print(f"its network: {' '.join(words)}")
+
+    def retraining(self, trials: tuple[Trial, ...]) -> None:
+        """Say on what the winner is trained again."""
+        images = trials[0].config.dataset_sup.train_samples()
+        seeds = " ".join(str(trial.config.seed) for trial in trials)
+        self._print(f"training the winner on all {images:,} training images, seeds {seeds}")
+
+    def _score(self, group: Group) -> str:
+        report = self._progress.reports.get(group.name)
+        if report is None:
+            return ""
+        return f"{report['score']:.2f}" + (" %" if self._progress.stage.metric.endswith("_acc") else "")
 
     def _line(self, text: str) -> None:
         if self._live is None:
-            self.console.print(f"{time.monotonic() - self._begun:6.1f} s  {text}", soft_wrap=True, highlight=False)
+            self._print(f"{time.monotonic() - self._begun:6.1f} s  {text}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False)
+
+
+def summary_table(summary: pd.DataFrame, metric: str) -> Table:
+    """Lay out n, mean and spread of each configuration."""
+    unit = " %" if metric.endswith("_acc") else ""
+    columns = ("configuration", "n", f"mean {metric}{unit}", "sd", "95 % interval", "minutes a run")
+    table = describe.table("", columns, columns[1:])
+    table.title = None
+    for line in summary.itertuples():
+        low, high = line.mean - line.interval, line.mean + line.interval
+        table.add_row(
+            str(line.configuration),
+            str(line.n),
+            f"{line.mean:.2f}",
+            f"{line.sd:.2f}" if line.n > 1 else "-",
+            f"{low:.2f} to {high:.2f}" if line.n > 1 else "-",
+            f"{line.minutes:.2f}",
+        )
+    return table
+
+
+def stopped_table(stopped: Mapping[str, Mapping[str, Any]], metric: str, *, maximises: bool) -> Table:
+    """Lay out what a scheduler stopped, best first: the score is the mean over n seeds, or that of the first so far."""
+    columns = ("stopped early", "step", f"{metric} then", "n")
+    table = describe.table("", columns, columns[1:])
+    table.title = None
+    worst = -math.inf if maximises else math.inf
+
+    def score(label: str) -> float:
+        value = stopped[label].get("score")
+        return worst if value is None else value
+
+    for label in sorted(stopped, key=score, reverse=maximises):
+        entry = stopped[label]
+        text = "-" if entry.get("score") is None else f"{entry['score']:.2f}"
+        table.add_row(label, str(entry.get("step") or "-"), text, str(entry.get("n") or "-"))
+    return table
 
 
 def _seeds(group: Group) -> str:
@@ -128,7 +238,7 @@ def duration(seconds: float) -> str:
 
 def current(group: Group) -> tuple[Trial, dict[str, Any] | None]:
     """Return the run of a group that goes on, and the last row it recorded."""
-    trial = next((t for t in group.runs if folders.state(t.folder) != "finished"), group.runs[-1])
+    trial = next((trial for trial in group.runs if not trial.finished), group.runs[-1])
     return trial, _last_row(trial.folder / folders.METRICS)
 
 
@@ -147,3 +257,40 @@ def _last_row(path: Path) -> dict[str, Any] | None:
             continue
         return row if isinstance(row, dict) else None
     return None
+
+
+def continuation(folder: Path) -> str:
+    """Return the line that says how a search goes on."""
+    return f"python ray_search.py --restore {shlex.quote(str(folder))} continues"
+
+
+def commands(report: SearchReport) -> dict[str, list[str]]:
+    """Return the commands on the page of a search, by what they do."""
+    search, best = report.search, report.best
+    again = ["python", "multi_layer.py", "--run-config", str(best.folder / folders.CONFIG), "--model-name", "again"]
+    return {
+        **({"the search": list(report.commands)} if report.commands else {}),
+        "what is left of it": [shlex.join(["python", "ray_search.py", "--restore", str(search.folder)])],
+        "the best run again, to the same bits": [shlex.join(again)],
+        "this page": [shlex.join(["python", "analysis.py", "report", str(search.folder)])],
+        "TensorBoard": [shlex.join(["tensorboard", "--logdir", str(search.folder / folders.TRIALS)])],
+    }
+
+
+def print_estimate(estimate: Estimate, search: Search) -> None:
+    """Print what a search costs."""
+    console = describe.console()
+    minutes = f"minutes a pack of {search.pack_seeds}" if search.packs else "minutes a run"
+    table = describe.table("", ("configuration", minutes), (minutes,))
+    table.title = None
+    for cost in estimate.costs:
+        table.add_row(cost.label, f"{cost.seconds / 60:.2f}")
+    console.print(table)
+    packs = f" in packs of {estimate.members}" if estimate.members > 1 else ""
+    early = f" at most: {search.spec.scheduler.name} stops some early" if search.stops_early else ""
+    console.print(
+        f"{estimate.runs} runs{packs}, about {duration(estimate.seconds)} each, {estimate.at_once} at a time on "
+        f"{estimate.device} with {search.base.threads} thread(s): {estimate.hours:.2f} hours, "
+        f"{estimate.disk / 2**20:.0f} MB in {search.folder}{early}",
+        soft_wrap=True,
+    )

@@ -1,8 +1,7 @@
-"""``--estimate``: time the real steps on this machine, and say what a search costs in hours and disk."""
+"""What a search costs in hours and disk, from the real steps timed on this machine."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 import time
@@ -13,9 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hebb.cli import describe
-from hebb.cli.arguments import Device
-from hebb.cli.search_display import duration
 from hebb.config import plan
 from hebb.config.specs import RunConfig
 from hebb.core import machine
@@ -27,60 +23,89 @@ from hebb.probing import measures
 from hebb.storage import folders, records
 from hebb.training import engine, epochs, features, train
 from hebb.training.pack import Pack
-from hebb.tuning.trials import Packs, Search, configuration_name, packed
+from hebb.tuning.search import Packs, Search, packs_of
+from hebb.tuning.settings import Settings
 
 _WARM, _TIMED = 2, 10  # batches
-_SETTLED = 40  # batches of a network that settles, which is looked at before and after, however few they are
-_CONFIGS = 3  # of a space, the first, the middle and the last one
-_START = 6.0  # seconds until Ray and the first worker are there; trials after the first begin at once
+_SETTLED = 40  # batches of a settling network, which is looked at before and after, however few they are
+_CONFIGS = 3  # configurations of a space that are timed: the first, the middle and the last
+_START = 6.0  # seconds until Ray and the first worker have started; later trials begin at once
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a run, or a pack; bytes of the folder of a run when it is finished, and of its checkpoint before."""
+    """Seconds of a run, or of a pack, and bytes of its files.
 
+    Attributes:
+        label: the configuration.
+        seconds: time from start to end.
+        kept: bytes of the folder of a finished run, without a model.
+        checkpoint: bytes of its checkpoint.
+    """
+
+    label: str
     seconds: float
     kept: int
     checkpoint: int
 
 
-def run(search: Search, asked: Device, home: folders.Home, options: argparse.Namespace) -> int:
-    """Print the estimate and return the exit code."""
-    out = describe.console()
-    firsts = {configuration_name(trial): trial for trial in reversed(search.trials)}
-    trials = list(reversed(firsts.values()))
-    configs = [trial.config for trial in trials] or [
-        replace(search.base, seed=search.seeds[0], pack=search.packs[0] if search.packs else ())
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a search costs.
+
+    Attributes:
+        costs: those of the configurations that were timed.
+        runs: the number of runs, with the final runs of the winner.
+        members: the most runs that are trained together.
+        at_once: runs, or packs, at the same time.
+        device: where they run.
+        hours: from start to end, if no scheduler stops anything early.
+        disk: bytes of the finished search, and of the checkpoints while it goes on.
+    """
+
+    costs: tuple[Cost, ...]
+    runs: int
+    members: int
+    at_once: int
+    device: str
+    hours: float
+    disk: float
+
+    @property
+    def seconds(self) -> float:
+        """The mean over the configurations that were timed."""
+        return sum(cost.seconds for cost in self.costs) / len(self.costs)
+
+
+def run(search: Search, settings: Settings) -> Estimate:
+    """Time a few configurations of the space, and estimate the whole search."""
+    firsts = {trial.configuration: trial for trial in reversed(search.trials)}
+    points = [(trial.label, trial.config) for trial in reversed(firsts.values())] or [
+        (search.spec.name, replace(search.base, seed=search.seeds[0], pack=search.packs[0] if search.packs else ()))
     ]
-    device = model.device_of(replace(configs[0], device=asked.kind), asked.index)
-    chosen = sorted({0, len(configs) // 2, len(configs) - 1})[:_CONFIGS]
-    keep = not options.no_feature_cache
-    costs = [_of_run(replace(configs[i], device=device.type), device, home, keep) for i in chosen]
-    what = f"minutes a pack of {search.pack_seeds}" if search.packs else "minutes a run"
-    made = describe.table("", ("configuration", what), (what,))
-    made.title = None
-    for i, cost in zip(chosen, costs, strict=True):
-        label = trials[i].label if trials else search.spec.name
-        made.add_row(label, f"{cost.seconds / 60:.2f}")
-    out.print(made)
-    mean = sum(cost.seconds for cost in costs) / len(costs)
-    kept = max(cost.kept + (cost.checkpoint if options.save_model else 0) for cost in costs)
-    room = cores() // search.base.threads if device.type == "cpu" else options.gpu_exp
-    units = search.spec.count() * _units(len(search.seeds), search.packs)
-    last = _units(len(search.final_seeds), packed(search.final_seeds, search.pack_seeds))
-    at_once = max(1, min(units, room if options.workers is None else min(room, options.workers)))
-    runs = search.runs + len(search.final_seeds)
-    hours = (_START + mean * (-(-units // at_once) + -(-last // at_once))) / 3600
-    members = max([1, *map(len, search.packs)])
-    disk = (kept * runs + max(cost.checkpoint for cost in costs) * at_once * members) / 2**20
-    early = f" at most: {search.spec.scheduler.name} stops some early" if search.spec.scheduler.name != "none" else ""
-    together = f" in packs of {members}" if members > 1 else ""
-    out.print(
-        f"{runs} runs{together}, about {duration(mean)} each, {at_once} at a time on {device.type} with "
-        f"{search.base.threads} thread(s): {hours:.2f} hours, {disk:.0f} MB in {search.folder}{early}",
-        soft_wrap=True,
+    device = model.device_of(search.base, settings.gpu or 0)
+    chosen = sorted({0, len(points) // 2, len(points) - 1})[:_CONFIGS]
+    costs = tuple(
+        _of_run(label, replace(config, device=device.type), device, settings)
+        for label, config in (points[i] for i in chosen)
     )
-    return 0
+    room = cores() // search.base.threads if device.type == "cpu" else settings.trials_per_gpu
+    units = search.spec.count() * _units(len(search.seeds), search.packs)
+    last = _units(len(search.final_seeds), packs_of(search.final_seeds, search.pack_seeds))
+    at_once = max(1, min(units, room if settings.workers is None else min(room, settings.workers)))
+    runs = search.runs + len(search.final_seeds)
+    members = max([1, *map(len, search.packs)])
+    seconds = sum(cost.seconds for cost in costs) / len(costs)
+    kept = max(cost.kept + (cost.checkpoint if settings.save_models else 0) for cost in costs)
+    return Estimate(
+        costs=costs,
+        runs=runs,
+        members=members,
+        at_once=at_once,
+        device=device.type,
+        hours=(_START + seconds * (-(-units // at_once) + -(-last // at_once))) / 3600,
+        disk=kept * runs + max(cost.checkpoint for cost in costs) * at_once * members,
+    )
 
 
 def _units(seeds: int, packs: Packs) -> int:
@@ -88,8 +113,9 @@ def _units(seeds: int, packs: Packs) -> int:
     return seeds - sum(map(len, packs)) + len(packs)
 
 
-def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: bool) -> Cost:
-    """Time a few real batches of every phase, and an evaluation, and add up what a run, or its pack, has of each."""
+def _of_run(label: str, config: RunConfig, device: torch.device, settings: Settings) -> Cost:
+    """Time a few real batches and an evaluation of every phase, and add up what a run, or its pack, has of each."""
+    home = settings.home
     machine.keep_freed_memory()
     torch.set_num_threads(config.threads)
     networks = [model.build(replace(config, seed=seed)).to(device) for seed in config.pack or (config.seed,)]
@@ -103,9 +129,9 @@ def _of_run(config: RunConfig, device: torch.device, home: folders.Home, keep: b
     }
     seconds = time.monotonic() - load
     for index, phase in enumerate(phases):
-        seconds += _of_phase(config, trained, data[phase.data], phases, index, keep)
+        seconds += _of_phase(config, trained, data[phase.data], phases, index, settings.keep_features)
     kept, checkpoint = _folder(config, networks[0], phases)
-    return Cost(seconds, kept, checkpoint)
+    return Cost(label, seconds, kept, checkpoint)
 
 
 def _of_phase(
@@ -120,8 +146,8 @@ def _of_phase(
     phase = phases[index]
     networks = trained.members if isinstance(trained, Pack) else [trained]
     network, count = networks[0].eval(), len(networks)
-    behind = features.inputs(network, phase, data, config, None, train.Report())
-    read, split = _read(behind.train, phase.batch_size, _SETTLED if phase.kind == plan.PhaseKind.SETTLE else _TIMED)
+    inputs = features.inputs(network, phase, data, config, None, train.Report())
+    read, split = _read(inputs.train, phase.batch_size, _SETTLED if phase.kind == plan.PhaseKind.SETTLE else _TIMED)
     step, scores = _epoch(config, trained, count, split, phase, index)
     evaluation, names = _evaluation(network, split, phase, data, scores)
     sizes = {name: len(getattr(data, name)) for name in names}
@@ -135,13 +161,13 @@ def _of_phase(
 
 
 def _read(split: Split, batch_size: int, timed: int) -> tuple[float, Split]:
-    """Return the seconds in which an image is read, and passes the frozen blocks, and some batches as they are then."""
+    """Return the seconds to read an image and pass it through the frozen blocks, and a few batches behind them."""
     batches = split.batches(batch_size)
     for _ in range(_WARM):
         next(batches, None)
     began = time.monotonic()
-    found = list(islice(batches, timed)) or list(islice(split.batches(batch_size), timed))
-    x, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    few = list(islice(batches, timed)) or list(islice(split.batches(batch_size), timed))
+    x, labels = (torch.cat(tensors) for tensors in zip(*few, strict=True))
     _wait(x)
     return (time.monotonic() - began) / len(x), Split(x, labels, view=split.view)
 
@@ -149,9 +175,9 @@ def _read(split: Split, batch_size: int, timed: int) -> tuple[float, Split]:
 def _epoch(
     config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: plan.Phase, index: int
 ) -> tuple[float, engine.Scores]:
-    """Return the seconds of an image in a phase, whose inputs are there, and what its first network gives.
+    """Return the seconds of an image in a phase whose inputs are in memory, and the scores of the first network.
 
-    Those of a pack are the seconds of all its members.
+    The seconds of a pack are those of all its members.
     """
     optimiser = train.optimiser_of(config, phase, trained)
     seeds = config.pack or (config.seed,)
@@ -170,9 +196,9 @@ def _epoch(
 def _evaluation(
     network: model.Network, split: Split, phase: plan.Phase, data: Images, scores: engine.Scores
 ) -> tuple[float, list[str]]:
-    """Return the seconds of an image in an evaluation behind the frozen blocks, and the splits that each one reads.
+    """Return the seconds of an image in an evaluation behind the frozen blocks, and the splits it reads.
 
-    A network that settles is evaluated on its training images too, which costs about as much as they do in training.
+    A settling network is evaluated on its training images too, at about the cost of a training step.
     """
     few = Images(train=split, val=None if data.val is None else split, read_test=lambda: split, sha256="")
     began = time.monotonic()

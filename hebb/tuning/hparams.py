@@ -1,13 +1,12 @@
-"""The values of the search space as TensorBoard's HParams, written when a run begins, so that a killed one has them.
+"""TensorBoard's HParams: the values of the search space, written when a run begins, so that a killed run has them.
 
-No summary of the whole search is written: TensorBoard would take that of the first search it meets for all below
-its folder. Without one it lists the values and the scalars of every run, so that searches are compared side by side.
+No summary of the whole search is written: TensorBoard would use the summary of the first search it meets for all
+searches below its folder. Without one it lists the values and scalars of every run, so that searches can be compared.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hebb.config.domains import Choice
 
@@ -23,14 +22,14 @@ def write_run(folder: Path, choice: Choice, seed: int) -> None:
 
 
 def end_run(folder: Path) -> None:
-    """Write that the run was finished, once."""
+    """Write that the run is finished, once."""
     from torch.utils.tensorboard.summary import hparams
 
     _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
     _write(folder, _END, end)
 
 
-def _write(folder: Path, suffix: str, content: Any) -> None:
+def _write(folder: Path, suffix: str, content: object) -> None:
     from torch.utils.tensorboard import FileWriter
 
     if not any(path.name.endswith(suffix) for path in folder.glob("events.*")):
@@ -39,6 +38,6 @@ def _write(folder: Path, suffix: str, content: Any) -> None:
         writer.close()
 
 
-def _plain(value: Any) -> bool | int | float | str:
-    """Return a value that TensorBoard keeps; it drops others without a word."""
+def _plain(value: object) -> bool | int | float | str:
+    """Return a value of a type that TensorBoard keeps; it silently drops others."""
     return value if isinstance(value, bool | int | float | str) else str(value)

@@ -1,4 +1,4 @@
-"""Ray itself: its environment, a session of it, what its nodes have, and what its errors mean."""
+"""Ray itself: its environment, its sessions, the resources of its nodes, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hebb.core.errors import ConfigError, HebbError
-from hebb.core.threads import cores
+from hebb.core.threads import cores, openmp_settings
 
 # Ray reads these when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -28,21 +28,30 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # a busy machine starts it slowly
-# Workers run each trial in a new thread, and the C library gives new threads a heap of their own, up to 8 a core: each
-# would keep what one trial freed. One heap serves them all, the one that `hebb.core.machine` lays out in huge pages.
-os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-_HANDED_ON = ("MALLOC_ARENA_MAX", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-_WORKERS = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own deprecations
     import ray
     from ray import tune
 
-__all__ = ["Resources", "places", "ray", "reason", "session", "terminated_as_interrupted", "tune"]
+__all__ = ["RayTrial", "Resources", "places", "ray", "reason", "session", "terminated_as_interrupted", "tune"]
 
 _OBJECT_STORE = 256 << 20  # bytes beside the data: configs and numbers
 _PATIENCE = 10.0  # seconds to find a cluster; Ray tries for minutes
+
+
+class RayTrial(Protocol):
+    """What we use of a trial of Ray's."""
+
+    trial_id: str
+    config: dict[str, Any]
+    run_metadata: Any
+
+    @property
+    def pickled_error_file(self) -> str | None:
+        """The file in which Ray stores the error of the trial."""
+
+    def get_pickled_error(self) -> BaseException | None:
+        """Return the error of the trial, once Ray has copied it into its storage folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +59,8 @@ class Resources:
     """What one trial takes, and where trials run.
 
     Attributes:
-        cpus: cores, which are its threads too.
-        gpu: share of a GPU.
+        cpus: the cores of a trial, which uses as many threads.
+        gpu: its share of a GPU.
         gpu_id: the one GPU to use; None uses all of them.
         workers: trials at the same time; None for as many as there is room for.
         address: an existing Ray cluster; None starts Ray on this machine.
@@ -66,54 +75,82 @@ class Resources:
     dashboard: bool = False
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the environment variables that every worker needs from its start, before it loads torch.
+
+    Workers run each trial in a new thread, and the C library gives new threads heaps of their own, up to 8 per core,
+    each of which would keep what one trial freed. One heap serves them all, the one that ``hebb.core.machine`` lays out
+    in huge pages.
+    """
+    policy = {name: os.environ[name] for name in ("OMP_WAIT_POLICY",) if name in os.environ}
+    return {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1"), **openmp_settings(), **policy}
+
+
 @contextlib.contextmanager
 def session(resources: Resources, data_bytes: int = 0) -> Iterator[None]:
-    """Keep Ray for the searches inside, which takes it seconds to start; an outer session is shared.
+    """Keep Ray running for the searches inside, since its start takes seconds; a Ray that is initialised is used.
 
     Args:
-        resources: what a trial will take; what no node can give is refused.
+        resources: what a trial takes; raises where no node has it.
         data_bytes: size of the data that the trials of a node share.
     """
     if ray.is_initialized():
         _check(resources)
         yield
         return
-    folder = None  # of Ray's own files; a cluster's are not ours to remove
+    folder = None  # of Ray's own files; those of a cluster are not ours to remove
     if resources.address is None:
         folder = _start(resources, data_bytes)
     else:
         _join(resources.address)
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # a failed trial is reported by us, without its traceback
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # we report failed trials ourselves, without a traceback
     try:
         _check(resources)
         yield
     finally:
         ray.shutdown()
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)  # Ray never cleans up what its sessions leave
+            shutil.rmtree(folder, ignore_errors=True)  # Ray never removes the files of its sessions
 
 
 def _start(resources: Resources, data_bytes: int) -> Path:
-    """Start a local Ray and return its folder; one that happens to run on this machine is not joined."""
+    """Start a local Ray and return its folder; a Ray that already runs on this machine is not joined."""
+    variables = worker_environment()
     if resources.gpu_id is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(resources.gpu_id)
+        variables["CUDA_VISIBLE_DEVICES"] = str(resources.gpu_id)
     options: dict[str, Any] = {} if resources.gpu else {"num_gpus": 0}
     make_token()
-    found = ray.init(
-        address="local",
-        num_cpus=cores(),
-        include_dashboard=resources.dashboard,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=_OBJECT_STORE + int(1.2 * data_bytes),
-        **options,
-    )
-    return Path(found.address_info["session_dir"])
+    with _environment(variables):  # Ray's processes inherit it; a runtime_env would cost each worker a second
+        context = ray.init(
+            address="local",
+            num_cpus=cores(),
+            include_dashboard=resources.dashboard,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=_OBJECT_STORE + int(1.2 * data_bytes),
+            **options,
+        )
+    return Path(context.address_info["session_dir"])
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables inside, and restore them after."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def make_token() -> None:
-    """Make the token of this user's Ray, readable by nobody else; Ray itself would let everybody read it."""
+    """Make the token of this user's Ray, readable by nobody else; Ray would make it readable by everybody."""
     token = Path.home() / ".ray" / "auth_token"
     token.parent.mkdir(parents=True, exist_ok=True)
     if not token.exists():
@@ -130,13 +167,15 @@ def _join(address: str) -> None:
     if address != "auto":
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if not host or not port.isdigit():
-            raise ConfigError("--address", f"host:port or auto is wanted, not '{address}'")
+            raise ConfigError("--address", f"must be HOST:PORT or auto, got '{address}'")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
         except OSError as error:
             raise HebbError(f"--address {address}: no Ray cluster answers there ({error})") from None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": _WORKERS})
+        ray.init(
+            address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": worker_environment()}
+        )
     except Exception as error:  # Ray has many: no cluster, another version, another token
         text = " ".join(str(error).split())[:300]
         raise HebbError(f"--address {address}: {text or type(error).__name__}") from None
@@ -147,16 +186,16 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _check(resources: Resources) -> None:
-    """Refuse what no node can give: Ray would wait for it for ever."""
+    """Raise where no node has the resources of a trial: Ray would wait for ever."""
     nodes = _nodes()
     if any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpu for node in nodes):
         return
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
     raise ConfigError(
         "resources",
-        f"a trial wants {resources.cpus} cores and {resources.gpu:g} GPU; a node has at most "
+        f"a trial needs {resources.cpus} cores and {resources.gpu:g} GPU, and a node has at most "
         f"{most['CPU']:g} and {most['GPU']:g}",
-        hint="give fewer --threads, or --gpu-id cpu",
+        hint="set fewer --threads, or --gpu-id cpu",
     )
 
 
@@ -172,7 +211,7 @@ def places(resources: Resources, *, on_one: bool = False) -> int:
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM do what SIGINT does, which Ray handles by stopping its trials."""
+    """Make SIGTERM do what SIGINT does: Ray then stops its trials."""
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
@@ -180,22 +219,21 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def forget_metrics(trial: Any) -> None:
-    """Drop what Ray keeps of the metrics of a trial that is over: 26 kB, for a choice among trials that we make."""
+def forget_metrics(trial: RayTrial) -> None:
+    """Drop the 26 kB that Ray keeps of the metrics of a trial that is over; we choose among trials ourselves."""
     trial.run_metadata.metric_n_steps.clear()
     trial.run_metadata.metric_analysis.clear()
 
 
-def error_of(trial: Any) -> BaseException | None:
-    """Return the error with which one of Ray's trials failed, from where Ray writes it.
+def error_of(trial: RayTrial) -> BaseException | None:
+    """Return the error with which one of Ray's trials failed, from where Ray writes it first.
 
-    ``trial.get_pickled_error`` looks into the storage folder, to which the file is copied at some later time.
+    ``trial.get_pickled_error`` looks into the storage folder, to which the file is copied some time later.
     """
-    written = trial.pickled_error_file
-    if written is None or not Path(written).is_file():
-        found: BaseException | None = trial.get_pickled_error()
-        return found
-    with open(written, "rb") as file:
+    path = trial.pickled_error_file
+    if path is None or not Path(path).is_file():
+        return trial.get_pickled_error()
+    with open(path, "rb") as file:
         error: BaseException = pickle.load(file)  # by this very process
     return error
 
@@ -211,5 +249,5 @@ def reason(error: BaseException | None) -> str:
     if isinstance(error, ray.exceptions.RayActorError):
         return "its worker process died"
     lines = [line for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line and not line.startswith((" ", "\t"))]
-    return (named[-1] if named else lines[0] if lines else type(cause).__name__)[:300]
+    errors = [line for line in lines if "Error" in line and not line.startswith((" ", "\t"))]
+    return (errors[-1] if errors else lines[0] if lines else type(cause).__name__)[:300]

@@ -1,33 +1,30 @@
-"""``report.html``: all that a search found on one page, in one file that opens without a network.
+"""``report.html``: everything a search found, on one page in one file that needs no network.
 
-Everything is read from the folder of the search. Numbers are those of ``hebb.tuning.results``; curves, importance and
-parallel coordinates those of ``hebb.analysis``; the filters are the picture that TensorBoard shows.
+Everything is read from the folder of the search. The numbers are those of ``hebb.tuning.results``; curves, importance
+and parallel coordinates those of ``hebb.analysis``; the filters are the picture that TensorBoard shows.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
 import pandas as pd
 
 from hebb.analysis import curves, importance, parallel, runs, style
 from hebb.analysis.output import Output
-from hebb.cli import describe
 from hebb.config import catalog
 from hebb.config.domains import Axis, Choice
-from hebb.core.errors import ConfigError, HebbError
+from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.journal import Journal
-from hebb.tuning import results, search_folder
-from hebb.tuning import trials as trial_list
-from hebb.tuning.trials import Search, Trial
+from hebb.tuning import results, search_folder, trials
+from hebb.tuning.search import Search, Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,107 +35,99 @@ CURVES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class SearchReport:
     """A search as its page shows it.
 
     Attributes:
         search: the search, with the runs that a model-based algorithm chose.
-        found: a line for each run that finished or was stopped.
-        ranking: a line for each configuration with finished runs, best first, those that lack seeds last.
+        runs: a line for each run that finished or was stopped.
+        ranking: a line for each configuration with finished runs, best first; those that lack seeds come last.
         final: likewise for the winner's runs on all training images; empty in a sweep.
         importance: a line for each hyper-parameter.
         failed: reasons by configuration.
         stopped: configurations that a scheduler stopped.
-        options: flags and commands of ``search.json``.
+        commands: the commands that began and continued the search.
     """
 
     search: Search
-    found: pd.DataFrame
+    runs: pd.DataFrame
     ranking: pd.DataFrame
     final: pd.DataFrame
     importance: pd.DataFrame
     failed: Mapping[str, str]
     stopped: Sequence[str]
-    options: Mapping[str, Any]
+    commands: Sequence[str]
 
     @property
     def best(self) -> Trial:
         """A finished trial of the best configuration."""
-        runs_of_it = [t for t in self.search.trials if t.label == self.ranking.iloc[0]["configuration"]]
-        return next(trial for trial in runs_of_it if folders.state(trial.folder) == "finished")
+        label = self.ranking.iloc[0]["configuration"]
+        return next(trial for trial in self.search.trials if trial.label == label and trial.finished)
 
 
-def at_end(folder: Path) -> None:
-    """Write the page when a search has ended, and say where; a search without a result has none."""
-    try:
-        output(folder).save(folder, overwrite=True)
-    except HebbError as error:
-        describe.console().print(f"no report: {error}", soft_wrap=True)
-        return
-    describe.console().print(f"report: {folder / NAME}.html", soft_wrap=True)
+Commands = Callable[[SearchReport], Mapping[str, Sequence[str]]]
+"""Returns what to type, by what it does."""
 
 
-def output(folder: Path, name: str = NAME) -> Output:
+def output(folder: Path, name: str = NAME, *, commands: Commands | None = None) -> Output:
     """Return the page of the search in a folder, and its ranking as the numbers."""
-    made = read(folder)
-    return Output(name, made.ranking, more={".html": page(made)})
+    report = read(folder)
+    typed = {} if commands is None else commands(report)
+    return Output(name, report.ranking, more={".html": page(report, typed)})
 
 
-def read(folder: Path) -> Report:
+def read(folder: Path) -> SearchReport:
     """Read a search, finished or not.
 
     Raises:
         ConfigError: when the folder holds no search, or none of its runs is finished.
     """
     data = search_folder.read(folder)
-    options = data["options"]
-    file = options.get("preset_file")
-    known = catalog.load(None if file is None else Path(file))
-    search, journal = search_folder.search_of(data, folder.absolute(), known), Journal.load(folder)
+    file = data["options"].get("preset_file")
+    presets = catalog.load(None if file is None else Path(file))
+    search, journal = search_folder.search_of(data, folder.absolute(), presets), Journal.load(folder)
     if search.spec.plan.model_based:
-        search = replace(search, trials=trial_list.chosen(search, journal.chosen.values(), known))
-    found = results.results(search.trials, search.metric, journal)
-    summed = results.summary(found, search.metric) if len(found) else found
-    if not len(summed) or not summed["n"].any():
+        search = replace(search, trials=trials.trials_at(search, journal.chosen.values(), presets))
+    table = results.read(search.trials, search.metric, journal)
+    summary = results.summary(table, search.metric) if len(table) else table
+    if not len(summary) or not summary["n"].any():
         raise ConfigError(str(folder), "no run of this search is finished yet")
-    ranking = results.ranked(summed[summed["n"] > 0], search.mode)
-    # a mean over the seeds that are left would favour what fails on its bad ones
+    ranking = results.ranked(summary[summary["n"] > 0], search)
+    # a mean over surviving seeds would favour a configuration that fails on its bad seeds
     ranking = ranking.sort_values("n", ascending=False, kind="stable", ignore_index=True)
-    labels = {trial_list.configuration_name(trial): trial for trial in search.trials}
-    return Report(
+    labels = {trial.configuration: trial.label for trial in search.trials}
+    return SearchReport(
         search=search,
-        found=found,
+        runs=table,
         ranking=ranking,
         final=_final(search, ranking, journal),
         importance=importance.compute(*_points(search, ranking)),
-        failed={labels[name].label: str(e.get("reason", "")) for name, e in journal.failed.items() if name in labels},
-        stopped=[labels[name].label for name in journal.stopped if name in labels],
-        options=options,
+        failed={labels[name]: str(e.get("reason", "")) for name, e in journal.failed.items() if name in labels},
+        stopped=[labels[name] for name in journal.stopped if name in labels],
+        commands=data["options"].get("commands", ()),
     )
 
 
 def _points(search: Search, ranking: pd.DataFrame) -> tuple[tuple[Axis, ...], list[Choice], list[float]]:
-    """Return the space, and values and mean of each configuration that was measured."""
+    """Return the space, and the values and mean of each configuration that was measured."""
     choices = {trial.label: trial.choice for trial in search.trials}
     return search.spec.axes, [choices[label] for label in ranking["configuration"]], list(ranking["mean"])
 
 
 def _final(search: Search, ranking: pd.DataFrame, journal: Journal) -> pd.DataFrame:
-    """Return the table of the winner's runs on all training images, as far as they are finished."""
+    """Return the summary of the winner's runs on all training images, as far as they are finished."""
     best = results.winner(search, ranking) if search.final_seeds else None
-    found = (
-        pd.DataFrame()
-        if best is None
-        else results.results(trial_list.retrained(best, search.final_seeds), "test_acc", journal)
-    )
-    return results.summary(found, "test_acc") if len(found) else found
+    if best is None:
+        return pd.DataFrame()
+    table = results.read(trials.final_trials(best, search.final_seeds), "test_acc", journal)
+    return results.summary(table, "test_acc") if len(table) else table
 
 
 # -- the page ---------------------------------------------------------------------------------------------------
 
 
-def page(report: Report) -> str:
-    """Return the page as HTML; everything that is not markup of ours is escaped."""
+def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
+    """Return the page as HTML; everything but our own markup is escaped."""
     search = report.search
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -163,24 +152,24 @@ def page(report: Report) -> str:
         least=importance.LEAST,
         failed=report.failed,
         stopped=report.stopped,
-        commands=commands(report),
-        network_string=trial_list.network_string(report.best, catalog.load()),
+        commands=commands,
+        network_string=trials.network_string(report.best, catalog.load()),
     )
 
 
-def facts(report: Report) -> dict[str, str]:
-    """Return what there is to say of the search in a word or two each."""
+def facts(report: SearchReport) -> dict[str, str]:
+    """Return the facts at the head of the page, by their name."""
     search = report.search
-    done = int((report.found["status"] == "finished").sum())
-    made = folders.read_json(report.best.folder / folders.ENVIRONMENT)
-    machine, versions = made["machine"], made["versions"]
+    finished = int((report.runs["status"] == "finished").sum())
+    environment = folders.read_json(report.best.folder / folders.ENVIRONMENT)
+    machine, versions = environment["machine"], environment["versions"]
     return {
         "question": search.spec.description or "-",
         "network": search.base.network.name,
         "data": f"{search.base.dataset_unsup.dataset} (Hebbian), {search.base.dataset_sup.dataset} (labels)",
         "compared by": f"{style.unit(search.metric)}, {search.mode}",
-        "runs": f"{done} of {search.runs} finished, seeds {' '.join(map(str, search.seeds))}",
-        "commit": f"{(made['commit'] or '-')[:12]}{' with changes' if made['dirty'] else ''}",
+        "runs": f"{finished} of {search.runs} finished, seeds {' '.join(map(str, search.seeds))}",
+        "commit": f"{(environment['commit'] or '-')[:12]}{' with changes' if environment['dirty'] else ''}",
         "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "ray", "numpy") if versions.get(name)),
         "machine": f"{machine['processor']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}",
     }
@@ -201,49 +190,49 @@ def lines(ranking: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
-def pictures(report: Report) -> dict[str, str]:
-    """Return the figures by their name, as addresses that hold their data."""
+def pictures(report: SearchReport) -> dict[str, str]:
+    """Return the figures by their name, as data URLs."""
     search = report.search
     axes, choices, means = _points(search, report.ranking)
-    made = {"curves": curves.draw(_curves(report))} if _measured(report) else {}
+    figures = {"curves": curves.draw(_curves(report))} if _measured(report) else {}
     frame = parallel.compute(axes, choices, means, search.metric)
     if len(frame.columns) > 1:
-        made["parallel"] = parallel.draw(frame, search.mode)
+        figures["parallel"] = parallel.draw(frame, search.mode)
     if len(report.importance):
-        made["importance"] = importance.draw(report.importance)
-    return {name: _inline(figure) for name, figure in made.items()}
+        figures["importance"] = importance.draw(report.importance)
+    return {name: _inline(figure) for name, figure in figures.items()}
 
 
-def _measured(report: Report) -> bool:
-    """Tell whether the metric has a curve; radii of a phase without neurons have none."""
+def _measured(report: SearchReport) -> bool:
+    """Return whether the metric has a curve; the radii of a phase without neurons have none."""
     return any(row.get(report.search.metric) is not None for run in _runs(report, 1) for row in run.rows)
 
 
-def _runs(report: Report, count: int) -> list[runs.StoredRun]:
+def _runs(report: SearchReport, count: int) -> list[runs.StoredRun]:
     """Return the finished runs of the best configurations."""
-    shown = list(report.ranking["configuration"][:count])
-    found = [trial for trial in report.search.trials if trial.label in shown]
-    found = [trial for trial in found if folders.state(trial.folder) == "finished"]
-    return [runs.read_run(trial.folder, {"configuration": trial.label}) for trial in found]
+    shown = set(report.ranking["configuration"][:count])
+    best = [trial for trial in report.search.trials if trial.label in shown and trial.finished]
+    return [runs.read_run(trial.folder, {"configuration": trial.label}) for trial in best]
 
 
-def _curves(report: Report) -> pd.DataFrame:
+def _curves(report: SearchReport) -> pd.DataFrame:
     """Return the metric by epoch of the best configurations, mean and deviation over their seeds."""
     by_label: dict[str, list[runs.StoredRun]] = {label: [] for label in report.ranking["configuration"][:CURVES]}
     for run in _runs(report, CURVES):
         by_label[str(run.choice["configuration"])].append(run)
-    parts = [curves.compute(found, report.search.metric, []).assign(curve=label) for label, found in by_label.items()]
+    metric = report.search.metric
+    parts = [curves.compute(members, metric, []).assign(curve=label) for label, members in by_label.items()]
     return pd.concat(parts, ignore_index=True)
 
 
 def _inline(figure: Figure) -> str:
-    """Return a figure as an address that holds it: an SVG, in which text stays sharp at every size."""
+    """Return a figure as a data URL: an SVG, whose text stays sharp at every size."""
     file = io.BytesIO()
     style.save(figure, file, "svg")
-    return _address("image/svg+xml", file.getvalue())
+    return _data_url("image/svg+xml", file.getvalue())
 
 
-def _address(kind: str, data: bytes) -> str:
+def _data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -254,18 +243,4 @@ def filters(folder: Path) -> str | None:
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
     if "b0/filters" not in events.Tags()["images"]:
         return None
-    return _address("image/png", events.Images("b0/filters")[-1].encoded_image_string)
-
-
-def commands(report: Report) -> dict[str, list[str]]:
-    """Return what to type, by what it does."""
-    search, best = report.search, report.best
-    again = ["python", "multi_layer.py", "--run-config", str(best.folder / folders.CONFIG), "--model-name", "again"]
-    made = {"the search": list(report.options.get("commands", ()))} if report.options.get("commands") else {}
-    return {
-        **made,
-        "what is left of it": [shlex.join(["python", "ray_search.py", "--restore", str(search.folder)])],
-        "the best run again, to the same bits": [shlex.join(again)],
-        "this page": [shlex.join(["python", "analysis.py", "report", str(search.folder)])],
-        "TensorBoard": [shlex.join(["tensorboard", "--logdir", str(search.folder / "trials")])],
-    }
+    return _data_url("image/png", events.Images("b0/filters")[-1].encoded_image_string)

@@ -1,9 +1,9 @@
 """The folder of a search: what it is to do, and what became of every configuration. Imports neither Ray nor torch.
 
 search.json     the search: config, base run, seeds, metric, options
-journal.jsonl   a line for every configuration that was chosen, stopped, failed or finished, as it happened
+journal.jsonl   a line for each configuration that was chosen, stopped, failed or finished, in the order of events
 trials/         the run folders; ``result.json`` makes a run finished, whatever the journal says
-locks/          held by the process that runs a trial, or the search; gone when the search is
+locks/          held by the process that runs the search or one of its trials; removed at the end of the search
 
 Nothing here is a pickle: an interrupted search is read back as data.
 """
@@ -26,14 +26,16 @@ from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.folders import SEARCH
 from hebb.storage.journal import Journal as Journal
-from hebb.tuning import trials as trial_list
-from hebb.tuning.trials import Search
+from hebb.tuning.search import Search
+from hebb.tuning.settings import Settings
+from hebb.tuning.trials import planned
 
 LOCKS = "locks"
+_KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something else, or a search that ``--overwrite`` is not to replace."""
+    """Raise where the folder holds something else, or a search and ``overwrite`` is false."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / SEARCH).exists():
@@ -48,21 +50,21 @@ def check_free(folder: Path, overwrite: bool) -> None:
         )
 
 
-def claim(search: Search, options: Mapping[str, Any]) -> None:
+def claim(search: Search, settings: Settings) -> None:
     """Make the folder of a search, in place of an earlier one, and write down what it is to do."""
     if search.folder.exists():
         shutil.rmtree(search.folder)
     search.folder.mkdir(parents=True)
-    write(search, options)
+    write(search, settings)
 
 
 @contextlib.contextmanager
 def held(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold a file that one process at a time may hold; the kernel lets it go when its process dies.
+    """Hold a lock file, one process at a time; the kernel releases it when the process dies.
 
     Args:
         path: the file, made when it is absent.
-        busy: what to say when another process holds it; None waits for that process.
+        busy: the message when another process holds it; None waits for that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
@@ -80,8 +82,8 @@ def held(path: Path, busy: str | None = None) -> Iterator[None]:
         yield
 
 
-def write(search: Search, options: Mapping[str, Any]) -> None:
-    """Write ``search.json``; ``options`` are the flags that a continued search keeps."""
+def write(search: Search, settings: Settings) -> None:
+    """Write ``search.json``."""
     folders.write_json(
         search.folder / SEARCH,
         {
@@ -92,11 +94,11 @@ def write(search: Search, options: Mapping[str, Any]) -> None:
             "seeds": list(search.seeds),
             "final_seeds": list(search.final_seeds),
             "pack_seeds": search.pack_seeds,
-            "packs": [list(together) for together in search.packs],
+            "packs": [list(pack) for pack in search.packs],
             "spec": to_data(search.spec),
             "base": serialise.to_json(search.base),
             "resume_from": None if search.resume_from is None else str(search.resume_from),
-            "options": dict(options),
+            "options": {**settings.stored(), "probe_every": search.probe_every},
             "trials": [{"name": t.name, "seed": t.config.seed, "choice": t.choice} for t in search.trials],
         },
     )
@@ -109,37 +111,34 @@ def read(folder: Path) -> dict[str, Any]:
     if not (folder / SEARCH).exists():
         raise ConfigError("--restore", f"nothing to restore: {folder} holds no search")
     data = folders.read_json(folder / SEARCH)
-    wanted = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
-    if not isinstance(data, dict) or any(key not in data for key in wanted):
+    if not isinstance(data, dict) or any(key not in data for key in _KEYS):
         raise ConfigError(str(folder / SEARCH), "is not the description of a search")
     return data
 
 
-def search_of(data: Mapping[str, Any], folder: Path, known: Catalog) -> Search:
-    """Build the search that ``search.json`` describes."""
+def search_of(data: Mapping[str, Any], folder: Path, catalog: Catalog) -> Search:
+    """Build the search that ``search.json`` describes; packs and probes are newer than its other keys."""
     where = str(folder / SEARCH)
-    spec = search_space.parse(data["spec"], str(data["config"]), where)
-    base, seeds = serialise.run_from_json(data["base"], where), tuple(data["seeds"])
-    packs = tuple(tuple(together) for together in data.get("packs", ()))  # searches of the time before packs have none
-    return Search(
-        spec=spec,
-        base=base,
-        seeds=seeds,
-        trials=trial_list.make(base, spec, seeds, folder, known, packs),
+    search = Search(
+        spec=search_space.parse(data["spec"], str(data["config"]), where),
+        base=serialise.run_from_json(data["base"], where),
+        seeds=tuple(data["seeds"]),
         metric=str(data["metric"]),
         mode=str(data["mode"]),
         final_seeds=tuple(data["final_seeds"]),
         folder=folder,
         resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
         pack_seeds=int(data.get("pack_seeds", 1)),
-        packs=packs,
+        packs=tuple(tuple(pack) for pack in data.get("packs", ())),
+        probe_every=int(data["options"].get("probe_every", 0)),
     )
+    return planned(search, catalog)
 
 
 def to_data(spec: SearchSpec) -> dict[str, Any]:
-    """Return the search config as the data that ``space.parse`` reads; a geometric grid is written out."""
+    """Return the search config as data for ``search_space.parse``; a geometric grid is written as its values."""
     plan, scheduler = spec.plan, spec.scheduler
-    own = {"median": ("name", "grace"), "hyperband": ("name", "reduction"), "none": ("name",)}
+    keys = {"median": ("name", "grace"), "hyperband": ("name", "reduction"), "none": ("name",)}
     return {
         "description": spec.description,
         "command": spec.command,
@@ -147,13 +146,13 @@ def to_data(spec: SearchSpec) -> dict[str, Any]:
         "seeds": list(spec.seeds),
         "space": {axis.name: _axis_data(axis) for axis in spec.axes},
         "search": {key: value for key, value in vars(plan).items() if value is not None},
-        "scheduler": {key: getattr(scheduler, key) for key in own.get(scheduler.name, ("name", "grace", "reduction"))},
+        "scheduler": {key: getattr(scheduler, key) for key in keys.get(scheduler.name, ("name", "grace", "reduction"))},
         "validation": spec.validation,
         **{key: value for key in ("metric", "mode") if (value := getattr(spec, key)) is not None},
     }
 
 
-def _axis_data(axis: Axis) -> dict[str, Any]:
+def _axis_data(axis: Axis) -> dict[str, object]:
     kind = "grid" if axis.kind == "geometric" else axis.kind
     body: list[Any] = list(axis.options) if kind == "joint" else [point[axis.name] for point in axis.options if point]
     if not axis.listed:

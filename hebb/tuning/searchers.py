@@ -1,12 +1,12 @@
-"""What Ray Tune is given to choose and to stop: searchers and schedulers made from a search config."""
+"""Ray Tune's searchers and schedulers, made from a search config."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
@@ -19,26 +19,37 @@ from ray.tune.search import Searcher
 
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
-from hebb.core.errors import ConfigError
+from hebb.core import extras
 from hebb.core.seeds import derive
 
-Parameters = dict[str, Any]
-"""What a searcher suggests: by the name of a domain the place of a point, or the value of an interval."""
+Number = int | float
+Parameters = dict[str, Number]
+"""What a searcher suggests: by the name of a domain, the index of a point or the value of an interval."""
 
 STEP, SCORE = "step", "score"
 """Keys of a report that schedulers and searchers read."""
 _STARTUP = 10  # random points before a model is fitted
+_EXTRAS = {"optuna": "search", "hyperopt": "hyperopt"}
 
 
-def check_installed(algorithm: str) -> None:
-    """Refuse an algorithm whose package is missing."""
-    if algorithm in ("optuna", "hyperopt") and importlib.util.find_spec(algorithm) is None:
-        extra = "search" if algorithm == "optuna" else "hyperopt"
-        raise ConfigError("search, algorithm", f"{algorithm} is not installed", hint=f"pip install -e '.[{extra}]'")
+class _OptunaTrial(Protocol):
+    """What we use of a trial of Optuna's."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[int]) -> int: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
 
 
-def choice_of(axes: Sequence[Axis], parameters: Parameters) -> Choice:
-    """Return the point of the space that a searcher suggests; domains that do not exist there are left out."""
+def require(algorithm: str) -> None:
+    """Raise where the package of a model-based algorithm is not installed."""
+    if algorithm in _EXTRAS:
+        extras.require(f"search algorithm {algorithm}", algorithm, extra=_EXTRAS[algorithm])
+
+
+def choice_of(axes: Sequence[Axis], parameters: Mapping[str, Number]) -> Choice:
+    """Return the point of the space that a searcher suggests, without the domains that do not exist there."""
     choice: Choice = {}
     for axis in axes:
         if axis.active(choice):
@@ -46,28 +57,31 @@ def choice_of(axes: Sequence[Axis], parameters: Parameters) -> Choice:
     return choice
 
 
-def _point(axis: Axis, value: Any) -> Choice:
+def _point(axis: Axis, value: Number) -> Choice:
     count = axis.count()
     return axis.point((int(value) + 0.5) / count) if count else {axis.name: float(value)}
 
 
-def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: str, earlier: list[Parameters]) -> Searcher:
-    """Return a model-based searcher that first suggests what was suggested ``earlier``, in that order.
+def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters]) -> Searcher:
+    """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order.
 
-    Its random numbers depend on how much that is: otherwise a continued search would draw its first points again.
+    Its seed depends on how much that is; otherwise a continued search would draw its first points again.
+
+    Raises:
+        ConfigError: when the package of the algorithm is not installed.
     """
+    require(plan.algorithm)
     seed = derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
     if plan.algorithm == "optuna":
         return _optuna(axes, mode, earlier, seed)
     return _hyperopt(axes, mode, earlier, seed)
 
 
-def _optuna(axes: Sequence[Axis], mode: str, earlier: list[Parameters], seed: int) -> Searcher:
+def _optuna(axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters], seed: int) -> Searcher:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
     return OptunaSearch(
         _Space(tuple(axes)), metric=SCORE, mode=mode, points_to_evaluate=[dict(p) for p in earlier] or None, seed=seed
     )
@@ -75,18 +89,18 @@ def _optuna(axes: Sequence[Axis], mode: str, earlier: list[Parameters], seed: in
 
 @dataclass(frozen=True)
 class _Space:
-    """The space as Optuna asks for it, a value at a time; an object because Ray pickles its searchers."""
+    """The space as Optuna asks for it, one value at a time; an object because Ray pickles its searchers."""
 
     axes: tuple[Axis, ...]
 
-    def __call__(self, trial: Any) -> None:
+    def __call__(self, trial: _OptunaTrial) -> None:
         choice: Choice = {}
         for axis in self.axes:
             if axis.active(choice):
                 choice.update(_point(axis, _suggested(trial, axis)))
 
 
-def _suggested(trial: Any, axis: Axis) -> Any:
+def _suggested(trial: _OptunaTrial, axis: Axis) -> Number:
     if axis.listed:
         return trial.suggest_categorical(axis.name, list(range(axis.count())))
     if axis.count():
@@ -94,10 +108,8 @@ def _suggested(trial: Any, axis: Axis) -> Any:
     return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.kind == "loguniform")
 
 
-def _hyperopt(axes: Sequence[Axis], mode: str, earlier: list[Parameters], seed: int) -> Searcher:
-    """HyperOpt models every domain everywhere: what it suggests for one that does not exist is not used."""
-    import math
-
+def _hyperopt(axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters], seed: int) -> Searcher:
+    """Return HyperOpt's searcher; it suggests a value for every domain, and those that do not exist are not used."""
     from hyperopt import hp
     from ray.tune.search.hyperopt import HyperOptSearch
 
@@ -122,20 +134,20 @@ def _hyperopt(axes: Sequence[Axis], mode: str, earlier: list[Parameters], seed: 
     )
 
 
-def plain(parameters: Parameters) -> Parameters:
-    """Return parameters as JSON takes them; HyperOpt gives numpy numbers."""
+def plain(parameters: Mapping[str, Any]) -> Parameters:
+    """Return the parameters as plain numbers for JSON; HyperOpt gives numpy numbers."""
     return {name: value.item() if hasattr(value, "item") else value for name, value in parameters.items()}
 
 
-def scheduler(spec: SchedulerSpec, most: int) -> TrialScheduler:
-    """Return the scheduler; ``most`` is the last step of a group."""
+def scheduler(spec: SchedulerSpec, last_step: int) -> TrialScheduler:
+    """Return the scheduler of groups that end at ``last_step``."""
     if spec.name == "asha":
         return AsyncHyperBandScheduler(
-            time_attr=STEP, max_t=most, grace_period=spec.grace, reduction_factor=spec.reduction
+            time_attr=STEP, max_t=last_step, grace_period=spec.grace, reduction_factor=spec.reduction
         )
     if spec.name == "hyperband":
-        return HyperBandScheduler(time_attr=STEP, max_t=most, reduction_factor=spec.reduction)
+        return HyperBandScheduler(time_attr=STEP, max_t=last_step, reduction_factor=spec.reduction)
     if spec.name == "median":
-        # a trial that waited for others to be compared with would load its data anew each time it goes on
+        # pausing a trial until others can be compared with it would make it load its data again
         return MedianStoppingRule(time_attr=STEP, grace_period=spec.grace, min_time_slice=float("inf"))
     return FIFOScheduler()

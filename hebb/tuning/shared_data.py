@@ -1,6 +1,6 @@
-"""Data that the trials of a node share: read once, kept in Ray's object store, seen by every worker as it lies there.
+"""Data that the trials of a node share: read once, kept in Ray's object store, and used there by every worker.
 
-The arrays are read-only to numpy but not to torch, whose in-place operations would change the data of every other
+The arrays are read-only for numpy but not for torch, whose in-place operations would change the data of every other
 trial. So batches are copies (``Split.batches`` indexes), and nothing else touches the arrays.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import ray
@@ -23,57 +23,74 @@ from hebb.data.images import Images, Split
 
 _MOST = 8  # datasets that are kept; a space over hundreds of subsets reads them as it goes
 Key = tuple[DataSpec, int]
+Arrays = dict[str, Any]
+"""The fields of a ``Split``, its tensors as numpy arrays."""
+
+
+class PackedData(TypedDict):
+    """A dataset as numpy arrays."""
+
+    sha256: str
+    train: Arrays
+    val: Arrays | None
+    test: Arrays | None
+
+
+Packed = dict[Key, PackedData]
 
 
 def specs(configs: Iterable[RunConfig]) -> list[Key]:
-    """List the datasets of some runs, those that differ in more than epochs and batches, at most ``_MOST``."""
-    found = {
+    """List the datasets of some runs, at most ``_MOST``; epochs and batches make no difference."""
+    keys = {
         _key(spec, config.split_seed): None for config in configs for spec in (config.dataset_sup, config.dataset_unsup)
     }
-    return list(found)[:_MOST]
+    return list(keys)[:_MOST]
 
 
 def _key(spec: DataSpec, split_seed: int) -> Key:
     return dataclasses.replace(spec, epochs=1, batch_size=1, print_freq=1), split_seed
 
 
-def read(keys: Iterable[Key], datasets: Path, cache: Path | None) -> dict[Key, dict[str, Any]]:
-    """Read datasets into arrays; those that are streamed from their files are left out."""
-    found = {}
+def read(keys: Iterable[Key], datasets: Path, cache: Path | None) -> Packed:
+    """Read datasets into arrays, except those that are streamed from their files."""
+    packed: Packed = {}
     for spec, split_seed in keys:
-        packed = _pack(images.load(spec, datasets, split_seed, torch.device("cpu"), cache), spec)
-        if packed is not None:
-            found[spec, split_seed] = packed
-    return found
+        data = _pack(images.load(spec, datasets, split_seed, torch.device("cpu"), cache), spec)
+        if data is not None:
+            packed[spec, split_seed] = data
+    return packed
 
 
-def size(packed: dict[Key, dict[str, Any]]) -> int:
+def size(packed: Packed) -> int:
     """Return the bytes of the arrays."""
-    splits = (split for data in packed.values() for split in data.values() if isinstance(split, dict))
+    splits = (split for data in packed.values() for split in (data["train"], data["val"], data["test"]) if split)
     return sum(value.nbytes for split in splits for value in split.values() if isinstance(value, np.ndarray))
 
 
-def _pack(data: Images, spec: DataSpec) -> dict[str, Any] | None:
-    # the test images of unlabelled data are never looked at
-    test = None if "unlabeled" in spec.split else data.test
-    splits = {"train": data.train, "val": data.val, "test": test}
-    if any(split is not None and not isinstance(split.images, Tensor) for split in splits.values()):
+def _pack(data: Images, spec: DataSpec) -> PackedData | None:
+    test = None if "unlabeled" in spec.split else data.test  # the test images of unlabelled data are never used
+    if any(split is not None and not isinstance(split.images, Tensor) for split in (data.train, data.val, test)):
         return None
-    return {"sha256": data.sha256, **{name: split and _arrays(split) for name, split in splits.items()}}
+    return {
+        "sha256": data.sha256,
+        "train": _arrays(data.train),
+        "val": None if data.val is None else _arrays(data.val),
+        "test": None if test is None else _arrays(test),
+    }
 
 
-def _arrays(split: Split) -> dict[str, Any]:
+def _arrays(split: Split) -> Arrays:
     fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
     return {name: value.contiguous().numpy() if isinstance(value, Tensor) else value for name, value in fields.items()}
 
 
 class Shared:
-    """Reads datasets like ``images.load``, from the object store where they are there. Goes to the workers.
+    """Reads datasets as ``images.load`` does, from the object store where it holds them; it is sent to the workers.
 
-    A GPU keeps a copy of its own for each worker, which outlives the trial.
+    On a GPU each worker keeps a copy of its own, which outlives the trial.
     """
 
-    def __init__(self, packed: dict[Key, dict[str, Any]]) -> None:
+    def __init__(self, packed: Packed) -> None:
         self._stored = {key: ray.put(data) for key, data in packed.items()}
 
     def __call__(
@@ -91,22 +108,18 @@ class Shared:
 _LOADED: dict[tuple[Key, torch.device], Images] = {}
 
 
-def _unpack(data: dict[str, Any], reload: Callable[[], Images]) -> Images:
-    splits = {name: None if data[name] is None else _split(data[name]) for name in ("train", "val", "test")}
-    test = splits["test"]
-    assert splits["train"] is not None
+def _unpack(data: PackedData, reload: Callable[[], Images]) -> Images:
+    test = None if data["test"] is None else _split(data["test"])
     return Images(
-        train=splits["train"],
-        val=splits["val"],
+        train=_split(data["train"]),
+        val=None if data["val"] is None else _split(data["val"]),
         read_test=(lambda: reload().test) if test is None else (lambda: test),
         sha256=data["sha256"],
     )
 
 
-def _split(arrays: dict[str, Any]) -> Split:
+def _split(arrays: Arrays) -> Split:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        tensors: dict[str, Any] = {
-            k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()
-        }
-    return Split(**tensors)
+        fields: Arrays = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()}
+    return Split(**fields)

@@ -1,37 +1,64 @@
-"""A search from its first trial to its last table; a ``purpose: search`` names its winner and trains it again."""
+"""The stages of a search: its trials, its results and, for a ``purpose: search``, the winner and its final runs."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
-from hebb.cli import describe
-from hebb.cli.search_display import SearchDisplay
 from hebb.config.catalog import Catalog
 from hebb.core.errors import HebbError, InterruptedRunError
-from hebb.storage import folders
-from hebb.tuning import ray_session, search_folder, shared_data, tune
-from hebb.tuning import results as table
-from hebb.tuning import trials as trial_list
+from hebb.nn import model
+from hebb.storage import checkpoints, folders
+from hebb.storage.journal import Journal
+from hebb.training.train import Place
+from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials
+from hebb.tuning.driver import Limits, Work
+from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
-from hebb.tuning.search_folder import Journal
-from hebb.tuning.trials import Group, Search, Trial
-from hebb.tuning.tune import Limits, Outcome, Work
+from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
+from hebb.tuning.settings import Settings
 from hebb.tuning.worker import Task
 
-_CLOSED = ("test_loss", "test_acc")  # columns that a search, which selects on validation, does not show
+
+class DiskFullError(HebbError):
+    """The search ended early because a disk is full; what was finished is on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        search: the search, with the trials that a model-based algorithm chose.
+        runs: a line for each run that is finished or was stopped, as in ``results.csv``.
+        summary: a line for each configuration: n, mean, sd, half-width of the 95 % interval, minutes; best first where
+            the search names a winner.
+        winner: the best configuration; None in a sweep, and where none has a finite score on every seed.
+        final: likewise a line for the winner's runs on all training images; empty without them.
+        failed: why groups failed, by name.
+    """
+
+    search: Search
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    winner: Winner | None = None
+    final: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether nothing failed, and there is a winner if the search was to name one."""
+        return not self.failed and (self.winner is not None or not self.search.selects or not len(self.runs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
     """What the stages of a search share.
 
     Attributes:
@@ -40,8 +67,8 @@ class Stages:
         resources: what a trial takes.
         limits: when to give up.
         journal: what became of its configurations.
-        known: presets and datasets.
-        console: where tables go.
+        catalog: presets and datasets.
+        observer: follows the search.
     """
 
     search: Search
@@ -49,210 +76,218 @@ class Stages:
     resources: Resources
     limits: Limits
     journal: Journal
-    known: Catalog
-    console: Console
+    catalog: Catalog
+    observer: SearchObserver
 
 
 def run(
     search: Search,
-    task: Task,
-    resources: Resources,
-    limits: Limits,
-    known: Catalog,
+    settings: Settings,
+    catalog: Catalog,
+    observer: SearchObserver | None = None,
     *,
-    options: Mapping[str, Any],
-    fresh: bool,
-) -> bool:
-    """Run a search to its end and print its tables; tell whether every trial finished.
+    fresh: bool = True,
+) -> SearchResult:
+    """Run a search to its end.
 
     Args:
         search: the search.
-        task: what its trials share, but for the data.
-        resources: what a trial takes.
-        limits: when to give up.
-        known: presets and datasets.
-        options: flags that a continued search keeps.
+        settings: how and where its trials run.
+        catalog: presets and datasets.
+        observer: follows the search.
         fresh: whether to begin, in place of what the folder holds; if not, the search in it is continued.
+
+    Raises:
+        InterruptedRunError: when Ctrl-C ends the search; its folder can be continued.
+        DiskFullError: when a disk is full.
     """
+    observer = SearchObserver() if observer is None else observer
+    search = _on_device(search, settings, catalog)
     configs = [trial.config for trial in search.trials] or [search.base]
     # read, or download, once before any trial does
-    data = shared_data.read(shared_data.specs(configs), task.place["datasets"], task.place["cache"])
-    with ray_session.session(resources, shared_data.size(data)), _claimed(search, options, fresh):
-        stages = Stages(
+    data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
+    resources = Resources(
+        cpus=search.base.threads,
+        gpu=1 / settings.trials_per_gpu if search.base.device == "cuda" else 0,
+        gpu_id=settings.gpu,
+        workers=settings.workers,
+        address=settings.address,
+        dashboard=settings.dashboard,
+    )
+    with ray_session.session(resources, shared_data.size(data)), _claimed(search, settings, fresh):
+        context = Context(
             search=search,
-            task=replace(
-                task,
-                place={
-                    **task.place,
-                    "load": shared_data.Shared(data),
-                    "trials": ray_session.places(resources, on_one=True),
-                },
-            ),
+            task=_task(search, settings, shared_data.Shared(data), ray_session.places(resources, on_one=True)),
             resources=resources,
-            limits=limits,
+            limits=Limits(time=search.spec.plan.time, trials=search.spec.plan.trials, failures=settings.max_failures),
             journal=Journal.load(search.folder),
-            known=known,
-            console=describe.console(),
+            catalog=catalog,
+            observer=observer,
         )
         del data
-        stages.console.print(
-            f"{search.runs} trials of {search.base.network.name}, {resources.cpus} thread(s) each on "
-            f"{search.base.device}; in {search.folder}",
-            soft_wrap=True,
-        )
-        return _sweep(stages) if search.spec.purpose == "sweep" else _select(stages)
+        observer.start(search)
+        return _select(context) if search.selects else _sweep(context)
+
+
+def _on_device(search: Search, settings: Settings, catalog: Catalog) -> Search:
+    """Return the search on the device that its runs will use, with the digest of their initial weights."""
+    device = model.device_of(search.base, settings.gpu or 0)
+    digest = None if search.resume_from is None else checkpoints.sha256(search.resume_from)
+    base = replace(search.base, device=device.type, resume_sha256=digest)
+    return trials.planned(replace(search, base=base), catalog)
+
+
+def _task(search: Search, settings: Settings, load: shared_data.Shared, at_once: int) -> Task:
+    """Return what all trials share; ``at_once`` of them share the memory of a node."""
+    home = settings.home
+    place = Place(
+        datasets=home.datasets,
+        layers=home.layers,
+        cache=home.cache,
+        shared_blocks=home.cache / "blocks" if settings.share_blocks else None,
+        keep_model=settings.save_models,
+        resume_from=search.resume_from,
+        keep_features=settings.keep_features,
+        cache_limit=settings.cache_limit,
+        load=load,
+        trials=at_once,
+    )
+    return Task(metric=search.metric, mode=search.mode, place=place, probe_every=search.probe_every)
 
 
 @contextlib.contextmanager
-def _claimed(search: Search, options: Mapping[str, Any], fresh: bool) -> Iterator[None]:
-    """Make or take over the folder of a search, which no other process may run at the same time."""
+def _claimed(search: Search, settings: Settings, fresh: bool) -> Iterator[None]:
+    """Make or take over the folder of a search, which one process at a time may run."""
     busy = "this search is being run by another process"
     locks = search.folder / search_folder.LOCKS
     if fresh:
         with search_folder.held(locks / search_folder.SEARCH, busy) if locks.exists() else contextlib.nullcontext():
-            search_folder.claim(search, options)
+            search_folder.claim(search, settings)
     with search_folder.held(locks / search_folder.SEARCH, busy):
         if not fresh:
-            search_folder.write(search, options)
+            search_folder.write(search, settings)
         yield
         shutil.rmtree(locks, ignore_errors=True)
 
 
-def _sweep(stages: Stages) -> bool:
-    """Report every configuration, in the order of the search config."""
-    stages, outcome = _search(stages)
-    search = stages.search
-    found = table.results(search.trials, search.metric, stages.journal)
-    if len(found):
-        stages.console.print(table.show(table.summary(found, search.metric), search.metric))
-        _say_where(stages, table.write(found, search.folder / "results.csv"))
-    return _all_finished(stages, outcome)
+def _sweep(context: Context) -> SearchResult:
+    """Compare every configuration, in the order of the search config."""
+    context, outcome = _search(context)
+    search = context.search
+    runs = results.read(search.trials, search.metric, context.journal)
+    table = runs
+    if len(runs):
+        table = results.summary(runs, search.metric)
+        path = results.write(runs, search.folder / "results.csv")
+        context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path))
+    _sum_up(context, outcome, search.trials, search.runs)
+    return SearchResult(search=search, runs=runs, summary=table, failed=outcome.failed)
 
 
-def _select(stages: Stages) -> bool:
+def _select(context: Context) -> SearchResult:
     """Rank the configurations on the metric, name the best, and train it again on all training images."""
-    stages, outcome = _search(stages)
-    search = stages.search
-    found = table.results(search.trials, search.metric, stages.journal)
-    if not len(found):
-        return _all_finished(stages, outcome)
-    ranking = table.ranked(table.summary(found, search.metric), search.mode)
-    if len(ranking):
-        stages.console.print(table.show(ranking, search.metric))
-    _show_stopped(stages)
-    shown = found if search.metric in _CLOSED else found.drop(columns=list(_CLOSED))
-    _say_where(stages, table.write(shown, search.folder / "results.csv"))
-    ended_well = _all_finished(stages, outcome)
-    best = table.winner(search, ranking)
-    if best is None:
-        stages.console.print(f"no winner: no configuration has a finite {search.metric} on every seed")
-        return False
-    record = _name_winner(stages, best, ranking)
+    context, outcome = _search(context)
+    search = context.search
+    runs = results.read(search.trials, search.metric, context.journal)
+    if not len(runs):
+        _sum_up(context, outcome, search.trials, search.runs)
+        return SearchResult(search=search, runs=runs, summary=runs, failed=outcome.failed)
+    table = results.ranked(results.summary(runs, search.metric), search)
+    shown = runs if search.metric in results.TEST_COLUMNS else runs.drop(columns=list(results.TEST_COLUMNS))
+    path = results.write(shown, search.folder / "results.csv")
+    context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path, stopped=_stopped(context)))
+    _sum_up(context, outcome, search.trials, search.runs)
+    result = SearchResult(search=search, runs=shown, summary=table, failed=outcome.failed)
+    best = results.winner(search, table)
+    winner = None if best is None else _winner(best, context.catalog)
+    context.observer.selected(winner)
+    if winner is None:
+        return result
+    record = _record(context, winner, table)
     if search.final_seeds:
-        ended_well = _retrain(stages, best, record) and ended_well
+        final, failed = _retrain(context, winner.trial)
+        if len(final):
+            record["final"] = {"seeds": list(search.final_seeds), "metric": "test_acc", **_numbers(final.iloc[0])}
+        result = replace(result, final=final, failed={**result.failed, **failed})
     folders.write_json(search.folder / "winner.json", record)
-    return ended_well
+    return replace(result, winner=winner)
 
 
-def _name_winner(stages: Stages, best: Trial, ranking: pd.DataFrame) -> dict[str, Any]:
-    """Print the winner, ready to paste, and return the content of ``winner.json``."""
-    search, network = stages.search, trial_list.network_string(best, stages.known)
-    stages.console.print(f"winner: {best.label}", soft_wrap=True)
-    words = ["--preset", shlex.quote(network)]
-    others = trial_list.other_changes(best.choice)
-    words += ["--set", *map(shlex.quote, others)] if others else []
-    stages.console.print(f"its network: {' '.join(words)}", soft_wrap=True)
-    line = ranking[ranking["configuration"] == best.label].iloc[0]
+def _winner(best: Trial, catalog: Catalog) -> Winner:
+    changes = tuple(trials.other_changes(best.choice))
+    return Winner(trial=best, network=trials.network_string(best, catalog), changes=changes)
+
+
+def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, Any]:
+    """Return the content of ``winner.json``."""
+    search = context.search
+    line = table[table["configuration"] == winner.trial.label].iloc[0]
     return {
-        "configuration": best.choice,
-        "network": network,
+        "configuration": winner.trial.choice,
+        "network": winner.network,
         "selected_by": search.metric,
         "among": len(search.trials) // len(search.seeds),
         "selection": _numbers(line),
     }
 
 
-def _retrain(stages: Stages, best: Trial, record: dict[str, Any]) -> bool:
-    """Train the winner on all training images with fresh seeds and report its test accuracy, once."""
-    search = stages.search
-    packs = trial_list.packed(search.final_seeds, search.pack_seeds)
-    trials = trial_list.retrained(best, search.final_seeds, packs)
-    images = trials[0].config.dataset_sup.train_samples()
-    seeds = " ".join(map(str, search.final_seeds))
-    stages.console.print(f"training the winner on all {images:,} training images, seeds {seeds}")
-    last = replace(stages, task=replace(stages.task, metric="train_acc", mode="max", probe_every=0))
-    outcome = _train(last, trial_list.groups(trials, together=False), Limits(failures=stages.limits.failures))
-    found = table.results(trials, "test_acc", stages.journal)
-    if len(found):
-        summed = table.summary(found, "test_acc")
-        stages.console.print(table.show(summed, "test_acc"))
-        stages.console.print(f"results: {table.write(found, search.folder / 'final.csv')}", soft_wrap=True)
-        record["final"] = {"seeds": list(search.final_seeds), "metric": "test_acc", **_numbers(summed.iloc[0])}
-    return _all_finished(stages, outcome, trials)
+def _retrain(context: Context, best: Trial) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Train the winner on all training images with new seeds; return its test accuracy, and what failed."""
+    search = context.search
+    final = trials.final_trials(best, search.final_seeds, packs_of(search.final_seeds, search.pack_seeds))
+    context.observer.retraining(final)
+    task = replace(context.task, metric="train_acc", mode="max", probe_every=0)
+    last = replace(context, task=task, limits=Limits(failures=context.limits.failures))
+    outcome = _train(last, grouped(final, by_configuration=False))
+    table = results.read(final, "test_acc", context.journal)
+    if len(table):
+        path = results.write(table, search.folder / "final.csv")
+        table = results.summary(table, "test_acc")
+        context.observer.ranked(Ranking(metric="test_acc", summary=table, path=path))
+    _sum_up(context, outcome, final, len(final))
+    return table, outcome.failed
 
 
-def _search(stages: Stages) -> tuple[Stages, Outcome]:
-    """Run the search itself; what a model-based algorithm chose is listed in the stages that come back."""
-    search = stages.search
+def _search(context: Context) -> tuple[Context, Outcome]:
+    """Run the search itself; the context that comes back lists what a model-based algorithm chose."""
+    search = context.search
     if not search.spec.plan.model_based:
-        return stages, _train(stages, search.groups(), stages.limits)
-    outcome = _train(stages, None, stages.limits)
-    trials = trial_list.chosen(search, stages.journal.chosen.values(), stages.known)
-    return replace(stages, search=replace(search, trials=trials)), outcome
+        return context, _train(context, search.groups())
+    outcome = _train(context, None)
+    chosen = trials.trials_at(search, context.journal.chosen.values(), context.catalog)
+    return replace(context, search=replace(search, trials=chosen)), outcome
 
 
-def _train(stages: Stages, groups: Sequence[Group] | None, limits: Limits) -> Outcome:
-    """Run groups under a live table."""
+def _train(context: Context, groups: Sequence[Group] | None) -> Outcome:
     work = Work(
-        search=stages.search,
+        search=context.search,
         groups=None if groups is None else tuple(groups),
-        task=stages.task,
-        limits=limits,
-        journal=stages.journal,
-        known=stages.known,
+        task=context.task,
+        limits=context.limits,
+        journal=context.journal,
+        catalog=context.catalog,
     )
-    display = SearchDisplay(work, stages.resources)
-    try:
-        return tune.run(work, stages.resources, display)
-    finally:
-        display.close()
+    return driver.run(work, context.resources, context.observer)
 
 
-def _show_stopped(stages: Stages) -> None:
-    """Print what the scheduler stopped, and when."""
-    labels = {trial_list.configuration_name(trial): trial.label for trial in stages.search.trials}
-    stopped = {name: entry for name, entry in stages.journal.stopped.items() if name in labels}
-    if stopped:
-        stages.console.print(table.show_stopped(stopped, labels, stages.search))
+def _stopped(context: Context) -> dict[str, dict[str, Any]]:
+    """Return what the scheduler stopped, and when, by the label of the configuration."""
+    labels = {trial.configuration: trial.label for trial in context.search.trials}
+    return {labels[name]: entry for name, entry in context.journal.stopped.items() if name in labels}
 
 
-def _all_finished(stages: Stages, outcome: Outcome, final: Sequence[Trial] = ()) -> bool:
-    """Print why trials failed and what is left; an interruption ends the search here."""
-    search = stages.search
-    for trial, reason in outcome.failed.items():
-        stages.console.print(f"failed: {trial}: {reason}", soft_wrap=True)
-    trials = final or search.trials
-    total = len(trials) if final else search.runs
-    done = sum(folders.state(trial.folder) == "finished" for trial in trials)
-    way = f"python ray_search.py --restore {shlex.quote(str(search.folder))} continues"
-    if outcome.cause in ("interrupted", "full"):
-        text = f"{done} of {total} trials are finished, their results are in {search.folder}\n{way}"
-        if outcome.cause == "full":
-            raise HebbError(f"{outcome.problem}: {text}")
+def _sum_up(context: Context, outcome: Outcome, runs: Sequence[Trial], total: int) -> None:
+    """Tell how a stage ended; an interruption or a full disk ends the search here."""
+    finished = sum(trial.finished for trial in runs)
+    context.observer.summed_up(outcome, finished, total)
+    text = f"{finished} of {total} trials are finished, their results are in {context.search.folder}"
+    if outcome.cause == Cause.DISK_FULL:
+        raise DiskFullError(f"{outcome.problem}: {text}")
+    if outcome.cause == Cause.INTERRUPTED:
         raise InterruptedRunError(f"interrupted: {text}")
-    if outcome.cause:
-        budget = "time" if outcome.cause == "time" else "number of trials"
-        stages.console.print(f"the {budget} is used up: {done} of {total} trials are finished", soft_wrap=True)
-        stages.console.print(way, soft_wrap=True)
-    return not outcome.failed
-
-
-def _say_where(stages: Stages, results: Any) -> None:
-    stages.console.print(f"results: {results}", soft_wrap=True)
-    stages.console.print(f"compare: tensorboard --logdir {stages.search.folder / 'trials'}", soft_wrap=True)
 
 
 def _numbers(line: pd.Series) -> dict[str, Any]:
-    """Return n, mean, sd and half-width of the interval as JSON; null where one run has none."""
+    """Return n, mean, sd and half-width of the interval as JSON; null where a single run has none."""
     spread = {name: None if math.isnan(line[name]) else float(line[name]) for name in ("mean", "sd", "interval")}
     return {"n": int(line["n"]), **spread}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from hebb.config import grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
@@ -14,132 +12,16 @@ from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import DataSpec, RunConfig
 from hebb.core.errors import ConfigError, within
-
-Packs = tuple[tuple[int, ...], ...]
-"""Seeds that are trained together."""
+from hebb.tuning.search import Packs, Search, Trial
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One run of a search.
-
-    Attributes:
-        name: ``<config hash>-s<seed>``, also the name of its folder.
-        label: its configuration as a person reads it; no two listed configurations share one.
-        choice: the values of the search space, by override path.
-        config: the run.
-        folder: its run folder.
-    """
-
-    name: str
-    label: str
-    choice: Choice
-    config: RunConfig
-    folder: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """What one worker runs, and what is judged and stopped as a whole: one run, or a configuration on its seeds.
-
-    Attributes:
-        name: the run's name, or the configuration's hash, with the seeds of a pack.
-        runs: the runs, one after the other, or packed.
-    """
-
-    name: str
-    runs: tuple[Trial, ...]
-
-    def packs(self) -> list[tuple[Trial, ...]]:
-        """List what is trained together: the members of a pack, or one run."""
-
-        def shared(trial: Trial) -> tuple[object, ...]:
-            return (configuration_name(trial), trial.config.pack) if trial.config.pack else (trial.name,)
-
-        return [tuple(found) for _, found in itertools.groupby(self.runs, shared)]
-
-    @property
-    def label(self) -> str:
-        """The configuration as a person reads it."""
-        return self.runs[0].label
-
-    @property
-    def choice(self) -> Choice:
-        """The values of the search space."""
-        return self.runs[0].choice
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """A search, resolved and checked.
-
-    Attributes:
-        spec: the search config, with its blocks named.
-        base: the run that the space changes.
-        seeds: the replicates of every configuration.
-        trials: one run per configuration and seed; none where a model-based algorithm is still to choose them.
-        metric: what configurations are compared by.
-        mode: whether ``max`` or ``min`` of it is better.
-        final_seeds: seeds with which the winner is trained again on all training images; none in a sweep.
-        folder: where everything is stored.
-        resume_from: checkpoint with the initial weights, if any.
-        pack_seeds: how many seeds of a configuration are trained together; 1 trains each by itself.
-        packs: the seeds that are; others are trained by themselves.
-    """
-
-    spec: SearchSpec
-    base: RunConfig
-    seeds: tuple[int, ...]
-    trials: tuple[Trial, ...]
-    metric: str
-    mode: str
-    final_seeds: tuple[int, ...]
-    folder: Path
-    resume_from: Path | None = None
-    pack_seeds: int = 1
-    packs: Packs = ()
-
-    @property
-    def runs(self) -> int:
-        """The number of runs, the winner's final ones not counted."""
-        return self.spec.count() * len(self.seeds)
-
-    def groups(self) -> list[Group]:
-        """List what the workers run."""
-        return groups(self.trials, together=self.spec.grouped)
-
-
-def groups(trials: Iterable[Trial], *, together: bool) -> list[Group]:
-    """Put the runs of a configuration together, or each pack and each other run by itself."""
-    if not together:
-        return [
-            Group(name="+".join([runs[0].name, *(str(trial.config.seed) for trial in runs[1:])]), runs=runs)
-            for runs in Group(name="", runs=tuple(trials)).packs()
-        ]
-    found: dict[str, list[Trial]] = {}
-    for trial in trials:
-        found.setdefault(configuration_name(trial), []).append(trial)
-    return [Group(name=name, runs=tuple(runs)) for name, runs in found.items()]
-
-
-def packed(seeds: Sequence[int], count: int) -> Packs:
-    """Return the seeds in packs of ``count``; the last one may be smaller, and one that is left is by itself."""
-    found = (tuple(seeds[i : i + count]) for i in range(0, len(seeds), count))
-    return tuple(together for together in found if len(together) > 1)
-
-
-def configuration_name(trial: Trial) -> str:
-    """Return the part of a trial's name that its seeds share."""
-    return trial.name.rpartition("-s")[0]
-
-
-def labels(choices: list[Choice]) -> list[str]:
+def labels(choices: Sequence[Choice]) -> list[str]:
     """Write points of the space as ``path=value path=value``, with as many digits as tell them apart."""
     for digits in (4, 8, 17):
-        found = [label(choice, digits) for choice in choices]
-        if len(set(found)) == len(found):
+        texts = [label(choice, digits) for choice in choices]
+        if len(set(texts)) == len(texts):
             break
-    return found
+    return texts
 
 
 def label(choice: Choice, digits: int = 4) -> str:
@@ -149,7 +31,7 @@ def label(choice: Choice, digits: int = 4) -> str:
 
 
 def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec:
-    """Put the block that is searched in place of ``bX``; ``block`` is that of ``--search-block``."""
+    """Put the searched block in place of ``bX``; ``block`` is that of ``--search-block``."""
     if not spec.has_placeholder():
         if block is not None:
             raise ConfigError(
@@ -158,126 +40,115 @@ def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec
                 hint="it is for spaces with paths like bX.layer.lr",
             )
         return spec
-    chosen = 0 if block is None else block
-    blocks = base.network.blocks
-    if not 0 <= chosen < len(blocks):
+    index, blocks = 0 if block is None else block, base.network.blocks
+    if not 0 <= index < len(blocks):
         raise ConfigError(
             "--search-block",
-            f"block {chosen} does not exist; {base.network.name} has blocks 0 to {len(blocks) - 1}",
+            f"must be a block of {base.network.name}, which has blocks 0 to {len(blocks) - 1}, got {index}",
             choices=[str(i) for i in range(len(blocks))],
         )
-    classifier = chosen == len(blocks) - 1 and blocks[chosen].supervised
+    classifier = index == len(blocks) - 1 and blocks[index].supervised
     if classifier and "bX.activation" in spec.paths():
-        raise ConfigError("--search-block", f"block {chosen} is the classifier: its outputs pass no activation")
-    return spec.on_block(chosen)
+        raise ConfigError("--search-block", f"block {index} is the classifier, whose outputs do not pass an activation")
+    return spec.on_block(index)
 
 
-def make(
-    base: RunConfig, spec: SearchSpec, seeds: tuple[int, ...], folder: Path, known: Catalog, packs: Packs = ()
-) -> tuple[Trial, ...]:
-    """List the trials, every configuration checked: its paths, its phases and its shapes.
+def planned(search: Search, catalog: Catalog) -> Search:
+    """Return the search with its trials, after checking the paths, phases and shapes of every configuration.
 
-    The seeds of a configuration are replicates: they share the configuration's values. Where a model-based
-    algorithm will choose the points, the ends of every domain are checked, and there is nothing to list.
+    The seeds of a configuration are replicates: they share its values. Where a model-based algorithm will choose the
+    points, there is nothing to list yet, and the ends of every domain are checked instead.
     """
+    spec = search.spec
     if spec.plan.model_based:
         for choice in _corners(spec.axes):
-            _with_seed(configured(base, choice, spec, known), seeds[0], packs)
-        return ()
-    choices = spec.configurations()
-    trials: list[Trial] = []
-    seen: dict[str, str] = {}
-    for choice, words in zip(choices, labels(choices), strict=True):
-        runs = runs_of(base, choice, words, spec, seeds, folder, known, packs)
-        name = configuration_name(runs[0])
-        if name in seen:
-            raise ConfigError(f"search config '{spec.name}'", f"{seen[name]} and {words} are the same run")
-        seen[name] = words
-        trials += runs
-    return tuple(trials)
+            _with_seed(configured(search, choice, catalog), search.seeds[0], search.packs)
+        return replace(search, trials=())
+    search = replace(search, trials=trials_at(search, spec.configurations(), catalog))
+    _check_distinct(search)
+    return search
 
 
-def configured(base: RunConfig, choice: Choice, spec: SearchSpec, known: Catalog) -> RunConfig:
-    """Return the run at a point of the space; its phases and shapes are checked."""
-    made = overrides.apply(base, choice, known, where=f"search config '{spec.name}',")
-    made = replace(made, plugins=plugins.of_run(made))
+def _check_distinct(search: Search) -> None:
+    """Raise where two points of the space are the same run."""
+    label_of: dict[str, str] = {}
+    for trial in search.trials[:: len(search.seeds)]:
+        if trial.configuration in label_of:
+            problem = f"{label_of[trial.configuration]} and {trial.label} are the same run"
+            raise ConfigError(f"search config '{search.spec.name}'", problem)
+        label_of[trial.configuration] = trial.label
+
+
+def configured(search: Search, choice: Choice, catalog: Catalog) -> RunConfig:
+    """Return the run at a point of the space, after checking its phases and shapes."""
+    where = f"search config '{search.spec.name}',"
+    run = overrides.apply(search.base, choice, catalog, where=where)
+    run = replace(run, plugins=plugins.of_run(run))
     if not choice:
-        plan.phases(made)
-        shapes.of_run(made)
-        return made
-    with within(f"search config '{spec.name}', {label(choice)}"):
-        plan.phases(made)
-        shapes.of_run(made)
-    return made
+        _check(run)
+        return run
+    with within(f"{where} {label(choice)}"):
+        _check(run)
+    return run
 
 
-def runs_of(
-    base: RunConfig,
-    choice: Choice,
-    words: str,
-    spec: SearchSpec,
-    seeds: tuple[int, ...],
-    folder: Path,
-    known: Catalog,
-    packs: Packs = (),
-) -> list[Trial]:
-    """Return the runs of one configuration, one a seed."""
-    chosen = configured(base, choice, spec, known)
-    name = serialise.digest(chosen, leave_out=("seed",))
-    return [
-        Trial(
-            name=f"{name}-s{seed}",
-            label=words,
-            choice=choice,
-            config=_with_seed(chosen, seed, packs),
-            folder=folder / "trials" / f"{name}-s{seed}",
-        )
-        for seed in seeds
-    ]
+def _check(run: RunConfig) -> None:
+    plan.phases(run)
+    shapes.of_run(run)
 
 
-def chosen(search: Search, choices: Iterable[Choice], known: Catalog) -> tuple[Trial, ...]:
-    """List the runs of configurations that a model-based algorithm chose."""
-    points, spec = list(choices), search.spec
+def trials_at(search: Search, choices: Iterable[Choice], catalog: Catalog) -> tuple[Trial, ...]:
+    """List the runs at the given points of the space, those of each point together."""
+    points = list(choices)
     return tuple(
         trial
-        for choice, words in zip(points, labels(points), strict=True)
-        for trial in runs_of(search.base, choice, words, spec, search.seeds, search.folder, known, search.packs)
+        for choice, text in zip(points, labels(points), strict=True)
+        for trial in replicates(search, choice, text, catalog)
     )
 
 
-def _with_seed(chosen: RunConfig, seed: int, packs: Packs) -> RunConfig:
-    """Return the run of a seed, which may be one of a pack; what cannot be packed is refused."""
-    made = replace(chosen, seed=seed, pack=next((together for together in packs if seed in together), ()))
-    if made.pack:
-        plan.phases(made)
-    return made
+def replicates(search: Search, choice: Choice, text: str, catalog: Catalog) -> list[Trial]:
+    """Return the runs of one configuration, one per seed; ``text`` is its label."""
+    run = configured(search, choice, catalog)
+    name = serialise.digest(run, leave_out=("seed",))
+    return [
+        Trial(
+            name=f"{name}-s{seed}",
+            label=text,
+            choice=choice,
+            config=_with_seed(run, seed, search.packs),
+            folder=search.folder / "trials" / f"{name}-s{seed}",
+        )
+        for seed in search.seeds
+    ]
+
+
+def _with_seed(run: RunConfig, seed: int, packs: Packs) -> RunConfig:
+    """Return the run of a seed, which may belong to a pack; raise where the run cannot be packed."""
+    run = replace(run, seed=seed, pack=next((pack for pack in packs if seed in pack), ()))
+    if run.pack:
+        plan.phases(run)
+    return run
 
 
 def _corners(axes: tuple[Axis, ...]) -> Iterable[Choice]:
-    """Yield points by which each domain is checked: its ends, within the first branch in which it exists."""
+    """Yield points that check every domain: its ends, within the first branch in which it exists."""
     setters = {path: axis for axis in axes for path in axis.paths()}
 
-    def context(axis: Axis) -> Choice:
-        found: Choice = {}
+    def branch(axis: Axis) -> Choice:
+        choice: Choice = {}
         for path, values in axis.when:
-            found |= context(setters[path])
-            found |= next(point for point in setters[path].options if point[path] in values)
-        return found
+            choice |= branch(setters[path])
+            choice |= next(point for point in setters[path].options if point[path] in values)
+        return choice
 
     for axis in axes:
-        around = context(axis)
+        around = branch(axis)
         for point in axis.corners():
             yield {**around, **point}
 
 
-def final_seeds(seeds: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """Return seeds with which no trial of the search ran."""
-    start = max(seeds) + 1
-    return tuple(range(start, start + count))
-
-
-def retrained(winner: Trial, seeds: tuple[int, ...], packs: Packs = ()) -> tuple[Trial, ...]:
+def final_trials(winner: Trial, seeds: tuple[int, ...], packs: Packs = ()) -> tuple[Trial, ...]:
     """List the winner's runs on all training images, one per seed, beside the trials of the search."""
     config = replace(
         winner.config,
@@ -285,22 +156,22 @@ def retrained(winner: Trial, seeds: tuple[int, ...], packs: Packs = ()) -> tuple
         dataset_unsup=_whole(winner.config.dataset_unsup),
         pack=(),
     )
-    made = []
+    trials = []
     for seed in seeds:
         run = _with_seed(config, seed, packs)
         name = f"final-{serialise.digest(run, leave_out=('seed', 'pack'))}-s{seed}"
         folder = winner.folder.with_name(name)
-        made.append(Trial(name=name, label=winner.label, choice=winner.choice, config=run, folder=folder))
-    return tuple(made)
+        trials.append(Trial(name=name, label=winner.label, choice=winner.choice, config=run, folder=folder))
+    return tuple(trials)
 
 
 def _whole(data: DataSpec) -> DataSpec:
     return replace(data, validation=0.0)
 
 
-def network_string(trial: Trial, known: Catalog) -> str:
+def network_string(trial: Trial, catalog: Catalog) -> str:
     """Return the network of a trial as a string to paste after ``--preset``."""
-    return grammar.format_network(trial.config.network, known.defaults)
+    return grammar.format_network(trial.config.network, catalog.defaults)
 
 
 def other_changes(choice: Choice) -> list[str]:

@@ -1,8 +1,8 @@
-"""What a worker does with a group: its runs one after the other, or packed, and the mean over them so far as reports.
+"""What a worker does with a group: it trains the runs and reports the mean over them so far.
 
-A worker is used for trial after trial, so everything global is set anew for each. Runs that are finished are not
-run again: their stored rows are reported as they were, so that a scheduler or a searcher that starts anew hears
-what it heard before.
+A worker is used for one trial after another, so everything global is reset for each. Finished runs are not run again:
+their stored rows are reported as they were, so that a scheduler or searcher that starts anew gets the reports it got
+before.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,58 +35,60 @@ from hebb.storage import folders, records
 from hebb.training import train
 from hebb.training.engine import BATCH
 from hebb.tuning import hparams, search_folder, steps
+from hebb.tuning.observer import TrialReport
+from hebb.tuning.search import Group, Trial
 from hebb.tuning.steps import Steps
-from hebb.tuning.trials import Group, Trial
 
-Tell = Callable[[dict[str, Any]], None]
-"""Receives a report."""
+Send = Callable[[TrialReport], None]
+"""Passes a report on to the search."""
 
 PROBES = "probes.jsonl"
 """File of a run folder with the quick probes, which a continued search reports again."""
-_PROBED = 1000  # images on which a quick probe is fitted, and others on which it is scored, at most
+_PROBED = 1000  # images at most on which a quick probe is fitted, and as many others on which it is scored
 _FULL = 1 << 20  # bytes; a disk with less free space is full
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What all trials of a search share.
+    """What all groups of a stage share.
 
     Attributes:
-        metric: what is reported.
+        metric: what they report.
         mode: whether ``max`` or ``min`` of it is better.
-        place: keyword arguments of ``train.Place`` beside the folder.
-        probe_every: quick probe after every so many Hebbian phases; 0 makes none.
+        place: where the runs read and write; each has a folder of its own.
+        probe_every: make a quick probe after every so many Hebbian phases; 0 makes none.
     """
 
     metric: str
     mode: str
-    place: dict[str, Any]
+    place: train.Place
     probe_every: int = 0
 
 
-def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = None, told: int = 0) -> None:
-    """Run what is not finished, and report all of it; a run that cannot succeed ends the group.
+def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = None, last_step: int = 0) -> None:
+    """Run what is not finished and report everything; a run that cannot succeed ends the group.
 
     Args:
         group: what is run.
         task: what all groups share.
-        tell: receives the reports.
-        settled: nothing is run, because a scheduler stopped the group earlier (empty) or it failed (the reason).
-        told: step of the last report that was heard already.
+        send: receives the reports.
+        verdict: given where the group ended earlier, so that its reports are repeated and nothing is run: the reason
+            why it failed, or an empty string where a scheduler stopped it.
+        last_step: step of the last report that was sent before.
     """
-    scores = Scores(task=task, tell=tell, told=told)
-    for together in group.packs():
-        _reset(together[0].config.seed)
-        scores.begin(*together)
-        folder = together[0].folder
+    scores = GroupScores(task=task, send=send, last_step=last_step)
+    for members in group.packs():
+        _reset(members[0].config.seed)
+        scores.begin(*members)
+        folder = members[0].folder
         try:
             with ExitStack() as stack:
-                for trial in together:  # a worker whose driver was killed may live for a moment longer
+                for trial in members:  # a worker whose driver was killed may live for a moment longer
                     stack.enter_context(search_folder.held(folder.parent.parent / search_folder.LOCKS / trial.name))
-                ran = _run(together, task, scores, repeat_only=settled is not None)
-            if not ran:
+                complete = _run(members, task, scores, repeat_only=verdict is not None)
+            if not complete:
                 break
-        except HebbError as error:  # the same would happen again: no retry
+        except HebbError as error:  # it would happen again: no retry
             scores.fail(str(error))
             return
         except Exception as error:
@@ -97,33 +98,30 @@ def run_group(group: Group, task: Task, tell: Tell, *, settled: str | None = Non
             raise
         if not scores.end():
             return
-    if settled:
-        scores.fail(settled)
+    if verdict:
+        scores.fail(verdict)
 
 
-def _run(together: Sequence[Trial], task: Task, scores: Scores, *, repeat_only: bool) -> bool:
-    """Train one run, or a pack, from its checkpoint where it has one, or repeat the reports of a finished one.
+def _run(members: Sequence[Trial], task: Task, scores: GroupScores, *, repeat_only: bool) -> bool:
+    """Train a run or a pack, from its checkpoint where it has one, or repeat the reports of a finished one.
 
     Returns whether the run, or every member of the pack, is finished.
     """
-    states = [folders.state(trial.folder) for trial in together]
-    for trial, state in zip(together, states, strict=True):
-        if state in ("finished", "interrupted"):
-            scores.repeat(trial)
-    finished = all(state == "finished" for state in states)
+    begun = [trial for trial in members if trial.finished or trial.interrupted]
+    for trial in begun:
+        scores.repeat(trial)
+    finished = all(trial.finished for trial in members)
     if finished or repeat_only:
         return finished
-    begun = any(state in ("finished", "interrupted") for state in states)
-    places = [train.Place(folder=trial.folder, carry_on=begun, **task.place) for trial in together]
-    reports = [_Listener(scores, trial) for trial in together]
-    results = train.run_pack([trial.config for trial in together], reports, places=places)
-    for result in results:
+    places = [replace(task.place, folder=trial.folder, carry_on=bool(begun)) for trial in members]
+    reports = [_RunReport(scores, trial) for trial in members]
+    for result in train.run_pack([trial.config for trial in members], reports, places=places):
         scores.values[result.config.seed] = folders.value_of(result.rows, task.metric)
     return True
 
 
 def _reset(seed: int) -> None:
-    """Set what is global to the process and outlives a trial; ``train.run`` sets threads and torch's defaults."""
+    """Reset what is global to the process and outlives a trial; ``train.run`` sets threads and torch's defaults."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -140,43 +138,42 @@ def _disk_full(error: Exception, folder: Path) -> bool:
 
 
 @dataclass
-class Scores:
-    """Turns the rows of the runs of a group into reports.
+class GroupScores:
+    """Turns the rows of a group's runs into reports.
 
-    A report carries ``score``, the mean over the ``n`` runs that are finished (during the first one its value so far,
-    during a first pack the mean over its members at the same epoch); ``step``, which only grows; and phase, epoch and
-    seed. So no report of a group is worse only because a new seed begins, and at the same step every group was judged
-    on the same epochs of the same seeds.
+    The score of a report is the mean over the ``n`` runs that are finished; during the first run it is the value so
+    far, and during a first pack the mean over its members at the same epoch. ``step`` only grows. So no report is worse
+    only because a new seed begins, and at the same step every group was judged on the same epochs of the same seeds.
     """
 
     task: Task
-    tell: Tell
-    told: int = 0
+    send: Send
+    last_step: int = 0
     done: list[float] = field(default_factory=list)
     values: dict[int, float | None] = field(default_factory=dict)
     steps: Steps = field(default_factory=lambda: Steps(0, (), 1))
     _trials: tuple[Trial, ...] = ()
-    _heard: dict[int, dict[int, float]] = field(default_factory=dict)
+    _values_at: dict[int, dict[int, float]] = field(default_factory=dict)
     _before: int = 0
-    _last: dict[str, Any] = field(default_factory=dict)
+    _last: TrialReport = field(default_factory=TrialReport)
 
     def begin(self, *trials: Trial) -> None:
         """Begin a run, or the members of a pack."""
-        self._trials, self.values, self._heard = trials, {}, {}
+        self._trials, self.values, self._values_at = trials, {}, {}
         self.steps = steps.of_run(trials[0].config, self.task.metric, self.task.probe_every)
 
     def row(self, row: records.Row, seed: int) -> None:
-        """Hear a row; the last one of the run is reported by ``end``, when everything is on the disk."""
+        """Take a row of a run; ``end`` reports the last one, when everything is on the disk."""
         value = row[self.task.metric]
         if row["phase"] != self.steps.phase or value is None or not math.isfinite(value):
             return
         step = len(self.steps.probed) + int(row["epoch"])
         if step < self.steps.count:
-            self._hear(step, seed, float(value), row["kind"], row["phase"], row["epoch"])
+            self._take(step, seed, float(value), row["kind"], row["phase"], row["epoch"])
 
     def probe(self, phase: int, value: float, seed: int) -> None:
-        """Hear the accuracy of a quick probe after a phase."""
-        self._hear(self.steps.probed.index(phase) + 1, seed, value, "probe", phase, 0)
+        """Take the accuracy of a quick probe after a phase."""
+        self._take(self.steps.probed.index(phase) + 1, seed, value, "probe", phase, 0)
 
     def repeat(self, trial: Trial) -> None:
         """Report what the run folder holds already."""
@@ -190,52 +187,52 @@ class Scores:
             self.row(row, seed)
 
     def end(self) -> bool:
-        """End a run, or a pack, whose results are on the disk; tell whether all have a value."""
-        found = [value for trial in self._trials if (value := self.values.get(trial.config.seed)) is not None]
-        if len(found) < len(self._trials):
+        """End a run or a pack whose results are on the disk; return whether every member has a value."""
+        values = [value for trial in self._trials if (value := self.values.get(trial.config.seed)) is not None]
+        if len(values) < len(self._trials):
             self.fail(f"it gives no {self.task.metric}")
             return False
-        self.done += found
-        self._report(self.steps.count, float(np.mean(found)), "end", self.steps.phase, self.steps.epochs)
+        self.done += values
+        self._report(self.steps.count, float(np.mean(values)), "end", self.steps.phase, self.steps.epochs)
         self._before += self.steps.count * len(self._trials)
         return True
 
     def fail(self, reason: str) -> None:
-        """Report that the group cannot go on; a searcher hears the worst value, and so learns where not to look."""
+        """Report that the group cannot go on, with the worst score, so that a searcher avoids this point."""
         worst = 0.0 if self.task.metric.endswith("_acc") or self.task.metric == "R1" else 1e9
         if self.task.mode != ("max" if worst == 0 else "min"):
             worst = 1e9 - worst
-        self.tell({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:300]})
+        self.send({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:300]})
 
     def halt(self, reason: str) -> None:
         """Report that no trial can go on."""
-        self.tell({**self._plain(0.0), "halt": reason})
+        self.send({**self._plain(0.0), "halt": reason})
 
-    def _hear(self, step: int, seed: int, value: float, kind: str, phase: int, epoch: int) -> None:
-        """Report the mean over the members of a pack when all of them have come so far."""
-        found = self._heard.setdefault(step, {})
-        found[seed] = value
-        if len(found) == len(self._trials):
-            self._report(step, float(np.mean(list(found.values()))), kind, phase, epoch)
+    def _take(self, step: int, seed: int, value: float, kind: str, phase: int, epoch: int) -> None:
+        """Report the mean over the members of a pack once all of them have reached the step."""
+        values = self._values_at.setdefault(step, {})
+        values[seed] = value
+        if len(values) == len(self._trials):
+            self._report(step, float(np.mean(list(values.values()))), kind, phase, epoch)
 
     def _report(self, step: int, value: float, kind: str, phase: int, epoch: int) -> None:
         step = self._before + step * len(self._trials)  # counted over the seeds, one after the other or together
-        if step <= self.told:
-            return  # heard already, before an interruption
-        self.told = step
+        if step <= self.last_step:
+            return  # sent before an interruption
+        self.last_step = step
         score = float(np.mean(self.done)) if self.done else value
         self._last = {"kind": kind, "phase": int(phase), "epoch": int(epoch)}
-        self.tell({**self._plain(score), **self._last, "step": step, "value": value})
+        self.send({**self._plain(score), **self._last, "step": step, "value": value})
 
-    def _plain(self, score: float) -> dict[str, Any]:
+    def _plain(self, score: float) -> TrialReport:
         n = len(self.done) or len(self._trials)
-        return {"score": score, "n": n, "step": self.told + 1, "seed": self._trials[0].config.seed}
+        return {"score": score, "n": n, "step": self.last_step + 1, "seed": self._trials[0].config.seed}
 
 
-class _Listener(train.Report):
-    """Hands the rows and the quick probes of a run to its scores."""
+class _RunReport(train.Report):
+    """Passes the rows and the quick probes of a run to the scores of its group."""
 
-    def __init__(self, scores: Scores, trial: Trial) -> None:
+    def __init__(self, scores: GroupScores, trial: Trial) -> None:
         self.scores, self.trial = scores, trial
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
@@ -247,11 +244,11 @@ class _Listener(train.Report):
         hparams.end_run(self.trial.folder)
 
     def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
-        """Pass a row on."""
+        """Pass the row on."""
         self.scores.row(row, self.trial.config.seed)
 
     def trained(self, index: int, phase: Phase, network: model.Network, data: Images) -> None:
-        """Make the quick probe of a phase, and store it before it is reported."""
+        """Make the quick probe of a phase and store it before it is reported."""
         if index not in self.scores.steps.probed:
             return
         value = quick_probe(network, phase.top, data, self.scores.task.metric, self.trial.config.seed)
@@ -266,12 +263,11 @@ class _Listener(train.Report):
 def quick_probe(network: model.Network, block: int, data: Images, metric: str, seed: int) -> float | None:
     """Return the accuracy in percent of a linear probe of a block, fitted on a few images and scored on a few others.
 
-    The test set stays closed unless the metric is that of the test set.
+    The test set is not looked at where the metric is that of the validation images.
     """
-    closed = metric.startswith("val")
-    scored = {"val": data.val, "test": None if closed else data.test}
-    found = {name: None if split is None else _features(network, block, split, seed) for name, split in scored.items()}
-    probe = probes.fit("linear", block, _features(network, block, data.train, seed), found)
+    splits = {"val": data.val, "test": None if metric.startswith("val") else data.test}
+    scored = {name: None if split is None else _features(network, block, split, seed) for name, split in splits.items()}
+    probe = probes.fit("linear", block, _features(network, block, data.train, seed), scored)
     return {"train_acc": probe.train_acc, "val_acc": probe.val_acc, "test_acc": probe.test_acc}[metric]
 
 
@@ -279,11 +275,11 @@ def quick_probe(network: model.Network, block: int, data: Images, metric: str, s
 def _features(network: model.Network, block: int, split: Split, seed: int) -> tuple[Tensor, Tensor]:
     """Return pooled features (n, D) and labels (n,) of ``_PROBED`` images drawn from the split, on the CPU."""
     network.eval()
-    found, labels, count = [], [], 0
+    features, labels, count = [], [], 0
     for x, y in split.batches(BATCH, seeds.generator(seed, "quick probe")):
-        found.append(probes.pooled(network(x, stop=block + 1)).cpu())
+        features.append(probes.pooled(network(x, stop=block + 1)).cpu())
         labels.append(y.cpu())
         count += len(y)
         if count >= _PROBED:
             break
-    return torch.cat(found)[:_PROBED], torch.cat(labels)[:_PROBED]
+    return torch.cat(features)[:_PROBED], torch.cat(labels)[:_PROBED]

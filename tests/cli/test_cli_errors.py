@@ -278,7 +278,7 @@ SEARCHES = [
     Case("purpose", "ray_search --purpose serach", "--purpose", "search"),
     Case("mode", "ray_search --mode maxi", "--mode", "max"),
     Case("seeds", "ray_search --seeds 1 1", "--seeds", None, ("distinct",)),
-    Case("space", "ray_search --space b0.layer.lr", "--space", None, ("path=domain",)),
+    Case("space", "ray_search --space b0.layer.lr", "--space", None, ("PATH=DOMAIN",)),
     Case("space-yaml", "ray_search --space 'b0.layer.lr={grid: ['", "--space b0.layer.lr"),
     Case("space-domain", "ray_search --space 'b0.layer.lr={gird: [1]}'", "b0.layer.lr", "grid"),
     Case("space-path", "ray_search --dry-run --space 'b0.layer.lrr={grid: [1]}'", "b0.layer.lrr", "layer.lr"),

@@ -17,7 +17,7 @@ from conftest import Command
 from scipy import stats
 
 from hebb.storage import records
-from hebb.tuning import results as table
+from hebb.tuning import results
 
 pytestmark = pytest.mark.ray
 
@@ -45,20 +45,20 @@ def test_a_search_over_seeds_and_a_grid(command: Command, inside: Command, tmp_p
     trials = {path.name: path for path in (folder / "trials").iterdir()}
     assert sorted(name.split("-")[1] for name in trials) == ["s0", "s0", "s1", "s1"]
 
-    results = pd.read_csv(folder / "results.csv")
-    for line in results.itertuples():
+    table = pd.read_csv(folder / "results.csv")
+    for line in table.itertuples():
         last = records.read_rows(trials[line.trial] / "metrics.jsonl")[-1]
         assert line.test_acc == pytest.approx(last["test_acc"])
     for radius in (2, 25):
-        found = results[results.configuration == f"b0.layer.radius={radius}"].test_acc
-        assert len(found) == 2
+        accuracies = table[table.configuration == f"b0.layer.radius={radius}"].test_acc
+        assert len(accuracies) == 2
         row = next(text.split() for text in done.stdout.splitlines() if text.startswith(f"b0.layer.radius={radius} "))
-        assert row[1:4] == ["2", f"{found.mean():.2f}", f"{found.std(ddof=1):.2f}"]
-        low, high = stats.t.interval(0.95, 1, found.mean(), stats.sem(found))
+        assert row[1:4] == ["2", f"{accuracies.mean():.2f}", f"{accuracies.std(ddof=1):.2f}"]
+        low, high = stats.t.interval(0.95, 1, accuracies.mean(), stats.sem(accuracies))
         assert row[4:7] == [f"{low:.2f}", "to", f"{high:.2f}"]
     assert f"tensorboard --logdir {folder / 'trials'}" in done.stdout
 
-    trial = trials[results.trial[3]]
+    trial = trials[table.trial[3]]
     alone = inside("multi_layer.py", "--run-config", str(trial / "config.json"), "--model-name", "alone")
     assert alone.returncode == 0, alone.stderr
     single = tmp_path / "home" / "hebb" / "result" / "network" / "alone"
@@ -116,9 +116,9 @@ def test_a_request_that_cannot_be_met_is_refused(one_ray: None, inside: Command)
 
 def test_summary_is_mean_deviation_and_student_interval() -> None:
     """Four values by hand: mean 71, sd sqrt(20/3), interval 71 +- 3.182 sd/2."""
-    found = pd.DataFrame({"configuration": ["a"] * 4 + ["b"], "test_acc": [68.0, 70, 72, 74, 50], "minutes": [1.0] * 5})
-    summed = table.summary(found, "test_acc")
-    a, b = summed.iloc[0], summed.iloc[1]
+    runs = pd.DataFrame({"configuration": ["a"] * 4 + ["b"], "test_acc": [68.0, 70, 72, 74, 50], "minutes": [1.0] * 5})
+    table = results.summary(runs, "test_acc")
+    a, b = table.iloc[0], table.iloc[1]
     assert (a.n, a["mean"]) == (4, 71)
     assert a.sd == pytest.approx((20 / 3) ** 0.5)
     assert a.interval == pytest.approx(3.18245 * a.sd / 2, rel=1e-4)

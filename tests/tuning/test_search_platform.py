@@ -27,16 +27,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hebb.cli import search
 from hebb.cli.search_display import SearchDisplay
-from hebb.config import catalog, search_space
+from hebb.config import catalog
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders, records
 from hebb.training import train
 from hebb.tuning import ray_session, search_folder, shared_data
+from hebb.tuning.observer import Stage
+from hebb.tuning.search import Group, Trial
 from hebb.tuning.search_folder import Journal
-from hebb.tuning.trials import Group, Search, Trial
-from hebb.tuning.tune import Limits, Work
-from hebb.tuning.worker import Task
 
 pytestmark = pytest.mark.ray
 
@@ -378,7 +377,7 @@ def arrays(load: shared_data.Shared, config: RunConfig) -> list[tuple[str, np.nd
     ]
 
 
-def test_the_live_table(one_ray: None, tmp_path: Path) -> None:
+def test_the_live_table(tmp_path: Path) -> None:
     """Trials that go on show the phase their run folder tells, ended ones their score; and the time that is left."""
     config = small.config(small.CNN)
     groups = []
@@ -386,22 +385,8 @@ def test_the_live_table(one_ray: None, tmp_path: Path) -> None:
         folder = tmp_path / "trials" / f"c-s{seed}"
         trial = Trial(name=f"c-s{seed}", label="lr=0.1", choice={}, config=replace(config, seed=seed), folder=folder)
         groups.append(Group(name=trial.name, runs=(trial,)))
-    spec = search_space.parse({"seeds": [0, 1, 2]}, "mine", "mine.yaml")
-    found = Search(
-        spec=spec,
-        base=config,
-        seeds=(0, 1, 2),
-        trials=(),
-        metric="test_acc",
-        mode="max",
-        final_seeds=(),
-        folder=tmp_path,
-    )
-    task = Task(metric="test_acc", mode="max", place={})
-    work = Work(
-        search=found, groups=tuple(groups), task=task, limits=Limits(), journal=Journal.load(tmp_path), known=None
-    )
-    display = SearchDisplay(work, ray_session.Resources(cpus=1, gpu=0, workers=1))
+    display = SearchDisplay()
+    display.stage(Stage(metric="test_acc", groups=3, at_once=1))
     display.started(groups[0])
     display.reported(groups[0], {"score": 71.25, "n": 1, "seed": 0, "kind": "end", "phase": 1, "epoch": 1})
     display.ended(groups[0], "done")

@@ -12,9 +12,8 @@ import pytest
 from hebb.cli import search as ray_search
 from hebb.config import catalog, overrides, search_space
 from hebb.core.errors import ConfigError
-from hebb.tuning import results
-from hebb.tuning import trials as trial_list
-from hebb.tuning.trials import Search
+from hebb.tuning import results, trials
+from hebb.tuning.search import Search
 
 CATALOG = catalog.load()
 DEEP = "--preset 3SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digits"
@@ -28,9 +27,9 @@ def resolve(line: str, tmp_path: Path, text: str = "") -> Search:
 
 
 def refused(line: str, tmp_path: Path, *says: str, text: str = "") -> None:
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as error:
         resolve(line, tmp_path, text)
-    message = str(found.value)
+    message = str(error.value)
     assert len(message.splitlines()) <= 3
     for part in says:
         assert part in message
@@ -152,7 +151,7 @@ def test_the_winner_is_trained_again_on_everything(tmp_path: Path) -> None:
     """The same run but for its seed and the images held out, in a folder of its own beside the others."""
     search = resolve(f"{DEEP} --config mine.yaml", tmp_path, RATES)
     best = search.trials[-1]
-    again = trial_list.retrained(best, search.final_seeds)
+    again = trials.final_trials(best, search.final_seeds)
     same = {"seed": best.config.seed, "dataset_sup.validation": 0.2, "dataset_unsup.validation": 0.2}
     for trial, seed in zip(again, (6, 7, 8), strict=True):
         assert trial.config.seed == seed
@@ -169,11 +168,11 @@ def test_one_run_is_not_made_twice(tmp_path: Path) -> None:
 
 
 def test_labels_tell_configurations_apart() -> None:
-    assert trial_list.labels([{}]) == ["(preset)"]
-    assert trial_list.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
-    assert trial_list.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
-    assert trial_list.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
-    close = trial_list.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
+    assert trials.labels([{}]) == ["(preset)"]
+    assert trials.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
+    assert trials.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
+    assert trials.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
+    close = trials.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
     assert len(set(close)) == 2
 
 
@@ -184,7 +183,7 @@ def test_changes_outside_the_network() -> None:
         "b12.pool": None,
         "dataset_sup.epochs": 3,
     }
-    assert trial_list.other_changes(choice) == ["dataset_sup.epochs=3"]
+    assert trials.other_changes(choice) == ["dataset_sup.epochs=3"]
 
 
 # -- the winner ---------------------------------------------------------------------------------------------
@@ -193,11 +192,11 @@ def test_changes_outside_the_network() -> None:
 def winner(mode: str, scores: dict[str, list[float]], tmp_path: Path) -> str | None:
     """Return the winning rate of a search in which the trials of each rate ended with the given scores."""
     lines: list[dict[str, Any]] = []
-    for rate, found in scores.items():
-        lines += [{"configuration": f"b0.layer.lr={rate}", "val_acc": s, "minutes": 1.0} for s in found]
+    for rate, values in scores.items():
+        lines += [{"configuration": f"b0.layer.lr={rate}", "val_acc": s, "minutes": 1.0} for s in values]
     text = f"purpose: search\nmode: {mode}\nseeds: [0, 1]\nspace: {{bX.layer.lr: {{grid: [{', '.join(scores)}]}}}}\n"
     search = resolve(f"{DEEP} --config mine.yaml", tmp_path, text)
-    ranking = results.ranked(results.summary(pd.DataFrame(lines), "val_acc"), search.mode)
+    ranking = results.ranked(results.summary(pd.DataFrame(lines), "val_acc"), search)
     best = results.winner(search, ranking)
     return None if best is None else best.label.partition("=")[2]
 

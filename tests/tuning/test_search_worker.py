@@ -17,8 +17,10 @@ from hebb.core.errors import DivergenceError
 from hebb.storage import records
 from hebb.training import train
 from hebb.tuning import steps, worker
-from hebb.tuning.trials import Group, Trial
+from hebb.tuning.observer import TrialReport
+from hebb.tuning.search import Group, Trial
 
+PLACE = train.Place(datasets=Path("nowhere"))
 DEEP = ("dataset_sup.epochs=3", "dataset_unsup.epochs=2", "dataset_sup.validation=0.2", "dataset_sup.samples=60")
 
 
@@ -33,10 +35,10 @@ def group(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), network: str = small
     return Group(name="c", runs=runs)
 
 
-def hear(made: Group, probe_every: int = 0, **more: Any) -> list[dict[str, Any]]:
+def hear(made: Group, probe_every: int = 0, **more: Any) -> list[TrialReport]:
     """Run a group and return its reports."""
-    task = worker.Task(metric="val_acc", mode="max", place={"datasets": Path("nowhere")}, probe_every=probe_every)
-    heard: list[dict[str, Any]] = []
+    task = worker.Task(metric="val_acc", mode="max", place=PLACE, probe_every=probe_every)
+    heard: list[TrialReport] = []
     worker.run_group(made, task, heard.append, **more)
     return heard
 
@@ -84,15 +86,15 @@ def test_a_pack_and_a_seed_by_itself(tmp_path: Path) -> None:
     assert [report["score"] for report in heard] == pytest.approx([*means, *means[-1:] * 2, (a + b + c) / 3])
 
     cut = packed(group(tmp_path / "cut"))  # stopped in the pack, and after its end
-    task = worker.Task(metric="val_acc", mode="max", place={"datasets": Path("nowhere")})
+    task = worker.Task(metric="val_acc", mode="max", place=PLACE)
     for step in (4, 6):
 
-        def tell(report: dict[str, Any], last: int = step) -> None:
+        def send(report: TrialReport, last: int = step) -> None:
             if report["step"] == last:
                 raise SystemExit
 
         with pytest.raises(SystemExit):
-            worker.run_group(cut, task, tell)
+            worker.run_group(cut, task, send)
     before = [(trial.folder / "result.json").stat().st_mtime_ns for trial in cut.runs[:2]]
     assert hear(cut) == heard
     assert [(trial.folder / "result.json").stat().st_mtime_ns for trial in cut.runs[:2]] == before
@@ -119,13 +121,13 @@ def test_a_pack_with_a_member_that_diverges(tmp_path: Path, monkeypatch: pytest.
 def test_a_finished_run_is_on_the_disk_when_it_is_reported(tmp_path: Path) -> None:
     """A scheduler may stop the worker at any report: nothing after it may be needed."""
     made = group(tmp_path, (0,))
-    task = worker.Task(metric="val_acc", mode="max", place={"datasets": Path("nowhere")})
+    task = worker.Task(metric="val_acc", mode="max", place=PLACE)
     seen = []
 
-    def tell(report: dict[str, Any]) -> None:
+    def send(report: TrialReport) -> None:
         seen.append((made.runs[0].folder / "result.json").exists())
 
-    worker.run_group(made, task, tell)
+    worker.run_group(made, task, send)
     assert seen == [False, False, True]
 
 
@@ -133,34 +135,34 @@ def test_an_interrupted_group_is_heard_as_if_it_had_not_been(tmp_path: Path) -> 
     """Stopped at a report in the second seed and run again: the same reports from the start, the same results."""
     whole = hear(group(tmp_path / "whole"))
     made = group(tmp_path / "cut")
-    task = worker.Task(metric="val_acc", mode="max", place={"datasets": Path("nowhere")})
-    heard: list[dict[str, Any]] = []
+    task = worker.Task(metric="val_acc", mode="max", place=PLACE)
+    heard: list[TrialReport] = []
 
-    def tell(report: dict[str, Any]) -> None:
+    def send(report: TrialReport) -> None:
         heard.append(report)
         if report["step"] == 5:
             raise SystemExit  # as Ray ends the thread of a trial
 
     with pytest.raises(SystemExit):
-        worker.run_group(made, task, tell)
+        worker.run_group(made, task, send)
     before = (made.runs[0].folder / "result.json").stat().st_mtime_ns
     again = hear(made)
     assert heard == whole[:5]
     assert again == whole
     assert (made.runs[0].folder / "result.json").stat().st_mtime_ns == before
-    assert hear(made, told=6) == whole[6:]
+    assert hear(made, last_step=6) == whole[6:]
     assert final(made) == final(group(tmp_path / "whole"))
 
 
-def test_a_settled_group_is_only_heard(tmp_path: Path) -> None:
+def test_a_group_with_a_verdict_is_only_heard(tmp_path: Path) -> None:
     """One that a scheduler stopped in its first seed is not trained further; one that failed says so."""
     made = group(tmp_path)
     hear(Group(name="c", runs=made.runs[:1]))
     (made.runs[0].folder / "result.json").unlink()
-    stopped = hear(made, settled="")
+    stopped = hear(made, verdict="")
     assert [report["step"] for report in stopped] == [1, 2]
     assert not made.runs[1].folder.exists()
-    failed = hear(made, settled="weights are not finite")
+    failed = hear(made, verdict="weights are not finite")
     assert failed[-1]["failed"] == "weights are not finite"
     assert failed[-1]["score"] == 0
 
@@ -176,8 +178,8 @@ def test_what_diverges_is_the_worst(metric: str, mode: str, worst: float, tmp_pa
         raise DivergenceError("weights of block b0 are not finite")
 
     monkeypatch.setattr(train, "run_pack", diverge)
-    heard: list[dict[str, Any]] = []
-    task = worker.Task(metric=metric, mode=mode, place={"datasets": Path("nowhere")})
+    heard: list[TrialReport] = []
+    task = worker.Task(metric=metric, mode=mode, place=PLACE)
     worker.run_group(group(tmp_path), task, heard.append)
     assert [(report["failed"], report["score"]) for report in heard] == [("weights of block b0 are not finite", worst)]
     assert math.isfinite(heard[0]["score"])

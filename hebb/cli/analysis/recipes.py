@@ -29,7 +29,7 @@ from hebb.storage import folders
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
-    from hebb.tuning.trials import Search
+    from hebb.tuning.search import Search
 
 MakeParser = Callable[[Verb], Parser]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hebb.cli import arguments
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, folder_of, selected
+from hebb.cli.search_display import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -92,7 +93,7 @@ def _report(options: argparse.Namespace) -> Output:
 
     from hebb.tuning import report
 
-    return report.output(folder, options.name)
+    return report.output(folder, options.name, commands=commands)
 
 
 VERBS = (

@@ -1,0 +1,142 @@
+"""What a search tells whoever follows it: the interface, and the records that pass through it. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from hebb.tuning.search import Group, Search, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TrialReport(TypedDict, total=False):
+    """What a worker reports of its group, at each evaluation and at the end of each run.
+
+    ``step``, ``score`` and ``n`` are what schedulers and searchers read; ``value`` is that of the latest evaluation.
+    ``failed`` says why the group cannot go on, ``halt`` why no group can. ``node`` is where it runs.
+    """
+
+    step: int
+    score: float
+    n: int
+    seed: int
+    kind: str
+    phase: int
+    epoch: int
+    value: float
+    failed: str
+    halt: str
+    node: str
+
+
+class Cause(StrEnum):
+    """Why groups are left when a stage ends."""
+
+    NOTHING_LEFT = ""
+    TIME = "time"
+    TRIALS = "trials"
+    DISK_FULL = "full"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass
+class Outcome:
+    """How the groups of a stage ended.
+
+    Attributes:
+        failed: why groups failed, by name.
+        left: groups that are neither finished nor stopped nor failed.
+        cause: why they are left.
+        problem: what is wrong with the disk, where it is full.
+    """
+
+    failed: dict[str, str] = field(default_factory=dict)
+    left: int = 0
+    cause: Cause = Cause.NOTHING_LEFT
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a search whose groups are trained together: the search itself, or the winner's final runs.
+
+    Attributes:
+        metric: what its groups report.
+        groups: the number of groups to be trained.
+        at_once: groups that are trained at the same time.
+    """
+
+    metric: str
+    groups: int
+    at_once: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The results of a stage.
+
+    Attributes:
+        metric: what is compared.
+        summary: a line for each configuration with finished runs; best first where the search names a winner.
+        path: the CSV file with a line for each run, which has a Parquet file beside it.
+        stopped: step, score and number of seeds at which a scheduler stopped a configuration, by its label.
+    """
+
+    metric: str
+    summary: pd.DataFrame
+    path: Path
+    stopped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner:
+    """The best configuration of a search.
+
+    Attributes:
+        trial: one of its runs.
+        network: its network, as ``--preset`` takes it.
+        changes: what it changes outside the network, as ``--set`` takes it.
+    """
+
+    trial: Trial
+    network: str
+    changes: tuple[str, ...]
+
+
+class SearchObserver:
+    """Follows a search. Every method does nothing here; override those of interest."""
+
+    def start(self, search: Search) -> None:
+        """The search begins, or continues."""
+
+    def stage(self, stage: Stage) -> None:
+        """A stage begins."""
+
+    def started(self, group: Group) -> None:
+        """A group begins."""
+
+    def reported(self, group: Group, report: TrialReport) -> None:
+        """A group reported a score."""
+
+    def ended(self, group: Group, how: str) -> None:
+        """A group is finished, stopped or failed; ``how`` says which."""
+
+    def stage_over(self) -> None:
+        """The stage is over, whatever its outcome."""
+
+    def ranked(self, ranking: Ranking) -> None:
+        """The results of a stage are written."""
+
+    def summed_up(self, outcome: Outcome, finished: int, total: int) -> None:
+        """``finished`` of the ``total`` runs of a stage are finished; the rest of the outcome is told, too."""
+
+    def selected(self, winner: Winner | None) -> None:
+        """The winner is known; None where no configuration has a finite score on every seed."""
+
+    def retraining(self, trials: tuple[Trial, ...]) -> None:
+        """The winner is trained again on all training images."""

@@ -1,0 +1,248 @@
+"""A search as it is asked for, and the checks that turn it into a ``Search``. Imports neither Ray nor torch.
+
+Every field is the command-line flag of its name, with the same default; errors name the flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hebb.config import domains, search_space
+from hebb.config.catalog import Catalog
+from hebb.config.search_space import SearchPlan, SearchSpec
+from hebb.config.specs import VALIDATION_SHARE, RunConfig
+from hebb.core.errors import ConfigError
+from hebb.core.threads import cores
+from hebb.storage import folders
+from hebb.tuning import search_folder, steps, trials
+from hebb.tuning.search import Search, final_seeds, packs_of
+
+FINAL_SEEDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """A search as it is asked for.
+
+    Attributes:
+        base: the run that the space changes; its seed is 0.
+        spec: the search config: space, seeds, algorithm, scheduler and budget.
+        folder: where the search is stored.
+        source: the search config, as errors name it.
+        seed: added to every seed of the search config.
+        search_block: the block that ``bX`` stands for; None is block 0.
+        metric: what configurations are compared by; None takes that of the search config, else an accuracy.
+        mode: ``max`` or ``min``; None is what suits the metric.
+        final_seeds: runs of the winner on all training images; None makes 3.
+        pack_seeds: seeds of a configuration that are trained together.
+        probe_every: let schedulers hear a quick probe after every so many Hebbian phases; 0 makes none.
+        resume_from: checkpoint with the initial weights, for a base with ``resume``.
+    """
+
+    base: RunConfig
+    spec: SearchSpec
+    folder: Path
+    source: str = "search config"
+    seed: int = 0
+    search_block: int | None = None
+    metric: str | None = None
+    mode: str | None = None
+    final_seeds: int | None = None
+    pack_seeds: int = 1
+    probe_every: int = 0
+    resume_from: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("final_seeds", 0), ("probe_every", 0), ("pack_seeds", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--{name.replace('_', '-')}", f"must be a whole number >= {least}, got {value}")
+        for name, choices in (("metric", search_space.METRICS), ("mode", ("max", "min"))):
+            word = getattr(self, name)
+            if word is not None and word not in choices:
+                raise ConfigError(f"--{name}", f"unknown {name} '{word}'", given=word, choices=choices)
+        if self.base.seed:
+            raise ConfigError("--set seed", "a search has its own seeds", hint="--seed N is added to each of them")
+        if self.final_seeds is not None and self.spec.purpose == "sweep":
+            raise ConfigError("--final-seeds", f"search config '{self.spec.name}' is a sweep, which names no winner")
+
+    def resolve(self, catalog: Catalog) -> Search:
+        """Return the search, with every trial of it checked; nothing is written."""
+        spec = trials.on_block(self.spec, self.search_block, self.base)
+        metric, mode = _metric(self, spec)
+        seeds = tuple(self.seed + seed for seed in spec.seeds)
+        count = FINAL_SEEDS if self.final_seeds is None else self.final_seeds
+        search = Search(
+            spec=spec,
+            base=self.base,
+            seeds=seeds,
+            metric=metric,
+            mode=mode,
+            final_seeds=final_seeds(seeds, count) if spec.purpose == "search" else (),
+            folder=self.folder,
+            resume_from=self.resume_from,
+            pack_seeds=self.pack_seeds,
+            packs=packs_of(seeds, self.pack_seeds),
+            probe_every=self.probe_every,
+        )
+        search = trials.planned(search, catalog)
+        check_steps(search)
+        return search
+
+
+def validation_share(spec: SearchSpec, held_out: bool | None) -> float:
+    """Return the share of training images to hold out; ``held_out`` overrides the search config."""
+    if held_out is None:
+        return spec.validation
+    return (spec.validation or VALIDATION_SHARE) if held_out else 0.0
+
+
+def threads_of(spec: SearchSpec, pack_seeds: int, workers: int | None) -> int:
+    """Return the CPU threads of a trial where the cores are shared among all that run at once."""
+    count = spec.count() * (1 if spec.grouped else -(-len(spec.seeds) // pack_seeds))
+    return max(1, cores() // min(count, cores(), workers or count))
+
+
+def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, str]:
+    """Return what configurations are compared by, and whether ``max`` or ``min`` of it is better."""
+    validated, selects = request.base.validated, spec.purpose == "search"
+    metric = request.metric or spec.metric or ("val_acc" if validated or selects else "test_acc")
+    where = f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
+    if metric.startswith("val") and not validated:
+        hint = "--metric test_acc selects on the test set" if selects else None
+        raise ConfigError(where, f"there is no {metric} without --validation-sup", hint=hint)
+    if metric.startswith("test") and validated and selects:
+        raise ConfigError(
+            where,
+            f"a search with validation images cannot select on {metric}",
+            hint="--validation-sup false --metric test_acc selects on the test set",
+        )
+    if metric.startswith("test") and validated and spec.grouped:
+        raise ConfigError(
+            where, f"with validation images {metric} is known only at the end of a run, too late to act on"
+        )
+    stated = spec.mode if metric == (spec.metric or metric) else None
+    return metric, request.mode or stated or search_space.better(metric)
+
+
+def check_steps(search: Search) -> None:
+    """Raise for a scheduler that could never stop anything, and for probes that nothing can use."""
+    if search.probe_every:
+        _check_probes(search)
+    if not search.stops_early:
+        return
+    configs = [trial.config for trial in search.trials] or [search.base]
+    last = max(steps.of_run(config, search.metric, search.probe_every).count for config in configs) * len(search.seeds)
+    grace = search.spec.scheduler.grace
+    if grace > last:
+        raise ConfigError(
+            "scheduler, grace",
+            f"must be at most the last step, {last}, got {grace}: nothing would ever be stopped",
+            hint="steps are the epochs of the classifier, over all seeds",
+        )
+
+
+def _check_probes(search: Search) -> None:
+    plan, scheduler = search.spec.plan, search.spec.scheduler.name
+    if not search.metric.endswith("_acc"):
+        raise ConfigError("--probe-every", f"a probe gives an accuracy, and the metric is {search.metric}")
+    if not search.stops_early:
+        raise ConfigError(
+            "--probe-every",
+            "needs a scheduler, which is what acts on the probes",
+            hint=f"--scheduler {' | '.join(search_space.SCHEDULERS[1:])}",
+        )
+    if plan.model_based or scheduler == "median":
+        raise ConfigError(
+            "--probe-every",
+            f"{plan.algorithm if plan.model_based else scheduler} would compare accuracies of probes with those of the "
+            "classifier",
+            hint="asha and hyperband compare only what was measured at the same step",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """What is added to a stored search.
+
+    Attributes:
+        seeds: further replicates of every configuration.
+        samples: further points drawn from the space; None adds none.
+        space: further points of listed domains, by the name of the domain.
+    """
+
+    seeds: tuple[int, ...] = ()
+    samples: int | None = None
+    space: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (self.seeds or self.space) and self.samples is None:
+            raise ConfigError("--extend", "adds nothing", choices=("--seeds", "--num-samples", "--space"))
+
+
+def restored(
+    folder: Path,
+    catalog: Catalog,
+    *,
+    extension: Extension | None = None,
+    time: float | None = None,
+    count: int | None = None,
+) -> Search:
+    """Return the search that a folder holds.
+
+    Args:
+        folder: the folder of the search.
+        catalog: presets and datasets.
+        extension: what is added to the search.
+        time: a new time budget in seconds.
+        count: a new limit on the trials that begin.
+    """
+    data, where = search_folder.read(folder), str(folder / search_folder.SEARCH)
+    if extension is not None:
+        data = _extended(data, extension, where)
+    search = search_folder.search_of(data, folder, catalog)
+    if count is not None and count < 1:
+        raise ConfigError("--max-trials", f"must be a whole number >= 1, got {count}")
+    plan = search.spec.plan
+    plan = replace(plan, time=plan.time if time is None else time, trials=plan.trials if count is None else count)
+    return replace(search, spec=replace(search.spec, plan=plan))
+
+
+def _extended(data: Mapping[str, Any], extension: Extension, where: str) -> dict[str, Any]:
+    """Return the content of ``search.json`` with what is added."""
+    spec = search_space.parse(data["spec"], str(data["config"]), where)
+    seeds = (*data["seeds"], *extension.seeds)
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            "--seeds",
+            f"must be distinct whole numbers >= 0 that the search has not used, got "
+            f"{' '.join(map(str, extension.seeds))}",
+        )
+    spec = replace(spec, plan=_more_samples(spec.plan, extension.samples), seeds=seeds)
+    axes = {axis.name: axis for axis in spec.axes}
+    for more in domains.parse(extension.space, "--space"):
+        if more.name not in axes:
+            raise ConfigError("--space", f"{more.name} is no domain of this search", given=more.name, choices=axes)
+        axes[more.name] = axes[more.name].extended(more, "--space")
+    spec = replace(spec, axes=tuple(axes.values()))
+    final = final_seeds(seeds, len(data["final_seeds"]))
+    packs = [*data.get("packs", ()), *packs_of(extension.seeds, data.get("pack_seeds", 1))]
+    return {**data, "spec": search_folder.to_data(spec), "seeds": seeds, "packs": packs, "final_seeds": list(final)}
+
+
+def _more_samples(plan: SearchPlan, samples: int | None) -> SearchPlan:
+    if samples is None:
+        return plan
+    if plan.algorithm == "grid" or samples < 1:
+        problem = f"must be a whole number >= 1, got {samples}" if samples < 1 else "a grid has no samples to add to"
+        raise ConfigError("--num-samples", problem, hint="--space adds points to its lists, --seeds adds replicates")
+    return replace(plan, samples=plan.samples + samples)
+
+
+def folder_of(name: str, home: folders.Home) -> Path:
+    """Return the folder of a search, given by its path or by its name below ``home``."""
+    folder = Path(name).absolute()
+    return folder if folder.is_dir() or "/" in name else home.search(name)

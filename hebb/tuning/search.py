@@ -1,0 +1,171 @@
+"""What a search consists of: trials, the groups that are judged as a whole, and the search itself.
+
+Imports neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hebb.config.domains import Choice
+from hebb.config.search_space import SearchSpec
+from hebb.config.specs import RunConfig
+from hebb.storage import folders
+
+Packs = tuple[tuple[int, ...], ...]
+"""Seeds that are trained together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run of a search.
+
+    Attributes:
+        name: ``<config hash>-s<seed>``, also the name of its folder.
+        label: its configuration as a person reads it; listed configurations have different labels.
+        choice: the values of the search space, by override path.
+        config: the run.
+        folder: its run folder.
+    """
+
+    name: str
+    label: str
+    choice: Choice
+    config: RunConfig
+    folder: Path
+
+    @property
+    def configuration(self) -> str:
+        """The part of the name that all seeds of the configuration share."""
+        return self.name.rpartition("-s")[0]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result on disk."""
+        return folders.state(self.folder) == "finished"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run has begun and has no result."""
+        return folders.state(self.folder) == "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What one worker runs and a scheduler judges as a whole: one run, a pack, or a configuration on its seeds.
+
+    Attributes:
+        name: the run's name, with the other seeds of a pack, or the hash of the configuration.
+        runs: the runs, trained one after the other or in packs.
+    """
+
+    name: str
+    runs: tuple[Trial, ...]
+
+    def packs(self) -> list[tuple[Trial, ...]]:
+        """List what is trained together: the members of a pack, or one run."""
+
+        def key(trial: Trial) -> tuple[object, ...]:
+            return (trial.configuration, trial.config.pack) if trial.config.pack else (trial.name,)
+
+        return [tuple(members) for _, members in itertools.groupby(self.runs, key)]
+
+    @property
+    def label(self) -> str:
+        """The configuration as a person reads it."""
+        return self.runs[0].label
+
+    @property
+    def choice(self) -> Choice:
+        """The values of the search space."""
+        return self.runs[0].choice
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has its result on disk."""
+        return all(trial.finished for trial in self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search, resolved and checked.
+
+    Attributes:
+        spec: the search config, with its blocks named.
+        base: the run that the space changes.
+        seeds: the replicates of every configuration.
+        metric: what configurations are compared by.
+        mode: whether ``max`` or ``min`` of it is better.
+        folder: where everything is stored.
+        trials: one run per configuration and seed; empty until a model-based algorithm has chosen them.
+        final_seeds: seeds with which the winner is trained again on all training images; none in a sweep.
+        resume_from: checkpoint with the initial weights, if any.
+        pack_seeds: how many seeds of a configuration are trained together; 1 trains each by itself.
+        packs: the seeds that are trained together; the others are trained by themselves.
+        probe_every: report a quick probe after every so many Hebbian phases; 0 makes none.
+    """
+
+    spec: SearchSpec
+    base: RunConfig
+    seeds: tuple[int, ...]
+    metric: str
+    mode: str
+    folder: Path
+    trials: tuple[Trial, ...] = ()
+    final_seeds: tuple[int, ...] = ()
+    resume_from: Path | None = None
+    pack_seeds: int = 1
+    packs: Packs = ()
+    probe_every: int = 0
+
+    @property
+    def runs(self) -> int:
+        """The number of runs, without the final runs of the winner."""
+        return self.spec.count() * len(self.seeds)
+
+    @property
+    def selects(self) -> bool:
+        """Whether the search names a winner; a sweep does not."""
+        return self.spec.purpose == "search"
+
+    @property
+    def maximises(self) -> bool:
+        """Whether more of the metric is better."""
+        return self.mode == "max"
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether a scheduler stops configurations early."""
+        return self.spec.scheduler.name != "none"
+
+    def groups(self) -> list[Group]:
+        """List what the workers run."""
+        return grouped(self.trials, by_configuration=self.spec.grouped)
+
+
+def grouped(trials: Iterable[Trial], *, by_configuration: bool) -> list[Group]:
+    """Group the runs of each configuration, or else leave every pack and every other run by itself."""
+    if not by_configuration:
+        return [
+            Group(name="+".join([runs[0].name, *(str(trial.config.seed) for trial in runs[1:])]), runs=runs)
+            for runs in Group(name="", runs=tuple(trials)).packs()
+        ]
+    by_name: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_name.setdefault(trial.configuration, []).append(trial)
+    return [Group(name=name, runs=tuple(runs)) for name, runs in by_name.items()]
+
+
+def packs_of(seeds: Sequence[int], size: int) -> Packs:
+    """Cut the seeds into packs of ``size``; the last one may be smaller, and a single seed is no pack."""
+    packs = (tuple(seeds[i : i + size]) for i in range(0, len(seeds), size))
+    return tuple(pack for pack in packs if len(pack) > 1)
+
+
+def final_seeds(seeds: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Return ``count`` seeds that no trial of the search uses."""
+    start = max(seeds) + 1
+    return tuple(range(start, start + count))

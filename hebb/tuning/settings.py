@@ -1,0 +1,90 @@
+"""How and where the trials of a search run. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebb.core.errors import ConfigError
+from hebb.storage.folders import CACHE_LIMIT, Home
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How and where the trials of a search run. Nothing here changes their numbers.
+
+    Attributes:
+        home: the parent folder of datasets, stored layers and the cache.
+        gpu: index of the one GPU to use; None uses all of them.
+        trials_per_gpu: trials that share a GPU.
+        workers: trials at the same time; None for as many as there is room for.
+        address: an existing Ray cluster; None starts Ray on this machine, or uses the Ray that is initialised.
+        dashboard: show Ray's dashboard on the loopback address.
+        max_failures: times that a trial is tried again after an error, or after its worker has died.
+        share_blocks: train first blocks that several trials share once.
+        keep_features: keep the output of frozen blocks from epoch to epoch.
+        cache_limit: bytes of them that may lie in files.
+        save_models: keep the trained model of every trial.
+        save_trials: keep the run folders of the trials when the search is over.
+        preset_file: presets of the user's own, read again when the search is continued.
+        commands: the commands that began and continued the search, for its report.
+    """
+
+    home: Home
+    gpu: int | None = None
+    trials_per_gpu: int = 1
+    workers: int | None = None
+    address: str | None = None
+    dashboard: bool = False
+    max_failures: int = 1
+    share_blocks: bool = True
+    keep_features: bool = True
+    cache_limit: int = CACHE_LIMIT
+    save_models: bool = False
+    save_trials: bool = True
+    preset_file: Path | None = None
+    commands: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for flag, value, least in (
+            ("--gpu-exp", self.trials_per_gpu, 1),
+            ("--max-failures", self.max_failures, 0),
+            ("--workers", self.workers, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(flag, f"must be a whole number >= {least}, got {value}")
+        if self.address is not None and self.dashboard:
+            raise ConfigError("--dashboard", "cannot be combined with --address: a cluster has its own dashboard")
+
+    def stored(self) -> dict[str, Any]:
+        """Return what a continued search keeps, under the keys of ``search.json``."""
+        return {
+            "no_feature_cache": not self.keep_features,
+            "cache_limit": self.cache_limit,
+            "gpu_exp": self.trials_per_gpu,
+            "save": self.save_trials,
+            "save_model": self.save_models,
+            "share_blocks": self.share_blocks,
+            "max_failures": self.max_failures,
+            "preset_file": None if self.preset_file is None else str(self.preset_file.absolute()),
+            "commands": list(self.commands),
+        }
+
+    @staticmethod
+    def restored(data: Mapping[str, Any], home: Home) -> Settings:
+        """Return the settings that a search was started with, from the options of its ``search.json``."""
+        file = data.get("preset_file")
+        return Settings(
+            home=home,
+            keep_features=not data.get("no_feature_cache", False),
+            cache_limit=data.get("cache_limit", CACHE_LIMIT),
+            trials_per_gpu=data.get("gpu_exp", 1),
+            save_trials=data.get("save", True),
+            save_models=data.get("save_model", False),
+            share_blocks=data.get("share_blocks", True),
+            max_failures=data.get("max_failures", 1),
+            preset_file=None if file is None else Path(file),
+            commands=tuple(data.get("commands", ())),
+        )
