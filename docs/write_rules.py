@@ -21,7 +21,8 @@ import hebb.rules  # noqa: E402
 from hebb import builtin  # noqa: E402
 from hebb.config import catalog, fields, grammar  # noqa: E402
 from hebb.config.catalog import Catalog  # noqa: E402
-from hebb.config.registry import RULES, Rule, Value  # noqa: E402
+from hebb.config.fields import Value  # noqa: E402
+from hebb.config.registry import RULES, HebbianRule, LocalRule, Rule, SettlingRule  # noqa: E402
 
 KINDS = {
     "hebbian": "layer-local rule",
@@ -63,7 +64,7 @@ def page(rule: Rule, known: Catalog) -> str:
         "A field with a token can be written in a preset string; all can be set by name (`--set b0.layer.NAME=...`).",
         field_table(rule, known),
     ]
-    if rule.settings:
+    if isinstance(rule, SettlingRule):
         parts += ["## Settings of the network", "Written in front: `settle:name=value,name=value`.", settings(rule)]
     command = f'python multi_layer.py --preset "{example(rule)}" --dataset {_data(rule)} --dry-run'
     parts += ["## Try it", f"```bash\n{command}\n```"]
@@ -81,7 +82,7 @@ def _batch(rule: Rule) -> str:
 
 def equations(rule: Rule) -> list[str]:
     """Return the blocks with the rule's equations: what it shares with others, then its own."""
-    if rule.learning == "hebbian":
+    if isinstance(rule, HebbianRule):
         shared = indented(hebb.rules.__doc__ or "")
         own = [("y", rule.signal), ("in place of (sum_b y u) w", rule.decay), ("bias", rule.bias_step)]
         own.append(("start", rule.initialise))
@@ -94,7 +95,7 @@ def equations(rule: Rule) -> list[str]:
             if function is not None:
                 parts += [f"{name}, {where(function)}:", fenced(documented(function)), *helpers(function)]
         return [*parts, rate_text()]
-    if rule.learning == "local":
+    if isinstance(rule, LocalRule):
         module = inspect.getmodule(rule.loss)
         assert module is not None
         parts = [f"The loss, {where(rule.loss)}:", fenced(documented(rule.loss)), *helpers(rule.loss)]
@@ -102,8 +103,7 @@ def equations(rule: Rule) -> list[str]:
             whole = inspect.cleandoc(module.__doc__ or "").partition("\n")[2].strip("\n")
             parts += ["The whole, and the gradient that a neuron follows:", fenced(whole)]
         return parts
-    if rule.learning == "settle":
-        assert rule.network is not None
+    if isinstance(rule, SettlingRule):
         kind = rule.network()
         bases = [k for k in kind.__mro__[1:] if k.__module__ == kind.__module__ and k.__doc__]
         return [text for k in (kind, *bases) for text in (f"{where(k)}:", fenced(documented(k)))]
@@ -168,23 +168,23 @@ def field_table(rule: Rule, known: Catalog) -> str:
     shown: dict[str, fields.Field] = {}
     values: dict[str, dict[str, str]] = {}
     for arch in rule.archs:
-        mine = fields.fields_of(rule, arch)
+        mine = rule.fields_on(arch)
         given = {name: value for name, value in needed.items() if name in mine}
         layer = grammar.make_layer(rule.name, arch, given, known.defaults, "page")
         values[arch] = {name: "" if name in needed else _written(getattr(layer, name)) for name in mine}
         shown |= mine
-    lines = [f"| token | name | {' | '.join(rule.archs)} | wants | meaning |", f"|{'---|' * (4 + len(rule.archs))}"]
+    lines = [f"| token | name | {' | '.join(rule.archs)} | legal | meaning |", f"|{'---|' * (4 + len(rule.archs))}"]
     for name, entry in shown.items():
         own = " | ".join(values[arch].get(name, "-") for arch in rule.archs)
         token = f"`{entry.token}`" if entry.token else ""
-        lines.append(f"| {token} | `{name}` | {own} | {entry.wants()} | {cell(entry.meaning)} |")
+        lines.append(f"| {token} | `{name}` | {own} | {entry.legal} | {cell(entry.meaning)} |")
     return "\n".join(lines)
 
 
-def settings(rule: Rule) -> str:
+def settings(rule: SettlingRule) -> str:
     """Return the settings of a network that settles."""
-    lines = ["| name | default | wants | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{s.name}` | {_written(s.default)} | {s.wants()} | {cell(s.meaning)} |" for s in rule.settings]
+    lines = ["| name | default | legal | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{s.name}` | {_written(s.default)} | {s.legal} | {cell(s.meaning)} |" for s in rule.settings]
     return "\n".join(lines)
 
 
@@ -201,9 +201,9 @@ def cell(text: str) -> str:
 
 def example(rule: Rule) -> str:
     """Return a small network with the rule."""
-    if rule.learning == "settle":
+    if isinstance(rule, SettlingRule):
         return f"{rule.name}-c64:flatten {rule.name}"
-    if rule.labels and rule.learning == "hebbian":
+    if rule.labels and isinstance(rule, HebbianRule):
         return f"SoftKrotov-c16-k3-p1:bn:triangle:max_2_2_0 {rule.name}-r3:flatten"
     if "CNN" in rule.archs:
         return f"{rule.name}-c16-k3-p1:bn:triangle:max_2_2_0 BP:flatten"

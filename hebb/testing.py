@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from hebb import builtin
 from hebb.config import catalog
-from hebb.config.fields import fields_of
-from hebb.config.registry import RULES, Rule, Value
+from hebb.config.fields import Value
+from hebb.config.registry import RULES, HebbianRule
 from hebb.config.specs import LayerSpec, make_layer
 from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 
@@ -58,18 +58,18 @@ class RuleContract:
     # -- parts ----------------------------------------------------------------------------------------------
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> HebbianRule:
         """The rule under test."""
         if not self.method:
             raise pytest.UsageError(f"{type(self).__name__}.method must be the name of a registered rule")
         rule = RULES.get(self.method, f"{type(self).__name__}.method")
-        if rule.signal is None:
+        if not isinstance(rule, HebbianRule):
             raise pytest.UsageError(f"{type(self).__name__}.method must be a Hebbian rule, got '{self.method}'")
         return rule
 
     def spec(self, arch: str, **values: Value) -> LayerSpec:
         """Describe a layer; values of fields that the rule does not have are dropped."""
-        legal = fields_of(self.rule, arch)
+        legal = self.rule.fields_on(arch)
         values = {"out_channels": NEURONS, "kernel_size": KERNEL, "t_invert": 0.7, **self.fields, **values}
         own = {name: value for name, value in values.items() if name in legal}
         return make_layer(self.method, arch, own, catalog.load().defaults, type(self).__name__)
@@ -92,9 +92,7 @@ class RuleContract:
 
     def signal(self, u: Tensor, arch: str) -> Tensor:
         """Return the rule's own y for pre-activations (M, N)."""
-        signal = self.rule.signal
-        assert signal is not None
-        return signal(u, self.spec(arch), self.labels())
+        return self.rule.signal(u, self.spec(arch), self.labels())
 
     def raw(self, layer: HebbLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return u, y and the change before it is normalised."""

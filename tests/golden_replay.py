@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hebb import builtin
-from hebb.config import catalog, fields
+from hebb.config import catalog
 from hebb.config.registry import RULES
 from hebb.config.specs import make_layer
 from hebb.core.errors import ConfigError, HebbError
@@ -33,7 +33,7 @@ def build(config: dict[str, object]) -> HebbLayer:
     """Make the layer that a file's ``config`` describes."""
     arch = {"conv2d": "CNN", "linear": "MLP"}[str(config["layer"])]
     rule = RULES.get(str(config["method"]), "method")
-    legal = fields.fields_of(rule, arch)
+    legal = rule.fields_on(arch)
     ours = {_OTHER_NAMES.get(key, key): value for key, value in config.items()}
     values = {name: value for name, value in ours.items() if name in legal}
     if values.get("lr_decay") not in (None, "linear", "exp"):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hebb.config import catalog, plan
 from hebb.config.classifier import LOSSES
-from hebb.config.fields import fields_of
-from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, Value
+from hebb.config.fields import Value
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, SettlingRule
 from hebb.config.settle import make_settle
 from hebb.config.specs import (
     OPERATIONS,
@@ -32,8 +32,8 @@ DEFAULTS = catalog.load().defaults
 SMALL = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 """The same examples in every run, and no folder left behind."""
 
-FORMS = [(rule, arch) for rule in RULES.entries() if rule.learning != "settle" for arch in rule.archs]
-SETTLING = [(rule, arch) for rule in RULES.entries() if rule.learning == "settle" for arch in rule.archs]
+FORMS = [(rule, arch) for rule in RULES.entries() if not isinstance(rule, SettlingRule) for arch in rule.archs]
+SETTLING = [(rule, arch) for rule in RULES.entries() if isinstance(rule, SettlingRule) for arch in rule.archs]
 PROBABILITIES = st.just(0.0) | st.floats(0, 1, exclude_max=True)
 SHARES = st.sampled_from([0.0, 0.1, 0.2, 0.5])
 
@@ -62,7 +62,7 @@ def layers(draw: st.DrawFn, forms: Sequence[tuple[Rule, str]] = FORMS) -> LayerS
     """Draw a layer; fields that are not drawn keep their default."""
     rule, arch = draw(st.sampled_from(forms))
     given: dict[str, Value] = {}
-    for name, entry in fields_of(rule, arch).items():
+    for name, entry in rule.fields_on(arch).items():
         if name == "kernel_size" or draw(st.booleans()):
             given[name] = draw(value(entry))
     bare = make_layer(rule.name, arch, {"kernel_size": 1} if arch == "CNN" else {}, DEFAULTS, "bare")

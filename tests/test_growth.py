@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from hebb.config import catalog, grammar, plan
 from hebb.config.fields import HEBBIAN, LOCAL, token_table
-from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Dataset, Field, Rule
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, BackpropRule, Dataset, Field, HebbianRule, LocalRule
 from hebb.core.errors import ConfigError
 
 
@@ -39,7 +39,7 @@ def plain_hebb(u: torch.Tensor, layer: object, labels: object) -> torch.Tensor:
 def test_a_rule_is_one_entry(tmp_path: Path) -> None:
     gain = Field(name="gain", token="gain", kind=float, minimum=0, default=1.0, meaning="gain of the gate")
     RULES.register(
-        Rule(name="Toy", summary="toy", source="here", fields=HEBBIAN, own_fields=(gain,), signal=plain_hebb)
+        HebbianRule(name="Toy", summary="toy", source="here", fields=HEBBIAN, own_fields=(gain,), signal=plain_hebb)
     )
     made = small.config("toy-c8-k3-p1-gain0.5-lr0.01:bn:triangle:avg_2_2_0 BP:flatten")
     assert made.network.blocks[0].layer.gain == 0.5
@@ -50,7 +50,7 @@ def test_a_rule_is_one_entry(tmp_path: Path) -> None:
         small.config("Soft-c8-gain0.5:flatten BP")
 
 
-def slow(views: tuple[torch.Tensor, ...], layer: object, aids: object) -> dict[str, torch.Tensor]:
+def slow(views: tuple[torch.Tensor, ...], layer: object, context: object) -> dict[str, torch.Tensor]:
     """Views of an image should be answered alike, with a weight, and strongly."""
     first, second = views
     return {"gap": (first - second).abs().mean(), "rest": -first.std(dim=0).mean()}
@@ -60,11 +60,10 @@ def slow(views: tuple[torch.Tensor, ...], layer: object, aids: object) -> dict[s
 def test_a_rule_with_a_loss_is_one_entry(tmp_path: Path) -> None:
     gap = Field(name="gap", token="gap", kind=float, minimum=0, default=1.0, meaning="weight of the difference")
     RULES.register(
-        Rule(
+        LocalRule(
             name="Slow",
             summary="toy",
             source="here",
-            learning="local",
             fields=LOCAL,
             own_fields=(gap,),
             views=2,
@@ -111,7 +110,7 @@ def test_a_mode_is_one_function() -> None:
 @pytest.mark.parametrize("name", ["Soft", "soft"])
 def test_a_duplicate_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="twice"):
-        RULES.register(Rule(name=name, summary="", source=""))
+        RULES.register(BackpropRule(name=name, summary="", source=""))
 
 
 def test_entries_say_what_they_are() -> None:

@@ -50,7 +50,7 @@ BROKEN = {
 
 def check(folder: Path, body: str, method: str = "Mine") -> subprocess.CompletedProcess[str]:
     """Write a rule and its test into a folder, and run pytest there."""
-    (folder / "mine.py").write_text(RULE.format(summary="A rule of my own", record="Rule", body=body))
+    (folder / "mine.py").write_text(RULE.format(summary="A rule of my own", record="HebbianRule", body=body))
     (folder / "test_mine.py").write_text(TEST.replace('"Mine"', f'"{method}"'))
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],

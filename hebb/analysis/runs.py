@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb.config import overrides, serialise
 from hebb.config.domains import Choice
-from hebb.config.registry import Value
+from hebb.config.fields import Value
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders

@@ -11,8 +11,11 @@ from rich.table import Table
 
 from hebb.config import fields, grammar, plan, search_space, shapes
 from hebb.config.catalog import Catalog
-from hebb.config.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Value
+from hebb.config.fields import ARCHS, Value
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES
+from hebb.config.rule import HebbianRule, SettlingRule
 from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.vocabulary import Normaliser
 from hebb.core.errors import ConfigError
 
 _WAY = 3
@@ -115,7 +118,8 @@ def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     for phase in phases:
         for i in phase.blocks if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT) else ():
             layer = config.network.blocks[i].layer
-            if layer.rule.initialise is None or layer.adaptive or getattr(layer, "normaliser", "layer") == "mean":
+            starts_wide = isinstance(layer.rule, HebbianRule) and layer.rule.initialise is not None
+            if not starts_wide or layer.adaptive or layer.normaliser == Normaliser.MEAN:
                 continue
             way = rates.travel(layer, phase.updates, phase.schedule, phase.epochs)
             if way < _WAY:
@@ -210,10 +214,10 @@ def _methods(known: Catalog) -> None:
     for rule in RULES.entries():
         out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
         for arch in rule.archs:
-            names = [e.token or e.name for e in fields.fields_of(rule, arch).values()]
+            names = [e.token or e.name for e in rule.fields_on(arch).values()]
             other = [f"{name} {_written(value)}" for name, value in rule.defaults.get(arch, {}).items()]
             out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
-        if rule.settings:
+        if isinstance(rule, SettlingRule):
             out.print(
                 "  settle: "
                 + " ".join(
@@ -221,16 +225,18 @@ def _methods(known: Catalog) -> None:
                 ),
                 soft_wrap=True,
             )
-    tokens = table("\nfields", ("token", "name", "wants", "MLP", "CNN", "meaning"))
+    tokens = table("\nfields", ("token", "name", "legal", "MLP", "CNN", "meaning"))
     for entry in fields.FIELDS.values():
         default = [_default(known, entry, arch) for arch in ("MLP", "CNN")]
-        tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, entry.meaning)
+        tokens.add_row(entry.token or "", entry.name, entry.legal, *default, entry.meaning)
     for (entry, *default), methods in _own_fields().items():
-        tokens.add_row(entry.token or "", entry.name, entry.wants(), *default, f"{' '.join(methods)}: {entry.meaning}")
+        tokens.add_row(entry.token or "", entry.name, entry.legal, *default, f"{' '.join(methods)}: {entry.meaning}")
     out.print(tokens)
-    settings = table("\nsettings of networks that settle", ("name", "wants", "meaning"))
-    for entry in {s.name: s for rule in RULES.entries() for s in rule.settings}.values():
-        settings.add_row(entry.name, entry.wants(), entry.meaning)
+    settings = table("\nsettings of networks that settle", ("name", "legal", "meaning"))
+    for entry in {
+        s.name: s for rule in RULES.entries() if isinstance(rule, SettlingRule) for s in rule.settings
+    }.values():
+        settings.add_row(entry.name, entry.legal, entry.meaning)
     out.print(settings)
     functions = table("\nactivations", ("part", "formula"))
     for function in ACTIVATIONS.entries():

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from hebb.config import grammar, plan
-from hebb.config.fields import FIELDS
-from hebb.config.registry import DATASETS, Value
-from hebb.config.serialise import check_type
+from hebb.config.annotations import Annotation, annotations_of
+from hebb.config.fields import FIELDS, Value
+from hebb.config.registry import DATASETS
 from hebb.config.settle import SettleSpec
 from hebb.config.specs import OPERATIONS, BlockSpec, DataSpec, NetworkSpec
 from hebb.core import shipped
@@ -33,17 +33,18 @@ from hebb.core.errors import ConfigError, within
 
 SHIPPED = shipped.path("preset.json")
 _MODEL_KEYS = ("blocks", "settle", "description", "source", "comment", "mode")
+_WORD, _NUMBER, _SWITCH = (Annotation(kind=kind, optional=True) for kind in (str, float, bool))
 _BLOCK_TYPES = {
-    "operation": "str | None",
-    "activation": "str | None",
-    "pool": "str | None",
-    "dropout": "float | None",
-    "att_dropout": "float | None",
-    "batch_norm": "bool | None",
-    "resume": "str | None",
+    "operation": _WORD,
+    "activation": _WORD,
+    "pool": _WORD,
+    "dropout": _NUMBER,
+    "att_dropout": _NUMBER,
+    "batch_norm": _SWITCH,
+    "resume": _WORD,
 }
 _BLOCK_KEYS = ("preset", "arch", "layer", "num", *_BLOCK_TYPES)
-_DATA_KEYS = {entry.name: str(entry.type) for entry in dataclasses.fields(DataSpec) if entry.name != "dataset"}
+_DATA_TYPES = {name: annotation for name, annotation in annotations_of(DataSpec).items() if name != "dataset"}
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,8 @@ def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> Blo
     layer = grammar.parse_layer(
         data["preset"], defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
     )
-    for name, declared in _BLOCK_TYPES.items():
-        check_type(declared, data.get(name), f"{where}, {name}")
+    for name, annotation in _BLOCK_TYPES.items():
+        annotation.check(data.get(name), f"{where}, {name}")
     activation, pool = data.get("activation"), data.get("pool")
     with within(where):
         return BlockSpec(
@@ -288,9 +289,9 @@ def _variants(name: str, data: Any, below: Mapping[str, DataSpec], where: str) -
 
 
 def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
-    _keys(values, _DATA_KEYS, where)
+    _keys(values, _DATA_TYPES, where)
     for key, value in values.items():
-        check_type(_DATA_KEYS[key], value, f"{where}, {key}")
+        _DATA_TYPES[key].check(value, f"{where}, {key}")
     lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     with within(where):
         return dataclasses.replace(base, **lists)

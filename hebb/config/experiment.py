@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from hebb.config import overrides
-from hebb.config.registry import read_number
+from hebb.config.annotations import annotations_of
 from hebb.core.errors import ConfigError, within
 
 Config = TypeVar("Config")
@@ -36,33 +36,20 @@ def paths(config: Any) -> list[str]:
 
 
 def _apply(config: Config, texts: Mapping[str, str], where: str, legal: list[str]) -> Config:
-    types = {entry.name: str(entry.type) for entry in dataclasses.fields(config)}  # type: ignore[arg-type]
+    types = annotations_of(type(config))
     values: dict[str, Any] = {}
     for path, text in texts.items():
         if path not in legal:
             raise ConfigError(where, f"there is no '{path}'", given=path, choices=legal)
         name, _, rest = path.partition(".")
         if not rest:
-            values[name] = _read(types[name], text, f"{where} {path}")
+            values[name] = types[name].read(text, f"{where} {path}")
         elif name not in values:
             inner = {full.partition(".")[2]: t for full, t in texts.items() if full.startswith(f"{name}.")}
             spec = getattr(config, name)
             values[name] = _apply(spec, inner, f"{where}, {name}", paths(spec))
     with within(where):
         return replace(config, **values)  # type: ignore[type-var]
-
-
-def _read(declared: str, text: str, where: str) -> Any:
-    """Read a value of a declared type: ``int``, ``float``, ``str``, or ``tuple[one of them, ...]``."""
-    if declared.startswith("tuple["):
-        kind = declared[len("tuple[") :].partition(",")[0]
-        return tuple(_read(kind, item, where) for item in text.split(","))
-    if declared == "str":
-        return text
-    number = read_number(text, int if declared == "int" else float)
-    if number is None:
-        raise ConfigError(where, f"a {'whole ' if declared == 'int' else ''}number is wanted, not '{text}'")
-    return number
 
 
 def to_json(config: Any) -> dict[str, Any]:

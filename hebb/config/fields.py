@@ -1,4 +1,4 @@
-"""The token table: every hyper-parameter that more than one method reads.
+"""Hyper-parameters of a layer: what a field is, and the table of those that more than one method reads.
 
 One table feeds the parser, ``--list methods``, the README and the error texts. A method adds fields of its
 own in its file under ``hebb/rules``; a token keeps its meaning in every method.
@@ -6,9 +6,172 @@ own in its file under ``hebb/rules``; a token keeps its meaning in every method.
 
 from __future__ import annotations
 
-from hebb.config.registry import ARCHS, Field, Rule
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-CNN = ("CNN",)
+from hebb.config.vocabulary import (
+    Arch,
+    Competition,
+    LossSource,
+    Normaliser,
+    PaddingMode,
+    RateDecay,
+    WeightInit,
+)
+from hebb.core.errors import ConfigError
+
+Value = bool | int | float | str
+ARCHS = tuple(Arch)
+_LARGEST = 1e30  # greater numbers only overflow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One hyper-parameter of a layer.
+
+    Attributes:
+        name: full name, as in ``--set b0.layer.NAME=...``.
+        token: its letters in a preset string (``lr`` in ``Soft-c96-lr0.08``); None when it is only set by name.
+        kind: type of the value; ``bool`` is written 0 or 1 in a token.
+        meaning: one line with the unit, shown by ``--list methods``.
+        minimum: least legal value of a number.
+        above: whether the minimum itself is excluded.
+        choices: legal words of a ``str``, plain or members of a ``StrEnum``; a value is the one it equals.
+        archs: the architectures that have it.
+        default: used where ``preset.json`` gives no layer default.
+    """
+
+    name: str
+    token: str | None
+    kind: type
+    meaning: str
+    minimum: float | None = None
+    above: bool = False
+    choices: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ARCHS
+    default: Value | None = None
+
+    def read(self, text: object, where: str) -> Value:
+        """Turn text (or a JSON value) into a checked value of this field."""
+        value = self._convert(text)
+        if value is None:
+            legal = "a legal word" if self.choices else self.legal
+            problem = f"{self.name} must be {legal}, got '{text}'"
+            raise ConfigError(where, problem, given=str(text), choices=self.choices)
+        if self.minimum is not None and not isinstance(value, str):
+            low = value <= self.minimum if self.above else value < self.minimum
+            if low or value > _LARGEST:
+                most = "" if low else f" and <= {_LARGEST:g}"
+                raise ConfigError(where, f"{self.name} must be {self.legal}{most}, got {text}")
+        return value
+
+    @property
+    def legal(self) -> str:
+        """The legal values in words, as they follow "must be"."""
+        if self.kind is bool:
+            return "0 or 1"
+        if self.kind is str:
+            return "one of " + " ".join(self.choices)
+        noun = "a whole number" if self.kind is int else "a number"
+        return noun if self.minimum is None else f"{noun} {'>' if self.above else '>='} {self.minimum:g}"
+
+    def _convert(self, text: object) -> Value | None:
+        if self.kind is bool:
+            return read_switch(text)
+        if self.kind is str:
+            return next((choice for choice in self.choices if choice == text), None)
+        return None if isinstance(text, bool) else read_number(str(text), self.kind)
+
+
+def read_switch(text: object) -> bool | None:
+    """Read 0, 1, true or false; None for anything else."""
+    return {"0": False, "1": True, "false": False, "true": True}.get(str(text).lower())
+
+
+def read_number(text: str, kind: type) -> int | float | None:
+    """Read an int or a float as a person writes it; None for anything else, NaN included.
+
+    Python's own ``float`` also takes ``1_0``, and reads a long whole number inexactly.
+    """
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        if kind is int:
+            exact = re.fullmatch(r"[+-]?\d+", text.strip())
+            return int(text) if exact else _whole(float(text))
+        number = float(text)
+    except (ValueError, OverflowError):
+        return None
+    return None if number != number else number
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if number.is_integer() else None
+
+
+def plain_values(values: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """Return the values by name, members of an enumeration as their words."""
+    return {name: str(value) if isinstance(value, str) else value for name, value in values}
+
+
+class LayerFields:
+    """The fields of a layer by name, as ``LayerSpec`` holds them.
+
+    A field with a value here stands for what its absence means. Fields that only one method has may be left out.
+    """
+
+    out_channels: int
+    kernel_size: int
+    padding: int
+    stride: int
+    dilation: int
+    groups: int = 1
+    padding_mode: PaddingMode
+    add_bias: bool = False
+
+    lr: float
+    power_lr: float
+    lebesgue_p: float
+    radius: float
+    adaptive: bool
+    pre_triangle: bool
+    lr_decay: RateDecay
+    speed: float
+    lr_div: float
+    weight_init: WeightInit
+    normaliser: Normaliser = Normaliser.LAYER
+    t_invert: float = 1.0
+    soft_activation_fn: Competition
+    delta: float
+    ranking_param: int = 1
+    winners: int = 1
+
+    lr_sup: float
+    pull: Any  # a coefficient, or a word of KWTA
+    push: float
+    loss: LossSource
+    projector: bool
+    projector_hidden: int
+    projector_out: int
+    warmup: int
+    start_lr: float
+    final_lr: float
+    weight_decay: float
+    pooling: bool = True
+    shuffle: bool = False
+    stale: bool = False
+
+    lr_feedback: float = 0.0
+    lr_lateral: float = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        """Fail for a field that the method does not have; own fields of a method have no type."""
+        raise AttributeError(f"a {self.__dict__.get('method')} layer has no '{name}'")
+
+
+CNN = (Arch.CNN,)
 
 _TABLE = (
     Field(
@@ -34,7 +197,7 @@ _TABLE = (
         name="padding_mode",
         token=None,
         kind=str,
-        choices=("reflect", "zeros", "replicate", "circular"),
+        choices=tuple(PaddingMode),
         archs=CNN,
         meaning="what the padding is filled with",
     ),
@@ -104,14 +267,14 @@ _TABLE = (
         name="soft_activation_fn",
         token=None,
         kind=str,
-        choices=("exp", "relu", "repu", "sigmoid", "tanh"),
+        choices=tuple(Competition),
         meaning="f of the soft competition f(u)/sum f(u); exp takes beta u",
     ),
     Field(
         name="lr_decay",
         token=None,
         kind=str,
-        choices=("linear", "exp", "constant"),
+        choices=(RateDecay.LINEAR, RateDecay.EXP, RateDecay.CONSTANT),
         meaning="schedule of the rate over the updates when v0",
     ),
     Field(name="speed", token=None, kind=float, minimum=0, above=True, meaning="s of the exponential schedule"),
@@ -120,7 +283,7 @@ _TABLE = (
         name="normaliser",
         token=None,
         kind=str,
-        choices=("layer", "filter", "mean"),
+        choices=tuple(Normaliser),
         meaning="what divides a change: largest entry of the layer (group), or of the neuron's own; or the number of "
         "samples",
     ),
@@ -128,8 +291,8 @@ _TABLE = (
         name="weight_init",
         token=None,
         kind=str,
-        choices=("auto", "normal", "positive"),
-        default="auto",
+        choices=tuple(WeightInit),
+        default=WeightInit.AUTO,
         meaning="normal, or uniform above zero; auto: normal behind a batch norm",
     ),
     Field(
@@ -152,8 +315,8 @@ _TABLE = (
         name="loss",
         token=None,
         kind=str,
-        choices=("own", "above"),
-        default="own",
+        choices=tuple(LossSource),
+        default=LossSource.OWN,
         meaning="whose loss the layer descends: its own, or that of the next block up which has one (end to end)",
     ),
     Field(
@@ -240,17 +403,6 @@ LOCAL = (
 """Fields of every rule with a loss of its own."""
 
 
-def fields_of(rule: Rule, arch: str) -> dict[str, Field]:
-    """Return the fields that ``rule`` reads on ``arch``, by name, in the order of the table."""
-    wanted = {*GEOMETRY, *rule.fields}
-    shared = {name: entry for name, entry in FIELDS.items() if name in wanted}
-    own = {entry.name: entry for entry in rule.own_fields}
-    return {name: entry for name, entry in (shared | own).items() if arch in entry.archs}
-
-
 def token_table() -> dict[str, Field]:
     """Return every field that has a token, by token."""
     return {entry.token: entry for entry in _TABLE if entry.token is not None}
-
-
-__all__ = ["ARCHS", "FIELDS", "GEOMETRY", "HEBBIAN", "LOCAL", "fields_of", "token_table"]

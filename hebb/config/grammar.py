@@ -20,9 +20,11 @@ import re
 from collections.abc import Mapping
 
 from hebb.config import fields
-from hebb.config.registry import ACTIVATIONS, ARCHS, RULES, Field, Rule, Value, read_number
+from hebb.config.fields import ARCHS, Value, read_number
+from hebb.config.registry import ACTIVATIONS, RULES, Field, Rule
 from hebb.config.settle import SettleSpec
 from hebb.config.specs import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
+from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError, nearest, within
 
 Defaults = Mapping[str, Mapping[str, Value]]
@@ -95,13 +97,13 @@ def _tokens(text: str, rule: Rule, where: str) -> dict[str, object]:
 
 
 def _legal_tokens(rule: Rule) -> list[str]:
-    table = {name: entry for arch in rule.archs for name, entry in fields.fields_of(rule, arch).items()}
+    table = {name: entry for arch in rule.archs for name, entry in rule.fields_on(arch).items()}
     return [entry.token for entry in table.values() if entry.token]
 
 
 def _check_used(given: Mapping[str, object], rule: Rule, arch: str, where: str) -> None:
     """Refuse a token the method does not read, rather than ignore it."""
-    known = fields.fields_of(rule, arch)
+    known = rule.fields_on(arch)
     for name in given:
         if name in known or name not in fields.FIELDS:
             continue
@@ -124,7 +126,7 @@ def format_layer(layer: LayerSpec, defaults: Defaults) -> tuple[str, list[str]]:
     """Return the canonical token string and the ``name=value`` parts of the fields without a token."""
     standard = make_layer(layer.method, layer.arch, _needed(layer), defaults, "defaults")
     tokens, named = [layer.method], []
-    for name, entry in fields.fields_of(layer.rule, layer.arch).items():
+    for name, entry in layer.rule.fields_on(layer.arch).items():
         value = getattr(layer, name)
         keep = name == "kernel_size" or value != getattr(standard, name)
         if name == "out_channels":
@@ -141,7 +143,7 @@ def format_layer(layer: LayerSpec, defaults: Defaults) -> tuple[str, list[str]]:
 
 def _needed(layer: LayerSpec) -> dict[str, object]:
     """Return the values without a default, which every string must give."""
-    return {"kernel_size": layer.kernel_size} if layer.arch == "CNN" else {}
+    return {"kernel_size": layer.kernel_size} if layer.arch == Arch.CNN else {}
 
 
 def format_value(value: Value, entry: Field) -> str:
@@ -327,7 +329,7 @@ def _format_settings(network: NetworkSpec) -> list[str]:
     """Return ``settle:...`` with the settings that are not the method's defaults."""
     if network.settle is None:
         return []
-    known = {entry.name: entry for entry in network.blocks[0].layer.rule.settings}
+    known = {entry.name: entry for entry in network.settling_rule.settings}
     changed = [
         f"{name}={format_value(value, known[name])}"
         for name, value in network.settle.values

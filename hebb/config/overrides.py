@@ -7,17 +7,20 @@ the last block, the classifier; ``settle.beta`` is a setting of a network that s
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hebb.config import fields, grammar
+from hebb.config import grammar
+from hebb.config.annotations import annotations_of
 from hebb.config.catalog import Catalog, operations
-from hebb.config.registry import DATASETS, RULES, Value, read_number
+from hebb.config.fields import Value
+from hebb.config.registry import DATASETS, RULES
+from hebb.config.rule import BackpropRule, SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
 from hebb.config.specs import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
+from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError, within
 
 _BLOCK_PARTS = (
@@ -32,8 +35,8 @@ _BLOCK_PARTS = (
     "batch_norm",
     "resume",
 )
-_RUN = {"seed": "int", "split_seed": "int", "feature_dtype": "str", "compute_dtype": "str", "compile": "bool"}
-"""Values of the run itself, with their types."""
+_RUN = ("seed", "split_seed", "feature_dtype", "compute_dtype", "compile")
+"""Values of the run itself."""
 _SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
 _PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", *_RUN)
 
@@ -80,9 +83,9 @@ def values(config: RunConfig) -> dict[str, Value | None]:
         found |= {f"b{i}.{part}": value for part, value in parts.items()}
     for name in _SPECS:
         spec = getattr(config, name)
-        for entry in dataclasses.fields(spec):
-            value = getattr(spec, entry.name)
-            found[f"{name}.{entry.name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for part in annotations_of(type(spec)):
+            value = getattr(spec, part)
+            found[f"{name}.{part}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
     if config.network.settle is not None:
         found |= {f"settle.{name}": value for name, value in config.network.settle.values}
     return found | {name: getattr(config, name) for name in _RUN}
@@ -108,7 +111,7 @@ def value_at(found: Mapping[str, Value | None], path: str) -> Value | None:
 
 def _own_rule(found: Mapping[str, Value | None], block: int) -> bool:
     """Tell whether ``b*`` stands for a block."""
-    return RULES.get(str(found[f"b{block}.method"]), f"b{block}").learning in ("hebbian", "local", "settle")
+    return not isinstance(RULES.get(str(found[f"b{block}.method"]), f"b{block}"), BackpropRule)
 
 
 def _rank(path: str) -> tuple[int, int]:
@@ -120,7 +123,7 @@ def _rank(path: str) -> tuple[int, int]:
 def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, where: str) -> RunConfig:
     head, _, rest = path.partition(".")
     if head in _RUN and not rest:
-        return replace(config, **{head: _read(_RUN[head], value, where)})
+        return replace(config, **{head: annotations_of(RunConfig)[head].read(value, where)})
     if head in _SPECS:
         spec = _change(getattr(config, head), rest, value, where, path)
         return replace(config, **{head: spec})
@@ -163,16 +166,17 @@ def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
     """Return the settings that were set and that the method of ``first``, perhaps another one now, reads too."""
     if network.settle is None or not first.settles:
         return None
-    usual = dict(make_settle(network.blocks[0].layer.rule, {}, "defaults").values)
-    known = {entry.name for entry in first.layer.rule.settings}
-    kept = tuple((name, v) for name, v in network.settle.values if name in known and v != usual[name])
+    usual = dict(make_settle(network.settling_rule, {}, "defaults").values)
+    rule = first.layer.rule
+    names = {entry.name for entry in rule.settings} if isinstance(rule, SettlingRule) else set()
+    kept = tuple((name, v) for name, v in network.settle.values if name in names and v != usual[name])
     return SettleSpec(values=kept)
 
 
 def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
     if network.settle is None:
         raise ConfigError(where, f"{network.name} is no network that settles")
-    known = [entry.name for entry in network.blocks[0].layer.rule.settings]
+    known = [entry.name for entry in network.settling_rule.settings]
     if name not in known:
         problem = f"{network.blocks[0].layer.method} has no setting '{name}'"
         raise ConfigError(where, problem, given=f"settle.{name}", choices=[f"settle.{n}" for n in known])
@@ -193,10 +197,10 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
         "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
         "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
         "resume": lambda: {"resume": None if none else text},
-        "batch_norm": lambda: {"batch_norm": _read("bool", value, where)},
+        "batch_norm": lambda: {"batch_norm": annotations_of(BlockSpec)[part].read(value, where)},
     }
     if part not in changers:
-        known = [f"layer.{name}" for name in fields.fields_of(block.layer.rule, block.layer.arch)]
+        known = [f"layer.{name}" for name in block.layer.rule.fields_on(block.layer.arch)]
         given = f"layer.{part}" if f"layer.{part}" in known else part
         problem = f"a block has no '{part}'" if part else "names no part of the block"
         raise ConfigError(where, problem, given=given, choices=[*changers, *known])
@@ -204,7 +208,7 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
 
 
 def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.Defaults, where: str) -> LayerSpec:
-    known = fields.fields_of(layer.rule, layer.arch)
+    known = layer.rule.fields_on(layer.arch)
     if name not in known:
         raise ConfigError(
             where,
@@ -218,16 +222,16 @@ def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.
 def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, where: str) -> LayerSpec:
     """Swap the rule: values that were set and that the new rule reads are kept, the rest is its default."""
     rule = RULES.get(method, where)
-    required = {"kernel_size": layer.kernel_size} if layer.arch == "CNN" else {}
+    required = {"kernel_size": layer.kernel_size} if layer.arch == Arch.CNN else {}
     old = dict(make_layer(layer.method, layer.arch, required, defaults, where).values)
-    known = fields.fields_of(rule, layer.arch)
+    known = rule.fields_on(layer.arch)
     kept = {name: value for name, value in layer.values if name in known and (value != old[name] or name in required)}
     return make_layer(rule.name, layer.arch, kept, defaults, where)
 
 
 def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
     """Replace one field of a ``DataSpec``, ``ClassifierSpec`` or ``StopSpec``."""
-    types = {entry.name: str(entry.type) for entry in dataclasses.fields(spec)}
+    types = annotations_of(type(spec))
     if name not in types:
         prefix = path.partition(".")[0]
         raise ConfigError(
@@ -238,25 +242,4 @@ def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
         )
     if name == "dataset":
         return replace(spec, dataset=DATASETS.get(str(value), where).name)
-    return replace(spec, **{name: _read(types[name], value, where)})
-
-
-def _read(declared: str, value: object, where: str) -> Any:
-    """Read a value of a declared type (``int | None``, ``bool``, ``tuple[int, ...] | None``) from text."""
-    names = [name.strip() for name in declared.split("|")]
-    text = str(value)
-    if "None" in names and (value is None or text.lower() in ("none", "null")):
-        return None
-    kind = names[0]
-    found: Any = text
-    if kind == "bool":
-        found = {"0": False, "1": True, "false": False, "true": True}.get(text.lower())
-    elif kind in ("int", "float"):
-        found = None if isinstance(value, bool) else read_number(text, int if kind == "int" else float)
-    elif kind.startswith("tuple"):
-        items = [read_number(str(v), int) for v in (value if isinstance(value, list | tuple) else text.split(","))]
-        found = None if None in items else tuple(items)
-    if found is None:
-        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-        raise ConfigError(where, f"{wanted.get(kind, 'whole numbers separated by commas')} is wanted, not '{text}'")
-    return found
+    return replace(spec, **{name: types[name].read(value, where)})

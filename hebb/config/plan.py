@@ -12,7 +12,9 @@ from typing import Any
 
 from hebb.config.data_spec import batches
 from hebb.config.registry import DATASETS
+from hebb.config.rule import BackpropRule
 from hebb.config.specs import BlockSpec, DataSpec, RunConfig
+from hebb.config.vocabulary import Arch, LossSource
 from hebb.core.errors import ConfigError
 
 
@@ -335,7 +337,8 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
     _check_local(config, blocks, spec)
     views = max(_block(config, i).layer.rule.views for i in blocks)
     _check_views(spec, views, f"dataset_{data}")
-    rates = [_block(config, i).layer.lr_sup for i in blocks if _block(config, i).layer.rule.learning == "backprop"]
+    layers = [_block(config, i).layer for i in blocks]
+    rates = [layer.lr_sup for layer in layers if isinstance(layer.rule, BackpropRule)]
     lr = None
     if rates:
         lr = min(rates) if config.classifier.lr is None else config.classifier.lr
@@ -358,7 +361,7 @@ def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -
     alone = spec.batch_size == 1 or spec.train_samples() % spec.batch_size == 1
     for i in blocks:
         block = _block(config, i)
-        over_batch = "batchnorm1d" in block.operations or (block.batch_norm and block.layer.arch == "MLP")
+        over_batch = "batchnorm1d" in block.operations or (block.batch_norm and block.layer.arch == Arch.MLP)
         if alone and (over_batch or block.local):
             raise ConfigError(
                 f"b{i}",
@@ -391,7 +394,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
             continue
         if above not in blocks or not _block(config, above).local:
             raise ConfigError(f"b{i}", f"learns from the loss of b{above}, which does not learn beside it")
-        if not getattr(_block(config, above).layer, "pooling", True):
+        if not _block(config, above).layer.pooling:
             raise ConfigError(f"b{above}", "pooling=0 compares single pixels, and its loss goes down to other blocks")
     learns = [i for i in blocks if not _block(config, i).learns_locally]
     crossed = [i for i in blocks if _block(config, i).local and learns and i > learns[0]]
@@ -415,7 +418,7 @@ def _check_views(spec: DataSpec, views: int, where: str) -> None:
 
 def _below_a_loss(block: BlockSpec) -> bool:
     """Tell whether the block learns from the loss of the one above."""
-    return block.local and block.layer.loss == "above"
+    return block.local and block.layer.loss == LossSource.ABOVE
 
 
 def _block(config: RunConfig, index: int) -> BlockSpec:

@@ -1,7 +1,7 @@
 """Rules, activations, datasets and modes from outside: a Python file, a package, or an installed distribution.
 
-A plugin is a module that registers entries when it is imported (``RULES.register(Rule(...))``). It is named on the
-command line (``--plugin PATH_OR_MODULE``), or an installed distribution names it under the entry-point group
+A plugin is a module that registers entries when it is imported (``RULES.register(HebbianRule(...))``). It is named on
+the command line (``--plugin PATH_OR_MODULE``), or an installed distribution names it under the entry-point group
 ``hebb.plugins`` and it is always there. A run remembers its plugins, each with a digest of its source, so that the
 same code, and no other, is loaded when the run is repeated, continued, or carried to another process.
 """
@@ -151,7 +151,9 @@ def _load(name: str, where: str, asked: bool = False) -> None:
                 _check(rule)
     registered = frozenset(_names() - before)
     if not registered:
-        raise ConfigError(where, "registers no rule, activation, dataset or mode", hint="RULES.register(Rule(...))")
+        raise ConfigError(
+            where, "registers no rule, activation, dataset or mode", hint="RULES.register(HebbianRule(...))"
+        )
     stored = str(source) if _is_path(name) else name
     _LOADED[sha256] = _Loaded(PluginSpec(name=stored, sha256=sha256), registered, asked)
 
@@ -161,10 +163,6 @@ def _check(rule: Rule) -> None:
     where = f"method '{rule.name}'"
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", rule.name):
         raise ConfigError(where, f"'{rule.name}' is not a name: letters and digits, as in Soft2")
-    if rule.learning not in ("hebbian", "backprop"):
-        raise ConfigError(where, f"learning is hebbian or backprop, not '{rule.learning}'")
-    if rule.learning == "hebbian" and rule.signal is None:
-        raise ConfigError(where, "has no signal")
     for name in rule.fields:
         if name not in FIELDS:
             raise ConfigError(where, f"there is no shared field '{name}'", given=name, choices=FIELDS)

@@ -1,4 +1,4 @@
-"""What can be named in a preset: fields, rules, activations and datasets.
+"""What can be named in a preset: rules, activations and datasets.
 
 An entry is a frozen record that a module registers when it is imported. ``hebb.builtin.load`` imports those of the
 package, which import torch inside their functions only, so every entry is known without it.
@@ -6,156 +6,14 @@ package, which import torch inside their functions only, so every entry is known
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from hebb.config.fields import Field
+from hebb.config.rule import BackpropRule, HebbianRule, LocalRule, Rule, SettlingRule
+from hebb.config.vocabulary import Augmentation
 from hebb.core.errors import ConfigError
-
-Value = bool | int | float | str
-ARCHS = ("MLP", "CNN")
-_LARGEST = 1e30  # greater numbers only overflow
-
-
-@dataclass(frozen=True, kw_only=True)
-class Field:
-    """One hyper-parameter of a layer.
-
-    Attributes:
-        name: full name, as in ``--set b0.layer.NAME=...``.
-        token: its letters in a preset string (``lr`` in ``Soft-c96-lr0.08``); None when it is only set by name.
-        kind: type of the value; ``bool`` is written 0 or 1 in a token.
-        meaning: one line with the unit, shown by ``--list methods``.
-        minimum: least legal value of a number.
-        above: whether the minimum itself is excluded.
-        choices: legal words of a ``str``.
-        archs: the architectures that have it.
-        default: used where ``preset.json`` gives no layer default.
-    """
-
-    name: str
-    token: str | None
-    kind: type
-    meaning: str
-    minimum: float | None = None
-    above: bool = False
-    choices: tuple[str, ...] = ()
-    archs: tuple[str, ...] = ARCHS
-    default: Value | None = None
-
-    def read(self, text: object, where: str) -> Value:
-        """Turn text (or a JSON value) into a checked value of this field."""
-        value = self._convert(text)
-        if value is None:
-            raise ConfigError(where, f"'{self.name}' wants {self.wants()}, not '{text}'")
-        if self.choices and value not in self.choices:
-            raise ConfigError(where, f"'{self.name}' cannot be '{value}'", given=str(value), choices=self.choices)
-        if self.minimum is not None and not isinstance(value, str):
-            low = value <= self.minimum if self.above else value < self.minimum
-            if low or value > _LARGEST:
-                most = "" if low else f" and at most {_LARGEST:g}"
-                raise ConfigError(where, f"'{self.name}' wants {self.wants()}{most}, not {text}")
-        return value
-
-    def wants(self) -> str:
-        """Describe the legal values in words."""
-        if self.kind is bool:
-            return "0 or 1"
-        if self.kind is str:
-            return "one of " + " ".join(self.choices)
-        noun = "a whole number" if self.kind is int else "a number"
-        if self.minimum is None:
-            return noun
-        return f"{noun} {'above' if self.above else 'of at least'} {self.minimum:g}"
-
-    def _convert(self, text: object) -> Value | None:
-        if self.kind is bool:
-            return {"0": False, "1": True, "false": False, "true": True}.get(str(text).lower())
-        if self.kind is str:
-            return str(text) if isinstance(text, str) else None
-        return None if isinstance(text, bool) else read_number(str(text), self.kind)
-
-
-def read_number(text: str, kind: type) -> int | float | None:
-    """Read an int or a float as a person writes it; None for anything else, NaN included.
-
-    Python's own ``float`` also takes ``1_0``, and reads a long whole number inexactly.
-    """
-    if "_" in text or not text.isascii():
-        return None
-    try:
-        if kind is int:
-            exact = re.fullmatch(r"[+-]?\d+", text.strip())
-            return int(text) if exact else _whole(float(text))
-        number = float(text)
-    except (ValueError, OverflowError):
-        return None
-    return None if number != number else number
-
-
-def _whole(number: float) -> int | None:
-    return int(number) if number.is_integer() else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """One learning method, as the grammar, the layers and the trainer see it.
-
-    Attributes:
-        name: canonical name, the first word of a preset string.
-        summary: one line for ``--list methods``.
-        source: paper and equation.
-        learning: ``hebbian`` (a layer-local rule, its step made by the layer), ``local`` (a layer-local loss, its step
-            made by an optimiser), ``backprop``, or ``settle`` (the network settles and learns as a whole,
-            ``hebb.energy``).
-        fields: names of the shared fields (``hebb.config.fields``) it reads besides the layer's geometry.
-        own_fields: fields that only this rule has.
-        defaults: per architecture, the defaults in which it departs from ``preset.json``.
-        archs: the architectures it is defined for.
-        views: how many views of an image a batch must carry.
-        mode: training mode of a network with such a block, where none is asked for; None has no preference.
-        labels: whether the rule reads the labels.
-        signal: ``signal(u, layer, labels) -> y``, the plastic gate (see ``hebb.rules``).
-        decay: ``decay(y, u, weight, layer)``, what is taken from sum_b y x: y and u are (M, neurons) with M samples
-            times output pixels, weight is (neurons, fan-in), as is the result; None: (sum_b y u) w.
-        initialise: ``initialise(shape, layer, generator) -> weights``; None: the layer's own, of mean radius R.
-        floor: what is added to the largest entry of a change before it divides the change.
-        answers_updated: while it learns, the block passes on what it answers after the update and with running
-            batch statistics; else what it answered before it, with those of the batch.
-        bias_step: ``bias_step(y, bias, layer) -> db``, before normalisation; None: the rule has no bias.
-        loss: ``loss(views, layer, aids) -> terms``, the loss of a ``local`` rule (see ``hebb.rules``).
-        check: ``check(values, where)`` refuses combinations of values.
-        settings: of a ``settle`` method, the settings of the whole network.
-        check_settings: ``check_settings(values, where)`` refuses combinations of settings.
-        tensors: of a ``settle`` method, ``tensors(fan_in, width, first, last) -> {name: (shape, bound)}``, what a
-            layer stores; it starts uniform in +-bound, at 0 for a bound of 0 (``lateral``: see ``hebb.energy.layer``).
-        network: of a ``settle`` method, returns its subclass of ``hebb.energy.network.EnergyNetwork``.
-    """
-
-    name: str
-    summary: str
-    source: str
-    learning: str = "hebbian"
-    fields: tuple[str, ...] = ()
-    own_fields: tuple[Field, ...] = ()
-    defaults: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
-    archs: tuple[str, ...] = ARCHS
-    views: int = 1
-    mode: str | None = None
-    labels: bool = False
-    signal: Callable[..., Any] | None = None
-    decay: Callable[..., Any] | None = None
-    initialise: Callable[..., Any] | None = None
-    floor: float = 1e-30
-    answers_updated: bool = False
-    bias_step: Callable[..., Any] | None = None
-    loss: Callable[..., Any] | None = None
-    check: Callable[[Mapping[str, Value], str], None] | None = None
-    settings: tuple[Field, ...] = ()
-    check_settings: Callable[[Mapping[str, Value], str], None] | None = None
-    tensors: Callable[[int, int, bool, bool], dict[str, tuple[tuple[int, ...], float]]] | None = None
-    network: Callable[[], type] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +74,7 @@ class Dataset:
     unlabeled: int = 0
     per_class: tuple[int, ...] | None = None
     test_per_class: tuple[int, ...] | None = None
-    augmentation: str = "crop"
+    augmentation: Augmentation = Augmentation.CROP
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     standard: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -327,3 +185,19 @@ class DatasetRegistry(Registry[Dataset]):
 
 
 DATASETS = DatasetRegistry()
+
+__all__ = [
+    "ACTIVATIONS",
+    "DATASETS",
+    "RULES",
+    "Activation",
+    "BackpropRule",
+    "Dataset",
+    "DatasetRegistry",
+    "Field",
+    "HebbianRule",
+    "LocalRule",
+    "Registry",
+    "Rule",
+    "SettlingRule",
+]

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from hebb.config import plugins
+from hebb.config.annotations import annotations_of
+from hebb.config.rule import SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
 from hebb.config.specs import (
     ActivationSpec,
@@ -137,7 +139,8 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
             raise ConfigError(where, "is missing")
         return None
     values = _object(network["settle"], where)
-    rule = next((block.layer.rule for block in blocks if block.settles), None)
+    rules = [block.layer.rule for block in blocks]
+    rule = next((rule for rule in rules if isinstance(rule, SettlingRule)), None)
     if rule is None:
         raise ConfigError(where, "is for networks that settle, and no block does")
     for entry in rule.settings:
@@ -165,48 +168,16 @@ Spec = TypeVar("Spec")
 def _build(kind: type[Spec], data: Any, where: str) -> Spec:
     """Make a spec from a dictionary whose keys must be its fields and whose types must fit; new ones may be missing."""
     data = _with_later(kind, _object(data, where))
-    names = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    names = annotations_of(kind)
     for key in data:
         if key not in names:
             raise ConfigError(where, f"unknown key '{key}'", given=key, choices=names)
-    for name, entry in names.items():
+    for name, annotation in names.items():
         if name not in data:
             raise ConfigError(where, f"'{name}' is missing")
-        check_type(str(entry.type), data[name], f"{where}, {name}")
+        annotation.check(data[name], f"{where}, {name}")
     with within(where):
         return kind(**data)
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
-}
-
-
-def check_type(declared: str, value: object, where: str) -> None:
-    """Refuse a value whose type is not the declared one (``int | None``, ``tuple[int, ...]``, ...)."""
-    names = [name.strip() for name in declared.split("|")]
-    if any(name not in _TYPES and not name.startswith("tuple") for name in names):
-        return  # a spec, built and checked by its own constructor
-    if not any(_fits(name, value) for name in names):
-        wanted = declared.replace("tuple[int, ...]", "list of whole numbers").replace(
-            "tuple[str, ...]", "list of words"
-        )
-        raise ConfigError(where, f"{wanted} is wanted, not {value!r}")
-
-
-def _fits(name: str, value: object) -> bool:
-    if name.startswith("tuple["):
-        item = name[len("tuple[") :].partition(",")[0]
-        if item not in _TYPES:  # a tuple of specs
-            return isinstance(value, tuple)
-        return isinstance(value, list | tuple) and all(_fits(item, v) for v in value)
-    if isinstance(value, bool):
-        return name == "bool"
-    return name in _TYPES and isinstance(value, _TYPES[name])
 
 
 def _data_from_json(data: Any, where: str) -> DataSpec:
@@ -241,4 +212,4 @@ def _plain(value: Any) -> Any:
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return value
+    return str(value) if isinstance(value, str) else value  # no member of an enumeration

@@ -1,20 +1,56 @@
-"""What a network that settles has beside its blocks: settings, and rules of what its blocks can be."""
+"""The settings of a network that settles, which it has beside its blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hebb.config.registry import Rule, Value
+from hebb.config.fields import Value, plain_values
+from hebb.config.rule import SettlingRule
+from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
 from hebb.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from hebb.config.specs import BlockSpec
+
+class Settings:
+    """The settings of a settling network by name, as ``SettleSpec`` holds them.
+
+    A setting with a value here stands for what its absence means.
+    """
+
+    beta: float
+    sign: NudgeSign | None = None
+    free_steps: int
+    nudged_steps: int
+    third_phase: bool = False
+    steps: int
+    step: float
+    step_rule: StepRule
+    step_slope: float
+    step_floor: float
+    eval_step: float
+
+    epsilon: float
+    forgetting: float
+    gain: float
+    margin: float
+    optimiser: Optimiser
+
+    decay: float
+    decay_every: int
+    late_from: int
+    late_decay: float
+    last_from: int
+    last_decay: float
+    weight_decay: float
+
+    def __getattr__(self, name: str) -> Any:
+        """Fail for a setting that the method does not have; own settings of a plugin have no type."""
+        raise AttributeError(f"the network's method has no setting '{name}'")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettleSpec:
+class SettleSpec(Settings):
     """How a network settles: the value of every setting that its method reads.
 
     ``settle.beta`` is short for the value called ``beta``.
@@ -22,18 +58,15 @@ class SettleSpec:
 
     values: tuple[tuple[str, Value], ...]
 
-    def __getattr__(self, name: str) -> Any:
-        for key, value in self.__dict__.get("values", ()):  # a copy in the making has no values yet
-            if key == name:
-                return value
-        raise AttributeError(f"the network's method has no setting '{name}'")
+    def __post_init__(self) -> None:
+        self.__dict__.update(self.values)
 
     def to_json(self) -> dict[str, Value]:
         """Return the settings as a dictionary."""
-        return dict(self.values)
+        return plain_values(self.values)
 
 
-def make_settle(rule: Rule, given: Mapping[str, object], where: str) -> SettleSpec:
+def make_settle(rule: SettlingRule, given: Mapping[str, object], where: str) -> SettleSpec:
     """Build the settings of a network of ``rule`` from those that were given; the rest are defaults.
 
     Raises:
@@ -50,28 +83,3 @@ def make_settle(rule: Rule, given: Mapping[str, object], where: str) -> SettleSp
     if rule.check_settings is not None:
         rule.check_settings(values, where)
     return SettleSpec(values=tuple(values.items()))
-
-
-def check_blocks(blocks: Sequence[BlockSpec]) -> None:
-    """Refuse what a network that settles cannot have: other methods, and parts that its neurons do not pass."""
-    method = next(block.layer.method for block in blocks if block.settles)
-    for i, block in enumerate(blocks):
-        where = f"b{i}"
-        if block.layer.method != method:
-            raise ConfigError(
-                where,
-                f"{block.layer.method} stands in a network of {method}, which settles as a whole",
-                hint=f"write {method} in every block",
-            )
-        parts = {
-            "an operation": [name for name in block.operations if i or name != "flatten"],
-            "an activation": block.activation,
-            "a pool": block.pool,
-            "dropout": block.dropout or block.att_dropout,
-            "a batch norm": block.batch_norm,
-        }
-        for part, given in parts.items():
-            if given:
-                raise ConfigError(where, f"{part} has no place in a network that settles", hint="flatten in b0 has")
-        if i == 0 and getattr(block.layer, "lr_feedback", False):
-            raise ConfigError(where, "has no feedback weights, since nothing settles below it", hint="leave out lf")

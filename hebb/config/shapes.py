@@ -11,7 +11,9 @@ from math import prod
 
 from hebb.config.plan import Phase
 from hebb.config.registry import DATASETS
+from hebb.config.rule import SettlingRule
 from hebb.config.specs import FEATURE_BYTES, BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
+from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError
 
 Shape = tuple[int, ...]
@@ -102,18 +104,17 @@ def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes,
         last = i == len(network.blocks) - 1
         found = _block(block, into, classes if last else None, where, chain)
         if block.settles:
-            found = replace(found, parameters=_stored(block.layer, found.weights, i == 0, last))
+            found = replace(found, parameters=_stored(network.settling_rule, found.weights, i == 0, last))
         shapes.append(found)
         chain.append(f"b{i} {text(found.out)}")
         into = found.out
     return tuple(shapes)
 
 
-def _stored(layer: LayerSpec, weights: Shape, first: bool, last: bool) -> int:
+def _stored(rule: SettlingRule, weights: Shape, first: bool, last: bool) -> int:
     """Count what a layer of a network that settles stores."""
-    assert layer.rule.tensors is not None
     width, fan_in = weights
-    return sum(prod(shape) for shape, _ in layer.rule.tensors(fan_in, width, first, last).values())
+    return sum(prod(shape) for shape, _ in rule.tensors(fan_in, width, first, last).values())
 
 
 def text(shape: Shape) -> str:
@@ -145,18 +146,18 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
         )
     if classes is not None and block.supervised and width != classes:
         raise fail(f"the width {width} of the last block is not the {classes} classes", "leave out its c")
-    rivals = width // getattr(layer, "groups", 1)
-    for noun, name in (("rank", "ranking_param"), ("number of winners", "winners")):
-        if getattr(layer, name, 1) > rivals:
-            raise fail(f"{noun} {getattr(layer, name)} exceeds the {rivals} competing neurons")
-    if layer.arch == "MLP":
+    rivals = width // layer.groups
+    for noun, place in (("rank", layer.ranking_param), ("number of winners", layer.winners)):
+        if place > rivals:
+            raise fail(f"{noun} {place} exceeds the {rivals} competing neurons")
+    if layer.arch == Arch.MLP:
         if len(shape) != 1:
             raise fail(f"a fully connected layer wants a vector, not {text(shape)}", "add flatten to the block")
         weights, out = _linear(shape[0], width)
     else:
         weights, out = _conv(layer, shape, width, fail)
     layer_out: Shape = out
-    biases = width if getattr(layer, "add_bias", False) else 0
+    biases = width if layer.add_bias else 0
     if block.pool is not None:
         if len(out) != 3:
             raise fail(f"a pool wants maps, not {text(out)}")

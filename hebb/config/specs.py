@@ -7,15 +7,15 @@ JSON form in ``hebb.config.serialise``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from hebb.config import fields
 from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.data_spec import DataSpec
-from hebb.config.registry import ACTIVATIONS, ARCHS, DATASETS, RULES, Rule, Value
-from hebb.config.settle import SettleSpec, check_blocks, make_settle
+from hebb.config.fields import ARCHS, LayerFields, Value, plain_values
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, HebbianRule, LocalRule, Rule, SettlingRule
+from hebb.config.settle import SettleSpec, make_settle
+from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError
 
 MODES_DEFAULT = "successive"
@@ -31,7 +31,7 @@ VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerSpec:
+class LayerSpec(LayerFields):
     """A layer: method, architecture and the value of every field the method reads.
 
     ``layer.lr`` is short for the value called ``lr``. ``out_channels`` is 0 when the preset leaves it out:
@@ -39,7 +39,7 @@ class LayerSpec:
     """
 
     method: str
-    arch: str
+    arch: Arch
     values: tuple[tuple[str, Value], ...]
 
     @property
@@ -50,12 +50,13 @@ class LayerSpec:
     def __post_init__(self) -> None:
         self.__dict__.update(self.values)  # a Hebbian step asks for two dozen of them
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"a {self.__dict__.get('method')} layer has no '{name}'")
+    def coefficient(self, term: str) -> float:
+        """Return the factor of a term of the layer's loss: the field of its name, else 1."""
+        return float(dict(self.values).get(term, 1.0))
 
     def to_json(self) -> dict[str, Value]:
         """Return the layer as a flat dictionary."""
-        return {"method": self.method, "arch": self.arch, **dict(self.values)}
+        return {"method": self.method, "arch": str(self.arch), **plain_values(self.values)}
 
 
 def make_layer(
@@ -84,9 +85,9 @@ def make_layer(
         raise ConfigError(
             where,
             f"{rule.name} has no {arch} form",
-            hint="leave out k for a fully connected layer" if arch == "CNN" else "give a kernel size k",
+            hint="leave out k for a fully connected layer" if arch == Arch.CNN else "give a kernel size k",
         )
-    known = fields.fields_of(rule, arch)
+    known = rule.fields_on(arch)
     for name in given:
         if name not in known:
             raise ConfigError(where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=known)
@@ -107,7 +108,7 @@ def make_layer(
             raise ConfigError(where, f"{rule.name} on {arch} needs '{name}'{token}")
     if rule.check is not None:
         rule.check(values, where)
-    return LayerSpec(method=rule.name, arch=arch, values=tuple(values.items()))
+    return LayerSpec(method=rule.name, arch=Arch(arch), values=tuple(values.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +187,12 @@ class BlockSpec:
     @property
     def hebbian(self) -> bool:
         """Whether the layer learns by a Hebbian rule."""
-        return self.layer.rule.learning == "hebbian"
+        return isinstance(self.layer.rule, HebbianRule)
 
     @property
     def local(self) -> bool:
         """Whether an optimiser descends a loss of the layer's own."""
-        return self.layer.rule.learning == "local"
+        return isinstance(self.layer.rule, LocalRule)
 
     @property
     def learns_locally(self) -> bool:
@@ -201,7 +202,7 @@ class BlockSpec:
     @property
     def settles(self) -> bool:
         """Whether the layer is part of a network that settles and learns as a whole."""
-        return self.layer.rule.learning == "settle"
+        return isinstance(self.layer.rule, SettlingRule)
 
     @property
     def supervised(self) -> bool:
@@ -231,15 +232,15 @@ class NetworkSpec:
         if not self.blocks:
             raise ConfigError(where, "has no block")
         if self.settles:
-            check_blocks(self.blocks)
-            rule = self.blocks[0].layer.rule
+            _check_settling(self.blocks)
             given = {} if self.settle is None else self.settle.to_json()
-            object.__setattr__(self, "settle", make_settle(rule, given, f"{where}, settle"))
+            object.__setattr__(self, "settle", make_settle(self.settling_rule, given, f"{where}, settle"))
         elif self.settle is not None:
             raise ConfigError(
                 f"{where}, settle",
                 "is for networks that settle, and no block does",
-                hint="the methods are " + " ".join(rule.name for rule in RULES.entries() if rule.settings),
+                hint="the methods are "
+                + " ".join(rule.name for rule in RULES.entries() if isinstance(rule, SettlingRule)),
             )
 
     @property
@@ -248,10 +249,43 @@ class NetworkSpec:
         return any(block.settles for block in self.blocks)
 
     @property
+    def settling_rule(self) -> SettlingRule:
+        """The method of a network that settles, the same in all blocks."""
+        rule = self.blocks[0].layer.rule
+        if not isinstance(rule, SettlingRule):
+            raise TypeError(f"{self.name} does not settle")
+        return rule
+
+    @property
     def preferred_mode(self) -> str | None:
         """The mode of the network, or of the first of its rules that has one."""
         of_rules = (block.layer.rule.mode for block in self.blocks)
         return self.mode or next((mode for mode in of_rules if mode is not None), None)
+
+
+def _check_settling(blocks: Sequence[BlockSpec]) -> None:
+    """Refuse what a network that settles cannot have: other methods, and parts that its neurons do not pass."""
+    method = next(block.layer.method for block in blocks if block.settles)
+    for i, block in enumerate(blocks):
+        where = f"b{i}"
+        if block.layer.method != method:
+            raise ConfigError(
+                where,
+                f"{block.layer.method} stands in a network of {method}, which settles as a whole",
+                hint=f"write {method} in every block",
+            )
+        parts = {
+            "an operation": [name for name in block.operations if i or name != "flatten"],
+            "an activation": block.activation,
+            "a pool": block.pool,
+            "dropout": block.dropout or block.att_dropout,
+            "a batch norm": block.batch_norm,
+        }
+        for part, given in parts.items():
+            if given:
+                raise ConfigError(where, f"{part} has no place in a network that settles", hint="flatten in b0 has")
+        if i == 0 and block.layer.lr_feedback:
+            raise ConfigError(where, "has no feedback weights, since nothing settles below it", hint="leave out lf")
 
 
 @dataclass(frozen=True, kw_only=True)

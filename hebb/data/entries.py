@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hebb.config.registry import DATASETS, Dataset
+from hebb.config.vocabulary import Augmentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ for _entry in (
         test=359,
         test_per_class=_DIGITS_TEST_COUNTS,
         summary="scikit-learn's handwritten digits, 8x8; bundled, needs no download",
-        augmentation="noise",
+        augmentation=Augmentation.NOISE,
         load=_digits,
     ),
     Dataset(
@@ -98,7 +99,7 @@ for _entry in (
         test=10000,
         test_per_class=_MNIST_TEST_COUNTS,
         summary="handwritten digits, 28x28",
-        augmentation="noise",
+        augmentation=Augmentation.NOISE,
         load=_torchvision("MNIST"),
     ),
     Dataset(
@@ -173,7 +174,7 @@ for _entry in (
         test=3925,
         test_per_class=_IMAGENETTE_TEST_COUNTS,
         summary="ten easy classes of ImageNet",
-        augmentation="resized crop",
+        augmentation=Augmentation.RESIZED_CROP,
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
         open=_opened("imagenette"),
@@ -187,7 +188,7 @@ for _entry in (
         train=1281167,
         test=50000,
         summary="ILSVRC 2012",
-        augmentation="resized crop",
+        augmentation=Augmentation.RESIZED_CROP,
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
         open=_opened("imagenet"),
@@ -202,7 +203,7 @@ for _entry in (
             train=10000,
             test=10000,
             summary=f"new test images for ImageNet, {kind}",
-            augmentation="resized crop",
+            augmentation=Augmentation.RESIZED_CROP,
             mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
             open=_opened("imagenet_v2", kind),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hebb.config.registry import Dataset
+from hebb.config.vocabulary import Augmentation
 from hebb.core.errors import ConfigError, within
 from hebb.data import npz, scan
 
@@ -60,7 +61,7 @@ def _folder(root: Path) -> Dataset:
         test=len(test.labels),
         test_per_class=test.per_class(),
         summary=f"the images below {root}",
-        augmentation="resized crop",
+        augmentation=Augmentation.RESIZED_CROP,
         open=open_files,
     )
 

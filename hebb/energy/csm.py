@@ -31,7 +31,7 @@ class CSM(EP):
         """Change weights, biases and lateral weights."""
         super().change(x, low, nudged, span, factor)
         for layer, s in zip(self.layers, self.split(nudged.rates), strict=True):
-            rate = getattr(layer.spec, "lr_lateral", 0.0)
+            rate = layer.spec.lr_lateral
             if layer.lateral is not None and rate:
                 keep = 1 - rate / (2 * abs(span))
                 layer.lateral.addmm_(s.T, s, beta=keep, alpha=keep * rate * factor / (2 * span * len(x)))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hebb.config.rule import SettlingRule
 from hebb.config.specs import LayerSpec
 
 
@@ -32,7 +33,8 @@ class SettlingLayer(nn.Module):
     def __init__(self, spec: LayerSpec, fan_in: int, width: int, *, first: bool, last: bool) -> None:
         super().__init__()
         self.spec = spec
-        assert spec.rule.tensors is not None
+        if not isinstance(spec.rule, SettlingRule):
+            raise TypeError(f"a layer of {spec.method} is no part of a network that settles")
         self.stored = spec.rule.tensors(fan_in, width, first, last)
         for name in ("weight", "bias", "feedback", "lateral"):
             self.register_buffer(name, torch.zeros(self.stored[name][0]) if name in self.stored else None)

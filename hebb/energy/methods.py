@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from hebb.config.registry import RULES, Field, Rule, Value
+from hebb.config.fields import Value
+from hebb.config.registry import RULES, Field, SettlingRule
+from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
 from hebb.core.errors import ConfigError
 
 Tensors = dict[str, tuple[tuple[int, ...], float]]
@@ -93,7 +95,7 @@ def _word(name: str, choices: tuple[str, ...], meaning: str) -> Field:
 def _nudge(beta: float) -> tuple[Field, ...]:
     return (
         _number("beta", beta, "strength of the nudge towards the label", above=True),
-        _word("sign", ("random", "positive", "negative"), "sign of the nudge; random: drawn for every batch"),
+        _word("sign", tuple(NudgeSign), "sign of the nudge; random: drawn for every batch"),
     )
 
 
@@ -130,7 +132,7 @@ CORINFOMAX = (
     *_phases(30, 10),
     THIRD_PHASE,
     _step(0.05),
-    _word("step_rule", ("constant", "slow", "loop"), "constant; slow: step/(1 + slope t); loop: step/(t + 1)"),
+    _word("step_rule", tuple(StepRule), "constant; slow: step/(1 + slope t); loop: step/(t + 1)"),
     _number("step_slope", 0.01, "slope of the slow rule"),
     _number("step_floor", 0.001, "least step of the slow and the loop rule"),
     EVALUATION_STEP,
@@ -180,9 +182,8 @@ def _load(name: str) -> type:
 
 
 for _entry in (
-    Rule(
+    SettlingRule(
         name="CorInfoMax",
-        learning="settle",
         archs=("MLP",),
         network=lambda: _load("CorInfoMax"),
         summary="correlative information maximisation: settles with feedback weights of its own",
@@ -194,9 +195,8 @@ for _entry in (
         check_settings=_check_corinfomax,
         tensors=_corinfomax,
     ),
-    Rule(
+    SettlingRule(
         name="CorInfoMaxSparse",
-        learning="settle",
         archs=("MLP",),
         network=lambda: _load("CorInfoMaxSparse"),
         summary="CorInfoMax with non-negative rates whose sum is held near 1 by a threshold",
@@ -208,9 +208,8 @@ for _entry in (
         check_settings=_check_corinfomax,
         tensors=_corinfomax,
     ),
-    Rule(
+    SettlingRule(
         name="EP",
-        learning="settle",
         archs=("MLP",),
         network=lambda: _load("EP"),
         summary="equilibrium propagation: weights descend the difference of two energies",
@@ -220,9 +219,8 @@ for _entry in (
         check_settings=_check_phases,
         tensors=_ep,
     ),
-    Rule(
+    SettlingRule(
         name="CSM",
-        learning="settle",
         archs=("MLP",),
         network=lambda: _load("CSM"),
         summary="contrastive similarity matching: equilibrium propagation with lateral weights in hidden layers",
@@ -233,9 +231,8 @@ for _entry in (
         check_settings=_check_phases,
         tensors=_csm,
     ),
-    Rule(
+    SettlingRule(
         name="PC",
-        learning="settle",
         archs=("MLP",),
         network=lambda: _load("PC"),
         summary="predictive coding: the errors that are left when the output is clamped to the label",
@@ -246,15 +243,14 @@ for _entry in (
             _count("steps", 50, "steps of the relaxation"),
             _step(0.1),
             _number("margin", 0.03, "the label's output is clamped to 1 - margin, the others to margin"),
-            _word("optimiser", ("adam", "sgd"), "how the weights follow the gradient"),
+            _word("optimiser", tuple(Optimiser), "how the weights follow the gradient"),
             *SCHEDULE,
         ),
         check_settings=_check_pc,
         tensors=_pc,
     ),
-    Rule(
+    SettlingRule(
         name="PCNudge",
-        learning="settle",
         archs=("MLP",),
         network=lambda: _load("PCNudge"),
         summary="predictive coding with a weakly nudged output",

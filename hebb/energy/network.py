@@ -121,7 +121,7 @@ class TwoPhase(EnergyNetwork):
         low = self.relax(inputs, settings.free_steps, settings.step)
         nudged = self.relax(inputs, settings.nudged_steps, settings.step, target, beta, low)
         span = beta
-        if getattr(settings, "third_phase", False):
+        if settings.third_phase:
             low = self.relax(inputs, settings.nudged_steps, settings.step, target, -beta, nudged)
             span = 2 * beta
         self.change(x, low, nudged, span, factor)

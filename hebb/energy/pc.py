@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from hebb.config.vocabulary import Optimiser
 from hebb.energy.network import EnergyNetwork, State
 
 _ADAM_EPSILON = 1e-8
@@ -136,7 +137,7 @@ class PC(Coding):
 
     def optimiser(self) -> torch.optim.Optimizer | None:
         """Make Adam, one group a layer."""
-        if self.settings.optimiser == "sgd":
+        if self.settings.optimiser == Optimiser.SGD:
             return None
         groups = [{"params": [layer.weight, layer.bias], "lr": layer.spec.lr} for layer in self.layers]
         # the fused kernel counts its steps on the device, where reading them would wait for it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from hebb.config.settle import SettleSpec
+from hebb.config.vocabulary import NudgeSign, StepRule
 
 
 def steps(settle: SettleSpec, count: int, first: float) -> list[float]:
@@ -12,16 +13,16 @@ def steps(settle: SettleSpec, count: int, first: float) -> list[float]:
 
     constant: eta_0; slow: max(eta_0/(1 + slope t), floor); loop: max(eta_0/(t + 1), floor).
     """
-    if settle.step_rule == "constant":
+    if settle.step_rule == StepRule.CONSTANT:
         return [first] * count
-    slope = settle.step_slope if settle.step_rule == "slow" else 1.0
+    slope = settle.step_slope if settle.step_rule == StepRule.SLOW else 1.0
     return [max(first / (1 + slope * t), settle.step_floor) for t in range(count)]
 
 
 def signs(settle: SettleSpec, count: int, generator: torch.Generator) -> list[int]:
     """Return the sign of the nudge of every batch of an epoch: +1, -1, or fair draws."""
-    if settle.sign != "random":
-        return [1 if settle.sign == "positive" else -1] * count
+    if settle.sign != NudgeSign.RANDOM:
+        return [1 if settle.sign == NudgeSign.POSITIVE else -1] * count
     return (2 * torch.randint(2, (count,), generator=generator) - 1).tolist()
 
 

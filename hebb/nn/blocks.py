@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.config.registry import ACTIVATIONS
+from hebb.config.rule import HebbianRule
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
+from hebb.config.vocabulary import Arch, LossSource, PoolKind
 from hebb.energy.layer import SettlingLayer
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.matmul import Linear
@@ -186,7 +188,7 @@ class Block(nn.Module):
             u = self.layer.learn(self.before(x), rate, labels)
         else:
             u = self.compiled(x, rate, labels)
-        again = self.spec.layer.rule.answers_updated and not last
+        again = self.layer.rule.answers_updated and not last
         answer = u if (last or again) and not self.spec.batch_norm else self.after(u)
         if again:
             learning = self.training
@@ -203,7 +205,7 @@ class Block(nn.Module):
         assert self.local is not None
         with torch.enable_grad():
             out = self(x)
-            if self.spec.layer.loss == "above":
+            if self.spec.layer.loss == LossSource.ABOVE:
                 return out
             self.local(out, labels).backward()
         return out.detach()
@@ -257,18 +259,18 @@ def _after(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
 
 
 def _pool(spec: PoolSpec) -> nn.Module:
-    kind = nn.MaxPool2d if spec.kind == "max" else nn.AvgPool2d
+    kind = nn.MaxPool2d if spec.kind == PoolKind.MAX else nn.AvgPool2d
     return kind(spec.kernel_size, spec.stride, spec.padding)
 
 
 def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module:
     fan_in, width = shapes.layer_in[0], shapes.out_channels
-    if spec.rule.learning == "hebbian":
-        kind = HebbConv2d if spec.arch == "CNN" else HebbLinear
+    if isinstance(spec.rule, HebbianRule):
+        kind = HebbConv2d if spec.arch == Arch.CNN else HebbLinear
         return kind(spec, fan_in, width, behind_norm)
     if spec.method == "FA":
         return FeedbackLinear(fan_in, width, spec.add_bias)
-    if spec.arch == "MLP":
+    if spec.arch == Arch.MLP:
         return Linear(fan_in, width, bias=spec.add_bias)
     return Conv2d(
         fan_in,
@@ -279,5 +281,5 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
         spec.dilation,
         spec.groups,
         bias=spec.add_bias,
-        padding_mode=spec.padding_mode,
+        padding_mode=spec.padding_mode.value,
     )

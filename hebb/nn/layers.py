@@ -28,7 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
+from hebb.config.vocabulary import Normaliser, PaddingMode, WeightInit
 from hebb.kernels import matmul
 from hebb.kernels.private_torch import add_product, convolution_weight_gradient
 from hebb.rules import rates
@@ -58,11 +60,13 @@ class HebbLayer(nn.Module):
 
     def __init__(self, spec: LayerSpec, shape: tuple[int, ...], behind_norm: bool) -> None:
         super().__init__()
+        if not isinstance(spec.rule, HebbianRule):
+            raise TypeError(f"{spec.method} is no Hebbian rule")
         self.spec, self.rule = spec, spec.rule
-        self.groups = getattr(spec, "groups", 1)
+        self.groups = spec.groups
         self.behind_norm = behind_norm
         self.register_buffer("weight", torch.zeros(shape))
-        bias = torch.zeros(shape[0]) if getattr(spec, "add_bias", False) else None
+        bias = torch.zeros(shape[0]) if spec.add_bias else None
         self.register_buffer("bias", bias)
         self.register_buffer("gate_mass", torch.zeros(shape[0]), persistent=False)
         self.register_buffer("finite_updates", torch.zeros((), dtype=torch.int64), persistent=False)
@@ -121,10 +125,8 @@ class HebbLayer(nn.Module):
 
     def gate(self, u: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return y, the plastic gate of the rule; groups of channels compete among themselves."""
-        signal = self.rule.signal
-        assert signal is not None
         rows = self.rows(u)  # (M, C)
-        y = signal(rows.reshape(len(rows) * self.groups, -1), self.spec, labels).view_as(rows)
+        y = self.rule.signal(rows.reshape(len(rows) * self.groups, -1), self.spec, labels).view_as(rows)
         return self.unrows(y, u)
 
     def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
@@ -181,15 +183,15 @@ class HebbLayer(nn.Module):
 
     def size(self, dw: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
         """Return the largest entry of dw, and what dw is divided by: largest entries, or the number of samples."""
-        kind = getattr(self.spec, "normaliser", "layer")
-        if kind == "layer" and self.groups == 1:
+        kind = self.spec.normaliser
+        if kind == Normaliser.LAYER and self.groups == 1:
             top = dw.abs().amax()  # twenty times as fast as the norm of order inf
             return top, top + self.rule.floor
         largest = dw.abs().amax(dim=self.fan_in)  # (neurons,)
         top = largest.amax()
-        if kind == "mean":
+        if kind == Normaliser.MEAN:
             return top, float(y[:, 0].numel())
-        if kind == "layer":
+        if kind == Normaliser.LAYER:
             groups = largest.view(self.groups, -1)
             largest = groups.amax(dim=1, keepdim=True).expand(groups.shape).reshape(-1)
         return top, largest + self.rule.floor
@@ -285,7 +287,7 @@ class HebbLayer(nn.Module):
         p, radius = self.spec.lebesgue_p, self.spec.radius
         fan_in = self.weight[0].numel()
         kind = self.spec.weight_init
-        if kind == "normal" or (kind == "auto" and self.behind_norm):
+        if kind == WeightInit.NORMAL or (kind == WeightInit.AUTO and self.behind_norm):
             log_moment = p / 2 * math.log(2) + math.lgamma((p + 1) / 2) - math.log(math.pi) / 2
             std = radius / math.exp((math.log(fan_in) + log_moment) / p)
             drawn = torch.empty(self.weight.shape).normal_(0, std, generator=generator)
@@ -348,7 +350,7 @@ class HebbConv2d(HebbLayer):
         p = self.spec.padding
         if p == 0:
             return x
-        mode = "constant" if self.spec.padding_mode == "zeros" else self.spec.padding_mode
+        mode = "constant" if self.spec.padding_mode == PaddingMode.ZEROS else self.spec.padding_mode.value
         return F.pad(x, (p, p, p, p), mode=mode)
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -9,29 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from hebb.config.rule import LocalRule, LossContext
 from hebb.config.specs import LayerSpec
+from hebb.config.vocabulary import LossSource
 
 _FINITE = "finite"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aids:
-    """What a loss may read beside the views.
-
-    Attributes:
-        labels: (B,) int64, the same for every view; -1 where there is none.
-        order: (B,) a random order of the images, the same for every block of the step; None leaves them as they are.
-        before: mean and variance (M,) of the batch before, each averaged over its views; None at the first step.
-    """
-
-    labels: Tensor
-    order: Tensor | None = None
-    before: tuple[Tensor, Tensor] | None = None
 
 
 class LocalLoss(nn.Module):
@@ -56,20 +42,22 @@ class LocalLoss(nn.Module):
 
     def __init__(self, spec: LayerSpec, width: int, classes: int) -> None:
         super().__init__()
-        self.spec = spec
+        if not isinstance(spec.rule, LocalRule):
+            raise TypeError(f"a layer of {spec.method} has no loss of its own")
+        self.spec, self.rule = spec, spec.rule
         modules: list[nn.Module] = []
-        if spec.loss == "own" and spec.projector:
+        if spec.loss == LossSource.OWN and spec.projector:
             sizes = (width, spec.projector_hidden, spec.projector_out)
             for fan_in, fan_out in itertools.pairwise(sizes):
                 modules += [nn.Linear(fan_in, fan_out, bias=spec.add_bias), nn.ReLU()]
             width = spec.projector_out
-        if spec.loss == "own" and spec.rule.labels:
+        if spec.loss == LossSource.OWN and spec.rule.labels:
             modules.append(nn.Linear(width, classes))
             width = classes
         self.head = nn.Sequential(*modules)
         self.positives: torch.Generator | None = None
-        self.shuffle = bool(getattr(spec, "shuffle", False)) and spec.loss == "own"
-        self.stale = bool(getattr(spec, "stale", False)) and spec.loss == "own"
+        self.shuffle = spec.shuffle and spec.loss == LossSource.OWN
+        self.stale = spec.stale and spec.loss == LossSource.OWN
         if self.stale:
             self.register_buffer("mean", torch.zeros(width))
             self.register_buffer("variance", torch.zeros(width))
@@ -83,22 +71,20 @@ class LocalLoss(nn.Module):
             out: (views x B, C, H, W) or (views x B, M), the output of the block.
             labels: (views x B,) int64.
         """
-        rule = self.spec.rule
-        assert rule.loss is not None
-        views = self.read(out).chunk(rule.views)
-        aids = Aids(
+        views = self.read(out).chunk(self.rule.views)
+        context = LossContext(
             labels=labels[: len(views[0])],
             order=self._order(len(views[0])) if self.shuffle else None,
             before=self._before(views) if self.stale else None,
         )
-        terms = rule.loss(views, self.spec, aids)
-        loss = torch.stack([getattr(self.spec, name, 1.0) * term for name, term in terms.items()]).sum()
+        terms = self.rule.loss(views, self.spec, context)
+        loss = torch.stack([self.spec.coefficient(name) * term for name, term in terms.items()]).sum()
         self._count({"loss": loss, **terms})
         return loss
 
     def read(self, out: Tensor) -> Tensor:
         """Return what the loss compares: (views x B, M), or the maps with ``pooling=0``."""
-        if out.dim() == 4 and getattr(self.spec, "pooling", True):
+        if out.dim() == 4 and self.spec.pooling:
             out = out.mean(dim=(2, 3))
         return self.head(out)
 

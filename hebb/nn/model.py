@@ -45,9 +45,8 @@ class Network(nn.Module):
         self.loss = "cross_entropy"
         self.energy: EnergyNetwork | None = None
         if spec.settle is not None:
-            assert spec.blocks[0].layer.rule.network is not None
             self.loss = "mse"
-            self.energy = spec.blocks[0].layer.rule.network()(layers, spec.settle)
+            self.energy = spec.settling_rule.network()(layers, spec.settle)
 
     def __getitem__(self, index: int) -> Block:
         block = self.blocks[index]

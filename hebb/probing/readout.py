@@ -138,7 +138,7 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
 
     The share is softmax(beta u) of a fully connected block, and the part of the pixels won of a convolutional one.
     """
-    beta = float(getattr(layer.spec, "t_invert", 1.0))
+    beta = layer.spec.t_invert
     shares, labels = [], []
     for x, y in split.batches(BATCH):
         known = y >= 0

@@ -9,14 +9,14 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
 so a rule is its ``signal``: u has shape (M, C), one row for each sample, pixel and group, with the competition over
 dimension 1, and y has the shape of u (it may be u, and u is not written to). A rule may bring a decay of its own.
 
-A rule with a loss of its own (``learning="local"``) has y = -dloss/du and no decay; ``hebb.nn.local_loss`` computes it
+A rule with a loss of its own (``LocalRule``) has y = -dloss/du and no decay; ``hebb.nn.local_loss`` computes it
 and an optimiser makes the step. Its function is
 
-    loss(views, layer, aids) -> {term: number}      summed with the layer's fields of the same names as coefficients
+    loss(views, layer, context) -> {term: number}   summed with the layer's fields of the same names as coefficients
 
 ``views`` holds one tensor for each view of the batch, in the order of the images: the block's output averaged over the
 map (B, M), behind the layer's ``projector`` and, when the rule reads labels, behind a linear classifier. Where
-the layer has ``pooling=0`` it is the map itself. ``aids`` are ``hebb.nn.local_loss.Aids``.
+the layer has ``pooling=0`` it is the map itself. ``context`` is a ``hebb.config.rule.LossContext``.
 
-A module here registers a ``Rule`` when it is imported and imports torch inside its functions only.
+A module here registers its records when it is imported and imports torch inside its functions only.
 """

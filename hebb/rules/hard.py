@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.fields import HEBBIAN
-from hebb.config.registry import RULES, Rule
+from hebb.config.fields import HEBBIAN, LayerFields
+from hebb.config.registry import RULES, HebbianRule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def hard(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def hard(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = one-hot(argmax_i u_i): only the winner learns.
 
     Fixed point: the winner's weights move to the mean direction of the inputs it wins, with |w| = 1.
@@ -21,7 +21,7 @@ def hard(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return torch.zeros_like(u).scatter(1, u.argmax(dim=1, keepdim=True), 1.0)
 
 
-def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def hard_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = +1 for the winner, -delta for the neuron of rank k, 0 for the others.
 
     Krotov & Hopfield (2019), eq. 9: ``layer.delta`` is Delta and ``layer.ranking_param`` is k.
@@ -32,7 +32,7 @@ def hard_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
 
 
 RULES.register(
-    Rule(
+    HebbianRule(
         name="Hard",
         summary="hard winner-take-all: the neuron with the largest pre-activation learns",
         source="Journe et al. 2023 (ICLR), Hard-WTA arm; Grossberg's instar with Oja's decay",
@@ -41,7 +41,7 @@ RULES.register(
     )
 )
 RULES.register(
-    Rule(
+    HebbianRule(
         name="HardKrotov",
         summary="hard winner-take-all with an anti-Hebbian neuron of rank k",
         source="Krotov & Hopfield 2019 (PNAS 116:7723), eq. 9",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.registry import RULES, Field, Rule, Value
+from hebb.config.fields import LayerFields, Value
+from hebb.config.registry import RULES, Field, HebbianRule
+from hebb.config.vocabulary import Normaliser, RateDecay
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
-def krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = +1 for the neuron of rank 1, -delta for that of rank k, 0 for the others.
 
     Krotov & Hopfield (2019), eq. 3 and 9: ``layer.delta`` is Delta, ``layer.ranking_param`` is k, and u is the
@@ -26,7 +28,7 @@ def krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return y.masked_fill_((y < 0) & (u <= 0), 0.0) if layer.punish_positive else y
 
 
-def start(shape: tuple[int, ...], layer: Any, generator: Generator) -> Tensor:
+def start(shape: tuple[int, ...], layer: LayerFields, generator: Generator) -> Tensor:
     """Draw every weight from N(0, 1) or U(0, 1), whatever the fan-in."""
     import torch
 
@@ -56,7 +58,7 @@ _OWN = (
         name="lr_decay",
         token=None,
         kind=str,
-        choices=("floor", "linear", "constant"),
+        choices=(RateDecay.FLOOR, RateDecay.LINEAR, RateDecay.CONSTANT),
         meaning="schedule of the rate when v0; floor: e + (eta - e) e^(-f epochs passed)",
     ),
     Field(name="lr_floor", token=None, kind=float, minimum=0, meaning="e, where the schedule floor ends"),
@@ -67,11 +69,11 @@ _SHARED: dict[str, Value] = {
     "ranking_param": 2,
     "delta": 0.05,
     "adaptive": False,
-    "lr_decay": "floor",
+    "lr_decay": RateDecay.FLOOR,
 }
 
 RULES.register(
-    Rule(
+    HebbianRule(
         name="Krotov",
         summary="competing hidden units: the winner learns, the neuron of rank k unlearns, on the p-sphere",
         source="Krotov & Hopfield 2019 (PNAS 116:7723), eq. 3, 9, 10; as a convolution: published BioPyTorch code",
@@ -87,8 +89,8 @@ RULES.register(
         ),
         own_fields=_OWN,
         defaults={
-            "CNN": {**_SHARED, "lr": 0.007, "lr_floor": 0.0001, "lr_fall": 0.8, "normaliser": "filter"},
-            "MLP": {**_SHARED, "lr": 0.1, "lr_floor": 0.005, "lr_fall": 0.1, "normaliser": "layer"},
+            "CNN": {**_SHARED, "lr": 0.007, "lr_floor": 0.0001, "lr_fall": 0.8, "normaliser": Normaliser.FILTER},
+            "MLP": {**_SHARED, "lr": 0.1, "lr_floor": 0.005, "lr_fall": 0.1, "normaliser": Normaliser.LAYER},
         },
         signal=krotov,
         initialise=start,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.fields import HEBBIAN
-from hebb.config.registry import RULES, Field, Rule
+from hebb.config.fields import HEBBIAN, LayerFields
+from hebb.config.registry import RULES, Field, HebbianRule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def kwta(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def kwta(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = 1 for the n neurons with the largest pre-activation, 0 for the others; n = 1 is ``Hard``."""
     import torch
 
@@ -19,7 +19,7 @@ def kwta(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return torch.zeros_like(u).scatter(1, winners, 1.0)
 
 
-def pull(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
+def pull(y: Tensor, u: Tensor, weight: Tensor, layer: LayerFields) -> Tensor:
     """Return (sum_b y u) w, or (sum_b y) w with ``pull=instar``.
 
     Fixed points: oja: |w|_p = 1, along the mean of the inputs a neuron wins (Oja 1982); instar: that mean itself
@@ -31,7 +31,7 @@ def pull(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
 
 
 RULES.register(
-    Rule(
+    HebbianRule(
         name="KWTA",
         summary="k winners take all: the n neurons with the largest pre-activation learn",
         source="Majani, Erlanson & Abu-Mostafa 1989 (NIPS); in deep networks: Amato et al. 2019",

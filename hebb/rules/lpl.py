@@ -20,14 +20,16 @@ Zenke 2023 (Nat. Neurosci. 26:1906), eqs. 1 to 6; eq. 6 with its published errat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.fields import CNN, LOCAL
-from hebb.config.registry import ARCHS, RULES, Field, Rule, Value
+from hebb.config.fields import ARCHS, CNN, LOCAL, LayerFields, Value
+from hebb.config.registry import RULES, Field, LocalRule
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hebb.config.rule import LossContext
 
 FLOOR = 1e-4
 """Added to a variance: a silent neuron costs -ln(1e-4) = 9.21."""
@@ -71,14 +73,14 @@ def cosine_push(z: Tensor) -> Tensor:
     return others.square().sum() / (len(z) ** 2 - len(z))
 
 
-def lpl(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
+def lpl(views: tuple[Tensor, ...], layer: LayerFields, context: LossContext) -> dict[str, Tensor]:
     """Return pull, push and decorrelation; a term whose coefficient is 0 is not computed."""
     first, second = views
     terms = {}
     if layer.pull:
-        terms["pull"] = pull(first, second if aids.order is None else second[aids.order.to(second.device)])
-    if layer.push and aids.before is not None:
-        terms["push"] = (stale_push(first, *aids.before) + stale_push(second, *aids.before)) / 2
+        terms["pull"] = pull(first, second if context.order is None else second[context.order.to(second.device)])
+    if layer.push and context.before is not None:
+        terms["push"] = (stale_push(first, *context.before) + stale_push(second, *context.before)) / 2
     elif layer.push:
         terms["push"] = (push(first) + push(second)) / 2
     if layer.decorr:
@@ -86,7 +88,7 @@ def lpl(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
     return terms
 
 
-def contrastive(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
+def contrastive(views: tuple[Tensor, ...], layer: LayerFields, context: LossContext) -> dict[str, Tensor]:
     """Return pull = -1/B sum_b cos(z1_b, z2_b) and push = 1/(B^2 - B) sum_{b != c} cos(z_b, z_c)^2.
 
     z1_b and z2_b (M,) are the two views of image b; the push is the mean over the views.
@@ -102,11 +104,11 @@ def contrastive(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, T
     return terms
 
 
-def supervised(views: tuple[Tensor, ...], layer: Any, aids: Any) -> dict[str, Tensor]:
+def supervised(views: tuple[Tensor, ...], layer: LayerFields, context: LossContext) -> dict[str, Tensor]:
     """Return cross_entropy = -1/B sum_b ln softmax(V z_b)_label, V the block's own classifier, mean over the views."""
     from torch.nn import functional as F
 
-    losses = [F.cross_entropy(logits, aids.labels) for logits in views]
+    losses = [F.cross_entropy(logits, context.labels) for logits in views]
     return {"cross_entropy": sum(losses[1:], losses[0]) / len(losses)}
 
 
@@ -135,11 +137,10 @@ _DEFAULTS: dict[str, dict[str, Value]] = {
 }
 
 RULES.register(
-    Rule(
+    LocalRule(
         name="LPL",
         summary="Latent Predictive Learning: predict the other view, keep variance, decorrelate; all layer-local",
         source="Halvagal & Zenke 2023 (Nat. Neurosci. 26:1906), eqs. 1 to 6, and its erratum",
-        learning="local",
         fields=(*LOCAL, "pull", "push"),
         own_fields=(
             Field(
@@ -162,11 +163,10 @@ RULES.register(
     )
 )
 RULES.register(
-    Rule(
+    LocalRule(
         name="ContrastiveLPL",
         summary="negative samples in place of variance and decorrelation: cosines of other images, layer-local",
         source="Halvagal & Zenke 2023, the comparison with negative samples",
-        learning="local",
         fields=(*LOCAL, "pull", "push"),
         defaults={arch: {**values, "projector": True} for arch, values in _DEFAULTS.items()},
         views=2,
@@ -176,11 +176,10 @@ RULES.register(
     )
 )
 RULES.register(
-    Rule(
+    LocalRule(
         name="SupervisedLPL",
         summary="a linear classifier on every block, whose gradient stays in it: the layer-local supervised arm",
         source="Halvagal & Zenke 2023, the comparison with supervised training",
-        learning="local",
         fields=LOCAL,
         defaults=_DEFAULTS,
         views=2,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.fields import HEBBIAN
-from hebb.config.registry import RULES, Field, Rule, Value
+from hebb.config.fields import HEBBIAN, LayerFields, Value
+from hebb.config.registry import RULES, Field, HebbianRule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def oja(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def oja(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = u, so that dw = sum_b u (x - u w).
 
     Oja (1982), eq. 3. With C = mean_b x x^T the fixed points for p = 2 are the unit eigenvectors of C, and only
@@ -20,12 +20,12 @@ def oja(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return u
 
 
-def sanger(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def sanger(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = u, or tanh u for the nonlinear form."""
     return u.tanh() if layer.form == "tanh" else u
 
 
-def sanger_decay(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
+def sanger_decay(y: Tensor, u: Tensor, weight: Tensor, layer: LayerFields) -> Tensor:
     """Return sum_b y_i sum_{j<=i} y_j w_j for every neuron i: it sees what the neurons before it leave of x.
 
     Sanger (1989), eq. 2, the generalised Hebbian algorithm. For y = u and p = 2 the stable fixed points are the
@@ -37,7 +37,7 @@ def sanger_decay(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
 _DEFAULTS: dict[str, Value] = {"lr": 0.01, "adaptive": False, "radius": 1, "normaliser": "mean"}
 
 RULES.register(
-    Rule(
+    HebbianRule(
         name="Oja",
         summary="Oja's neuron: every neuron finds the first principal component",
         source="Oja 1982 (J. Math. Biol. 15:267), eq. 3",
@@ -47,7 +47,7 @@ RULES.register(
     )
 )
 RULES.register(
-    Rule(
+    HebbianRule(
         name="Sanger",
         summary="generalised Hebbian algorithm (HPCA): the neurons find the leading principal components in order",
         source="Sanger 1989 (Neural Networks 2:459), eq. 2; in deep networks: Lagani et al. 2021, HPCA",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.fields import HEBBIAN
-from hebb.config.registry import RULES, Rule, Value
+from hebb.config.fields import HEBBIAN, LayerFields, Value
+from hebb.config.registry import RULES, HebbianRule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def hebb(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def hebb(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = u: every neuron learns in proportion to its response.
 
     Hebb (1949); Dayan & Abbott (2001), eq. 8.3. With C = mean_b x x^T and no decay dw = M C w for p = 2: w grows
@@ -20,7 +20,7 @@ def hebb(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return u
 
 
-def no_decay(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
+def no_decay(y: Tensor, u: Tensor, weight: Tensor, layer: LayerFields) -> Tensor:
     """Return 0."""
     import torch
 
@@ -30,7 +30,7 @@ def no_decay(y: Tensor, u: Tensor, weight: Tensor, layer: Any) -> Tensor:
 _DEFAULTS: dict[str, Value] = {"lr": 0.01, "adaptive": False, "radius": 1, "normaliser": "layer"}
 
 RULES.register(
-    Rule(
+    HebbianRule(
         name="Hebb",
         summary="plain Hebb: dw = sum u x, which grows without bound along the first principal component",
         source="Hebb 1949; Dayan & Abbott 2001, eq. 8.3",

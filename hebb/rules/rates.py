@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hebb.config.classifier import ClassifierSpec
+from hebb.config.vocabulary import RateDecay, Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hebb.config.fields import LayerFields
+
 _FLOOR = 1e-10  # keeps |r - 1|^q differentiable in q and alive for q = 0 at r = 1
 
 
-def norm_dependent(layer: Any, radius: Tensor) -> Tensor:
+def norm_dependent(layer: LayerFields, radius: Tensor) -> Tensor:
     """eta_i = eta (|r_i - 1| + 1e-10)^q: a neuron slows down as its radius nears 1.
 
     Journe et al. (2023), section 3.4, with eta = ``layer.lr``, q = ``layer.power_lr``; shape of ``radius``.
@@ -19,7 +24,7 @@ def norm_dependent(layer: Any, radius: Tensor) -> Tensor:
     return (radius - 1).abs_().add_(_FLOOR).pow_(layer.power_lr).mul_(layer.lr)
 
 
-def scheduled(layer: Any, update: int, updates: float, epochs: int = 1) -> float:
+def scheduled(layer: LayerFields, update: int, updates: float, epochs: int = 1) -> float:
     """Return the rate of update k of T by the schedule ``layer.lr_decay``, the same for every neuron.
 
     linear: max(0, eta - k eta/T).
@@ -34,23 +39,23 @@ def scheduled(layer: Any, update: int, updates: float, epochs: int = 1) -> float
         epochs: T/B, where B is the number of updates of one epoch.
     """
     eta = layer.lr
-    if layer.lr_decay == "constant" or updates <= 0:
+    if layer.lr_decay == RateDecay.CONSTANT or updates <= 0:
         return eta
-    if layer.lr_decay == "linear":
+    if layer.lr_decay == RateDecay.LINEAR:
         return max(0.0, eta - update * eta / updates)
     floor, fall = _exponential(layer, epochs)
     return floor + (eta - floor) * math.exp(-fall * update / updates)
 
 
-def _exponential(layer: Any, epochs: int) -> tuple[float, float]:
+def _exponential(layer: LayerFields, epochs: int) -> tuple[float, float]:
     """Return m and s of the schedule m + (eta - m) e^(-s k/T)."""
-    if layer.lr_decay == "floor":
+    if layer.lr_decay == RateDecay.FLOOR:
         return layer.lr_floor, layer.lr_fall * epochs
     end = math.exp(-layer.speed)
     return (layer.lr / layer.lr_div - layer.lr * end) / (1 - end), layer.speed
 
 
-def travel(layer: Any, made: int, updates: float, epochs: int = 1) -> float:
+def travel(layer: LayerFields, made: int, updates: float, epochs: int = 1) -> float:
     """Return the sum of the first ``made`` rates of ``scheduled``.
 
     No weight moves farther than that when its change is divided by the largest entry.
@@ -62,9 +67,9 @@ def travel(layer: Any, made: int, updates: float, epochs: int = 1) -> float:
         epochs: T/B.
     """
     eta = layer.lr
-    if layer.lr_decay == "constant" or updates <= 0:
+    if layer.lr_decay == RateDecay.CONSTANT or updates <= 0:
         return eta * made
-    if layer.lr_decay == "linear":
+    if layer.lr_decay == RateDecay.LINEAR:
         steps = min(made, math.floor(updates) + 1)
         return eta * (steps - steps * (steps - 1) / 2 / updates)
     floor, fall = _exponential(layer, epochs)
@@ -73,13 +78,13 @@ def travel(layer: Any, made: int, updates: float, epochs: int = 1) -> float:
     return floor * made + (eta - floor) * math.expm1(-fall * made / updates) / math.expm1(-fall / updates)
 
 
-def classifier_factor(classifier: Any, epoch: int, epochs: int) -> float:
+def classifier_factor(classifier: ClassifierSpec, epoch: int, epochs: int) -> float:
     """Return the factor of the back-prop rate in ``epoch`` (from 0) of ``epochs``, by ``classifier.schedule``."""
-    if classifier.schedule == "step":
+    if classifier.schedule == Schedule.STEP:
         return step_decay(epoch, epochs)
-    if classifier.schedule == "cosine":
+    if classifier.schedule == Schedule.COSINE:
         return cosine(epoch, classifier.restart or epochs, classifier.restart_growth)
-    if classifier.schedule == "decay":
+    if classifier.schedule == Schedule.DECAY:
         return classifier.decay ** (epoch // classifier.decay_every)
     return 1.0
 
@@ -95,7 +100,7 @@ def cosine(epoch: int, first: int, growth: int) -> float:
     return (1 + math.cos(math.pi * epoch / length)) / 2
 
 
-def warm_cosine(layer: Any, epoch: int, epochs: int) -> float:
+def warm_cosine(layer: LayerFields, epoch: int, epochs: int) -> float:
     """Return the rate of ``epoch`` (from 0) of E: a line up to eta in W epochs, then a cosine down to the last rate.
 
     e < W: s + (eta - s) e/(W - 1);  e >= W: f + (eta - f)(1 + cos(pi (e - W)/(E - W)))/2.

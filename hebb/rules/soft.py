@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hebb.config.fields import HEBBIAN
-from hebb.config.registry import RULES, Rule, Value
+from hebb.config.fields import HEBBIAN, LayerFields, Value
+from hebb.config.registry import RULES, HebbianRule
+from hebb.config.vocabulary import Competition
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,20 +17,20 @@ REPU_POWER = 15
 """Power of the ``repu`` competition (published SoftHebb code)."""
 
 
-def competition(u: Tensor, layer: Any) -> Tensor:
+def competition(u: Tensor, layer: LayerFields) -> Tensor:
     """Return f(u_i) / sum_j f(u_j) over dimension 1; for f = exp this is softmax(beta u).
 
     Moraitis et al. (2022), eq. 4, with beta = ``layer.t_invert``. A sample in which every f(u_j) is 0
     (relu, repu) has no winner: its y is 0.
     """
     kind = layer.soft_activation_fn
-    if kind == "exp":
+    if kind == Competition.EXP:
         return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)
-    if kind == "relu":
+    if kind == Competition.RELU:
         f = u.relu()
-    elif kind == "repu":
+    elif kind == Competition.REPU:
         f = u.relu().pow(REPU_POWER)
-    elif kind == "sigmoid":
+    elif kind == Competition.SIGMOID:
         f = u.sigmoid()
     else:
         f = u.tanh()
@@ -37,17 +38,17 @@ def competition(u: Tensor, layer: Any) -> Tensor:
     return f / total.where(total != 0, 1.0)
 
 
-def soft(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def soft(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = f(u_i) / sum_j f(u_j): every neuron learns in proportion to its share of the competition."""
     return competition(u, layer)
 
 
-def soft_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = +s for the winner and -s for every loser, s the soft competition.
 
     Journe et al. (2023), section 3.3: the losers' weights are pushed away from the input.
     """
-    if layer.soft_activation_fn == "exp" and not layer.add_bias:
+    if layer.soft_activation_fn == Competition.EXP and not layer.add_bias:
         # Half the time of looking for an index, in as few arrays as possible. Where several win, their pre-activations
         # are equal, as those of a blank input are, which teaches the weights nothing; only the bias would see it.
         gap = u - u.amax(dim=1, keepdim=True)  # 0 for the winner, else below
@@ -58,7 +59,7 @@ def soft_krotov(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return s.neg_().scatter_(1, winner, peak)
 
 
-def supervised(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
+def supervised(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = one-hot(label): the label names the winner, there is no competition.
 
     A class's weights move to the mean direction of its samples; softmax(beta u) is its posterior.
@@ -70,7 +71,7 @@ def supervised(u: Tensor, layer: Any, labels: Tensor | None) -> Tensor:
     return torch.zeros_like(u).scatter(1, labels[:, None], 1.0)
 
 
-def bias_step(y: Tensor, bias: Tensor, layer: Any) -> Tensor:
+def bias_step(y: Tensor, bias: Tensor, layer: LayerFields) -> Tensor:
     """Step of the bias, before it is divided by its largest entry.
 
     Moraitis et al. (2022), eq. 14: exp: (sum y - M e^(beta b)) / e^(beta b); relu: sum y - M b - B.
@@ -78,14 +79,14 @@ def bias_step(y: Tensor, bias: Tensor, layer: Any) -> Tensor:
     """
     total = y.transpose(0, 1).flatten(1).sum(dim=1)  # (C,)
     count = y[:, 0].numel()  # M
-    if layer.soft_activation_fn == "exp":
+    if layer.soft_activation_fn == Competition.EXP:
         prior = (bias * layer.t_invert).exp()
         return total / prior - count
     return total - count * bias - len(y)
 
 
 def _check_bias(values: Mapping[str, Value], where: str) -> None:
-    if values["add_bias"] and values["soft_activation_fn"] not in ("exp", "relu"):
+    if values["add_bias"] and values["soft_activation_fn"] not in (Competition.EXP, Competition.RELU):
         raise ConfigError(
             where,
             f"no bias rule is known for soft_activation_fn={values['soft_activation_fn']}",
@@ -96,7 +97,7 @@ def _check_bias(values: Mapping[str, Value], where: str) -> None:
 _SOFT = (*HEBBIAN, "t_invert", "add_bias", "soft_activation_fn")
 
 RULES.register(
-    Rule(
+    HebbianRule(
         name="Soft",
         summary="SoftHebb: every neuron learns by its share of a soft competition",
         source="Moraitis et al. 2022 (Neuromorph. Comput. Eng. 2:044017), eq. 8",
@@ -107,7 +108,7 @@ RULES.register(
     )
 )
 RULES.register(
-    Rule(
+    HebbianRule(
         name="SoftKrotov",
         summary="SoftHebb with anti-Hebbian losers, the rule of the deep networks",
         source="Journe et al. 2023 (ICLR), section 3.3",
@@ -118,7 +119,7 @@ RULES.register(
     )
 )
 RULES.register(
-    Rule(
+    HebbianRule(
         name="SupervisedSoftKrotov",
         summary="Hebbian classifier: the label names the winner",
         source="published SoftHebb code, 4SoftHebbCnnCIFAR_HebbClassifier",

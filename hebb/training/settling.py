@@ -36,7 +36,7 @@ def settle(
     assert energy is not None
     count = at.phase.updates_per_epoch(len(split))
     signs = [1] * count
-    if hasattr(energy.settings, "sign"):
+    if energy.settings.sign is not None:
         signs = phases.signs(energy.settings, count, seeds.generator(at.seed, "nudge", at.phase_index, 0, at.epoch))
     factor = phases.factor(energy.settings, at.epoch)
     probe, classes = next(split.batches(PROBE))

@@ -226,8 +226,8 @@ def test_an_installed_distribution_is_a_plugin(tmp_path: Path) -> None:
 # -- refusals ---------------------------------------------------------------------------------------------------
 
 RULE = """
-from hebb.config.registry import RULES, Field, Rule
-RULES.register(Rule(name={!r}, summary="", source="", signal=lambda u, layer, labels: u, own_fields=({}), {}))
+from hebb.config.registry import RULES, Field, HebbianRule, Rule
+RULES.register(HebbianRule(name={!r}, summary="", source="", signal=lambda u, layer, labels: u, own_fields=({}), {}))
 """
 TAKEN = "Field(name='radix', token='k', kind=float, meaning=''),"
 DIGIT = "Field(name='radix', token='k2', kind=float, meaning=''),"
@@ -248,8 +248,14 @@ DIGIT = "Field(name='radix', token='k2', kind=float, meaning=''),"
         ("rule.py", RULE.format("My-Rule", "", ""), "'My-Rule' is not a name"),
         ("rule.py", RULE.format("Mine", TAKEN, ""), "token 'k' of 'radix' is taken by 'kernel_size'"),
         ("rule.py", RULE.format("Mine", DIGIT, ""), "token 'k2' of 'radix' is not letters"),
-        ("rule.py", RULE.format("Mine", "", "learning='guessing'"), "'guessing'"),
-        ("rule.py", RULE.format("Mine", "", "").replace("signal", "bias_step"), "has no signal"),
+        ("rule.py", RULE.format("Mine", "", "learning='hebbian'"), "argument 'learning'"),
+        ("rule.py", RULE.format("Mine", "", "").replace("signal", "bias_step"), "argument: 'signal'"),
+        ("rule.py", RULE.format("Mine", "", "").replace("(HebbianRule(", "(Rule("), "must be HebbianRule(...)"),
+        (
+            "rule.py",
+            RULE.format("Mine", "", "learning='local'").replace("(HebbianRule(", "(Rule("),
+            "must be LocalRule(",
+        ),
         ("rule.py", RULE.format("Mine", "", "fields=('radiusses',)"), "'radiusses'"),
         ("rule.txt", RULE.format("Mine", "", ""), "rule.txt"),
     ],

@@ -13,7 +13,7 @@ from conftest import ROOT
 from torch import Tensor, nn
 
 from hebb.config import catalog
-from hebb.config.registry import RULES
+from hebb.config.registry import RULES, SettlingRule
 from hebb.config.settle import make_settle
 from hebb.energy import diagnostics, phases
 from hebb.energy.network import EnergyNetwork
@@ -21,7 +21,7 @@ from hebb.nn import model
 from hebb.nn.feedback import FeedbackLinear
 
 GOLDEN = json.loads((ROOT / "tests" / "data" / "settling.json").read_text())
-METHODS = [rule.name for rule in RULES.entries() if rule.learning == "settle"]
+METHODS = [rule.name for rule in RULES.entries() if isinstance(rule, SettlingRule)]
 TWO_PHASE = ["CorInfoMax", "CorInfoMaxSparse", "EP", "CSM"]
 
 

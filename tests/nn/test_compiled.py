@@ -19,7 +19,7 @@ from conftest import ROOT, Command
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from hebb.config import catalog, plan
-from hebb.config.registry import RULES
+from hebb.config.registry import RULES, HebbianRule
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images
@@ -29,7 +29,7 @@ from hebb.training import engine
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 OWN = {"KWTA": "-n2", "SupervisedSoftKrotov": "-t2"}
-METHODS = [(rule.name, arch) for rule in RULES.entries() if rule.learning == "hebbian" for arch in rule.archs]
+METHODS = [(rule.name, arch) for rule in RULES.entries() if isinstance(rule, HebbianRule) for arch in rule.archs]
 MORE = {
     "scheduled": "SoftKrotov-c8-k3-p1-t0.7-lr0.05-v0:bn BP:flatten",
     "grouped": "Soft-c8-k3-p1-t0.7 Soft-c8-k3-s2-g2-e1-p1:bn_after:triangle BP:flatten",

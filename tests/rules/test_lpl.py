@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.config import catalog, plan
-from hebb.config.registry import RULES
+from hebb.config.registry import RULES, LocalRule
+from hebb.config.rule import LossContext
 from hebb.config.specs import LayerSpec, make_layer
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
 from hebb.nn import model
-from hebb.nn.local_loss import Aids, LocalLoss
+from hebb.nn.local_loss import LocalLoss
 from hebb.probing import geometry
 from hebb.rules import lpl, rates
 from hebb.training import engine, features, train
@@ -348,7 +349,7 @@ def test_end_to_end_is_back_prop_of_the_top_loss() -> None:
     z = network(x, stop=3).mean(dim=(2, 3))
     first, second = z.chunk(2)
     loss = sum(
-        lpl.lpl((first, second), layer(), Aids(labels=labels))[n] * c
+        lpl.lpl((first, second), layer(), LossContext(labels=labels))[n] * c
         for n, c in (("pull", 1), ("push", 1), ("decorr", 10))
     )
     want = torch.autograd.grad(loss, parameters)
@@ -539,4 +540,4 @@ def test_divergence_names_block_and_update() -> None:
 
 
 def test_every_local_rule_is_tested_here() -> None:
-    assert {rule.name for rule in RULES.entries() if rule.learning == "local"} == set(METHODS)
+    assert {rule.name for rule in RULES.entries() if isinstance(rule, LocalRule)} == set(METHODS)

@@ -21,7 +21,7 @@ from conftest import Command
 
 from hebb.cli import train as multi_layer
 from hebb.config import plan
-from hebb.config.registry import RULES
+from hebb.config.registry import RULES, HebbianRule
 from hebb.config.serialise import digest, run_from_json, to_json
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, DivergenceError
@@ -270,7 +270,7 @@ def test_a_config_without_a_pack_is_read_and_named_as_before() -> None:
             replace(alone, pack=wrong)
 
 
-@pytest.mark.parametrize("method", [rule.name for rule in RULES.entries() if rule.learning == "hebbian"])
+@pytest.mark.parametrize("method", [rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule)])
 def test_every_hebbian_rule_is_packed(method: str) -> None:
     """A step of every registered rule, for MLP and CNN; what cannot is named before anything is learnt."""
     for arch in RULES.get(method, "test").archs:

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, Command
 
 from hebb.config import catalog, plan
-from hebb.config.registry import DATASETS, RULES
+from hebb.config.registry import DATASETS, RULES, SettlingRule
 from hebb.core import seeds
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
@@ -24,7 +24,7 @@ from hebb.storage import folders, records
 from hebb.training import settling, train
 
 CATALOG = catalog.load()
-METHODS = [rule.name for rule in RULES.entries() if rule.learning == "settle"]
+METHODS = [rule.name for rule in RULES.entries() if isinstance(rule, SettlingRule)]
 DIGITS = {name: f"2{name}Digits" for name in METHODS}
 PUBLISHED = list(csv.DictReader((ROOT / "tests" / "data" / "settling.csv").read_text().splitlines()))
 

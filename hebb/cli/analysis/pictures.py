@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hebb.cli import arguments
 from hebb.cli.analysis.verb import Verb, add_selection, drawn, selected
-from hebb.config.registry import read_number
+from hebb.config.fields import read_number
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.storage.folders import Home

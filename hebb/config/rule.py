@@ -1,0 +1,198 @@
+"""What a learning method is: one of four records, by the way in which its layers learn.
+
+Shapes: u and y are (M, C) with M samples times output pixels and C neurons; the gate sees them as (B, C, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from hebb.config.fields import ARCHS, FIELDS, GEOMETRY, Field, LayerFields, Value
+from hebb.config.vocabulary import Learning
+from hebb.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+Check = Callable[[Mapping[str, Any], str], None]
+"""``check(values, where)`` raises for values that do not fit each other."""
+
+
+class Signal(Protocol):
+    """The plastic gate of a Hebbian rule (see ``hebb.rules``)."""
+
+    def __call__(self, u: Tensor, layer: LayerFields, labels: Tensor | None, /) -> Tensor:
+        """Return y in the shape of u, (B, C, ...); the competition is over dimension 1, and u is not written to."""
+        ...
+
+
+class Decay(Protocol):
+    """What a Hebbian rule takes from sum_b y x."""
+
+    def __call__(self, y: Tensor, u: Tensor, weight: Tensor, layer: LayerFields, /) -> Tensor:
+        """Return (neurons, fan-in) for y and u (M, neurons) and weight (neurons, fan-in)."""
+        ...
+
+
+class Initialise(Protocol):
+    """The initial weights of a Hebbian rule."""
+
+    def __call__(self, shape: tuple[int, ...], layer: LayerFields, generator: Generator, /) -> Tensor:
+        """Draw weights of the given shape."""
+        ...
+
+
+class BiasStep(Protocol):
+    """The change of a bias before it is divided by its largest entry."""
+
+    def __call__(self, y: Tensor, bias: Tensor, layer: LayerFields, /) -> Tensor:
+        """Return db (C,) for y (B, C, ...)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossContext:
+    """What a local loss may read beside the views.
+
+    Attributes:
+        labels: (B,) int64, the same for every view; -1 where there is none.
+        order: (B,) a random order of the images, the same for every block of the step; None leaves them as they are.
+        before: mean and variance (M,) of the batch before, each averaged over its views; None at the first step.
+    """
+
+    labels: Tensor
+    order: Tensor | None = None
+    before: tuple[Tensor, Tensor] | None = None
+
+
+class LossTerms(Protocol):
+    """The loss of a layer of its own (see ``hebb.rules``)."""
+
+    def __call__(self, views: tuple[Tensor, ...], layer: LayerFields, context: LossContext, /) -> dict[str, Tensor]:
+        """Return the terms by name; they are summed with the layer's fields of the same names as coefficients."""
+        ...
+
+
+class StoredTensors(Protocol):
+    """The tensors that a layer of a settling network stores."""
+
+    def __call__(self, fan_in: int, width: int, first: bool, last: bool, /) -> dict[str, tuple[tuple[int, ...], float]]:
+        """Return shape and bound by name; a tensor starts uniform in +-bound (``lateral``: ``hebb.energy.layer``)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One learning method, as the grammar, the layers and the trainer see it; the base of the four records.
+
+    Attributes:
+        name: canonical name, the first word of a preset string.
+        summary: one line for ``--list methods``.
+        source: paper and equation.
+        fields: names of the shared fields (``hebb.config.fields``) it reads besides the layer's geometry.
+        own_fields: fields that only this rule has.
+        defaults: per architecture, the defaults in which it departs from ``preset.json``.
+        archs: the architectures it is defined for.
+        views: how many views of an image a batch must carry.
+        mode: training mode of a network with such a block, where none is asked for; None has no preference.
+        labels: whether the rule reads the labels.
+        check: raises for values of a layer that do not fit each other.
+    """
+
+    learning: ClassVar[Learning]
+
+    name: str
+    summary: str
+    source: str
+    fields: tuple[str, ...] = ()
+    own_fields: tuple[Field, ...] = ()
+    defaults: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    archs: tuple[str, ...] = ARCHS
+    views: int = 1
+    mode: str | None = None
+    labels: bool = False
+    check: Check | None = None
+
+    def __new__(cls, *values: Any, **named: Any) -> Rule:
+        """Refuse the base itself, which stood for all four records once."""
+        if cls is Rule:
+            kinds: tuple[type[Rule], ...] = (HebbianRule, LocalRule, BackpropRule, SettlingRule)
+            kind = next((k for k in kinds if k.learning == named.get("learning", Learning.HEBBIAN)), HebbianRule)
+            raise ConfigError(
+                f"method '{named.get('name', '')}'",
+                f"Rule(...) must be {kind.__name__}(...)",
+                hint=f"write {kind.__name__}, and leave out learning=",
+            )
+        return super().__new__(cls)
+
+    def fields_on(self, arch: str) -> dict[str, Field]:
+        """Return the fields that the rule reads on an architecture, by name, in the order of the table."""
+        names = {*GEOMETRY, *self.fields}
+        shared = {name: entry for name, entry in FIELDS.items() if name in names}
+        own = {entry.name: entry for entry in self.own_fields}
+        return {name: entry for name, entry in (shared | own).items() if arch in entry.archs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HebbianRule(Rule):
+    """A layer-local rule whose step the layer makes: dw = sum_b y x - (sum_b y u) w.
+
+    Attributes:
+        signal: the plastic gate y.
+        decay: what is taken from sum_b y x; None: (sum_b y u) w.
+        initialise: the initial weights; None: the layer's own, of mean radius R.
+        floor: what is added to the largest entry of a change before it divides the change.
+        answers_updated: while it learns, the block passes on what it answers after the update and with running
+            batch statistics; else what it answered before it, with those of the batch.
+        bias_step: the change of the bias; None: the rule has no bias.
+    """
+
+    learning: ClassVar[Learning] = Learning.HEBBIAN
+
+    signal: Signal
+    decay: Decay | None = None
+    initialise: Initialise | None = None
+    floor: float = 1e-30
+    answers_updated: bool = False
+    bias_step: BiasStep | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRule(Rule):
+    """A loss of the layer's own, which an optimiser descends.
+
+    Attributes:
+        loss: the terms of the loss.
+    """
+
+    learning: ClassVar[Learning] = Learning.LOCAL
+
+    loss: LossTerms
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackpropRule(Rule):
+    """The gradient of the network's loss, which an optimiser descends."""
+
+    learning: ClassVar[Learning] = Learning.BACKPROP
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingRule(Rule):
+    """A network that settles and learns as a whole (``hebb.energy``).
+
+    Attributes:
+        settings: the settings of the network, each with a default.
+        check_settings: raises for settings that do not fit each other.
+        tensors: what a layer stores.
+        network: returns the subclass of ``hebb.energy.network.EnergyNetwork``.
+    """
+
+    learning: ClassVar[Learning] = Learning.SETTLE
+
+    settings: tuple[Field, ...] = ()
+    check_settings: Check | None = None
+    tensors: StoredTensors
+    network: Callable[[], type]

@@ -1,0 +1,239 @@
+"""The closed sets of words that a configuration is made of.
+
+A member equals, hashes, prints and is stored in JSON like its word, so a plain string can stand in its place.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+# -- layers ---------------------------------------------------------------------------------------------------
+
+
+class Arch(StrEnum):
+    """Architecture of a layer: fully connected or convolutional."""
+
+    MLP = "MLP"
+    CNN = "CNN"
+
+
+class Learning(StrEnum):
+    """How a layer learns: by a layer-local rule, a loss of its own, back-propagation, or as part of a settling net."""
+
+    HEBBIAN = "hebbian"
+    LOCAL = "local"
+    BACKPROP = "backprop"
+    SETTLE = "settle"
+
+
+class PaddingMode(StrEnum):
+    """What the padding of a convolution is filled with."""
+
+    REFLECT = "reflect"
+    ZEROS = "zeros"
+    REPLICATE = "replicate"
+    CIRCULAR = "circular"
+
+
+class Competition(StrEnum):
+    """f of the soft competition f(u)/sum f(u)."""
+
+    EXP = "exp"
+    RELU = "relu"
+    REPU = "repu"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+
+
+class RateDecay(StrEnum):
+    """Schedule of a Hebbian rate over the updates."""
+
+    LINEAR = "linear"
+    EXP = "exp"
+    CONSTANT = "constant"
+    FLOOR = "floor"
+
+
+class Normaliser(StrEnum):
+    """What divides a change: the largest entry of the layer or of the neuron's own, or the number of samples."""
+
+    LAYER = "layer"
+    FILTER = "filter"
+    MEAN = "mean"
+
+
+class WeightInit(StrEnum):
+    """Law of the initial weights; ``auto`` is normal behind a batch norm."""
+
+    AUTO = "auto"
+    NORMAL = "normal"
+    POSITIVE = "positive"
+
+
+class LossSource(StrEnum):
+    """Whose loss a layer descends: its own, or that of the next block up which has one."""
+
+    OWN = "own"
+    ABOVE = "above"
+
+
+# -- settling networks ----------------------------------------------------------------------------------------
+
+
+class NudgeSign(StrEnum):
+    """Sign of the nudge; ``random`` draws it for every batch."""
+
+    RANDOM = "random"
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
+class StepRule(StrEnum):
+    """How the step of the neurons falls within a phase."""
+
+    CONSTANT = "constant"
+    SLOW = "slow"
+    LOOP = "loop"
+
+
+# -- blocks ---------------------------------------------------------------------------------------------------
+
+
+class PoolKind(StrEnum):
+    """What a pool takes of its window."""
+
+    MAX = "max"
+    AVG = "avg"
+
+
+class Operation(StrEnum):
+    """Operations in front of a layer, in the order in which they are applied."""
+
+    BATCHNORM2D = "batchnorm2d"
+    FLATTEN = "flatten"
+    BATCHNORM1D = "batchnorm1d"
+    MAXNORM = "maxnorm"
+    NORMNORM = "normnorm"
+
+
+# -- runs -----------------------------------------------------------------------------------------------------
+
+
+class Loss(StrEnum):
+    """What back-propagation descends."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    MSE = "mse"
+
+
+class Optimiser(StrEnum):
+    """How weights follow a gradient."""
+
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+class Schedule(StrEnum):
+    """Schedule of the back-prop rate over the epochs."""
+
+    STEP = "step"
+    COSINE = "cosine"
+    DECAY = "decay"
+    CONSTANT = "constant"
+
+
+class Device(StrEnum):
+    """Where a run computes; ``auto`` is resolved when it starts."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class NumberType(StrEnum):
+    """Number types of features and of products, by torch's names."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class ProbeKind(StrEnum):
+    """Readouts of a block."""
+
+    LINEAR = "linear"
+    """Linear probe."""
+    KNN = "knn"
+    """k nearest neighbours."""
+    NEURON = "neuron"
+    """Labels of the winning neurons."""
+    SHORT = "short"
+    """The linear probe of a few steps that is published for LPL."""
+    GEOMETRY = "geometry"
+    """Numbers of the representation (``hebb.probing.geometry``)."""
+
+
+class Resume(StrEnum):
+    """Which stored weights a run starts from."""
+
+    ALL = "all"
+    WITHOUT_CLASSIFIER = "without_classifier"
+
+
+# -- datasets -------------------------------------------------------------------------------------------------
+
+
+class Augmentation(StrEnum):
+    """How the training images of a dataset are varied (``hebb.data.augmentation``)."""
+
+    CROP = "crop"
+    RESIZED_CROP = "resized crop"
+    NOISE = "noise"
+
+
+# -- searches -------------------------------------------------------------------------------------------------
+
+
+class Purpose(StrEnum):
+    """A sweep reports every configuration; a search selects one on validation accuracy."""
+
+    SWEEP = "sweep"
+    SEARCH = "search"
+
+
+class Algorithm(StrEnum):
+    """How the points of a space are chosen."""
+
+    GRID = "grid"
+    RANDOM = "random"
+    OPTUNA = "optuna"
+    HYPEROPT = "hyperopt"
+
+
+class Scheduler(StrEnum):
+    """What stops trials early."""
+
+    NONE = "none"
+    ASHA = "asha"
+    MEDIAN = "median"
+    HYPERBAND = "hyperband"
+
+
+class Goal(StrEnum):
+    """Whether the largest or the least value of a metric is best."""
+
+    MAX = "max"
+    MIN = "min"
+
+
+class DomainKind(StrEnum):
+    """Kinds of domains: the first four list their points, the others draw them."""
+
+    GRID = "grid"
+    GEOMETRIC = "geometric"
+    JOINT = "joint"
+    CHOICE = "choice"
+    UNIFORM = "uniform"
+    LOGUNIFORM = "loguniform"
+    QUNIFORM = "quniform"
+    RANDINT = "randint"
