@@ -129,7 +129,7 @@ DEFECTS = (
     Defect(
         "the block above sees the new weights",
         "hebb/nn/blocks.py",
-        "again = self.spec.layer.rule.answers_updated and not last",
+        "again = self.layer.rule.answers_updated and not last",
         "again = not last",
     ),
     Defect(
@@ -227,7 +227,7 @@ DEFECTS = (
     Defect(
         "a filter shares the layer's maximum",
         "hebb/nn/layers.py",
-        'if kind == "layer":',
+        "if kind == Normaliser.LAYER:",
         "if True:",
     ),
     Defect(

@@ -175,7 +175,7 @@ class Block(nn.Module):
         """Return the block's output for this batch and make one Hebbian update.
 
         The output is that of the weights before the update, as if the whole network had been run first, unless the
-        rule wants what the updated block answers in evaluation mode (``Rule.answers_updated``).
+        rule wants what the updated block answers in evaluation mode (``HebbianRule.answers_updated``).
 
         Args:
             x: a batch.
