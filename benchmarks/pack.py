@@ -30,7 +30,7 @@ from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.nn import model
 from hebb.storage import folders
-from hebb.storage.records import Row
+from hebb.storage.folders import Row
 from hebb.training import train
 
 
@@ -104,7 +104,7 @@ def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
 
 def _seconds(rows: list[Row], index: int, images: int) -> float:
     """Return the seconds of the epochs of a phase."""
-    return sum(images / row["images_per_second"] for row in rows if row["phase"] == index)
+    return sum(images / float(row["images_per_second"]) for row in rows if row["phase"] == index)
 
 
 def _row(what: str, seconds: dict[str, list[float]]) -> harness.Row:

@@ -42,7 +42,7 @@ from hebb.config import catalog, plan
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, HebbError
-from hebb.storage import folders, records
+from hebb.storage import folders
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("2SoftHebbCnnCIFAR", "3SoftHebbCnnCIFAR", "4SoftHebbCnnCIFAR")
@@ -150,7 +150,7 @@ def _ours(argv: list[str], run: RunConfig, folder: Path, options: argparse.Names
     began = time.perf_counter()
     _started(command, "multi_layer.py", env=environment, cwd=folder)
     seconds = time.perf_counter() - began
-    rows = records.read_rows(folders.Home(folder).network(name) / folders.METRICS)
+    rows = folders.read_rows(folders.Home(folder).network(name) / folders.METRICS)
     accuracies = [row["test_acc"] for row in rows if row["test_acc"] is not None]
     return {"seconds": seconds, "accuracy": accuracies[-1], "first_epoch": accuracies[0]}
 
@@ -174,7 +174,8 @@ def _published(run: RunConfig, folder: Path, options: argparse.Namespace) -> dic
     worker = Path(__file__).resolve().parent / "published_code.py"
     command = [sys.executable, "-B", str(worker), str(asked), str(answered)]  # -B: leave no trace in the checkout
     _started(command, f"the published code in {options.published}", cwd=options.published)
-    return json.loads(answered.read_text(encoding="utf-8"))
+    answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+    return answer
 
 
 def _started(command: list[str], name: str, **places: Any) -> None:

@@ -42,7 +42,8 @@ def reduced(features: np.ndarray, components: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     components = min(components, *features.shape)
-    return PCA(components, random_state=seed).fit_transform(features)
+    points: np.ndarray = PCA(components, random_state=seed).fit_transform(features)
+    return points
 
 
 def plane(

@@ -191,7 +191,8 @@ def maximise(
 
 def _scaled(x: Tensor, norm: float) -> Tensor:
     """Scale every image to this norm; an image of zeros stays one."""
-    return x * (norm / x.flatten(1).norm(dim=1).clamp(min=1e-30)).view(-1, 1, 1, 1)
+    norms: Tensor = x.flatten(1).norm(dim=1).clamp(min=1e-30)
+    return x * (norm / norms).view(-1, 1, 1, 1)
 
 
 def projected(isolated: Isolated, neurons: Tensor) -> Tensor:

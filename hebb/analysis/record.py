@@ -81,7 +81,8 @@ def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:
         "versions": _versions(environments),
         "claims": [_written(claim) for claim in claims],
     }
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -275,7 +275,8 @@ def draw(frame: pd.DataFrame) -> Figure:
 
 def _norms(x: Tensor) -> Tensor:
     """Return |x_i|_2 of each image, (B, 1, 1, 1)."""
-    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+    norms: Tensor = x.flatten(1).norm(dim=1)
+    return norms.view(-1, *[1] * (x.dim() - 1))
 
 
 def _inside(x: Tensor, eps: float, norm: Attack, generator: torch.Generator) -> Tensor:

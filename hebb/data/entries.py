@@ -39,7 +39,8 @@ def _opened(name: str, *first: str) -> Callable[[Path, str, tuple[int, int, int]
     def open_store(folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
         from hebb.data import sources
 
-        return getattr(sources, name)(*first, folder, split, shape)
+        store: Store = getattr(sources, name)(*first, folder, split, shape)
+        return store
 
     return open_store
 

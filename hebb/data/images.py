@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS, Dataset
-from hebb.config.specs import DataSpec
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, sources, stream, whitening

@@ -21,7 +21,8 @@ def array(path: Path, name: str) -> np.ndarray:
         if isinstance(file, np.ndarray):
             raise ValueError("it is a single array, as np.save writes it")
         with file:
-            return file[name]
+            values: np.ndarray = file[name]
+            return values
 
 
 def names(path: Path) -> set[str]:

@@ -40,7 +40,8 @@ def store(entry: Dataset, folder: Path, split: str, shape: Shape) -> Store:
     """Return the images of one of ``entry.splits``, read as (C, H, W) of ``shape``."""
     in_file = _npz_path(entry, folder).exists() and "unlabeled" not in split and not entry.frames
     if entry.open is not None and not in_file:
-        return entry.open(folder, split, shape)
+        opened: Store = entry.open(folder, split, shape)
+        return opened
     images, labels = read(entry, folder, train=split in ("train", "sequences"))
     frames = None
     if split == "sequences":

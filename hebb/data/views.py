@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hebb.config.specs import DataSpec
+from hebb.config.data_spec import DataSpec
 from hebb.data import augmentation
 
 FACTOR = (0.2, 1.8)

@@ -43,7 +43,7 @@ class Flatten(nn.Flatten):
         """(B, C, H, W) -> (B, C H W)."""
         strided = self.channels_last and x.requires_grad and x.dim() == 4 and not x.is_contiguous()
         if strided and x.is_contiguous(memory_format=torch.channels_last):
-            flat: Tensor = _Flatten.apply(x)
+            flat: Tensor = _Flatten.apply(x)  # type: ignore[no-untyped-call]
             return flat
         return super().forward(x)
 

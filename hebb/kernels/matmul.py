@@ -64,7 +64,7 @@ class Linear(nn.Linear):
         """(B, N) -> (B, C)."""
         if x.dim() != 2 or not _pays(x, self.weight):  # its own code costs less than these steps in Python
             return super().forward(x)
-        product: Tensor = _Product.apply(x, self.weight)
+        product: Tensor = _Product.apply(x, self.weight)  # type: ignore[no-untyped-call]
         return product if self.bias is None else product + self.bias
 
 

@@ -100,9 +100,11 @@ class Activate(nn.Module):
         parameters = () if entry.parameter is None else (self.parameter,)
         u = u if entry.centre is None else entry.centre(u)
         if pool is not None and entry.rising and self.parameter > 0:
-            return entry.function(pool(u), *parameters)
-        answer = entry.function(u, *parameters)
-        return answer if pool is None else pool(answer)
+            u, pool = pool(u), None
+        answer: Tensor = entry.function(u, *parameters)
+        if pool is not None:
+            answer = pool(answer)
+        return answer
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
@@ -115,8 +117,11 @@ class After(nn.Sequential):
     def forward(self, u: Tensor) -> Tensor:
         """(B, C, ...) -> the block's output."""
         if len(self) == 2 and isinstance(self[0], Activate) and isinstance(self[1], nn.MaxPool2d):
-            return self[0](u, self[1])
-        return super().forward(u)
+            u = self[0](u, self[1])
+        else:
+            for module in self:
+                u = module(u)
+        return u
 
 
 class Block(nn.Module):
@@ -163,11 +168,13 @@ class Block(nn.Module):
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """Return u, the output of the layer."""
-        return self.layer(self.before(x))
+        u: Tensor = self.layer(self.before(x))
+        return u
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output; nothing is learnt but, in training mode, batch statistics."""
-        return self.after(self.layer(self.before(x)))
+        output: Tensor = self.after(self.layer(self.before(x)))
+        return output
 
     def learn(
         self, x: Tensor, rate: float | None = None, labels: Tensor | None = None, *, last: bool = False
@@ -204,7 +211,7 @@ class Block(nn.Module):
         """
         assert self.local is not None
         with torch.enable_grad():
-            out = self(x)
+            out: Tensor = self(x)
             if self.spec.layer.loss == LossSource.ABOVE:
                 return out
             self.local(out, labels).backward()

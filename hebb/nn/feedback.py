@@ -58,7 +58,8 @@ class FeedbackLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
-        return _Aligned.apply(x, self.weight, self.bias, self.feedback)
+        y: Tensor = _Aligned.apply(x, self.weight, self.bias, self.feedback)  # type: ignore[no-untyped-call]
+        return y
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -178,7 +178,7 @@ class HebbLayer(nn.Module):
         """Return the normalised change of the bias."""
         bias_step = self.rule.bias_step
         assert bias_step is not None
-        db = bias_step(y, bias, self.spec)
+        db: Tensor = bias_step(y, bias, self.spec)
         return db / (db.abs().amax() + self.rule.floor)
 
     def size(self, dw: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -251,7 +251,8 @@ class HebbLayer(nn.Module):
 
     def radius(self) -> Tensor:
         """r_i = (sum_j |w_ij|^p)^(1/p), shape (neurons,)."""
-        return torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
+        radius: Tensor = torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
+        return radius
 
     def convergence(self) -> Tensor:
         """Return the mean distance of the radii from 1."""

@@ -86,7 +86,8 @@ class LocalLoss(nn.Module):
         """Return what the loss compares: (views x B, M), or the maps with ``pooling=0``."""
         if out.dim() == 4 and self.spec.pooling:
             out = out.mean(dim=(2, 3))
-        return self.head(out)
+        projected: Tensor = self.head(out)
+        return projected
 
     def _order(self, count: int) -> Tensor:
         """Draw the order of the images for ``shuffle``."""

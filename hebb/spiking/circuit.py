@@ -124,7 +124,8 @@ class SpikingNetwork:
     def _by_source(self, x: Tensor) -> Tensor:
         """Reorder lanes (T, seeds * arms * streams, ...) as the sources: (T, seeds * streams * arms, ...)."""
         seeds, arms, streams = len(self.config.seeds), len(self.config.arms), self.config.streams
-        return x.unflatten(1, (seeds, arms, streams)).transpose(2, 3).flatten(1, 3)
+        reordered: Tensor = x.unflatten(1, (seeds, arms, streams)).transpose(2, 3).flatten(1, 3)
+        return reordered
 
     def matrix(self) -> Tensor:
         """Return the weights of the inputs as a matrix, with 0 where no synapse is (seeds * arms, inputs, E)."""
@@ -135,7 +136,8 @@ class SpikingNetwork:
     @property
     def rates(self) -> Tensor:
         """Running mean rate in Hz of the excitatory neurons (seeds * arms, E)."""
-        return self._error.mean.unflatten(0, (-1, self.config.streams)).mean(dim=1)
+        rates: Tensor = self._error.mean.unflatten(0, (-1, self.config.streams)).mean(dim=1)
+        return rates
 
     def run(self, seconds: float, *, learn: bool) -> Iterator[Stretch]:
         """Simulate, and yield the spikes of each stretch; without ``learn`` the inputs' weights stay.
@@ -199,4 +201,5 @@ class SpikingNetwork:
 
     def _by_seed(self) -> Tensor:
         """Return the weights of all arms of a seed side by side (seeds, inputs, arms * E)."""
-        return self.matrix().unflatten(0, (len(self.config.seeds), -1)).transpose(1, 2).flatten(2)
+        side_by_side: Tensor = self.matrix().unflatten(0, (len(self.config.seeds), -1)).transpose(1, 2).flatten(2)
+        return side_by_side

@@ -26,7 +26,7 @@ def signal(spec: InputSpec, period: float, generator: torch.Generator) -> Tensor
     strength, shift = torch.rand(2, spec.terms, generator=generator, dtype=torch.float64)
     i = torch.arange(spec.terms, dtype=torch.float64)
     time = torch.arange(count, dtype=torch.float64)[:, None] * spec.sample
-    s = (strength * spec.falloff**-i * torch.sin(2 * math.pi * i * (time + shift) / period)).sum(dim=1)
+    s: Tensor = (strength * spec.falloff**-i * torch.sin(2 * math.pi * i * (time + shift) / period)).sum(dim=1)
     s = (s - s.mean()) / s.std()
     return (spec.rate + spec.depth * s).clamp(min=spec.floor)
 

@@ -137,7 +137,7 @@ class Eligibility:
         sums = sums.view(sets, neurons, synapses, 3, self._lanes)
         along = (self._carried @ flat).view(2, sets, self._lanes, neurons).permute(0, 1, 3, 2)
         p, q = along[:, :, :, None]  # (sets, neurons, 1, lanes)
-        integral = sums[..., 0, :] + p * self._first + q * self._second
+        integral: Tensor = sums[..., 0, :] + p * self._first + q * self._second
         self._second = sums[..., 2, :] + self._carried[0, -1] * self._first + self._carried[1, -1] * self._second
         self._first = sums[..., 1, :] + self._rise_fading * self._first
         return integral.mul_(self.dt)

@@ -143,7 +143,8 @@ def learn(config: ToyConfig) -> Tensor:
 
 def alignment(w: Tensor) -> Tensor:
     """Return |w_x|/|w| (...) of weights (..., 2): 1 along the direction that can be predicted, 0 across it."""
-    return w[..., 0].abs() / w.norm(dim=-1)
+    cosine: Tensor = w[..., 0].abs() / w.norm(dim=-1)
+    return cosine
 
 
 def response(w: Tensor, config: ToyConfig) -> Tensor:

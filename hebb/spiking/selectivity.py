@@ -15,7 +15,8 @@ PENALTY, HELD = 0.1, 0.05
 
 def population_weights(weights: Tensor, channels: int) -> Tensor:
     """Return the mean weight (..., populations, E) over all channels of a population, absent synapses too."""
-    return weights.unflatten(-2, (-1, channels)).mean(dim=-2)
+    means: Tensor = weights.unflatten(-2, (-1, channels)).mean(dim=-2)
+    return means
 
 
 def selectivity(weights: Tensor, channels: int) -> Tensor:
@@ -32,7 +33,8 @@ def selectivity(weights: Tensor, channels: int) -> Tensor:
 def counts(spikes: Tensor, dt: float) -> Tensor:
     """Return the spikes (T, ...) counted in bins of 25 ms; what is left over at the end is dropped."""
     length = round(BIN / dt)
-    return spikes[: len(spikes) // length * length].unflatten(0, (-1, length)).sum(dim=1)
+    bins: Tensor = spikes[: len(spikes) // length * length].unflatten(0, (-1, length)).sum(dim=1)
+    return bins
 
 
 def reconstruction(neurons: Tensor, inputs: Tensor) -> list[float]:

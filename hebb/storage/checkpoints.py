@@ -55,7 +55,8 @@ def load(path: Path) -> dict[str, Any]:
     weights = data.get("model") if isinstance(data, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise ConfigError(str(path), "is not a checkpoint of this project")
-    return data
+    checkpoint: dict[str, Any] = data
+    return checkpoint
 
 
 def sha256(path: Path) -> str:
