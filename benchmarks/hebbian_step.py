@@ -42,6 +42,7 @@ from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.data.images import Split
+from hebb.kernels.private_torch import convolution_weight_gradient
 from hebb.nn import compiled as compiling
 from hebb.nn import model
 from hebb.nn.layers import HebbConv2d
@@ -227,19 +228,15 @@ def _bare(
 def convolutions(layer: HebbConv2d, padded: Tensor, gate: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Return the convolution of a padded batch and its weight gradient for the output gradient ``gate``, by layout."""
     spec = layer.spec
-    stride, dilation, zeros = [spec.stride] * 2, [spec.dilation] * 2, [0, 0]
     made: dict[str, Callable[[], Tensor]] = {}
     for name, layout in LAYOUTS.items():
         a, w, y = (t.float().clone().contiguous(memory_format=layout) for t in (padded, layer.weight, gate))
 
         def forward(a: Tensor = a, w: Tensor = w) -> Tensor:
-            return F.conv2d(a, w, None, stride, zeros, dilation, spec.groups)
+            return F.conv2d(a, w, None, spec.stride, 0, spec.dilation, spec.groups)
 
         def gradient(a: Tensor = a, w: Tensor = w, y: Tensor = y) -> Tensor:
-            wanted = [False, True, False]  # of input, weight, bias
-            return torch.ops.aten.convolution_backward(
-                y, a, w, None, stride, zeros, dilation, False, zeros, spec.groups, wanted
-            )[1]
+            return convolution_weight_gradient(a, y, w, stride=spec.stride, dilation=spec.dilation, groups=spec.groups)
 
         made |= {f"forward {name}": forward, f"gradient {name}": gradient}
     return made

@@ -9,7 +9,8 @@ from hypothesis import reject, settings
 from hypothesis import strategies as st
 
 from hebb.config import catalog, plan
-from hebb.config.classifier import LOSSES
+from hebb.config.classifier import LOSSES, ClassifierSpec, StopSpec
+from hebb.config.data_spec import DataSpec
 from hebb.config.fields import Value
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, SettlingRule
 from hebb.config.settle import make_settle
@@ -17,13 +18,10 @@ from hebb.config.specs import (
     OPERATIONS,
     ActivationSpec,
     BlockSpec,
-    ClassifierSpec,
-    DataSpec,
     LayerSpec,
     NetworkSpec,
     PoolSpec,
     RunConfig,
-    StopSpec,
     make_layer,
 )
 from hebb.core.errors import ConfigError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hebb import builtin
 from hebb.config import catalog, overrides
+from hebb.config.data_spec import DataSpec
 from hebb.config.grammar import make_layer
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.specs import RunConfig
 from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.training import train
 

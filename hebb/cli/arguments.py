@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 from hebb import builtin
 from hebb.config import catalog, overrides, plan, plugins, serialise
 from hebb.config.catalog import Catalog
+from hebb.config.data_spec import DataSpec
 from hebb.config.fields import read_number
-from hebb.config.specs import MODES_DEFAULT, PROBES, DataSpec, RunConfig
+from hebb.config.specs import MODES_DEFAULT, PROBES, RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 

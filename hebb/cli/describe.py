@@ -11,10 +11,11 @@ from rich.table import Table
 
 from hebb.config import fields, grammar, plan, search_space, shapes
 from hebb.config.catalog import Catalog
+from hebb.config.data_spec import DataSpec
 from hebb.config.fields import ARCHS, Value
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES
 from hebb.config.rule import HebbianRule, SettlingRule
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Normaliser
 from hebb.core.errors import ConfigError
 

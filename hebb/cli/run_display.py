@@ -13,7 +13,7 @@ from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core.errors import DivergenceError
 from hebb.probing.measures import BlockInfo
-from hebb.storage.records import Row
+from hebb.storage.folders import Row
 from hebb.training import train
 
 _REFRESH = 0.2  # seconds between two updates of the live line

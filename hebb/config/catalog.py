@@ -24,10 +24,11 @@ from typing import Any
 
 from hebb.config import grammar, plan
 from hebb.config.annotations import Annotation, annotations_of
+from hebb.config.data_spec import DataSpec
 from hebb.config.fields import FIELDS, Value
 from hebb.config.registry import DATASETS
 from hebb.config.settle import SettleSpec
-from hebb.config.specs import OPERATIONS, BlockSpec, DataSpec, NetworkSpec
+from hebb.config.specs import OPERATIONS, BlockSpec, NetworkSpec
 from hebb.core import shipped
 from hebb.core.errors import ConfigError, within
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from hebb.config.data_spec import batches
+from hebb.config.data_spec import DataSpec, batches
 from hebb.config.registry import DATASETS
 from hebb.config.rule import BackpropRule
-from hebb.config.specs import BlockSpec, DataSpec, RunConfig
+from hebb.config.specs import BlockSpec, RunConfig
 from hebb.config.vocabulary import Arch, LossSource
 from hebb.core.errors import ConfigError
 

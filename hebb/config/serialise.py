@@ -10,19 +10,18 @@ from typing import Any, TypeVar
 
 from hebb.config import plugins
 from hebb.config.annotations import annotations_of
+from hebb.config.classifier import ClassifierSpec, StopSpec
+from hebb.config.data_spec import DataSpec
 from hebb.config.rule import SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
 from hebb.config.specs import (
     ActivationSpec,
     BlockSpec,
-    ClassifierSpec,
-    DataSpec,
     LayerSpec,
     NetworkSpec,
     PluginSpec,
     PoolSpec,
     RunConfig,
-    StopSpec,
     make_layer,
 )
 from hebb.core.errors import ConfigError, within
@@ -68,7 +67,8 @@ Written out, and not the defaults of the specs, so that a default that changes o
 
 def to_json(config: RunConfig) -> dict[str, Any]:
     """Return the run as plain JSON data; ``run_from_json`` is its inverse."""
-    return _plain(config)
+    data: dict[str, Any] = _plain(config)
+    return data
 
 
 def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:

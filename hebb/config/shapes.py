@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
+from hebb.config.data_spec import DataSpec
 from hebb.config.plan import Phase
 from hebb.config.registry import DATASETS
 from hebb.config.rule import SettlingRule
-from hebb.config.specs import FEATURE_BYTES, BlockSpec, DataSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
+from hebb.config.specs import FEATURE_BYTES, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hebb.config.specs import StopSpec
+from hebb.config.classifier import StopSpec
 from hebb.nn.layers import HebbLayer
 
 

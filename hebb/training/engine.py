@@ -150,7 +150,8 @@ def _step_block(
     if i in phase.blocks and block.local is not None:
         return block.descend(x, labels)
     if i not in phase.blocks or block.hebb is None:
-        return block(x)
+        out: Tensor = block(x)
+        return out
     rate = None
     if not block.hebb.spec.adaptive:
         rate = rates.scheduled(block.hebb.spec, update, phase.schedule, phase.epochs)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from hebb.config import shapes
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import losses, model

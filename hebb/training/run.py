@@ -94,7 +94,7 @@ class Report:
     def progress(self, images: int) -> None:
         """``images`` more images are done."""
 
-    def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
+    def row(self, row: folders.Row, blocks: dict[str, BlockInfo]) -> None:
         """An epoch was evaluated."""
 
     def trained(self, index: int, phase: Phase, network: model.Network, data: images.Images) -> None:
@@ -122,7 +122,7 @@ class Result:
     """
 
     config: RunConfig
-    rows: list[records.Row]
+    rows: list[folders.Row]
     network: model.Network = field(repr=False)
     probes: list[Probe]
     geometry: list[Geometry]
@@ -130,7 +130,7 @@ class Result:
     folder: Path | None
 
     @property
-    def metrics(self) -> records.Row:
+    def metrics(self) -> folders.Row:
         """The last row."""
         return self.rows[-1]
 

@@ -33,7 +33,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import shipped
 from hebb.core.errors import ConfigError
 from hebb.storage import checkpoints
-from hebb.storage.records import Row
+from hebb.storage.folders import Row
 
 _ABOVE = ("classifier", "probes", "probe_blocks", "probe_samples", "mode", "training_blocks", "bp_blockwise")
 """Fields of a run that act on later phases only, or through the list of phases, which is part of the key."""

@@ -21,7 +21,7 @@ from hebb.nn.model import Network
 from hebb.probing import measures, readout
 from hebb.probing.measures import BlockInfo
 from hebb.rules import rates
-from hebb.storage import records
+from hebb.storage import folders, records
 from hebb.training import early_stop, engine, epochs, features, pack, shared_blocks, start
 from hebb.training import run as runs
 from hebb.training.engine import Epoch, Scores
@@ -282,7 +282,7 @@ def _watch_of(config: RunConfig, phase: Phase, network: Network) -> early_stop.W
     return early_stop.Watch(config.stop, layers, phase.updates // phase.epochs)
 
 
-def _row(phase: Phase, index: int, epoch: int, scores: Scores) -> records.Row:
+def _row(phase: Phase, index: int, epoch: int, scores: Scores) -> folders.Row:
     """Start the row of an epoch with what the epoch itself gave."""
     return {
         "phase": index,
@@ -294,7 +294,7 @@ def _row(phase: Phase, index: int, epoch: int, scores: Scores) -> records.Row:
     }
 
 
-def evaluate(phase: Phase, network: Network, data: images.Images, scores: Scores, *, final: bool) -> records.Row:
+def evaluate(phase: Phase, network: Network, data: images.Images, scores: Scores, *, final: bool) -> folders.Row:
     """Measure what this phase can be measured by. With validation the test set is closed before the ``final`` epoch."""
     open_test = data.val is None or final
     top = network[phase.top]
@@ -306,7 +306,7 @@ def evaluate(phase: Phase, network: Network, data: images.Images, scores: Scores
         others = [data.val, data.test if open_test else None]
         train_acc, val_acc, test_acc = readout.neuron_labels(network, phase.top, data.train, others, phase.first)
         return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
-    row: records.Row = {}
+    row: folders.Row = {}
     splits = {
         "train": data.train if scores.accuracy is None else None,
         "val": data.val,

@@ -25,7 +25,7 @@ def end_run(folder: Path) -> None:
     """Write that the run is finished, once."""
     from torch.utils.tensorboard.summary import hparams
 
-    _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
+    _, _, end = hparams({}, {})
     _write(folder, _END, end)
 
 

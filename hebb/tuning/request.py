@@ -200,7 +200,7 @@ def restored(
         time: a new time budget in seconds.
         count: a new limit on the trials that begin.
     """
-    data, where = search_folder.read(folder), str(folder / search_folder.SEARCH)
+    data, where = search_folder.read(folder), str(folder / folders.SEARCH)
     if extension is not None:
         data = _extended(data, extension, where)
     search = search_folder.search_of(data, folder, catalog)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from hebb.analysis.table import statistics
-from hebb.storage import folders, records
+from hebb.storage import folders
+from hebb.storage.folders import Row
 from hebb.storage.journal import Journal
-from hebb.storage.records import Row
 from hebb.tuning.search import Search, Trial
 
 TEST_COLUMNS = ("test_loss", "test_acc")
@@ -51,10 +51,10 @@ def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, st
         result = folders.read_json(trial.folder / folders.RESULT)
         row = result["metrics"]
         if row[metric] is None:  # radii are those of the Hebbian phases, which come first
-            row = {**row, metric: folders.value_of(records.read_rows(trial.folder / folders.METRICS), metric)}
+            row = {**row, metric: folders.value_of(folders.read_rows(trial.folder / folders.METRICS), metric)}
         return row, result["seconds"], "finished"
     if trial.interrupted and trial.configuration in journal.stopped:
-        rows = records.read_rows(trial.folder / folders.METRICS)
+        rows = folders.read_rows(trial.folder / folders.METRICS)
         measured = [row for row in rows if row[metric] is not None]
         return (measured[-1], math.nan, "stopped") if measured else None
     return None

@@ -17,7 +17,8 @@ import ray
 import torch
 from torch import Tensor
 
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.data_spec import DataSpec
+from hebb.config.specs import RunConfig
 from hebb.data import images
 from hebb.data.images import Images, Split
 

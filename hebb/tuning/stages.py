@@ -161,9 +161,9 @@ def _claimed(search: Search, settings: Settings, fresh: bool) -> Iterator[None]:
     busy = "this search is being run by another process"
     locks = search.folder / search_folder.LOCKS
     if fresh:
-        with search_folder.held(locks / search_folder.SEARCH, busy) if locks.exists() else contextlib.nullcontext():
+        with search_folder.held(locks / folders.SEARCH, busy) if locks.exists() else contextlib.nullcontext():
             search_folder.claim(search, settings)
-    with search_folder.held(locks / search_folder.SEARCH, busy):
+    with search_folder.held(locks / folders.SEARCH, busy):
         if not fresh:
             search_folder.write(search, settings)
         yield

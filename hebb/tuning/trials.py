@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from hebb.config import grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
+from hebb.config.data_spec import DataSpec
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SearchSpec
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, within
 from hebb.tuning.search import Packs, Search, Trial
 

@@ -31,7 +31,7 @@ from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.probing import probes
 from hebb.probing.measures import BlockInfo
-from hebb.storage import folders, records
+from hebb.storage import folders
 from hebb.training import train
 from hebb.training.engine import BATCH
 from hebb.tuning import hparams, search_folder, steps
@@ -162,7 +162,7 @@ class GroupScores:
         self._trials, self.values, self._values_at = trials, {}, {}
         self.steps = steps.of_run(trials[0].config, self.task.metric, self.task.probe_every)
 
-    def row(self, row: records.Row, seed: int) -> None:
+    def row(self, row: folders.Row, seed: int) -> None:
         """Take a row of a run; ``end`` reports the last one, when everything is on the disk."""
         value = row[self.task.metric]
         if row["phase"] != self.steps.phase or value is None or not math.isfinite(value):
@@ -178,10 +178,10 @@ class GroupScores:
     def repeat(self, trial: Trial) -> None:
         """Report what the run folder holds already."""
         folder, seed = trial.folder, trial.config.seed
-        for line in records.read_rows(folder / PROBES) if (folder / PROBES).exists() else ():
+        for line in folders.read_rows(folder / PROBES) if (folder / PROBES).exists() else ():
             if line["phase"] in self.steps.probed:
                 self.probe(line["phase"], line["value"], seed)
-        rows = records.read_rows(folder / folders.METRICS) if (folder / folders.METRICS).exists() else []
+        rows = folders.read_rows(folder / folders.METRICS) if (folder / folders.METRICS).exists() else []
         self.values[seed] = folders.value_of(rows, self.task.metric)
         for row in rows:
             self.row(row, seed)
@@ -243,7 +243,7 @@ class _RunReport(train.Report):
         """Tell TensorBoard that the run is complete."""
         hparams.end_run(self.trial.folder)
 
-    def row(self, row: records.Row, blocks: dict[str, BlockInfo]) -> None:
+    def row(self, row: folders.Row, blocks: dict[str, BlockInfo]) -> None:
         """Pass the row on."""
         self.scores.row(row, self.trial.config.seed)
 

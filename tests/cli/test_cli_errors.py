@@ -483,7 +483,7 @@ def test_bad_npz_is_found_before_training(change: dict[str, np.ndarray], says: s
     """Read in this process, because there are many: what would fail late or be rounded is refused at once."""
     import torch
 
-    from hebb.config.specs import DataSpec
+    from hebb.config.data_spec import DataSpec
     from hebb.data import images
 
     np.savez(tmp_path / "mnist.npz", **{**WHOLE, **change})

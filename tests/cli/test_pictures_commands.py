@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hebb.analysis import pixels, receptive
 from hebb.cli.analysis import command
 from hebb.config import catalog, serialise
-from hebb.config.specs import DataSpec
+from hebb.config.data_spec import DataSpec
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.data import images

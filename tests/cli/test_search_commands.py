@@ -23,7 +23,7 @@ from hebb.cli import demo, post_hoc, train
 from hebb.cli import search as ray_search
 from hebb.cli.train import read_config
 from hebb.config import catalog, search_space
-from hebb.storage import folders, records
+from hebb.storage import folders
 
 pytestmark = pytest.mark.ray
 
@@ -88,7 +88,7 @@ def check_phases(folder: Path, line: str) -> None:
     wanted = [phase.rsplit(" ", 2)[0] for phase in COMMANDS[line]["phases"].split("; ")]
     if COMMANDS[line]["script"] == "post_hoc_loss.py":
         wanted.pop()  # the measurement is no phase of the run
-    rows = records.read_rows(folder / folders.METRICS)
+    rows = folders.read_rows(folder / folders.METRICS)
     found = dict.fromkeys((row["phase"], f"{row['kind']} {row['blocks']}") for row in rows)
     assert [words for _, words in found] == wanted
 
@@ -215,7 +215,7 @@ def test_a_hebbian_classifier(execute: Execute, tmp_path: Path) -> None:
     more = ("--training-mode", "consecutive", *NARROW, "b3.layer.radius=3")
     printed = execute("252", more=more, preset="4SoftHebbCnnCIFAR_HebbClassifier")
     folder = tmp_path / "hebb" / "result" / "network" / "SoftHebb_CIFAR"
-    kinds = [(row["kind"], row["blocks"]) for row in records.read_rows(folder / folders.METRICS)]
+    kinds = [(row["kind"], row["blocks"]) for row in folders.read_rows(folder / folders.METRICS)]
     assert list(dict.fromkeys(kinds)) == [("hebbian", "b0 b1 b2"), ("hebbian", "b3")]
     assert folders.read_json(folder / folders.RESULT)["metrics"]["test_acc"] > 5 * CHANCE
     assert "test accuracy" in printed

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from hebb.config import catalog, grammar, overrides
+from hebb.config.classifier import ClassifierSpec, StopSpec
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import RULES, Field, Rule, SettlingRule
 from hebb.config.serialise import to_json
-from hebb.config.specs import ClassifierSpec, DataSpec, RunConfig, StopSpec, make_layer
+from hebb.config.specs import RunConfig, make_layer
 from hebb.core.errors import ConfigError
 
 CATALOG = catalog.load()

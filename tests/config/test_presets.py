@@ -13,9 +13,10 @@ import pytest
 from conftest import ROOT
 
 from hebb.config import catalog, shapes
+from hebb.config.data_spec import DataSpec
 from hebb.config.fields import GEOMETRY
 from hebb.config.registry import DATASETS
-from hebb.config.specs import BlockSpec, DataSpec
+from hebb.config.specs import BlockSpec
 from hebb.core.errors import ConfigError
 
 DATA = ROOT / "tests" / "data"

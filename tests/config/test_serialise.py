@@ -19,8 +19,10 @@ from hypothesis import given
 from random_specs import SMALL
 
 from hebb.config import catalog, overrides
+from hebb.config.classifier import ClassifierSpec
+from hebb.config.data_spec import DataSpec
 from hebb.config.serialise import digest, run_from_json, to_json
-from hebb.config.specs import ActivationSpec, BlockSpec, ClassifierSpec, DataSpec, PoolSpec, RunConfig
+from hebb.config.specs import ActivationSpec, BlockSpec, PoolSpec, RunConfig
 from hebb.core.errors import ConfigError
 
 CATALOG = catalog.load()

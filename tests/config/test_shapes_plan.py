@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hebb.config import catalog, plan, shapes
+from hebb.config.classifier import ClassifierSpec
 from hebb.config.plan import Phase
-from hebb.config.specs import ClassifierSpec, RunConfig
+from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 
 CATALOG = catalog.load()

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from hebb.config import plan
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
-from hebb.config.specs import DataSpec
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, images, sources, whitening
 from hebb.training import engine

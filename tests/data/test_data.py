@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import SHARED_DATA
 
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
-from hebb.config.specs import DataSpec
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images, sources
 

@@ -12,8 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from hebb.config import catalog, plan
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images, scan, sources, whitening
 from hebb.data.stores import Files

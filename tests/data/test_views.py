@@ -17,8 +17,8 @@ from conftest import Command
 from torch import Tensor
 
 from hebb.config import plan
+from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
-from hebb.config.specs import DataSpec
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images, shapes3d, sources, views
 from hebb.training import engine

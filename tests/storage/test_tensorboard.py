@@ -15,7 +15,7 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
-from hebb.storage import records
+from hebb.storage import folders, records
 from hebb.tuning import hparams
 
 RATES = [0.05, 0.1]
@@ -65,7 +65,7 @@ def test_the_hparams_tab_lists_the_runs_of_all_searches(searches: Path) -> None:
         chosen = {name: value.string_value or value.number_value for name, value in group.hparams.items()}
         (session,) = group.sessions
         (last,) = (m.value for m in session.metric_values if m.name.tag == "run/test_acc")
-        rows = records.read_rows(searches / session.name / "metrics.jsonl")
+        rows = folders.read_rows(searches / session.name / "metrics.jsonl")
         assert last == pytest.approx(rows[-1]["test_acc"], rel=1e-6)
         assert chosen["seed"] == 3
         seen.add((chosen["search"], chosen.get("b0.layer.lr"), chosen.get("b1.layer.lr")))

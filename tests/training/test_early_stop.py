@@ -12,13 +12,13 @@ from conftest import Command
 from torch import Tensor, nn
 
 from hebb.config import catalog, overrides, plan, serialise
+from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.registry import RULES, HebbianRule
-from hebb.config.specs import ClassifierSpec, StopSpec
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import model
 from hebb.rules import rates
-from hebb.storage import records
+from hebb.storage import folders
 from hebb.training import early_stop, engine, train
 
 # -- the rules, on numbers ------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_the_command_lines(command: Command, tmp_path: Path) -> None:
     done = command("multi_layer.py", *KROTOV, *short, "--model-name", "krotov")
     assert done.returncode == 0, done.stderr
     home = tmp_path / "home" / "hebb" / "result" / "network" / "krotov"
-    rows = records.read_rows(home / "metrics.jsonl")
+    rows = folders.read_rows(home / "metrics.jsonl")
     hebbian = [row for row in rows if row["kind"] == "hebbian"]
     assert 2 <= len(hebbian) < 20  # it stopped before the cap
     assert rows[-1]["epoch"] == 10

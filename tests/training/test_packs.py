@@ -25,7 +25,7 @@ from hebb.config.registry import RULES, HebbianRule
 from hebb.config.serialise import digest, run_from_json, to_json
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, DivergenceError
-from hebb.storage import checkpoints, folders, records
+from hebb.storage import checkpoints, folders
 from hebb.training import run as runs
 from hebb.training import train
 
@@ -51,8 +51,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoints.load(folder / folders.CHECKPOINT)["model"]
 
 
-def rows(folder: Path) -> list[records.Row]:
-    return [{**row, "images_per_second": 0} for row in records.read_rows(folder / folders.METRICS)]
+def rows(folder: Path) -> list[folders.Row]:
+    return [{**row, "images_per_second": 0} for row in folders.read_rows(folder / folders.METRICS)]
 
 
 def assert_same(one: Path, other: Path, seeds: tuple[int, ...] = SEEDS) -> None:
@@ -94,7 +94,7 @@ def test_a_member_leaves_what_a_single_run_leaves(whole: Path, tmp_path: Path) -
         assert sizes[0] < 1.1 * sizes[1]  # not the tensors of all members
         result = json.loads((folder / folders.RESULT).read_text())
         assert result["seed"] == config.seed
-        assert result["metrics"] == records.read_rows(folder / folders.METRICS)[-1]
+        assert result["metrics"] == folders.read_rows(folder / folders.METRICS)[-1]
 
 
 def test_accuracies_lie_within_the_spread_of_seeds(tmp_path: Path) -> None:

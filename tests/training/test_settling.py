@@ -20,7 +20,7 @@ from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
 from hebb.energy import diagnostics
 from hebb.nn import model
-from hebb.storage import folders, records
+from hebb.storage import folders
 from hebb.training import settling, train
 
 CATALOG = catalog.load()
@@ -132,7 +132,7 @@ def test_what_is_recorded_of_the_blocks(tmp_path: Path) -> None:
 
     made = small.config("CorInfoMax-c9:flatten CorInfoMax-c7-lf0.1 CorInfoMax-lf0.1", "dataset_sup.batch_size=200")
     result = small.run(made, tmp_path / "run")
-    (look,) = records.read_rows(tmp_path / "run" / folders.LOOKS)
+    (look,) = folders.read_rows(tmp_path / "run" / folders.LOOKS)
     assert look["update"] == 1
     assert set(look["blocks"]) == {"b0", "b1", "b2"}
     assert "angle" not in look["blocks"]["b0"]
@@ -153,7 +153,7 @@ def test_feedback_alignment_records_its_angle(tmp_path: Path) -> None:
     seen = {}
 
     class Watch(train.Report):
-        def row(self, row: records.Row, blocks: dict[str, Any]) -> None:
+        def row(self, row: folders.Row, blocks: dict[str, Any]) -> None:
             seen.update({name: info.scalars for name, info in blocks.items()})
 
     made = small.config("FA-c30:flatten:relu FA", "dataset_sup.epochs=20", "classifier.lr=0.005")
@@ -263,7 +263,7 @@ def test_train_evaluate_and_start_again(inside: Command, tmp_path: Path) -> None
     stored = json.loads((folder / "result.json").read_text())
     again = inside("multi_layer.py", "--run-config", str(folder / "config.json"), "--model-name", "again")
     assert again.returncode == 0, again.stderr
-    rows = [records.read_rows(folder.with_name(name) / "metrics.jsonl") for name in ("ep", "again")]
+    rows = [folders.read_rows(folder.with_name(name) / "metrics.jsonl") for name in ("ep", "again")]
     assert timeless(rows[0]) == timeless(rows[1])
     measured = inside("multi_layer.py", "--evaluate", "ep", "--export-features", str(tmp_path / "f.npz"))
     assert measured.returncode == 0, measured.stderr

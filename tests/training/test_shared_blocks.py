@@ -14,7 +14,7 @@ import torch
 from hebb.config import overrides, plan
 from hebb.config.catalog import load
 from hebb.config.specs import RunConfig
-from hebb.storage import records
+from hebb.storage import folders
 from hebb.training import shared_blocks, train
 
 CONFIG = small.config(small.DEEP, "dataset_unsup.epochs=2", "dataset_sup.epochs=2")
@@ -78,7 +78,7 @@ def same(first: train.Result, second: train.Result) -> None:
         assert torch.equal(tensor, second.network.state_dict()[name])
     rows = [[{**row, "images_per_second": 0} for row in result.rows] for result in (first, second)]
     assert rows[0] == rows[1]
-    stored = [records.read_rows(r.folder / "metrics.jsonl") for r in (first, second) if r.folder is not None]
+    stored = [folders.read_rows(r.folder / "metrics.jsonl") for r in (first, second) if r.folder is not None]
     assert stored == [first.rows, second.rows]
 
 
@@ -161,7 +161,7 @@ def test_runs_at_the_same_time_train_once(tmp_path: Path) -> None:
         process.join(200)
         assert process.exitcode == 0
     assert trained.value == 4
-    rows = [records.read_rows(tmp_path / str(i) / "metrics.jsonl") for i in range(3)]
+    rows = [folders.read_rows(tmp_path / str(i) / "metrics.jsonl") for i in range(3)]
     assert all([r["val_acc"] for r in found] == [r["val_acc"] for r in rows[0]] for found in rows)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from conftest import ROOT, Command
 
-from hebb.storage import records
+from hebb.storage import folders
 
 
 def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_killed_command_is_continued(inside: Command, tmp_path: Path) -> None:
     )
     metrics = models / "cut" / "metrics.jsonl"
     deadline = time.monotonic() + 100
-    while (not metrics.exists() or len(records.read_rows(metrics)) < 5) and time.monotonic() < deadline:
+    while (not metrics.exists() or len(folders.read_rows(metrics)) < 5) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -61,7 +61,7 @@ def test_a_killed_command_is_continued(inside: Command, tmp_path: Path) -> None:
     strip = [
         [
             {k: v for k, v in row.items() if k != "images_per_second"}
-            for row in records.read_rows(models / n / "metrics.jsonl")
+            for row in folders.read_rows(models / n / "metrics.jsonl")
         ]
         for n in ("whole", "cut")
     ]

@@ -211,7 +211,7 @@ def test_run_folder(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert [p["kind"] for p in config.pop("phases")] == ["hebbian", "backprop"]
     assert run_from_json(config, "config.json") == result.config
-    rows = records.read_rows(folder / "metrics.jsonl")
+    rows = folders.read_rows(folder / "metrics.jsonl")
     assert rows == result.rows
     assert [tuple(row) for row in rows] == [records.COLUMNS] * 3
     assert [row["step"] for row in rows] == [10, 20, 30]
@@ -267,7 +267,7 @@ def test_a_continued_run_has_the_bits_of_an_uninterrupted_one(tmp_path: Path, ne
     assert equal(weights(whole), weights(again))
     strip = lambda rows: [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]  # noqa: E731
     assert strip(again.rows) == strip(whole.rows)
-    assert strip(records.read_rows(tmp_path / "cut" / "metrics.jsonl")) == strip(whole.rows)
+    assert strip(folders.read_rows(tmp_path / "cut" / "metrics.jsonl")) == strip(whole.rows)
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from conftest import Command
 from scipy import stats
 
-from hebb.storage import records
+from hebb.storage import folders
 from hebb.tuning import results
 
 pytestmark = pytest.mark.ray
@@ -47,7 +47,7 @@ def test_a_search_over_seeds_and_a_grid(command: Command, inside: Command, tmp_p
 
     table = pd.read_csv(folder / "results.csv")
     for line in table.itertuples():
-        last = records.read_rows(trials[line.trial] / "metrics.jsonl")[-1]
+        last = folders.read_rows(trials[line.trial] / "metrics.jsonl")[-1]
         assert line.test_acc == pytest.approx(last["test_acc"])
     for radius in (2, 25):
         accuracies = table[table.configuration == f"b0.layer.radius={radius}"].test_acc
@@ -72,7 +72,7 @@ def test_a_search_over_seeds_and_a_grid(command: Command, inside: Command, tmp_p
 
 
 def same_rows(first: Path, second: Path) -> bool:
-    rows = [records.read_rows(folder / "metrics.jsonl") for folder in (first, second)]
+    rows = [folders.read_rows(folder / "metrics.jsonl") for folder in (first, second)]
     return [{**r, "images_per_second": 0} for r in rows[0]] == [{**r, "images_per_second": 0} for r in rows[1]]
 
 

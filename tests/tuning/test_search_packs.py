@@ -15,7 +15,7 @@ from kill_search import finished
 
 from hebb.cli import search, train
 from hebb.core.errors import ConfigError
-from hebb.storage import checkpoints, records
+from hebb.storage import checkpoints, folders
 from hebb.storage.journal import Journal
 
 pytestmark = pytest.mark.ray
@@ -60,7 +60,7 @@ def test_packs_in_a_search(one_ray: None, run: Run, tmp_path: Path) -> None:
     for trial in (folder / "trials").iterdir():
         stored = json.loads((trial / "config.json").read_text())
         packs[trial.name.partition("-s")[2]] = stored["pack"]
-        last = records.read_rows(trial / "metrics.jsonl")[-1]
+        last = folders.read_rows(trial / "metrics.jsonl")[-1]
         assert results[results.trial == trial.name].test_acc.item() == pytest.approx(last["test_acc"])
     assert packs == {"0": [0, 1], "1": [0, 1], "2": []}
 

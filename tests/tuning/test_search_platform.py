@@ -115,9 +115,9 @@ def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     printed = run("--folder-name", "s", "--time-budget", "1s", *long, config={"seeds": [0]})
     assert "the time is used up: 0 of 1 trials are finished" in printed
     found = list(folder_of(tmp_path).glob("trials/*/metrics.jsonl"))
-    rows = records.read_rows(found[0]) if found else []
+    rows = folders.read_rows(found[0]) if found else []
     run("--restore", "s", "--time-budget", "1h")
-    again = records.read_rows(next(folder_of(tmp_path).glob("trials/*/metrics.jsonl")))
+    again = folders.read_rows(next(folder_of(tmp_path).glob("trials/*/metrics.jsonl")))
     # the last row may be one whose checkpoint was not written yet
     assert [r["images_per_second"] for r in again[: max(0, len(rows) - 1)]] == [
         r["images_per_second"] for r in rows[:-1]
@@ -300,7 +300,7 @@ def test_shared_blocks_change_nothing(run: Run, tmp_path: Path) -> None:
     assert table(shared_data).equals(table(apart))
     speeds: dict[int, set[float]] = {0: set(), 1: set()}
     for trial in sorted(path.name for path in (shared_data / "trials").iterdir()):
-        rows = [records.read_rows(folder / "trials" / trial / folders.METRICS) for folder in (shared_data, apart)]
+        rows = [folders.read_rows(folder / "trials" / trial / folders.METRICS) for folder in (shared_data, apart)]
         speeds[int(trial[-1])].add(rows[0][0].pop("images_per_second"))
         assert [{**row, "images_per_second": 0} for row in rows[0]] == [{**r, "images_per_second": 0} for r in rows[1]]
         models = [

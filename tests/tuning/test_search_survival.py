@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT
 from kill_search import DATA, NETWORK, finished, flags_of, start, wait_for_trials
 
-from hebb.storage import records
+from hebb.storage import folders
 from hebb.tuning.search_folder import LOCKS, Journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.survival, pytest.mark.timeout(900)]
@@ -49,14 +49,14 @@ def test_a_killed_worker(tmp_path: Path) -> None:
     lock = next(path for path in (search / LOCKS).iterdir() if path.name != "search.json")
     metrics = next(search.glob("trials/*/metrics.jsonl"))
     deadline = time.monotonic() + 200
-    while len(records.read_rows(metrics)) < 10 and time.monotonic() < deadline:
+    while len(folders.read_rows(metrics)) < 10 and time.monotonic() < deadline:
         time.sleep(0.05)
-    before = records.read_rows(metrics)[:9]
+    before = folders.read_rows(metrics)[:9]
     os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
     out, _ = process.communicate()
     assert process.returncode == 0, out
     assert not Journal.load(search).failed
-    rows = records.read_rows(metrics)
+    rows = folders.read_rows(metrics)
     assert rows[:9] == before  # with the measured speeds: these epochs were not run again
     assert [row["epoch"] for row in rows if row["phase"] == 1] == list(range(1, 301))
 

@@ -14,7 +14,7 @@ import small
 
 from hebb.config.specs import RunConfig
 from hebb.core.errors import DivergenceError
-from hebb.storage import records
+from hebb.storage import folders
 from hebb.training import train
 from hebb.tuning import steps, worker
 from hebb.tuning.observer import TrialReport
@@ -53,7 +53,7 @@ def test_the_mean_over_finished_seeds(tmp_path: Path) -> None:
     made = group(tmp_path)
     heard = hear(made)
     assert [report["step"] for report in heard] == list(range(1, 10))
-    first = [row["val_acc"] for row in records.read_rows(made.runs[0].folder / "metrics.jsonl") if row["phase"] == 1]
+    first = [row["val_acc"] for row in folders.read_rows(made.runs[0].folder / "metrics.jsonl") if row["phase"] == 1]
     a, b, c = final(made)
     assert [report["score"] for report in heard] == pytest.approx(
         [*first, a, a, (a + b) / 2, (a + b) / 2, (a + b) / 2, (a + b + c) / 3]
@@ -77,7 +77,7 @@ def test_a_pack_and_a_seed_by_itself(tmp_path: Path) -> None:
     assert [report["step"] for report in heard] == [2, 4, 6, 7, 8, 9]
     assert [report["n"] for report in heard] == [2, 2, 2, 2, 2, 3]
     epochs = [
-        [row["val_acc"] for row in records.read_rows(trial.folder / "metrics.jsonl") if row["phase"] == 1]
+        [row["val_acc"] for row in folders.read_rows(trial.folder / "metrics.jsonl") if row["phase"] == 1]
         for trial in made.runs[:2]
     ]
     a, b, c = final(made)
