@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install kill demo test check lint slow mutate bench clean
+.PHONY: install kill demo test check lint slow mutate oldest bench clean
 
 install: .venv/installed
 
@@ -30,6 +30,16 @@ slow: .venv/installed
 
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
+
+# minutes: the tests with the oldest versions that pyproject.toml promises, in an environment of their own
+OLDEST := .venv-oldest
+oldest:
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) tests/oldest.py search hyperopt test >$(OLDEST)/oldest.txt
+	$(OLDEST)/bin/pip install --disable-pip-version-check -q --extra-index-url https://download.pytorch.org/whl/cpu \
+		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
+	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile
 
 OUT ?= hebb_data/benchmarks
 # minutes: searches of twelve trials, killed five times and restored; killed workers; a cluster that loses a node
@@ -61,4 +71,4 @@ ifdef PUBLISHED
 endif
 
 clean:
-	rm -rf .venv *.egg-info .ruff_cache .mypy_cache .pytest_cache
+	rm -rf .venv $(OLDEST) *.egg-info .ruff_cache .mypy_cache .pytest_cache

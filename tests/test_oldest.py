@@ -1,0 +1,27 @@
+"""Every promise of ``pyproject.toml`` has a lower bound, which ``make oldest`` installs.
+
+Without it a dependency without a bound would be tested in its newest version alone.
+"""
+
+from __future__ import annotations
+
+import tomllib
+
+import oldest
+
+
+def test_every_dependency_has_a_pin() -> None:
+    project = tomllib.loads(oldest.PYPROJECT.read_text())["project"]
+    extras = project["optional-dependencies"]
+    pins = oldest.pins(list(extras))
+    names = {pin.partition("==")[0] for pin in pins}
+    assert {"torch", "numpy", "ray", "pytest"} <= names
+    assert len(pins) == len({*project["dependencies"], *(text for texts in extras.values() for text in texts)})
+
+
+def test_pins_are_the_lower_bounds(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[project]\ndependencies = ["a>=1.2"]\noptional-dependencies.x = ["b[c]>=2", "d==3"]\n')
+    monkeypatch.setattr(oldest, "PYPROJECT", path)
+    assert oldest.pins([]) == ["a==1.2"]
+    assert oldest.pins(["x"]) == ["a==1.2", "b==2", "d==3"]
