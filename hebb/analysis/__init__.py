@@ -1,1 +1,1 @@
-"""What people look at: each module computes one analysis from stored runs, and draws it."""
+"""Figures and tables: each module computes one analysis of stored runs and draws it."""

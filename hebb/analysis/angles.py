@@ -1,6 +1,6 @@
-"""The angle between forward and feedback weights while a network that settles learns.
+"""The angle between forward and feedback weights while a settling network learns.
 
-0 degrees is weight symmetry, 90 degrees independence (Bozkurt et al., NeurIPS 2023).
+0 degrees means symmetric weights, 90 degrees independent ones (Bozkurt et al., NeurIPS 2023).
 """
 
 from __future__ import annotations
@@ -25,29 +25,26 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, numbe
     """Return one line per network, block and update: n, mean, sd over seeds.
 
     Args:
-        runs: finished runs of networks that settle and have feedback weights.
-        by: what tells networks apart, as in ``table.compute``.
-        number: what ``blocks.jsonl`` holds of a block: ``angle`` in degrees, ``sparsity`` in percent, ``activity``,
-            ``correlation``, ``weight_norm``.
+        runs: finished runs of settling networks with feedback weights.
+        by: columns that make a network, as in ``table.compute``.
+        number: a number that ``blocks.jsonl`` holds for each block: ``angle`` in degrees, ``sparsity`` in percent,
+            ``activity``, ``correlation``, ``weight_norm``.
     """
-    lines, known = [], dict[str, None]()
+    lines, measured = [], dict[str, None]()
     for run, label in zip(runs, stored.labels(runs, by), strict=True):
         path = run.folder / folders.LOOKS
         if not path.exists():
-            problem = "has no blocks.jsonl: only networks that settle write it"
-            raise ConfigError(str(run.folder), problem)
+            raise ConfigError(str(run.folder), "has no blocks.jsonl, which only settling networks write")
         for look in folders.read_rows(path):
             for block, numbers in look["blocks"].items():
-                known |= dict.fromkeys(numbers)
+                measured |= dict.fromkeys(numbers)
                 if numbers.get(number) is not None:
                     at = {"network": label, "block": block, "update": look["update"], "seed": run.seed}
                     lines.append({**at, number: numbers[number]})
     if not lines:
-        raise ConfigError("--number", f"these networks have no '{number}'", given=number, choices=known)
-    found = pd.DataFrame(lines)
-    keys = ["network", "block", "update"]
-    table.check_replicates(found, keys, "--by")
-    return table.statistics(found, keys, number).drop(columns="interval").assign(number=number)
+        raise ConfigError("--number", f"these networks have no '{number}'", given=number, choices=measured)
+    frame = table.over_seeds(pd.DataFrame(lines), ["network", "block", "update"], number, "--by")
+    return frame.assign(number=number)
 
 
 @style.drawn
@@ -58,11 +55,11 @@ def draw(frame: pd.DataFrame) -> Figure:
     for number, ((network, block), line) in enumerate(frame.groupby(["network", "block"], sort=False)):
         name = f"{network}, {block}" if several else str(block)
         style.band(axes, number, name, line["update"], line["mean"], line["sd"])
-    what = str(frame["number"].iloc[0])
+    quantity = str(frame["number"].iloc[0])
     units = {"angle": "angle to feedback weights (°)", "sparsity": "silent neurons (%)"}
     style.whole(axes.xaxis, frame["update"])
-    style.label(axes, "updates", units.get(what, what.replace("_", " ")))
-    if what == "angle":
+    style.label(axes, "updates", units.get(quantity, quantity.replace("_", " ")))
+    if quantity == "angle":
         axes.axhline(90, color=style.GREY, linewidth=0.8, linestyle=":")
     style.legend(figure, axes, style.spread(frame))
     return figure

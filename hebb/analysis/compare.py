@@ -1,4 +1,4 @@
-"""Two or more searches beside the first: difference of the means with its 95 % interval, and a test with its name."""
+"""Compare searches with a first one: difference of the means, its 95 % interval, and a test."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ def compute(
 ) -> pd.DataFrame:
     """Compare every group with the first, seed by seed.
 
-    A seed is a pair, because it gives both runs the same initial draws and order of images. Student's interval of the
-    mean difference is d +- t(0.975, n-1) sd_d / sqrt(n); unpaired, Welch's. p values of several comparisons are
-    also given with Holm's correction. Two-sided throughout.
+    Two runs of one seed are a pair, because they share initial draws and order of images. The interval of the mean
+    difference is Student's, d +- t(0.975, n-1) sd_d / sqrt(n), or Welch's without pairs. Tests are two-sided; p values
+    are also given with Holm's correction for the number of comparisons.
 
     Args:
-        groups: at least two, by name, of runs that differ in their seed alone.
+        groups: at least two groups by name, each of runs that differ only in their seed.
         metric: a name of ``runs.METRICS``.
-        paired: whether seeds are pairs; if not, Welch's test compares the means.
+        paired: compare runs of the same seed; if not, Welch's test compares the means.
 
     Returns:
         One line per comparison: group, reference, both means, difference (group - reference), low and high end of
         its 95 % interval, n (pairs; unpaired, runs of the group), t, p, p_holm, test.
 
     Raises:
-        ConfigError: for fewer than two groups, a group with a seed twice, or fewer than two runs or pairs.
+        ConfigError: for fewer than two groups, a group that holds a seed twice, or fewer than two runs or pairs.
     """
     if len(groups) < 2:
-        raise ConfigError("runs", "two or more are compared", hint="name each search or folder on its own")
+        raise ConfigError("runs", f"must be at least two searches or folders, got {len(groups)}")
     values = {name: _by_seed(name, runs, metric) for name, runs in groups.items()}
     (reference, base), *others = values.items()
     lines = []
-    for name, found in others:
-        seeds = sorted(set(base) & set(found))
-        left, right = ([side[s] for s in (seeds if paired else side)] for side in (found, base))
+    for name, group in others:
+        seeds = sorted(set(base) & set(group))
+        left, right = ([side[s] for s in (seeds if paired else side)] for side in (group, base))
         if min(len(left), len(right)) < 2:
-            hint = "--unpaired compares runs of different seeds" if paired and min(len(found), len(base)) > 1 else None
-            what = "seeds in common" if paired else "runs each"
-            raise ConfigError("runs", f"{name} and {reference} have fewer than two {what}", hint=hint)
+            hint = "--unpaired compares runs of different seeds" if paired and min(len(group), len(base)) > 1 else None
+            lacking = "seeds in common" if paired else "runs each"
+            raise ConfigError("runs", f"{name} and {reference} have fewer than two {lacking}", hint=hint)
         means = [math.fsum(side) / len(side) for side in (left, right)]
         low, high, t, p = _test(left, right, paired)
         lines.append(
@@ -70,29 +70,29 @@ def compute(
                 "test": PAIRED if paired else WELCH,
             }
         )
-    made = pd.DataFrame(lines)
-    made.insert(made.columns.get_loc("p") + 1, "p_holm", holm(list(made["p"])))
-    return made
+    frame = pd.DataFrame(lines)
+    frame.insert(frame.columns.get_loc("p") + 1, "p_holm", holm(list(frame["p"])))
+    return frame
 
 
 def _by_seed(name: str, runs: Sequence[StoredRun], metric: str) -> dict[int, float]:
-    found: dict[int, float] = {}
+    values: dict[int, float] = {}
     for run in runs:
-        if run.seed in found:
+        if run.seed in values:
             problem = f"{name} has more than one run of seed {run.seed}"
             raise ConfigError("runs", problem, hint="--where, --preset or --dataset choose one configuration")
-        found[run.seed] = run.measured(metric)
-    if any(math.isnan(value) for value in found.values()):
+        values[run.seed] = run.measured(metric)
+    if any(math.isnan(value) for value in values.values()):
         raise ConfigError("--metric", f"not every run of {name} measured '{metric}'")
-    return found
+    return values
 
 
 def _test(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[float, float, float, float]:
-    """Return the ends of the 95 % interval of the difference, t and p; without any scatter t and p are NaN."""
+    """Return the ends of the 95 % interval of the difference, t and p; t and p are NaN when no values differ."""
     from scipy import stats
 
-    scattered = [[a - b for a, b in zip(left, right, strict=True)]] if paired else [left, right]
-    if all(max(values) == min(values) for values in scattered):
+    samples = [[a - b for a, b in zip(left, right, strict=True)]] if paired else [left, right]
+    if all(max(values) == min(values) for values in samples):
         difference = left[0] - right[0]
         return difference, difference, math.nan, math.nan
     test = stats.ttest_rel(left, right) if paired else stats.ttest_ind(left, right, equal_var=False)
@@ -101,21 +101,22 @@ def _test(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number: the k-th smallest of m times m - k + 1, never falling, at most 1.
+    """Return p values with the correction of Holm (1979) for their number.
 
-    Holm (1979). NaN stays NaN and does not count.
+    The k-th smallest of m is multiplied by m - k + 1; the results never fall with k and are at most 1. NaN stays NaN
+    and does not count.
     """
     order = sorted((i for i in range(len(p)) if not math.isnan(p[i])), key=lambda i: p[i])
-    found, highest = [math.nan] * len(p), 0.0
+    corrected, highest = [math.nan] * len(p), 0.0
     for rank, i in enumerate(order):
         highest = max(highest, min(1.0, p[i] * (len(order) - rank)))
-        found[i] = highest
-    return found
+        corrected[i] = highest
+    return corrected
 
 
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
-    """Draw each difference with its interval beside zero."""
+    """Draw each difference with its interval, and a line at zero."""
     figure, axes = style.figure(width=5.5, height=1.2 + 0.4 * len(frame))
     places = range(len(frame))[::-1]
     bars = [frame["difference"] - frame["low"], frame["high"] - frame["difference"]]

@@ -1,4 +1,4 @@
-"""How fast weights and accuracy settle, over the examples seen, for each schedule of the rate.
+"""How fast weights and accuracy converge over the examples seen, for each learning-rate schedule.
 
 Figure B.3 B of Journé et al. (2023).
 """
@@ -26,18 +26,18 @@ METRICS = ("convergence", "R1", "train_loss", "test_acc")
 def compute(runs: Sequence[StoredRun], metrics: Sequence[str] = METRICS, *, window: int = 1) -> pd.DataFrame:
     """Return one line per schedule, number of examples and metric: n, mean, sd over seeds.
 
-    The numbers are those of whole epochs. Each seed's are averaged over ``window`` epochs that follow each other, the
-    mean standing at the last of them; epochs that were not evaluated do not count.
+    There is one value per epoch. The values of each seed are averaged over ``window`` successive epochs, and the mean
+    stands at the last of them; epochs that were not evaluated do not count.
 
     Args:
-        runs: finished runs; those of one schedule differ in their seed alone.
+        runs: finished runs; those of one schedule differ only in their seed.
         metrics: names from ``runs.METRICS``.
         window: epochs of the moving average.
     """
     for metric in metrics:
         stored.check_metric(metric)
     if window < 1:
-        raise ConfigError("--window", f"starts at 1, not {window}")
+        raise ConfigError("--window", f"must be >= 1, got {window}")
     lines = pd.DataFrame(
         [
             {"schedule": stored.schedule(run), "seed": run.seed, "metric": m, "examples": at, "value": row[m]}
@@ -50,17 +50,16 @@ def compute(runs: Sequence[StoredRun], metrics: Sequence[str] = METRICS, *, wind
     )
     if lines.empty:
         raise ConfigError("--metric", f"no Hebbian epoch of these runs measured {', '.join(metrics)}")
-    table.check_replicates(lines, ["schedule", "metric", "examples"], "--where")
     each = lines.groupby(["schedule", "metric", "seed"], sort=False)["value"]
     lines["value"] = each.transform(lambda values: values.rolling(window).mean())
     lines = lines.dropna(subset="value")
     if lines.empty:
-        raise ConfigError("--window", f"{window} epochs are more than any run has")
-    return table.statistics(lines, ["schedule", "metric", "examples"], "value").drop(columns="interval")
+        raise ConfigError("--window", f"must be at most the epochs of a run, got {window}")
+    return table.over_seeds(lines, ["schedule", "metric", "examples"], "value", "--where")
 
 
 def examples(run: StoredRun) -> list[int]:
-    """Return the examples seen until the end of each row's epoch, since the start of the run."""
+    """Return for each row the examples seen from the start of the run to the end of its epoch."""
     phases = plan.phases(run.config)
     specs = {"sup": run.config.dataset_sup, "unsup": run.config.dataset_unsup}
     images = [specs[phase.data].train_samples() for phase in phases]

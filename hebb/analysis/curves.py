@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one line per curve and epoch: curve, phase, epoch, n, mean, sd.
 
-    Phases are counted within their kind (``hebbian 2``), so that the classifiers of networks of any depth meet.
+    Phases are numbered within their kind (``hebbian 2``), so that classifiers of networks of any depth share a panel.
     Epochs that were not evaluated have no line. Where runs of a curve ended at different epochs, n falls.
 
     Args:
@@ -32,28 +32,26 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
     labels = stored.labels(runs, by)
     rows = pd.DataFrame(
         [
-            {"curve": label, "seed": run.seed, "phase": part[row["phase"]], "epoch": row["epoch"], metric: row[metric]}
+            {"curve": label, "seed": run.seed, "phase": names[row["phase"]], "epoch": row["epoch"], metric: row[metric]}
             for run, label in zip(runs, labels, strict=True)
-            for part in [_parts(run)]
+            for names in [_phase_names(run)]
             for row in run.rows
             if row.get(metric) is not None
         ]
     )
     if rows.empty:
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
-    table.check_replicates(rows, ["curve", "phase", "epoch"], "--by")
-    made = table.statistics(rows, ["curve", "phase", "epoch"], metric)
-    return made.drop(columns="interval").assign(metric=metric)
+    return table.over_seeds(rows, ["curve", "phase", "epoch"], metric, "--by").assign(metric=metric)
 
 
-def _parts(run: StoredRun) -> dict[int, str]:
-    """Name the phases of a run: their kind, and their number among those of that kind."""
-    found: dict[int, str] = {}
+def _phase_names(run: StoredRun) -> dict[int, str]:
+    """Name the phases of a run by their kind, and their number among those of that kind."""
+    names: dict[int, str] = {}
     for row in run.rows:
-        if row["phase"] not in found:
-            before = sum(name.startswith(row["kind"]) for name in found.values())
-            found[row["phase"]] = f"{row['kind']} {before + 1}"
-    return found
+        if row["phase"] not in names:
+            before = sum(name.startswith(row["kind"]) for name in names.values())
+            names[row["phase"]] = f"{row['kind']} {before + 1}"
+    return names
 
 
 @style.drawn

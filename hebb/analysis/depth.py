@@ -1,4 +1,4 @@
-"""Accuracy by the number of hidden layers, for each arm or width, beside the published values.
+"""Accuracy over the number of hidden layers, for each arm or width, beside the published values.
 
 Figures 1, 3, 4 and B.4 of Journé et al. (2023).
 """
@@ -24,20 +24,20 @@ _ARMS = {
     frozenset({"Hard", "HardKrotov"}): "Hard WTA",
     frozenset({"BP"}): "BP",
 }
-_SHIFT = 0.04  # of a layer, so that the bars of two series do not cover each other
+_SHIFT = 0.04  # layers, so that the bars of two series do not overlap
 
 
 def arm(run: StoredRun) -> str:
-    """Name what trained the hidden layers: SoftHebb, Hard WTA, Random, BP, else the methods."""
+    """Name how the hidden layers were trained: SoftHebb, Hard WTA, Random, BP, or else the methods."""
     hidden, trained = range(run.hidden), run.config.training_blocks
     if trained is not None and not set(trained) & set(hidden):
         return "Random"
     methods = {block.layer.method for block in run.config.network.blocks[:-1]}
-    return next((name for known, name in _ARMS.items() if methods and methods <= known), "+".join(sorted(methods)))
+    return next((name for own, name in _ARMS.items() if methods and methods <= own), "+".join(sorted(methods)))
 
 
 def width(run: StoredRun) -> str:
-    """Return the factor by which the second layer is wider than the first; empty with one hidden layer."""
+    """Return the width of the second layer over that of the first; empty for networks with one hidden layer."""
     if run.hidden < 2:
         return ""
     first, second = (block.layer.out_channels for block in run.config.network.blocks[:2])
@@ -59,24 +59,23 @@ def compute(
     """Return one line per dataset, series, depth and source: n, mean, sd.
 
     Args:
-        runs: finished runs; those of one dataset, series and depth differ in their seed alone.
-        by: what makes a series: ``arm``, ``neurons``, or ``width``, where one hidden layer belongs to all widths.
+        runs: finished runs; those of one dataset, series and depth differ only in their seed.
+        by: what makes a series: ``arm``, ``neurons`` or ``width``; one hidden layer belongs to every width.
         metric: what was measured.
-        figure: the published figure whose values for these datasets stand beside ours; None: none.
+        figure: a published figure, to put its values for these datasets beside ours.
     """
     if by not in SERIES:
         raise ConfigError("--by", f"unknown '{by}'", given=by, choices=SERIES)
-    own = [SERIES[by](run) for run in runs]
-    shared = sorted(set(own) - {""}) or ["1"]
+    series = [SERIES[by](run) for run in runs]
+    shared = sorted(set(series) - {""}) or ["1"]
     lines = pd.DataFrame(
         [
             {"dataset": run.dataset, "series": s, "depth": run.hidden, "seed": run.seed, metric: run.measured(metric)}
-            for run, name in zip(runs, own, strict=True)
+            for run, name in zip(runs, series, strict=True)
             for s in ([name] if name else shared)
         ]
     )
-    table.check_replicates(lines, ["dataset", "series", "depth"], "--where")
-    ours = table.statistics(lines, ["dataset", "series", "depth"], metric).assign(source="ours")
+    ours = table.over_seeds(lines, ["dataset", "series", "depth"], metric, "--where").assign(source="ours")
     if figure is None:
         return _sorted(ours, by, metric)
     theirs = published.read(figure)
@@ -87,19 +86,20 @@ def compute(
     return _sorted(pd.concat([ours, theirs.assign(n=pd.NA)], ignore_index=True), by, metric)
 
 
-def _sorted(made: pd.DataFrame, by: str, metric: str) -> pd.DataFrame:
-    made = made.assign(by=by, metric=metric, n=made["n"].astype("Int64"))
+def _sorted(frame: pd.DataFrame, by: str, metric: str) -> pd.DataFrame:
+    """Return the lines by dataset and series, arms in the published order, ours before the published values."""
+    frame = frame.assign(by=by, metric=metric, n=frame["n"].astype("Int64"))
     order = {name: i for i, name in enumerate(("SoftHebb", "Hard WTA", "Random", "BP"))}
-    keys = [(order.get(s, 99), float(s) if by != "arm" else 0.0, str(s)) for s in made["series"]]
-    made = made.assign(_key=keys, _ours=made["source"] != "ours").sort_values(
-        ["dataset", "_key", "_ours", "depth"], ignore_index=True
+    keys = [(order.get(s, 99), 0.0 if SERIES[by] is arm else float(s), str(s)) for s in frame["series"]]
+    frame = frame.assign(_key=keys, _published=frame["source"] != "ours").sort_values(
+        ["dataset", "_key", "_published", "depth"], ignore_index=True
     )
-    return made[["dataset", "by", "series", "depth", "source", "metric", "n", "mean", "sd"]]
+    return frame[["dataset", "by", "series", "depth", "source", "metric", "n", "mean", "sd"]]
 
 
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
-    """Draw a panel per dataset; ours with full markers and lines, the published values hollow and dotted."""
+    """Draw a panel per dataset; ours with filled markers and solid lines, the published values hollow and dotted."""
     datasets, series = (list(dict.fromkeys(frame[name])) for name in ("dataset", "series"))
     figure, axes = style.figure(1, len(datasets), squeeze=False)
     title = _TITLES[str(frame["by"].iloc[0])]
@@ -121,7 +121,5 @@ def draw(frame: pd.DataFrame) -> Figure:
 def _line(panel: Axes, lines: pd.DataFrame, number: int, shift: float, name: str, *, ours: bool) -> None:
     if lines.empty:
         return
-    look = style.line(number)
     hollow = {} if ours else {"linestyle": ":", "markerfacecolor": "white", "alpha": 0.75}
-    bars = lines["sd"].fillna(0).to_numpy(dtype=float)
-    panel.errorbar(lines["depth"] + shift, lines["mean"], yerr=bars, label=name, capsize=2, **{**look, **hollow})
+    style.bars(panel, number, name, lines["depth"] + shift, lines["mean"], lines["sd"], **hollow)

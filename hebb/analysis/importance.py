@@ -1,8 +1,8 @@
 """How much each hyper-parameter of a search matters: functional analysis of variance (fANOVA).
 
-A random forest is fitted to the mean of the metric over the values of the space; the importance of a hyper-parameter is
-the share of the forest's variance over the whole space that this parameter explains by itself. What is missing to 1
-lies in interactions. Hutter, Hoos & Leyton-Brown 2014 (ICML), as in Optuna (64 trees, seed 0).
+A random forest is fitted to the mean of the metric as a function of the configuration. The importance of a
+hyper-parameter is the share of the forest's variance over the whole space that it explains by itself; the rest lies in
+interactions. Hutter, Hoos & Leyton-Brown 2014 (ICML), as in Optuna (64 trees, seed 0).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 LEAST = 8
-"""Configurations below which nothing is said."""
+"""Least number of configurations for an answer."""
 
 
 def value_of(axis: Axis, choice: Mapping[str, Any]) -> Any:
-    """Return the value of a domain in a configuration; of a joint one its values together; None where it has none."""
+    """Return the value of an axis in a configuration, or None; for a joint axis, its values in one string."""
     if axis.kind != "joint":
         return choice.get(axis.name)
     values = [choice.get(path) for path in axis.paths()]
@@ -35,16 +35,16 @@ def value_of(axis: Axis, choice: Mapping[str, Any]) -> Any:
 def compute(axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: Sequence[float]) -> pd.DataFrame:
     """Return one line a hyper-parameter, most important first: parameter, importance (share of the variance), n.
 
-    Domains that exist in part of the configurations alone are left out, and so are those that never differ. The frame
-    is empty for fewer than two hyper-parameters or ``LEAST`` configurations, and where all means are equal.
+    Hyper-parameters that some configurations lack, or that never differ, are left out. The frame is empty for fewer
+    than two hyper-parameters or ``LEAST`` configurations, and where all means are equal.
 
     Args:
         axes: the space.
-        choices: values by override path, of the configurations that were measured.
-        means: what each of them reached.
+        choices: values by override path, for each configuration that was measured.
+        means: mean of the metric for each configuration.
 
     Raises:
-        ImportError: without Optuna (``pip install -e '.[search]'``).
+        ImportError: without Optuna (the extra ``search``).
     """
     columns = {axis.name: [value_of(axis, choice) for choice in choices] for axis in axes}
     kept = [axis for axis in axes if None not in columns[axis.name] and len(set(map(str, columns[axis.name]))) > 1]
@@ -60,31 +60,31 @@ def compute(axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: S
     for i, mean in enumerate(means):
         parameters = {name: values[i] for name, (_, values) in coded.items()}
         study.add_trial(optuna.trial.create_trial(params=parameters, distributions=distributions, value=float(mean)))
-    found = FanovaImportanceEvaluator(seed=0).evaluate(study)
-    made = pd.DataFrame({"parameter": list(found), "importance": list(found.values()), "n": len(choices)})
-    return made.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+    shares = FanovaImportanceEvaluator(seed=0).evaluate(study)
+    frame = pd.DataFrame({"parameter": list(shares), "importance": list(shares.values()), "n": len(choices)})
+    return frame.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
 def _coded(axis: Axis, values: Sequence[Any]) -> tuple[BaseDistribution, list[Any]]:
-    """Return a domain as Optuna knows it and the values in it; an interval in the logarithm is taken there.
+    """Return an axis as a distribution of Optuna, and the values as numbers in it; log-uniform ones are logarithms.
 
-    The values of a list are places 0, 1, ... of an interval that reaches half a place further at both ends: the trees
+    The values of a list become places 0, 1, ... of an interval that extends half a place beyond both ends. The trees
     cut it half-way between two places, so that every value has the same weight.
     """
     from optuna.distributions import FloatDistribution
 
     if axis.listed:
-        there: list[Any] = list({str(value): value for value in values}.values())
-        if all(isinstance(value, int | float) for value in there):
-            there.sort()
-        return FloatDistribution(-0.5, len(there) - 0.5), [float(there.index(value)) for value in values]
-    change = math.log if axis.kind == "loguniform" else float
-    return FloatDistribution(change(axis.low), change(axis.high)), [change(value) for value in values]
+        listed: list[Any] = list({str(value): value for value in values}.values())
+        if all(isinstance(value, int | float) for value in listed):
+            listed.sort()
+        return FloatDistribution(-0.5, len(listed) - 0.5), [float(listed.index(value)) for value in values]
+    scale = math.log if axis.kind == "loguniform" else float
+    return FloatDistribution(scale(axis.low), scale(axis.high)), [scale(value) for value in values]
 
 
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
-    """Draw a bar for each hyper-parameter, most important on top."""
+    """Draw a bar for each hyper-parameter, the most important on top."""
     figure, axes = style.figure(width=5.5, height=0.9 + 0.35 * len(frame))
     places = range(len(frame))[::-1]
     axes.barh(list(places), 100 * frame["importance"], color=style.COLOURS[0], height=0.6)

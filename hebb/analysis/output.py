@@ -1,4 +1,4 @@
-"""What an analysis gives: the numbers, the figure drawn from them and a text, written whole or not at all."""
+"""The output of an analysis: the numbers, the figure drawn from them and a text, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_KINDS = (".csv", ".png", ".svg")
-
 
 @dataclass(frozen=True)
 class Output:
-    """What an analysis gives.
+    """The output of an analysis.
 
     Attributes:
         name: name of its files, without their endings.
-        frame: the numbers; those in the figure, no more and no fewer.
+        frame: the numbers in the figure, no more and no fewer.
         figure: the figure, or None.
         text: what the command prints.
-        more: further files by their ending (``.md``), as text.
+        more: texts of further files, by ending (``.md``).
     """
 
     name: str
@@ -43,16 +41,16 @@ class Output:
         The same numbers give the same bytes. Every file appears whole, and none does if one cannot be made.
 
         Raises:
-            ConfigError: when a file of that name is there and ``overwrite`` is false.
+            ConfigError: when a file of that name exists and ``overwrite`` is false.
         """
         check_free(folder, self.name, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        made: dict[Path, Path] = {}
+        temporaries: dict[Path, Path] = {}
 
         def temporary(kind: str) -> Path:
             final = folder / f"{self.name}{kind}"
-            made[final] = folder / f".{self.name}{kind}.{os.getpid()}.tmp"
-            return made[final]
+            temporaries[final] = folder / f".{self.name}{kind}.{os.getpid()}.tmp"
+            return temporaries[final]
 
         try:
             self.frame.to_csv(temporary(".csv"), index=False, lineterminator="\n")
@@ -61,20 +59,20 @@ class Output:
             if self.figure is not None:
                 style.save(self.figure, temporary(".png"), "png")
                 style.save(self.figure, temporary(".svg"), "svg")
-            for final, path in made.items():
+            for final, path in temporaries.items():
                 os.replace(path, final)
         finally:
-            for path in made.values():
+            for path in temporaries.values():
                 path.unlink(missing_ok=True)
-        return list(made)
+        return list(temporaries)
 
 
 def check_free(folder: Path, name: str, overwrite: bool) -> None:
-    """Refuse a name whose files are there already, unless they may be replaced."""
+    """Raise when files of that name exist, unless they may be replaced."""
     checked_name(name, "--name")
     if folder.exists() and not folder.is_dir():
         raise ConfigError("--out", f"{folder} is not a folder")
-    there = sorted(path.name for path in folder.glob(f"{name}.*")) if folder.is_dir() else []
-    if there and not overwrite:
+    existing = sorted(path.name for path in folder.glob(f"{name}.*")) if folder.is_dir() else []
+    if existing and not overwrite:
         hint = "--overwrite replaces it; another --name or --out keeps both"
-        raise ConfigError(str(folder / there[0]), "is there already", hint=hint)
+        raise ConfigError(str(folder / existing[0]), "exists already", hint=hint)

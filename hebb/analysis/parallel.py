@@ -1,4 +1,4 @@
-"""Parallel coordinates: every configuration of a search as a line through its values to what it reached."""
+"""Parallel coordinates: every configuration of a search as a line through its values to its metric."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GAP = 0.07
-"""Least distance of two ticks, of the height of the axis; nearer values are not named one by one."""
+"""Least distance of two ticks, in heights of the axis; nearer values have evenly spaced ticks instead."""
 _WIDE = 20
-"""Greatest over least value from which numbers above 0 are drawn on a logarithmic axis."""
+"""Positive numbers have a logarithmic axis when the largest is more than this many times the smallest."""
 
 
 def compute(
     axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: Sequence[float], metric: str
 ) -> pd.DataFrame:
-    """Return one line a configuration, best last: a column for every domain that differs, and the metric.
+    """Return one line a configuration: a column for every axis whose values differ, and the metric.
 
-    A value is None where its domain does not exist.
+    A value is None where a configuration has none.
     """
     columns = {axis.name: [value_of(axis, choice) for choice in choices] for axis in axes}
     shown = {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
@@ -36,9 +36,9 @@ def compute(
 
 
 def heights(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return where each value stands on its axis, from 0 to 1, and the ticks (height, text) of the axis.
+    """Return the height of each value on its axis, from 0 to 1, and the ticks (height, text) of the axis.
 
-    Numbers stand in proportion, or in proportion of their logarithms; words and missing values one above the other.
+    Numbers are placed in proportion, or in proportion to their logarithms; words and missing values are evenly spaced.
     """
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) < len(values) or min(numbers) == max(numbers):

@@ -1,4 +1,4 @@
-"""The post-hoc loss over the examples seen: what ``post_hoc_loss.py`` stored, averaged over batches and over seeds."""
+"""The post-hoc loss over the examples seen, averaged over batches and over seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hebb.analysis.runs import StoredRun
 
 CURVE = "post_hoc.csv"
-"""File of a run folder: examples seen, cross-entropy and accuracy of every batch."""
+"""File of a run folder that ``post_hoc_loss.py`` writes: examples seen, cross-entropy and accuracy of every batch."""
 
 
 def moving_average(curve: np.ndarray) -> np.ndarray:
@@ -41,16 +41,16 @@ def read(folder: Path) -> np.ndarray:
     """Return the stored curve of a run, (n, 3)."""
     path = folder / CURVE
     if not path.exists():
-        raise ConfigError(str(folder), f"has no {CURVE}: post_hoc_loss.py writes it")
+        raise ConfigError(str(folder), f"has no {CURVE}, which only post_hoc_loss.py writes")
     return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
 
 
 def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one line per network, number of examples and metric (loss, accuracy) of the moving average: n, mean, sd.
+    """Return n, mean and sd of the moving average: one line per network, number of examples and metric.
 
     Args:
         runs: runs of ``post_hoc_loss.py``.
-        by: what tells networks apart, as in ``table.compute``.
+        by: columns that make a network, as in ``table.compute``.
     """
     curves: dict[str, list[tuple[int, np.ndarray]]] = {}
     for run, label in zip(runs, stored.labels(runs, by), strict=True):
@@ -59,21 +59,19 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> pd.Da
 
 
 def averaged(curves: Mapping[str, Sequence[tuple[int, np.ndarray]]]) -> pd.DataFrame:
-    """Return what ``compute`` does, from (seed, curve) by network."""
+    """Return the same as ``compute``, from (seed, curve) by network."""
     lines = [
         pd.DataFrame(moving_average(curve), columns=["examples", "loss", "accuracy"]).assign(network=name, seed=seed)
         for name, pairs in curves.items()
         for seed, curve in pairs
     ]
-    found = pd.concat(lines).melt(["network", "seed", "examples"], ["loss", "accuracy"], "metric")
-    keys = ["network", "metric", "examples"]
-    table.check_replicates(found, keys, "--by")
-    return table.statistics(found, keys, "value").drop(columns="interval").astype({"examples": int})
+    frame = pd.concat(lines).melt(["network", "seed", "examples"], ["loss", "accuracy"], "metric")
+    return table.over_seeds(frame, ["network", "metric", "examples"], "value", "--by").astype({"examples": int})
 
 
 @style.drawn
 def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
-    """Draw loss and accuracy; ``batches``, a curve as ``read`` gives it, is drawn in grey behind them."""
+    """Draw loss and accuracy, and in grey behind them those of single ``batches`` (n, 3), as ``read`` returns them."""
     figure, axes = style.figure(1, 2)
     units = {"loss": "post-hoc cross-entropy (nats)", "accuracy": "post-hoc accuracy (%)"}
     for panel, (metric, unit), column in zip(axes, units.items(), (1, 2), strict=True):

@@ -1,7 +1,7 @@
-"""Accuracy over the initial radius of the first block, for each schedule of the rate.
+"""Accuracy over the initial radius of the first block, for each learning-rate schedule.
 
-Figure B.3 A of Journé et al. (2023): with weights that start inside the unit sphere nothing is learnt, with those
-that start well outside everything is; between lies a zone of partial learning.
+Figure B.3 A of Journé et al. (2023): weights that start inside the unit sphere learn nothing, weights that start well
+outside it learn; between lies a zone of partial learning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hebb.analysis.runs import StoredRun
 
 ZONES = ((0.0, 1.0, "none"), (1.0, 2.2, "partial"), (2.2, float("inf"), "learning"))
-"""Published zones of the initial radius: from, to, what is learnt."""
+"""Published zones of the initial radius: from, to, name."""
 
 
 def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame:
@@ -34,11 +34,9 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
         }
         for run in runs
     ]
-    found = pd.DataFrame(lines)
-    table.check_replicates(found, ["schedule", "radius"], "--where")
-    made = table.statistics(found, ["schedule", "radius"], metric).drop(columns="interval")
-    zones = [next(name for low, high, name in ZONES if low <= radius < high) for radius in made["radius"]]
-    return made.assign(metric=metric, zone=zones).sort_values(["schedule", "radius"], ignore_index=True)
+    frame = table.over_seeds(pd.DataFrame(lines), ["schedule", "radius"], metric, "--where")
+    zones = [next(name for low, high, name in ZONES if low <= radius < high) for radius in frame["radius"]]
+    return frame.assign(metric=metric, zone=zones).sort_values(["schedule", "radius"], ignore_index=True)
 
 
 @style.drawn
@@ -48,8 +46,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     low, high = frame["radius"].min() / 1.3, frame["radius"].max() * 1.3
     for number, name in enumerate(dict.fromkeys(frame["schedule"])):
         lines = frame[frame["schedule"] == name]
-        bars = lines["sd"].fillna(0).to_numpy(dtype=float)
-        axes.errorbar(lines["radius"], lines["mean"], yerr=bars, label=name, capsize=2, **style.line(number))
+        style.bars(axes, number, name, lines["radius"], lines["mean"], lines["sd"])
     for number, (start, end, name) in enumerate(ZONES):
         left, right = max(start, low), min(end, high)
         if left < right:

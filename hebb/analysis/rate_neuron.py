@@ -1,4 +1,4 @@
-"""Which direction a single neuron picks, with pull, push and both, over sigma of the unpredictable direction."""
+"""The direction that a single neuron picks, with pull, push and both, over sigma of the unpredictable direction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def compute(config: ToyConfig) -> pd.DataFrame:
     """Return one line per rule, sigma and measure: n seeds, mean, sd and 95 % interval of alignment and response."""
     weights = rate_neuron.learn(config)
-    measured = {"alignment": rate_neuron.alignment(weights), "response": rate_neuron.response(weights, config)}
+    measures = {"alignment": rate_neuron.alignment(weights), "response": rate_neuron.response(weights, config)}
     rows = [
         {"rule": arm, "sigma": sigma, "measure": name, "seed": seed, "value": float(values[i, j, k])}
-        for name, values in measured.items()
+        for name, values in measures.items()
         for i, arm in enumerate(config.arms)
         for j, sigma in enumerate(config.sigmas)
         for k, seed in enumerate(config.seeds)
@@ -30,7 +30,7 @@ def compute(config: ToyConfig) -> pd.DataFrame:
 
 @style.drawn
 def draw(frame: pd.DataFrame, config: ToyConfig) -> Figure:
-    """Draw alignment and response over sigma, mean and standard deviation over the seeds."""
+    """Draw alignment and response over sigma: mean and standard deviation over the seeds."""
     figure, axes = style.figure(1, 2)
     panels = (
         ("alignment", "alignment with $x$, $|w_x|/|w|$"),
@@ -39,7 +39,7 @@ def draw(frame: pd.DataFrame, config: ToyConfig) -> Figure:
     for panel, (measure, name) in zip(axes, panels, strict=True):
         for number, arm in enumerate(config.arms):
             rows = frame[(frame["rule"] == arm) & (frame["measure"] == measure)].sort_values("sigma")
-            look = {**style.line(number), "markersize": 8 - 1.5 * number}  # what lies below stays visible
+            look = {**style.line(number), "markersize": 8 - 1.5 * number}  # lines below stay visible
             panel.plot(rows["sigma"], rows["mean"], label=ARMS[arm].title, **look)
             low, high = rows["mean"] - rows["sd"], rows["mean"] + rows["sd"]
             panel.fill_between(rows["sigma"], low, high, color=look["color"], alpha=0.2, linewidth=0)

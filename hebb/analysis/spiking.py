@@ -1,4 +1,7 @@
-"""What the spiking network learns, in each arm: selectivity, weights, rates, and what its spikes tell of the inputs."""
+"""What the spiking network learns in each arm: selectivity, weights, rates, and how well its spikes encode the inputs.
+
+Shapes: E excitatory neurons of a network; the networks are seeds * arms.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 50
-"""Points in time of a curve of rates."""
+"""Points of a curve of rates over time."""
 COLUMNS = ["quantity", "arm", "seed", "neuron", "population", "time", "value"]
 
 
@@ -30,14 +33,14 @@ def names(populations: int) -> list[str]:
 
 
 class _Table:
-    """Lines of the frame."""
+    """The lines of the frame while they are collected."""
 
     def __init__(self, config: SpikingConfig) -> None:
         self.networks = [(arm, seed) for seed in config.seeds for arm in config.arms]
         self.rows: list[tuple[Any, ...]] = []
 
     def add(self, quantity: str, values: Tensor, *, population: str | None = None, time: float | None = None) -> None:
-        """Add a value for every network (seeds * arms,), or for each of its neurons (seeds * arms, E)."""
+        """Add a value for every network (seeds * arms,), or for every neuron (seeds * arms, E)."""
         for (arm, seed), value in zip(self.networks, values.tolist(), strict=True):
             several = value if isinstance(value, list) else [value]
             for neuron, number in enumerate(several):
@@ -45,7 +48,7 @@ class _Table:
                 self.rows.append((quantity, arm, seed, which, population, time, number))
 
 
-def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done: None) -> pd.DataFrame:
+def compute(config: SpikingConfig, report: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
     """Simulate, and return one line per number.
 
     Quantities: ``selectivity`` and ``weight`` of each neuron and population, ``rate`` in Hz of each neuron in the last
@@ -53,9 +56,9 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done
 
     Args:
         config: the experiment.
-        report: is told the share that is done, after each stretch.
+        report: is called with the finished share after each stretch.
     """
-    network, found = SpikingNetwork(config), _Table(config)
+    network, lines = SpikingNetwork(config), _Table(config)
     total = round((config.priming + config.seconds) / STRETCH)
     window, last = max(1, total // POINTS), round(config.measured / STRETCH)
     since: list[Tensor] = []
@@ -69,46 +72,46 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda done
         exc, inh = (x.unflatten(1, (-1, config.streams)) for x in (part.exc, part.inh))
         since.append(torch.stack([x.mean(dim=(0, 2, 3)) / config.dt for x in (exc, inh)]))
         if number % window == 0:
-            outer, inner = torch.stack(since).mean(dim=0)
+            excitatory, inhibitory = torch.stack(since).mean(dim=0)
             middle = (number - len(since) / 2) * STRETCH - config.priming
-            found.add("mean_rate", outer, time=middle)
-            found.add("inhibitory_rate", inner, time=middle)
+            lines.add("mean_rate", excitatory, time=middle)
+            lines.add("inhibitory_rate", inhibitory, time=middle)
             since = []
         if number > total - last:
             by_population = part.inputs.unflatten(2, (config.inputs.populations, -1)).sum(dim=3).transpose(0, 1)
             kept.append((selectivity.counts(exc, config.dt), selectivity.counts(by_population, config.dt)))
         report(number / total)
-    _activity(found, *(torch.cat(pieces) for pieces in zip(*kept, strict=True)))
-    _learned(found, network.matrix(), config)
-    return pd.DataFrame(found.rows, columns=COLUMNS)
+    _add_activity(lines, *(torch.cat(pieces) for pieces in zip(*kept, strict=True)))
+    _add_weights(lines, network.matrix(), config)
+    return pd.DataFrame(lines.rows, columns=COLUMNS)
 
 
-def _activity(found: _Table, neurons: Tensor, inputs: Tensor) -> None:
-    """Add rates, and what the spikes tell, from counts (bins, seeds * arms, streams, E) and (bins, sources, ...)."""
+def _add_activity(lines: _Table, neurons: Tensor, inputs: Tensor) -> None:
+    """Add rates and R2 from spike counts: neurons (bins, seeds * arms, streams, E), inputs (bins, sources, ...)."""
     streams, arms = neurons.shape[2], neurons.shape[1] * neurons.shape[2] // inputs.shape[1]
-    found.add("rate", neurons.mean(dim=(0, 2)) / selectivity.BIN)
-    told = []
+    lines.add("rate", neurons.mean(dim=(0, 2)) / selectivity.BIN)
+    r2 = []
     for network in range(neurons.shape[1]):
         first = network // arms * streams  # the streams of a network one after the other
-        outer = neurons[:, network].transpose(0, 1).flatten(0, 1)
-        inner = inputs[:, first : first + streams].transpose(0, 1).flatten(0, 1)
-        told.append(selectivity.reconstruction(outer, inner))
-    for name, values in zip(names(inputs.shape[2]), torch.tensor(told).T, strict=True):
-        found.add("r2", values, population=name)
+        spikes = neurons[:, network].transpose(0, 1).flatten(0, 1)
+        signals = inputs[:, first : first + streams].transpose(0, 1).flatten(0, 1)
+        r2.append(selectivity.reconstruction(spikes, signals))
+    for name, values in zip(names(inputs.shape[2]), torch.tensor(r2).T, strict=True):
+        lines.add("r2", values, population=name)
 
 
-def _learned(found: _Table, weights: Tensor, config: SpikingConfig) -> None:
+def _add_weights(lines: _Table, weights: Tensor, config: SpikingConfig) -> None:
     """Add weights and selectivity from the weights (seeds * arms, inputs, E)."""
     means = selectivity.population_weights(weights, config.inputs.channels)
-    chosen = selectivity.selectivity(weights, config.inputs.channels)
+    values = selectivity.selectivity(weights, config.inputs.channels)
     for index, name in enumerate(names(config.inputs.populations)):
-        found.add("weight", means[:, index], population=name)
+        lines.add("weight", means[:, index], population=name)
         if name.startswith("signal"):
-            found.add("selectivity", chosen[:, (index - 1) // 2], population=name)
+            lines.add("selectivity", values[:, (index - 1) // 2], population=name)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per arm: means over neurons and seeds, and the deviation over seeds of each selectivity."""
+    """Return one line per arm: means over neurons and seeds, and the deviation over seeds of each selectivity."""
     lines = []
     for arm, rows in frame.groupby("arm", sort=False):
         line: dict[str, Any] = {"arm": arm, "seeds": rows["seed"].nunique()}
@@ -125,13 +128,13 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 @style.drawn
 def draw(frame: pd.DataFrame, config: SpikingConfig) -> Figure:
-    """Draw six panels: selectivity, weights and reconstruction; rates at the end, over time, and who prefers what."""
+    """Draw six panels: selectivity, weights, reconstruction; rates at the end and over time; preferences of neurons."""
     figure, axes = style.figure(2, 3, width=3.9)
     _by_arm(axes[0, 0], frame, config, "selectivity")
     axes[0, 0].axhline(0, color=style.GREY, linewidth=0.8)
     style.label(axes[0, 0], "", "selectivity $(w_P - w_C)/(w_P + w_C)$", "signal against its shuffled control")
     _weights(axes[0, 1], frame, config)
-    _told(axes[0, 2], frame, config)
+    _reconstruction(axes[0, 2], frame, config)
     _by_arm(axes[1, 0], frame, config, "rate")
     axes[1, 0].axhline(config.inhibition.target, color=style.GREY, linestyle="--", linewidth=1)
     style.label(axes[1, 0], "", "rate (Hz)", f"excitatory neurons, target {config.inhibition.target:g} Hz")
@@ -141,13 +144,13 @@ def draw(frame: pd.DataFrame, config: SpikingConfig) -> Figure:
 
 
 def _by_arm(panel: Axes, frame: pd.DataFrame, config: SpikingConfig, quantity: str) -> None:
-    """Violins over neurons of all seeds, one for each arm and population, with their mean."""
+    """Draw violins over the neurons of all seeds, one for each arm and population, with their means."""
     rows = frame[frame["quantity"] == quantity]
     populations = list(rows["population"].dropna().unique()) or [None]
     width = 0.8 / len(populations)
     for number, population in enumerate(populations):
-        of = rows if population is None else rows[rows["population"] == population]
-        values = [of[of["arm"] == arm]["value"].to_numpy() for arm in config.arms]
+        some = rows if population is None else rows[rows["population"] == population]
+        values = [some[some["arm"] == arm]["value"].to_numpy() for arm in config.arms]
         places = np.arange(len(values)) + (number - (len(populations) - 1) / 2) * width
         _violins(panel, places, values, width, style.COLOURS[number], population)
     panel.set_xticks(range(len(config.arms)), [ARMS[arm].title for arm in config.arms], rotation=30, ha="right")
@@ -178,7 +181,7 @@ def _weights(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
     _legend(panel)
 
 
-def _told(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
+def _reconstruction(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
     rows = frame[frame["quantity"] == "r2"]
     for number, arm in enumerate(config.arms):
         means = rows[rows["arm"] == arm].groupby("population", sort=False)["value"].mean()
@@ -187,7 +190,7 @@ def _told(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
         panel.plot(np.arange(len(means)) + shift, means, label=ARMS[arm].title, **look)
     panel.axhline(0, color=style.GREY, linewidth=0.8)
     _populations(panel, config)
-    style.label(panel, "", "$R^2$ of the reconstruction", "inputs told from the spikes")
+    style.label(panel, "", "$R^2$ of the reconstruction", "inputs reconstructed from the spikes")
     _legend(panel)
 
 
@@ -206,7 +209,7 @@ def _over_time(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
 
 
 def _preferences(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
-    """One point per neuron: its weights from the first two signals, or from signal and control where there is one."""
+    """Draw one point per neuron: weights from the first two signals, or from signal and control if there is one."""
     x, y = ("signal 1", "signal 2") if len(config.inputs.periods) > 1 else ("signal 1", "control 1")
     rows = frame[frame["quantity"] == "weight"]
     for number, arm in enumerate(arm for arm in ("lpl", "inhibition_off", "pull_off") if arm in config.arms):
@@ -214,12 +217,12 @@ def _preferences(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> Non
         both = [some[some["population"] == name]["value"] for name in (x, y)]
         look = {**style.line(number), "linestyle": "", "alpha": 0.5}
         panel.plot(*both, label=ARMS[arm].title, **look)
-    style.label(panel, f"mean weight of {x}", f"mean weight of {y}", "who prefers what")
+    style.label(panel, f"mean weight of {x}", f"mean weight of {y}", "preferences of the neurons")
     _legend(panel)
 
 
 def _legend(panel: Axes) -> None:
-    """Put the legend into room of its own above the data."""
+    """Put the legend above the data, and make room for it."""
     low, high = panel.get_ylim()
     panel.set_ylim(low, high + 0.3 * (high - low))
     panel.legend(loc="upper center", ncols=3, fontsize=7, columnspacing=1)

@@ -1,4 +1,4 @@
-"""The STDP window of the spiking LPL rule: how it turns with the neuron's variance, and how it depends on the rate."""
+"""The STDP window of the spiking LPL rule: how it depends on the neuron's variance and on the rate."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compute(config: StdpConfig) -> pd.DataFrame:
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per window: largest and smallest change in percent, and the intervals in ms where they lie."""
+    """Return one line per window: largest and smallest change in percent, and the intervals in ms at which they lie."""
     lines = []
     for variance, rows in frame[frame["panel"] == "window"].groupby("variance", sort=False):
         line: dict[str, float] = {"variance": float(variance)}
@@ -44,7 +44,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 @style.drawn
 def draw(frame: pd.DataFrame, config: StdpConfig) -> Figure:
-    """Draw the windows, each in units of its own largest change, and the change over the rate."""
+    """Draw the windows, the same in units of their largest change, and the change over the rate."""
     figure, (left, middle, right) = style.figure(1, 3, width=3.6)
     windows, rates = frame[frame["panel"] == "window"], frame[frame["panel"] == "rate"]
     for number, variance in enumerate(config.variances):
@@ -65,6 +65,6 @@ def draw(frame: pd.DataFrame, config: StdpConfig) -> Figure:
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
     left.set_title(f"{config.rate:g} pairings per second")
-    middle.set_title("the same by their largest")
+    middle.set_title("scaled to the largest change")
     right.legend(title=f"$\\sigma^2$ = {config.rate_variance:g} Hz at the start")
     return figure

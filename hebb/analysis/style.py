@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind people tell apart, no screen, the same bytes for the same figure.
+"""One style for all figures: colours safe for colour-blind readers, no screen, the same bytes for the same figure.
 
 @style.drawn
 def draw(frame):
@@ -25,15 +25,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito (2008), without yellow, which is faint on white."""
+"""Okabe & Ito (2008), without yellow, which is too faint on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 GREY = "0.55"
+_KINDS = {"acc": "accuracy (%)", "loss": "loss (nats)"}
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+_METRICS = {
+    "R1": "neurons of radius 1",
+    "convergence": "mean distance of the radii from 1",
+    "images_per_second": "images per second",
+    "lr": "learning rate",
+}
 WIDTH, HEIGHT = 4.2, 3.0
-"""Inches of one panel."""
+"""Size of one panel in inches."""
 _LEGEND_LINE = 0.19  # inches
 TITLE = 6.0
-"""Least inches of a figure whose title is a sentence."""
+"""Least width in inches of a figure whose title is a sentence."""
 
 _RC: dict[str, Any] = {
     "axes.grid": True,
@@ -58,7 +66,7 @@ _RC: dict[str, Any] = {
 
 
 def drawn(draw: Callable[P, T]) -> Callable[P, T]:
-    """Make a function draw in this style, whatever the settings of the caller, and leave those as they are."""
+    """Make a function draw in this style, independent of the caller's settings and without changing them."""
 
     @functools.wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -81,18 +89,18 @@ def figure(
 ) -> tuple[Figure, Any]:
     """Return a figure of ``rows`` x ``columns`` panels and its axes, as ``Figure.subplots`` gives them.
 
-    ``width`` and ``height`` are those of a panel, in inches. It belongs to no window, so that nothing has to close it.
+    ``width`` and ``height`` are those of a panel, in inches. The figure has no window, so nothing has to close it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(made)
-    return made, made.subplots(rows, columns, **options)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def line(number: int) -> dict[str, Any]:
-    """Return colour, marker and dashes of line ``number``: no two of the first 28 are alike, in grey neither."""
+    """Return colour, marker and dashes of line ``number``; the first 28 all differ, even in grey."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -101,7 +109,7 @@ def line(number: int) -> dict[str, Any]:
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Name the axes, with their units in brackets."""
+    """Label the axes; units stand in brackets."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if title:
@@ -109,48 +117,48 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
 
 
 def unit(metric: str) -> str:
-    """Name a metric for an axis: ``test_acc`` is ``test accuracy (%)``."""
-    names = {"acc": "accuracy (%)", "loss": "loss (nats)"}
+    """Return the axis label of a metric: ``test accuracy (%)`` for ``test_acc``."""
     split, _, kind = metric.partition("_")
-    known = {
-        "R1": "neurons of radius 1",
-        "convergence": "mean distance of the radii from 1",
-        "images_per_second": "images per second",
-        "lr": "learning rate",
-    }
-    words = {"train": "training", "val": "validation", "test": "test"}
-    return known.get(metric) or (f"{words.get(split, split)} {names[kind]}" if kind in names else metric)
+    if kind in _KINDS:
+        return f"{_SPLITS.get(split, split)} {_KINDS[kind]}"
+    return _METRICS.get(metric, metric)
 
 
 def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
-    """Put one legend for all panels below them, and in it what bars or bands show; nothing where there is one line."""
+    """Put one legend for all panels below them, with a note on what bars or bands show."""
     from matplotlib.lines import Line2D
 
     panels = [axes] if not isinstance(axes, Iterable) else list(axes)
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for panel in panels:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    handles, names = list(found.values()), list(found)
+            by_name.setdefault(name, handle)
+    handles, names = list(by_name.values()), list(by_name)
     if note:
         handles.append(Line2D([], [], linestyle=""))
         names.append(note)
     width = figure.get_size_inches()[0]
     longest = max((len(name) for name in names), default=1)
     columns = max(1, min(len(names), int(width / (0.45 + 0.065 * longest))))
-    height = figure.get_size_inches()[1] + _LEGEND_LINE * -(-len(names) // columns)  # the panels keep theirs
+    height = figure.get_size_inches()[1] + _LEGEND_LINE * -(-len(names) // columns)  # the panels keep their height
     figure.set_size_inches(width, height)
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
 def band(panel: Axes, number: int, name: str, x: pd.Series, mean: pd.Series, sd: pd.Series) -> None:
-    """Draw line ``number`` with a band of one standard deviation; a single point has a bar in place of the band."""
+    """Draw line ``number`` with a band of one standard deviation; a single point has a bar instead of a band."""
     look, spread = line(number), sd.fillna(0.0)
     if len(x) == 1:
-        panel.errorbar(x, mean, yerr=spread, label=name, capsize=2, **look)
+        bars(panel, number, name, x, mean, sd)
         return
     panel.plot(x, mean, label=name, markevery=max(1, len(x) // 10), **look)
     panel.fill_between(x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def bars(panel: Axes, number: int, name: str, x: pd.Series, mean: pd.Series, sd: pd.Series, **look: Any) -> None:
+    """Draw line ``number`` with bars of one standard deviation; ``look`` changes its look."""
+    spread = sd.fillna(0).to_numpy(dtype=float)
+    panel.errorbar(x, mean, yerr=spread, label=name, capsize=2, **{**line(number), **look})
 
 
 def spread(frame: pd.DataFrame, what: str = "band") -> str:
@@ -160,11 +168,11 @@ def spread(frame: pd.DataFrame, what: str = "band") -> str:
 
 
 def whole(axis: Axis, values: Iterable[float]) -> None:
-    """Put ticks at whole numbers alone."""
+    """Put ticks at whole numbers only."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    found = sorted(set(values))
-    axis.set_major_locator(FixedLocator(found) if len(found) < 7 else MaxNLocator(integer=True))
+    places = sorted(set(values))
+    axis.set_major_locator(FixedLocator(places) if len(places) < 7 else MaxNLocator(integer=True))
 
 
 def logarithmic(axes: Axes, low: float, high: float) -> None:
@@ -175,7 +183,7 @@ def logarithmic(axes: Axes, low: float, high: float) -> None:
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Put ticks of a logarithmic axis at 1, 2, 5, 10, or at powers of 10, and write them as plain numbers."""
+    """Put ticks of a logarithmic axis at 1, 2, 5, 10, or at powers of 10; label them with plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(10, (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0), numticks=12))
@@ -184,9 +192,9 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def save(made: Figure, path: Path | BinaryIO, kind: str) -> None:
+def save(figure: Figure, path: Path | BinaryIO, kind: str) -> None:
     """Write a figure as ``png`` or ``svg``; the same figure gives the same bytes."""
     import matplotlib
 
     with matplotlib.rc_context(_RC):
-        made.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})

@@ -1,4 +1,4 @@
-"""Mean, standard deviation and 95 % interval of runs that differ in their seed alone; as CSV, Markdown and LaTeX."""
+"""Mean, standard deviation and 95 % interval of runs that differ only in their seed; as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -17,20 +17,39 @@ if TYPE_CHECKING:
 
 
 def statistics(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Return per group n, mean, standard deviation and the half-width of the 95 % interval of its mean.
+    """Return n, mean, standard deviation and the half-width of the 95 % interval of the mean, one line per group.
 
     The deviation is that of a sample (n - 1); the interval is Student's: mean +- t(0.975, n-1) sd / sqrt(n).
-    Both are NaN for one run. Groups keep the order in which they first stand; values that are NaN do not count.
+    Both are NaN for one run. Groups are in the order of their first lines; NaN values do not count.
     """
     from scipy import stats
 
     groups = frame.groupby(list(by), sort=False, dropna=False)
-    made = groups[column].agg(n="count", mean="mean", sd="std").reset_index()
-    made["interval"] = [
+    lines = groups[column].agg(n="count", mean="mean", sd="std").reset_index()
+    lines["interval"] = [
         float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
-        for n, sd in zip(made["n"], made["sd"], strict=True)
+        for n, sd in zip(lines["n"], lines["sd"], strict=True)
     ]
-    return made
+    return lines
+
+
+def over_seeds(frame: pd.DataFrame, keys: Sequence[str], column: str, flag: str) -> pd.DataFrame:
+    """Return n, mean and sd over the seeds of each group.
+
+    Args:
+        frame: one line per run, with its ``seed``.
+        keys: columns that make a group.
+        column: what is averaged.
+        flag: the flag that would tell runs of a group apart.
+
+    Raises:
+        ConfigError: when a group holds a seed twice, so that its runs are not replicates.
+    """
+    twice = frame[frame.duplicated([*keys, "seed"], keep=False)]
+    if len(twice):
+        at = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
+        raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
+    return statistics(frame, keys, column).drop(columns="interval")
 
 
 def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
@@ -40,60 +59,44 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         runs: finished runs.
         metric: a name of ``runs.METRICS``.
         by: override paths, or ``preset``, ``dataset``, ``search``, ``mode``, ``hidden``; None takes preset, dataset
-            and every path in which runs of one preset differ.
+            and every path at which runs of one preset differ.
 
     Raises:
-        ConfigError: when no run measured the metric, or a group holds a seed twice: its runs differ in more than
-            the seed.
+        ConfigError: when no run measured the metric, or runs of one group have the same seed.
     """
     columns = list(by) if by is not None else stored.groups(runs)
     paths = [name for name in columns if name not in stored.COLUMNS]
-    found = stored.frame(runs, [metric], paths)
-    if found[metric].isna().all():
+    frame = stored.frame(runs, [metric], paths)
+    if frame[metric].isna().all():
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
-    twice = found[found.duplicated([*columns, "seed"], keep=False)]
+    twice = frame[frame.duplicated([*columns, "seed"], keep=False)]
     if len(twice):
         some = ", ".join(twice["run"].iloc[:2])
-        raise ConfigError(
-            "--by", f"{some} have the same seed and the same {', '.join(columns)}", hint=_difference(runs, twice["run"])
-        )
-    made = statistics(found, columns, metric)
-    return made.assign(metric=metric, low=made["mean"] - made["interval"], high=made["mean"] + made["interval"])
-
-
-def check_replicates(frame: pd.DataFrame, keys: Sequence[str], flag: str) -> None:
-    """Refuse groups that hold a seed twice: a mean over them would mix what is no replicate.
-
-    Args:
-        frame: one line per run, with its ``seed``.
-        keys: what makes a group.
-        flag: the flag that would tell the runs apart.
-    """
-    twice = frame[frame.duplicated([*keys, "seed"], keep=False)]
-    if len(twice):
-        at = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
-        raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
+        problem = f"{some} have the same seed and the same {', '.join(columns)}"
+        raise ConfigError("--by", problem, hint=_difference(runs, twice["run"]))
+    lines = statistics(frame, columns, metric)
+    return lines.assign(metric=metric, low=lines["mean"] - lines["interval"], high=lines["mean"] + lines["interval"])
 
 
 def _difference(runs: Sequence[StoredRun], names: pd.Series) -> str:
-    chosen = [run for run in runs if run.folder.name in set(names)]
-    paths = stored.varying(chosen)[:6]
+    """Say how runs that should be replicates differ."""
+    paths = stored.varying([run for run in runs if run.folder.name in set(names)])[:6]
     return f"they differ in {', '.join(paths)}: add what matters to --by" if paths else "name each run once"
 
 
-def cells(made: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """Return the table as a person reads it: the groups, ``mean +- sd``, the interval, n."""
-    unit = style.unit(str(made["metric"].iloc[0]))
-    groups = [name for name in made.columns if name not in ("n", "mean", "sd", "interval", "metric", "low", "high")]
-    shown = made[groups].astype(object).where(made[groups].notna(), "-")
+def cells(lines: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """Return the table as people read it: the groups, ``mean +- sd``, the interval, n."""
+    unit = style.unit(str(lines["metric"].iloc[0]))
+    groups = [name for name in lines.columns if name not in ("n", "mean", "sd", "interval", "metric", "low", "high")]
+    shown = lines[groups].astype(object).where(lines[groups].notna(), "-")
     shown[unit] = [
         f"{line.mean:.{digits}f} ± {line.sd:.{digits}f}" if line.n > 1 else f"{line.mean:.{digits}f}"
-        for line in made.itertuples()
+        for line in lines.itertuples()
     ]
     shown["95 % interval"] = [
-        f"{line.low:.{digits}f} to {line.high:.{digits}f}" if line.n > 1 else "-" for line in made.itertuples()
+        f"{line.low:.{digits}f} to {line.high:.{digits}f}" if line.n > 1 else "-" for line in lines.itertuples()
     ]
-    shown["n"] = made["n"].to_numpy()
+    shown["n"] = lines["n"].to_numpy()
     return shown
 
 
@@ -108,10 +111,10 @@ def latex(shown: pd.DataFrame) -> str:
     r"""Write a table as a LaTeX ``tabular`` (needs the package ``booktabs``)."""
     marks = {"\\": r"\textbackslash{}", "±": r"$\pm$", **{c: f"\\{c}" for c in "%_&#${}"}, "~": r"\~{}", "^": r"\^{}"}
 
-    def written(cell: object) -> str:
+    def escaped(cell: object) -> str:
         return "".join(marks.get(letter, letter) for letter in str(cell))
 
-    lines = [" & ".join(written(name) for name in shown.columns), r"\midrule"]
-    lines += [" & ".join(written(cell) for cell in line) for line in shown.itertuples(index=False)]
+    lines = [" & ".join(escaped(name) for name in shown.columns), r"\midrule"]
+    lines += [" & ".join(escaped(cell) for cell in line) for line in shown.itertuples(index=False)]
     body = "".join(line + ("\n" if line.startswith(r"\midrule") else " \\\\\n") for line in lines)
     return f"\\begin{{tabular}}{{{'l' * len(shown.columns)}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"

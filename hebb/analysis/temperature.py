@@ -1,7 +1,7 @@
-"""Accuracy, and neurons of radius 1, over the temperature of the soft competition.
+"""Accuracy and the number of neurons of radius 1 over the temperature of the soft competition.
 
-Figures B.1 (one hidden layer) and B.2 (three) of Journé et al. (2023). The temperature is 1 / beta, beta the inverse
-temperature ``t_invert`` that all Hebbian blocks share; the hard winner-take-all is its cold limit.
+Figures B.1 (one hidden layer) and B.2 (three) of Journé et al. (2023). The temperature is 1 / beta, where beta is the
+inverse temperature ``t_invert`` that all Hebbian blocks share. The hard winner-take-all is the limit of temperature 0.
 """
 
 from __future__ import annotations
@@ -33,53 +33,50 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
 
     Args:
         runs: finished runs whose Hebbian blocks share one method and one inverse temperature.
-        metric: what is drawn beside R1.
+        metric: the metric that is drawn beside R1.
     """
     lines = []
     for run in runs:
         method = str(run.value("b*.method")) if run.has("b*.method") else ""
         if method not in SERIES:
             methods = " ".join(block.layer.method for block in run.config.network.blocks[:-1])
-            raise ConfigError(str(run.folder), f"{methods}: one method is wanted in all blocks", choices=SERIES)
+            raise ConfigError(str(run.folder), f"all blocks must share one method, got {methods}", choices=SERIES)
         beta = None if method == "Hard" else float(run.value("b*.layer.t_invert"))  # type: ignore[arg-type]
         at = {"series": SERIES[method], "temperature": 0.0 if beta is None else 1 / beta, "seed": run.seed}
         lines.append({**at, "metric": metric, "value": run.measured(metric)})
         lines.append({**at, "metric": "R1", "value": radius_one(run)})
-    found = pd.DataFrame(lines)
-    keys = ["series", "temperature", "metric"]
-    table.check_replicates(found, keys, "--where")
-    made = table.statistics(found, keys, "value").drop(columns="interval")
-    made["series"] = pd.Categorical(made["series"], SERIES.values())
-    made = made.sort_values(["metric", "series", "temperature"], key=_metrics_last, ignore_index=True)
-    return made.astype({"series": str})
+    frame = table.over_seeds(pd.DataFrame(lines), ["series", "temperature", "metric"], "value", "--where")
+    frame["series"] = pd.Categorical(frame["series"], SERIES.values())
+    frame = frame.sort_values(["metric", "series", "temperature"], key=_r1_last, ignore_index=True)
+    return frame.astype({"series": str})
 
 
-def _metrics_last(column: pd.Series) -> pd.Series:
+def _r1_last(column: pd.Series) -> pd.Series:
     return column == "R1" if column.name == "metric" else column
 
 
 def radius_one(run: StoredRun) -> float:
-    """Count the neurons of radius 1, over all Hebbian phases at their end."""
+    """Return the number of neurons of radius 1 in all Hebbian blocks, each at the end of its phase."""
     last = {row["phase"]: row["R1"] for row in run.rows if row["R1"] is not None}
     return float(sum(last.values())) if last else float("nan")
 
 
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy and R1 over the temperature, on a logarithmic axis; the hard limit is a level line."""
+    """Draw accuracy and R1 over the temperature, on a logarithmic axis; the hard limit is a horizontal line."""
     metrics = list(dict.fromkeys(frame["metric"]))
     figure, axes = style.figure(1, len(metrics), squeeze=False)
     series = list(dict.fromkeys(frame["series"]))
     for panel, metric in zip(axes[0], metrics, strict=True):
         for number, name in enumerate(series):
             lines = frame[(frame["series"] == name) & (frame["metric"] == metric)]
-            look, bars = style.line(number), lines["sd"].fillna(0).to_numpy(dtype=float)
             if name == SERIES["Hard"]:
-                level, spread = float(lines["mean"].iloc[0]), float(bars[0])
-                panel.axhline(level, color=look["color"], linestyle="--", label=name)
-                panel.axhspan(level - spread, level + spread, color=look["color"], alpha=0.15, linewidth=0)
+                colour = style.line(number)["color"]
+                level, spread = float(lines["mean"].iloc[0]), float(lines["sd"].fillna(0).iloc[0])
+                panel.axhline(level, color=colour, linestyle="--", label=name)
+                panel.axhspan(level - spread, level + spread, color=colour, alpha=0.15, linewidth=0)
             else:
-                panel.errorbar(lines["temperature"], lines["mean"], yerr=bars, label=name, capsize=2, **look)
+                style.bars(panel, number, name, lines["temperature"], lines["mean"], lines["sd"])
         warm = frame[frame["temperature"] > 0]["temperature"]
         if len(warm):
             style.logarithmic(panel, warm.min() / 1.5, warm.max() * 1.5)

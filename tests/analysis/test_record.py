@@ -70,7 +70,7 @@ def test_a_record_without_a_published_number(home: Path) -> None:
     assert (record.title, record.claims) == ("Three seeds", ())
     data = yaml.safe_load((home / "records" / "mine" / "record.yaml").read_text())
     assert data["machine"]["threads"] == 1
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         write()
 
 

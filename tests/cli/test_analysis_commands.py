@@ -141,7 +141,7 @@ def test_output_is_whole_repeatable_and_not_replaced(tmp_path: Path) -> None:
     assert made[0][2].read_bytes().startswith(b"\x89PNG")
     assert xml.etree.ElementTree.parse(made[0][3]).getroot().tag.endswith("svg")
     assert pd.read_csv(made[0][0])["x"].tolist() == [0.1, 1 / 3]
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         Output("o", frame).save(tmp_path / "a")
     broken = Output("o", frame, picture(r"$\nosuchcommand$"))
     with pytest.raises(ValueError, match="nosuchcommand"):

@@ -208,7 +208,7 @@ def test_panels_read_the_runs_they_name(tmp_path: Path, monkeypatch: pytest.Monk
         accuracies.append(json.loads(stored.read_text())["metrics"]["test_acc"])
     out.mkdir()
     (out / "figure-own-second.png").touch()
-    with pytest.raises(ConfigError, match=r"figure-own-second.png: is there already"):
+    with pytest.raises(ConfigError, match=r"figure-own-second.png: exists already"):
         analysis.main(["figure", "own.yaml", "--out", "out"])
     assert [path.name for path in out.iterdir()] == ["figure-own-second.png"]
     assert analysis.main(["figure", "own.yaml", "--out", "out", "--overwrite"]) == 0
