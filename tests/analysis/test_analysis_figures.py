@@ -35,11 +35,11 @@ Rows = list[dict[str, object]]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Searches of two seeds, one for each analysis."""
-    made = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
 
     def sweep(name: str, network: str, axes: dict[str, list[object]] | None = None, **more: object) -> None:
         base = small.config(network, *TINY, **more)  # type: ignore[arg-type]
-        stored_runs.sweep(made, name, base, axes or {}, SEEDS)
+        stored_runs.sweep(home, name, base, axes or {}, SEEDS)
 
     sweep("soft1", SOFT1)
     sweep("soft2", SOFT2)
@@ -52,14 +52,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep("linear", MLP.replace("-lr", "-v0-lr"), {"b0.layer.radius": [5.0]})
     for name, network in (("speed", HARD), ("speed-linear", HARD.replace("-p1", "-p1-v0"))):
         base = small.config(network, *TINY, "dataset_sup.epochs=4", mode="simultaneous")
-        stored_runs.sweep(made, name, base, {}, SEEDS)
+        stored_runs.sweep(home, name, base, {}, SEEDS)
     settling = "settle:free_steps=5,nudged_steps=3 CorInfoMax-c12:flatten CorInfoMax"
-    stored_runs.sweep(made, "angles", small.config(settling, *TINY), {}, SEEDS)
+    stored_runs.sweep(home, "angles", small.config(settling, *TINY), {}, SEEDS)
     for seed in SEEDS:
-        folder = folders.Home(made).network(f"post{seed}")
+        folder = folders.Home(home).network(f"post{seed}")
         place = train.Place(datasets=Path("nowhere"), folder=folder)
         post_hoc.run(small.config(MLP, *TINY, seed=seed), train.Report(), place=place)
-    return made
+    return home
 
 
 def results(home: Path, search: str, *, where: Callable[[dict], bool] = lambda config: True) -> list[dict]:
@@ -93,10 +93,10 @@ def draw(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
     def run(name: str, verb: str, *words: str) -> pd.DataFrame:
         assert command.main([verb, *words, "--data-dir", str(home), "--out", str(out), "--name", name]) == 0
         assert {path.suffix for path in out.glob(f"{name}.*")} >= {".csv", ".png", ".svg"}
-        made = pd.read_csv(out / f"{name}.csv")
-        if "mean" in made:
-            assert len(made) == 1 or made["mean"].nunique() > 1, "numbers that are all alike would hide an exchange"
-        return made
+        frame = pd.read_csv(out / f"{name}.csv")
+        if "mean" in frame:
+            assert len(frame) == 1 or frame["mean"].nunique() > 1, "numbers that are all alike would hide an exchange"
+        return frame
 
     return run
 
@@ -104,21 +104,21 @@ def draw(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 def test_depth_by_arm(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     searches = {"soft1": ("SoftHebb", 1), "soft2": ("SoftHebb", 2), "random1": ("Random", 1), "bp1": ("BP", 1)}
     searches["hard1"] = ("Hard WTA", 1)
-    made = draw("arms", "depth", *searches).set_index(["series", "depth"])
-    assert set(made.index) == set(searches.values())
-    assert list(dict.fromkeys(made.index.get_level_values(0))) == ["SoftHebb", "Hard WTA", "Random", "BP"]
+    lines = draw("arms", "depth", *searches).set_index(["series", "depth"])
+    assert set(lines.index) == set(searches.values())
+    assert list(dict.fromkeys(lines.index.get_level_values(0))) == ["SoftHebb", "Hard WTA", "Random", "BP"]
     for search, key in searches.items():
-        check(made.loc[key], [r["metrics"]["test_acc"] for r in results(home, search)])
+        check(lines.loc[key], [r["metrics"]["test_acc"] for r in results(home, search)])
 
 
 def test_depth_by_width(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     """One hidden layer is the first point of every width; neurons of the second over those of the first."""
-    made = draw("widths", "depth", "soft1", "soft2", "wide2", "--by", "width").astype({"series": str})
-    made = made.set_index(["series", "depth"])
-    assert set(made.index) == {("2", 1), ("2", 2), ("4", 1), ("4", 2)}
-    check(made.loc[("4", 2)], [r["metrics"]["test_acc"] for r in results(home, "wide2")])
-    check(made.loc[("4", 1)], [r["metrics"]["test_acc"] for r in results(home, "soft1")])
-    assert made.loc[("2", 1), "mean"] == made.loc[("4", 1), "mean"]
+    lines = draw("widths", "depth", "soft1", "soft2", "wide2", "--by", "width").astype({"series": str})
+    lines = lines.set_index(["series", "depth"])
+    assert set(lines.index) == {("2", 1), ("2", 2), ("4", 1), ("4", 2)}
+    check(lines.loc[("4", 2)], [r["metrics"]["test_acc"] for r in results(home, "wide2")])
+    check(lines.loc[("4", 1)], [r["metrics"]["test_acc"] for r in results(home, "soft1")])
+    assert lines.loc[("2", 1), "mean"] == lines.loc[("4", 1), "mean"]
 
 
 def test_published_values_stand_beside_ours(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,57 +133,57 @@ def test_published_values_stand_beside_ours(home: Path, monkeypatch: pytest.Monk
         "figures,dataset,by,series,depth,mean,sd,source\n9,Digits,arm,BP,1,50,2,here\n9,MNIST,arm,BP,1,60,2,here\n"
     )
     monkeypatch.setattr(published, "FILE", file)
-    found = runs.read([home / "hebb" / "search" / "bp1"]).runs
-    made = depth.compute(found, figure="9")
-    assert list(made["source"]) == ["ours", "here"]
-    assert list(made["mean"])[1] == 50
+    bp = runs.read([home / "hebb" / "search" / "bp1"]).runs
+    lines = depth.compute(bp, figure="9")
+    assert list(lines["source"]) == ["ours", "here"]
+    assert list(lines["mean"])[1] == 50
     with pytest.raises(ConfigError, match=r"no numbers of '8'\nlegal: 9"):
-        depth.compute(found, figure="8")
+        depth.compute(bp, figure="8")
     with pytest.raises(ConfigError, match="'9' are by arm, not by neurons\n--by arm"):
-        depth.compute(found, "neurons", figure="9")
+        depth.compute(bp, "neurons", figure="9")
 
 
 def test_temperature(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     """Temperature 1 / t; R1 summed over the two Hebbian phases; the hard rule at temperature 0."""
-    made = draw("temperature", "temperature", "regimes", "hard1").set_index(["series", "temperature", "metric"])
-    assert len(made) == 2 * (2 * 2 + 1)
+    lines = draw("temperature", "temperature", "regimes", "hard1").set_index(["series", "temperature", "metric"])
+    assert len(lines) == 2 * (2 * 2 + 1)
 
     def losers(config: dict) -> bool:
         layers = [block["layer"] for block in config["network"]["blocks"][:2]]
         return [(layer["method"], layer.get("t_invert")) for layer in layers] == [("SoftKrotov", 2.0)] * 2
 
     chosen = results(home, "regimes", where=losers)
-    check(made.loc[("SoftHebb, anti-Hebbian losers", 0.5, "test_acc")], [r["metrics"]["test_acc"] for r in chosen])
+    check(lines.loc[("SoftHebb, anti-Hebbian losers", 0.5, "test_acc")], [r["metrics"]["test_acc"] for r in chosen])
     ones = [sum(row["R1"] for row in run if row["kind"] == "hebbian") for run in rows(home, "hard1")]
-    check(made.loc[("Hard WTA (temperature 0)", 0.0, "R1")], ones)
+    check(lines.loc[("Hard WTA (temperature 0)", 0.0, "R1")], ones)
     soft = {}
     for trial in (home / "hebb" / "search" / "regimes" / "trials").iterdir():
         config = json.loads((trial / "config.json").read_text())
         layer = config["network"]["blocks"][0]["layer"]
         counts = [json.loads(line)["R1"] or 0 for line in (trial / "metrics.jsonl").read_text().splitlines()]
         soft[layer["method"], layer["t_invert"], config["seed"]] = sum(counts)
-    check(made.loc[("SoftHebb", 2.0, "R1")], [soft["Soft", 0.5, seed] for seed in SEEDS])
+    check(lines.loc[("SoftHebb", 2.0, "R1")], [soft["Soft", 0.5, seed] for seed in SEEDS])
     with pytest.raises(ConfigError, match="BP"):
         draw("none", "temperature", "bp1")
 
 
 def test_radius(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
-    made = draw("radius", "radius", "norm", "linear").set_index(["schedule", "radius"])
-    assert sorted(made.index) == [("linear decay", 5.0), ("norm-dependent rate", 0.5), ("norm-dependent rate", 1.5)]
+    lines = draw("radius", "radius", "norm", "linear").set_index(["schedule", "radius"])
+    assert sorted(lines.index) == [("linear decay", 5.0), ("norm-dependent rate", 0.5), ("norm-dependent rate", 1.5)]
     for radius in (0.5, 1.5):
         chosen = results(home, "norm", where=lambda c, r=radius: c["network"]["blocks"][0]["layer"]["radius"] == r)  # type: ignore[misc]
-        check(made.loc[("norm-dependent rate", radius)], [r["metrics"]["test_acc"] for r in chosen])
-    check(made.loc[("linear decay", 5.0)], [r["metrics"]["test_acc"] for r in results(home, "linear")])
-    assert list(made.sort_values("radius")["zone"]) == ["none", "partial", "learning"]
+        check(lines.loc[("norm-dependent rate", radius)], [r["metrics"]["test_acc"] for r in chosen])
+    check(lines.loc[("linear decay", 5.0)], [r["metrics"]["test_acc"] for r in results(home, "linear")])
+    assert list(lines.sort_values("radius")["zone"]) == ["none", "partial", "learning"]
 
 
 def test_convergence(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     """60 images an epoch; the mean of two epochs stands at the later one."""
-    made = draw("convergence", "convergence", "speed", "speed-linear").set_index(["schedule", "metric", "examples"])
+    lines = draw("convergence", "convergence", "speed", "speed-linear").set_index(["schedule", "metric", "examples"])
     for search, schedule in (("speed", "norm-dependent rate"), ("speed-linear", "linear decay")):
         for epoch in range(4):
             check(
-                made.loc[(schedule, "convergence", 60 * (epoch + 1))],
+                lines.loc[(schedule, "convergence", 60 * (epoch + 1))],
                 [run[epoch]["convergence"] for run in rows(home, search)],
             )
     smooth = convergence.compute(runs.read([home / "hebb" / "search" / "speed"]).runs, ["R1", "test_acc"], window=2)
@@ -199,12 +199,12 @@ def test_examples_are_counted_over_phases(home: Path) -> None:
 
 
 def test_curves(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
-    made = draw("curves", "curves", "speed", "speed-linear", "--metric", "train_acc").set_index(["curve", "epoch"])
-    assert len(made) == 2 * 4
-    assert set(made.index.get_level_values(0)) == {"speed", "speed-linear"}
+    lines = draw("curves", "curves", "speed", "speed-linear", "--metric", "train_acc").set_index(["curve", "epoch"])
+    assert len(lines) == 2 * 4
+    assert set(lines.index.get_level_values(0)) == {"speed", "speed-linear"}
     for epoch in range(4):
         values = [run[epoch]["train_acc"] for run in rows(home, "speed-linear")]
-        check(made.loc[("speed-linear", epoch + 1)], values)
+        check(lines.loc[("speed-linear", epoch + 1)], values)
     phases = draw("phases", "curves", "soft2", "--metric", "convergence")
     assert list(phases["phase"]) == ["hebbian 1", "hebbian 2"]
     classifiers = draw("classifiers", "curves", "soft2", "bp1", "--metric", "test_acc")  # phases 2 and 0
@@ -223,19 +223,19 @@ def test_names_of_curves(home: Path) -> None:
 
 
 def test_angles(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
-    made = draw("angles", "angles", "angles")
+    lines = draw("angles", "angles", "angles")
     trials = sorted((home / "hebb" / "search" / "angles" / "trials").iterdir())
     looks = [[json.loads(line) for line in (t / "blocks.jsonl").read_text().splitlines()] for t in trials]
-    wanted = {
+    angles = {
         (block, look["update"]): [run[i]["blocks"][block]["angle"] for run in looks]
         for i, look in enumerate(looks[0])
         for block in look["blocks"]
         if "angle" in look["blocks"][block]
     }
-    assert wanted
-    assert {(line.block, line.update) for line in made.itertuples()} == set(wanted)
-    for _, line in made.iterrows():
-        check(line, wanted[line["block"], line["update"]])
+    assert angles
+    assert {(line.block, line.update) for line in lines.itertuples()} == set(angles)
+    for _, line in lines.iterrows():
+        check(line, angles[line["block"], line["update"]])
     with pytest.raises(ConfigError, match=r"has no blocks\.jsonl"):
         draw("none", "angles", "soft1")
     with pytest.raises(ConfigError, match="did you mean 'angle'"):
@@ -244,20 +244,20 @@ def test_angles(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
 
 def test_posthoc(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     """All batches of so short a training are one window: the mean of all."""
-    made = draw("posthoc", "posthoc", "post0", "post1").set_index(["metric", "examples"])
+    lines = draw("posthoc", "posthoc", "post0", "post1").set_index(["metric", "examples"])
     curves = [pd.read_csv(folders.Home(home).network(f"post{seed}") / "post_hoc.csv") for seed in SEEDS]
-    assert set(made.index) == {("loss", 60), ("accuracy", 60)}
+    assert set(lines.index) == {("loss", 60), ("accuracy", 60)}
     for metric in ("loss", "accuracy"):
-        check(made.loc[(metric, 60)], [float(np.mean(curve[metric])) for curve in curves])
+        check(lines.loc[(metric, 60)], [float(np.mean(curve[metric])) for curve in curves])
 
 
 def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     """The paired test of two seeds by its formulas: t = d sqrt(2) / sd, t(0.975, 1) = 12.7062 (any table)."""
-    made = draw("compare", "compare", "soft1", "bp1", "random1").set_index("group")
+    lines = draw("compare", "compare", "soft1", "bp1", "random1").set_index("group")
     base, other = ({r["seed"]: r["metrics"]["test_acc"] for r in results(home, name)} for name in ("soft1", "bp1"))
     differences = [other[seed] - base[seed] for seed in SEEDS]
     mean, sd = statistics.fmean(differences), statistics.stdev(differences)
-    line = made.loc["bp1"]
+    line = lines.loc["bp1"]
     assert line["reference"] == "soft1"
     assert line["n"] == 2
     assert line["difference"] == pytest.approx(mean, abs=1e-9)
@@ -273,14 +273,14 @@ def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
 
 
 def test_compare_refuses_what_it_cannot_pair(home: Path) -> None:
-    found = {name: runs.read([home / "hebb" / "search" / name]).runs for name in ("soft1", "bp1", "regimes")}
-    with pytest.raises(ConfigError, match="two or more"):
-        compare.compute({"soft1": found["soft1"]})
+    searches = {name: runs.read([home / "hebb" / "search" / name]).runs for name in ("soft1", "bp1", "regimes")}
+    with pytest.raises(ConfigError, match="must be at least two searches or folders, got 1"):
+        compare.compute({"soft1": searches["soft1"]})
     with pytest.raises(ConfigError, match="more than one run of seed 0"):
-        compare.compute({"soft1": found["soft1"], "regimes": found["regimes"]})
+        compare.compute({"soft1": searches["soft1"], "regimes": searches["regimes"]})
     with pytest.raises(ConfigError, match="fewer than two seeds in common"):
-        compare.compute({"soft1": found["soft1"][:1], "bp1": found["bp1"]})
-    same = compare.compute({"a": found["soft1"], "b": found["soft1"]}).iloc[0]
+        compare.compute({"soft1": searches["soft1"][:1], "bp1": searches["bp1"]})
+    same = compare.compute({"a": searches["soft1"], "b": searches["soft1"]}).iloc[0]
     assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
     assert math.isnan(same["p"])
 
