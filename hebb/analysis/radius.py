@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ZONES = ((0.0, 1.0, "none"), (1.0, 2.2, "partial"), (2.2, float("inf"), "learning"))
 """Published zones of the initial radius: from, to, name."""
+ZONE_LABELS = {"none": "no learning", "partial": "partial learning", "learning": "learning"}
 
 
 def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame:
@@ -52,7 +53,15 @@ def draw(frame: pd.DataFrame) -> Figure:
         if left < right:
             axes.axvspan(left, right, color="0.5", alpha=(0.20, 0.10, 0.0)[number], linewidth=0)
             place = (left * right) ** 0.5
-            axes.text(place, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+            axes.text(
+                place,
+                1.02,
+                ZONE_LABELS[name],
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                fontsize=8,
+            )
     style.logarithmic(axes, low, high)
     style.label(axes, "initial radius of the first block", style.unit(str(frame["metric"].iloc[0])))
     style.legend(figure, axes, style.spread(frame, "bars"))
