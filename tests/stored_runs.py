@@ -10,10 +10,11 @@ import small
 
 from hebb.config import catalog, search_space
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Goal
 from hebb.storage import folders
 from hebb.tuning import search_folder, trials
 from hebb.tuning.search import Search
-from hebb.tuning.settings import Settings
+from hebb.tuning.search_settings import SearchSettings
 
 
 def sweep(
@@ -43,11 +44,11 @@ def sweep(
         base=base,
         seeds=tuple(seeds),
         metric="test_acc",
-        mode="max",
+        mode=Goal.MAX,
         folder=folder,
     )
     search = trials.planned(search, catalog.load())
-    search_folder.claim(search, Settings(home=folders.Home(home)))
+    search_folder.claim(search, SearchSettings(home=folders.Home(home)))
     for trial in search.trials[: len(search.trials) - leave_out]:
         small.run(replace(trial.config, device="cpu"), trial.folder, keep_model=False)
     return folder

@@ -18,7 +18,7 @@ from hebb.core.errors import HebbError, InterruptedRunError
 from hebb.storage import folders
 from hebb.tuning import search_folder
 from hebb.tuning.search import Search
-from hebb.tuning.settings import Settings
+from hebb.tuning.search_settings import SearchSettings
 
 
 def parser() -> arguments.Parser:
@@ -57,7 +57,7 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     return search_request.of_flags(options, catalog).resolve(catalog)
 
 
-def _run(search: Search, settings: Settings, catalog: Catalog, *, fresh: bool) -> int:
+def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
     """Run the trials on Ray; torch and Ray are imported here and not before."""
     from hebb.tuning import stages
 
@@ -84,7 +84,7 @@ def _write_report(search: Search, display: SearchDisplay) -> None:
     display.console.print(f"report: {search.folder / report.NAME}.html", soft_wrap=True)
 
 
-def _dry_run(search: Search, catalog: Catalog, settings: Settings) -> int:
+def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings) -> int:
     """Print what would be run."""
     first = search.trials[0].config if search.trials else replace(search.base, seed=search.seeds[0])
     updates = [sum(phase.updates for phase in plan.phases(trial.config)) for trial in search.trials]

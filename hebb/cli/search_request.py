@@ -10,12 +10,14 @@ from hebb.cli import arguments, search_flags
 from hebb.config import catalog as catalogs
 from hebb.config import search_space
 from hebb.config.catalog import Catalog
+from hebb.config.vocabulary import Device, Goal
+from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.tuning import request, search_folder
 from hebb.tuning.request import Extension, SearchRequest
 from hebb.tuning.search import Search
-from hebb.tuning.settings import Settings
+from hebb.tuning.search_settings import SearchSettings
 
 
 def of_flags(options: argparse.Namespace, catalog: Catalog) -> SearchRequest:
@@ -47,7 +49,7 @@ def of_flags(options: argparse.Namespace, catalog: Catalog) -> SearchRequest:
         seed=options.seed,
         search_block=options.search_block,
         metric=options.metric,
-        mode=options.mode,
+        mode=None if options.mode is None else choose(Goal, options.mode, "--mode"),
         final_seeds=options.final_seeds,
         pack_seeds=options.pack_seeds,
         probe_every=options.probe_every,
@@ -55,12 +57,12 @@ def of_flags(options: argparse.Namespace, catalog: Catalog) -> SearchRequest:
     )
 
 
-def settings(options: argparse.Namespace, home: folders.Home, *commands: str) -> Settings:
+def settings(options: argparse.Namespace, home: folders.Home, *commands: str) -> SearchSettings:
     """Return how and where the trials run; ``commands`` are those that began and continued the search."""
     device = arguments.device(options)
-    return Settings(
+    return SearchSettings(
         home=home,
-        gpu=device.index if device.kind == "cuda" else None,
+        gpu=device.index if device.kind == Device.CUDA else None,
         trials_per_gpu=options.gpu_exp,
         workers=options.workers,
         address=options.address,
@@ -76,7 +78,7 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
     )
 
 
-def restored(options: argparse.Namespace, command: str) -> tuple[Search, Settings, Catalog]:
+def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchSettings, Catalog]:
     """Return the search in the folder of ``--restore``, its settings, and the presets it was started with.
 
     Flags that a continued search keeps are those it was started with, unless they are given anew.
@@ -92,11 +94,11 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, Setting
     folder = request.folder_of(options.restore, home)
     stored = search_folder.read(folder)["options"]
     builtin.load()
-    kept = _with_kept(options, Settings.restored(stored, home).stored())
+    kept = _with_kept(options, SearchSettings.restored(stored, home).stored())
     catalog = catalogs.load(kept.preset_file)
     search = request.restored(folder, catalog, extension=extension, time=time, count=options.max_trials)
     asked = arguments.device(options)
-    if asked.kind not in ("auto", search.base.device):
+    if asked.kind not in (Device.AUTO, search.base.device):
         problem = f"must be {search.base.device}, on which alone the search goes on to the same bits, got {asked.kind}"
         raise ConfigError("--gpu-id or --device", problem)
     if options.data_dir is None:

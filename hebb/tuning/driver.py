@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb import builtin
 from hebb.config.catalog import Catalog
+from hebb.config.vocabulary import Scheduler
 from hebb.tuning import ray_session
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
 from hebb.tuning.ray_session import RayTrial, Resources, ray, tune
@@ -186,7 +187,7 @@ def _fit(work: Work, resources: Resources, observer: SearchObserver) -> _Callbac
     """Let Ray Tune run the groups, and return what it was told."""
     verdicts, listed = work.verdicts(), {group.name: group for group in work.listed()}
     callback = _Callback(work, verdicts, observer)
-    pauses = work.judged and work.search.spec.scheduler.name == "hyperband"
+    pauses = work.judged and work.search.spec.scheduler.name == Scheduler.HYPERBAND
     function = tune.with_parameters(
         _run_trial, task=work.task, groups=listed, maker=work.maker, verdicts=verdicts, pauses=pauses
     )

@@ -24,7 +24,7 @@ from hebb.storage import folders, records
 from hebb.training import engine, epochs, features, train
 from hebb.training.pack import Pack
 from hebb.tuning.search import Packs, Search, packs_of
-from hebb.tuning.settings import Settings
+from hebb.tuning.search_settings import SearchSettings
 
 _WARM, _TIMED = 2, 10  # batches
 _SETTLED = 40  # batches of a settling network, which is looked at before and after, however few they are
@@ -77,7 +77,7 @@ class Estimate:
         return sum(cost.seconds for cost in self.costs) / len(self.costs)
 
 
-def run(search: Search, settings: Settings) -> Estimate:
+def run(search: Search, settings: SearchSettings) -> Estimate:
     """Time a few configurations of the space, and estimate the whole search."""
     firsts = {trial.configuration: trial for trial in reversed(search.trials)}
     points = [(trial.label, trial.config) for trial in reversed(firsts.values())] or [
@@ -113,7 +113,7 @@ def _units(seeds: int, packs: Packs) -> int:
     return seeds - sum(map(len, packs)) + len(packs)
 
 
-def _of_run(label: str, config: RunConfig, device: torch.device, settings: Settings) -> Cost:
+def _of_run(label: str, config: RunConfig, device: torch.device, settings: SearchSettings) -> Cost:
     """Time a few real batches and an evaluation of every phase, and add up what a run, or its pack, has of each."""
     home = settings.home
     machine.keep_freed_memory()

@@ -14,6 +14,7 @@ from hebb.config import domains, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
+from hebb.config.vocabulary import Algorithm, Goal, Purpose, Scheduler
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
@@ -49,7 +50,7 @@ class SearchRequest:
     seed: int = 0
     search_block: int | None = None
     metric: str | None = None
-    mode: str | None = None
+    mode: Goal | None = None
     final_seeds: int | None = None
     pack_seeds: int = 1
     probe_every: int = 0
@@ -60,13 +61,12 @@ class SearchRequest:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name.replace('_', '-')}", f"must be a whole number >= {least}, got {value}")
-        for name, choices in (("metric", search_space.METRICS), ("mode", ("max", "min"))):
-            word = getattr(self, name)
-            if word is not None and word not in choices:
-                raise ConfigError(f"--{name}", f"unknown {name} '{word}'", given=word, choices=choices)
+        if self.metric is not None and self.metric not in search_space.METRICS:
+            problem = f"unknown metric '{self.metric}'"
+            raise ConfigError("--metric", problem, given=self.metric, choices=search_space.METRICS)
         if self.base.seed:
             raise ConfigError("--set seed", "a search has its own seeds", hint="--seed N is added to each of them")
-        if self.final_seeds is not None and self.spec.purpose == "sweep":
+        if self.final_seeds is not None and self.spec.purpose == Purpose.SWEEP:
             raise ConfigError("--final-seeds", f"search config '{self.spec.name}' is a sweep, which names no winner")
 
     def resolve(self, catalog: Catalog) -> Search:
@@ -81,7 +81,7 @@ class SearchRequest:
             seeds=seeds,
             metric=metric,
             mode=mode,
-            final_seeds=final_seeds(seeds, count) if spec.purpose == "search" else (),
+            final_seeds=final_seeds(seeds, count) if spec.purpose == Purpose.SEARCH else (),
             folder=self.folder,
             resume_from=self.resume_from,
             pack_seeds=self.pack_seeds,
@@ -106,9 +106,9 @@ def threads_of(spec: SearchSpec, pack_seeds: int, workers: int | None) -> int:
     return max(1, cores() // min(count, cores(), workers or count))
 
 
-def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, str]:
+def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, Goal]:
     """Return what configurations are compared by, and whether ``max`` or ``min`` of it is better."""
-    validated, selects = request.base.validated, spec.purpose == "search"
+    validated, selects = request.base.validated, spec.purpose == Purpose.SEARCH
     metric = request.metric or spec.metric or ("val_acc" if validated or selects else "test_acc")
     where = f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
     if metric.startswith("val") and not validated:
@@ -125,7 +125,7 @@ def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, str]:
             where, f"with validation images {metric} is known only at the end of a run, too late to act on"
         )
     stated = spec.mode if metric == (spec.metric or metric) else None
-    return metric, request.mode or stated or search_space.better(metric)
+    return metric, Goal(request.mode or stated or search_space.better(metric))
 
 
 def check_steps(search: Search) -> None:
@@ -155,7 +155,7 @@ def _check_probes(search: Search) -> None:
             "needs a scheduler, which is what acts on the probes",
             hint=f"--scheduler {' | '.join(search_space.SCHEDULERS[1:])}",
         )
-    if plan.model_based or scheduler == "median":
+    if plan.model_based or scheduler == Scheduler.MEDIAN:
         raise ConfigError(
             "--probe-every",
             f"{plan.algorithm if plan.model_based else scheduler} would compare accuracies of probes with those of the "
@@ -236,7 +236,7 @@ def _extended(data: Mapping[str, Any], extension: Extension, where: str) -> dict
 def _more_samples(plan: SearchPlan, samples: int | None) -> SearchPlan:
     if samples is None:
         return plan
-    if plan.algorithm == "grid" or samples < 1:
+    if plan.algorithm == Algorithm.GRID or samples < 1:
         problem = f"must be a whole number >= 1, got {samples}" if samples < 1 else "a grid has no samples to add to"
         raise ConfigError("--num-samples", problem, hint="--space adds points to its lists, --seeds adds replicates")
     return replace(plan, samples=plan.samples + samples)

@@ -13,6 +13,7 @@ from pathlib import Path
 from hebb.config.domains import Choice
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Goal, Purpose, Scheduler
 from hebb.storage import folders
 
 Packs = tuple[tuple[int, ...], ...]
@@ -98,7 +99,7 @@ class Search:
         base: the run that the space changes.
         seeds: the replicates of every configuration.
         metric: what configurations are compared by.
-        mode: whether ``max`` or ``min`` of it is better.
+        mode: whether the largest or the least value of it is best.
         folder: where everything is stored.
         trials: one run per configuration and seed; empty until a model-based algorithm has chosen them.
         final_seeds: seeds with which the winner is trained again on all training images; none in a sweep.
@@ -112,7 +113,7 @@ class Search:
     base: RunConfig
     seeds: tuple[int, ...]
     metric: str
-    mode: str
+    mode: Goal
     folder: Path
     trials: tuple[Trial, ...] = ()
     final_seeds: tuple[int, ...] = ()
@@ -129,17 +130,17 @@ class Search:
     @property
     def selects(self) -> bool:
         """Whether the search names a winner; a sweep does not."""
-        return self.spec.purpose == "search"
+        return self.spec.purpose == Purpose.SEARCH
 
     @property
     def maximises(self) -> bool:
         """Whether more of the metric is better."""
-        return self.mode == "max"
+        return self.mode == Goal.MAX
 
     @property
     def stops_early(self) -> bool:
         """Whether a scheduler stops configurations early."""
-        return self.spec.scheduler.name != "none"
+        return self.spec.scheduler.name != Scheduler.NONE
 
     def groups(self) -> list[Group]:
         """List what the workers run."""

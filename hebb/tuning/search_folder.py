@@ -22,12 +22,13 @@ from hebb.config import search_space, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis
 from hebb.config.search_space import SearchSpec
+from hebb.config.vocabulary import DomainKind, Goal, Scheduler
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.folders import SEARCH
 from hebb.storage.journal import Journal as Journal
 from hebb.tuning.search import Search
-from hebb.tuning.settings import Settings
+from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.trials import planned
 
 LOCKS = "locks"
@@ -50,7 +51,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
         )
 
 
-def claim(search: Search, settings: Settings) -> None:
+def claim(search: Search, settings: SearchSettings) -> None:
     """Make the folder of a search, in place of an earlier one, and write down what it is to do."""
     if search.folder.exists():
         shutil.rmtree(search.folder)
@@ -82,7 +83,7 @@ def held(path: Path, busy: str | None = None) -> Iterator[None]:
         yield
 
 
-def write(search: Search, settings: Settings) -> None:
+def write(search: Search, settings: SearchSettings) -> None:
     """Write ``search.json``."""
     folders.write_json(
         search.folder / SEARCH,
@@ -124,7 +125,7 @@ def search_of(data: Mapping[str, Any], folder: Path, catalog: Catalog) -> Search
         base=serialise.run_from_json(data["base"], where),
         seeds=tuple(data["seeds"]),
         metric=str(data["metric"]),
-        mode=str(data["mode"]),
+        mode=Goal(data["mode"]),
         final_seeds=tuple(data["final_seeds"]),
         folder=folder,
         resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
@@ -138,7 +139,11 @@ def search_of(data: Mapping[str, Any], folder: Path, catalog: Catalog) -> Search
 def to_data(spec: SearchSpec) -> dict[str, Any]:
     """Return the search config as data for ``search_space.parse``; a geometric grid is written as its values."""
     plan, scheduler = spec.plan, spec.scheduler
-    keys = {"median": ("name", "grace"), "hyperband": ("name", "reduction"), "none": ("name",)}
+    keys = {
+        Scheduler.MEDIAN: ("name", "grace"),
+        Scheduler.HYPERBAND: ("name", "reduction"),
+        Scheduler.NONE: ("name",),
+    }
     return {
         "description": spec.description,
         "command": spec.command,
@@ -146,16 +151,19 @@ def to_data(spec: SearchSpec) -> dict[str, Any]:
         "seeds": list(spec.seeds),
         "space": {axis.name: _axis_data(axis) for axis in spec.axes},
         "search": {key: value for key, value in vars(plan).items() if value is not None},
-        "scheduler": {key: getattr(scheduler, key) for key in keys.get(scheduler.name, ("name", "grace", "reduction"))},
+        "scheduler": {
+            key: getattr(scheduler, key) for key in keys.get(Scheduler(scheduler.name), ("name", "grace", "reduction"))
+        },
         "validation": spec.validation,
         **{key: value for key in ("metric", "mode") if (value := getattr(spec, key)) is not None},
     }
 
 
 def _axis_data(axis: Axis) -> dict[str, object]:
-    kind = "grid" if axis.kind == "geometric" else axis.kind
-    body: list[Any] = list(axis.options) if kind == "joint" else [point[axis.name] for point in axis.options if point]
+    kind = DomainKind.GRID if axis.kind == DomainKind.GEOMETRIC else DomainKind(axis.kind)
+    joint = kind == DomainKind.JOINT
+    body: list[Any] = list(axis.options) if joint else [point[axis.name] for point in axis.options if point]
     if not axis.listed:
-        body = [axis.low, axis.high, axis.step][: 3 if kind == "quniform" else 2]
+        body = [axis.low, axis.high, axis.step][: 3 if kind == DomainKind.QUNIFORM else 2]
     when = {"when": {path: list(values) for path, values in axis.when}} if axis.when else {}
-    return {kind: body, **when}
+    return {kind.value: body, **when}

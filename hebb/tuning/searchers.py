@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
+from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Scheduler
 from hebb.core import extras
 from hebb.core.seeds import derive
 
@@ -29,7 +30,7 @@ Parameters = dict[str, Number]
 STEP, SCORE = "step", "score"
 """Keys of a report that schedulers and searchers read."""
 _STARTUP = 10  # random points before a model is fitted
-_EXTRAS = {"optuna": "search", "hyperopt": "hyperopt"}
+_EXTRAS = {Algorithm.OPTUNA: "search", Algorithm.HYPEROPT: "hyperopt"}
 
 
 class _OptunaTrial(Protocol):
@@ -42,10 +43,9 @@ class _OptunaTrial(Protocol):
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
 
 
-def require(algorithm: str) -> None:
+def require(algorithm: Algorithm) -> None:
     """Raise where the package of a model-based algorithm is not installed."""
-    if algorithm in _EXTRAS:
-        extras.require(f"search algorithm {algorithm}", algorithm, extra=_EXTRAS[algorithm])
+    extras.require(f"search algorithm {algorithm}", algorithm, extra=_EXTRAS[algorithm])
 
 
 def choice_of(axes: Sequence[Axis], parameters: Mapping[str, Number]) -> Choice:
@@ -62,7 +62,7 @@ def _point(axis: Axis, value: Number) -> Choice:
     return axis.point((int(value) + 0.5) / count) if count else {axis.name: float(value)}
 
 
-def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters]) -> Searcher:
+def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters]) -> Searcher:
     """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order.
 
     Its seed depends on how much that is; otherwise a continued search would draw its first points again.
@@ -70,14 +70,14 @@ def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: str, earlier: Sequenc
     Raises:
         ConfigError: when the package of the algorithm is not installed.
     """
-    require(plan.algorithm)
+    require(Algorithm(plan.algorithm))
     seed = derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
-    if plan.algorithm == "optuna":
+    if plan.algorithm == Algorithm.OPTUNA:
         return _optuna(axes, mode, earlier, seed)
     return _hyperopt(axes, mode, earlier, seed)
 
 
-def _optuna(axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters], seed: int) -> Searcher:
+def _optuna(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -105,10 +105,10 @@ def _suggested(trial: _OptunaTrial, axis: Axis) -> Number:
         return trial.suggest_categorical(axis.name, list(range(axis.count())))
     if axis.count():
         return trial.suggest_int(axis.name, 0, axis.count() - 1)
-    return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.kind == "loguniform")
+    return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.kind == DomainKind.LOGUNIFORM)
 
 
-def _hyperopt(axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters], seed: int) -> Searcher:
+def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:
     """Return HyperOpt's searcher; it suggests a value for every domain, and those that do not exist are not used."""
     from hyperopt import hp
     from ray.tune.search.hyperopt import HyperOptSearch
@@ -120,7 +120,7 @@ def _hyperopt(axes: Sequence[Axis], mode: str, earlier: Sequence[Parameters], se
             space[axis.name] = hp.choice(axis.name, list(range(axis.count())))
         elif axis.count():
             space[axis.name] = hp.randint(axis.name, axis.count())
-        elif axis.kind == "loguniform":
+        elif axis.kind == DomainKind.LOGUNIFORM:
             space[axis.name] = hp.loguniform(axis.name, math.log(axis.low), math.log(axis.high))
         else:
             space[axis.name] = hp.uniform(axis.name, axis.low, axis.high)
@@ -141,13 +141,13 @@ def plain(parameters: Mapping[str, Any]) -> Parameters:
 
 def scheduler(spec: SchedulerSpec, last_step: int) -> TrialScheduler:
     """Return the scheduler of groups that end at ``last_step``."""
-    if spec.name == "asha":
+    if spec.name == Scheduler.ASHA:
         return AsyncHyperBandScheduler(
             time_attr=STEP, max_t=last_step, grace_period=spec.grace, reduction_factor=spec.reduction
         )
-    if spec.name == "hyperband":
+    if spec.name == Scheduler.HYPERBAND:
         return HyperBandScheduler(time_attr=STEP, max_t=last_step, reduction_factor=spec.reduction)
-    if spec.name == "median":
+    if spec.name == Scheduler.MEDIAN:
         # pausing a trial until others can be compared with it would make it load its data again
         return MedianStoppingRule(time_attr=STEP, grace_period=spec.grace, min_time_slice=float("inf"))
     return FIFOScheduler()

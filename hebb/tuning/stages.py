@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from hebb.config.catalog import Catalog
+from hebb.config.vocabulary import Device, Goal
 from hebb.core.errors import HebbError, InterruptedRunError
 from hebb.nn import model
 from hebb.storage import checkpoints, folders
@@ -22,7 +23,7 @@ from hebb.tuning.driver import Limits, Work
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
 from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
-from hebb.tuning.settings import Settings
+from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.worker import Task
 
 
@@ -82,7 +83,7 @@ class Context:
 
 def run(
     search: Search,
-    settings: Settings,
+    settings: SearchSettings,
     catalog: Catalog,
     observer: SearchObserver | None = None,
     *,
@@ -108,7 +109,7 @@ def run(
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     resources = Resources(
         cpus=search.base.threads,
-        gpu=1 / settings.trials_per_gpu if search.base.device == "cuda" else 0,
+        gpu=1 / settings.trials_per_gpu if search.base.device == Device.CUDA else 0,
         gpu_id=settings.gpu,
         workers=settings.workers,
         address=settings.address,
@@ -129,7 +130,7 @@ def run(
         return _select(context) if search.selects else _sweep(context)
 
 
-def _on_device(search: Search, settings: Settings, catalog: Catalog) -> Search:
+def _on_device(search: Search, settings: SearchSettings, catalog: Catalog) -> Search:
     """Return the search on the device that its runs will use, with the digest of their initial weights."""
     device = model.device_of(search.base, settings.gpu or 0)
     digest = None if search.resume_from is None else checkpoints.sha256(search.resume_from)
@@ -137,7 +138,7 @@ def _on_device(search: Search, settings: Settings, catalog: Catalog) -> Search:
     return trials.planned(replace(search, base=base), catalog)
 
 
-def _task(search: Search, settings: Settings, load: shared_data.Shared, at_once: int) -> Task:
+def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at_once: int) -> Task:
     """Return what all trials share; ``at_once`` of them share the memory of a node."""
     home = settings.home
     place = Place(
@@ -156,7 +157,7 @@ def _task(search: Search, settings: Settings, load: shared_data.Shared, at_once:
 
 
 @contextlib.contextmanager
-def _claimed(search: Search, settings: Settings, fresh: bool) -> Iterator[None]:
+def _claimed(search: Search, settings: SearchSettings, fresh: bool) -> Iterator[None]:
     """Make or take over the folder of a search, which one process at a time may run."""
     busy = "this search is being run by another process"
     locks = search.folder / search_folder.LOCKS
@@ -236,7 +237,7 @@ def _retrain(context: Context, best: Trial) -> tuple[pd.DataFrame, dict[str, str
     search = context.search
     final = trials.final_trials(best, search.final_seeds, packs_of(search.final_seeds, search.pack_seeds))
     context.observer.retraining(final)
-    task = replace(context.task, metric="train_acc", mode="max", probe_every=0)
+    task = replace(context.task, metric="train_acc", mode=Goal.MAX, probe_every=0)
     last = replace(context, task=task, limits=Limits(failures=context.limits.failures))
     outcome = _train(last, grouped(final, by_configuration=False))
     table = results.read(final, "test_acc", context.journal)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Goal
 from hebb.core import seeds
 from hebb.core.errors import HebbError
 from hebb.data.images import Images, Split
@@ -54,13 +55,13 @@ class Task:
 
     Attributes:
         metric: what they report.
-        mode: whether ``max`` or ``min`` of it is better.
+        mode: whether the largest or the least value of it is best.
         place: where the runs read and write; each has a folder of its own.
         probe_every: make a quick probe after every so many Hebbian phases; 0 makes none.
     """
 
     metric: str
-    mode: str
+    mode: Goal
     place: train.Place
     probe_every: int = 0
 
@@ -200,7 +201,7 @@ class GroupScores:
     def fail(self, reason: str) -> None:
         """Report that the group cannot go on, with the worst score, so that a searcher avoids this point."""
         worst = 0.0 if self.task.metric.endswith("_acc") or self.task.metric == "R1" else 1e9
-        if self.task.mode != ("max" if worst == 0 else "min"):
+        if self.task.mode != (Goal.MAX if worst == 0 else Goal.MIN):
             worst = 1e9 - worst
         self.send({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:300]})
 

@@ -13,6 +13,7 @@ import pytest
 import small
 
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Goal
 from hebb.core.errors import DivergenceError
 from hebb.storage import folders
 from hebb.training import train
@@ -37,7 +38,7 @@ def group(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), network: str = small
 
 def hear(made: Group, probe_every: int = 0, **more: Any) -> list[TrialReport]:
     """Run a group and return its reports."""
-    task = worker.Task(metric="val_acc", mode="max", place=PLACE, probe_every=probe_every)
+    task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE, probe_every=probe_every)
     heard: list[TrialReport] = []
     worker.run_group(made, task, heard.append, **more)
     return heard
@@ -86,7 +87,7 @@ def test_a_pack_and_a_seed_by_itself(tmp_path: Path) -> None:
     assert [report["score"] for report in heard] == pytest.approx([*means, *means[-1:] * 2, (a + b + c) / 3])
 
     cut = packed(group(tmp_path / "cut"))  # stopped in the pack, and after its end
-    task = worker.Task(metric="val_acc", mode="max", place=PLACE)
+    task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE)
     for step in (4, 6):
 
         def send(report: TrialReport, last: int = step) -> None:
@@ -121,7 +122,7 @@ def test_a_pack_with_a_member_that_diverges(tmp_path: Path, monkeypatch: pytest.
 def test_a_finished_run_is_on_the_disk_when_it_is_reported(tmp_path: Path) -> None:
     """A scheduler may stop the worker at any report: nothing after it may be needed."""
     made = group(tmp_path, (0,))
-    task = worker.Task(metric="val_acc", mode="max", place=PLACE)
+    task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE)
     seen = []
 
     def send(report: TrialReport) -> None:
@@ -135,7 +136,7 @@ def test_an_interrupted_group_is_heard_as_if_it_had_not_been(tmp_path: Path) -> 
     """Stopped at a report in the second seed and run again: the same reports from the start, the same results."""
     whole = hear(group(tmp_path / "whole"))
     made = group(tmp_path / "cut")
-    task = worker.Task(metric="val_acc", mode="max", place=PLACE)
+    task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE)
     heard: list[TrialReport] = []
 
     def send(report: TrialReport) -> None:

@@ -12,7 +12,7 @@ from hebb.storage.folders import CACHE_LIMIT, Home
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SearchSettings:
     """How and where the trials of a search run. Nothing here changes their numbers.
 
     Attributes:
@@ -73,10 +73,10 @@ class Settings:
         }
 
     @staticmethod
-    def restored(data: Mapping[str, Any], home: Home) -> Settings:
+    def restored(data: Mapping[str, Any], home: Home) -> SearchSettings:
         """Return the settings that a search was started with, from the options of its ``search.json``."""
         file = data.get("preset_file")
-        return Settings(
+        return SearchSettings(
             home=home,
             keep_features=not data.get("no_feature_cache", False),
             cache_limit=data.get("cache_limit", CACHE_LIMIT),
