@@ -212,8 +212,8 @@ DEFECTS = (
     Defect(
         "a checkpoint is loaded partly",
         "hebb/nn/model.py",
-        "            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
-        "            continue\n            raise ConfigError(\n                str(path),\n                f\"'{name}' is",
+        "own[name].shape != stored[name].shape:\n            raise",
+        "own[name].shape != stored[name].shape:\n            continue\n            raise",
     ),
     Defect(
         "the neuron of rank k + 1 is punished", "hebb/rules/ranking.py", "rows.shape[1] - k", "rows.shape[1] - k - 1"

@@ -2,6 +2,8 @@
 
 Order: att_dropout, [BatchNorm2d], [Flatten], [BatchNorm1d], [MaxNorm], [NormNorm], dropout, layer,
 activation, [batch norm], pool. Batch norms have no affine parameters (momentum 0.1, eps 1e-5).
+
+Shapes: B batch, C channels or neurons, H height, W width.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from hebb.config.registry import ACTIVATIONS
 from hebb.config.rule import HebbianRule
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
-from hebb.config.vocabulary import Arch, LossSource, PoolKind
+from hebb.config.vocabulary import Arch, LossSource, Operation, PoolKind
 from hebb.energy.layer import SettlingLayer
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.matmul import Linear
@@ -31,7 +33,7 @@ class MaxNorm(nn.Module):
     """Divide each sample by its largest value."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, ...); a sample whose maximum is 0 is passed on as it is."""
+        """(B, ...) -> (B, ...); a sample whose maximum is 0 stays as it is."""
         peak = x.flatten(1).amax(dim=1).view(-1, *[1] * (x.dim() - 1))
         return x / peak.where(peak != 0, 1.0)
 
@@ -47,7 +49,7 @@ class NormNorm(nn.Module):
 class Dropout(nn.Module):
     """Zero elements with probability p while training and scale the rest by 1/(1-p).
 
-    The trainer gives it a seeded ``noise``; without one it draws from torch's global generator.
+    The trainer sets a seeded ``noise``; without one the mask comes from torch's global generator.
     """
 
     def __init__(self, p: float) -> None:
@@ -69,7 +71,7 @@ class Dropout(nn.Module):
 
 
 class AttDropout(Dropout):
-    """Zero elements of pixels of low contrast: probability p (1 - s/max s), s the std over channels."""
+    """Dropout that spares pixels of high contrast: probability p (1 - s/max s), s the std over channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W); the maximum is taken over the batch."""
@@ -91,20 +93,20 @@ class Activate(nn.Module):
         self.name, self.parameter = name, parameter
 
     def forward(self, u: Tensor, pool: nn.Module | None = None) -> Tensor:
-        """(B, C, ...) -> (B, C, ...), or the max pool of it.
+        """(B, C, ...) -> (B, C, ...), followed by the max pool ``pool`` if there is one.
 
-        Where the function never falls, the pool comes first: the power of the triangle is taken of a quarter of the
-        pixels then, and the answer is the same up to the rounding of that power.
+        If the function never falls, the pool comes first: the power of the triangle then runs over a quarter of the
+        pixels, and the result is the same up to the rounding of that power.
         """
         entry = ACTIVATIONS.get(self.name, "activation")
         parameters = () if entry.parameter is None else (self.parameter,)
         u = u if entry.centre is None else entry.centre(u)
         if pool is not None and entry.rising and self.parameter > 0:
             u, pool = pool(u), None
-        answer: Tensor = entry.function(u, *parameters)
+        output: Tensor = entry.function(u, *parameters)
         if pool is not None:
-            answer = pool(answer)
-        return answer
+            output = pool(output)
+        return output
 
     def extra_repr(self) -> str:
         """Describe the module in ``print(model)``."""
@@ -112,7 +114,7 @@ class Activate(nn.Module):
 
 
 class After(nn.Sequential):
-    """What comes behind the layer: activation, batch norm, pool."""
+    """The modules after the layer: activation, batch norm, pool."""
 
     def forward(self, u: Tensor) -> Tensor:
         """(B, C, ...) -> the block's output."""
@@ -128,18 +130,18 @@ class Block(nn.Module):
     """One block of a network.
 
     Attributes:
-        spec, shapes: what it was built from.
-        before: the modules in front of the layer.
+        spec, shapes: as in the arguments.
+        before: the modules before the layer.
         layer: ``HebbLinear`` or ``HebbConv2d``, or torch's own layers for BP and rules with a local loss.
         after: activation, batch norm, pool.
-        local: the loss of a block that has its own.
-        compiled: its Hebbian step, where ``hebb.nn.compiled`` made one.
+        local: the local loss, if the block has one.
+        compiled: the compiled Hebbian step, if ``hebb.nn.compiled`` made one.
 
     Args:
-        spec: what it is built from.
+        spec: the block's description.
         shapes: its shapes.
-        classes: labels, for a local loss that reads them.
-        settling: its layer, where it is part of a network that settles.
+        classes: number of labels, for a local loss that reads them.
+        settling: the layer, if the block is part of a settling network.
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class Block(nn.Module):
 
     @property
     def hebb(self) -> HebbLayer | None:
-        """The layer when it learns by a Hebbian rule."""
+        """The layer, if it learns by a Hebbian rule."""
         return self.layer if isinstance(self.layer, HebbLayer) else None
 
     @property
@@ -172,7 +174,7 @@ class Block(nn.Module):
         return u
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output; nothing is learnt but, in training mode, batch statistics."""
+        """Return the block's output. Only batch statistics change, and only in training mode."""
         output: Tensor = self.after(self.layer(self.before(x)))
         return output
 
@@ -181,14 +183,14 @@ class Block(nn.Module):
     ) -> Tensor:
         """Return the block's output for this batch and make one Hebbian update.
 
-        The output is that of the weights before the update, as if the whole network had been run first, unless the
-        rule wants what the updated block answers in evaluation mode (``HebbianRule.answers_updated``).
+        The output comes from the weights before the update, as if the whole network had run first. A rule with
+        ``HebbianRule.answers_updated`` returns the output of the updated block in evaluation mode instead.
 
         Args:
             x: a batch.
-            rate: rate of this update when the layer is not adaptive.
+            rate: rate of this update, unless the layer is adaptive.
             labels: (B,) int64, for rules that read them.
-            last: nobody reads the output: activation and pool are left out where they learn nothing themselves.
+            last: nobody reads the output, so activation and pool are skipped unless they learn themselves.
         """
         assert isinstance(self.layer, HebbLayer)
         if self.compiled is None or torch.is_grad_enabled():
@@ -196,18 +198,18 @@ class Block(nn.Module):
         else:
             u = self.compiled(x, rate, labels)
         again = self.layer.rule.answers_updated and not last
-        answer = u if (last or again) and not self.spec.batch_norm else self.after(u)
+        output = u if (last or again) and not self.spec.batch_norm else self.after(u)
         if again:
             learning = self.training
-            answer = self.train(False)(x)
+            output = self.train(False)(x)
             self.train(learning)
-        return answer
+        return output
 
     def descend(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the block's output for this batch and add the gradient of its local loss to its parameters'.
+        """Return the block's output for this batch, and accumulate the gradient of its local loss.
 
-        The output carries no gradient, so that the block above moves nothing here, unless this block learns from
-        the loss of the one above.
+        The output is detached, so that the block above does not train this one. The exception is a block that learns
+        from the loss of the block above.
         """
         assert self.local is not None
         with torch.enable_grad():
@@ -218,7 +220,7 @@ class Block(nn.Module):
         return out.detach()
 
     def set_noise(self, noise: Noise | None) -> None:
-        """Give the dropouts their random numbers."""
+        """Set the random numbers of the dropouts."""
         for module in self.before:
             if isinstance(module, Dropout):
                 module.noise = noise
@@ -240,14 +242,14 @@ def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
     modules: list[nn.Module] = []
     if spec.att_dropout:
         modules.append(AttDropout(spec.att_dropout))
-    operations: dict[str, Callable[[], nn.Module]] = {
-        "batchnorm2d": lambda: nn.BatchNorm2d(shapes.into[0], affine=False),
-        "flatten": Flatten,
-        "batchnorm1d": lambda: nn.BatchNorm1d(shapes.layer_in[0], affine=False),
-        "maxnorm": MaxNorm,
-        "normnorm": NormNorm,
+    operations: dict[Operation, Callable[[], nn.Module]] = {
+        Operation.BATCHNORM2D: lambda: nn.BatchNorm2d(shapes.into[0], affine=False),
+        Operation.FLATTEN: Flatten,
+        Operation.BATCHNORM1D: lambda: nn.BatchNorm1d(shapes.layer_in[0], affine=False),
+        Operation.MAXNORM: MaxNorm,
+        Operation.NORMNORM: NormNorm,
     }
-    modules += [operations[name]() for name in spec.operations]
+    modules += [operations[Operation(name)]() for name in spec.operations]
     if spec.dropout:
         modules.append(Dropout(spec.dropout))
     return modules

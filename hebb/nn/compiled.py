@@ -1,13 +1,15 @@
 """Compiled Hebbian steps: ``torch.compile`` of what a block does with a batch while it learns.
 
-The whole step of a block (batch norm, padding, currents, gate, update, rate) is one graph without a break. The number
-of the update stays outside and a scheduled rate goes in as a tensor, so that no step compiles anew; another batch size
-does, once. On the CPU the gate and the passes over the weights are fused into loops of C++; on a GPU the kernels of a
-step are replayed as one CUDA graph, which matters where batches of ten leave the launches as the bottleneck. Sums are
-made in another order, so the last bits differ from those of a run that is not compiled.
+The whole step of a block (batch norm, padding, currents, gate, update, rate) is one graph without a break. The update
+number stays outside the graph and a scheduled rate enters as a tensor, so that no step recompiles; a new batch size
+recompiles once. On the CPU the gate and the passes over the weights are fused into C++ loops. On a GPU the kernels of a
+step are replayed as one CUDA graph, which matters with batches of ten, where kernel launches are the bottleneck. Sums
+run in another order, so the last bits differ from those of an uncompiled run.
 
-What stays as it is: dropout in front of a layer, activation and pool, phases that back-propagate on the same batches,
-blocks with a loss of their own, classifiers and packs.
+Not compiled: dropout before a layer, activation and pool, phases that also back-propagate on the same batches, blocks
+with a local loss, classifiers and packs.
+
+Shapes: B batch; the others are those of ``hebb.nn.layers``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from hebb.nn.blocks import Block, Dropout
 
 _LOG = logging.getLogger(__name__)
 _GRAPHS = 64
-"""Graphs that may be compiled from one function: blocks times batch sizes (torch gives up at 8)."""
+"""Most graphs compiled from one function, blocks times batch sizes; torch's own limit is 8."""
 
 
 class Step:
@@ -37,10 +39,10 @@ class Step:
     def __init__(self, block: Block) -> None:
         layer = block.hebb
         assert layer is not None
-        drawn = any(isinstance(module, Dropout) for module in block.before)  # by numpy, which has no graph
+        random = any(isinstance(module, Dropout) for module in block.before)  # by numpy, so no graph
         self._layer = layer
-        self._outside: nn.Module = block.before if drawn else nn.Identity()
-        self._inside: nn.Module = nn.Identity() if drawn else block.before
+        self._outside: nn.Module = block.before if random else nn.Identity()
+        self._inside: nn.Module = nn.Identity() if random else block.before
         self._compiled: Callable[..., Tensor] | None = None
 
     def __call__(self, x: Tensor, rate: float | None, labels: Tensor | None) -> Tensor:
@@ -72,29 +74,29 @@ def use(blocks: Iterable[Block]) -> None:
 
 
 def resolved(config: RunConfig, device: torch.device, *, required: bool = False) -> RunConfig:
-    """Return the run as it can be made here: without ``compile``, and with a line that says so, where nothing compiles.
+    """Return the run as this machine can make it: if nothing compiles here, without ``compile`` and with a warning.
 
     Args:
         config: the run.
-        device: where it takes place.
-        required: refuse instead, for a run that goes on to the bits of one that was compiled.
+        device: the device of the run.
+        required: raise instead, for a run that continues a compiled one and must reach the same bits.
     """
     problem = missing(device) if config.compile else None
     if problem is None:
         return config
     if required:
-        raise ConfigError("compile", f"the run was compiled, and nothing compiles here: {problem}")
-    _LOG.warning("--compile is left out, as nothing compiles here: %s", problem)
+        raise ConfigError("compile", f"the run was compiled, and torch.compile does not work here: {problem}")
+    _LOG.warning("--compile is ignored, because torch.compile does not work here: %s", problem)
     return replace(config, compile=False)
 
 
 @functools.cache
 def missing(device: torch.device) -> str | None:
-    """Say why nothing can be compiled for a device; None where a sum of two numbers can."""
+    """Return why nothing compiles for a device; None if the sum of two numbers does."""
     try:
         private_torch.require_cpp_compiler()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's compiler imports what torch calls deprecated
+            warnings.simplefilter("ignore")  # torch's compiler imports modules that torch deprecates
             torch.compile(lambda x: x + x, fullgraph=True)(torch.ones(1, device=device))
     except (RuntimeError, OSError, ImportError) as error:
         return _first_line(error)

@@ -1,4 +1,7 @@
-"""Feedback alignment: back-prop whose errors travel down through fixed random weights."""
+"""Feedback alignment: back-prop whose errors travel down through fixed random weights.
+
+Shapes: B batch, N inputs of the layer, C outputs.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,13 @@ class _Aligned(torch.autograd.Function):
 class FeedbackLinear(nn.Module):
     """Fully connected layer of feedback alignment (Lillicrap et al., Nat. Commun. 7:13276, 2016).
 
-    With g the gradient of its output: dW = g^T x, db = sum g, and dx = g B^T with fixed random B^T in place of g W.
-    W and B start independently, uniform in +-sqrt(6/(in + out)), and b at 1, as in the package that the published
-    runs use. B of a network's lowest layer is not read, because no error passes below it.
+    With g the gradient of the output: dW = g^T x, db = sum g, and dx = g B^T with fixed random B^T in place of g W.
+    W and B start independently, uniform in +-sqrt(6/(N + C)), and b at 1, as in the package behind the published
+    runs. B of a network's lowest layer is never read, because no error passes below it.
 
     Attributes:
-        weight, bias: (out, in) and (out,).
-        feedback: B, (in, out), from this layer to the one below.
+        weight, bias: W (C, N) and b (C,).
+        feedback: B (N, C), from this layer to the one below.
     """
 
     feedback: Tensor
@@ -57,7 +60,7 @@ class FeedbackLinear(nn.Module):
         self.register_buffer("feedback", torch.empty(fan_in, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in) -> (N, out)."""
+        """(B, N) -> (B, C)."""
         y: Tensor = _Aligned.apply(x, self.weight, self.bias, self.feedback)  # type: ignore[no-untyped-call]
         return y
 

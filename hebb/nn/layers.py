@@ -1,4 +1,4 @@
-"""Hebbian layers: one class for MLP and one for CNN; the rule is injected by the spec.
+"""Hebbian layers: one class for MLP and one for CNN; the spec injects the rule.
 
 Both compute, for input x, weights w (one row per neuron) and bias b,
 
@@ -14,9 +14,12 @@ Sources: Moraitis et al. 2022; Journe et al. 2023.
 Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
 back-prop trains.
 
-On the CPU maps and convolution weights lie in memory with the channels last. A map (B, C, H, W) is then, without a
-copy, the matrix (B H W, C) whose rows compete, and sums over samples and pixels run along whole rows: the step is
-several times faster than with the pixels last.
+On the CPU, maps and convolution weights have the channels last in memory. A map (B, C, H, W) is then, without a copy,
+the matrix (B H W, C) whose rows compete, and sums over samples and pixels run along whole rows: the step is several
+times faster than with the pixels last.
+
+Shapes: B batch, C channels or neurons of the layer, H height, W width, N inputs of a linear layer, M rows that compete
+(samples x output pixels), k side of a filter.
 """
 
 from __future__ import annotations
@@ -40,12 +43,12 @@ R1_CONV, R1_LINEAR = 0.01, 0.005
 
 
 class HebbLayer(nn.Module):
-    """What the linear and the convolutional layer share. Subclasses supply the two synapse operators.
+    """The common part of linear and convolutional layer. Subclasses supply the two synapse operators.
 
     Attributes:
-        weight: (neurons, ...) buffer; a row is the flattened fan-in of a neuron.
-        bias: (neurons,) buffer, or None.
-        gate_mass: positive gate mass of each neuron since ``reset_statistics``.
+        weight: (C, ...) buffer; a row is the flattened fan-in of a neuron.
+        bias: (C,) buffer, or None.
+        gate_mass: (C,) positive gate mass of each neuron since ``reset_statistics``.
         finite_updates: number of updates whose change was finite, counted on the device.
         product_dtype: number type of the products with the synapses; None leaves that of the input.
     """
@@ -61,7 +64,7 @@ class HebbLayer(nn.Module):
     def __init__(self, spec: LayerSpec, shape: tuple[int, ...], behind_norm: bool) -> None:
         super().__init__()
         if not isinstance(spec.rule, HebbianRule):
-            raise TypeError(f"{spec.method} is no Hebbian rule")
+            raise TypeError(f"the rule of a Hebbian layer must be a HebbianRule, got {spec.method}")
         self.spec, self.rule = spec, spec.rule
         self.groups = spec.groups
         self.behind_norm = behind_norm
@@ -85,15 +88,15 @@ class HebbLayer(nn.Module):
 
     @property
     def linear(self) -> bool:
-        """Whether u is linear in x: whether nothing comes between the synapses and the competition."""
+        """Whether u is linear in x, with nothing between the synapses and the competition."""
         return True
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Return the input as the synapses see it: in their number type, and padded by a convolution."""
+        """Return the input as the synapses see it: in their number type and, for a convolution, padded."""
         return x if self.product_dtype is None else x.to(self.product_dtype)
 
     def pre_gate(self, u: Tensor) -> Tensor:
-        """Return u, or what the competition and the output see in its place."""
+        """Return u as the competition and the output see it."""
         return u
 
     # -- forward and plasticity ---------------------------------------------------------------------------
@@ -116,7 +119,7 @@ class HebbLayer(nn.Module):
         return self.update(x, rate, labels)
 
     def update(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
-        """Do what ``learn`` says, by operations on tensors alone, which may be compiled."""
+        """Do the work of ``learn`` by tensor operations alone, which may be compiled."""
         x = self.prepare(x)
         u = self.respond(x)
         dw, size, db = self.plastic(x, u, labels)
@@ -135,14 +138,14 @@ class HebbLayer(nn.Module):
         if self.rule.decay is not None:
             return change.sub_(self.own_decay(self.rule.decay, u, y))
         if self.bias is None and self.linear and self.weight.numel() < u.numel():
-            # u = x * effective weight, so sum_b y u needs no second look at u
-            decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (neurons,)
+            # u = x * effective weight, so sum_b y u needs no second pass over u
+            decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (C,)
         else:
-            decay = self.rows(y * u).sum(dim=0)  # (neurons,)
+            decay = self.rows(y * u).sum(dim=0)  # (C,)
         return add_product(change, self.per_row(decay), self.weight, value=-1)
 
     def own_decay(self, rule: Callable[..., Tensor], u: Tensor, y: Tensor) -> Tensor:
-        """Return what the rule takes from sum_b y x, in the shape of the weights, group by group."""
+        """Return the rule's own decay, subtracted from sum_b y x: in the shape of the weights, group by group."""
         columns = [self.rows(y).chunk(self.groups, dim=1), self.rows(u).chunk(self.groups, dim=1)]
         groups = zip(*columns, self.weight.flatten(1).chunk(self.groups), strict=True)
         return torch.cat([rule(*group, self.spec) for group in groups]).view(self.weight.shape)
@@ -151,7 +154,7 @@ class HebbLayer(nn.Module):
     def plastic(
         self, x: Tensor, u: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor | float, Tensor | None]:
-        """Return dw, what it is to be divided by, and the normalised change of the bias."""
+        """Return dw, its divisor, and the normalised change of the bias."""
         y = self.gate(u, labels)
         self.gate_mass.add_(self.positive_mass(y))  # before y leaves the caches
         dw = self.change(x, u, y)
@@ -166,10 +169,10 @@ class HebbLayer(nn.Module):
         return dw.div_(size if isinstance(size, float) else self.per_row(size)), db
 
     def positive_mass(self, y: Tensor) -> Tensor:
-        """Return the sum of the positive gates of each neuron, (neurons,).
+        """Return the sum of the positive gates of each neuron, (C,).
 
-        First image by image: a thread then sums what it rectified itself, and what is in its own cache (a third of the
-        time with two threads).
+        The first sum runs image by image: a thread then sums what it rectified itself, which is still in its own cache
+        (a third of the time with two threads).
         """
         each = y.relu()
         return (each if y.dim() == 2 else each.sum(dim=(2, 3))).sum(dim=0)
@@ -182,12 +185,12 @@ class HebbLayer(nn.Module):
         return db / (db.abs().amax() + self.rule.floor)
 
     def size(self, dw: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return the largest entry of dw, and what dw is divided by: largest entries, or the number of samples."""
+        """Return the largest entry of dw, and its divisor: largest entries, or the number of samples."""
         kind = self.spec.normaliser
         if kind == Normaliser.LAYER and self.groups == 1:
             top = dw.abs().amax()  # twenty times as fast as the norm of order inf
             return top, top + self.rule.floor
-        largest = dw.abs().amax(dim=self.fan_in)  # (neurons,)
+        largest = dw.abs().amax(dim=self.fan_in)  # (C,)
         top = largest.amax()
         if kind == Normaliser.MEAN:
             return top, float(y[:, 0].numel())
@@ -207,7 +210,7 @@ class HebbLayer(nn.Module):
         """w += rate dw / size; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
         eta = self.rate(rate)
         if torch.is_grad_enabled():
-            self.weight = self.weight.clone()  # the graph above still needs the weights it was run with
+            self.weight = self.weight.clone()  # the graph of the layers above still needs the weights of this run
         factor = eta / size
         if isinstance(factor, Tensor):
             self.weight = add_product(self.weight, dw, self.per_row(factor))
@@ -244,13 +247,13 @@ class HebbLayer(nn.Module):
     # -- measures -----------------------------------------------------------------------------------------
 
     def rate(self, scheduled: Tensor | float | None = None) -> Tensor | float:
-        """Return the rate of the next update: (neurons,) when adaptive, else the scheduled number."""
+        """Return the rate of the next update: (C,) when adaptive, else the scheduled number."""
         if self.spec.adaptive:
             return rates.norm_dependent(self.spec, self.radius())
         return self.spec.lr if scheduled is None else scheduled
 
     def radius(self) -> Tensor:
-        """r_i = (sum_j |w_ij|^p)^(1/p), shape (neurons,)."""
+        """r_i = (sum_j |w_ij|^p)^(1/p), shape (C,)."""
         radius: Tensor = torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
         return radius
 
@@ -278,9 +281,9 @@ class HebbLayer(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights of mean radius R = ``radius``.
 
-        Behind a batch norm normal, std = R / (N E|z|^p)^(1/p) with E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
-        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta. A rule with
-        a start of its own draws that.
+        After a batch norm they are normal with std = R / (N E|z|^p)^(1/p), E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
+        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta, with n neurons.
+        A rule may define its own start.
         """
         if self.rule.initialise is not None:
             self.weight.copy_(self.rule.initialise(self.weight.shape, self.spec, generator))
@@ -322,11 +325,10 @@ class HebbLinear(HebbLayer):
 class HebbConv2d(HebbLayer):
     """Convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W').
 
-    The padding is added outside the convolution, so border patches take part in the competition with the
-    values that the padding mode gives them.
+    The padding is added outside the convolution, so that border patches compete with the values of the padding mode.
 
     Attributes:
-        channels_last: whether maps are brought into that order in memory.
+        channels_last: whether maps are converted to that memory layout.
     """
 
     r1_threshold = R1_CONV
@@ -362,8 +364,8 @@ class HebbConv2d(HebbLayer):
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x.
 
-        Where the fan-in exceeds the number of patches, which the CPU's convolution is not made for, it is a product
-        of matrices (twice as fast for the third layer of 4SoftHebbCnnCIFAR).
+        A fan-in larger than half the number of patches goes to a matrix product, because the CPU's convolution is not
+        built for that case (twice as fast for the third layer of 4SoftHebbCnnCIFAR).
         """
         spec, size, full = self.spec, self.weight.shape, y.dtype
         y = y.to(x.dtype)
@@ -377,7 +379,7 @@ class HebbConv2d(HebbLayer):
         ).to(full)
 
     def patches(self, x: Tensor) -> Tensor:
-        """Return what each output pixel of the padded input sees: (B H' W', k k C_in), as weights lie in memory."""
+        """Return the patch that each output pixel sees, (B H' W', k k C_in), in the memory order of the weights."""
         k, s = self.spec.kernel_size, self.spec.stride
         windows = x.permute(0, 2, 3, 1).unfold(1, k, s).unfold(2, k, s)  # (B, H', W', C_in, k, k)
         return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, k * k * x.shape[1])

@@ -1,8 +1,10 @@
-"""The loss of a block that learns from one of its own: what it reads, and what it needs beside the rule's formula.
+"""The local loss of a block: its head, and the state it needs beside the rule's formula.
 
-The output of the block (views x B rows, one view after the other) is averaged over the map, goes through the
-projector and the classifier where the layer has them, and is cut into views for ``rule.loss``. The input of a block
-carries no gradient, so the loss moves this block alone.
+The output of the block (views x B rows, one view after the other) is averaged over the map, passes the layer's
+projector and classifier if it has them, and is split into views for ``rule.loss``. The input of a block carries no
+gradient, so the loss trains this block alone.
+
+Shapes: B batch, C channels, H height, W width, M features that the loss compares.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ class LocalLoss(nn.Module):
     Args:
         spec: the layer.
         width: channels or neurons of the block's output.
-        classes: labels, for a rule that reads them.
+        classes: number of labels, for a rule that reads them.
 
     Attributes:
         head: projector and classifier; empty without them.
-        positives: draws the orders of ``shuffle``, the same in every block; without one torch's global generator does.
-        mean, variance: (M,) statistics of the batch before, with ``stale``.
-        updates: updates of this epoch.
+        positives: generator of the orders of ``shuffle``, the same in every block; None: torch's global generator.
+        mean, variance: (M,) statistics of the previous batch, with ``stale``.
+        updates: number of updates in this epoch.
     """
 
     mean: Tensor
@@ -43,7 +45,7 @@ class LocalLoss(nn.Module):
     def __init__(self, spec: LayerSpec, width: int, classes: int) -> None:
         super().__init__()
         if not isinstance(spec.rule, LocalRule):
-            raise TypeError(f"a layer of {spec.method} has no loss of its own")
+            raise TypeError(f"the rule of a local loss must be a LocalRule, got {spec.method}")
         self.spec, self.rule = spec, spec.rule
         modules: list[nn.Module] = []
         if spec.loss == LossSource.OWN and spec.projector:
@@ -83,7 +85,7 @@ class LocalLoss(nn.Module):
         return loss
 
     def read(self, out: Tensor) -> Tensor:
-        """Return what the loss compares: (views x B, M), or the maps with ``pooling=0``."""
+        """Return the features that the loss compares: (views x B, M), or the maps with ``pooling=0``."""
         if out.dim() == 4 and self.spec.pooling:
             out = out.mean(dim=(2, 3))
         projected: Tensor = self.head(out)
@@ -95,7 +97,7 @@ class LocalLoss(nn.Module):
 
     @torch.no_grad()
     def _before(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
-        """Return the statistics of the batch before, and keep those of this one."""
+        """Return the statistics of the previous batch, and store those of this one."""
         before = (self.mean.clone(), self.variance.clone()) if self._started else None
         self.mean.copy_(torch.stack([z.mean(dim=0) for z in views]).mean(dim=0))
         self.variance.copy_(torch.stack([z.var(dim=0) for z in views]).mean(dim=0))
@@ -114,7 +116,7 @@ class LocalLoss(nn.Module):
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def means(self) -> dict[str, float]:
-        """Return the mean of the loss and of each term over the updates of this epoch; here they cross to the host."""
+        """Return the mean of the loss and of each term over this epoch's updates; this waits for the device."""
         return {name: float(total) / self.updates for name, total in self._sums.items() if name != _FINITE}
 
     def finite_updates(self) -> int:
@@ -122,10 +124,10 @@ class LocalLoss(nn.Module):
         return int(self._sums[_FINITE]) if self.updates else 0
 
     def reset_statistics(self) -> None:
-        """Start summing the terms anew."""
+        """Reset the sums of the terms."""
         self._sums: dict[str, Tensor] = {}
         self.updates = 0
-        self._started = self.stale and bool(self.seen)  # asked once an epoch: the answer waits for the device
+        self._started = self.stale and bool(self.seen)  # read once an epoch, because it waits for the device
 
     # -- initialisation and training ----------------------------------------------------------------------
 

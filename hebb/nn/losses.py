@@ -1,4 +1,7 @@
-"""What outputs are measured by: the loss of back-prop, and of an evaluation."""
+"""The losses of back-prop and of evaluations.
+
+Shapes: B batch.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.config.vocabulary import Loss
 
-def loss(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over a batch of outputs (N, classes) for labels (N,).
+
+def loss(name: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean loss over a batch of outputs (B, classes) for labels (B,).
 
     cross_entropy: -log softmax(output)_label;  mse: mean over the classes of (output - one-hot label)^2.
     """
-    if name == "cross_entropy":
+    if name == Loss.CROSS_ENTROPY:
         return F.cross_entropy(outputs, labels)
     classes = torch.arange(outputs.shape[1], device=labels.device)
     return F.mse_loss(outputs, (labels.unsqueeze(1) == classes).to(outputs.dtype))

@@ -1,4 +1,7 @@
-"""The network: blocks in order. Build, save, load."""
+"""The network: blocks in order. Builds, saves and loads it.
+
+Shapes: B batch, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 
 from hebb.config import shapes
 from hebb.config.specs import NetworkSpec, RunConfig
+from hebb.config.vocabulary import Device, Loss, NumberType
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.energy.layer import SettlingLayer
@@ -27,11 +31,11 @@ class Network(nn.Module):
     Args:
         spec: its blocks.
         input_shape: (C, H, W) of an image.
-        classes: number of labels, the width of a last block that leaves it out.
+        classes: number of labels, the default width of the last block.
 
     Attributes:
-        loss: what its outputs are measured by, a name of ``hebb.nn.losses``.
-        energy: the dynamics, where it settles.
+        loss: the loss of its outputs (``hebb.nn.losses``).
+        energy: the dynamics of a settling network.
     """
 
     def __init__(self, spec: NetworkSpec, input_shape: shapes.Shape, classes: int) -> None:
@@ -42,10 +46,10 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(
             Block(b, s, classes=classes, settling=g) for b, s, g in zip(spec.blocks, traced, layers, strict=True)
         )
-        self.loss = "cross_entropy"
+        self.loss = Loss.CROSS_ENTROPY
         self.energy: EnergyNetwork | None = None
         if spec.settle is not None:
-            self.loss = "mse"
+            self.loss = Loss.MSE
             self.energy = spec.settling_rule.network()(layers, spec.settle)
 
     def __getitem__(self, index: int) -> Block:
@@ -59,7 +63,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Run blocks ``start`` to ``stop`` (not included); nothing is learnt.
 
-        A network that settles does so as a whole, from an image (``start`` 0), and gives block ``stop`` - 1's activity.
+        A settling network settles as a whole, from an image (``start`` 0); the result is block ``stop`` - 1's activity.
         """
         if self.energy is not None:
             assert start == 0
@@ -69,7 +73,7 @@ class Network(nn.Module):
         return x
 
     def initialise(self, seed: int) -> Network:
-        """Draw all weights from ``seed``, each block from a generator of its own."""
+        """Draw all weights from ``seed``; each block has its own generator."""
         for i in range(len(self)):
             self[i].initialise(seeds.generator(seed, "initialisation", block=i))
         return self
@@ -80,7 +84,7 @@ class Network(nn.Module):
         return [(i, layer) for i, layer in layers if layer is not None]
 
     def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
-        """Return the parameters of these blocks, which back-prop or a local loss trains."""
+        """Return the parameters of these blocks that back-prop or a local loss trains."""
         return [parameter for i in blocks for parameter in self[i].parameters()]
 
     def local(self) -> list[tuple[int, LocalLoss]]:
@@ -92,14 +96,14 @@ class Network(nn.Module):
     def logit_scale(self) -> float:
         """Factor that turns the output into logits.
 
-        It is beta for a Hebbian classifier, whose posterior is softmax(beta u), and 1 for back-prop.
+        A Hebbian classifier has beta, because its posterior is softmax(beta u); back-prop has 1.
         """
         last = self.spec.blocks[-1]
         return float(last.layer.t_invert) if last.hebbian and last.supervised else 1.0
 
 
 def _settling_layers(spec: NetworkSpec, traced: tuple[shapes.BlockShapes, ...]) -> list[SettlingLayer | None]:
-    """Make the layers of a network that settles; other blocks make their own."""
+    """Make the layers of a settling network; None for blocks of other networks, which make their own."""
     if not spec.settles:
         return [None] * len(spec.blocks)
     last = len(spec.blocks) - 1
@@ -110,11 +114,11 @@ def _settling_layers(spec: NetworkSpec, traced: tuple[shapes.BlockShapes, ...]) 
 
 
 def build(config: RunConfig) -> Network:
-    """Build and initialise the network of a run, on the CPU, so that every device starts from the same bits."""
+    """Build and initialise the network of a run on the CPU, so that all devices start from the same bits."""
     network = Network(config.network, shapes.input_shape(config), config.classes)
     if network.energy is None:
-        network.loss = config.classifier.loss
-    if config.compute_dtype != "float32":
+        network.loss = Loss(config.classifier.loss)
+    if config.compute_dtype != NumberType.FLOAT32:
         for _, layer in network.hebbian():
             layer.product_dtype = getattr(torch, config.compute_dtype)
     if config.compile:
@@ -123,12 +127,12 @@ def build(config: RunConfig) -> Network:
 
 
 def load_weights(network: Network, path: Path, *, classifier: bool = True) -> None:
-    """Load stored weights strictly; every tensor must be there and fit.
+    """Load stored weights strictly: every tensor must exist and have the right shape.
 
     Args:
         network: the network to fill.
         path: a checkpoint file.
-        classifier: whether the last block is loaded too; if not, it keeps its initial weights.
+        classifier: whether to load the last block too; otherwise it keeps its initial weights.
     """
     stored = checkpoints.load(path)["model"]
     last = f"blocks.{len(network) - 1}."
@@ -139,18 +143,18 @@ def load_weights(network: Network, path: Path, *, classifier: bool = True) -> No
 
 
 def load_blocks(network: Network, layers: Path | None) -> None:
-    """Start every block whose spec names a stored one (``resume=MODEL/bN``) from it."""
+    """Load every block whose spec names a stored one (``resume=MODEL/bN``)."""
     for i, block in enumerate(network.spec.blocks):
         if block.resume is None:
             continue
         if layers is None:
-            raise ConfigError(f"b{i}", f"starts from the stored block {block.resume}, and no folder of blocks is given")
+            raise ConfigError(f"b{i}", f"resume={block.resume} needs a folder of stored blocks")
         path = layers / f"{block.resume}.pt"
         if not path.exists():
             stored_blocks = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
             raise ConfigError(
                 f"b{i}",
-                f"stored block {block.resume} does not exist in {layers}",
+                f"no stored block {block.resume} in {layers}",
                 given=block.resume,
                 choices=stored_blocks,
                 hint=None if stored_blocks else "a finished run stores its blocks there",
@@ -168,12 +172,12 @@ def _load_strictly(module: nn.Module, stored: dict[str, Tensor], path: Path) -> 
     own = module.state_dict()
     for name in sorted({*own, *stored}):
         if name not in stored or name not in own:
-            problem = f"holds no '{name}', which is" if name in own else f"holds '{name}', which is not"
-            raise ConfigError(str(path), f"{problem} in this network", hint="another architecture was saved there")
+            problem = "lacks" if name in own else "has an extra"
+            raise ConfigError(str(path), f"{problem} '{name}'", hint="it stores a network of another architecture")
         if own[name].shape != stored[name].shape:
             raise ConfigError(
                 str(path),
-                f"'{name}' is {tuple(stored[name].shape)} there and {tuple(own[name].shape)} in this network",
+                f"'{name}' must be {tuple(own[name].shape)}, got {tuple(stored[name].shape)}",
             )
     module.load_state_dict(stored)
 
@@ -184,16 +188,16 @@ def save(network: Network, path: Path) -> None:
 
 
 def device_of(config: RunConfig, index: int = 0) -> torch.device:
-    """Return the device of a run; a GPU that is not there is an error."""
-    if config.device == "cpu":
+    """Return the device of a run; raise if the GPU does not exist."""
+    if config.device == Device.CPU:
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.device == "auto" and count == 0:
+    if config.device == Device.AUTO and count == 0:
         return torch.device("cpu")
     if index >= count:
         raise ConfigError(
             "--gpu-id or --device",
-            f"GPU {index} was asked for and this machine has {count}",
-            hint="give --gpu-id cpu, or leave it out to take what is there",
+            f"there is no GPU {index}: this machine has {count}",
+            hint="give --gpu-id cpu, or leave it out to use what the machine has",
         )
     return torch.device("cuda", index)

@@ -1,4 +1,7 @@
-"""Random masks for dropout."""
+"""Random masks for dropout.
+
+Shapes: any; a mask has the shape of the data.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from torch import Tensor
 from hebb.kernels import loops
 
 _EIGHTS = (np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.uint8(2)).view(np.int64).ravel()
-"""Eight factors of a fair dropout for each byte, a bit for each: 0 or 2 as int8, held as one number."""
+"""For each byte the eight factors of a fair dropout, one for each bit: 0 or 2 as int8, packed into one number."""
 
 
 class Noise:
     """Random masks for dropout, on the device of the data.
 
     On the CPU the bits come from numpy's SFC64, which fills a mask ten times (p = 1/2: fifty times) as fast as
-    torch's serial Bernoulli sampler; on a GPU from torch's generator there. The object pickles and copies.
+    torch's serial Bernoulli sampler. On a GPU they come from torch's generator there. The object can be pickled and
+    copied.
     """
 
     def __init__(self, seed: int) -> None:
@@ -37,14 +41,14 @@ class Noise:
         return factors.mul_(x)
 
     def factors(self, shape: Sequence[int], drop: float, device: torch.device) -> Tensor:
-        """Return what dropout multiplies by: 0 with probability ``drop``, else 1/(1 - drop)."""
+        """Return the factors of dropout: 0 with probability ``drop``, else 1/(1 - drop)."""
         if device.type == "cpu" and drop == 0.5:
             return self._fair(shape)
-        # by way of int8: the conversion of booleans is eight times as slow
+        # via int8, because converting booleans is eight times as slow
         return self.keep_mask(shape, drop, device).view(torch.int8).to(torch.float32).mul_(1 / (1 - drop))
 
     def _fair(self, shape: Sequence[int]) -> Tensor:
-        """Return 0 or 2 for each element, one random bit for each."""
+        """Return 0 or 2 for each element, from one random bit each."""
         count = math.prod(shape)
         eights = torch.from_numpy(_EIGHTS).index_select(0, torch.from_numpy(self._bits(count)).int())
         return eights.view(torch.int8)[:count].float().view(*shape)
