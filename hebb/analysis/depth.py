@@ -50,6 +50,8 @@ def neurons(run: StoredRun) -> str:
 
 
 SERIES: dict[str, Callable[[StoredRun], str]] = {"arm": arm, "width": width, "neurons": neurons}
+OURS = "ours"
+"""Source of our own values; that of the others is where they were published."""
 _TITLES = {"arm": "", "width": "width ratio ", "neurons": "first-layer neurons "}
 
 
@@ -75,7 +77,7 @@ def compute(
             for s in ([name] if name else shared)
         ]
     )
-    ours = table.over_seeds(lines, ["dataset", "series", "depth"], metric, "--where").assign(source="ours")
+    ours = table.over_seeds(lines, ["dataset", "series", "depth"], metric, "--where").assign(source=OURS)
     if figure is None:
         return _sorted(ours, by, metric)
     theirs = published.read(figure)
@@ -91,7 +93,7 @@ def _sorted(frame: pd.DataFrame, by: str, metric: str) -> pd.DataFrame:
     frame = frame.assign(by=by, metric=metric, n=frame["n"].astype("Int64"))
     order = {name: i for i, name in enumerate(("SoftHebb", "Hard WTA", "Random", "BP"))}
     keys = [(order.get(s, 99), 0.0 if SERIES[by] is arm else float(s), str(s)) for s in frame["series"]]
-    frame = frame.assign(_key=keys, _published=frame["source"] != "ours").sort_values(
+    frame = frame.assign(_key=keys, _published=frame["source"] != OURS).sort_values(
         ["dataset", "_key", "_published", "depth"], ignore_index=True
     )
     return frame[["dataset", "by", "series", "depth", "source", "metric", "n", "mean", "sd"]]
@@ -107,14 +109,14 @@ def draw(frame: pd.DataFrame) -> Figure:
         for number, name in enumerate(series):
             lines = frame[(frame["dataset"] == dataset) & (frame["series"] == name)]
             shift = (number - (len(series) - 1) / 2) * _SHIFT
-            _line(panel, lines[lines["source"] == "ours"], number, shift, f"{title}{name}", ours=True)
-            _line(panel, lines[lines["source"] != "ours"], number, shift, f"{title}{name}, published", ours=False)
+            _line(panel, lines[lines["source"] == OURS], number, shift, f"{title}{name}", ours=True)
+            _line(panel, lines[lines["source"] != OURS], number, shift, f"{title}{name}, published", ours=False)
         first = panel is axes[0][0]
         style.label(panel, "hidden layers", style.unit(str(frame["metric"].iloc[0])) if first else "", dataset)
         depths = frame[frame["dataset"] == dataset]["depth"]
         panel.set_xticks(range(int(depths.min()), int(depths.max()) + 1))
         panel.set_xlim(depths.min() - 0.4, depths.max() + 0.4)
-    style.legend(figure, axes[0], style.spread(frame[frame["source"] == "ours"], "bars"))
+    style.legend(figure, axes[0], style.spread(frame[frame["source"] == OURS], "bars"))
     return figure
 
 

@@ -62,12 +62,13 @@ def draw(frame: pd.DataFrame, better: str = "max") -> Figure:
     from matplotlib import colormaps
 
     metric = str(frame.columns[-1])
-    frame = frame.sort_values(metric, ascending=better == "max", kind="stable")
+    rising = better == "max"
+    frame = frame.sort_values(metric, ascending=rising, kind="stable")
     figure, axes = style.figure(width=max(4.2, 1.5 * len(frame.columns)), height=3.4)
     placed = [heights(list(frame[column])) for column in frame.columns]
     score = frame[metric].to_numpy(dtype=float)
     span = float(score.max() - score.min()) or 1.0
-    shades = 0.9 * (score - score.min()) / span if better == "max" else 0.9 * (score.max() - score) / span
+    shades = 0.9 * (score - score.min()) / span if rising else 0.9 * (score.max() - score) / span
     for i in range(len(frame)):
         best = i == len(frame) - 1
         line = [places[i] for places, _ in placed]

@@ -29,7 +29,7 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
     lines = [
         {
             "schedule": schedule(run),
-            "radius": float(run.value("b0.layer.radius")),  # type: ignore[arg-type]
+            "radius": run.number("b0.layer.radius"),
             "seed": run.seed,
             metric: run.measured(metric),
         }

@@ -267,9 +267,8 @@ def draw(frame: pd.DataFrame) -> Figure:
         panel.set_ylim(bottom=0)
         panel.locator_params(axis="x", nbins=5)  # 0.025 0.050 0.075 would touch
     axes[0][-1].legend()
-    figure.suptitle(
-        f"{int(frame['images'].iloc[0]):,} test images in [0, 1]; {style.spread(frame, 'bars')}", fontsize=10
-    )
+    images = int(frame["images"].iloc[0])
+    figure.suptitle(f"{images:,} test images, pixels in [0, 1]; {style.spread(frame, 'bars')}", fontsize=10)
     return figure
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -109,6 +109,17 @@ class StoredRun:
         except KeyError:
             problem = f"has no single value at '{path}'"
             raise ConfigError(str(self.folder), problem, given=path, choices=self.values) from None
+
+    def number(self, path: str) -> float:
+        """Return the number at an override path.
+
+        Raises:
+            ConfigError: when there is no value, or it is not a number.
+        """
+        value = self.value(path)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(str(self.folder), f"{path} must be a number, got '{value}'")
+        return float(value)
 
     def has(self, path: str) -> bool:
         """Tell whether the run has a single value at this path."""
@@ -345,13 +356,17 @@ def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[s
 
 def _cell(run: StoredRun, column: str) -> object:
     """Return the value of a run in a column of ``COLUMNS`` or at an override path."""
-    if column == "run":
-        return run.folder.name
-    if column == "mode":
-        return run.config.mode
-    if column == "search":
-        return run.search or ""
+    if column in _CELLS:
+        return _CELLS[column](run)
     return getattr(run, column) if column in COLUMNS else run.value(column)
+
+
+_CELLS: Mapping[str, Callable[[StoredRun], str]] = {
+    "run": lambda run: run.folder.name,
+    "mode": lambda run: run.config.mode,
+    "search": lambda run: run.search or "",
+}
+"""Columns that are no attribute of a run under that name."""
 
 
 def schedule(run: StoredRun) -> str:

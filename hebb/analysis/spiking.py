@@ -6,6 +6,7 @@ Shapes: E excitatory neurons of a network; the networks are seeds * arms.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 
 POINTS = 50
 """Points of a curve of rates over time."""
+
+
+class Quantity(StrEnum):
+    """What a line of the frame holds."""
+
+    SELECTIVITY = "selectivity"
+    WEIGHT = "weight"
+    RATE = "rate"
+    MEAN_RATE = "mean_rate"
+    INHIBITORY_RATE = "inhibitory_rate"
+    R2 = "r2"
+
+
 COLUMNS = ["quantity", "arm", "seed", "neuron", "population", "time", "value"]
 
 
@@ -39,13 +53,15 @@ class _Table:
         self.networks = [(arm, seed) for seed in config.seeds for arm in config.arms]
         self.rows: list[tuple[Any, ...]] = []
 
-    def add(self, quantity: str, values: Tensor, *, population: str | None = None, time: float | None = None) -> None:
+    def add(
+        self, quantity: Quantity, values: Tensor, *, population: str | None = None, time: float | None = None
+    ) -> None:
         """Add a value for every network (seeds * arms,), or for every neuron (seeds * arms, E)."""
         for (arm, seed), value in zip(self.networks, values.tolist(), strict=True):
             several = value if isinstance(value, list) else [value]
             for neuron, number in enumerate(several):
                 which = neuron if isinstance(value, list) else None
-                self.rows.append((quantity, arm, seed, which, population, time, number))
+                self.rows.append((quantity.value, arm, seed, which, population, time, number))
 
 
 def compute(config: SpikingConfig, report: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
@@ -74,8 +90,8 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda shar
         if number % window == 0:
             excitatory, inhibitory = torch.stack(since).mean(dim=0)
             middle = (number - len(since) / 2) * STRETCH - config.priming
-            lines.add("mean_rate", excitatory, time=middle)
-            lines.add("inhibitory_rate", inhibitory, time=middle)
+            lines.add(Quantity.MEAN_RATE, excitatory, time=middle)
+            lines.add(Quantity.INHIBITORY_RATE, inhibitory, time=middle)
             since = []
         if number > total - last:
             by_population = part.inputs.unflatten(2, (config.inputs.populations, -1)).sum(dim=3).transpose(0, 1)
@@ -89,7 +105,7 @@ def compute(config: SpikingConfig, report: Callable[[float], None] = lambda shar
 def _add_activity(lines: _Table, neurons: Tensor, inputs: Tensor) -> None:
     """Add rates and R2 from spike counts: neurons (bins, seeds * arms, streams, E), inputs (bins, sources, ...)."""
     streams, arms = neurons.shape[2], neurons.shape[1] * neurons.shape[2] // inputs.shape[1]
-    lines.add("rate", neurons.mean(dim=(0, 2)) / selectivity.BIN)
+    lines.add(Quantity.RATE, neurons.mean(dim=(0, 2)) / selectivity.BIN)
     r2 = []
     for network in range(neurons.shape[1]):
         first = network // arms * streams  # the streams of a network one after the other
@@ -97,7 +113,7 @@ def _add_activity(lines: _Table, neurons: Tensor, inputs: Tensor) -> None:
         signals = inputs[:, first : first + streams].transpose(0, 1).flatten(0, 1)
         r2.append(selectivity.reconstruction(spikes, signals))
     for name, values in zip(names(inputs.shape[2]), torch.tensor(r2).T, strict=True):
-        lines.add("r2", values, population=name)
+        lines.add(Quantity.R2, values, population=name)
 
 
 def _add_weights(lines: _Table, weights: Tensor, config: SpikingConfig) -> None:
@@ -105,9 +121,13 @@ def _add_weights(lines: _Table, weights: Tensor, config: SpikingConfig) -> None:
     means = selectivity.population_weights(weights, config.inputs.channels)
     values = selectivity.selectivity(weights, config.inputs.channels)
     for index, name in enumerate(names(config.inputs.populations)):
-        lines.add("weight", means[:, index], population=name)
+        lines.add(Quantity.WEIGHT, means[:, index], population=name)
         if name.startswith("signal"):
-            lines.add("selectivity", values[:, (index - 1) // 2], population=name)
+            lines.add(Quantity.SELECTIVITY, values[:, (index - 1) // 2], population=name)
+
+
+def _of(frame: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    return frame[frame["quantity"] == quantity]
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,12 +135,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for arm, rows in frame.groupby("arm", sort=False):
         line: dict[str, Any] = {"arm": arm, "seeds": rows["seed"].nunique()}
-        for name, some in rows[rows["quantity"] == "selectivity"].groupby("population", sort=False):
+        for name, some in _of(rows, Quantity.SELECTIVITY).groupby("population", sort=False):
             means = some.groupby("seed")["value"].mean()
             line |= {f"selectivity, {name}": means.mean(), f"sd, {name}": means.std()}
-        rates = rows[rows["quantity"] == "rate"]["value"]
+        rates = _of(rows, Quantity.RATE)["value"]
         line |= {"rate (Hz)": rates.mean(), "largest rate (Hz)": rates.max()}
-        for name, some in rows[rows["quantity"] == "r2"].groupby("population", sort=False):
+        for name, some in _of(rows, Quantity.R2).groupby("population", sort=False):
             line[f"R2, {name}"] = some["value"].mean()
         lines.append(line)
     return pd.DataFrame(lines)
@@ -130,12 +150,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 def draw(frame: pd.DataFrame, config: SpikingConfig) -> Figure:
     """Draw six panels: selectivity, weights, reconstruction; rates at the end and over time; preferences of neurons."""
     figure, axes = style.figure(2, 3, width=3.9)
-    _by_arm(axes[0, 0], frame, config, "selectivity")
+    _by_arm(axes[0, 0], frame, config, Quantity.SELECTIVITY)
     axes[0, 0].axhline(0, color=style.GREY, linewidth=0.8)
     style.label(axes[0, 0], "", "selectivity $(w_P - w_C)/(w_P + w_C)$", "signal against its shuffled control")
     _weights(axes[0, 1], frame, config)
     _reconstruction(axes[0, 2], frame, config)
-    _by_arm(axes[1, 0], frame, config, "rate")
+    _by_arm(axes[1, 0], frame, config, Quantity.RATE)
     axes[1, 0].axhline(config.inhibition.target, color=style.GREY, linestyle="--", linewidth=1)
     style.label(axes[1, 0], "", "rate (Hz)", f"excitatory neurons, target {config.inhibition.target:g} Hz")
     _over_time(axes[1, 1], frame, config)
@@ -143,9 +163,9 @@ def draw(frame: pd.DataFrame, config: SpikingConfig) -> Figure:
     return figure
 
 
-def _by_arm(panel: Axes, frame: pd.DataFrame, config: SpikingConfig, quantity: str) -> None:
+def _by_arm(panel: Axes, frame: pd.DataFrame, config: SpikingConfig, quantity: Quantity) -> None:
     """Draw violins over the neurons of all seeds, one for each arm and population, with their means."""
-    rows = frame[frame["quantity"] == quantity]
+    rows = _of(frame, quantity)
     populations = list(rows["population"].dropna().unique()) or [None]
     width = 0.8 / len(populations)
     for number, population in enumerate(populations):
@@ -169,7 +189,7 @@ def _violins(panel: Axes, places: Any, values: list[Any], width: float, colour: 
 
 def _weights(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
     arms: list[str] = [arm for arm in ("lpl", "pull_off", "untrained") if arm in config.arms] or list(config.arms[:1])
-    rows = frame[frame["quantity"] == "weight"]
+    rows = _of(frame, Quantity.WEIGHT)
     width = 0.8 / len(arms)
     for number, arm in enumerate(arms):
         some = rows[rows["arm"] == arm]
@@ -182,7 +202,7 @@ def _weights(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
 
 
 def _reconstruction(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
-    rows = frame[frame["quantity"] == "r2"]
+    rows = _of(frame, Quantity.R2)
     for number, arm in enumerate(config.arms):
         means = rows[rows["arm"] == arm].groupby("population", sort=False)["value"].mean()
         look = {**style.line(number), "linestyle": ""}
@@ -199,7 +219,7 @@ def _populations(panel: Axes, config: SpikingConfig) -> None:
 
 
 def _over_time(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
-    rows = frame[frame["quantity"] == "mean_rate"]
+    rows = _of(frame, Quantity.MEAN_RATE)
     for number, arm in enumerate(config.arms):
         means = rows[rows["arm"] == arm].groupby("time")["value"].mean()
         panel.plot(means.index, means, label=ARMS[arm].title, **{**style.line(number), "marker": ""})
@@ -211,7 +231,7 @@ def _over_time(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
 def _preferences(panel: Axes, frame: pd.DataFrame, config: SpikingConfig) -> None:
     """Draw one point per neuron: weights from the first two signals, or from signal and control if there is one."""
     x, y = ("signal 1", "signal 2") if len(config.inputs.periods) > 1 else ("signal 1", "control 1")
-    rows = frame[frame["quantity"] == "weight"]
+    rows = _of(frame, Quantity.WEIGHT)
     for number, arm in enumerate(arm for arm in ("lpl", "inhibition_off", "pull_off") if arm in config.arms):
         some = rows[rows["arm"] == arm]
         both = [some[some["population"] == name]["value"] for name in (x, y)]

@@ -41,7 +41,7 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
         if method not in SERIES:
             methods = " ".join(block.layer.method for block in run.config.network.blocks[:-1])
             raise ConfigError(str(run.folder), f"all blocks must share one method, got {methods}", choices=SERIES)
-        beta = None if method == "Hard" else float(run.value("b*.layer.t_invert"))  # type: ignore[arg-type]
+        beta = None if method == "Hard" else run.number("b*.layer.t_invert")
         at = {"series": SERIES[method], "temperature": 0.0 if beta is None else 1 / beta, "seed": run.seed}
         lines.append({**at, "metric": metric, "value": run.measured(metric)})
         lines.append({**at, "metric": "R1", "value": radius_one(run)})
