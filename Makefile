@@ -11,8 +11,7 @@ install: .venv/installed
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python ray_search.py --preset 2SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digits_50 \
-		--folder-name demo --overwrite
+	$(BIN)/hebb demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 3 --dist loadfile

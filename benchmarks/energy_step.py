@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hebb  # noqa: F401 - before torch, whose threads it tells how to wait
+from benchmarks import before_torch  # noqa: F401 - sets how torch's idle threads wait
 
 # isort: split
 import torch

@@ -1,15 +1,41 @@
-"""Local, biologically plausible learning: rules, layers, data and records.
+"""Local, biologically plausible learning: rules, networks, training, searches and analyses.
 
-Nothing here parses arguments, prints, or knows Ray. The modules that configure a run (``errors`` to
-``space``) never import torch, so that help, dry runs and every configuration error are instant.
+Importing this package is instant: it changes no environment variable and no setting of torch, and the public names
+below load their modules when they are first used.
 """
 
-import os
+from __future__ import annotations
+
+import importlib
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hebb.config.registry import RULES, Field, Rule
+    from hebb.core.errors import ConfigError, HebbError
+
+    register = RULES.register
 
 __version__ = "0.1.0"
 
-# Read when torch is imported: how long its idle threads spin before they sleep. At the default of some milliseconds
-# they hold back what runs in other threads between two operations, as the ranking of Krotov & Hopfield's rule does,
-# which takes half the time now; much below this, waking them slows small operations.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+__all__ = ["ConfigError", "Field", "HebbError", "Rule", "__version__", "register"]
+
+_HOMES = {
+    "ConfigError": "hebb.core.errors",
+    "Field": "hebb.config.registry",
+    "HebbError": "hebb.core.errors",
+    "Rule": "hebb.config.registry",
+    "register": "hebb.config.registry:RULES.register",
+}
+"""Where the public names come from: MODULE, or MODULE:ATTRIBUTE where the name differs."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hebb' has no attribute '{name}'")
+    module, _, attribute = _HOMES[name].partition(":")
+    return attrgetter(attribute or name)(importlib.import_module(module))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,7 @@ import pandas as pd
 
 from hebb.analysis import style
 from hebb.config.domains import Axis
+from hebb.core import extras
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,12 +45,13 @@ def compute(axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: S
         means: mean of the metric for each configuration.
 
     Raises:
-        ImportError: without Optuna (the extra ``search``).
+        ConfigError: without Optuna.
     """
     columns = {axis.name: [value_of(axis, choice) for choice in choices] for axis in axes}
     kept = [axis for axis in axes if None not in columns[axis.name] and len(set(map(str, columns[axis.name]))) > 1]
     if len(kept) < 2 or len(choices) < LEAST or max(means) == min(means):
         return pd.DataFrame({"parameter": [], "importance": [], "n": []})
+    extras.require("the importance of hyper-parameters", "optuna", extra=extras.EXTRAS["optuna"])
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
 

@@ -1,17 +1,19 @@
-"""The flags that the commands share, and how they become a ``RunConfig``. Never imports torch."""
+"""The flags that commands share, and the ``RunConfig`` they describe. Never imports torch."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from hebb import builtin
-from hebb.config import catalog, overrides, plan, plugins, serialise
+from hebb.config import overrides, plan, plugins, serialise
 from hebb.config.catalog import Catalog
+from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.fields import read_number
 from hebb.config.specs import MODES_DEFAULT, PROBES, RunConfig
@@ -22,202 +24,324 @@ DEFAULT_PRESET = "2SoftHebbCnnDigits"
 DEFAULT_DATASET = "Digits"
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ``ConfigError`` with the nearest flag."""
+class Section(StrEnum):
+    """The groups of flags in a help text, in their order there."""
 
-    def __init__(self, description: str, **options: object) -> None:
+    NETWORK = "network and data"
+    TRAINING = "training"
+    READOUT = "readout"
+    SEARCH = "search"
+    BUDGET = "budget"
+    MACHINE = "machine"
+    STORAGE = "storage"
+    INSTEAD = "instead of training"
+
+
+@dataclass(frozen=True)
+class Exclusive:
+    """A flag or verb that decides what a command does, and rules out flags of the command's other uses.
+
+    Attributes:
+        flag: as the user wrote it, ``--resume-run``.
+        reason: what it does, to complete "--seed cannot be combined with --resume-run, which ...".
+        others: makes the parser whose flags are ruled out.
+    """
+
+    flag: str
+    reason: str
+    others: Callable[[], Parser]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ``ConfigError`` and name the nearest flag.
+
+    Args:
+        description: text above the flags.
+        prog: how the command is called.
+        exclusive: the flag or verb the parser is for, when it rules out others.
+    """
+
+    def __init__(self, description: str, *, prog: str | None = None, exclusive: Exclusive | None = None) -> None:
         super().__init__(
             description=description,
+            prog=prog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
-            **options,  # type: ignore[arg-type]
         )
+        self._exclusive = exclusive
+        self._sections = {title: self.add_argument_group(title) for title in Section}
+
+    def section(self, title: Section) -> argparse._ArgumentGroup:
+        """Return a group of flags; one without flags is not shown."""
+        return self._sections[title]
+
+    def format_help(self) -> str:
+        """Write the help text; its first line names the positional arguments and leaves the flags to the groups."""
+        subjects = [str(action.metavar or action.dest) for action in self._get_positional_actions()]
+        self.usage = " ".join(("%(prog)s", *subjects, "[flags]"))
+        return super().format_help()
+
+    def add_subject(self, flag: str, verb: str, **options: Any) -> None:
+        """Add what a command is about: an argument if it is called by its verb, else the value of ``flag``."""
+        if flag == verb:
+            self.add_argument(options.pop("dest"), **options)
+        else:
+            self.add_argument(flag, required=True, **options)
+
+    def flags(self) -> list[str]:
+        """List every flag that starts with two dashes."""
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         raise ConfigError("command line", message, hint=f"{self.prog} --help lists the flags")
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """Parse; an unknown flag names the nearest legal one."""
-        found, unknown = self.parse_known_args(arguments)
+        """Parse the arguments of a command.
+
+        Raises:
+            ConfigError: for an argument that is unknown, with the nearest flag, or that the command rules out.
+        """
+        options, unknown = self.parse_known_args(arguments)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-            raise ConfigError(
-                "command line",
-                f"unknown argument '{unknown[0]}'",
-                given=unknown[0].partition("=")[0],
-                choices=flags,
-            )
-        return found
+            self._refuse(unknown[0])
+        return options
+
+    def _refuse(self, argument: str) -> NoReturn:
+        flag = argument.partition("=")[0]
+        if self._exclusive is not None and flag in self._exclusive.others().flags():
+            raise ConfigError(flag, f"cannot be combined with {self._exclusive.flag}, which {self._exclusive.reason}")
+        raise ConfigError("command line", f"unknown argument '{argument}'", given=flag, choices=self.flags())
 
 
 def boolean(text: str) -> bool:
     """Read true or false."""
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"true or false is wanted, not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be true or false, got '{text}'")
     return words[text.lower()]
 
 
 def gigabytes(text: str) -> int:
     """Read a size in GB (10^9 bytes) as bytes."""
-    found = read_number(text, float)
-    if found is None or found < 0:
-        raise argparse.ArgumentTypeError(f"a number of gigabytes is wanted, not '{text}'")
-    return int(found * 10**9)
+    size = read_number(text, float)
+    if size is None or size < 0:
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes >= 0, got '{text}'")
+    return int(size * 10**9)
 
 
 def count(text: str) -> int:
-    """Read a whole number from 1."""
+    """Read a whole number >= 1."""
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 is wanted, not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got '{text}'")
     return int(text)
 
 
 def add_network_flags(parser: Parser) -> None:
-    """Flags that say what is trained on what."""
-    parser.add_argument(
+    """Add the flags that say which network is trained on which data, and how."""
+    network = parser.section(Section.NETWORK)
+    network.add_argument(
         "--preset",
         metavar="NAME",
-        help="network: a name of preset.json, or the network written out, as in "
+        help="network: a name from preset.json, or the network itself, such as "
         f"'Soft-c96-k5-p2:bn:triangle_0.7:max_4_2_1 BP:flatten' (default: {DEFAULT_PRESET})",
     )
-    parser.add_argument(
+    network.add_argument(
         "--dataset-sup", metavar="NAME", help=f"dataset of the supervised phases (default: {DEFAULT_DATASET})"
     )
-    parser.add_argument(
+    network.add_argument(
         "--dataset-unsup", metavar="NAME", help="dataset of the unsupervised phases (default: that of --dataset-sup)"
     )
-    parser.add_argument("--dataset", metavar="NAME", help="both datasets at once")
-    parser.add_argument(
+    network.add_argument("--dataset", metavar="NAME", help="both datasets at once")
+    add_changes_flag(parser, "b0.layer.lr=0.05 'b*.layer.t_invert=0.7' dataset_sup.epochs=2")
+    network.add_argument(
+        "--protocol",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="apply a named group of such changes before --set: optimiser, epochs, stopping rules (--list protocols)",
+    )
+    add_catalog_flags(parser)
+    training = parser.section(Section.TRAINING)
+    training.add_argument(
         "--training-mode",
         "--train",
         dest="training_mode",
         metavar="MODE",
         help=f"{' | '.join(plan.MODES)} (default: the preset's own, else {MODES_DEFAULT})",
     )
-    parser.add_argument(
+    training.add_argument(
         "--training-blocks",
         type=int,
         nargs="+",
         metavar="N",
         help="blocks that learn; the others stay random (default: all)",
     )
-    parser.add_argument(
+    training.add_argument(
         "--bp-blockwise",
         action="store_true",
         help="train each BP block alone, as the published code does, not end to end",
     )
-    parser.add_argument(
-        "--protocol",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="named groups of such changes, made before --set: optimiser, epochs, stopping rules (--list protocols)",
-    )
-    parser.add_argument(
+    _add_readout_flags(parser)
+
+
+def add_changes_flag(parser: Parser, example: str) -> None:
+    """Add ``--set``."""
+    parser.section(Section.NETWORK).add_argument(
         "--set",
         dest="changes",
         nargs="+",
         action="extend",
         default=[],
         metavar="PATH=VALUE",
-        help="change single values: b0.layer.lr=0.05 'b*.layer.t_invert=0.7' dataset_sup.epochs=2",
+        help=f"change single values: {example}",
     )
-    _add_probe_flags(parser)
-    parser.add_argument(
+
+
+def add_plugin_flag(parser: Parser) -> None:
+    """Add the flag that loads code of the user's own."""
+    parser.section(Section.NETWORK).add_argument(
         "--plugin",
         nargs="+",
         action="extend",
         default=[],
         metavar="PATH|MODULE",
-        help="Python files or modules that register rules, activations, datasets or modes of your own",
-    )
-    parser.add_argument(
-        "--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, laid over the shipped one"
+        help="load Python files or modules that register rules, activations, datasets or modes",
     )
 
 
-def add_pack_flag(parser: Parser, what: str) -> None:
-    """The flag that trains several seeds by the same operations."""
-    parser.add_argument(
+def add_catalog_flags(parser: Parser) -> None:
+    """Add the flags that ``load_catalog`` reads."""
+    add_plugin_flag(parser)
+    parser.section(Section.NETWORK).add_argument(
+        "--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, merged over the shipped one"
+    )
+
+
+def add_seed_flag(parser: Parser) -> None:
+    """Add the seed of a single run."""
+    parser.section(Section.TRAINING).add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of weights, order and dropout (default: 0)"
+    )
+
+
+def add_pack_flag(parser: Parser, purpose: str) -> None:
+    """Add the flag that trains several seeds by the same operations; ``purpose`` says what it does."""
+    parser.section(Section.TRAINING).add_argument(
         "--pack-seeds",
         type=count,
         default=1,
         metavar="N",
-        help=f"{what} for a GPU, which one network leaves idle: on a CPU seeds one by one are faster, and the last "
-        "bits of a number depend on its pack (default: 1, none)",
+        help=f"{purpose} for a GPU that one network leaves idle. On a CPU, seeds one by one are faster. The last bits "
+        "of a result depend on its pack (default: 1, no pack)",
     )
 
 
 def add_run_flags(parser: Parser) -> None:
-    """Flags that say where a run takes place."""
-    parser.add_argument(
+    """Add the flags that say where a run takes place and where it is stored."""
+    add_device_flags(parser)
+    machine = parser.section(Section.MACHINE)
+    machine.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads; they decide the last bits of sums (default: one a core)"
+    )
+    machine.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the Hebbian steps, where possible (CUDA graphs on a GPU); changes the last bits",
+    )
+    add_cache_flags(parser)
+    add_home_flag(parser)
+    add_start_flags(parser)
+    instead = parser.section(Section.INSTEAD)
+    instead.add_argument("--dry-run", action="store_true", help="print network, phases and updates, then stop")
+    instead.add_argument(
+        "--list",
+        dest="listing",
+        metavar="WHAT",
+        help="describe presets | datasets | methods | protocols | configs, then stop",
+    )
+
+
+def add_device_flags(parser: Parser) -> None:
+    """Add the flags that ``device`` reads."""
+    machine = parser.section(Section.MACHINE)
+    machine.add_argument(
         "--gpu-id",
         "--gpu_id",
         dest="gpu_id",
         metavar="N|cpu",
-        help="GPU to use, or cpu (default: GPU 0 where there is one)",
+        help="GPU to use, or cpu (default: GPU 0 if there is one)",
     )
-    parser.add_argument("--device", metavar="cpu|cuda|cuda:N", help="the same in torch's words")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="CPU threads (default: one per core; it decides the last bits of a sum)",
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the Hebbian steps (CUDA graphs on a GPU); it changes last bits; left out where nothing compiles",
-    )
-    parser.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="parent folder of datasets, models and searches (default: $HEBB_HOME, else ./hebb_data)",
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="+",
-        metavar="WHAT",
-        help="start from stored weights: all | without_classifier, or a model name or run folder, or both "
-        "(default: None; the model is that of --model-name)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is stored under this name")
-    parser.add_argument(
+    machine.add_argument("--device", metavar="cpu|cuda|cuda:N", help="the same in torch's words")
+
+
+def add_cache_flags(parser: Parser) -> None:
+    """Add the flags that ``feature_cache`` reads."""
+    machine = parser.section(Section.MACHINE)
+    machine.add_argument(
         "--no-feature-cache",
         action="store_true",
-        help="compute the output of frozen blocks anew at every epoch; the numbers stay the same",
+        help="recompute the output of frozen blocks at every epoch; the results do not change",
     )
-    parser.add_argument(
+    machine.add_argument(
         "--cache-limit",
         type=gigabytes,
         default=folders.CACHE_LIMIT,
         metavar="GB",
-        help="how much of it may lie in files when it does not fit into memory (default: 20)",
+        help="disk space for that output if it does not fit into memory (default: 20)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print network, phases and updates, then stop")
-    parser.add_argument(
-        "--list",
-        dest="listing",
+
+
+def add_home_flag(parser: Parser) -> None:
+    """Add the parent folder of everything that is stored."""
+    parser.section(Section.STORAGE).add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="parent folder of datasets, models and searches (default: $HEBB_HOME, else ./hebb_data)",
+    )
+
+
+def add_start_flags(parser: Parser) -> None:
+    """Add the flags that say what a new run starts from, what it replaces and how much it prints."""
+    storage = parser.section(Section.STORAGE)
+    storage.add_argument(
+        "--resume",
+        nargs="+",
         metavar="WHAT",
-        help="presets | datasets | methods | protocols | configs: describe them, then stop",
+        help="start from stored weights: all | without_classifier, a model name or run folder, or both "
+        "(default: None; the model is that of --model-name)",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="at each report, a table of the first neurons")
+    storage.add_argument("--overwrite", action="store_true", help="replace what is stored under this name")
+    add_verbose_flag(parser)
+
+
+def add_verbose_flag(parser: Parser) -> None:
+    """Add the flag that prints more."""
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print a table of the first neurons at each report"
+    )
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device as asked for: kind (``auto``, ``cpu``, ``cuda``) and index."""
+    """A device as the user asked for it: kind (``auto``, ``cpu``, ``cuda``) and index."""
 
     kind: str
     index: int = 0
 
 
-def _add_probe_flags(parser: Parser) -> None:
-    """Flags of the readouts at the end of a run."""
-    parser.add_argument(
+class FeatureCache(TypedDict):
+    """The settings of ``train.Place`` for the features of frozen blocks."""
+
+    keep_features: bool
+    cache_limit: int
+
+
+def _add_readout_flags(parser: Parser) -> None:
+    """Add the flags of the readouts at the end of a run."""
+    readout = parser.section(Section.READOUT)
+    readout.add_argument(
         "--probe",
         nargs="+",
         default=[],
@@ -225,52 +349,56 @@ def _add_probe_flags(parser: Parser) -> None:
         help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels, "
         "linear probe of 20 epochs, dimensionality and disentanglement)",
     )
-    parser.add_argument(
+    readout.add_argument(
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
     )
 
 
-def feature_cache(options: argparse.Namespace) -> dict[str, Any]:
+def feature_cache(options: argparse.Namespace) -> FeatureCache:
     """Return the settings of ``train.Place`` for the features of frozen blocks."""
     return {"keep_features": not options.no_feature_cache, "cache_limit": options.cache_limit}
 
 
 def cache_limit(options: argparse.Namespace) -> int | None:
-    """Return the bytes of features that may lie in files; None with ``--no-feature-cache``."""
+    """Return the bytes of features that may go into files; None with ``--no-feature-cache``."""
     return None if options.no_feature_cache else options.cache_limit
 
 
 def device(options: argparse.Namespace) -> Device:
-    """Read ``--gpu-id`` and ``--device``."""
-    found = []
-    if options.gpu_id is not None:
-        text = options.gpu_id
-        if text != "cpu" and not re.fullmatch("[0-9]+", text):
-            raise ConfigError("--gpu-id", f"an index or cpu is wanted, not '{text}'", given=text, choices=("0", "cpu"))
-        found.append(Device("cpu") if text == "cpu" else Device("cuda", int(text)))
-    if options.device is not None:
-        kind, colon, index = options.device.partition(":")
-        if kind not in ("cpu", "cuda") or (colon and not re.fullmatch("[0-9]+", index)) or (kind == "cpu" and colon):
-            raise ConfigError(
-                "--device", f"unknown device '{options.device}'", given=kind, choices=("cpu", "cuda", "cuda:N")
-            )
-        found.append(Device(kind, int(index or 0)))
-    if len(found) == 2 and found[0] != found[1]:
+    """Read ``--gpu-id`` and ``--device``, which may not contradict each other."""
+    by_id = None if options.gpu_id is None else _device_of_id(options.gpu_id)
+    by_name = None if options.device is None else _device_of_name(options.device)
+    if by_id is not None and by_name is not None and by_id != by_name:
         raise ConfigError("--device", f"'{options.device}' contradicts --gpu-id {options.gpu_id}")
-    return found[0] if found else Device("auto")
+    return by_id or by_name or Device("auto")
+
+
+def _device_of_id(text: str) -> Device:
+    if text == "cpu":
+        return Device("cpu")
+    if not re.fullmatch("[0-9]+", text):
+        raise ConfigError("--gpu-id", f"must be an index or cpu, got '{text}'", given=text, choices=("0", "cpu"))
+    return Device("cuda", int(text))
+
+
+def _device_of_name(text: str) -> Device:
+    kind, colon, index = text.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not re.fullmatch("[0-9]+", index)) or (kind == "cpu" and colon):
+        raise ConfigError("--device", f"unknown device '{text}'", given=kind, choices=("cpu", "cuda", "cuda:N"))
+    return Device(kind, int(index or 0))
 
 
 def run_config(
-    options: argparse.Namespace, known: Catalog, *, seed: int, validation: tuple[float, float], threads: int
+    options: argparse.Namespace, catalog: Catalog, *, seed: int, validation: tuple[float, float], threads: int
 ) -> RunConfig:
     """Build the config that the flags describe.
 
     Args:
         options: parsed flags.
-        known: presets and datasets.
+        catalog: presets and datasets.
         seed: the run's seed.
         validation: share of the training images held out from the supervised and the unsupervised data.
-        threads: CPU threads where ``--threads`` is not given.
+        threads: CPU threads if ``--threads`` is not given.
     """
     if options.dataset is not None and (options.dataset_sup, options.dataset_unsup) != (None, None):
         raise ConfigError("--dataset", "sets both datasets: leave out --dataset-sup and --dataset-unsup")
@@ -278,7 +406,7 @@ def run_config(
     sup_flag, unsup_flag = ("--dataset", "--dataset") if both is not None else ("--dataset-sup", "--dataset-unsup")
     sup_name = _first(both, options.dataset_sup, DEFAULT_DATASET)
     unsup_name = _first(both, options.dataset_unsup, sup_name)
-    network = known.network(_first(options.preset, DEFAULT_PRESET))
+    network = catalog.network(_first(options.preset, DEFAULT_PRESET))
     mode = _first(options.training_mode, network.preferred_mode, MODES_DEFAULT)
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
@@ -286,8 +414,8 @@ def run_config(
     config = RunConfig(
         network=network,
         mode=mode,
-        dataset_sup=_held_out(known.dataset(sup_name, sup_flag), validation[0]),
-        dataset_unsup=_held_out(known.dataset(unsup_name, unsup_flag), validation[1]),
+        dataset_sup=_held_out(catalog.dataset(sup_name, sup_flag), validation[0]),
+        dataset_unsup=_held_out(catalog.dataset(unsup_name, unsup_flag), validation[1]),
         training_blocks=None if blocks is None else tuple(blocks),
         bp_blockwise=options.bp_blockwise,
         probes=tuple(dict.fromkeys(options.probe)),
@@ -297,8 +425,8 @@ def run_config(
         device=device(options).kind,
         compile=options.compile,
     )
-    config = overrides.apply(config, known.protocol(options.protocol), known, where="--protocol,")
-    config = overrides.apply(config, overrides.parse(options.changes), known)
+    config = overrides.apply(config, catalog.protocol(options.protocol), catalog, where="--protocol,")
+    config = overrides.apply(config, overrides.parse(options.changes), catalog)
     return replace(config, plugins=plugins.of_run(config))
 
 
@@ -306,13 +434,13 @@ def _held_out(spec: DataSpec, share: float) -> DataSpec:
     return replace(spec, validation=share) if share else spec
 
 
-def _first(*given: str | None) -> str:
-    """Return the first that was given; an empty string was given."""
-    return next(word for word in given if word is not None)
+def _first(*words: str | None) -> str:
+    """Return the first word that is not None; it may be empty."""
+    return next(word for word in words if word is not None)
 
 
 def plain_name(config: RunConfig) -> str:
-    """Name a run after its preset, or a network written inline after its configuration."""
+    """Name a run after its preset, or after a digest if the network was written out."""
     name = config.network.name
     return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{serialise.digest(config)}"
 
@@ -320,24 +448,29 @@ def plain_name(config: RunConfig) -> str:
 def resumed(
     config: RunConfig, words: Iterable[str] | None, home: folders.Home, model_name: str
 ) -> tuple[RunConfig, Path | None]:
-    """Read ``--resume``: what is loaded, and from which checkpoint."""
-    given = list(words or [])
-    if not given or given == ["None"]:
+    """Read ``--resume``: which weights are loaded, and from which checkpoint."""
+    words = list(words or [])
+    if not words or words == ["None"]:
         return config, None
-    kinds = [word for word in given if word in ("all", "without_classifier")]
-    sources = [word for word in given if word not in kinds]
-    if len(kinds) > 1 or len(sources) > 1:
+    parts = [word for word in words if word in ("all", "without_classifier")]
+    sources = [word for word in words if word not in parts]
+    if len(parts) > 1 or len(sources) > 1:
         raise ConfigError(
             "--resume",
-            f"'{' '.join(given)}' is more than one thing to load",
-            hint="--resume all | without_classifier, then a model name or run folder if it is another one's",
+            f"'{' '.join(words)}' names more than one thing to load",
+            hint="--resume all | without_classifier, then a model name or run folder unless it is this run's",
         )
-    path = folders.checkpoint_of(sources[0] if sources else model_name, home)
-    return replace(config, resume=kinds[0] if kinds else config.resume or "all"), path
+    checkpoint = folders.checkpoint_of(sources[0] if sources else model_name, home)
+    return replace(config, resume=parts[0] if parts else config.resume or "all"), checkpoint
+
+
+def load_plugins(options: argparse.Namespace) -> None:
+    """Register what can be named: the package's own, that of installed plugins and that of ``--plugin``."""
+    builtin.load()
+    plugins.load(options.plugin)
 
 
 def load_catalog(options: argparse.Namespace) -> Catalog:
-    """Register what can be named, plugins too, then read the presets, and those of ``--preset-file``."""
-    builtin.load()
-    plugins.load(options.plugin)
-    return catalog.load(options.preset_file)
+    """Load the plugins, then the shipped presets, with those of ``--preset-file`` over them."""
+    load_plugins(options)
+    return read_catalog(getattr(options, "preset_file", None))

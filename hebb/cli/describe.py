@@ -163,10 +163,10 @@ def evaluation(
     out.print(found)
 
 
-def listing(what: str, known: Catalog) -> None:
-    """Print one of the lists."""
+def listing(what: str, known: Catalog, where: str = "--list") -> None:
+    """Print one of the lists; ``where`` is the place an error names."""
     if what not in LISTS:
-        raise ConfigError("--list", f"unknown list '{what}'", given=what, choices=LISTS)
+        raise ConfigError(where, f"unknown list '{what}'", given=what, choices=LISTS)
     lists = {
         "presets": _presets,
         "datasets": _datasets,

@@ -1,7 +1,5 @@
 """Measure the post-hoc loss: train a network, then its lower blocks again below the finished classifier.
 
-    python post_hoc_loss.py --preset 2HardMLPMNIST --dataset-unsup MNIST_1-1 --dataset-sup MNIST_100
-
 The curve (loss and accuracy per example seen) is written to the run folder as CSV, PNG and SVG.
 """
 
@@ -10,26 +8,32 @@ from __future__ import annotations
 import argparse
 
 from hebb.cli import arguments, describe
+from hebb.cli.arguments import Section
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
+from hebb.core import commands, extras
 from hebb.core.threads import cores
 from hebb.storage import folders
+
+_VERB = "post-hoc"
 
 
 def parser() -> arguments.Parser:
     """Return the parser of this command."""
-    made = arguments.Parser(__doc__ or "", prog="post_hoc_loss.py")
+    made = arguments.Parser(__doc__ or "", prog=commands.name(_VERB))
     arguments.add_network_flags(made)
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="varies weights, order, dropout (default: 0)")
-    made.add_argument("--model-name", metavar="NAME", help="name under which it is stored (default: preset_post_hoc)")
+    arguments.add_seed_flag(made)
+    made.section(Section.STORAGE).add_argument(
+        "--model-name", metavar="NAME", help="name under which the run is stored (default: PRESET_post_hoc)"
+    )
     arguments.add_run_flags(made)
     return made
 
 
-def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
-    """Return the run of the first training; its plan and shapes are checked."""
-    run = arguments.run_config(options, known, seed=options.seed, validation=(False, False), threads=cores())
+def resolve(options: argparse.Namespace, catalog: Catalog) -> RunConfig:
+    """Return the run of the first training, with its plan and shapes checked."""
+    run = arguments.run_config(options, catalog, seed=options.seed, validation=(0.0, 0.0), threads=cores())
     plan.phases(run)
     plan.post_hoc(run)
     shapes.of_run(run)
@@ -39,19 +43,20 @@ def resolve(options: argparse.Namespace, known: Catalog) -> RunConfig:
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     options = parser().parse(argv)
-    known = arguments.load_catalog(options)
+    catalog = arguments.load_catalog(options)
     if options.listing is not None:
-        describe.listing(options.listing, known)
+        describe.listing(options.listing, catalog)
         return 0
-    run = resolve(options, known)
+    run = resolve(options, catalog)
     home = folders.Home.find(options.data_dir)
     name = options.model_name or f"{arguments.plain_name(run)}_post_hoc"
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
-        describe.dry_run(run, known, cache_limit=arguments.cache_limit(options))
+        describe.dry_run(run, catalog, cache_limit=arguments.cache_limit(options))
         phase = plan.post_hoc(run)
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
+    extras.require("the curve of the post-hoc loss", "matplotlib", "pandas", extra=extras.EXTRAS["matplotlib"])
     from hebb.analysis.post_hoc import moving_average
     from hebb.cli.run_display import ConsoleReport
     from hebb.training import post_hoc, train

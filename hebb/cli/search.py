@@ -1,12 +1,8 @@
-"""Train many networks: seeds x search space -> Ray Tune trials -> a table of mean and spread.
-
-python ray_search.py --preset 2SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1 --dataset-sup CIFAR10_50
-"""
+"""Train many networks: seeds x search space -> Ray Tune trials -> a table of mean and spread."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 from dataclasses import replace
 
@@ -14,6 +10,8 @@ from hebb.cli import arguments, describe, search_flags, search_request
 from hebb.cli.search_display import SearchDisplay, commands, continuation, print_estimate
 from hebb.config import plan
 from hebb.config.catalog import Catalog
+from hebb.core import extras
+from hebb.core.commands import line as command_line
 from hebb.core.errors import HebbError, InterruptedRunError
 from hebb.storage import folders
 from hebb.tuning import search_folder
@@ -29,7 +27,7 @@ def parser() -> arguments.Parser:
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     options = parser().parse(argv)
-    line = shlex.join(("python", "ray_search.py", *argv))
+    line = command_line("search", *argv)
     if options.restore is not None:
         search, settings, catalog = search_request.restored(options, line)
         if options.dry_run:
@@ -59,6 +57,7 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
 
 def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
     """Run the trials on Ray; torch and Ray are imported here and not before."""
+    extras.require("search", "ray", "optuna", "pandas", "matplotlib", "jinja2", extra="search")
     from hebb.tuning import stages
 
     display = SearchDisplay()

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from hebb.cli import describe
 from hebb.config.plan import phases
+from hebb.core.commands import line as command_line
 from hebb.storage import folders
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
 from hebb.tuning.search import Group, Search, Trial
@@ -261,18 +262,18 @@ def _last_row(path: Path) -> dict[str, Any] | None:
 
 def continuation(folder: Path) -> str:
     """Return the line that says how a search goes on."""
-    return f"python ray_search.py --restore {shlex.quote(str(folder))} continues"
+    return f"{command_line('search', '--restore', folder)} continues"
 
 
 def commands(report: SearchReport) -> dict[str, list[str]]:
     """Return the commands on the page of a search, by what they do."""
     search, best = report.search, report.best
-    again = ["python", "multi_layer.py", "--run-config", str(best.folder / folders.CONFIG), "--model-name", "again"]
+    again = command_line("train", "--run-config", best.folder / folders.CONFIG, "--model-name", "again")
     return {
         **({"the search": list(report.commands)} if report.commands else {}),
-        "what is left of it": [shlex.join(["python", "ray_search.py", "--restore", str(search.folder)])],
-        "the best run again, to the same bits": [shlex.join(again)],
-        "this page": [shlex.join(["python", "analysis.py", "report", str(search.folder)])],
+        "what is left of it": [command_line("search", "--restore", search.folder)],
+        "the best run again, to the same bits": [again],
+        "this page": [command_line("analysis", "report", search.folder)],
         "TensorBoard": [shlex.join(["tensorboard", "--logdir", str(search.folder / folders.TRIALS)])],
     }
 

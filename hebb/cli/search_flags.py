@@ -9,6 +9,7 @@ from typing import Any
 from hebb.cli import arguments
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
+from hebb.core import commands
 from hebb.core.errors import ConfigError
 
 KEPT = (
@@ -42,9 +43,9 @@ _EXTENDING = ("seeds", "space", "num_samples")
 Flags = argparse._ArgumentGroup
 
 
-def parser(description: str, prog: str = "ray_search.py") -> arguments.Parser:
+def parser(description: str) -> arguments.Parser:
     """Return the parser of the command."""
-    flags = arguments.Parser(description, prog=prog)
+    flags = arguments.Parser(description, prog=commands.name("search"))
     arguments.add_network_flags(flags)
     _add_space_flags(flags.add_argument_group("search space"))
     arguments.add_pack_flag(flags, "train N seeds of a configuration together in a trial, each as a run of its own;")

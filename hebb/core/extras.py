@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
+from importlib.machinery import PathFinder
 
 from hebb.core.errors import ConfigError
+
+EXTRAS = {
+    "h5py": "shapes3d",
+    "hyperopt": "hyperopt",
+    "jinja2": "search",
+    "matplotlib": "analysis",
+    "optuna": "search",
+    "pandas": "analysis",
+    "ray": "search",
+    "scipy": "analysis",
+    "shtab": "completion",
+    "umap": "umap",
+}
+"""The extra that installs each optional package, by the name in an import statement."""
 
 
 def require(feature: str, *modules: str, extra: str) -> None:
@@ -18,7 +33,19 @@ def require(feature: str, *modules: str, extra: str) -> None:
     Raises:
         ConfigError: with the command that installs the extra.
     """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [name for name in modules if not _installed(name)]
     if missing:
-        hint = f"pip install 'hebb-learning[{extra}]'"
-        raise ConfigError(feature, f"needs {' and '.join(missing)}, not installed here", hint=hint)
+        raise lacking(feature, " and ".join(missing), extra)
+
+
+def _installed(module: str) -> bool:
+    """Look for a module in ``sys.path``, without the import hooks that ask for it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return PathFinder.find_spec(module) is not None
+
+
+def lacking(feature: str, packages: str, extra: str) -> ConfigError:
+    """Return the error for a feature whose packages are not installed."""
+    hint = f"pip install 'hebb-learning[{extra}]'"
+    return ConfigError(feature, f"needs {packages}, not installed here", hint=hint)

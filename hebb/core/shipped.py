@@ -1,7 +1,7 @@
-"""Where shipped data lie: presets, search configs, figure recipes, records.
+"""Where shipped data are: presets, search configs, figure recipes, records.
 
-In a checkout they are folders beside ``hebb/`` and are read there, so that an edit takes effect at once. A wheel
-carries copies of them inside the package.
+In a checkout they stand beside ``hebb/`` and are read there, so that an edit takes effect at once. A wheel carries
+copies inside the package.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent
 """The folder of the package."""
 
-CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
-"""The root of the repository; None where the package is installed without it."""
+_IS_CHECKOUT = all((PACKAGE.parent / name).is_file() for name in ("pyproject.toml", "preset.json"))
+CHECKOUT = PACKAGE.parent if _IS_CHECKOUT else None
+"""The root of the repository; None if the package is installed without it."""
 
 
 def path(name: str) -> Path:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hebb.core import commands
 from hebb.core.errors import ConfigError
 
 CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
@@ -104,7 +105,7 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
         raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
     hints = {
         "finished": "--overwrite replaces it; another --model-name keeps both",
-        "interrupted": f"--resume-run {folder} continues it; --overwrite replaces it",
+        "interrupted": f"{commands.line('resume', folder)} continues it; --overwrite replaces it",
     }
     if status in hints and not overwrite:
         article = "a" if status == "finished" else "an"

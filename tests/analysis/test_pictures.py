@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pandas as pd
@@ -454,7 +455,7 @@ def test_maps_that_cannot_be_made() -> None:
 
 
 def test_without_umap_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ConfigError, match=r"--method umap: needs umap, not installed here\n.*\[umap\]"):
         embed.plane(clusters()[0], Method.UMAP)
 

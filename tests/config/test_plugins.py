@@ -120,10 +120,11 @@ def test_a_search_carries_the_plugin_to_its_workers(command: Command, plugin: Pa
 REMEMBER = """
 import json, sys
 sys.path.insert(0, {root!r})
-from hebb.cli import arguments, train
+from hebb.cli import arguments, run_config, train
 from hebb.config import serialise
-options = train.parser().parse(sys.argv[1:])
-run = train.resolve(options, arguments.load_catalog(options))
+command = run_config if "--run-config" in sys.argv else train
+options = command.parser().parse(sys.argv[1:])
+run = command.resolve(options, arguments.load_catalog(options))
 print(json.dumps(serialise.to_json(run)))
 """
 

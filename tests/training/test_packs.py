@@ -331,7 +331,7 @@ def test_the_command(command: Command, tmp_path: Path, monkeypatch: pytest.Monke
         (("--pack-seeds", "2", "--preset", "3LPLCnnDigits", "--dataset", "Digits_lpl"), "a loss of its own"),
         (("--pack-seeds", "2", "--preset", "Soft-c8-k3:attdrop_0.2 BP:flatten"), "drops out by contrast"),
         (("--pack-seeds", "0"), "a whole number from 1 is wanted"),
-        (("--pack-seeds", "2", "--run-config", "x.json"), "--pack-seeds has no place beside it"),
+        (("--pack-seeds", "2", "--run-config", "x.json"), "--pack-seeds: cannot be combined with --run-config"),
     ],
     ids=lambda part: None if isinstance(part, str) else part[-1],
 )

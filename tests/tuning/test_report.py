@@ -148,7 +148,7 @@ def test_facts_and_commands(page: Path, folder: Path) -> None:
     words = Page(page.read_text()).words
     assert "7 of 8 finished, seeds 0 1" in words
     assert "python ray_search.py --space 'b0.layer.lr={grid: [0.05, 0.1]}'" in words
-    assert f"python ray_search.py --restore {folder}" in words
+    assert f"hebb search --restore {folder}" in words
     (config,) = re.findall(r"multi_layer.py --run-config (\S+) --model-name again", words)
     best = max(reached(folder).items(), key=lambda item: (len(item[1]), sum(item[1])))[0]
     stored = json.loads(Path(config).read_text())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import Command
+from conftest import ROOT, Command
 from scipy import stats
 
 from hebb.storage import folders
@@ -100,7 +100,7 @@ def test_an_interrupted_search_says_so(one_ray: None, inside: Command, tmp_path:
     watch.join()
     assert done.returncode == 130, done.stdout + done.stderr
     assert "interrupted: 0 of 1 trials are finished" in done.stderr
-    assert f"python ray_search.py --restore {trials.parent} continues" in done.stderr
+    assert f"python {ROOT / 'ray_search.py'} --restore {trials.parent} continues" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -1,8 +1,6 @@
 """Draw figures and tables from stored runs.
 
 Each verb writes a PNG, an SVG and the CSV of the numbers drawn.
-
-python analysis.py table demo --metric test_acc
 """
 
 from __future__ import annotations
@@ -14,16 +12,14 @@ from hebb.cli import arguments
 from hebb.cli.analysis import experiments, pictures, recipes, reports, runs, sweeps
 from hebb.cli.analysis.verb import Verb
 from hebb.config import plugins
-from hebb.core import extras
+from hebb.core import commands, extras
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
-PROGRAM = "analysis.py"
 
-
-def parser(verb: Verb, prog: str = PROGRAM) -> arguments.Parser:
+def parser(verb: Verb) -> arguments.Parser:
     """Return the parser of a verb."""
-    flags = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"{prog} {verb.name}")
+    flags = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"{commands.name('analysis')} {verb.name}")
     verb.flags(flags)
     flags.add_argument("--out", type=Path, metavar="DIR", help="folder for its files (default: hebb/analysis)")
     flags.add_argument("--name", metavar="NAME", help=f"name of its files (default: {verb.name})")
@@ -39,16 +35,16 @@ _DRAWING = {
 VERBS: dict[str, Verb] = _DRAWING | {verb.name: verb for verb in recipes.verbs(_DRAWING, parser)}
 
 
-def main(argv: list[str], prog: str = PROGRAM) -> int:
+def main(argv: list[str]) -> int:
     """Run the verb that ``argv`` begins with and return the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage(prog))
+        print(usage())
         return 0
     if argv[0] not in VERBS:
         raise ConfigError("command line", f"unknown verb '{argv[0]}'", given=argv[0], choices=VERBS)
     verb = VERBS[argv[0]]
-    options = parser(verb, prog).parse(argv[1:])
-    extras.require(f"{prog} {verb.name}", "matplotlib", "pandas", extra="analysis")
+    options = parser(verb).parse(argv[1:])
+    extras.require(f"{commands.name('analysis')} {verb.name}", "matplotlib", "pandas", extra="analysis")
     if options.name is None:
         options.name = verb.name if verb.file_name is None else verb.file_name(options)
     folder = options.out
@@ -68,8 +64,9 @@ def main(argv: list[str], prog: str = PROGRAM) -> int:
     return 0
 
 
-def usage(prog: str = PROGRAM) -> str:
+def usage() -> str:
     """List the verbs."""
     width = max(map(len, VERBS))
     lines = "\n".join(f"  {verb.name:<{width}}  {verb.summary}" for verb in VERBS.values())
-    return f"{__doc__}\nverbs ({prog} VERB --help):\n{lines}"
+    command, example = commands.name("analysis"), commands.line("analysis", "table", "demo", "--metric", "test_acc")
+    return f"{__doc__}\nexample: {example}\n\nverbs ({command} VERB --help lists the flags of one):\n{lines}"

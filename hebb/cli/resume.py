@@ -1,0 +1,96 @@
+"""Continue an interrupted run, to the bits of an uninterrupted one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hebb.cli import arguments, train_flags
+from hebb.cli.arguments import Exclusive, Parser
+from hebb.cli.run import members, read_config, train_all
+from hebb.config.specs import RunConfig
+from hebb.core import commands
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+
+_VERB = "resume"
+
+
+def parser(flag: str = _VERB) -> Parser:
+    """Return the parser of the command, in which the folder follows the verb or the flag ``--resume-run``."""
+    made = Parser(
+        "Continue an interrupted run, to the bits of an uninterrupted one. A pack continues with all its members.",
+        prog=commands.name(_VERB),
+        exclusive=Exclusive(flag, "continues the run as it was started", train_flags.parser),
+    )
+    made.add_subject(flag, _VERB, dest="folder", type=Path, metavar="DIR", help="folder of the run")
+    arguments.add_plugin_flag(made)
+    arguments.add_device_flags(made)
+    arguments.add_cache_flags(made)
+    arguments.add_home_flag(made)
+    train_flags.add_storage_flags(made)
+    arguments.add_verbose_flag(made)
+    return made
+
+
+def main(argv: list[str], flag: str = _VERB) -> int:
+    """Run the command and return its exit code."""
+    options = parser(flag).parse(argv)
+    arguments.load_plugins(options)
+    folder = options.folder.absolute()
+    run = _interrupted_run(folder, flag)
+    device = arguments.device(options)
+    if device.kind not in ("auto", run.device):
+        where = f"GPU {device.index}" if device.kind == "cuda" else "the CPU"
+        raise ConfigError(
+            "--gpu-id or --device",
+            f"{where} cannot continue the run to the same bits, only {run.device} can",
+        )
+    return train_all(
+        _together(run, folder, flag),
+        folders.Home.find(options.data_dir),
+        options,
+        device_index=device.index,
+        resume_from=_initial_weights(run, folder),
+        carry_on=True,
+    )
+
+
+def _interrupted_run(folder: Path, flag: str) -> RunConfig:
+    """Read the run in a folder, which must be interrupted."""
+    state = folders.state(folder)
+    if state == "finished":
+        raise ConfigError(flag, f"{folder} is finished; there is nothing to continue")
+    if state != "interrupted":
+        raise ConfigError(flag, f"nothing to resume: {folder} holds no run")
+    return read_config(folder / folders.CONFIG)
+
+
+def _initial_weights(run: RunConfig, folder: Path) -> Path | None:
+    """Return the checkpoint that the run started from, if it did."""
+    if run.resume is None:
+        return None
+    path = folder / folders.ENVIRONMENT
+    environment = folders.read_json(path)
+    source = environment.get("resumed_from") if isinstance(environment, dict) else None
+    if not isinstance(source, str):
+        raise ConfigError(str(path), "does not name the checkpoint of the initial weights")
+    return Path(source)
+
+
+def _together(run: RunConfig, folder: Path, flag: str) -> dict[Path, RunConfig]:
+    """Return the interrupted run with the other members of its pack, which lie beside it under their seeds."""
+    tail = f"-s{run.seed}"
+    if run.pack and not folder.name.endswith(tail):
+        raise ConfigError(
+            flag, f"{folder} holds a member of a pack, and its name must end with {tail}", hint="rename it"
+        )
+    runs = members(run, folder.with_name(folder.name.removesuffix(tail)) if run.pack else folder)
+    for other, expected in runs.items():
+        state = folders.state(other)
+        if state == "foreign" or (state != "absent" and read_config(other / folders.CONFIG) != expected):
+            raise ConfigError(
+                flag,
+                f"{other} does not hold seed {expected.seed} of the pack {' '.join(map(str, run.pack))}",
+                hint="the members of a pack continue together: put their folders side by side",
+            )
+    return runs

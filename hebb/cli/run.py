@@ -1,0 +1,105 @@
+"""What every command that trains has in common: the folders of a run, and the training itself."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from hebb.cli import arguments
+from hebb.config import plan, serialise
+from hebb.config.specs import RunConfig
+from hebb.core import commands
+from hebb.core.errors import ConfigError, InterruptedRunError, within
+from hebb.storage import folders
+
+
+def members(run: RunConfig, folder: Path) -> dict[Path, RunConfig]:
+    """Return the run by its folder, or all members of its pack by theirs."""
+    if not run.pack:
+        return {folder: run}
+    return {folder.with_name(f"{folder.name}-s{seed}"): replace(run, seed=seed) for seed in run.pack}
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a stored ``config.json``; the phases it lists must be those that its other values give."""
+    data = folders.read_json(path)
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), "is not a config.json")
+    listed = data.pop("phases", None)
+    run = serialise.run_from_json(data, str(path))
+    with within(str(path)):
+        phases = plan.described(plan.phases(run))
+    if listed is not None and listed != phases:
+        raise ConfigError(
+            str(path), "'phases' does not match mode and blocks", hint="delete 'phases': it is there for readers only"
+        )
+    return run
+
+
+def train_all(
+    runs: dict[Path, RunConfig],
+    home: folders.Home,
+    options: argparse.Namespace,
+    *,
+    overwrite: bool = False,
+    device_index: int = 0,
+    resume_from: Path | None = None,
+    carry_on: bool = False,
+) -> int:
+    """Train one run, or the members of a pack, and print progress. Torch is imported here and not before.
+
+    Args:
+        runs: by their folders.
+        home: where everything is stored.
+        options: the flags of ``train_flags.add_storage_flags``, ``--verbose`` and the feature cache.
+        overwrite: whether to replace what is in the folders.
+        device_index: the GPU, if the runs use one.
+        resume_from: checkpoint with the initial weights.
+        carry_on: whether to continue what is in the folders.
+    """
+    if not carry_on:
+        for folder in runs:
+            folders.refuse_existing(folder, overwrite)
+
+    from hebb.cli.run_display import reports_of
+    from hebb.storage import checkpoints
+    from hebb.training import train
+
+    if resume_from is not None:
+        digest = checkpoints.sha256(resume_from)
+        runs = {folder: replace(run, resume_sha256=digest) for folder, run in runs.items()}
+        if overwrite and any(resume_from.is_relative_to(folder) for folder in runs):
+            raise ConfigError(
+                "--overwrite", "would delete the model that --resume reads", hint="choose another --model-name"
+            )
+    keep = options.save or options.save_model
+    places = [
+        train.Place(
+            datasets=home.datasets,
+            folder=folder,
+            device_index=device_index,
+            keep_model=keep,
+            overwrite=overwrite,
+            carry_on=carry_on,
+            resume_from=resume_from,
+            layers=home.layers,
+            cache=home.cache,
+            store_blocks=folder.name if keep else None,
+            checkpoint_every=options.checkpoint_every,
+            **arguments.feature_cache(options),
+        )
+        for folder in runs
+    ]
+    reports = reports_of(runs.values(), options.verbose)
+    try:
+        train.run_pack(list(runs.values()), reports, places=places)
+    except KeyboardInterrupt:
+        unfinished = next((folder for folder in runs if folders.state(folder) == "interrupted"), None)
+        if unfinished is not None:
+            raise InterruptedRunError(f"interrupted; {commands.line('resume', unfinished)} continues") from None
+        raise
+    finally:
+        for report in reports:
+            report.close()
+    return 0

@@ -1,0 +1,90 @@
+"""The flags of the command that trains one network. Never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hebb.cli import arguments
+from hebb.cli.arguments import Parser, Section
+from hebb.core import commands
+
+_DESCRIPTION = """Train one network, block by block, and store the run.
+
+example: {command}"""
+
+
+def parser() -> Parser:
+    """Return the parser of the command."""
+    example = ("--preset", "2SoftHebbCnnCIFAR", "--dataset-unsup", "CIFAR10_1", "--dataset-sup", "CIFAR10_50")
+    made = Parser(_DESCRIPTION.format(command=commands.line("train", *example)), prog=commands.name("train"))
+    arguments.add_network_flags(made)
+    arguments.add_seed_flag(made)
+    made.section(Section.TRAINING).add_argument(
+        "--validation",
+        type=arguments.boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="BOOL",
+        help="hold out 20 %% of the training images and report on them (default: false)",
+    )
+    arguments.add_pack_flag(made, "train seeds S to S+N-1 together, each into a run folder of its own, NAME-sS,")
+    add_model_name_flag(made)
+    arguments.add_run_flags(made)
+    add_storage_flags(made)
+    _add_other_uses(made)
+    return made
+
+
+def add_model_name_flag(parser: Parser) -> None:
+    """Add the name of a run."""
+    parser.section(Section.STORAGE).add_argument(
+        "--model-name", metavar="NAME", help="name under which the run is stored (default: the preset's name)"
+    )
+
+
+def add_storage_flags(parser: Parser) -> None:
+    """Add the flags that say what a run keeps."""
+    storage = parser.section(Section.STORAGE)
+    storage.add_argument(
+        "--save",
+        type=arguments.boolean,
+        nargs="?",
+        const=True,
+        default=True,
+        metavar="BOOL",
+        help="keep the trained model (default: true)",
+    )
+    storage.add_argument("--save-model", action="store_true", help="the same as --save true")
+    storage.add_argument(
+        "--checkpoint-every",
+        type=arguments.count,
+        default=1,
+        metavar="N",
+        help="epochs between two checkpoints of a phase (default: 1)",
+    )
+
+
+def add_run_config_flag(parser: Parser) -> None:
+    """Add the flag that names a stored run."""
+    parser.section(Section.INSTEAD).add_argument(
+        "--run-config", type=Path, metavar="FILE", help="train the run of a stored config.json"
+    )
+
+
+def add_export_flag(parser: Parser) -> None:
+    """Add the file for the features of an evaluated model."""
+    parser.section(Section.INSTEAD).add_argument(
+        "--export-features", type=Path, metavar="FILE", help="with --evaluate: write the input of the last block (.npz)"
+    )
+
+
+def _add_other_uses(parser: Parser) -> None:
+    """Add the flags for which ``hebb.cli.train`` calls another command; they stand here for the help text."""
+    instead = parser.section(Section.INSTEAD)
+    add_run_config_flag(parser)
+    instead.add_argument("--resume-run", metavar="DIR", help="continue an interrupted run to the same bits")
+    instead.add_argument(
+        "--evaluate", metavar="MODEL_OR_DIR", help="measure a stored model on the test images of --dataset-sup"
+    )
+    add_export_flag(parser)

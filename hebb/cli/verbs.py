@@ -1,0 +1,67 @@
+"""The command ``hebb`` and its verbs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import hebb
+from hebb.core import commands
+from hebb.core.errors import ConfigError
+
+
+class Subcommand(NamedTuple):
+    """One verb: the module that has its parser, what it does, and the function that runs it."""
+
+    module: str
+    summary: str
+    function: str = "main"
+
+    def load(self) -> Callable[[list[str]], int]:
+        """Import the function; what other verbs need is not loaded."""
+        run: Callable[[list[str]], int] = getattr(importlib.import_module(self.module), self.function)
+        return run
+
+
+VERBS = {
+    "train": Subcommand("hebb.cli.train", "train one network"),
+    "search": Subcommand("hebb.cli.search", "train over seeds and a search space, with Ray Tune"),
+    "demo": Subcommand("hebb.cli.demo", "a small search that takes a minute: SoftHebb on digits, four seeds", "digits"),
+    "list": Subcommand("hebb.cli.listing", "presets, datasets, methods, protocols or search configs"),
+    "evaluate": Subcommand("hebb.cli.evaluate", "measure a stored model on test images"),
+    "resume": Subcommand("hebb.cli.resume", "continue an interrupted run, to the same bits"),
+    "post-hoc": Subcommand("hebb.cli.post_hoc", "measure the post-hoc loss of a network"),
+    "analysis": Subcommand("hebb.cli.analysis.command", "figures and tables from stored runs"),
+    "completion": Subcommand("hebb.cli.completion", "print tab completion for bash or zsh"),
+}
+
+_USAGE = """usage: {program} VERB [flags]
+
+Train and compare networks that learn by local, biologically plausible rules.
+
+verbs ({program} VERB --help lists the flags of one):
+{verbs}
+
+first steps: {program} demo, then {program} list presets"""
+
+
+def main(argv: list[str]) -> int:
+    """Run a verb and return its exit code."""
+    first = argv[0] if argv else "--help"
+    if first in ("-h", "--help"):
+        print(usage())
+        return 0
+    if first == "--version":
+        print(f"hebb {hebb.__version__}")
+        return 0
+    if first not in VERBS:
+        raise ConfigError("command line", f"unknown verb '{first}'", given=first, choices=VERBS)
+    return VERBS[first].load()(argv[1:])
+
+
+def usage() -> str:
+    """List the verbs."""
+    width = max(map(len, VERBS))
+    lines = (f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return _USAGE.format(program=commands.program(), verbs="\n".join(lines))
