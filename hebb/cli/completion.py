@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hebb import builtin
 from hebb.cli import describe
-from hebb.cli.arguments import Parser, read_catalog
+from hebb.cli.arguments import Parser
 from hebb.config import plan, search_space
+from hebb.config.catalog import load as read_catalog
 from hebb.core import commands, extras
 
 _SHELLS = ("bash", "zsh")
@@ -58,7 +59,7 @@ def _whole_command(any_file: object) -> argparse.ArgumentParser:
     return whole
 
 
-def _add(verbs: argparse._SubParsersAction, name: str, summary: str, flags: Parser) -> None:
+def _add(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, flags: Parser) -> None:
     verbs.add_parser(name, parents=[flags], add_help=False, help=summary)
 
 

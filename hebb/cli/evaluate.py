@@ -9,7 +9,9 @@ from hebb.cli import arguments, describe, train_flags
 from hebb.cli.arguments import Exclusive, Parser, Section
 from hebb.cli.run import read_config
 from hebb.config import overrides
-from hebb.config.specs import DataSpec, RunConfig
+from hebb.config.catalog import Catalog
+from hebb.config.data_spec import DataSpec
+from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -55,7 +57,7 @@ def main(argv: list[str], flag: str = _VERB) -> int:
     return 0
 
 
-def _data(options: argparse.Namespace, run: RunConfig, catalog: arguments.Catalog) -> DataSpec:
+def _data(options: argparse.Namespace, run: RunConfig, catalog: Catalog) -> DataSpec:
     """Return the dataset of the run, or another one, with the changes of ``--set``."""
     if options.dataset_sup is not None:
         run = replace(run, dataset_sup=catalog.dataset(options.dataset_sup, "--dataset-sup"))
