@@ -198,7 +198,7 @@ def _fit(work: Work, resources: Resources, observer: SearchObserver) -> _Callbac
             param_space={} if work.groups is None else {"group": tune.grid_search(list(listed))},
             tune_config=tune.TuneConfig(
                 metric=SCORE,
-                mode=work.search.mode,
+                mode=work.search.mode.value,
                 reuse_actors=True,
                 trial_dirname_creator=_directory_name,
                 max_concurrent_trials=ray_session.places(resources),

@@ -83,7 +83,11 @@ def _optuna(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], see
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return OptunaSearch(
-        _Space(tuple(axes)), metric=SCORE, mode=mode, points_to_evaluate=[dict(p) for p in earlier] or None, seed=seed
+        _Space(tuple(axes)),
+        metric=SCORE,
+        mode=mode.value,
+        points_to_evaluate=[dict(p) for p in earlier] or None,
+        seed=seed,
     )
 
 
@@ -127,7 +131,7 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
     return HyperOptSearch(
         space,
         metric=SCORE,
-        mode=mode,
+        mode=mode.value,
         points_to_evaluate=[dict(p) for p in earlier] or None,
         n_initial_points=_STARTUP,
         random_state_seed=seed,
