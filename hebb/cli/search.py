@@ -57,10 +57,7 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
 
 def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
     """Run the trials on Ray; torch and Ray are imported here and not before."""
-    algorithm = str(search.spec.plan.algorithm)
     extras.require("search", "ray", "optuna", "pandas", "matplotlib", "jinja2", extra="search")
-    if algorithm in extras.EXTRAS:
-        extras.require(f"search algorithm {algorithm}", algorithm, extra=extras.EXTRAS[algorithm])
     from hebb.tuning import stages
 
     display = SearchDisplay()

@@ -30,7 +30,6 @@ Parameters = dict[str, Number]
 STEP, SCORE = "step", "score"
 """Keys of a report that schedulers and searchers read."""
 _STARTUP = 10  # random points before a model is fitted
-_EXTRAS = {Algorithm.OPTUNA: "search", Algorithm.HYPEROPT: "hyperopt"}
 
 
 class _OptunaTrial(Protocol):
@@ -43,9 +42,10 @@ class _OptunaTrial(Protocol):
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
 
 
-def require(algorithm: Algorithm) -> None:
+def require(plan: SearchPlan) -> None:
     """Raise where the package of a model-based algorithm is not installed."""
-    extras.require(f"search algorithm {algorithm}", algorithm, extra=_EXTRAS[algorithm])
+    if plan.model_based:
+        extras.require(f"search algorithm {plan.algorithm}", plan.algorithm, extra=extras.EXTRAS[plan.algorithm])
 
 
 def choice_of(axes: Sequence[Axis], parameters: Mapping[str, Number]) -> Choice:
@@ -66,11 +66,7 @@ def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequen
     """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order.
 
     Its seed depends on how much that is; otherwise a continued search would draw its first points again.
-
-    Raises:
-        ConfigError: when the package of the algorithm is not installed.
     """
-    require(Algorithm(plan.algorithm))
     seed = derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
     if plan.algorithm == Algorithm.OPTUNA:
         return _optuna(axes, mode, earlier, seed)

@@ -18,7 +18,7 @@ from hebb.nn import model
 from hebb.storage import checkpoints, folders
 from hebb.storage.journal import Journal
 from hebb.training.train import Place
-from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials
+from hebb.tuning import driver, ray_session, results, search_folder, searchers, shared_data, trials
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
@@ -99,9 +99,11 @@ def run(
         fresh: whether to begin, in place of what the folder holds; if not, the search in it is continued.
 
     Raises:
+        ConfigError: when the package of the search algorithm is not installed.
         InterruptedRunError: when Ctrl-C ends the search; its folder can be continued.
         DiskFullError: when a disk is full.
     """
+    searchers.require(search.spec.plan)
     observer = SearchObserver() if observer is None else observer
     search = _on_device(search, settings, catalog)
     configs = [trial.config for trial in search.trials] or [search.base]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from hebb.cli import search as ray_search
 from hebb.config import catalog, overrides, search_space
+from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
-from hebb.tuning import results, trials
+from hebb.storage import folders
+from hebb.tuning import request, results, search_folder, trials
+from hebb.tuning.request import SearchRequest
 from hebb.tuning.search import Search
+from hebb.tuning.search_settings import SearchSettings
 
 CATALOG = catalog.load()
 DEEP = "--preset 3SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digits"
@@ -227,3 +233,82 @@ def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
         resolve(f"{DEEP} --config mine.yaml --search-seed {seed}", tmp_path, text).trials[0].choice for seed in (5, 6)
     ]
     assert drawn[0] != drawn[1]
+
+
+# -- stored searches ----------------------------------------------------------------------------------------
+
+
+def test_a_search_stored_by_the_first_version_goes_on(tmp_path: Path) -> None:
+    """Its ``search.json`` gives the same trials, named by hashes of their configurations, and is written back."""
+    shutil.copy(ROOT / "tests" / "data" / "search.json", tmp_path)
+    stored = search_folder.read(tmp_path)
+    search = request.restored(tmp_path, CATALOG)
+    assert [(t.name, t.config.seed, t.choice) for t in search.trials] == [
+        (trial["name"], trial["seed"], trial["choice"]) for trial in stored["trials"]
+    ]
+    assert [trial.config.pack for trial in search.trials] == [(0, 1), (0, 1), ()] * 2
+    assert (search.probe_every, search.final_seeds, search.mode) == (1, (3, 4), "max")
+    search_folder.write(search, SearchSettings.restored(stored["options"], folders.Home(tmp_path)))
+    assert folders.read_json(tmp_path / folders.SEARCH) == stored
+
+
+# -- searches without a command line ------------------------------------------------------------------------
+
+
+def test_a_request_is_the_command(tmp_path: Path) -> None:
+    """What a script asks for resolves to the same search as the flags."""
+    space = {"b0.layer.lr": {"loguniform": [0.01, 0.1]}}
+    plan = {"algorithm": "random", "samples": 3}
+    spec = search_space.parse({"seeds": [0, 1], "space": space, "search": plan}, "mine", "a script")
+    data = CATALOG.dataset("Digits", "a script")
+    base = RunConfig(
+        network=CATALOG.network("2SoftHebbCnnDigits"), mode="successive", dataset_sup=data, dataset_unsup=data
+    )
+    by_script = SearchRequest(base=base, spec=spec, folder=tmp_path, pack_seeds=2).resolve(CATALOG)
+    words = "--preset 2SoftHebbCnnDigits --dataset Digits --config mine.yaml --pack-seeds 2 --threads 1"
+    text = "seeds: [0, 1]\nspace: {b0.layer.lr: {loguniform: [0.01, 0.1]}}\nsearch: {algorithm: random, samples: 3}\n"
+    by_flags = resolve(words, tmp_path, text)
+    assert [trial.name for trial in by_script.trials] == [trial.name for trial in by_flags.trials]
+    assert (by_script.metric, by_script.mode, by_script.packs) == (by_flags.metric, by_flags.mode, by_flags.packs)
+
+
+@pytest.mark.parametrize(
+    ("flag", "changes"),
+    [
+        ("--final-seeds", {"final_seeds": -1}),
+        ("--pack-seeds", {"pack_seeds": 0}),
+        ("--metric", {"metric": "accuracy"}),
+        ("--final-seeds", {"final_seeds": 1}),  # of a sweep
+    ],
+)
+def test_a_request_is_checked_where_it_is_made(flag: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    data = CATALOG.dataset("Digits", "a script")
+    base = RunConfig(
+        network=CATALOG.network("2SoftHebbCnnDigits"), mode="successive", dataset_sup=data, dataset_unsup=data
+    )
+    spec = search_space.parse({"seeds": [0]}, "mine", "a script")
+    with pytest.raises(ConfigError, match=flag):
+        SearchRequest(base=base, spec=spec, folder=tmp_path, **changes)
+
+
+def test_settings_are_checked_and_stored(tmp_path: Path) -> None:
+    """What a continued search keeps comes back from the options of ``search.json``."""
+    home = folders.Home(tmp_path)
+    settings = SearchSettings(
+        home=home,
+        trials_per_gpu=3,
+        max_failures=0,
+        share_blocks=False,
+        keep_features=False,
+        cache_limit=7,
+        save_models=True,
+        save_trials=False,
+        preset_file=tmp_path / "mine.json",
+        commands=("a", "b"),
+    )
+    assert SearchSettings.restored(settings.stored(), home) == settings
+    for changes in ({"workers": 0}, {"trials_per_gpu": 0}, {"max_failures": -1}):
+        with pytest.raises(ConfigError, match=r"must be a whole number >= \d, got"):
+            SearchSettings(home=home, **changes)
+    with pytest.raises(ConfigError, match="--dashboard"):
+        SearchSettings(home=home, address="auto", dashboard=True)
