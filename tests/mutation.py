@@ -56,7 +56,12 @@ DEFECTS = (
     Defect(
         "radii are those of the last phase", "hebb/analysis/temperature.py", "sum(last.values())", "max(last.values())"
     ),
-    Defect("runs without a result count", "hebb/analysis/runs.py", 'if state == "finished":', "if choice is not None:"),
+    Defect(
+        "runs without a result count",
+        "hebb/analysis/runs.py",
+        "if state == folders.FolderState.FINISHED:",
+        "if choice is not None:",
+    ),
     Defect(
         "the rate neuron is pushed from the past",
         "hebb/spiking/rate_neuron.py",

@@ -209,10 +209,10 @@ def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
         for folder in dict.fromkeys([*begun, *planned]):
             choice, fate = planned.get(folder, ({}, None))
             state = folders.state(folder)
-            if state == "finished":
+            if state == folders.FolderState.FINISHED:
                 finished.setdefault(folder, read_run(folder, choice))
             else:
-                fate = fate or (Fate.INTERRUPTED if state == "interrupted" else Fate.NEVER_STARTED)
+                fate = fate or (Fate.INTERRUPTED if state == folders.FolderState.INTERRUPTED else Fate.NEVER_STARTED)
                 unfinished.setdefault(folder, UnfinishedRun(folder=folder, fate=fate))
     return StoredRuns(
         runs=tuple(finished[folder] for folder in sorted(finished)),

@@ -11,6 +11,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
+from hebb.storage.folders import FolderState
 
 _VERB = "resume"
 
@@ -58,9 +59,9 @@ def main(argv: list[str], flag: str = _VERB) -> int:
 def _interrupted_run(folder: Path, flag: str) -> RunConfig:
     """Read the run in a folder, which must be interrupted."""
     state = folders.state(folder)
-    if state == "finished":
+    if state == FolderState.FINISHED:
         raise ConfigError(flag, f"{folder} is finished; there is nothing to continue")
-    if state != "interrupted":
+    if state != FolderState.INTERRUPTED:
         raise ConfigError(flag, f"nothing to resume: {folder} holds no run")
     return read_config(folder / folders.CONFIG)
 
@@ -87,7 +88,8 @@ def _together(run: RunConfig, folder: Path, flag: str) -> dict[Path, RunConfig]:
     runs = members(run, folder.with_name(folder.name.removesuffix(tail)) if run.pack else folder)
     for other, expected in runs.items():
         state = folders.state(other)
-        if state == "foreign" or (state != "absent" and read_config(other / folders.CONFIG) != expected):
+        absent, foreign = state == FolderState.ABSENT, state == FolderState.FOREIGN
+        if foreign or (not absent and read_config(other / folders.CONFIG) != expected):
             raise ConfigError(
                 flag,
                 f"{other} does not hold seed {expected.seed} of the pack {' '.join(map(str, run.pack))}",

@@ -95,7 +95,7 @@ def train_all(
     try:
         train.run_pack(list(runs.values()), reports, places=places)
     except KeyboardInterrupt:
-        unfinished = next((folder for folder in runs if folders.state(folder) == "interrupted"), None)
+        unfinished = next((folder for folder in runs if folders.state(folder) == folders.FolderState.INTERRUPTED), None)
         if unfinished is not None:
             raise InterruptedRunError(f"interrupted; {commands.line('resume', unfinished)} continues") from None
         raise

@@ -1,4 +1,4 @@
-"""Files of tensors: written whole or not at all, read without running code."""
+"""Checkpoints: files of tensors, written whole or not at all and read without running code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def save(path: Path, data: dict[str, Any]) -> None:
 
 
 def _alone(value: Any) -> Any:
-    """Copy views out of what they are views of, which would be saved whole with each of them."""
+    """Copy views, because saving a view would save the whole storage behind it."""
     if isinstance(value, dict):
         return {key: _alone(item) for key, item in value.items()}
     if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
@@ -42,10 +42,10 @@ def _alone(value: Any) -> Any:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; a missing, truncated or foreign file is an error."""
+    """Read a checkpoint onto the CPU; raise for a missing, truncated or foreign file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch itself does not look at the checksums
+            if archive.testzip() is not None:  # torch itself does not check the checksums
                 raise zipfile.BadZipFile
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Where things live, below one parent folder.
+"""The folder layout below one parent folder, and the files of a run.
 
 <parent>/dataset/                              datasets, unless $HEBB_DATASETS names their folder
 <parent>/hebb/result/network/<model name>/     a single run
 <parent>/hebb/result/layer/<model>/bN.pt       single blocks, to start other networks from
-<parent>/hebb/cache/                           what is computed once and kept
+<parent>/hebb/cache/                           results that later runs reuse
 <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
 <parent>/hebb/analysis/                        figures and tables
 """
@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ LOOKS = "blocks.jsonl"
 SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
 Row = dict[str, Any]
 CHECKPOINT = Path("checkpoint") / "last.pt"
-NEXT = CHECKPOINT.with_name("next.pt")  # of a member of a pack, until all members have theirs
+NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, until all members have theirs
 CACHE_LIMIT = 20 * 10**9
-"""Bytes of features that may lie in files of the cache, unless told otherwise."""
+"""Default limit in bytes for the features in the cache."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Home:
         name = data_dir if data_dir is not None else os.environ.get("HEBB_HOME") or "hebb_data"
         parent = Path(name).absolute()
         if not name or (parent.exists() and not parent.is_dir()):
-            raise ConfigError("--data-dir" if data_dir is not None else "$HEBB_HOME", f"'{name}' is not a folder")
+            raise ConfigError("--data-dir" if data_dir is not None else "$HEBB_HOME", f"must be a folder, got '{name}'")
         return Home(parent)
 
     @property
@@ -69,7 +70,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """Folder of what is computed once and kept."""
+        """Folder of results that later runs reuse."""
         return self.parent / "hebb" / "cache"
 
     @property
@@ -83,48 +84,61 @@ class Home:
 
 
 def checked_name(name: str, where: str) -> str:
-    """Refuse a name that is not one plain folder name."""
+    """Return ``name``; raise unless it is one plain folder name."""
     if not re.fullmatch(r"[\w+.,=@-]+", name) or name.strip(".") == "":
-        raise ConfigError(where, f"'{name}' is not a folder name", hint="letters, digits and _ + . , = @ - are fine")
+        raise ConfigError(
+            where, f"must be a folder name, got '{name}'", hint="letters, digits and _ + . , = @ - are fine"
+        )
     return name
 
 
-def state(folder: Path) -> str:
-    """Tell ``absent``, ``finished``, ``interrupted``, or ``foreign`` (a folder with something else in it)."""
+class FolderState(StrEnum):
+    """What a run folder holds."""
+
+    ABSENT = "absent"
+    """Nothing; it may be empty or missing."""
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FOREIGN = "foreign"
+    """Files, but no run."""
+
+
+def state(folder: Path) -> FolderState:
+    """Return what a run folder holds."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return "absent"
+        return FolderState.ABSENT
     if (folder / RESULT).exists():
-        return "finished"
-    return "interrupted" if (folder / CONFIG).exists() else "foreign"
+        return FolderState.FINISHED
+    return FolderState.INTERRUPTED if (folder / CONFIG).exists() else FolderState.FOREIGN
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
-    """Raise when a run folder holds something that may not be replaced."""
+    """Raise if a run folder holds something that must not be replaced."""
     status = state(folder)
-    if status == "foreign":
+    if status == FolderState.FOREIGN:
         raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
     hints = {
-        "finished": "--overwrite replaces it; another --model-name keeps both",
-        "interrupted": f"{commands.line('resume', folder)} continues it; --overwrite replaces it",
+        FolderState.FINISHED: "--overwrite replaces it; another --model-name keeps both",
+        FolderState.INTERRUPTED: f"{commands.line('resume', folder)} continues it; --overwrite replaces it",
     }
     if status in hints and not overwrite:
-        article = "a" if status == "finished" else "an"
+        article = "a" if status == FolderState.FINISHED else "an"
         raise ConfigError(str(folder), f"holds {article} {status} run", hint=hints[status])
 
 
 def claim(folder: Path, overwrite: bool) -> None:
-    """Make an empty run folder; what is already there is kept unless ``overwrite``."""
+    """Make an empty run folder; raise if it holds something, unless ``overwrite``."""
     refuse_existing(folder, overwrite)
-    if state(folder) != "absent":
+    if state(folder) != FolderState.ABSENT:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> Path:
-    """Find the checkpoint of a model name or a run folder."""
+    """Return the checkpoint of a model name or a run folder."""
     folder = Path(name_or_folder)
     if folder.is_file():
-        raise ConfigError(where, f"{folder} is a file", hint="name a model or a run folder")
+        raise ConfigError(where, f"must name a model or a run folder, got the file {folder}")
     if not folder.is_dir():
         folder = home.network(name_or_folder) if re.fullmatch(r"[\w+.,=@-]+", name_or_folder) else folder
     path = folder.absolute() / CHECKPOINT
@@ -141,14 +155,14 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON, whole or not at all."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is an error that names it."""
+    """Read JSON; the error for a missing or broken file names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -160,7 +174,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is left out."""
+    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is skipped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -171,6 +185,6 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def value_of(rows: list[Row], metric: str) -> float | None:
-    """Return the last finite value of a metric: radii are those of the Hebbian phases, which come first."""
+    """Return the last finite value of a metric; radii end with the Hebbian phases, which come first."""
     values = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
     return float(values[-1]) if values else None

@@ -1,10 +1,11 @@
-"""The journal of a search, ``journal.jsonl``: a line for every configuration that was chosen, stopped or finished."""
+"""The journal of a search, ``journal.jsonl``: one line for every event of a configuration."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,26 @@ from hebb.config.domains import Choice
 from hebb.storage.folders import JOURNAL
 
 
+class Event(StrEnum):
+    """What happened to a configuration."""
+
+    CHOSEN = "chosen"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    FINISHED = "finished"
+    AGAIN = "again"
+    """It is tried again."""
+
+
 @dataclass
 class Journal:
-    """What became of the configurations, in the order in which it happened.
+    """The events of the configurations, in order.
 
     Attributes:
-        chosen: the configurations that a model-based algorithm suggested, by the name of the group.
-        suggested: the parameters of all its suggestions; it may suggest a configuration twice.
+        chosen: the configurations that a model-based algorithm suggested, by group name.
+        suggested: the parameters of all suggestions; a configuration may be suggested twice.
         stopped: step, score and number of seeds at which a scheduler stopped a group.
-        failed: why a group failed, and whether trying again is of no use.
+        failed: why a group failed, and whether trying again may help (``again``).
         torn: whether the last line is unfinished.
     """
 
@@ -33,7 +45,7 @@ class Journal:
 
     @staticmethod
     def load(folder: Path) -> Journal:
-        """Read the journal of a search; an unfinished last line (a killed search) is left out."""
+        """Read the journal of a search; an unfinished last line (a killed search) is skipped."""
         journal = Journal(folder / JOURNAL)
         if not journal.path.exists():
             return journal
@@ -48,9 +60,9 @@ class Journal:
                 journal._take(entry)
         return journal
 
-    def note(self, event: str, group: str, **more: Any) -> None:
-        """Append a line, on the disk when this returns."""
-        entry = {"event": event, "group": group, **more}
+    def note(self, event: Event, group: str, **more: Any) -> None:
+        """Append a line; it is on disk when this returns."""
+        entry = {"event": event.value, "group": group, **more}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(("\n" if self.torn else "") + json.dumps(entry) + "\n")
             file.flush()
@@ -60,11 +72,13 @@ class Journal:
 
     def _take(self, entry: dict[str, Any]) -> None:
         event, group = entry["event"], str(entry.get("group"))
-        if event == "chosen":
+        if event == Event.CHOSEN:
             self.chosen[group] = entry["choice"]
             self.suggested.append((group, entry["params"]))
-        elif event in ("stopped", "failed"):
-            getattr(self, event)[group] = entry
-        elif event in ("finished", "again"):
+        elif event == Event.STOPPED:
+            self.stopped[group] = entry
+        elif event == Event.FAILED:
+            self.failed[group] = entry
+        elif event in (Event.FINISHED, Event.AGAIN):
             self.stopped.pop(group, None)
             self.failed.pop(group, None)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: config, environment, metrics, TensorBoard events, result."""
+"""Writes the records of a run: metrics, TensorBoard events, environment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLUMNS = (
     "lr",
     "images_per_second",
 )
-"""Keys of a row of ``metrics.jsonl``; an absent value is null."""
+"""Keys of a row of ``metrics.jsonl``; a missing value is null."""
 
 _SCALARS = COLUMNS[5:]
 
@@ -48,22 +48,22 @@ def make_row(**values: Any) -> Row:
     """Return a complete row; numbers that are not finite become null."""
     unknown = set(values) - set(COLUMNS)
     if unknown:
-        raise KeyError(f"no such column: {sorted(unknown)}")
+        raise KeyError(f"unknown columns: {sorted(unknown)}")
     row = {column: values.get(column) for column in COLUMNS}
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 class Recorder:
-    """Keeps the rows of a run, and writes the files of its folder where it has one.
+    """Keeps the rows of a run, and writes the files of its folder if it has one.
 
     Attributes:
         rows: the rows of the run.
-        blocks: numbers of the Hebbian blocks at each row that was recorded here.
+        blocks: measures of the Hebbian blocks, one entry for each row recorded here.
 
     Args:
         folder: an existing folder, or None to write nothing.
         position: (phase, epoch, step) of the checkpoint a continued run starts from; rows past it are
-            dropped, because they are about to be made again. None starts the records anew.
+            dropped, because they will be made again. None starts new records.
     """
 
     def __init__(self, folder: Path | None, position: tuple[int, int, int] | None = None) -> None:
@@ -78,7 +78,7 @@ class Recorder:
         path = folder / folders.METRICS
         if position is not None:
             if not path.exists():
-                raise ConfigError(str(path), "no such file, and the run has a checkpoint")
+                raise ConfigError(str(path), "no such file, although the run has a checkpoint")
             rows = read_rows(path)
             if any(set(row) != set(COLUMNS) for row in rows):
                 raise ConfigError(str(path), "does not hold the rows of a run")
@@ -92,7 +92,7 @@ class Recorder:
         self._events = SummaryWriter(str(folder), purge_step=None if position is None else position[2] + 1)
 
     def row(self, row: Row, blocks: dict[str, dict[str, float]]) -> None:
-        """Append a row, and TensorBoard scalars of it and of each Hebbian block."""
+        """Append a row; add its scalars and those of each Hebbian block to TensorBoard."""
         self.rows.append(row)
         self.blocks.append(blocks)
         if self._metrics is None:
@@ -108,7 +108,7 @@ class Recorder:
         self._events.flush()
 
     def looks(self, looks: list[Look]) -> None:
-        """Append what was seen of a settling network to ``blocks.jsonl``, and as TensorBoard scalars."""
+        """Append the measures of a settling network to ``blocks.jsonl`` and to TensorBoard."""
         if self._metrics is None or not looks:
             return
         with open(self._looks, "a", encoding="utf-8") as file:
@@ -147,7 +147,7 @@ def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _finite(blocks: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Return numbers in which those that are not finite are null."""
+    """Replace numbers that are not finite by None."""
     return {
         block: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         for block, numbers in blocks.items()
@@ -165,7 +165,7 @@ def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
 
 
 def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None) -> dict[str, Any]:
-    """Describe the circumstances of a run: nothing here decides its bits."""
+    """Describe the environment of a run; nothing in it affects the results."""
     here = shipped.PACKAGE
     packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "tensorboard", "ray", "rich")
     return {
@@ -188,12 +188,12 @@ def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str |
 
 
 def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """Return the environment a run was started in, with today's added; the data must be the same."""
+    """Return the environment in which a run was started, with ``now`` added; the data must be the same."""
     started = folders.read_json(path)
     if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
         raise ConfigError(str(path), "is not the environment of a run")
     if started.get("data_sha256") != now["data_sha256"]:
-        raise ConfigError(str(path), "the data are not those the run was started with", hint="nothing was changed")
+        raise ConfigError(str(path), "the data differ from those the run was started with", hint="nothing was changed")
     return {**started, "continued": [*started.get("continued", []), now]}
 
 

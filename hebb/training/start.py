@@ -19,6 +19,7 @@ from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
 from hebb.nn import compiled, model
 from hebb.storage import checkpoints, folders, records
+from hebb.storage.folders import FolderState
 from hebb.training.pack import Pack
 from hebb.training.run import Place, Position, Report, Run, State, stored_config
 
@@ -64,7 +65,7 @@ def runs(
 
 
 def _finished(folder: Path | None) -> bool:
-    return folder is not None and folders.state(folder) == "finished"
+    return folder is not None and folders.state(folder) == FolderState.FINISHED
 
 
 def _settle_process(config: RunConfig) -> None:
@@ -176,7 +177,7 @@ def _open_records(
         str(place.resume_from) if place.resume_from else None,
     )
     path = place.folder / folders.ENVIRONMENT
-    if place.carry_on and folders.state(place.folder) != "absent":
+    if place.carry_on and folders.state(place.folder) != FolderState.ABSENT:
         environment = records.continued(path, environment) if path.exists() else environment
     else:
         folders.claim(place.folder, place.overwrite)

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 from hebb import builtin
 from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import Scheduler
+from hebb.storage.journal import Event, Journal
 from hebb.tuning import ray_session
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
 from hebb.tuning.ray_session import RayTrial, Resources, ray, tune
 from hebb.tuning.search import Group, Search
-from hebb.tuning.search_folder import Journal
 from hebb.tuning.searchers import SCORE, Number, choice_of, plain, scheduler, searcher
 from hebb.tuning.steps import of_run
 from hebb.tuning.trials import label, replicates
@@ -281,7 +281,7 @@ class _Callback(tune.Callback):
         if self.maker is not None and new:
             self._times[group.name] += 1
             if self._times[group.name] > sum(name == group.name for name, _ in self.journal.suggested):
-                self.journal.note("chosen", group.name, params=plain(trial.config), choice=group.choice)
+                self.journal.note(Event.CHOSEN, group.name, params=plain(trial.config), choice=group.choice)
         self.open.add(group.name)
         if group.name not in self.over:
             self.observer.started(group)
@@ -295,7 +295,7 @@ class _Callback(tune.Callback):
             self._end(Cause.DISK_FULL)
         elif "failed" in result:
             if group.name not in self.journal.failed:
-                self.journal.note("failed", group.name, reason=result["failed"], again=False)
+                self.journal.note(Event.FAILED, group.name, reason=result["failed"], again=False)
         elif SCORE in result:
             self._last[group.name] = result
             if group.name not in self.over:
@@ -313,18 +313,18 @@ class _Callback(tune.Callback):
         self.over.add(group.name)
         final = state(group, self.journal)
         if final == GroupState.FINISHED:
-            self.journal.note("finished", group.name, node=last.get("node"))
+            self.journal.note(Event.FINISHED, group.name, node=last.get("node"))
             self.observer.ended(group, "done")
         elif final == GroupState.FAILED and not self.journal.failed[group.name]["again"]:
             self._failed(group)
         else:
-            self.journal.note("stopped", group.name, **{key: last.get(key) for key in ("step", "score", "n")})
+            self.journal.note(Event.STOPPED, group.name, **{key: last.get(key) for key in ("step", "score", "n")})
             self.observer.ended(group, f"stopped at step {last.get('step')}")
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         group = self._group(trial)
         self.open.discard(group.name)
-        self.journal.note("failed", group.name, reason=ray_session.reason(ray_session.error_of(trial)), again=True)
+        self.journal.note(Event.FAILED, group.name, reason=ray_session.reason(ray_session.error_of(trial)), again=True)
         self._failed(group)
 
     def _failed(self, group: Group) -> None:

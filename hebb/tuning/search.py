@@ -15,6 +15,7 @@ from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal, Purpose, Scheduler
 from hebb.storage import folders
+from hebb.storage.folders import FolderState
 
 Packs = tuple[tuple[int, ...], ...]
 """Seeds that are trained together."""
@@ -46,12 +47,12 @@ class Trial:
     @property
     def finished(self) -> bool:
         """Whether the run has its result on disk."""
-        return folders.state(self.folder) == "finished"
+        return folders.state(self.folder) == FolderState.FINISHED
 
     @property
     def interrupted(self) -> bool:
         """Whether the run has begun and has no result."""
-        return folders.state(self.folder) == "interrupted"
+        return folders.state(self.folder) == FolderState.INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)

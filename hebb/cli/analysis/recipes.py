@@ -78,7 +78,7 @@ def status_of(command: TrainingCommand, home: folders.Home, catalog: Catalog) ->
     with within(command.line()):
         expected = {_comparable(config) for config in _configs(command, home, catalog)}
     folder = home.search(command.name) if command.script is Script.SEARCH else home.network(command.name)
-    if folders.state(folder) == "absent":
+    if folders.state(folder) == folders.FolderState.ABSENT:
         return TrainingStatus(command, folder, Progress.ABSENT, len(expected), 0)
     stored = {_comparable(run.config) for run in runs.read([folder], command.name).runs}
     if expected <= stored:
