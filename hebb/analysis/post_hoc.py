@@ -41,7 +41,7 @@ def read(folder: Path) -> np.ndarray:
     """Return the stored curve of a run, (n, 3)."""
     path = folder / CURVE
     if not path.exists():
-        raise ConfigError(str(folder), f"has no {CURVE}, which only post_hoc_loss.py writes")
+        raise ConfigError(str(folder), f"has no {CURVE}, which only post-hoc runs write")
     return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
 
 
@@ -49,7 +49,7 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> pd.Da
     """Return n, mean and sd of the moving average: one line per network, number of examples and metric.
 
     Args:
-        runs: runs of ``post_hoc_loss.py``.
+        runs: post-hoc runs.
         by: columns that make a network, as in ``table.compute``.
     """
     curves: dict[str, list[tuple[int, np.ndarray]]] = {}

@@ -3,7 +3,7 @@
 title      what the figure is called
 question   the question that it answers
 source     where it was published
-draw       the words after ``analysis.py``, without the runs: ``depth --published 3``; or a table of them by panel.
+draw       the words after ``hebb analysis``, without the runs: ``depth --published 3``; or a table of them by panel.
            A panel reads all the runs, or only those of the commands whose names are among its words
 commands   the command line of each search or run that it needs, with --folder-name or --model-name
 small      changes under ``--scale small``:

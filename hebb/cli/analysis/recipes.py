@@ -22,7 +22,7 @@ from hebb.cli.arguments import Parser
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as load_catalog
 from hebb.config.specs import RunConfig
-from hebb.core import shipped
+from hebb.core import commands, shipped
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError, InterruptedRunError, within
 from hebb.storage import folders
@@ -166,11 +166,12 @@ def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.N
     panels = [_panel(panel, recipe, statuses, home, drawing, parser, options) for panel in recipe.draw]
     incomplete = [status for status in statuses if status.progress is not Progress.FINISHED]
     if incomplete and not options.run:
+        listing = commands.line("analysis", "figures", recipe.name)
         names = ", ".join(f"{s.command.name} ({s.finished} of {s.expected} runs)" for s in incomplete[:4])
         raise ConfigError(
             f"figure {recipe.name}",
             f"{len(incomplete)} of {len(statuses)} are not finished: {names}{', ...' if len(incomplete) > 4 else ''}",
-            hint=f"--run trains them; --scale small is faster; analysis.py figures {recipe.name} lists the commands",
+            hint=f"--run trains them; --scale small is faster; {listing} lists the commands",
         )
     for status in incomplete:
         train(status, home, shlex.split(options.search_flags))
