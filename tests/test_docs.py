@@ -7,6 +7,7 @@ before it, with numbers of its own; ``sh`` needs a cluster, and what it searches
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +27,12 @@ sys.path.insert(0, str(ROOT / "docs"))
 import write_rules
 
 DOCS = ROOT / "docs"
+FOLDERS = ("docs", "tests", "benchmarks", "records", "figures", "search_configs", "cluster")
+LINKING = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(str(p.relative_to(ROOT)) for f in FOLDERS for p in (ROOT / f).rglob("*.md")),
+)
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 MAINS = {"multi_layer.py": train.main, "ray_search.py": search.main}
 SMALL = ("--threads", "1", "--device", "cpu")
@@ -37,6 +44,12 @@ Block = tuple[str, str, str]
 def blocks(page: str) -> list[Block]:
     """Kind, rest of the first line, and content of every block."""
     return BLOCK.findall((DOCS / page).read_text())
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, made from its headings as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def alike(line: str) -> str:
@@ -59,7 +72,8 @@ def execute(line: str, folder: Path) -> int:
     words = shlex.split(line)
     assert words[0] == "python"
     if words[1] not in MAINS:
-        return subprocess.run([sys.executable, *words[1:]], cwd=folder, check=False).returncode
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, *words[1:]], cwd=folder, env=environment, check=False).returncode
     more = () if "--list" in words or "--run-config" in words or "--evaluate" in words else SMALL
     try:
         return MAINS[words[1]]([*words[2:], *more])
@@ -105,10 +119,13 @@ def test_what_needs_a_cluster_is_understood(page: str, capsys: pytest.CaptureFix
                 assert "trials" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", [*PAGES, "rules/README.md"])
+@pytest.mark.parametrize("page", LINKING)
 def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text()):
-        assert (DOCS / page).parent.joinpath(target).exists(), target
+    """A page that was moved or a heading that was renamed would leave readers at a dead end."""
+    for path, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", (ROOT / page).read_text()):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        assert not heading or heading in headings(target), f"{path}#{heading}"
 
 
 def test_the_tutorial_lists_every_page() -> None:
