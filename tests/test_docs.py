@@ -31,7 +31,7 @@ FOLDERS = ("docs", "tests", "benchmarks", "records", "figures", "search_configs"
 LINKING = (
     "README.md",
     "CONTRIBUTING.md",
-    *(str(p.relative_to(ROOT)) for f in FOLDERS for p in (ROOT / f).rglob("*.md")),
+    *(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
 )
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 MAINS = {"multi_layer.py": train.main, "ray_search.py": search.main}
