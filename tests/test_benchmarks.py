@@ -1,4 +1,7 @@
-"""Every benchmark in its smallest form: the numbers it writes must fit together. Never how long anything took."""
+"""Every benchmark in its smallest form: the numbers it writes must fit together. Never how long anything took.
+
+Without it a ratio could compare different work.
+"""
 
 from __future__ import annotations
 

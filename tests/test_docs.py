@@ -3,6 +3,8 @@
 A block ``bash`` is run line by line in one folder for each page (``bash fails``: it ends with exit code 2); a block
 whose first line names a file is saved under that name; every line of a block ``console`` must be printed by the block
 before it, with numbers of its own; ``sh`` needs a cluster, and what it searches is resolved. ``text`` is text.
+
+Without it the tutorial would go stale with the first renamed flag.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every analysis on Digits runs made once here. What it writes is compared with the runs' own files, read by hand."""
+"""Every analysis on Digits runs made once here. What it writes is compared with the runs' own files, read by hand.
+
+Without it a published figure could show a mean, spread or panel that no run has.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stored runs as data. What is expected is read from the files of the runs by other means, or was put into them."""
+"""Stored runs as data. What is expected is read from the files of the runs by other means, or was put into them.
+
+Without it an analysis could mix up runs, or count one that never finished.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Records against sums by hand and against the files they were taken from; broken ones are refused."""
+"""Records against sums by hand and against the files they were taken from; broken ones are refused.
+
+Without it the table of published numbers could disagree with the records behind it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the analyses of stored networks compute: closed forms, gradients, direct computations."""
+"""What the analyses of stored networks compute: closed forms, gradients, direct computations.
+
+Without it attacks could be too weak and filters the wrong ones, and every picture would still look plausible.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A record made from stored runs: its lines are those of the runs, and ``evidence`` reads it."""
+"""A record made from stored runs: its lines are those of the runs, and ``evidence`` reads it.
+
+Without it a record could hold numbers that its runs do not have.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every verb of ``analysis.py``: what it says of itself, what it refuses, what it leaves on the disk."""
+"""Every verb of ``analysis.py``: what it says of itself, what it refuses, what it leaves on the disk.
+
+Without it a verb could lose a flag, or leave half a figure behind.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Mistakes on the real command lines: each ends with exit code 2 and one message, and leaves nothing behind.
 
 A message is ``error: PLACE: problem (did you mean 'NEAREST'?)``, then the legal choices, then a hint: three lines
-at most. What is expected here is DESIGN.md section 4: the place, the legal choices and the nearest match are named,
-nothing is ignored in silence, bad input ends with exit code 2.
+at most. The place, the legal choices and the nearest match are named, nothing is ignored in silence, and bad input
+ends with exit code 2.
+
+Without it a typing error could train the wrong network for hours, or end in a traceback.
 """
 
 from __future__ import annotations
@@ -381,7 +383,7 @@ def test_a_seed_is_never_rounded(command: Command) -> None:
 
 @pytest.mark.parametrize("where", ["--set", "space"])
 def test_seed_of_a_search_is_not_ignored(where: str, command: Command, tmp_path: Path) -> None:
-    """``seed`` is a path of DESIGN.md: given to a search it varies the seeds, or it is refused."""
+    """``seed`` is a legal path: given to a search, it varies the seeds, or it is refused."""
     (tmp_path / "mine.yaml").write_text(
         "seeds: [0]\n" + ("space: {seed: {grid: [5, 6]}}\n" if where == "space" else "")
     )

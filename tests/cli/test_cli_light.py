@@ -2,7 +2,9 @@
 
 Help, lists, dry runs and every mistake of configuration take well under a second,
 because torch, torchvision, scikit-learn and Ray are not imported. The parameter counts, updates and defaults
-expected here are worked out by hand, or read in the README of the published code (seed document 002).
+expected here are worked out by hand, or read in the README of the published code.
+
+Without it help would take seconds, and a dry run could announce what is not trained.
 """
 
 from __future__ import annotations

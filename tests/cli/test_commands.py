@@ -5,6 +5,8 @@ plan, never from what the program says: updates are epochs x ceil(images / batch
 together, frozen blocks with a batch norm are calibrated in one pass. Five commands name presets or a dataset that
 nothing published defines; theirs are those of ``preset.json``. The numbers of trials of the searches 1, 2, 3a and 3b
 are those of our own spaces.
+
+Without it a published command could quietly train something other than what was published.
 """
 
 from __future__ import annotations

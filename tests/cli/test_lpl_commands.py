@@ -1,4 +1,7 @@
-"""The real commands train LPL on Digits: a preset by name, its rivals, the ablations as a search, bad input."""
+"""The real commands train LPL on Digits: a preset by name, its rivals, the ablations as a search, bad input.
+
+Without it LPL could work in tests of its parts and not from the command line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The verbs that look into stored networks, on small Digits runs; every CSV against a direct computation."""
+"""The verbs that look into stored networks, on small Digits runs; every CSV against a direct computation.
+
+Without it a CSV could hold other numbers than the picture beside it.
+"""
 
 from __future__ import annotations
 

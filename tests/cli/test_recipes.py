@@ -1,4 +1,7 @@
-"""Recipes of the published figures: their commands against the published list, their errors, a real one on Digits."""
+"""Recipes of the published figures: their commands against the published list, their errors, a real one on Digits.
+
+Without it a recipe could draw a published figure from runs of another configuration.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The words are those of ``data/commands.csv``; datasets are replaced by Digits, and the searches of hundreds of trials by
 copies with the same paths and fewer values. One Ray serves the module: it takes seconds to start.
+
+Without it a published search could be understood and then fail once it runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The command ``hebb`` and its verbs, called where the package is installed: from an empty folder."""
+"""The command ``hebb`` and its verbs, called where the package is installed: from an empty folder.
+
+Without it an installed hebb could find its presets only inside the repository.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Domains: their laws, their conditions, and what is refused; sampling by a search config."""
+"""Domains: their laws, their conditions, and what is refused; sampling by a search config.
+
+Without it a search could sample from another distribution than the one written down.
+"""
 
 from __future__ import annotations
 

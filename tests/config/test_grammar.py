@@ -1,4 +1,7 @@
-"""The preset strings: what they mean, that text and spec carry the same, and what bad text is answered."""
+"""The preset strings: what they mean, that text and spec carry the same, and what bad text is answered.
+
+Without it a token could set the wrong field, and the network would train all the same.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ def recased(text: str, upper: list[bool]) -> str:
 # -- meaning ------------------------------------------------------------------------------------------------
 
 
-def test_design_example() -> None:
-    """The network that the design writes out, field by field."""
+def test_every_piece_of_a_network() -> None:
+    """One network, field by field."""
     text = "Soft-c96-k5-p2-t1-lr0.08:bn:triangle_0.7:max_4_2_1 BP:flatten:drop_0.5"
     first, last = grammar.parse_network(text, DEFAULTS).blocks
     layer = first.layer

@@ -1,4 +1,7 @@
-"""Dotted overrides: what every path changes, in which order, and what bad ones are answered."""
+"""Dotted overrides: what every path changes, in which order, and what bad ones are answered.
+
+Without it `--set` could change another block, or nothing.
+"""
 
 from __future__ import annotations
 

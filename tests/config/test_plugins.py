@@ -1,4 +1,7 @@
-"""A rule from outside, by the real command lines: known everywhere, remembered, refused when it is not itself."""
+"""A rule from outside, by the real command lines: known everywhere, remembered, refused when it is not itself.
+
+Without it a run could be repeated with a rule whose source has changed.
+"""
 
 from __future__ import annotations
 

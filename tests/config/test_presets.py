@@ -1,4 +1,7 @@
-"""preset.json against the published presets and dataset variants (facts copied into tests/data)."""
+"""preset.json against the published presets and dataset variants (facts copied into tests/data).
+
+Without it a preset could differ from the published network in one number.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Search configs: the shipped ones give the published trials, and every malformed one is answered once, clearly."""
+"""Search configs: the shipped ones give the published trials, and every malformed one is answered once, clearly.
+
+Without it a search file could train fewer or other trials than it lists.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A run as JSON: the round trip loses nothing, and a config.json that is not one is answered by name."""
+"""A run as JSON: the round trip loses nothing, and a config.json that is not one is answered by name.
+
+Without it a `config.json` could lose a setting, and the repeated run would differ.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shapes against hand-made ones, and the phases that every mode makes of every kind of network."""
+"""Shapes against hand-made ones, and the phases that every mode makes of every kind of network.
+
+Without it blocks could learn in the wrong order, or not at all.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Datasets: sources, splits, subsets, batches."""
+"""Datasets: sources, splits, subsets, batches.
+
+Without it test images could leak into training.
+"""
 
 from __future__ import annotations
 

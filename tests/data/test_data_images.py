@@ -1,4 +1,7 @@
-"""Images from files: STL-10, ImageNet and its kin; in memory and streamed."""
+"""Images from files: STL-10, ImageNet and its kin; in memory and streamed.
+
+Without it labels could shift against images, or pictures lie on their side.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Names that spell out their data: ``folder:PATH`` and ``npz:PATH``, here and through the real command line."""
+"""Names that spell out their data: ``folder:PATH`` and ``npz:PATH``, here and through the real command line.
+
+Without it a user's own files could be read with wrong labels or channels.
+"""
 
 from __future__ import annotations
 

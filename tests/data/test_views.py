@@ -1,4 +1,7 @@
-"""Two views of an image: torchvision's operations and laws, every image on its own; sequences; the clean view."""
+"""Two views of an image: torchvision's operations and laws, every image on its own; sequences; the clean view.
+
+Without it both views could be one image, and LPL would have nothing to predict.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The equations of networks that settle: published golden vectors, plain loops, gradients, descent."""
+"""The equations of networks that settle: published golden vectors, plain loops, gradients, descent.
+
+Without it a sign or a factor of two in a phase would still learn, only worse.
+"""
 
 from __future__ import annotations
 

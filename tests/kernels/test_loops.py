@@ -1,4 +1,7 @@
-"""Loops over memory: powers against double precision, dropout against its factors, in every order of memory."""
+"""Loops over memory: powers against double precision, dropout against its factors, in every order of memory.
+
+Without it a fast loop could skip the last numbers of a batch.
+"""
 
 from __future__ import annotations
 

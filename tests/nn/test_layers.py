@@ -1,4 +1,7 @@
-"""Layers: rates, initialisation, measures, padding."""
+"""Layers: rates, initialisation, measures, padding.
+
+Without it rates and initial radii could be off, which training partly hides.
+"""
 
 from __future__ import annotations
 

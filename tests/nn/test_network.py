@@ -1,4 +1,7 @@
-"""Blocks and networks as PyTorch modules."""
+"""Blocks and networks as PyTorch modules.
+
+Without it a checkpoint could load in part, or a gradient cross a block that must stop it.
+"""
 
 from __future__ import annotations
 

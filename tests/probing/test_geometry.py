@@ -1,4 +1,7 @@
-"""Numbers of a representation by algebra on made-up outputs; the short probe and the measures of a run."""
+"""Numbers of a representation by algebra on made-up outputs; the short probe and the measures of a run.
+
+Without it dimensionality and decorrelation would be plausible numbers of something else.
+"""
 
 from __future__ import annotations
 

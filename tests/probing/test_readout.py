@@ -1,4 +1,7 @@
-"""Evaluating, probing and exporting stored models; single blocks; the post-hoc loss."""
+"""Evaluating, probing and exporting stored models; single blocks; the post-hoc loss.
+
+Without it a probe could be trained on the images it is measured on.
+"""
 
 from __future__ import annotations
 

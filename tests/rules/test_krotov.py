@@ -2,6 +2,8 @@
 
 The numbers of ``test_published_*`` were computed with the published BioPyTorch functions; the rest is the paper's
 equations worked out by hand.
+
+Without it the punished neuron could have the wrong rank, and filters would still form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""LPL: published values of its losses, its gradient by hand, isolation of the blocks, invariances, ablations."""
+"""LPL: published values of its losses, its gradient by hand, isolation of the blocks, invariances, ablations.
+
+Without it a coefficient, a detach or an ablation could be wrong in a loss that still falls.
+"""
 
 from __future__ import annotations
 

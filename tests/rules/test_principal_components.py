@@ -1,4 +1,7 @@
-"""Plain Hebb, Oja, Sanger and k winners: where their equations lead, worked out from the covariance of the data."""
+"""Plain Hebb, Oja, Sanger and k winners: where their equations lead, worked out from the covariance of the data.
+
+Without it rules could converge to other directions than their theory says.
+"""
 
 from __future__ import annotations
 

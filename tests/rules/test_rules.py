@@ -1,4 +1,7 @@
-"""Every registered rule against the contract, and what is particular to each."""
+"""Every registered rule against the contract, and what is particular to each.
+
+Without it a rule could break its own equation and still learn something.
+"""
 
 from __future__ import annotations
 

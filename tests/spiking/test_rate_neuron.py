@@ -1,4 +1,7 @@
-"""The single rate neuron: its rule against autograd on the losses of LPL, directions and norms by theory."""
+"""The single rate neuron: its rule against autograd on the losses of LPL, directions and norms by theory.
+
+Without it the neuron could pick the predictable direction for the wrong reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Spiking neurons: closed forms of membrane, rate, traces and windows; loops over synapses; laws of the inputs."""
+"""Spiking neurons: closed forms of membrane, rate, traces and windows; loops over synapses; laws of the inputs.
+
+Without it a trace or a time constant could be off, and the network would still spike.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What TensorBoard is given, read back by its own reader and by the code behind its HParams tab."""
+"""What TensorBoard is given, read back by its own reader and by the code behind its HParams tab.
+
+Without it curves and HParams could be missing from the viewer while every file is written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""When a Hebbian phase ends, what a learning block leaves alone, and the back-prop optimisers of the protocols."""
+"""When a Hebbian phase ends, what a learning block leaves alone, and the back-prop optimisers of the protocols.
+
+Without it phases could stop too early, too late, or forget their patience after a restart.
+"""
 
 from __future__ import annotations
 

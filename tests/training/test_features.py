@@ -1,4 +1,7 @@
-"""Features of frozen blocks: kept or computed anew, in memory or in a file, a run learns the same."""
+"""Features of frozen blocks: kept or computed anew, in memory or in a file, a run learns the same.
+
+Without it the feature cache could change what the classifier learns.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A pack of seeds learns what its members would learn alone."""
+"""A pack of seeds learns what its members would learn alone.
+
+Without it members of a pack could share an order, a mask or a moment.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs of a pack: whole runs of several seeds together, their folders, and how they go on after an interruption."""
+"""Runs of a pack: whole runs of several seeds together, their folders, and how they go on after an interruption.
+
+Without it an interrupted pack could continue with members at different positions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``train.run`` on networks that settle: bits, interruptions, failures, records, presets, command lines."""
+"""``train.run`` on networks that settle: bits, interruptions, failures, records, presets, command lines.
+
+Without it a settling network could die, or continue with other bits, without a word.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs that share trained blocks have the bits of runs that do not; who may share is decided by all that matters."""
+"""Runs that share trained blocks have the bits of runs that do not; who may share is decided by all that matters.
+
+Without it a trial could start from blocks that were trained with other settings.
+"""
 
 from __future__ import annotations
 

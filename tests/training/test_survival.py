@@ -1,4 +1,7 @@
-"""Runs that are killed and continued have the bits of runs that were left in peace."""
+"""Runs that are killed and continued have the bits of runs that were left in peace.
+
+Without it a killed run could continue with other numbers.
+"""
 
 from __future__ import annotations
 

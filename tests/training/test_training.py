@@ -1,4 +1,7 @@
-"""``train.run``: phases in order, equal bits, resuming, validation, divergence, records."""
+"""``train.run``: phases in order, equal bits, resuming, validation, divergence, records.
+
+Without it a seed, an order or a validation set could be ignored, and accuracies would look normal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``--estimate``: what is counted, by hand; never how long anything took."""
+"""``--estimate``: what is counted, by hand; never how long anything took.
+
+Without it `--estimate` could promise an hour for a day.
+"""
 
 from __future__ import annotations
 

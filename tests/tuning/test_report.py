@@ -1,4 +1,7 @@
-"""The page of a search: its numbers by hand, its importance by theory, its looks in a real browser."""
+"""The page of a search: its numbers by hand, its importance by theory, its looks in a real browser.
+
+Without it the report could rank configurations or importances wrongly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``ray_search.py`` on the real Ray."""
+"""``ray_search.py`` on the real Ray.
+
+Without it a trial could differ from the single run of its `config.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Searches whose trials are packs of seeds, on the real Ray."""
+"""Searches whose trials are packs of seeds, on the real Ray.
+
+Without it rows of a pack could be credited to the wrong seed.
+"""
 
 from __future__ import annotations
 

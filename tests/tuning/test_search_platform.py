@@ -1,6 +1,8 @@
 """Searches on the real Ray: restored and extended, judged by schedulers, guided by models, with blocks in common.
 
 One Ray serves the module: it takes seconds to start.
+
+Without it a restored search could repeat, lose or invent trials.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Searches whose driver, workers, nodes or disks fail. Each starts a Ray of its own, so ``make kill`` runs them.
 
 What needs no death is tested faster elsewhere: a full disk by ``test_search_worker.py``, signals by ``test_search.py``.
+
+Without it a crash could lose finished trials.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From a search config to its list of trials, its winner and the runs after it; without Ray."""
+"""From a search config to its list of trials, its winner and the runs after it; without Ray.
+
+Without it the wrong configuration could be called the winner.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a scheduler or a searcher hears of a group; without Ray."""
+"""What a scheduler or a searcher hears of a group; without Ray.
+
+Without it a scheduler could stop a configuration because of one unlucky seed.
+"""
 
 from __future__ import annotations
 
