@@ -166,7 +166,7 @@ def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.N
     panels = [_panel(panel, recipe, statuses, home, drawing, parser, options) for panel in recipe.draw]
     incomplete = [status for status in statuses if status.progress is not Progress.FINISHED]
     if incomplete and not options.run:
-        listing = commands.line("analysis", "figures", recipe.name)
+        listing = commands.line("analysis", "figures", options.figure)
         names = ", ".join(f"{s.command.name} ({s.finished} of {s.expected} runs)" for s in incomplete[:4])
         raise ConfigError(
             f"figure {recipe.name}",
