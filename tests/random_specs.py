@@ -9,13 +9,12 @@ from hypothesis import reject, settings
 from hypothesis import strategies as st
 
 from hebb.config import catalog, plan
-from hebb.config.classifier import LOSSES, ClassifierSpec, StopSpec
+from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.data_spec import DataSpec
 from hebb.config.fields import Value
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Field, Rule, SettlingRule
 from hebb.config.settle import make_settle
 from hebb.config.specs import (
-    OPERATIONS,
     ActivationSpec,
     BlockSpec,
     LayerSpec,
@@ -24,6 +23,7 @@ from hebb.config.specs import (
     RunConfig,
     make_layer,
 )
+from hebb.config.vocabulary import ClassifierLoss, Operation
 from hebb.core.errors import ConfigError
 
 DEFAULTS = catalog.load().defaults
@@ -98,7 +98,7 @@ def blocks(draw: st.DrawFn) -> BlockSpec:
     """Draw a block with any of its parts."""
     return BlockSpec(
         layer=draw(layers()),
-        operations=tuple(name for name in OPERATIONS if draw(st.booleans())),
+        operations=tuple(name for name in Operation if draw(st.booleans())),
         activation=draw(st.none() | activations()),
         pool=draw(st.none() | pools()),
         dropout=draw(PROBABILITIES),
@@ -165,7 +165,7 @@ def runs(draw: st.DrawFn) -> RunConfig:
     network = draw(networks)
     chosen = st.lists(st.integers(0, len(network.blocks) - 1), min_size=1).map(tuple)
     classifier = ClassifierSpec(
-        loss=draw(st.sampled_from(LOSSES)),
+        loss=draw(st.sampled_from(ClassifierLoss)),
         lr=draw(st.none() | numbers(0, above=True)),
         weight_decay=draw(numbers(0)),
         schedule=draw(st.sampled_from(("step", "cosine", "decay", "constant"))),

@@ -14,6 +14,7 @@ from hebb.analysis import runs as stored
 from hebb.analysis.evidence import Claim, Published
 from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
+from hebb.config.vocabulary import DeviceKind
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -53,7 +54,7 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 
 def _comparable(run: StoredRun) -> object:
-    return dataclasses.replace(run.config, seed=0, pack=(), device="auto", threads=1)
+    return dataclasses.replace(run.config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 
 
 def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:

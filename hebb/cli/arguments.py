@@ -16,7 +16,8 @@ from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.fields import read_number
-from hebb.config.specs import MODES_DEFAULT, PROBES, RunConfig
+from hebb.config.specs import MODES_DEFAULT, RunConfig
+from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -327,7 +328,7 @@ def add_verbose_flag(parser: Parser) -> None:
 class Device:
     """A device as the user asked for it: kind (``auto``, ``cpu``, ``cuda``) and index."""
 
-    kind: str
+    kind: DeviceKind
     index: int = 0
 
 
@@ -346,8 +347,8 @@ def _add_readout_flags(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="KIND",
-        help=f"read out the blocks at the end: {' | '.join(PROBES)} (linear probe, nearest neighbours, neuron labels, "
-        "linear probe of 20 epochs, dimensionality and disentanglement)",
+        help=f"read out the blocks at the end: {' | '.join(ProbeKind)} (linear probe, nearest neighbours, neuron "
+        "labels, linear probe of 20 epochs, dimensionality and disentanglement)",
     )
     readout.add_argument(
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
@@ -370,22 +371,22 @@ def device(options: argparse.Namespace) -> Device:
     by_name = None if options.device is None else _device_of_name(options.device)
     if by_id is not None and by_name is not None and by_id != by_name:
         raise ConfigError("--device", f"'{options.device}' contradicts --gpu-id {options.gpu_id}")
-    return by_id or by_name or Device("auto")
+    return by_id or by_name or Device(DeviceKind.AUTO)
 
 
 def _device_of_id(text: str) -> Device:
     if text == "cpu":
-        return Device("cpu")
+        return Device(DeviceKind.CPU)
     if not re.fullmatch("[0-9]+", text):
         raise ConfigError("--gpu-id", f"must be an index or cpu, got '{text}'", given=text, choices=("0", "cpu"))
-    return Device("cuda", int(text))
+    return Device(DeviceKind.CUDA, int(text))
 
 
 def _device_of_name(text: str) -> Device:
     kind, colon, index = text.partition(":")
     if kind not in ("cpu", "cuda") or (colon and not re.fullmatch("[0-9]+", index)) or (kind == "cpu" and colon):
         raise ConfigError("--device", f"unknown device '{text}'", given=kind, choices=("cpu", "cuda", "cuda:N"))
-    return Device(kind, int(index or 0))
+    return Device(DeviceKind(kind), int(index or 0))
 
 
 def run_config(
@@ -452,8 +453,8 @@ def resumed(
     words = list(words or [])
     if not words or words == ["None"]:
         return config, None
-    parts = [word for word in words if word in ("all", "without_classifier")]
-    sources = [word for word in words if word not in parts]
+    parts = [Resume(word) for word in words if word in tuple(Resume)]
+    sources = [word for word in words if word not in tuple(Resume)]
     if len(parts) > 1 or len(sources) > 1:
         raise ConfigError(
             "--resume",
@@ -461,7 +462,7 @@ def resumed(
             hint="--resume all | without_classifier, then a model name or run folder unless it is this run's",
         )
     checkpoint = folders.checkpoint_of(sources[0] if sources else model_name, home)
-    return replace(config, resume=parts[0] if parts else config.resume or "all"), checkpoint
+    return replace(config, resume=parts[0] if parts else config.resume or Resume.ALL), checkpoint
 
 
 def load_plugins(options: argparse.Namespace) -> None:

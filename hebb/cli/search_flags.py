@@ -9,6 +9,7 @@ from typing import Any
 from hebb.cli import arguments
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
+from hebb.config.vocabulary import Algorithm, Scheduler
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 
@@ -81,7 +82,7 @@ def _add_space_flags(group: Flags) -> None:
     group.add_argument(
         "--algorithm",
         metavar="NAME",
-        help=f"{' | '.join(search_space.ALGORITHMS)} (default: grid for lists of values, else random)",
+        help=f"{' | '.join(Algorithm)} (default: grid for lists of values, else random)",
     )
     group.add_argument(
         "--num-samples", type=int, metavar="N", help="points drawn from the space (default: the config's, else 1)"
@@ -117,7 +118,7 @@ def _add_choice_flags(group: Flags) -> None:
 
 def _add_scheduler_flags(group: Flags) -> None:
     """Flags that say how configurations are stopped early."""
-    group.add_argument("--scheduler", metavar="NAME", help=f"{' | '.join(search_space.SCHEDULERS)} (default: none)")
+    group.add_argument("--scheduler", metavar="NAME", help=f"{' | '.join(Scheduler)} (default: none)")
     group.add_argument("--grace", type=int, metavar="N", help="stop nothing before step N (default: 1)")
     group.add_argument(
         "--reduction", type=int, metavar="N", help="let one trial in N go on at each comparison (default: 3)"

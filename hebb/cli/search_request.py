@@ -10,7 +10,7 @@ from hebb.cli import arguments, search_flags
 from hebb.config import catalog as catalogs
 from hebb.config import search_space
 from hebb.config.catalog import Catalog
-from hebb.config.vocabulary import Device, Goal
+from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -62,7 +62,7 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
     device = arguments.device(options)
     return SearchSettings(
         home=home,
-        gpu=device.index if device.kind == Device.CUDA else None,
+        gpu=device.index if device.kind == DeviceKind.CUDA else None,
         trials_per_gpu=options.gpu_exp,
         workers=options.workers,
         address=options.address,
@@ -98,7 +98,7 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
     catalog = catalogs.load(kept.preset_file)
     search = request.restored(folder, catalog, extension=extension, time=time, count=options.max_trials)
     asked = arguments.device(options)
-    if asked.kind not in (Device.AUTO, search.base.device):
+    if asked.kind not in (DeviceKind.AUTO, search.base.device):
         problem = f"must be {search.base.device}, on which alone the search goes on to the same bits, got {asked.kind}"
         raise ConfigError("--gpu-id or --device", problem)
     if options.data_dir is None:

@@ -25,11 +25,13 @@ from typing import Any
 from hebb.config import grammar, plan
 from hebb.config.annotations import Annotation, annotations_of
 from hebb.config.data_spec import DataSpec
-from hebb.config.fields import FIELDS, Value
+from hebb.config.fields import ARCHS, FIELDS, Value
 from hebb.config.registry import DATASETS
 from hebb.config.settle import SettleSpec
-from hebb.config.specs import OPERATIONS, BlockSpec, NetworkSpec
+from hebb.config.specs import BlockSpec, NetworkSpec
+from hebb.config.vocabulary import Operation
 from hebb.core import shipped
+from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, within
 
 SHIPPED = shipped.path("preset.json")
@@ -192,8 +194,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _layer_defaults(data: Any, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
-    _keys(data, ("MLP", "CNN"), f"{where}, layer")
-    defaults = {arch: dict(below.get(arch, {})) for arch in ("MLP", "CNN")}
+    _keys(data, ARCHS, f"{where}, layer")
+    defaults: dict[str, dict[str, Value]] = {arch: dict(below.get(arch, {})) for arch in ARCHS}
     for arch, given in data.items():
         place = f"{where}, layer/{arch}"
         legal = [name for name, entry in FIELDS.items() if arch in entry.archs]
@@ -258,13 +260,9 @@ def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> Blo
         )
 
 
-def operations(text: str, where: str) -> tuple[str, ...]:
+def operations(text: str, where: str) -> tuple[Operation, ...]:
     """Read ``flatten_batchnorm1d`` (also with +, comma or space) as operations."""
-    words = tuple(word for word in re.split(r"[\s_+,]+", text) if word)
-    for word in words:
-        if word not in OPERATIONS:
-            raise ConfigError(where, f"unknown operation '{word}'", given=word, choices=OPERATIONS)
-    return words
+    return tuple(choose(Operation, word, f"{where}, operation") for word in re.split(r"[\s_+,]+", text) if word)
 
 
 def _protocol(data: Any, where: str) -> Protocol:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hebb.config.vocabulary import ClassifierLoss, Optimiser, Schedule, set_words
 from hebb.core.errors import ConfigError
-
-LOSSES = ("cross_entropy", "mse")
-"""What back-prop descends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,52 +26,47 @@ class ClassifierSpec:
         decay_every: epochs between two such factors.
     """
 
-    loss: str = "cross_entropy"
-    optimiser: str = "adam"
+    loss: ClassifierLoss = ClassifierLoss.CROSS_ENTROPY
+    optimiser: Optimiser = Optimiser.ADAM
     lr: float | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
-    schedule: str = "step"
+    schedule: Schedule = Schedule.STEP
     restart: int | None = None
     restart_growth: int = 2
     decay: float = 0.9
     decay_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("loss", LOSSES),
-            ("optimiser", ("adam", "sgd")),
-            ("schedule", ("step", "cosine", "decay", "constant")),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(f"classifier.{name}", f"unknown '{value}'", given=value, choices=choices)
+        set_words(self, "classifier.", loss=ClassifierLoss, optimiser=Optimiser, schedule=Schedule)
         if self.lr is not None and not 0 < self.lr <= 1e30:
-            raise ConfigError("classifier.lr", f"a rate above 0 and at most 1e30 is wanted, not {self.lr}")
+            raise ConfigError("classifier.lr", f"must be a number > 0 and <= 1e30, got {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError("classifier.weight_decay", f"starts at 0, not {self.weight_decay}")
+            raise ConfigError("classifier.weight_decay", f"must be a number >= 0, got {self.weight_decay}")
         if not 0 <= self.momentum < 1:
-            raise ConfigError("classifier.momentum", f"is a share from 0 to below 1, not {self.momentum}")
-        if (self.restart is not None and self.restart < 1) or self.restart_growth < 1:
-            raise ConfigError("classifier.restart", "and restart_growth start at 1")
-        if not 0 < self.decay <= 1 or self.decay_every < 1:
-            raise ConfigError("classifier.decay", "is a factor above 0 and at most 1, and decay_every starts at 1")
+            raise ConfigError("classifier.momentum", f"must be a number >= 0 and < 1, got {self.momentum}")
+        for name in ("restart", "restart_growth", "decay_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"classifier.{name}", f"must be a whole number >= 1, got {value}")
+        if not 0 < self.decay <= 1:
+            raise ConfigError("classifier.decay", f"must be a number > 0 and <= 1, got {self.decay}")
 
     def check(self) -> None:
         """Refuse values that would do nothing; called when all of them are set."""
-        for name, key, wanted in (
-            ("momentum", "optimiser", "sgd"),
-            ("restart", "schedule", "cosine"),
-            ("restart_growth", "schedule", "cosine"),
-            ("decay", "schedule", "decay"),
-            ("decay_every", "schedule", "decay"),
+        for name, key, reader in (
+            ("momentum", "optimiser", Optimiser.SGD),
+            ("restart", "schedule", Schedule.COSINE),
+            ("restart_growth", "schedule", Schedule.COSINE),
+            ("decay", "schedule", Schedule.DECAY),
+            ("decay_every", "schedule", Schedule.DECAY),
         ):
             value = getattr(self, key)
-            if getattr(self, name) != getattr(ClassifierSpec, name) and value != wanted:
+            if getattr(self, name) != getattr(ClassifierSpec, name) and value != reader:
                 raise ConfigError(
                     f"classifier.{name}",
                     f"does nothing for {'' if key == 'optimiser' else 'schedule '}{value}",
-                    hint=f"classifier.{key}={wanted} reads it",
+                    hint=f"classifier.{key}={reader} reads it",
                 )
         if self.restart is None and self.restart_growth != ClassifierSpec.restart_growth:
             raise ConfigError("classifier.restart_growth", "does nothing for one cycle", hint="set classifier.restart")
@@ -98,7 +91,7 @@ class StopSpec:
         for name in ("convergence", "patience"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"stop.{name}", f"a number above 0 is wanted, not {value}")
+                raise ConfigError(f"stop.{name}", f"must be a number > 0, got {value}")
 
     @property
     def active(self) -> bool:

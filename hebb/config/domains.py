@@ -19,14 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hebb.config.vocabulary import DomainKind
+from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.core.seeds import derive
 
 Choice = dict[str, Any]
 """One point of a space: value by override path."""
 
-LISTED = ("grid", "geometric", "joint", "choice")
-DRAWN = ("uniform", "loguniform", "quniform", "randint")
 _FORMS = (
     "grid: [...]",
     "choice: [...]",
@@ -46,14 +46,14 @@ class Axis:
 
     Attributes:
         name: its key: an override path, or any name of a joint domain.
-        kind: one of ``LISTED`` or ``DRAWN``.
+        kind: what the values are.
         options: the points of a listed domain.
         low, high, step: bounds of a drawn one; the step of ``quniform``.
         when: (path, values) that the configuration must have for this domain to exist.
     """
 
     name: str
-    kind: str
+    kind: DomainKind
     options: tuple[Choice, ...] = ()
     low: float = 0
     high: float = 0
@@ -63,7 +63,7 @@ class Axis:
     @property
     def listed(self) -> bool:
         """Whether the domain is a list of points."""
-        return self.kind in LISTED
+        return self.kind.listed
 
     def paths(self) -> list[str]:
         """List the override paths that the domain sets."""
@@ -77,20 +77,20 @@ class Axis:
         """Return the number of points of a domain that has finitely many; 0 for an interval."""
         if self.listed:
             return len(self.options)
-        if self.kind == "randint":
+        if self.kind == DomainKind.RANDINT:
             return int(self.high - self.low)
-        return int((self.high - self.low) / self.step + 1e-9) + 1 if self.kind == "quniform" else 0
+        return int((self.high - self.low) / self.step + 1e-9) + 1 if self.kind == DomainKind.QUNIFORM else 0
 
     def point(self, u: float) -> Choice:
         """Return the point at quantile ``u``, in [0, 1), of the domain's distribution."""
         place = int(u * self.count())
         if self.listed:
             return self.options[place]
-        if self.kind == "randint":
+        if self.kind == DomainKind.RANDINT:
             return {self.name: int(self.low) + place}
-        if self.kind == "quniform":
+        if self.kind == DomainKind.QUNIFORM:
             return {self.name: float(f"{self.low + place * self.step:.12g}")}
-        if self.kind == "loguniform":
+        if self.kind == DomainKind.LOGUNIFORM:
             low, high = math.log(self.low), math.log(self.high)
             return {self.name: min(max(math.exp(low + u * (high - low)), self.low), self.high)}
         return {self.name: self.low + u * (self.high - self.low)}
@@ -173,18 +173,16 @@ def _axis(name: str, domain: Any, where: str) -> Axis:
     kinds = [key for key in domain if key != "when"]
     if len(kinds) != 1:
         raise ConfigError(where, "one domain is wanted", choices=_FORMS)
-    kind, body = kinds[0], domain[kinds[0]]
+    kind, body = choose(DomainKind, str(kinds[0]), f"{where}, domain"), domain[kinds[0]]
     when = _when(domain["when"], where) if "when" in domain else ()
-    if kind in ("grid", "choice"):
+    if kind in (DomainKind.GRID, DomainKind.CHOICE):
         return Axis(name=name, kind=kind, when=when, options=tuple({name: v} for v in _grid(kind, body, where)))
-    if kind == "geometric":
+    if kind == DomainKind.GEOMETRIC:
         return Axis(name=name, kind=kind, when=when, options=tuple({name: v} for v in _geometric(body, where)))
-    if kind == "joint":
+    if kind == DomainKind.JOINT:
         return Axis(name=name, kind=kind, when=when, options=_joint(body, where))
-    if kind in DRAWN:
-        low, high, step = _interval(kind, body, where)
-        return Axis(name=name, kind=kind, when=when, low=low, high=high, step=step)
-    raise ConfigError(where, f"unknown domain '{kind}'", given=str(kind), choices=(*LISTED, *DRAWN))
+    low, high, step = _interval(kind, body, where)
+    return Axis(name=name, kind=kind, when=when, low=low, high=high, step=step)
 
 
 def _when(body: Any, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
@@ -196,7 +194,7 @@ def _when(body: Any, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return tuple(found.items())
 
 
-def _grid(kind: str, body: Any, where: str) -> list[Any]:
+def _grid(kind: DomainKind, body: Any, where: str) -> list[Any]:
     if not isinstance(body, list) or not body:
         raise ConfigError(where, f"'{kind}' is a list of values, at least one")
     if any(isinstance(value, dict | list) for value in body):
@@ -241,20 +239,20 @@ def _geometric(body: Any, where: str) -> tuple[float, ...]:
     return values
 
 
-def _interval(kind: str, body: Any, where: str) -> tuple[float, float, float]:
+def _interval(kind: DomainKind, body: Any, where: str) -> tuple[float, float, float]:
     """Read [low, high], or [low, high, step] of quniform."""
-    length = 3 if kind == "quniform" else 2
-    wanted = "[low, high, step]" if kind == "quniform" else "[low, high]"
+    length = 3 if kind == DomainKind.QUNIFORM else 2
+    wanted = "[low, high, step]" if kind == DomainKind.QUNIFORM else "[low, high]"
     if not isinstance(body, list) or len(body) != length or not all(_number(v) for v in body):
         raise ConfigError(where, f"'{kind}' wants {wanted}, numbers", hint=_yaml_numbers(body))
     low, high, step = (*body, 0)[:3]
     if low >= high:
         raise ConfigError(where, f"'{kind}' wants low below high, not {low} and {high}")
-    if kind == "loguniform" and low <= 0:
+    if kind == DomainKind.LOGUNIFORM and low <= 0:
         raise ConfigError(where, f"'loguniform' wants a low above 0, not {low}")
-    if kind == "randint" and not all(isinstance(v, int) for v in body):
+    if kind == DomainKind.RANDINT and not all(isinstance(v, int) for v in body):
         raise ConfigError(where, "'randint' wants whole numbers")
-    if kind == "quniform" and not 0 < step <= high - low:
+    if kind == DomainKind.QUNIFORM and not 0 < step <= high - low:
         raise ConfigError(where, f"'quniform' wants a step above 0 and at most {high - low:g}, not {step}")
     return low, high, step
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from hebb.config.vocabulary import (
     Arch,
@@ -23,6 +24,7 @@ from hebb.config.vocabulary import (
 from hebb.core.errors import ConfigError
 
 Value = bool | int | float | str
+AnyValue = TypeVar("AnyValue", Value, Value | None)
 ARCHS = tuple(Arch)
 _LARGEST = 1e30  # greater numbers only overflow
 
@@ -111,9 +113,9 @@ def _whole(number: float) -> int | None:
     return int(number) if number.is_integer() else None
 
 
-def plain_values(values: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+def plain_values(values: Iterable[tuple[str, AnyValue]]) -> dict[str, AnyValue]:
     """Return the values by name, members of an enumeration as their words."""
-    return {name: str(value) if isinstance(value, str) else value for name, value in values}
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in values}
 
 
 class LayerFields:

@@ -24,7 +24,7 @@ from hebb.config.fields import ARCHS, Value, read_number
 from hebb.config.registry import ACTIVATIONS, RULES, Field, Rule
 from hebb.config.settle import SettleSpec
 from hebb.config.specs import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
-from hebb.config.vocabulary import Arch
+from hebb.config.vocabulary import Arch, PoolKind
 from hebb.core.errors import ConfigError, nearest, within
 
 Defaults = Mapping[str, Mapping[str, Value]]
@@ -214,7 +214,7 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
     head, _, tail = part.partition("_")
     if head in ("drop", "attdrop"):
         return ("dropout" if head == "drop" else "att_dropout"), probability(tail, part, where)
-    if head in ("max", "avg"):
+    if head in tuple(PoolKind):
         return "pool", parse_pool(part, where)
     if head in ACTIVATIONS.names():
         return "activation", parse_activation(part, where)
@@ -245,11 +245,12 @@ def parse_activation(text: str, where: str) -> ActivationSpec:
 
 def parse_pool(text: str, where: str) -> PoolSpec:
     """Read ``max_k_s_p`` or ``avg_k_s_p``."""
-    kind, *sizes = text.split("_")
-    if kind not in ("max", "avg"):
+    word, *sizes = text.split("_")
+    if word not in tuple(PoolKind):
         raise ConfigError(where, f"unknown pool '{text}'", given=text, choices=("max_k_s_p", "avg_k_s_p"))
+    kind = PoolKind(word)
     if len(sizes) != 3 or not all(re.fullmatch("[0-9]+", size) for size in sizes):
-        raise ConfigError(where, f"pool '{text}' wants three whole numbers: {kind}_kernel_stride_padding")
+        raise ConfigError(where, f"pool must be {kind}_kernel_stride_padding with three whole numbers, got '{text}'")
     kernel, stride, padding = (int(size) for size in sizes)
     with within(where):
         return PoolSpec(kind=kind, kernel_size=kernel, stride=stride, padding=padding)

@@ -15,7 +15,7 @@ from typing import Any
 from hebb.config import grammar
 from hebb.config.annotations import annotations_of
 from hebb.config.catalog import Catalog, operations
-from hebb.config.fields import Value
+from hebb.config.fields import Value, plain_values
 from hebb.config.registry import DATASETS, RULES
 from hebb.config.rule import BackpropRule, SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
@@ -88,7 +88,8 @@ def values(config: RunConfig) -> dict[str, Value | None]:
             found[f"{name}.{part}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
     if config.network.settle is not None:
         found |= {f"settle.{name}": value for name, value in config.network.settle.values}
-    return found | {name: getattr(config, name) for name in _RUN}
+    found |= {name: getattr(config, name) for name in _RUN}
+    return plain_values(found.items())
 
 
 def value_at(found: Mapping[str, Value | None], path: str) -> Value | None:

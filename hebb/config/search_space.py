@@ -24,13 +24,13 @@ from typing import Any
 from hebb.config import domains
 from hebb.config.domains import Axis, Choice
 from hebb.config.specs import VALIDATION_SHARE
+from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Purpose, Scheduler
 from hebb.core import shipped
+from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 
 FOLDER = shipped.path("search_configs")
 METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc", "convergence", "R1")
-ALGORITHMS = ("grid", "random", "optuna", "hyperopt")
-SCHEDULERS = ("none", "asha", "median", "hyperband")
 _KEYS = (
     "description",
     "command",
@@ -51,14 +51,14 @@ class SearchPlan:
     """How points of the space are chosen, and when the search ends.
 
     Attributes:
-        algorithm: one of ``ALGORITHMS``.
+        algorithm: how the points are chosen.
         samples: configurations drawn by ``random`` and the model-based ones.
         seed: varies what is drawn.
         time: seconds after which no trial goes on; None for as long as it takes.
         trials: trials after which no other begins; None for all.
     """
 
-    algorithm: str = "grid"
+    algorithm: Algorithm = Algorithm.GRID
     samples: int = 1
     seed: int = 0
     time: float | None = None
@@ -67,7 +67,7 @@ class SearchPlan:
     @property
     def model_based(self) -> bool:
         """Whether points depend on earlier results."""
-        return self.algorithm in ("optuna", "hyperopt")
+        return self.algorithm in (Algorithm.OPTUNA, Algorithm.HYPEROPT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +75,12 @@ class SchedulerSpec:
     """What stops a configuration early.
 
     Attributes:
-        name: one of ``SCHEDULERS``.
+        name: what stops it.
         grace: step before which nothing is stopped.
         reduction: one of so many goes on at each comparison.
     """
 
-    name: str = "none"
+    name: Scheduler = Scheduler.NONE
     grace: int = 1
     reduction: int = 3
 
@@ -92,14 +92,14 @@ class SearchSpec:
     name: str
     description: str
     command: str
-    purpose: str
+    purpose: Purpose
     seeds: tuple[int, ...]
     axes: tuple[Axis, ...]
     validation: float
     plan: SearchPlan = SearchPlan()
     scheduler: SchedulerSpec = SchedulerSpec()
     metric: str | None = None
-    mode: str | None = None
+    mode: Goal | None = None
 
     @property
     def grouped(self) -> bool:
@@ -107,16 +107,16 @@ class SearchSpec:
 
         A scheduler that compared single runs would keep the lucky seeds.
         """
-        return self.plan.model_based or self.scheduler.name != "none"
+        return self.plan.model_based or self.scheduler.name != Scheduler.NONE
 
     def configurations(self) -> list[Choice]:
         """List the points: all of a grid (the last domain varies fastest), or those that are drawn.
 
         The points of a model-based algorithm are known only when it has run.
         """
-        if self.plan.algorithm == "grid":
+        if self.plan.algorithm == Algorithm.GRID:
             return self._listed({}, 0)
-        return self._drawn() if self.plan.algorithm == "random" else []
+        return self._drawn() if self.plan.algorithm == Algorithm.RANDOM else []
 
     def count(self) -> int:
         """Return the number of configurations."""
@@ -162,9 +162,9 @@ class SearchSpec:
         return replace(self, axes=axes)
 
 
-def better(metric: str) -> str:
-    """Tell whether ``max`` or ``min`` of a metric is better; convergence is a distance, from radius 1."""
-    return "min" if metric.endswith("_loss") or metric == "convergence" else "max"
+def better(metric: str) -> Goal:
+    """Return which value of a metric is best; convergence is a distance, from radius 1."""
+    return Goal.MIN if metric.endswith("_loss") or metric == "convergence" else Goal.MAX
 
 
 def names() -> list[str]:
@@ -223,7 +223,7 @@ def parse(data: Any, name: str, where: str) -> SearchSpec:
     if not isinstance(data, Mapping):
         raise ConfigError(where, "is not a mapping")
     _known(data, _KEYS, where)
-    purpose = _one_of(data.get("purpose", "sweep"), "purpose", ("sweep", "search"), where)
+    purpose = choose(Purpose, str(data.get("purpose", Purpose.SWEEP)), f"{where}, purpose")
     metric, mode = data.get("metric"), data.get("mode")
     axes = domains.parse({} if data.get("space") is None else data["space"], where)
     return SearchSpec(
@@ -233,11 +233,11 @@ def parse(data: Any, name: str, where: str) -> SearchSpec:
         purpose=purpose,
         seeds=_seeds(data.get("seeds", [0]), where),
         axes=axes,
-        validation=_share(data.get("validation", VALIDATION_SHARE if purpose == "search" else 0.0), where),
+        validation=_share(data.get("validation", VALIDATION_SHARE if purpose == Purpose.SEARCH else 0.0), where),
         plan=_plan(data.get("search"), axes, where),
         scheduler=_scheduler(data.get("scheduler"), where),
-        metric=None if metric is None else _one_of(metric, "metric", METRICS, where),
-        mode=None if mode is None else _one_of(mode, "mode", ("max", "min"), where),
+        metric=None if metric is None else _metric(str(metric), where),
+        mode=None if mode is None else choose(Goal, str(mode), f"{where}, mode"),
     )
 
 
@@ -247,10 +247,10 @@ def _known(data: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
             raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=keys)
 
 
-def _one_of(word: Any, what: str, choices: tuple[str, ...], where: str) -> str:
-    if word not in choices:
-        raise ConfigError(where, f"unknown {what} '{word}'", given=str(word), choices=choices)
-    return str(word)
+def _metric(word: str, where: str) -> str:
+    if word not in METRICS:
+        raise ConfigError(f"{where}, metric", f"unknown '{word}'", given=word, choices=METRICS)
+    return word
 
 
 def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
@@ -261,18 +261,18 @@ def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
         raise ConfigError(where, "is not a mapping", hint="for example search: {algorithm: random, samples: 20}")
     _known(data, ("algorithm", "samples", "seed", "time", "trials"), where)
     drawn = [axis for axis in axes if not axis.listed]
-    by_itself = "random" if drawn or any(axis.kind == "choice" for axis in axes) else "grid"
-    algorithm = _one_of(data.get("algorithm", by_itself), "algorithm", ALGORITHMS, where)
-    if algorithm == "grid" and drawn:
+    by_itself = Algorithm.RANDOM if drawn or any(axis.kind == DomainKind.CHOICE for axis in axes) else Algorithm.GRID
+    algorithm = choose(Algorithm, str(data.get("algorithm", by_itself)), f"{where}, algorithm")
+    if algorithm == Algorithm.GRID and drawn:
         raise ConfigError(
             where,
             f"{drawn[0].name} is a {drawn[0].kind}, of which no grid can list the points",
             hint="algorithm random, optuna or hyperopt draws from it",
         )
-    if algorithm != "grid" and not axes:
+    if algorithm != Algorithm.GRID and not axes:
         raise ConfigError(where, f"algorithm {algorithm} has no space to draw from")
     samples = _whole(data.get("samples", 1), "samples", 1, where)
-    if algorithm == "grid" and samples > 1:
+    if algorithm == Algorithm.GRID and samples > 1:
         raise ConfigError(
             where,
             "this space has no distribution to draw from: every point of its grid is run once",
@@ -291,16 +291,16 @@ def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
 def _scheduler(data: Any, where: str) -> SchedulerSpec:
     where = f"{where}, scheduler"
     if data is None or isinstance(data, str):
-        return SchedulerSpec(name=_one_of("none" if data is None else data, "scheduler", SCHEDULERS, where))
+        return SchedulerSpec(name=choose(Scheduler, data or Scheduler.NONE, where))
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "is a name, or a mapping with name, grace and reduction", choices=SCHEDULERS)
+        raise ConfigError(where, "is a name, or a mapping with name, grace and reduction", choices=Scheduler)
     _known(data, ("name", "grace", "reduction"), where)
-    name = _one_of(data.get("name"), "scheduler", SCHEDULERS, where)
-    if name == "none" and len(data) > 1:
+    name = choose(Scheduler, str(data.get("name")), f"{where}, name")
+    if name == Scheduler.NONE and len(data) > 1:
         raise ConfigError(where, "none stops nothing: leave out grace and reduction")
-    if name == "median" and "reduction" in data:
+    if name == Scheduler.MEDIAN and "reduction" in data:
         raise ConfigError(where, "median stops what is worse than the median: leave out reduction")
-    if name == "hyperband" and "grace" in data:
+    if name == Scheduler.HYPERBAND and "grace" in data:
         raise ConfigError(where, "hyperband has brackets of its own: leave out grace")
     return SchedulerSpec(
         name=name,

@@ -12,7 +12,7 @@ from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
 from hebb.core.errors import ConfigError
 
 
-class Settings:
+class SettlingFields:
     """The settings of a settling network by name, as ``SettleSpec`` holds them.
 
     A setting with a value here stands for what its absence means.
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettleSpec(Settings):
+class SettleSpec(SettlingFields):
     """How a network settles: the value of every setting that its method reads.
 
     ``settle.beta`` is short for the value called ``beta``.

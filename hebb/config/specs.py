@@ -15,17 +15,13 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.fields import ARCHS, LayerFields, Value, plain_values
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, HebbianRule, LocalRule, Rule, SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
-from hebb.config.vocabulary import Arch
+from hebb.config.vocabulary import Arch, DeviceKind, NumberType, Operation, PoolKind, ProbeKind, Resume, set_words
+from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 
 MODES_DEFAULT = "successive"
-OPERATIONS = ("batchnorm2d", "flatten", "batchnorm1d", "maxnorm", "normnorm")
-"""Operations in front of a layer, in the order in which they are applied."""
-FEATURE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+FEATURE_BYTES = {NumberType.FLOAT32: 4, NumberType.BFLOAT16: 2, NumberType.FLOAT16: 2}
 """Number types in which features can be kept, with their size."""
-PROBES = ("linear", "knn", "neuron", "short", "geometry")
-"""Readouts of a block: linear probe, k nearest neighbours, labels of the winning neurons, the linear probe of a few
-steps that is published for LPL, and numbers of the representation (``hebb.probing.geometry``)."""
 VALIDATION_SHARE = 0.2
 """Share of the training images that ``--validation`` holds out."""
 
@@ -132,19 +128,20 @@ class ActivationSpec:
 class PoolSpec:
     """A square pool: ``max`` or ``avg`` (which counts the padding), sizes in pixels."""
 
-    kind: str
+    kind: PoolKind
     kernel_size: int
     stride: int
     padding: int
 
     def __post_init__(self) -> None:
         where = f"pool '{self.kind}_{self.kernel_size}_{self.stride}_{self.padding}'"
-        if self.kind not in ("max", "avg"):
-            raise ConfigError(where, f"unknown pool '{self.kind}'", given=self.kind, choices=("max", "avg"))
-        if self.kernel_size < 1 or self.stride < 1 or self.padding < 0:
-            raise ConfigError(where, "kernel and stride start at 1, padding at 0")
+        object.__setattr__(self, "kind", choose(PoolKind, self.kind, where))
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(where, f"{name} must be a whole number >= {least}, got {getattr(self, name)}")
         if self.padding > self.kernel_size // 2:
-            raise ConfigError(where, f"padding is at most half the kernel ({self.kernel_size // 2})")
+            most = self.kernel_size // 2
+            raise ConfigError(where, f"padding must be at most half the kernel ({most}), got {self.padding}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +151,7 @@ class BlockSpec:
     Order: att_dropout, operations, dropout, layer, activation, batch norm, pool.
 
     Attributes:
-        operations: names from ``OPERATIONS``, in that order.
+        operations: what comes before the layer, in the order of ``Operation``.
         dropout: probability of zeroing an input element of the layer; the rest is scaled up.
         att_dropout: largest probability of zeroing an element; pixels of low contrast lose more.
         batch_norm: whether a batch norm follows the activation.
@@ -162,7 +159,7 @@ class BlockSpec:
     """
 
     layer: LayerSpec
-    operations: tuple[str, ...] = ()
+    operations: tuple[Operation, ...] = ()
     activation: ActivationSpec | None = None
     pool: PoolSpec | None = None
     dropout: float = 0.0
@@ -173,16 +170,15 @@ class BlockSpec:
     def __post_init__(self) -> None:
         if self.resume is not None and not re.fullmatch(r"[\w+.,=@-]+/b[0-9]+", self.resume):
             raise ConfigError("resume", f"'{self.resume}' does not name a stored block", hint="as in MODEL/b0")
-        for name in self.operations:
-            if name not in OPERATIONS:
-                raise ConfigError("operation", f"unknown '{name}'", given=name, choices=OPERATIONS)
-        ordered = tuple(name for name in OPERATIONS if name in self.operations)
+        for word in self.operations:
+            choose(Operation, word, "operation")
+        ordered = tuple(operation for operation in Operation if operation in self.operations)
         if len(ordered) != len(self.operations):
             raise ConfigError("operation", f"given twice in '{' '.join(self.operations)}'")
         object.__setattr__(self, "operations", ordered)
         for name in ("dropout", "att_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(name, f"a probability below 1 is wanted, not {getattr(self, name)}")
+                raise ConfigError(name, f"must be a probability < 1, got {getattr(self, name)}")
 
     @property
     def hebbian(self) -> bool:
@@ -325,7 +321,7 @@ class RunConfig:
         feature_dtype: number type in which features of frozen blocks are kept.
         compute_dtype: number type of the products of Hebbian layers; weights, statistics and updates are float32.
         compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes last bits.
-        probes: readouts made at the end, from ``PROBES``.
+        probes: readouts made at the end.
         probe_blocks: the blocks they read; None means all but the classifier.
         probe_samples: training images they are fitted on, at most.
         resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
@@ -345,14 +341,14 @@ class RunConfig:
     pack: tuple[int, ...] = ()
     split_seed: int = 0
     threads: int = 1
-    device: str = "auto"
-    feature_dtype: str = "float32"
-    compute_dtype: str = "float32"
+    device: DeviceKind = DeviceKind.AUTO
+    feature_dtype: NumberType = NumberType.FLOAT32
+    compute_dtype: NumberType = NumberType.FLOAT32
     compile: bool = False
-    probes: tuple[str, ...] = ()
+    probes: tuple[ProbeKind, ...] = ()
     probe_blocks: tuple[int, ...] | None = None
     probe_samples: int = 10000
-    resume: str | None = None
+    resume: Resume | None = None
     resume_sha256: str | None = None
     plugins: tuple[PluginSpec, ...] = ()
 
@@ -372,28 +368,21 @@ class RunConfig:
         for block in self.probe_blocks or ():
             if not 0 <= block <= last:
                 raise ConfigError("probe_blocks", f"block {block} does not exist; there are 0 to {last}")
-        for probe in self.probes:
-            if probe not in PROBES:
-                raise ConfigError("probes", f"unknown probe '{probe}'", given=probe, choices=PROBES)
+        set_words(self, "", device=DeviceKind, feature_dtype=NumberType, compute_dtype=NumberType, resume=Resume)
+        object.__setattr__(self, "probes", tuple(choose(ProbeKind, probe, "probes") for probe in self.probes))
+        if self.compute_dtype == NumberType.FLOAT16:
+            raise ConfigError("compute_dtype", "must be float32 or bfloat16, got float16")
         if self.resume is None and self.resume_sha256 is not None:
             raise ConfigError("resume_sha256", "names a checkpoint, and 'resume' does not say what is loaded from it")
         limits = {"seed": (0, 2**63), "split_seed": (0, 2**63), "threads": (1, 4096), "probe_samples": (1, 2**31)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) < high:
-                raise ConfigError(name, f"a number from {low} to below {high} is wanted, not {getattr(self, name)}")
+                raise ConfigError(name, f"must be a whole number >= {low} and < {high}, got {getattr(self, name)}")
         if self.pack and (len(set(self.pack)) < max(2, len(self.pack)) or self.seed not in self.pack):
             raise ConfigError("seed", f"{self.seed} is not one of the pack's: {' '.join(map(str, self.pack))}")
-        for name, choices in (
-            ("device", ("auto", "cpu", "cuda")),
-            ("feature_dtype", tuple(FEATURE_BYTES)),
-            ("compute_dtype", ("float32", "bfloat16")),
-            ("resume", (None, "all", "without_classifier")),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(name, f"unknown '{value}'", given=str(value), choices=[str(c) for c in choices])
-        for name, asked in (("compute_dtype", self.compute_dtype != "float32"), ("compile", self.compile)):
-            if asked and not any(block.hebbian for block in self.network.blocks):
+        reduced = self.compute_dtype != NumberType.FLOAT32
+        for name, changed in (("compute_dtype", reduced), ("compile", self.compile)):
+            if changed and not any(block.hebbian for block in self.network.blocks):
                 raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")
 
     @property

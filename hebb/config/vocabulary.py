@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from hebb.core.choices import choose
+
 # -- layers ---------------------------------------------------------------------------------------------------
 
 
@@ -119,7 +121,7 @@ class Operation(StrEnum):
 # -- runs -----------------------------------------------------------------------------------------------------
 
 
-class Loss(StrEnum):
+class ClassifierLoss(StrEnum):
     """What back-propagation descends."""
 
     CROSS_ENTROPY = "cross_entropy"
@@ -142,7 +144,7 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
 
 
-class Device(StrEnum):
+class DeviceKind(StrEnum):
     """Where a run computes; ``auto`` is resolved when it starts."""
 
     AUTO = "auto"
@@ -237,3 +239,20 @@ class DomainKind(StrEnum):
     LOGUNIFORM = "loguniform"
     QUNIFORM = "quniform"
     RANDINT = "randint"
+
+    @property
+    def listed(self) -> bool:
+        """Whether a domain of the kind is a list of points."""
+        return self in (DomainKind.GRID, DomainKind.GEOMETRIC, DomainKind.JOINT, DomainKind.CHOICE)
+
+
+def set_words(spec: object, place: str, **kinds: type[StrEnum]) -> None:
+    """Turn words of a frozen spec into members, in place; None stays None. ``place`` leads the names in an error.
+
+    Raises:
+        ConfigError: for an unknown word.
+    """
+    for name, kind in kinds.items():
+        word = getattr(spec, name)
+        if word is not None:
+            object.__setattr__(spec, name, choose(kind, word, f"{place}{name}"))

@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 from hebb.energy import phases
-from hebb.energy.network import State, TwoPhase
+from hebb.energy.network import PhaseState, TwoPhase
 
 
 @dataclass
-class Inputs:
+class Currents:
     """What no phase of a batch changes.
 
     Attributes:
-        drive: W_1 x / eps, (N, n_1).
+        first: what drives the first layer, W_1 x / eps, (N, n_1).
         synapses: per layer (n_l, n_{l-1} + n_l + n_{l+1}): what multiplies the rates of the layers around it.
     """
 
-    drive: Tensor
+    first: Tensor
     synapses: list[Tensor]
 
 
-class CorInfoMax(TwoPhase):
+class CorInfoMax(TwoPhase[Currents]):
     """Membranes u_l and rates r_l = clip(u_l) = min(max(u_l, 0), 1); forward W_l, feedback V_l, lateral B_l.
 
     Every phase starts with u = r. One step goes through the layers from below, so that each sees the new rates of
@@ -42,7 +42,7 @@ class CorInfoMax(TwoPhase):
         B_l     <- (B_l - gamma <(B_l r_l^n)(B_l r_l^n)^T>)/lambda
     """
 
-    def prepare(self, x: Tensor) -> Inputs:
+    def prepare(self, x: Tensor) -> Currents:
         """Return drive and synapses; one matrix product a step and layer is left."""
         s = self.settings
         gamma = (1 - s.forgetting) / s.forgetting
@@ -60,20 +60,20 @@ class CorInfoMax(TwoPhase):
             if above:
                 torch.mul(self._feedback(i + 1), 1 / s.epsilon, out=joined[:, below + width :])
             synapses.append(joined)
-        return Inputs((x @ self.layers[0].weight.T).div_(s.epsilon), synapses)
+        return Currents((x @ self.layers[0].weight.T).div_(s.epsilon), synapses)
 
     def relax(
         self,
-        inputs: Inputs,
+        drive: Currents,
         count: int,
         step: float,
         target: Tensor | None = None,
         beta: float = 0.0,
-        start: State | None = None,
-    ) -> State:
+        start: PhaseState | None = None,
+    ) -> PhaseState:
         """Return the state after ``count`` steps."""
-        state = self.begin(inputs.drive, start)
-        layers = self._circuits(inputs, state.rates, target, beta)
+        state = self.begin(drive.first, start)
+        layers = self._circuits(drive, state.rates, target, beta)
         for eta in phases.steps(self.settings, count, step):
             for i, (membrane, rates, seen, synapses, leak, constant) in enumerate(layers):
                 membrane.addmm_(seen, synapses, beta=1 - eta * leak, alpha=eta)
@@ -83,7 +83,7 @@ class CorInfoMax(TwoPhase):
         return state
 
     def _circuits(
-        self, inputs: Inputs, rates: Tensor, target: Tensor | None, beta: float
+        self, currents: Currents, rates: Tensor, target: Tensor | None, beta: float
     ) -> list[tuple[Tensor, Tensor, Tensor, Tensor, float, Tensor | None]]:
         """Return per layer: membrane, rates, the rates it sees, their synapses, leak, constant input.
 
@@ -92,9 +92,9 @@ class CorInfoMax(TwoPhase):
         s, found = self.settings, []
         for i, span in enumerate(self.spans):
             below, above = self._around(i)
-            synapses = inputs.synapses[i]
+            synapses = currents.synapses[i]
             leak = (1 if i == self.last else 2) / s.epsilon + s.gain
-            constant = inputs.drive if i == 0 else None
+            constant = currents.first if i == 0 else None
             if i == self.last:
                 leak += 1
                 if beta:
@@ -107,15 +107,15 @@ class CorInfoMax(TwoPhase):
             found.append((mine.clone(), mine, seen, synapses.T, leak, constant))
         return found
 
-    def begin(self, like: Tensor, start: State | None) -> State:
+    def begin(self, like: Tensor, start: PhaseState | None) -> PhaseState:
         """Return the state a phase starts from."""
-        return State(self.at_rest(like)) if start is None else start.copy()
+        return PhaseState(self.at_rest(like)) if start is None else start.copy()
 
-    def fire(self, i: int, membrane: Tensor, rates: Tensor, state: State, eta: float) -> None:
+    def fire(self, i: int, membrane: Tensor, rates: Tensor, state: PhaseState, eta: float) -> None:
         """Set the rates of layer i, in place."""
         torch.clamp(membrane, 0, 1, out=rates)
 
-    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+    def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
         """Change W, V and B."""
         s, count = self.settings, len(x)
         both = torch.cat([nudged.rates, low.rates])  # (2N, n_1 + ... + n_L): nudged above, low below

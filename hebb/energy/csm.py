@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from hebb.energy.ep import EP
-from hebb.energy.network import State
+from hebb.energy.network import PhaseState
 
 
 class CSM(EP):
@@ -27,7 +27,7 @@ class CSM(EP):
         if lateral is not None:
             out.addmm_(rates[i], lateral, alpha=-1)
 
-    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+    def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
         """Change weights, biases and lateral weights."""
         super().change(x, low, nudged, span, factor)
         for layer, s in zip(self.layers, self.split(nudged.rates), strict=True):
@@ -36,7 +36,7 @@ class CSM(EP):
                 keep = 1 - rate / (2 * abs(span))
                 layer.lateral.addmm_(s.T, s, beta=keep, alpha=keep * rate * factor / (2 * span * len(x)))
 
-    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return Phi of every image, (N,)."""
         found = super().energy(x, state, target, beta)
         for layer, s in zip(self.layers, self.split(state.rates), strict=True):

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from hebb.energy.network import State, TwoPhase
+from hebb.energy.network import PhaseState, TwoPhase
 
 
-@dataclass
-class Inputs:
-    """What no phase of a batch changes: W_1 x + b_1, (N, n_1)."""
-
-    drive: Tensor
-
-
-class EP(TwoPhase):
+class EP(TwoPhase[Tensor]):
     """States s_l with symmetric weights and biases, and the energy of an image
 
         Phi = sum_l |s_l|^2/2 - sum_l s_l (W_l s_{l-1} + b_l) + beta |s_L - y|^2
@@ -33,21 +24,22 @@ class EP(TwoPhase):
     For beta -> 0 this is the gradient of |s_L - y|^2 at the free state (Scellier & Bengio, theorem 1).
     """  # noqa: D415
 
-    def prepare(self, x: Tensor) -> Inputs:
-        """Return the drive of the first layer."""
-        return Inputs(self.layers[0](x))
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return the drive of the first layer W_1 x + b_1, (N, n_1)."""
+        drive: Tensor = self.layers[0](x)
+        return drive
 
     def relax(
         self,
-        inputs: Inputs,
+        drive: Tensor,
         count: int,
         step: float,
         target: Tensor | None = None,
         beta: float = 0.0,
-        start: State | None = None,
-    ) -> State:
+        start: PhaseState | None = None,
+    ) -> PhaseState:
         """Return the state after ``count`` steps."""
-        state = State(self.at_rest(inputs.drive)) if start is None else start.copy()
+        state = PhaseState(self.at_rest(drive)) if start is None else start.copy()
         pull = torch.empty_like(state.rates)
         rates, pulls = self.split(state.rates), self.split(pull)
         nudge = None
@@ -56,7 +48,7 @@ class EP(TwoPhase):
             nudge = target * (2 * beta)
         for _ in range(count):
             for i in range(len(rates)):
-                self.pull(i, rates, inputs.drive, out=pulls[i])
+                self.pull(i, rates, drive, out=pulls[i])
             if nudge is not None:
                 pulls[-1].add_(nudge).sub_(rates[-1], alpha=2 * beta)
             state.rates.mul_(1 - step).add_(pull, alpha=step).clamp_(0, 1)
@@ -76,7 +68,7 @@ class EP(TwoPhase):
         elif i == 0:
             out.copy_(drive)
 
-    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+    def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
         """Change weights and biases."""
         count = len(x)
         signed = torch.cat([nudged.rates, low.rates.neg()])  # (2N, n_1 + ... + n_L)
@@ -92,7 +84,7 @@ class EP(TwoPhase):
             assert layer.bias is not None
             layer.bias.add_(difference[i].sum(dim=0), alpha=rate)
 
-    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return Phi of every image, (N,)."""
         rates = self.split(state.rates)
         found = 0.5 * state.rates.square().sum(dim=1)

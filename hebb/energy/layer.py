@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from hebb.config.rule import SettlingRule
 from hebb.config.specs import LayerSpec
+from hebb.rules import initial
 
 
 class SettlingLayer(nn.Module):
@@ -45,7 +46,7 @@ class SettlingLayer(nn.Module):
         for name, (shape, bound) in self.stored.items():
             drawn = torch.zeros(shape)
             if bound:
-                drawn.uniform_(-bound, bound, generator=generator)
+                initial.draw_uniform(drawn, bound, generator)
             getattr(self, name).copy_(drawn @ drawn.T if name == "lateral" else drawn)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from hebb.config.fields import Value
 from hebb.config.registry import RULES, Field, SettlingRule
 from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
 from hebb.core.errors import ConfigError
+from hebb.rules.initial import glorot_bound, he_bound, torch_bound
 
 Tensors = dict[str, tuple[tuple[int, ...], float]]
 
@@ -23,8 +24,8 @@ _CORINFOMAX = "Bozkurt, Pehlevan & Erdogan 2023 (NeurIPS), Correlative informati
 
 
 def _weight(fan_in: int, width: int) -> tuple[tuple[int, int], float]:
-    """Glorot's uniform law, sqrt(6/(in + out))."""
-    return (width, fan_in), math.sqrt(6 / (fan_in + width))
+    """Glorot's uniform law."""
+    return (width, fan_in), glorot_bound(fan_in, width)
 
 
 def _corinfomax(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
@@ -46,8 +47,8 @@ def _csm(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
 
 
 def _pc(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
-    """He's uniform law sqrt(6/in); biases in +-1/sqrt(in)."""
-    return {"weight": ((width, fan_in), math.sqrt(6 / fan_in)), "bias": ((width,), 1 / math.sqrt(fan_in))}
+    """He's uniform law; biases by that of torch."""
+    return {"weight": ((width, fan_in), he_bound(fan_in)), "bias": ((width,), torch_bound(fan_in))}
 
 
 # -- tokens -------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,11 @@ from torch import Tensor
 from hebb.config.settle import SettleSpec
 from hebb.energy.layer import SettlingLayer
 
+Drive = TypeVar("Drive")
+
 
 @dataclass
-class State:
+class PhaseState:
     """Where a batch has settled.
 
     Attributes:
@@ -25,9 +27,9 @@ class State:
     rates: Tensor
     thresholds: list[Tensor] = field(default_factory=list)
 
-    def copy(self) -> State:
+    def copy(self) -> PhaseState:
         """Return a state of its own."""
-        return State(self.rates.clone(), [a.clone() for a in self.thresholds])
+        return PhaseState(self.rates.clone(), [a.clone() for a in self.thresholds])
 
 
 class EnergyNetwork:
@@ -52,7 +54,9 @@ class EnergyNetwork:
         """Index of the output layer."""
         return len(self.layers) - 1
 
-    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+    def settle(
+        self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
+    ) -> PhaseState:
         """Return the state of one phase.
 
         Args:
@@ -81,7 +85,7 @@ class EnergyNetwork:
         """Return the activity (N, n_l) of every layer, without a label; the output's largest is the answer."""
         raise NotImplementedError
 
-    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return (N,): what settling descends."""
         raise NotImplementedError(f"{type(self).__name__} descends no energy")
 
@@ -105,8 +109,11 @@ class EnergyNetwork:
             layer.weight.mul_(1 - rate)
 
 
-class TwoPhase(EnergyNetwork):
-    """Learns from a free and a nudged state, and perhaps a third one with the other nudge."""
+class TwoPhase(EnergyNetwork, Generic[Drive]):
+    """Learns from a free and a nudged state, and perhaps a third one with the other nudge.
+
+    ``Drive`` is what ``prepare`` computes once for all phases of a batch.
+    """
 
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
@@ -117,16 +124,18 @@ class TwoPhase(EnergyNetwork):
         the change is over 2 beta.
         """
         beta, settings = sign * self.settings.beta, self.settings
-        inputs = self.prepare(x)
-        low = self.relax(inputs, settings.free_steps, settings.step)
-        nudged = self.relax(inputs, settings.nudged_steps, settings.step, target, beta, low)
+        drive = self.prepare(x)
+        low = self.relax(drive, settings.free_steps, settings.step)
+        nudged = self.relax(drive, settings.nudged_steps, settings.step, target, beta, low)
         span = beta
         if settings.third_phase:
-            low = self.relax(inputs, settings.nudged_steps, settings.step, target, -beta, nudged)
+            low = self.relax(drive, settings.nudged_steps, settings.step, target, -beta, nudged)
             span = 2 * beta
         self.change(x, low, nudged, span, factor)
 
-    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+    def settle(
+        self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
+    ) -> PhaseState:
         """Return the state after a free (beta = 0) or a nudged phase, from rest unless ``start`` is given."""
         count = self.settings.nudged_steps if beta else self.settings.free_steps
         return self.relax(self.prepare(x), count, self.settings.step, target, beta, start)
@@ -137,23 +146,23 @@ class TwoPhase(EnergyNetwork):
         state = self.relax(self.prepare(x), settings.free_steps, settings.eval_step or settings.step)
         return self.split(state.rates)
 
-    def prepare(self, x: Tensor) -> Any:
+    def prepare(self, x: Tensor) -> Drive:
         """Compute what no phase of a batch changes: the drive of the first layer, products of the weights."""
         raise NotImplementedError
 
     def relax(
         self,
-        inputs: Any,
+        drive: Drive,
         count: int,
         step: float,
         target: Tensor | None = None,
         beta: float = 0.0,
-        start: State | None = None,
-    ) -> State:
+        start: PhaseState | None = None,
+    ) -> PhaseState:
         """Make ``count`` steps; ``start`` is left as it is."""
         raise NotImplementedError
 
-    def change(self, x: Tensor, low: State, nudged: State, span: float, factor: float) -> None:
+    def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
         """Change the weights by what the states differ in, over ``span`` = beta (2 beta with a third phase)."""
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hebb.config.vocabulary import Optimiser
-from hebb.energy.network import EnergyNetwork, State
+from hebb.energy.network import EnergyNetwork, PhaseState
 
 _ADAM_EPSILON = 1e-8
 _ADAM_BETAS = (0.9, 0.999)
@@ -91,11 +91,13 @@ class PC(Coding):
         """Multiply by f' = f - f^2."""
         slope.mul_(torch.addcmul(f, f, f, value=-1))
 
-    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+    def settle(
+        self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
+    ) -> PhaseState:
         """Return z with the output clamped to ``target``; without one, the forward pass. ``beta`` is not read."""
         z = self.forward_pass(x) if start is None else start.rates.clone()
         if target is None:
-            return State(z)
+            return PhaseState(z)
         s = self.settings
         output = self.split(z)[-1]
         torch.add(target * (1 - 2 * s.margin), s.margin, out=output)
@@ -104,7 +106,7 @@ class PC(Coding):
         for _ in range(s.steps if hidden else 0):
             self.descend(drive, z, error, slope)
             z[:, :hidden].add_(slope.sub_(error[:, :hidden]), alpha=s.step)
-        return State(z)
+        return PhaseState(z)
 
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
@@ -144,6 +146,6 @@ class PC(Coding):
         on_host = self.layers[0].weight.device.type == "cpu"
         return torch.optim.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
 
-    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return F of every image, (N,)."""
         return 0.5 * self.errors(x, state.rates).square().sum(dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hebb.energy.network import State
+from hebb.energy.network import PhaseState
 from hebb.energy.pc import Coding
 
 
@@ -29,11 +29,13 @@ class PCNudge(Coding):
         """Multiply by f' = 1[f > 0]."""
         slope.masked_fill_(f <= 0, 0)
 
-    def settle(self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: State | None = None) -> State:
+    def settle(
+        self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
+    ) -> PhaseState:
         """Return z after the nudged relaxation; for beta = 0 the forward pass, where it rests."""
         z = self.forward_pass(x) if start is None else start.rates.clone()
         if not beta:
-            return State(z)
+            return PhaseState(z)
         assert target is not None
         s, hidden = self.settings, self.spans[-1].start
         drive, error, slope = self.drive(x), torch.empty_like(z), z.new_empty(len(z), hidden)
@@ -43,7 +45,7 @@ class PCNudge(Coding):
             error[:, :hidden].sub_(slope)
             error[:, hidden:].add_(output, alpha=beta).sub_(target, alpha=beta)
             z.sub_(error, alpha=2 * s.step)
-        return State(z)
+        return PhaseState(z)
 
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
@@ -59,7 +61,7 @@ class PCNudge(Coding):
             layer.weight.addmm_(e.T, f, alpha=rate)
             layer.bias.add_(e.sum(dim=0), alpha=rate)
 
-    def energy(self, x: Tensor, state: State, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return -J of every image, (N,)."""
         found = self.errors(x, state.rates).square().sum(dim=1)
         if beta:

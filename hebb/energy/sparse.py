@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hebb.energy.corinfomax import CorInfoMax
-from hebb.energy.network import State
+from hebb.energy.network import PhaseState
 
 
 class CorInfoMaxSparse(CorInfoMax):
@@ -18,7 +18,7 @@ class CorInfoMaxSparse(CorInfoMax):
     a and v start at 0 in the free phase; later phases keep a and start with v = a.
     """
 
-    def begin(self, like: Tensor, start: State | None) -> State:
+    def begin(self, like: Tensor, start: PhaseState | None) -> PhaseState:
         """Return the state a phase starts from, with the inner variables v of its thresholds."""
         state = super().begin(like, start)
         if start is None:
@@ -26,7 +26,7 @@ class CorInfoMaxSparse(CorInfoMax):
         self._inner = [a.clone() for a in state.thresholds]
         return state
 
-    def fire(self, i: int, membrane: Tensor, rates: Tensor, state: State, eta: float) -> None:
+    def fire(self, i: int, membrane: Tensor, rates: Tensor, state: PhaseState, eta: float) -> None:
         """Set the rates of layer i and then its threshold, in place."""
         threshold, inner = state.thresholds[i], self._inner[i]
         membrane.sub_(threshold, alpha=eta)

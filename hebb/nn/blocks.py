@@ -27,6 +27,7 @@ from hebb.nn.feedback import FeedbackLinear
 from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.nn.local_loss import LocalLoss
 from hebb.nn.noise import Noise
+from hebb.rules import initial
 
 
 class MaxNorm(nn.Module):
@@ -231,9 +232,9 @@ class Block(nn.Module):
         if isinstance(self.layer, HebbLayer | SettlingLayer | FeedbackLinear):
             self.layer.initialise(generator)
             return
-        bound = 1 / math.sqrt(math.prod(self.shapes.weights[1:]))
+        bound = initial.torch_bound(math.prod(self.shapes.weights[1:]))
         for parameter in self.layer.parameters():
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+            initial.draw_uniform(parameter, bound, generator)
         if self.local is not None:
             self.local.initialise(generator)
 

@@ -5,12 +5,13 @@ Shapes: B batch, N inputs of the layer, C outputs.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hebb.rules import initial
 
 
 class _Aligned(torch.autograd.Function):
@@ -67,8 +68,7 @@ class FeedbackLinear(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw W and B, and set b to 1."""
-        bound = math.sqrt(6 / sum(self.weight.shape))
         for tensor in (self.weight, self.feedback):
-            tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator))
+            initial.draw_uniform(tensor, initial.glorot_bound(*self.weight.shape), generator)
         if self.bias is not None:
             self.bias.fill_(1)

@@ -10,7 +10,6 @@ Shapes: B batch, C channels, H height, W width, M features that the loss compare
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from hebb.config.rule import LocalRule, LossContext
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import LossSource
+from hebb.rules import initial
 
 _FINITE = "finite"
 
@@ -136,6 +136,5 @@ class LocalLoss(nn.Module):
         """Draw the head's weights and biases as torch does: uniform in +-1/sqrt(fan-in)."""
         for module in self.head:
             if isinstance(module, nn.Linear):
-                bound = 1 / math.sqrt(module.in_features)
                 for parameter in module.parameters():
-                    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+                    initial.draw_uniform(parameter, initial.torch_bound(module.in_features), generator)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hebb.config import shapes
 from hebb.config.specs import NetworkSpec, RunConfig
-from hebb.config.vocabulary import Device, Loss, NumberType
+from hebb.config.vocabulary import ClassifierLoss, DeviceKind, NumberType
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.energy.layer import SettlingLayer
@@ -46,10 +46,10 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(
             Block(b, s, classes=classes, settling=g) for b, s, g in zip(spec.blocks, traced, layers, strict=True)
         )
-        self.loss = Loss.CROSS_ENTROPY
+        self.loss = ClassifierLoss.CROSS_ENTROPY
         self.energy: EnergyNetwork | None = None
         if spec.settle is not None:
-            self.loss = Loss.MSE
+            self.loss = ClassifierLoss.MSE
             self.energy = spec.settling_rule.network()(layers, spec.settle)
 
     def __getitem__(self, index: int) -> Block:
@@ -117,7 +117,7 @@ def build(config: RunConfig) -> Network:
     """Build and initialise the network of a run on the CPU, so that all devices start from the same bits."""
     network = Network(config.network, shapes.input_shape(config), config.classes)
     if network.energy is None:
-        network.loss = Loss(config.classifier.loss)
+        network.loss = ClassifierLoss(config.classifier.loss)
     if config.compute_dtype != NumberType.FLOAT32:
         for _, layer in network.hebbian():
             layer.product_dtype = getattr(torch, config.compute_dtype)
@@ -189,10 +189,10 @@ def save(network: Network, path: Path) -> None:
 
 def device_of(config: RunConfig, index: int = 0) -> torch.device:
     """Return the device of a run; raise if the GPU does not exist."""
-    if config.device == Device.CPU:
+    if config.device == DeviceKind.CPU:
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.device == Device.AUTO and count == 0:
+    if config.device == DeviceKind.AUTO and count == 0:
         return torch.device("cpu")
     if index >= count:
         raise ConfigError(

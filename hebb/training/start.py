@@ -14,6 +14,7 @@ from hebb import builtin
 from hebb.config import plan
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
 from hebb.core import machine
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
@@ -34,7 +35,7 @@ def runs(
     """
     builtin.load(configs[0].plugins)  # the process may be a worker that has only unpickled them
     device = model.device_of(configs[0], places[0].device_index)
-    on_device = [replace(config, device=device.type) for config in configs]
+    on_device = [replace(config, device=DeviceKind(device.type)) for config in configs]
     configs = [compiled.resolved(c, device, required=places[0].carry_on) for c in on_device]
     _settle_process(configs[0])
     phases = plan.phases(configs[0])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hebb.config import plan
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
 from hebb.core import machine
 from hebb.core.threads import cores
 from hebb.data import images
@@ -86,7 +87,7 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
     device = model.device_of(search.base, settings.gpu or 0)
     chosen = sorted({0, len(points) // 2, len(points) - 1})[:_CONFIGS]
     costs = tuple(
-        _of_run(label, replace(config, device=device.type), device, settings)
+        _of_run(label, replace(config, device=DeviceKind(device.type)), device, settings)
         for label, config in (points[i] for i in chosen)
     )
     room = cores() // search.base.threads if device.type == "cpu" else settings.trials_per_gpu
@@ -102,7 +103,7 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         runs=runs,
         members=members,
         at_once=at_once,
-        device=device.type,
+        device=DeviceKind(device.type),
         hours=(_START + seconds * (-(-units // at_once) + -(-last // at_once))) / 3600,
         disk=kept * runs + max(cost.checkpoint for cost in costs) * at_once * members,
     )

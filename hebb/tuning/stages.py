@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from hebb.config.catalog import Catalog
-from hebb.config.vocabulary import Device, Goal
+from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core.errors import HebbError, InterruptedRunError
 from hebb.nn import model
 from hebb.storage import checkpoints, folders
@@ -111,7 +111,7 @@ def run(
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     resources = Resources(
         cpus=search.base.threads,
-        gpu=1 / settings.trials_per_gpu if search.base.device == Device.CUDA else 0,
+        gpu=1 / settings.trials_per_gpu if search.base.device == DeviceKind.CUDA else 0,
         gpu_id=settings.gpu,
         workers=settings.workers,
         address=settings.address,
@@ -136,7 +136,7 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog) -> Se
     """Return the search on the device that its runs will use, with the digest of their initial weights."""
     device = model.device_of(search.base, settings.gpu or 0)
     digest = None if search.resume_from is None else checkpoints.sha256(search.resume_from)
-    base = replace(search.base, device=device.type, resume_sha256=digest)
+    base = replace(search.base, device=DeviceKind(device.type), resume_sha256=digest)
     return trials.planned(replace(search, base=base), catalog)
 
 

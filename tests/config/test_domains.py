@@ -161,7 +161,7 @@ def test_durations(text: Any, seconds: float) -> None:
 
 
 BAD: list[tuple[dict[str, Any], list[str]]] = [
-    ({"space": {"x": {"unifrom": [0, 1]}}}, ["space x", "unknown domain 'unifrom'", "'uniform'"]),
+    ({"space": {"x": {"unifrom": [0, 1]}}}, ["space x", "domain: unknown 'unifrom'", "'uniform'"]),
     *(
         ({"space": {"x": {kind: body}}}, ["space x", f"'{kind}'"])
         for kind, body in itertools.product(DRAWN, ([1], [2, 1], [1, 1], ["a", "b"], 3, None, [True, 2], [0, math.inf]))
@@ -177,14 +177,14 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     *(({"space": {"x": {"choice": [1], "when": when}}}, ["'when'"]) for when in ({}, [], 3, {"y": []}, {"y": [[1]]})),
     ({"search": {"algoritm": "grid"}}, ["search", "'algoritm'", "'algorithm'"]),
     ({"search": 3}, ["search", "not a mapping"]),
-    ({"search": {"algorithm": "optna"}, "space": {"x": {"grid": [1]}}}, ["unknown algorithm 'optna'", "'optuna'"]),
+    ({"search": {"algorithm": "optna"}, "space": {"x": {"grid": [1]}}}, ["algorithm: unknown 'optna'", "'optuna'"]),
     ({"search": {"algorithm": "grid"}, "space": {"x": {"uniform": [0, 1]}}}, ["x is a uniform", "random"]),
     ({"search": {"algorithm": "optuna"}}, ["no space to draw from"]),
     ({"search": {"samples": 3}, "space": {"x": {"grid": [1]}}}, ["no distribution", "seeds"]),
     *(({"search": {"samples": n}, "space": {"x": {"choice": [1]}}}, ["'samples'"]) for n in (0, -1, 1.5, "3", True)),
     *(({"search": {"time": time}}, ["time", "1.5h"]) for time in ("soon", 0, -1, True, "3 weeks", "h")),
     ({"search": {"trials": 0}}, ["'trials'"]),
-    ({"scheduler": "ahsa"}, ["unknown scheduler 'ahsa'", "'asha'"]),
+    ({"scheduler": "ahsa"}, ["scheduler: unknown 'ahsa'", "'asha'"]),
     ({"scheduler": 3}, ["scheduler"]),
     ({"scheduler": {"grace": 2}}, ["scheduler"]),
     ({"scheduler": {"name": "asha", "brackets": 2}}, ["'brackets'"]),

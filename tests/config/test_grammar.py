@@ -192,7 +192,7 @@ BAD = [
     ("Soft-k3::relu", "an empty part"),
     *((f"Soft-k3:drop{p}", f"drop{p}", "probability") for p in ("_1", "_-0.1", "_x", "_", "_nan", "_0.1_5")),
     *((f"Soft-k3:{p}", p, "three whole numbers") for p in ("max_2_2", "max_2_2_0_1", "avg_2_x_0", "max_2_-2_0")),
-    *((f"Soft-k3:{p}", p, "start at 1") for p in ("max_0_1_0", "max_2_0_0")),
+    *((f"Soft-k3:{p}", p, "must be a whole number >= 1, got 0") for p in ("max_0_1_0", "max_2_0_0")),
     ("Soft-k3:max_2_2_\u00b2", "three whole numbers"),
     ("Soft-k3:max_2_2_2", "max_2_2_2", "half the kernel"),
     ("Soft-k3:relu_2", "relu takes no parameter"),

@@ -22,6 +22,7 @@ from hebb.cli.arguments import Parser
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as load_catalog
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
 from hebb.core import commands, shipped
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError, InterruptedRunError, within
@@ -98,7 +99,7 @@ def _configs(command: TrainingCommand, home: folders.Home, catalog: Catalog) -> 
 
 
 def _comparable(config: RunConfig) -> RunConfig:
-    return replace(config, threads=1, device="auto")
+    return replace(config, threads=1, device=DeviceKind.AUTO)
 
 
 def train(status: TrainingStatus, home: folders.Home, search_flags: list[str]) -> None:
