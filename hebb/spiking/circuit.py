@@ -1,8 +1,10 @@
 """The network of figure 5: Poisson inputs, excitatory neurons that learn, inhibitory neurons that hold their rate.
 
-All arms of all seeds are simulated at once; the arms of a seed share inputs, connections and first potentials. The
-weights of the inputs change every ``rule.every`` seconds, by eta times the integral of e E since; inhibitory weights
-after every stretch.
+All arms of all seeds are simulated at once; the arms of a seed share inputs, connections and initial potentials. Every
+``rule.every`` seconds the input weights change by eta times the integral of e E over that time; inhibitory weights
+change after every stretch.
+
+Shapes: T steps of a stretch, E excitatory and I inhibitory neurons, K synapses of a neuron.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Stretch:
 
 
 def wire(config: SpikingConfig, seed: int) -> dict[str, Tensor]:
-    """Draw who is connected to whom, 0 or 1 (pre, post), and the first potentials in mV, of one seed."""
+    """Draw the connections of one seed, 0 or 1 (pre, post), and the initial potentials in mV."""
     generator = seeds.generator(seed, "spiking connections")
     wiring, exc, inh = config.wiring, config.excitatory, config.inhibitory
     inputs = config.inputs.channels * config.inputs.populations
@@ -52,14 +54,14 @@ def wire(config: SpikingConfig, seed: int) -> dict[str, Tensor]:
 class SpikingNetwork:
     """The networks of all seeds and arms, each in ``streams`` copies; lane = (seed * arms + arm) * streams + stream.
 
-    Copies have one set of weights and different input spikes; the weights change by the mean over the copies.
+    Copies share one set of weights and have different input spikes; the weights change by the mean over the copies.
 
-    The synapses of inputs are kept as lists of K for each neuron; the shorter ones end with places where none is.
+    Each neuron has a list of K input synapses; shorter lists are padded with absent synapses.
 
     Attributes:
-        sources: number of the input of each synapse (seeds, E, K).
-        present: 1 where a synapse is, of that shape.
-        weights: of the synapses of inputs (seeds * arms, E, K).
+        sources: index of the input of each synapse (seeds, E, K).
+        present: 1 for a synapse, 0 for padding, of that shape.
+        weights: input weights (seeds * arms, E, K).
         inhibition: inhibitory weights (seeds * arms, I, E).
 
     Args:
@@ -77,7 +79,7 @@ class SpikingNetwork:
         wired = [wire(config, seed) for seed in config.seeds]
 
         def each_arm(name: str) -> Tensor:
-            """One copy of what a seed drew for each of its arms."""
+            """Repeat what a seed drew for each of its arms."""
             return torch.stack([one[name] for one in wired]).repeat_interleave(len(config.arms), 0).to(self._dtype)
 
         wiring, exc = config.wiring, config.excitatory
@@ -128,7 +130,7 @@ class SpikingNetwork:
         return reordered
 
     def matrix(self) -> Tensor:
-        """Return the weights of the inputs as a matrix, with 0 where no synapse is (seeds * arms, inputs, E)."""
+        """Return the input weights as a matrix (seeds * arms, inputs, E), 0 without a synapse."""
         inputs = self.config.inputs.channels * self.config.inputs.populations
         dense = torch.zeros(len(self._arms), self.config.excitatory, inputs, dtype=self._dtype)
         return dense.scatter_add_(2, self.sources.repeat_interleave(len(self.config.arms), 0), self.weights).mT
@@ -140,7 +142,7 @@ class SpikingNetwork:
         return rates
 
     def run(self, seconds: float, *, learn: bool) -> Iterator[Stretch]:
-        """Simulate, and yield the spikes of each stretch; without ``learn`` the inputs' weights stay.
+        """Simulate, and yield the spikes of each stretch; ``learn`` lets the input weights change.
 
         Raises:
             DivergenceError: when a potential is not finite.
@@ -176,12 +178,12 @@ class SpikingNetwork:
         seeds, arms, streams = len(config.seeds), len(config.arms), config.streams
         driven = torch.zeros(seeds * streams, self.steps, arms * exc, dtype=self._dtype)
         for number, (one, into) in enumerate(zip(inputs, driven, strict=True)):
-            time, source = one.nonzero(as_tuple=True)  # one spike in 200: faster than a product of matrices
+            time, source = one.nonzero(as_tuple=True)  # with one spike in 200 this is faster than a matrix product
             into.index_add_(0, time, self._dense[number // streams][source])
         driven = driven.view(seeds, streams, self.steps, arms, exc).permute(2, 0, 3, 1, 4).flatten(1, 3)
         jumps = inputs.new_zeros(self.steps, driven.shape[1], 2 * count)  # fast excitation, then inhibition
         jumps[:, :, :exc] = driven
-        outward = torch.cat([self.inhibition, self._inh_inh], dim=2)  # of inhibitory neurons on all
+        outward = torch.cat([self.inhibition, self._inh_inh], dim=2)  # from inhibitory neurons to all
         potentials, fired = [], []
         for jump in jumps:
             outer, inner = self._neurons.spikes.view(-1, streams, count).split([exc, config.inhibitory], dim=2)
@@ -192,7 +194,7 @@ class SpikingNetwork:
         return torch.stack(potentials), torch.stack(fired)
 
     def _change(self) -> None:
-        """Change the weights of the inputs by what was gathered."""
+        """Change the input weights by the gathered integrals."""
         seeds, streams = len(self.config.seeds), self.config.streams
         step = self._gathered.unflatten(0, (seeds, streams)).mean(dim=1) * self.present[..., None]
         step = step.permute(0, 3, 1, 2).flatten(0, 1) * self._each("learns")[..., None]

@@ -1,8 +1,8 @@
-"""Poisson inputs: two signals that can be predicted, the same shuffled in time, and a constant rate.
+"""Poisson inputs: two predictable signals, the same signals shuffled in time, and a constant rate.
 
 A signal is periodic, s(t) = sum_i r_i falloff^-i sin(2 pi i (t + b_i)/period) for i below ``terms`` with r_i, b_i
 uniform in [0, 1], normalised to mean 0 and deviation 1 over its period; a population fires at max(floor, rate + depth
-s) Hz. Its control has the samples of the same signal in random order: the same rates, and nothing to predict them by.
+s) Hz. Its control has the same samples in random order: the same rates, but unpredictable.
 Populations, in order: constant, signal 1, control 1, signal 2, control 2.
 """
 
@@ -36,8 +36,8 @@ class PoissonInputs:
 
     Args:
         spec: constants.
-        seed: draws signals and spikes.
-        stream: streams of a seed have the same signals from different times on, and other spikes.
+        seed: seed of signals and spikes.
+        stream: streams of a seed start the same signals at different times and have other spikes.
     """
 
     def __init__(self, spec: InputSpec, seed: int, stream: int = 0) -> None:

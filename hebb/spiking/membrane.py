@@ -4,8 +4,8 @@
     g_exc = (g_ampa + g_nmda)/2,  tau_nmda dg_nmda/dt = g_ampa - g_nmda
     spike where U > threshold + offset; then U = rest, and offset = jump, which decays with tau_jump
 
-g_ampa and g_inh jump by the weight of a synapse and decay exponentially. A step takes the conductances as constant and
-is exact then: U goes from U to U_inf + (U - U_inf) exp(-dt (1 + g_exc + g_inh)/tau_mem). The offset is set, not added
+g_ampa and g_inh jump by the weight of a synapse and decay exponentially. A step is exact for constant conductances:
+U becomes U_inf + (U - U_inf) exp(-dt (1 + g_exc + g_inh)/tau_mem). The offset is set, not added
 (erratum of Halvagal & Zenke 2023).
 """
 
@@ -24,10 +24,10 @@ class Neurons:
 
     Attributes:
         u: membrane potential in mV (lanes, count).
-        offset: what the threshold is raised by, in mV.
+        offset: rise of the threshold in mV.
         fast: conductances that jump, AMPA then inhibition (lanes, 2 count).
         nmda: NMDA conductance.
-        spikes: 1 where a neuron has just fired, in the number type of the state.
+        spikes: 1 for neurons that fired in the last step, in the number type of the state.
     """
 
     def __init__(self, spec: NeuronSpec, u: Tensor, dt: float) -> None:
@@ -44,7 +44,7 @@ class Neurons:
         self._rate = -dt / spec.tau_mem
 
     def step(self, jumps: Tensor) -> Tensor:
-        """Advance by a step in which fast conductances jump by ``jumps`` (lanes, 2 count); return U before resets."""
+        """Add ``jumps`` (lanes, 2 count) to the fast conductances and advance by a step; return U before resets."""
         spec = self.spec
         ampa, inh = self.fast.mul_(self._decay).add_(jumps).split(self.count, dim=1)
         self.nmda.lerp_(ampa, self._slow)

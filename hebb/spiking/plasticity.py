@@ -1,7 +1,7 @@
-"""The spiking form of the LPL rule, and inhibition that keeps a neuron at its target rate.
+"""The spiking LPL rule, and inhibitory plasticity that keeps a neuron at its target rate.
 
     dw_ij/dt = eta e_ij E_i
-    e_ij = alpha * (psp_j f'(U_i))                                        what the synapse could have contributed
+    e_ij = alpha * (psp_j f'(U_i))                                        how much the synapse could have contributed
     E_i  = alpha * (-pull (S_i(t) - S_i(t - lag)) + push (S_i - m_i)/(v_i + xi) + delta)          whether it should
 
 with S a spike train in Hz, m its running mean and v the running variance of the spike count per second (m for a
@@ -30,14 +30,14 @@ def surrogate(u: Tensor, beta: float, centre: float) -> Tensor:
 
 
 class ErrorSignal:
-    """E_i of neurons, one stretch of time after the other.
+    """E_i of neurons, stretch by stretch.
 
     Attributes:
         mean: m at the end of the last stretch, in Hz, of the shape of ``pull`` times neurons.
         variance: v, likewise.
 
     Args:
-        spec: constants; ``pull`` and ``push`` are given apart.
+        spec: constants; its ``pull`` and ``push`` are not read.
         pull: coefficient of the predictive term for each lane (lanes, 1).
         push: coefficient of the Hebbian term, likewise.
         mean: m at the start (lanes, neurons).
@@ -79,7 +79,7 @@ class ErrorSignal:
 
 
 class Eligibility:
-    """Integrals of e_ij E_i over stretches of time, without a trace for every synapse and step.
+    """Integrals of e_ij E_i over stretches, without a trace for every synapse and step.
 
     Over a stretch e = A x + p c1 + q c2 with x_t = psp_j f'(U_i) at step t, A the matrix of the two low-passes of
     alpha, and c1, c2 their values before it. So sum_t e_t E_t = psp^T (f' A^T E) + c1 p^T E + c2 q^T E: products of
@@ -87,9 +87,9 @@ class Eligibility:
 
     Args:
         spec: constants.
-        sources: number of the input of each synapse (sets of inputs, neurons, synapses of a neuron).
-        inputs: number of inputs of a set.
-        lanes: lanes of neurons that read a set.
+        sources: index of the input of each synapse (sets of inputs, neurons, synapses of a neuron).
+        inputs: inputs of a set.
+        lanes: lanes of neurons per set.
         dt: step in s.
         steps: length of a stretch.
         dtype: number type.
@@ -144,17 +144,21 @@ class Eligibility:
 
 
 def _gather(x: Tensor, sources: Tensor) -> Tensor:
-    """Return, for x (sets, inputs, T) and the input of each synapse (sets, neurons, K), (sets, neurons, K, T)."""
+    """Return x (sets, inputs, T) at the input of each synapse (sets, neurons, K): (sets, neurons, K, T)."""
     return torch.stack([one[which] for one, which in zip(x.contiguous(), sources, strict=True)])
 
 
 class Balance:
-    """Changes of inhibitory weights over stretches of time.
+    """Changes of inhibitory weights, stretch by stretch.
 
     Args:
         spec: constants.
-        pre: number of inhibitory neurons of each lane.
-        post: number of neurons they inhibit.
+        lanes: groups of neurons.
+        pre: inhibitory neurons of a lane.
+        post: neurons that they inhibit.
+        dt: step in s.
+        steps: length of a stretch.
+        dtype: number type.
     """
 
     def __init__(

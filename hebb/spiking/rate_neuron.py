@@ -1,19 +1,21 @@
-"""A single linear neuron that learns by the rate-based LPL rule: which direction of its input does it pick?
+"""A single linear neuron that learns by the rate-based LPL rule: which input direction does it select?
 
-The input (x, y) lies in one of two clusters: x = +-1 + noise stays on its side from one step to the next, y of
-deviation sigma is drawn anew. So x can be predicted, whatever sigma is; y is only the direction of larger variance
-where sigma is large. For a batch of B such sequences and z = w_x x + w_y y the neuron learns by
+The input (x, y) lies in one of two clusters: x = +-1 + noise keeps its side from one step to the next, while y, of
+deviation sigma, is drawn anew. So x is predictable for every sigma; y merely has the larger variance when sigma is
+large. For a batch of B such sequences and z = w_x x + w_y y the neuron learns by
 
     dw = rate (sum_b s_b x_b - decay w),    s = -pull 2 (z - z_before)/B + push 2 (z - m)/((B - 1)(v + 1e-4))
 
-m, v the mean and unbiased variance of z over the batch, z_before its answer to the step before: minus the gradient of
+m, v the mean and unbiased variance of z over the batch, z_before the output at the previous step: minus the gradient of
 pull(z, z_before) + push(z) of ``hebb/rules/lpl.py``, z_before held fixed. Halvagal & Zenke 2023 (Nat. Neurosci.
-26:1906), figure 2. Their rule has dz/dt with a minus, and sigma^2 below the fraction line, not on it.
+26:1906), figure 2. In their rule dz/dt has a minus sign, and sigma^2 stands below the fraction bar.
 
 Without the push nothing opposes pull and decay: w goes to 0. Without the pull w takes the direction of larger
 variance, as it does by Oja's rule, dw = rate (mean_b z x - (mean_b z^2 + decay) w). With both it takes x for every
 sigma: there 2 (1 + noise^2)/v = 2 noise^2 + decay, and a small w_y changes at the rate sigma^2 (2/v - 2) - decay,
-which is below 0. Imports torch in its functions only.
+which is negative. Imports torch in its functions only.
+
+Shapes: B sequences of a batch.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DRAWN = 500
-"""Steps whose noise is drawn at once."""
+"""Steps per draw of noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,11 @@ ARMS: Mapping[str, RateArm] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig:
-    """The experiment; defaults are the published ones, but for fewer deviations and more steps.
+    """The experiment; the defaults are the published ones, with fewer deviations and more steps.
 
     Attributes:
-        arms: rules that are compared, from ``ARMS``.
-        sigmas: deviations of the direction that cannot be predicted.
+        arms: rules to compare, from ``ARMS``.
+        sigmas: deviations of the unpredictable direction.
         noise: deviation of x within a cluster.
         seeds: each gives initial weights and noise, the same for all arms.
         steps: number of updates.
@@ -87,13 +89,13 @@ class ToyConfig:
         check(self, 0, 1, "rate", above=True)
         check(self, 0, 10, "decay")
         if not self.sigmas:
-            raise ConfigError("sigmas", "names none")
+            raise ConfigError("sigmas", "must name at least one deviation")
         if self.batch % 2:
-            raise ConfigError("batch", f"{self.batch} sequences do not divide into two clusters")
+            raise ConfigError("batch", f"must be even, for two clusters of equal size, got {self.batch}")
 
 
 def signal(z: Tensor, before: Tensor, pull: Tensor | float, push: Tensor | float) -> Tensor:
-    """Return s of the rule for answers z and ``before`` (..., B), coefficients that broadcast with them."""
+    """Return s of the rule for outputs z and ``before`` (..., B), with coefficients that broadcast."""
     samples = z.shape[-1]
     spread = z.var(dim=-1, keepdim=True) + FLOOR
     hebbian = (z - z.mean(dim=-1, keepdim=True)) / ((samples - 1) * spread)
@@ -142,7 +144,7 @@ def learn(config: ToyConfig) -> Tensor:
 
 
 def alignment(w: Tensor) -> Tensor:
-    """Return |w_x|/|w| (...) of weights (..., 2): 1 along the direction that can be predicted, 0 across it."""
+    """Return |w_x|/|w| (...) of weights (..., 2): 1 along the predictable direction, 0 across it."""
     cosine: Tensor = w[..., 0].abs() / w.norm(dim=-1)
     return cosine
 

@@ -1,4 +1,7 @@
-"""What a network of spiking neurons has learned: selectivity, rates, and how much of the inputs its spikes tell."""
+"""Measures of what a spiking network has learnt: selectivity, rates, and the information of its spikes on the inputs.
+
+Shapes: E excitatory neurons, T steps.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import torch
 from torch import Tensor
 
 BIN = 0.025
-"""Seconds in which spikes are counted for the reconstruction."""
+"""Bin in seconds of the spike counts for the reconstruction."""
 PENALTY, HELD = 0.1, 0.05
-"""Of the reconstruction: the lasso's penalty, and the share of the time, the last, on which it is judged."""
+"""Reconstruction: the lasso's penalty, and the share of the time, at the end, on which it is tested."""
 
 
 def population_weights(weights: Tensor, channels: int) -> Tensor:
@@ -22,8 +25,8 @@ def population_weights(weights: Tensor, channels: int) -> Tensor:
 def selectivity(weights: Tensor, channels: int) -> Tensor:
     """Return (w_P - w_C)/(w_P + w_C) of each neuron, for each signal P and its shuffled control C (..., signals, E).
 
-    From -1 (the control alone) over 0 (no difference) to 1 (the signal alone): whether a neuron prefers an input
-    because it can be predicted, all else being equal.
+    It runs from -1 (the control alone) over 0 (no difference) to 1 (the signal alone): whether a neuron prefers an
+    input because it is predictable, all else being equal.
     """
     by_population = population_weights(weights, channels)
     signal, control = by_population[..., 1::2, :], by_population[..., 2::2, :]
@@ -31,17 +34,17 @@ def selectivity(weights: Tensor, channels: int) -> Tensor:
 
 
 def counts(spikes: Tensor, dt: float) -> Tensor:
-    """Return the spikes (T, ...) counted in bins of 25 ms; what is left over at the end is dropped."""
+    """Return the spikes (T, ...) counted in bins of 25 ms; a partial bin at the end is dropped."""
     length = round(BIN / dt)
     bins: Tensor = spikes[: len(spikes) // length * length].unflatten(0, (-1, length)).sum(dim=1)
     return bins
 
 
 def reconstruction(neurons: Tensor, inputs: Tensor) -> list[float]:
-    """Return R^2 of each population's count of spikes, told linearly by those of the neurons in the same bin.
+    """Return R^2 of each population's spike count, predicted linearly from the neurons' counts in the same bin.
 
-    A lasso is fitted on all but the last 5 % of the bins and judged on those. 0 is what the mean of the judged bins
-    would reach; it is negative where the guess is worse, and NaN where nothing varies.
+    A lasso is fitted on all but the last 5 % of the bins and tested on those. R^2 is 0 for the mean of the tested
+    bins, negative for a worse prediction, and NaN where nothing varies.
 
     Args:
         neurons: counts (bins, E).

@@ -1,7 +1,7 @@
-"""What decides an experiment with spiking neurons. Never imports torch.
+"""The settings of experiments with spiking neurons. Never imports torch.
 
 Seconds, millivolts and hertz; conductances are in units of the leak. The defaults are those of Halvagal & Zenke 2023,
-as their code and erratum have them; what differs, to be done in an hour, says so.
+from their code and erratum; those changed to fit into an hour say so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hebb.core.errors import ConfigError
 
 _DTYPES = ("float32", "float64")
 STRETCH = 0.1
-"""Seconds that are simulated between two changes of inhibitory weights, and filtered at once."""
+"""Seconds simulated between two changes of inhibitory weights, and filtered at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Arm:
     """One condition of the experiment; arms of a seed share inputs, connections and initial state.
 
     Attributes:
-        title: its name in a figure.
+        title: its title in a figure.
         pull: factor of the predictive term.
         push: factor of the Hebbian term.
         learns: whether input synapses change.
@@ -56,10 +56,10 @@ class NeuronSpec:
         tau_mem: membrane time constant in s.
         rest: resting and reset potential in mV.
         threshold: firing threshold at rest in mV.
-        jump: what the threshold is raised by right after a spike, in mV.
-        tau_jump: time constant in s with which that decays.
+        jump: rise of the threshold right after a spike, in mV.
+        tau_jump: time constant in s of its decay.
         tau_ampa: decay of the fast excitatory conductance in s.
-        tau_nmda: time constant in s of the slow one, which follows the fast one.
+        tau_nmda: time constant in s of the slow excitatory conductance, which follows the fast one.
         tau_inh: decay of the inhibitory conductance in s.
         exc_reversal: reversal potential of excitation in mV.
         inh_reversal: reversal potential of inhibition in mV.
@@ -81,7 +81,7 @@ class NeuronSpec:
         check(self, -1e3, 1e3, "rest", "threshold", "exc_reversal", "inh_reversal")
         check(self, 0, 1e4, "jump")
         if self.rest >= self.threshold:
-            raise ConfigError("rest", f"{self.rest:g} mV is not below the threshold, {self.threshold:g} mV")
+            raise ConfigError("rest", f"must be below the threshold ({self.threshold:g} mV), got {self.rest:g} mV")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +91,12 @@ class InputSpec:
     Attributes:
         channels: inputs of each population.
         rate: mean rate in Hz.
-        depth: deviation of the rate in Hz, before it is cut off below.
-        floor: least rate in Hz.
+        depth: deviation of the rate in Hz, before the floor is applied.
+        floor: lowest rate in Hz.
         periods: period of each signal in s.
         terms: Fourier terms of a signal.
-        falloff: amplitude of a term by that of the next one.
-        sample: time in s for which a rate lasts.
+        falloff: amplitude of a term divided by that of the next one.
+        sample: time in s for which a rate holds.
     """
 
     channels: int = 100
@@ -114,7 +114,7 @@ class InputSpec:
         check(self, 0, 1e4, "periods", "sample", above=True)
         check(self, 1, 1e3, "falloff")
         if not self.periods or min(self.periods) < 2 * self.sample:
-            raise ConfigError("periods", "at least one is wanted, and each of at least two samples")
+            raise ConfigError("periods", f"must be one or more periods >= {2 * self.sample:g} s (two samples)")
 
     @property
     def populations(self) -> int:
@@ -133,7 +133,7 @@ class RuleSpec:
         push: coefficient lambda of the Hebbian term, in Hz.
         delta: transmitter-triggered growth in Hz; the published 1e-5 per step of 0.1 ms.
         xi: added to the variance, in Hz.
-        lag: how far back the prediction lies, in s.
+        lag: how far back the predicting rate lies, in s.
         beta: steepness of the surrogate derivative per mV.
         centre: potential in mV where it is largest.
         tau_syn: decay in s of what an input spike gives to a synapse.
@@ -142,8 +142,8 @@ class RuleSpec:
         tau_fall: its fall in s.
         tau_mean: time constant in s of the running mean.
         tau_variance: time constant in s of the running variance.
-        largest: upper bound of a weight; the lower one is 0.
-        every: time in s between two changes of the weights.
+        largest: upper bound of a weight; the lower bound is 0.
+        every: time in s between two weight changes.
     """
 
     eta: float = 0.04
@@ -175,10 +175,10 @@ class InhibitionSpec:
     """Constants of inhibitory plasticity (``hebb/spiking/plasticity.py``).
 
     Attributes:
-        zeta: learning rate, of a weight per pair of spikes.
-        target: rate in Hz at which a neuron's inhibition rests.
+        zeta: learning rate: change of a weight per pair of spikes.
+        target: rate in Hz at which a neuron's inhibition is at rest.
         tau: time constant of the spike traces in s.
-        largest: upper bound of a weight; the lower one is 0.
+        largest: upper bound of a weight; the lower bound is 0.
     """
 
     zeta: float = 1e-3
@@ -193,15 +193,15 @@ class InhibitionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class WiringSpec:
-    """Who is connected to whom, and how strongly at the start.
+    """The connections and their initial strength.
 
     Attributes:
-        input_exc: weight of an input on an excitatory neuron.
+        input_exc: weight from an input to an excitatory neuron.
         input_share: probability of such a synapse.
-        exc_inh: weight of an excitatory neuron on an inhibitory one.
+        exc_inh: weight from an excitatory neuron to an inhibitory one.
         spread: width w of the probability exp(-(i - c)^2/w^2) of that synapse, in neurons; the centres c of the
             inhibitory neurons are spread evenly over the excitatory ones.
-        inh_exc: weight of an inhibitory neuron on an excitatory one.
+        inh_exc: weight from an inhibitory neuron to an excitatory one.
         inh_exc_share: probability of such a synapse.
         inh_inh: weight among inhibitory neurons.
         inh_inh_share: probability of such a synapse.
@@ -229,18 +229,18 @@ class SpikingConfig:
     Attributes:
         neuron: constants of the neurons.
         inputs: constants of the inputs.
-        rule: constants of the learning rule; 12.5 times as fast as the published one, and so are its statistics.
+        rule: constants of the learning rule; it and its statistics are 12.5 times as fast as published.
         inhibition: constants of inhibitory plasticity.
         wiring: connections.
         excitatory: number of excitatory neurons.
         inhibitory: number of inhibitory neurons.
         arms: conditions, from ``ARMS``.
-        seeds: one network of each arm for each seed.
-        streams: copies of each network with the same weights and other input spikes, over which their changes are
-            averaged, as over a batch; published: 1.
-        priming: time in s in which running mean and variance settle, and inputs do not learn.
-        seconds: time in s for which they learn then; published: 100,000.
-        measured: time in s at the end of that time, and of priming, in which activity is recorded.
+        seeds: each arm gets one network per seed.
+        streams: copies of each network with the same weights and other input spikes; weight changes are averaged over
+            them, as over a batch; published: 1.
+        priming: time in s in which running mean and variance settle, without learning of the input weights.
+        seconds: time in s of learning after it; published: 100,000.
+        measured: time in s at the end of priming and of learning in which activity is recorded.
         dt: step in s; published: 1e-4.
         dtype: number type.
     """
@@ -270,23 +270,23 @@ class SpikingConfig:
         check_seeds(self.seeds)
         for name, value in (("rule.every", self.rule.every), ("priming", self.priming), ("seconds", self.seconds)):
             _multiple(name, value, STRETCH)
-        _multiple("dt", STRETCH, self.dt, f"{STRETCH:g} s is no multiple of it")
+        _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s")
         _multiple("rule.lag", self.rule.lag, self.dt)
         if self.measured > min(self.priming, self.seconds):
-            raise ConfigError("measured", f"{self.measured:g} s is longer than priming or learning")
+            raise ConfigError("measured", f"must be no longer than priming and learning, got {self.measured:g} s")
         fastest = self.inputs.rate + 6 * self.inputs.depth
         if fastest * self.dt > 1:
-            raise ConfigError("inputs.rate", f"rates up to {fastest:g} Hz need a step below {1 / fastest:g} s")
+            raise ConfigError("inputs.rate", f"rates up to {fastest:g} Hz need dt < {1 / fastest:g} s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StdpConfig:
-    """The experiment of figure 6: one neuron whose membrane is held, paired with inputs before and after its spikes.
+    """The experiment of figure 6: a neuron with a clamped membrane, paired with inputs before and after its spikes.
 
     Attributes:
         rule: constants of the learning rule; the published programs' eta 0.005 is 0.02 here, their tau_variance 300 s.
-        potential: where the membrane is held, in mV.
-        start: weight at the start.
+        potential: potential of the clamped membrane in mV.
+        start: initial weight.
         pairings: number of pairings.
         width: largest interval between input spike and the neuron's, in s, of the windows.
         inputs: number of intervals, evenly from -width to width.
@@ -327,11 +327,11 @@ class StdpConfig:
         check(self, -1e3, 1e3, "potential")
         check(self, 1e-5, 2e-3, "dt")
         check_words("dtype", (self.dtype,), _DTYPES)
-        _multiple("dt", STRETCH, self.dt, f"{STRETCH:g} s is no multiple of it")
+        _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s")
         _multiple("rule.every", self.rule.every, STRETCH)
         _multiple("rule.lag", self.rule.lag, self.dt)
         if not self.variances or not self.rates:
-            raise ConfigError("variances" if not self.variances else "rates", "names none")
+            raise ConfigError("variances" if not self.variances else "rates", "must name at least one value")
 
     def rate_dependence(self, rate: float) -> StdpConfig:
         """Return the protocol of one rate of the rate dependence: two inputs, one before and one after."""
@@ -346,7 +346,7 @@ class StdpConfig:
 
 
 def _multiple(name: str, value: float, unit: float, problem: str | None = None) -> None:
-    """Refuse a time that is no whole number of units, one at least."""
+    """Raise unless a time is a whole number of units, at least one."""
     count = value / unit
     if round(count) < 1 or abs(count - round(count)) > 1e-6 * count:
-        raise ConfigError(name, problem or f"{value:g} s is no multiple of {unit:g} s")
+        raise ConfigError(name, problem or f"must be a multiple of {unit:g} s, got {value:g} s")

@@ -1,8 +1,10 @@
-"""The pairing protocol of figure 6: how much a synapse changes by the interval between its spike and the neuron's.
+"""The pairing protocol of figure 6: the change of a synapse by the interval between its spike and the neuron's.
 
-One neuron, whose membrane is held at a potential, fires ``pairings`` times at a fixed rate; each input fires at its
-own interval before or after every one of these spikes. Mean and variance of the neuron start at given values and then
-run on, so that the same pairings give the window of a neuron that varied little, or much.
+One neuron with a clamped membrane fires ``pairings`` times at a fixed rate; each input fires at its own interval before
+or after every one of these spikes. Mean and variance of the neuron start at set values and then run freely, so that the
+same pairings give the window of a neuron whose rate has varied little, or much.
+
+Shapes: T steps of a stretch.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from hebb.spiking.plasticity import Eligibility, ErrorSignal
 from hebb.spiking.settings import STRETCH, StdpConfig
 
 TAIL = 0.3
-"""Seconds after the last pairing, in which the traces fade."""
+"""Seconds after the last pairing in which the traces fade."""
 
 
 def intervals(config: StdpConfig) -> Tensor:
@@ -66,7 +68,7 @@ def window(config: StdpConfig) -> Tensor:
 
 
 def _counts(spikes: Tensor, begin: int, steps: int, dtype: torch.dtype) -> Tensor:
-    """Return the spikes (T, trains) of a stretch from their steps (trains, spikes)."""
+    """Return the spike counts (T, trains) of a stretch from the steps of the spikes (trains, spikes)."""
     row, column = ((spikes >= begin) & (spikes < begin + steps)).nonzero(as_tuple=True)
     counts = torch.zeros(steps, len(spikes), dtype=dtype)
     counts.index_put_((spikes[row, column] - begin, row), torch.ones(len(row), dtype=dtype), accumulate=True)

@@ -1,4 +1,7 @@
-"""Exponential traces of whole stretches of time: one matrix product in place of a loop over the steps."""
+"""Exponential traces over stretches of time: one matrix product instead of a loop over the steps.
+
+Shapes: T steps of a stretch.
+"""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ def test_same_seed_same_bits_and_seeds_alone_make_a_run() -> None:
     ("text", "says"),
     [
         ("arms=bot", "did you mean 'both'"),
-        ("batch=201", "do not divide"),
+        ("batch=201", "must be even, for two clusters"),
         ("sigmas=1,-1", "a number in"),
-        ("seeds=1.5", "a whole number"),
+        ("seeds=1.5", "must be whole numbers"),
         ("dtype=half", "unknown 'half'"),
         ("step=3", "did you mean 'steps'"),
         ("steps=1e99", "a number in"),
