@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install kill demo test check lint slow mutate oldest bench clean
+.PHONY: install wheel kill demo test check lint slow mutate oldest bench clean
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 check: lint test
+
+# the wheel, installed into an environment of its own and run from an empty folder
+wheel: .venv/installed
+	tests/install_check.sh $(BIN)/python
 
 # minutes: every scheduler, algorithm and arm as a search of its own
 slow: .venv/installed

@@ -166,11 +166,20 @@ def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
 
 def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None) -> dict[str, Any]:
     """Describe the environment of a run; nothing in it affects the results."""
-    here = shipped.PACKAGE
-    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "tensorboard", "ray", "rich")
+    packages = (
+        "hebb-learning",
+        "torch",
+        "torchvision",
+        "numpy",
+        "scikit-learn",
+        "pandas",
+        "tensorboard",
+        "ray",
+        "rich",
+    )
     return {
-        "commit": _git(here, "rev-parse", "HEAD"),
-        "dirty": bool(_git(here, "status", "--porcelain")),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
@@ -197,9 +206,14 @@ def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
     return {**started, "continued": [*started.get("continued", []), now]}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _git(*arguments: str) -> str | None:
+    """Ask git about the checkout; an installed package may stand in the repository of another project."""
+    if shipped.CHECKOUT is None:
+        return None
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=shipped.CHECKOUT, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
