@@ -130,7 +130,7 @@ class Catalog:
                 )
             for path, value in self.protocols[name].changes.items():
                 if path in found:
-                    raise ConfigError(where, f"'{name}' changes {path}, which a protocol before it changes too")
+                    raise ConfigError(where, f"'{name}' changes {path}, which an earlier protocol changes too")
                 found[path] = value
         return found
 
@@ -213,7 +213,7 @@ def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Mode
         )
     blocks = data.get("blocks")
     if not isinstance(blocks, list):
-        raise ConfigError(where, "'blocks' is a list of blocks, and it is missing")
+        raise ConfigError(where, "blocks must be a list of blocks")
     mode = data.get("mode")
     if mode is not None and mode not in plan.MODES:
         raise ConfigError(where, f"unknown mode '{mode}'", given=str(mode), choices=plan.MODES)
@@ -240,7 +240,7 @@ def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> Blo
     if not isinstance(data.get("preset"), str):
         raise ConfigError(where, "'preset' (the method-token string) is missing")
     if data.get("num", index) != index:
-        raise ConfigError(where, f"'num' is {data['num']}, and the block stands at {index}")
+        raise ConfigError(where, f"num must be the position of the block, {index}, got {data['num']}")
     layer = grammar.parse_layer(
         data["preset"], defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
     )
@@ -270,7 +270,7 @@ def _protocol(data: Any, where: str) -> Protocol:
     changes = _object(data.get("set"), f"{where}, set")
     for path, value in changes.items():
         if isinstance(value, dict | list):
-            raise ConfigError(f"{where}, set", f"the value of {path} is a word or a number, not {value!r}")
+            raise ConfigError(f"{where}, set", f"{path} must be a word or a number, got {value!r}")
     return Protocol(changes, **{key: str(data.get(key, "")) for key in ("description", "source")})
 
 
@@ -298,7 +298,7 @@ def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
 
 def _object(data: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        raise ConfigError(where, f"an object is wanted, not {data!r}")
+        raise ConfigError(where, f"must be an object, got {data!r}")
     return data
 
 

@@ -66,48 +66,50 @@ class DataSpec:
         object.__setattr__(self, "dataset", entry.name)
         for name in ("epochs", "batch_size", "print_freq"):
             if getattr(self, name) < 1:
-                raise ConfigError(where, f"{name} starts at 1, not {getattr(self, name)}")
+                raise ConfigError(where, f"{name} must be a whole number >= 1, got {getattr(self, name)}")
         if self.samples is not None and self.samples < 1:
-            raise ConfigError(where, f"samples starts at 1, not {self.samples}")
+            raise ConfigError(where, f"samples must be a whole number >= 1, got {self.samples}")
         if self.size is not None and self.size < 1:
-            raise ConfigError(where, f"size starts at 1 pixel, not {self.size}")
+            raise ConfigError(where, f"size must be a whole number of pixels >= 1, got {self.size}")
         if not 0 <= self.noise_std < float("inf"):
-            raise ConfigError(where, f"noise_std starts at 0, not {self.noise_std}")
+            raise ConfigError(where, f"noise_std must be a number >= 0, got {self.noise_std}")
         if not 0 <= self.validation < 1:
-            raise ConfigError(where, f"validation is a share below 1, not {self.validation}")
+            raise ConfigError(where, f"validation must be a share >= 0 and < 1, got {self.validation}")
         if self.standardise and (entry.mean or self.zca):
-            other = "zca does it" if self.zca else f"the images of {entry.name} always are"
-            raise ConfigError(where, f"standardise has no place here: {other}", hint="leave it out")
+            other = "zca does it" if self.zca else f"the images of {entry.name} are always standardised"
+            raise ConfigError(where, f"standardise would do nothing: {other}", hint="leave it out")
         if not 0 <= self.deviations < float("inf"):
-            raise ConfigError(where, f"deviations starts at 0, not {self.deviations}")
+            raise ConfigError(where, f"deviations must be a number >= 0, got {self.deviations}")
         if self.deviations and entry.statistics is None:
             raise ConfigError(
-                where, f"deviations divides by statistics, and {entry.name} has none", hint="leave it out"
+                where, f"deviations divides by published statistics, and {entry.name} has none", hint="leave it out"
             )
         if self.deviations and self.zca:
             raise ConfigError(where, "zca whitens the pixels, so deviations would do nothing", hint="leave one out")
         if self.deviations and self.standardise:
             raise ConfigError(where, "standardise and deviations divide by different deviations", hint="leave one out")
         if self.zca and self.zoom > 1:
-            raise ConfigError(where, "zca whitens images of which zoom would cut the border off", hint="leave it out")
+            raise ConfigError(
+                where, "zoom would cut off the border of images that zca has whitened", hint="leave it out"
+            )
         if not 1 <= self.zoom <= 10:
-            raise ConfigError(where, f"zoom is a factor from 1 to 10, not {self.zoom}")
+            raise ConfigError(where, f"zoom must be a factor >= 1 and <= 10, got {self.zoom}")
         if not 0 < self.view_area <= 1:
-            raise ConfigError(where, f"view_area is a share above 0, not {self.view_area}")
+            raise ConfigError(where, f"view_area must be a share > 0 and <= 1, got {self.view_area}")
         for name in ("view_flip", "view_colour", "view_gray", "view_blur"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(where, f"{name} is a probability, not {getattr(self, name)}")
+                raise ConfigError(where, f"{name} must be a probability, got {getattr(self, name)}")
         if self.split not in entry.splits:
             raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
         if self.classes is not None and self.split in ("unlabeled", "train+unlabeled", "sequences"):
             raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
         if self.split == "sequences" and self.held:
-            raise ConfigError(where, "held takes single images out of their order, and sequences have one")
+            raise ConfigError(where, "held would take single images out of a sequence")
         for label in self.classes or ():
             if not 0 <= label < entry.classes:
                 raise ConfigError(where, f"class {label} does not exist; there are 0 to {entry.classes - 1}")
         if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
-            raise ConfigError(where, f"classes are distinct labels, at least one, not {self.classes}")
+            raise ConfigError(where, f"classes must be distinct labels, at least one, got {self.classes}")
 
     def pool_samples(self) -> int:
         """Count the images from which training and validation are taken."""

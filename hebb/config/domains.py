@@ -132,7 +132,7 @@ def _named(path: str, block: int) -> str:
 def parse(space: Any, where: str) -> tuple[Axis, ...]:
     """Check the data of a space."""
     if not isinstance(space, Mapping):
-        raise ConfigError(where, "'space' is not a mapping of override paths")
+        raise ConfigError(where, "space must be a mapping of override paths")
     axes = tuple(_axis(str(name), domain, f"{where}, space {name}") for name, domain in space.items())
     check(axes, where)
     return axes
@@ -141,7 +141,7 @@ def parse(space: Any, where: str) -> tuple[Axis, ...]:
 def check(axes: tuple[Axis, ...], where: str) -> None:
     """Refuse a path that two domains set, and a condition on what no earlier domain sets."""
     if "seed" in (path for axis in axes for path in axis.paths()):
-        raise ConfigError(where, "'seed' is no path of a space", hint="the key 'seeds' lists the replicates")
+        raise ConfigError(where, "seed cannot be a path of a space", hint="the key 'seeds' lists the replicates")
     check_once((path for axis in axes for path in axis.paths()), where)
     for i, axis in enumerate(axes):
         before = {path: other for other in axes[:i] for path in other.paths()}
@@ -150,7 +150,7 @@ def check(axes: tuple[Axis, ...], where: str) -> None:
             if path not in before:
                 raise ConfigError(place, f"no domain before this one sets '{path}'", given=path, choices=before)
             if not before[path].listed:
-                raise ConfigError(place, f"{path} is a {before[path].kind}", hint="a condition wants listed values")
+                raise ConfigError(place, f"{path} is a {before[path].kind}", hint="a condition must name listed values")
             legal = [point[path] for point in before[path].options]
             for value in values:
                 if value not in legal:
@@ -160,19 +160,19 @@ def check(axes: tuple[Axis, ...], where: str) -> None:
 
 def check_once(paths: Iterable[str], where: str) -> None:
     """Refuse a path that two domains set: one of them would be ignored."""
-    found = list(paths)
-    for path in found:
-        if found.count(path) > 1:
+    names = list(paths)
+    for path in names:
+        if names.count(path) > 1:
             raise ConfigError(where, f"two domains of the space set {path}")
 
 
 def _axis(name: str, domain: Any, where: str) -> Axis:
     """Read one domain."""
     if not isinstance(domain, Mapping):
-        raise ConfigError(where, "one domain is wanted", choices=_FORMS)
+        raise ConfigError(where, "must be one domain", choices=_FORMS)
     kinds = [key for key in domain if key != "when"]
     if len(kinds) != 1:
-        raise ConfigError(where, "one domain is wanted", choices=_FORMS)
+        raise ConfigError(where, "must be one domain", choices=_FORMS)
     kind, body = choose(DomainKind, str(kinds[0]), f"{where}, domain"), domain[kinds[0]]
     when = _when(domain["when"], where) if "when" in domain else ()
     if kind in (DomainKind.GRID, DomainKind.CHOICE):
@@ -187,19 +187,21 @@ def _axis(name: str, domain: Any, where: str) -> Axis:
 
 def _when(body: Any, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     if not isinstance(body, Mapping) or not body:
-        raise ConfigError(where, "'when' is a mapping from paths to a value or a list of values")
-    found = {str(path): tuple(v) if isinstance(v, list) else (v,) for path, v in body.items()}
-    if any(not values or any(isinstance(v, dict | list) for v in values) for values in found.values()):
-        raise ConfigError(where, "values in 'when' are words or numbers")
-    return tuple(found.items())
+        raise ConfigError(where, "when must be a mapping from paths to a value or a list of values")
+    conditions = {str(path): tuple(v) if isinstance(v, list) else (v,) for path, v in body.items()}
+    if any(not values or any(isinstance(v, dict | list) for v in values) for values in conditions.values()):
+        raise ConfigError(where, "values of when must be words or numbers")
+    return tuple(conditions.items())
 
 
 def _grid(kind: DomainKind, body: Any, where: str) -> list[Any]:
     if not isinstance(body, list) or not body:
-        raise ConfigError(where, f"'{kind}' is a list of values, at least one")
+        raise ConfigError(where, f"{kind} must be a list of values, at least one")
     if any(isinstance(value, dict | list) for value in body):
         raise ConfigError(
-            where, f"values of a {kind} are words or numbers", hint="'joint' takes mappings of several paths to values"
+            where,
+            f"values of {kind} must be words or numbers",
+            hint="'joint' takes mappings of several paths to values",
         )
     if len(set(body)) < len(body):
         raise ConfigError(where, f"a value of the {kind} is given twice")
@@ -209,51 +211,52 @@ def _grid(kind: DomainKind, body: Any, where: str) -> list[Any]:
 def _joint(body: Any, where: str) -> tuple[Choice, ...]:
     """Values of several paths that change together, as a kernel and the padding that keeps the map."""
     if not isinstance(body, list) or not body or not all(isinstance(choice, Mapping) and choice for choice in body):
-        raise ConfigError(where, "'joint' is a list of mappings from paths to values, at least one")
+        raise ConfigError(where, "joint must be a list of mappings from paths to values, at least one")
     choices = tuple({str(path): value for path, value in choice.items()} for choice in body)
     for choice in choices:
         if set(choice) != set(choices[0]):
-            raise ConfigError(where, f"every choice of 'joint' sets {' and '.join(choices[0])}, not {' '.join(choice)}")
+            raise ConfigError(
+                where, f"every choice of joint must set {' and '.join(choices[0])}, got {' '.join(choice)}"
+            )
         if any(isinstance(value, dict | list) for value in choice.values()):
-            raise ConfigError(where, "values in 'joint' are words or numbers")
+            raise ConfigError(where, "values of joint must be words or numbers")
     if any(choice in choices[:i] for i, choice in enumerate(choices)):
-        raise ConfigError(where, "a choice of 'joint' is given twice")
+        raise ConfigError(where, "a choice of joint is given twice")
     return choices
 
 
 def _geometric(body: Any, where: str) -> tuple[float, ...]:
     """base^from, ..., base^to."""
-    wanted = {"base", "from", "to"}
-    if not isinstance(body, Mapping) or set(body) != wanted:
-        raise ConfigError(where, "'geometric' wants base, from and to")
+    if not isinstance(body, Mapping) or set(body) != {"base", "from", "to"}:
+        raise ConfigError(where, "geometric must have base, from and to")
     base, first, last = body["base"], body["from"], body["to"]
     whole = all(_number(v) for v in body.values()) and first == int(first) and last == int(last)
     if not whole or base <= 0 or base == 1 or last < first:
-        raise ConfigError(where, "'geometric' wants a base above 0 (not 1) and whole exponents from <= to")
+        raise ConfigError(where, "geometric must have a base > 0 other than 1, and whole exponents with from <= to")
     try:
         values = tuple(float(base) ** power for power in range(int(first), int(last) + 1))
     except OverflowError:
         values = (math.inf,)
     if values[-1] == math.inf or 0.0 in values:
-        raise ConfigError(where, f"'geometric' from {base}^{first} to {base}^{last} leaves the range of numbers")
+        raise ConfigError(where, f"geometric from {base}^{first} to {base}^{last} leaves the range of numbers")
     return values
 
 
 def _interval(kind: DomainKind, body: Any, where: str) -> tuple[float, float, float]:
     """Read [low, high], or [low, high, step] of quniform."""
     length = 3 if kind == DomainKind.QUNIFORM else 2
-    wanted = "[low, high, step]" if kind == DomainKind.QUNIFORM else "[low, high]"
+    form = "[low, high, step]" if kind == DomainKind.QUNIFORM else "[low, high]"
     if not isinstance(body, list) or len(body) != length or not all(_number(v) for v in body):
-        raise ConfigError(where, f"'{kind}' wants {wanted}, numbers", hint=_yaml_numbers(body))
+        raise ConfigError(where, f"{kind} must be {form}, numbers", hint=_yaml_numbers(body))
     low, high, step = (*body, 0)[:3]
     if low >= high:
-        raise ConfigError(where, f"'{kind}' wants low below high, not {low} and {high}")
+        raise ConfigError(where, f"{kind} must have low < high, got {low} and {high}")
     if kind == DomainKind.LOGUNIFORM and low <= 0:
-        raise ConfigError(where, f"'loguniform' wants a low above 0, not {low}")
+        raise ConfigError(where, f"loguniform must have low > 0, got {low}")
     if kind == DomainKind.RANDINT and not all(isinstance(v, int) for v in body):
-        raise ConfigError(where, "'randint' wants whole numbers")
+        raise ConfigError(where, f"randint must have whole numbers, got {low} and {high}")
     if kind == DomainKind.QUNIFORM and not 0 < step <= high - low:
-        raise ConfigError(where, f"'quniform' wants a step above 0 and at most {high - low:g}, not {step}")
+        raise ConfigError(where, f"quniform must have a step > 0 and <= {high - low:g}, got {step}")
     return low, high, step
 
 

@@ -40,7 +40,7 @@ def _apply(config: Config, texts: Mapping[str, str], where: str, legal: list[str
     values: dict[str, Any] = {}
     for path, text in texts.items():
         if path not in legal:
-            raise ConfigError(where, f"there is no '{path}'", given=path, choices=legal)
+            raise ConfigError(where, f"unknown '{path}'", given=path, choices=legal)
         name, _, rest = path.partition(".")
         if not rest:
             values[name] = types[name].read(text, f"{where} {path}")
@@ -64,14 +64,14 @@ def check(config: object, low: float, high: float, *names: str, above: bool = Fa
         for number in value if isinstance(value, tuple) else (value,):
             if not low <= number <= high or (above and number == low):
                 raise ConfigError(
-                    name, f"a number in {'(' if above else '['}{low:g}, {high:g}] is wanted, not {number:g}"
+                    name, f"must be a number {'>' if above else '>='} {low:g} and <= {high:g}, got {number:g}"
                 )
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
     """Refuse no seed, one given twice, or one out of range."""
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
-        raise ConfigError("seeds", f"distinct whole numbers from 0 are wanted, at least one, not {list(seeds)}")
+        raise ConfigError("seeds", f"must be distinct whole numbers >= 0, at least one, got {list(seeds)}")
 
 
 def check_words(where: str, words: tuple[str, ...], choices: Iterable[str]) -> None:
@@ -81,4 +81,4 @@ def check_words(where: str, words: tuple[str, ...], choices: Iterable[str]) -> N
         if word not in legal:
             raise ConfigError(where, f"unknown '{word}'", given=word, choices=legal)
     if not words or len(set(words)) < len(words):
-        raise ConfigError(where, f"distinct words are wanted, at least one, not '{','.join(words)}'", choices=legal)
+        raise ConfigError(where, f"must be distinct words, at least one, got '{','.join(words)}'", choices=legal)

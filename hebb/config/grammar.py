@@ -225,7 +225,7 @@ def probability(text: str, part: str, where: str) -> float:
     """Read the probability of ``drop_P``."""
     value = read_number(text, float)
     if value is None or not 0 <= value < 1:
-        raise ConfigError(where, f"'{part}' wants a probability from 0 to below 1, as in drop_0.5")
+        raise ConfigError(where, f"'{part}' must have a probability >= 0 and < 1, as in drop_0.5")
     return value
 
 
@@ -239,7 +239,7 @@ def parse_activation(text: str, where: str) -> ActivationSpec:
         raise ConfigError(where, f"activation {entry.name} takes no parameter, so '{text}' has one too many")
     parameter = read_number(tail, float)
     if parameter is None or not 0 < parameter < float("inf"):
-        raise ConfigError(where, f"activation '{text}' wants its {entry.parameter} above 0, as in {name}_1")
+        raise ConfigError(where, f"activation '{text}' must have a {entry.parameter} > 0, as in {name}_1")
     return ActivationSpec(name=entry.name, parameter=parameter)
 
 
@@ -303,7 +303,7 @@ def parse_network(text: str, defaults: Defaults, name: str | None = None) -> Net
     settings = _settings(words.pop(0)) if words and words[0].lower().startswith(_SETTLE) else None
     for word in words:
         if word.lower().startswith(_SETTLE):
-            raise ConfigError("--preset", f"'{word}' stands once, in front of the blocks")
+            raise ConfigError("--preset", f"'{word}' must come once, before the blocks")
     blocks = tuple(parse_block(block, defaults, f"b{i}") for i, block in enumerate(words))
     return NetworkSpec(name=name or text, blocks=blocks, settle=settings)
 

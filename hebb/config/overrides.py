@@ -176,7 +176,7 @@ def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
 
 def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
     if network.settle is None:
-        raise ConfigError(where, f"{network.name} is no network that settles")
+        raise ConfigError(where, f"{network.name} does not settle")
     known = [entry.name for entry in network.settling_rule.settings]
     if name not in known:
         problem = f"{network.blocks[0].layer.method} has no setting '{name}'"

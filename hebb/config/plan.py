@@ -243,7 +243,8 @@ def post_hoc(config: RunConfig) -> Phase:
     mixed = (hebbian and len(hebbian) < len(lower)) or any(_block(config, i).local for i in lower)
     if not lower or not config.network.blocks[-1].supervised or mixed:
         raise ConfigError(
-            config.network.name, "the post-hoc loss wants Hebbian blocks, or BP blocks, below one classifier"
+            config.network.name,
+            "must have Hebbian blocks, or BP blocks, below one classifier to measure a post-hoc loss",
         )
     data = replace(config.dataset_sup, epochs=config.dataset_unsup.epochs, batch_size=config.dataset_unsup.batch_size)
     kind = PhaseKind.HEBBIAN if hebbian else PhaseKind.BACKPROP
@@ -365,7 +366,7 @@ def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -
         if alone and (over_batch or block.local):
             raise ConfigError(
                 f"b{i}",
-                f"its {'loss' if block.local else 'batch norm'} wants two images or more, and "
+                f"its {'loss' if block.local else 'batch norm'} needs batches of two images or more, and "
                 f"{spec.train_samples()} images in batches of "
                 f"{spec.batch_size} leave one alone",
                 hint="choose another batch_size",
@@ -388,7 +389,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
             )
         if layer.rule.labels and (spec.split in ("unlabeled", "train+unlabeled") or entry.classes != config.classes):
             raise ConfigError(
-                f"b{i}", f"{layer.method} wants the labels of the classifier, and {spec.dataset} lacks them"
+                f"b{i}", f"{layer.method} needs the labels of the classifier, and {spec.dataset} lacks them"
             )
         if not _below_a_loss(block):
             continue

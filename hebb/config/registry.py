@@ -86,7 +86,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if (self.load is None) == (self.open is None):
-            raise ConfigError(f"dataset '{self.name}'", "wants one of load and open")
+            raise ConfigError(f"dataset '{self.name}'", "must have either load or open")
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -132,18 +132,18 @@ class SearchSpec:
 
     def _drawn(self) -> list[Choice]:
         """Draw distinct points: the first n of more samples are those of n samples."""
-        found: dict[tuple[tuple[str, Any], ...], Choice] = {}
+        drawn: dict[tuple[tuple[str, Any], ...], Choice] = {}
         for sample in range(self.plan.samples * _ATTEMPTS):
             choice: Choice = {}
             for axis in self.axes:
                 if axis.active(choice):
                     choice.update(axis.draw(self.plan.seed, sample))
-            found.setdefault(tuple((path, repr(value)) for path, value in choice.items()), choice)
-            if len(found) == self.plan.samples:
-                return list(found.values())
+            drawn.setdefault(tuple((path, repr(value)) for path, value in choice.items()), choice)
+            if len(drawn) == self.plan.samples:
+                return list(drawn.values())
         raise ConfigError(
             f"search config '{self.name}'",
-            f"{self.plan.samples} samples are wanted, and the space has about {len(found)} points",
+            f"must have {self.plan.samples} points for as many samples, got about {len(drawn)}",
             hint="algorithm grid runs every point once; more seeds give more replicates",
         )
 
@@ -221,7 +221,7 @@ def read_yaml(text: str, where: str) -> Any:
 def parse(data: Any, name: str, where: str) -> SearchSpec:
     """Check the data of a search config."""
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "is not a mapping")
+        raise ConfigError(where, "must be a mapping")
     _known(data, _KEYS, where)
     purpose = choose(Purpose, str(data.get("purpose", Purpose.SWEEP)), f"{where}, purpose")
     metric, mode = data.get("metric"), data.get("mode")
@@ -258,7 +258,7 @@ def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     data = {} if data is None else data
     where = f"{where}, search"
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "is not a mapping", hint="for example search: {algorithm: random, samples: 20}")
+        raise ConfigError(where, "must be a mapping", hint="for example search: {algorithm: random, samples: 20}")
     _known(data, ("algorithm", "samples", "seed", "time", "trials"), where)
     drawn = [axis for axis in axes if not axis.listed]
     by_itself = Algorithm.RANDOM if drawn or any(axis.kind == DomainKind.CHOICE for axis in axes) else Algorithm.GRID
@@ -266,7 +266,7 @@ def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     if algorithm == Algorithm.GRID and drawn:
         raise ConfigError(
             where,
-            f"{drawn[0].name} is a {drawn[0].kind}, of which no grid can list the points",
+            f"a grid cannot list the points of {drawn[0].name}, a {drawn[0].kind}",
             hint="algorithm random, optuna or hyperopt draws from it",
         )
     if algorithm != Algorithm.GRID and not axes:
@@ -293,15 +293,15 @@ def _scheduler(data: Any, where: str) -> SchedulerSpec:
     if data is None or isinstance(data, str):
         return SchedulerSpec(name=choose(Scheduler, data or Scheduler.NONE, where))
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "is a name, or a mapping with name, grace and reduction", choices=Scheduler)
+        raise ConfigError(where, "must be a name, or a mapping with name, grace and reduction", choices=Scheduler)
     _known(data, ("name", "grace", "reduction"), where)
     name = choose(Scheduler, str(data.get("name")), f"{where}, name")
     if name == Scheduler.NONE and len(data) > 1:
-        raise ConfigError(where, "none stops nothing: leave out grace and reduction")
+        raise ConfigError(where, "none stops nothing, so grace and reduction must be left out")
     if name == Scheduler.MEDIAN and "reduction" in data:
-        raise ConfigError(where, "median stops what is worse than the median: leave out reduction")
+        raise ConfigError(where, "median stops what is worse than the median, so reduction must be left out")
     if name == Scheduler.HYPERBAND and "grace" in data:
-        raise ConfigError(where, "hyperband has brackets of its own: leave out grace")
+        raise ConfigError(where, "hyperband has its own brackets, so grace must be left out")
     return SchedulerSpec(
         name=name,
         grace=_whole(data.get("grace", 1), "grace", 1, where),
@@ -311,28 +311,28 @@ def _scheduler(data: Any, where: str) -> SchedulerSpec:
 
 def duration(text: Any, where: str) -> float:
     """Read a time as seconds: 90s, 30m, 1.5h, 2d; a bare number is seconds."""
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([smhd]?)", str(text).strip())
-    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]] if found else 0.0
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([smhd]?)", str(text).strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
     if isinstance(text, bool) or not 0 < seconds < 1e9:
-        raise ConfigError(where, f"a time above 0 is wanted, not '{text}'", hint="for example 90s, 30m, 1.5h or 2d")
+        raise ConfigError(where, f"must be a time > 0, got '{text}'", hint="for example 90s, 30m, 1.5h or 2d")
     return seconds
 
 
 def _whole(data: Any, name: str, least: int, where: str) -> int:
     if not isinstance(data, int) or isinstance(data, bool) or not least <= data < 2**63:
-        raise ConfigError(where, f"'{name}' is a whole number from {least}, not {data}")
+        raise ConfigError(where, f"{name} must be a whole number >= {least}, got {data}")
     return data
 
 
 def _seeds(data: Any, where: str) -> tuple[int, ...]:
     whole = isinstance(data, list) and all(isinstance(s, int) and not isinstance(s, bool) for s in data)
     if not whole or not data or min(data) < 0 or len(set(data)) < len(data):
-        raise ConfigError(where, f"'seeds' is a list of distinct whole numbers from 0, not {data}")
+        raise ConfigError(where, f"seeds must be a list of distinct whole numbers >= 0, got {data}")
     return tuple(data)
 
 
 def _share(data: Any, where: str) -> float:
     number = isinstance(data, int | float) and not isinstance(data, bool)
     if not number or not 0 <= data < 1:
-        raise ConfigError(where, f"'validation' is a share from 0 to below 1, not {data}", hint="for example 0.2")
+        raise ConfigError(where, f"validation must be a share >= 0 and < 1, got {data}", hint="for example 0.2")
     return float(data)

@@ -88,7 +88,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
     plugins.require(needed, where)  # the network may be made of their rules
     blocks = network.get("blocks")
     if not isinstance(blocks, list):
-        raise ConfigError(f"{where}, network", "'blocks' is not a list")
+        raise ConfigError(f"{where}, network", "blocks must be a list")
     blocks = tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks))
     return _build(
         RunConfig,
@@ -128,7 +128,7 @@ def block_from_json(data: Any, where: str) -> BlockSpec:
 
 def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
     if not isinstance(data, list):
-        raise ConfigError(where, "is missing or not a list")
+        raise ConfigError(where, "must be a list")
     return tuple(_build(PluginSpec, entry, where) for entry in data)
 
 
@@ -142,7 +142,7 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
     rules = [block.layer.rule for block in blocks]
     rule = next((rule for rule in rules if isinstance(rule, SettlingRule)), None)
     if rule is None:
-        raise ConfigError(where, "is for networks that settle, and no block does")
+        raise ConfigError(where, "must be null: no block settles")
     for entry in rule.settings:
         if entry.name not in values:
             raise ConfigError(where, f"'{entry.name}' is missing")
@@ -196,7 +196,7 @@ def _without_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(data: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "is missing or not an object")
+        raise ConfigError(where, "must be an object")
     return data
 
 

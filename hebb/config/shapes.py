@@ -103,12 +103,12 @@ def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes,
     for i, block in enumerate(network.blocks):
         where = f"{network.name}, b{i}" if len(network.name) < 40 else f"b{i}"
         last = i == len(network.blocks) - 1
-        found = _block(block, into, classes if last else None, where, chain)
+        one = _block(block, into, classes if last else None, where, chain)
         if block.settles:
-            found = replace(found, parameters=_stored(network.settling_rule, found.weights, i == 0, last))
-        shapes.append(found)
-        chain.append(f"b{i} {text(found.out)}")
-        into = found.out
+            one = replace(one, parameters=_stored(network.settling_rule, one.weights, i == 0, last))
+        shapes.append(one)
+        chain.append(f"b{i} {text(one.out)}")
+        into = one.out
     return tuple(shapes)
 
 
@@ -130,14 +130,14 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
     layer = block.layer
     shape = into
     if block.att_dropout and (len(shape) != 3 or shape[0] < 2):
-        raise fail("attdrop wants maps of two channels or more, whose contrast it reads")
+        raise fail(f"attdrop needs maps of two channels or more, got {text(shape)}")
     for name in block.operations:
         if name == "batchnorm2d" and len(shape) != 3:
-            raise fail(f"batchnorm2d wants maps, not {text(shape)}")
+            raise fail(f"batchnorm2d needs maps, got {text(shape)}")
         if name == "flatten":
             shape = (prod(shape),)
         if name == "batchnorm1d" and len(shape) != 1:
-            raise fail(f"batchnorm1d wants a vector, not {text(shape)}", "add flatten")
+            raise fail(f"batchnorm1d needs a vector, got {text(shape)}", "add flatten")
     width = layer.out_channels or classes
     if width is None:
         raise fail("only the last block may leave out its width", "give the number of neurons, as in c96")
@@ -153,7 +153,7 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
             raise fail(f"{noun} {place} exceeds the {rivals} competing neurons")
     if layer.arch == Arch.MLP:
         if len(shape) != 1:
-            raise fail(f"a fully connected layer wants a vector, not {text(shape)}", "add flatten to the block")
+            raise fail(f"a fully connected layer needs a vector, got {text(shape)}", "add flatten to the block")
         weights, out = _linear(shape[0], width)
     else:
         weights, out = _conv(layer, shape, width, fail)
@@ -161,7 +161,7 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
     biases = width if layer.add_bias else 0
     if block.pool is not None:
         if len(out) != 3:
-            raise fail(f"a pool wants maps, not {text(out)}")
+            raise fail(f"a pool needs maps, got {text(out)}")
         out = (out[0], *(_pooled(block.pool, side, fail) for side in out[1:]))
     if classes is not None and block.supervised and prod(out) != classes:
         raise fail(f"the output {text(out)} of the last block is not one number for each of {classes} classes")
@@ -181,7 +181,7 @@ def _linear(fan_in: int, width: int) -> tuple[Shape, Shape]:
 
 def _conv(layer: LayerSpec, shape: Shape, width: int, fail: Callable[..., ConfigError]) -> tuple[Shape, Shape]:
     if len(shape) != 3:
-        raise fail(f"a convolution wants maps, not {text(shape)}", "remove flatten, or leave out k")
+        raise fail(f"a convolution needs maps, got {text(shape)}", "remove flatten, or leave out k")
     channels, *sides = shape
     if channels % layer.groups or width % layer.groups:
         raise fail(f"{layer.groups} groups do not divide {channels} input and {width} output channels")
@@ -189,9 +189,9 @@ def _conv(layer: LayerSpec, shape: Shape, width: int, fail: Callable[..., Config
     out = [width]
     for side in sides:
         if layer.padding_mode == "reflect" and layer.padding >= side:
-            raise fail(f"reflect padding {layer.padding} wants a map larger than {side} pixels")
+            raise fail(f"reflect padding {layer.padding} needs a map larger than {side} pixels")
         if layer.padding_mode == "circular" and layer.padding > side:
-            raise fail(f"circular padding {layer.padding} wants a map of {layer.padding} pixels or more, not {side}")
+            raise fail(f"circular padding {layer.padding} needs a map of {layer.padding} pixels or more, got {side}")
         padded = side + 2 * layer.padding
         if reach > padded:
             raise fail(f"a kernel that reaches {reach} pixels is larger than the padded map of {padded}")

@@ -121,7 +121,7 @@ class ActivationSpec:
         if entry.parameter is None and self.parameter != 1:
             raise ConfigError(where, f"{self.name} takes no parameter")
         if not 0 < self.parameter < float("inf"):
-            raise ConfigError(where, "its parameter is a number above 0")
+            raise ConfigError(where, f"its parameter must be a number > 0, got {self.parameter}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +229,12 @@ class NetworkSpec:
             raise ConfigError(where, "has no block")
         if self.settles:
             _check_settling(self.blocks)
-            given = {} if self.settle is None else self.settle.to_json()
-            object.__setattr__(self, "settle", make_settle(self.settling_rule, given, f"{where}, settle"))
+            settings = {} if self.settle is None else self.settle.to_json()
+            object.__setattr__(self, "settle", make_settle(self.settling_rule, settings, f"{where}, settle"))
         elif self.settle is not None:
             raise ConfigError(
                 f"{where}, settle",
-                "is for networks that settle, and no block does",
+                "must be left out: no block settles",
                 hint="the methods are "
                 + " ".join(rule.name for rule in RULES.entries() if isinstance(rule, SettlingRule)),
             )
@@ -267,7 +267,7 @@ def _check_settling(blocks: Sequence[BlockSpec]) -> None:
         if block.layer.method != method:
             raise ConfigError(
                 where,
-                f"{block.layer.method} stands in a network of {method}, which settles as a whole",
+                f"must be {method}, as the other blocks of a settling network, got {block.layer.method}",
                 hint=f"write {method} in every block",
             )
         parts = {
@@ -277,11 +277,11 @@ def _check_settling(blocks: Sequence[BlockSpec]) -> None:
             "dropout": block.dropout or block.att_dropout,
             "a batch norm": block.batch_norm,
         }
-        for part, given in parts.items():
-            if given:
-                raise ConfigError(where, f"{part} has no place in a network that settles", hint="flatten in b0 has")
+        for part, present in parts.items():
+            if present:
+                raise ConfigError(where, f"{part} cannot be part of a settling network", hint="only flatten in b0 can")
         if i == 0 and block.layer.lr_feedback:
-            raise ConfigError(where, "has no feedback weights, since nothing settles below it", hint="leave out lf")
+            raise ConfigError(where, "cannot have feedback weights: nothing settles below it", hint="leave out lf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +297,7 @@ class PluginSpec:
 
     def __post_init__(self) -> None:
         if not self.name or not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise ConfigError("plugins", f"a name and a SHA-256 digest are wanted, not '{self.name}' '{self.sha256}'")
+            raise ConfigError("plugins", f"must be a name and a SHA-256 digest, got '{self.name}' '{self.sha256}'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,7 +383,7 @@ class RunConfig:
         reduced = self.compute_dtype != NumberType.FLOAT32
         for name, changed in (("compute_dtype", reduced), ("compile", self.compile)):
             if changed and not any(block.hebbian for block in self.network.blocks):
-                raise ConfigError(name, f"is for Hebbian layers, and {self.network.name} has none", hint="leave it out")
+                raise ConfigError(name, f"needs Hebbian layers, and {self.network.name} has none", hint="leave it out")
 
     @property
     def classes(self) -> int:

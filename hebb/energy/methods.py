@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-from hebb.config.fields import Value
 from hebb.config.registry import RULES, Field, SettlingRule
 from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
 from hebb.core.errors import ConfigError
@@ -144,25 +144,25 @@ CORINFOMAX = (
 )
 
 
-def _check_phases(values: Mapping[str, Value], where: str) -> None:
+def _check_phases(values: Mapping[str, Any], where: str) -> None:
     """Refuse a schedule whose parts are out of order."""
     late, last = values["late_from"], values["last_from"]
-    if last and (not late or last <= late):  # type: ignore[operator]
-        raise ConfigError(where, f"last_from {last} comes after late_from, which is {late}")
+    if last and (not late or last <= late):
+        raise ConfigError(where, f"last_from must be > late_from, {late}, got {last}")
 
 
-def _check_corinfomax(values: Mapping[str, Value], where: str) -> None:
+def _check_corinfomax(values: Mapping[str, Any], where: str) -> None:
     _check_phases(values, where)
-    if values["forgetting"] > 1:  # type: ignore[operator]
+    if values["forgetting"] > 1:
         raise ConfigError(
-            where, f"forgetting is at most 1, not {values['forgetting']}", hint="as in forgetting=0.99999"
+            where, f"forgetting must be a number <= 1, got {values['forgetting']}", hint="as in forgetting=0.99999"
         )
 
 
-def _check_pc(values: Mapping[str, Value], where: str) -> None:
+def _check_pc(values: Mapping[str, Any], where: str) -> None:
     _check_phases(values, where)
-    if values["margin"] >= 0.5:  # type: ignore[operator]
-        raise ConfigError(where, f"margin is below 0.5, not {values['margin']}", hint="as in margin=0.03")
+    if values["margin"] >= 0.5:
+        raise ConfigError(where, f"margin must be a number < 0.5, got {values['margin']}", hint="as in margin=0.03")
 
 
 # -- entries ------------------------------------------------------------------------------------------------

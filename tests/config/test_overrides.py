@@ -195,7 +195,7 @@ def test_another_method_for_a_whole_network_that_settles() -> None:
     before = run("settle:beta=0.5,epsilon=0.2 CorInfoMax-c4:flatten CorInfoMax-lf0.1")
     after = change(before, "b*.method=EP").network
     assert after.settle == grammar.parse_network("settle:beta=0.5 EP-c4:flatten EP", CATALOG.defaults).settle
-    with pytest.raises(ConfigError, match="settles as a whole"):
+    with pytest.raises(ConfigError, match="must be EP, as the other blocks of a settling network, got CorInfoMax"):
         change(before, "b0.method=EP")
     assert change(before, "b*.method=BP").network.settle is None
     assert change(before, "b*.layer.lr=0.3").network.blocks[1].layer.lr == 0.3
@@ -307,7 +307,7 @@ def test_star_method_before_its_layer(texts: tuple[str, ...]) -> None:
         ("b0.operation=flaten", ["operation: unknown 'flaten'", "'flatten'"]),
         ("b0.dropout=1", ["probability"]),
         ("b0.batch_norm=maybe", ["true or false", "'maybe'"]),
-        ("dataset_sup.epochs=0", ["epochs starts at 1"]),
+        ("dataset_sup.epochs=0", ["epochs must be a whole number >= 1, got 0"]),
         ("dataset_sup.augmentation=perhaps", ["true or false", "'perhaps'"]),
         ("dataset_sup.dataset=CIFAR11", ["unknown dataset 'CIFAR11'", "'CIFAR10'"]),
         ("dataset_sup.split=trian", ["no split 'trian'", "'train'"]),

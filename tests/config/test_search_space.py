@@ -219,9 +219,9 @@ def joint(*choices: Any) -> dict[str, Any]:
 
 
 BAD: list[tuple[Any, list[str]]] = [
-    (None, ["not a mapping"]),
-    ([1, 2], ["not a mapping"]),
-    ("seeds", ["not a mapping"]),
+    (None, ["must be a mapping"]),
+    ([1, 2], ["must be a mapping"]),
+    ("seeds", ["must be a mapping"]),
     ({"seed": [0]}, ["unknown key 'seed'", "'seeds'"]),
     ({"spaces": {}}, ["unknown key 'spaces'", "'space'"]),
     ({7: 1}, ["unknown key '7'"]),
@@ -229,30 +229,39 @@ BAD: list[tuple[Any, list[str]]] = [
     ({"purpose": None}, ["purpose"]),
     ({"metric": "test_ac"}, ["metric: unknown 'test_ac'", "'test_acc'"]),
     ({"mode": "maximum"}, ["mode: unknown 'maximum'", "max min"]),
-    *(({"seeds": seeds}, ["'seeds'"]) for seeds in ([], None, 3, "0", [-1], [0, 0], [0.5], [True], ["0"], {0: 1})),
-    ({"space": "b0.layer.lr"}, ["'space' is not a mapping"]),
-    ({"space": ["b0.layer.lr"]}, ["'space' is not a mapping"]),
+    *(
+        ({"seeds": seeds}, ["seeds must be"])
+        for seeds in ([], None, 3, "0", [-1], [0, 0], [0.5], [True], ["0"], {0: 1})
+    ),
+    ({"space": "b0.layer.lr"}, ["space must be a mapping"]),
+    ({"space": ["b0.layer.lr"]}, ["space must be a mapping"]),
     *(({"space": {"b0.layer.lr": value}}, ["b0.layer.lr", "grid"]) for value in (0.1, [0.1, 0.2], None, {}, "grid")),
     (domain(grid=[1], geometric={}), ["b0.layer.lr", "one domain"]),
     (domain(gird=[1]), ["b0.layer.lr", "domain: unknown 'gird'", "'grid'"]),
-    *((domain(grid=body), ["b0.layer.lr", "'grid'"]) for body in ([], None, 3, "0.1", {"a": 1})),
+    *((domain(grid=body), ["b0.layer.lr: grid must be"]) for body in ([], None, 3, "0.1", {"a": 1})),
     (domain(grid=[0.1, [0.2]]), ["b0.layer.lr", "grid"]),
     (domain(grid=[{"a": 1}]), ["b0.layer.lr", "grid"]),
     (domain(grid=[0.1, 0.2, 0.1]), ["b0.layer.lr", "given twice"]),
-    *((domain(geometric=body), ["b0.layer.lr", "'geometric'"]) for body in (None, 3, [1.25, 0, 3], {})),
+    *((domain(geometric=body), ["b0.layer.lr: geometric must have"]) for body in (None, 3, [1.25, 0, 3], {})),
     *((geometric(**{key: None}), ["b0.layer.lr", "base, from and to"]) for key in ("base", "from_", "to")),
     (geometric(by=2), ["b0.layer.lr", "base, from and to"]),
     *((geometric(base=b), ["b0.layer.lr", "base"]) for b in (0, -2, 1, "2", True, math.inf, math.nan)),
     *((geometric(from_=f), ["b0.layer.lr", "exponents"]) for f in (4, 0.5, "0", False, -math.inf, math.nan)),
     (geometric(base=10, to=400), ["b0.layer.lr", "geometric"]),
-    *((joint(*body), ["kernel", "'joint' is a list of mappings"]) for body in ([], [1], [{}], [{"b0.pool": 1}, "x"])),
-    (joint({"b0.pool": "max_2_2_0"}, {"b0.layer.lr": 1}), ["kernel", "sets b0.pool, not b0.layer.lr"]),
+    *(
+        (joint(*body), ["kernel", "joint must be a list of mappings"])
+        for body in ([], [1], [{}], [{"b0.pool": 1}, "x"])
+    ),
+    (joint({"b0.pool": "max_2_2_0"}, {"b0.layer.lr": 1}), ["kernel", "must set b0.pool, got b0.layer.lr"]),
     (joint({"b0.pool": ["max_2_2_0"]}), ["kernel", "words or numbers"]),
     (joint({"b0.pool": "x"}, {"b0.pool": "x"}), ["kernel", "given twice"]),
-    (domain(joint={"b0.layer.lr": 1}), ["b0.layer.lr", "'joint' is a list"]),
+    (domain(joint={"b0.layer.lr": 1}), ["b0.layer.lr", "joint must be a list"]),
     ({"space": {"b0.pool": {"grid": ["a"]}, "x": {"joint": [{"b0.pool": "b"}]}}}, ["two domains", "b0.pool"]),
-    ({"space": {"seed": {"grid": [5]}}}, ["'seed'", "'seeds'"]),
-    *(({"validation": share}, ["'validation'", "0.2"]) for share in (1, -0.1, "0.2", True, None, math.nan, [0.2])),
+    ({"space": {"seed": {"grid": [5]}}}, ["seed cannot be", "'seeds'"]),
+    *(
+        ({"validation": share}, ["validation must be", "0.2"])
+        for share in (1, -0.1, "0.2", True, None, math.nan, [0.2])
+    ),
 ]
 
 

@@ -519,7 +519,7 @@ def test_window_turns_with_the_variance() -> None:
         ("seconds.x=1", ("--set: there is no 'seconds.x'",)),
         ("seconds=fast", ("must be a number, got 'fast'",)),
         ("excitatory=2.5", ("must be a whole number, got '2.5'",)),
-        ("seconds=-1", ("seconds", "a number in (0, 1e+07] is wanted, not -1")),
+        ("seconds=-1", ("seconds", "must be a number > 0 and <= 1e+07, got -1")),
         ("arms=lpl,pulloff", ("unknown 'pulloff'", "did you mean 'pull_off'")),
         ("arms=lpl,lpl", ("distinct",)),
         ("seeds=1,1", ("distinct",)),
@@ -594,4 +594,4 @@ def test_stdp_command(command: Command, tmp_path: Path) -> None:
     assert list(frame["change_percent"][:22]) == pytest.approx(expected.flatten().tolist(), rel=1e-9)
     bad = command("analysis.py", "stdp", "--out", str(tmp_path / "out"), "--overwrite", "--set", "rates=0")
     assert bad.returncode == 2
-    assert "--set, rates: a number in (0, 1000] is wanted, not 0" in bad.stderr
+    assert "--set, rates: must be a number > 0 and <= 1000, got 0" in bad.stderr
