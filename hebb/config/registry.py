@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from hebb.config.fields import Field
 from hebb.config.rule import BackpropRule, HebbianRule, LocalRule, Rule, SettlingRule
-from hebb.config.vocabulary import Augmentation
+from hebb.config.vocabulary import Augmentation, Part
 from hebb.core.errors import ConfigError
 
 
@@ -91,8 +91,8 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """The parts that can be trained on; ``val`` is another word for ``test``."""
-        more = (*(("unlabeled", "train+unlabeled") if self.unlabeled else ()), *(("sequences",) if self.frames else ()))
-        return ("train", "test", "val", *more)
+        unlabeled = (Part.UNLABELED, Part.TRAIN_UNLABELED) if self.unlabeled else ()
+        return (Part.TRAIN, Part.TEST, Part.VAL, *unlabeled, *((Part.SEQUENCES,) if self.frames else ()))
 
     def shape(self, size: int | None, where: str) -> tuple[int, int, int]:
         """Return (C, H, W) of the images at ``size`` pixels a side, or at their native size."""
@@ -106,11 +106,11 @@ class Dataset:
 
     def train_samples(self, classes: tuple[int, ...] | None = None, split: str = "train") -> int:
         """Count the images of a split that trains, all or those of the given classes; of ``sequences`` the pairs."""
-        if split == "sequences":
+        if split == Part.SEQUENCES:
             return self.frames - 1
-        if "unlabeled" in split:
-            return self.unlabeled + (self.train if split.startswith("train") else 0)
-        total, per_class = (self.train, self.per_class) if split == "train" else (self.test, self.test_per_class)
+        if Part.UNLABELED in split:
+            return self.unlabeled + (self.train if split == Part.TRAIN_UNLABELED else 0)
+        total, per_class = (self.train, self.per_class) if split == Part.TRAIN else (self.test, self.test_per_class)
         if classes is None:
             return total
         if per_class is None:

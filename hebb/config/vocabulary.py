@@ -185,6 +185,19 @@ class Resume(StrEnum):
 # -- datasets -------------------------------------------------------------------------------------------------
 
 
+class Part(StrEnum):
+    """The parts of a dataset that ``DataSpec.split`` can name."""
+
+    TRAIN = "train"
+    TEST = "test"
+    VAL = "val"
+    """Another word for ``test``."""
+    UNLABELED = "unlabeled"
+    TRAIN_UNLABELED = "train+unlabeled"
+    SEQUENCES = "sequences"
+    """Images in time order; two neighbours are the views of a sample."""
+
+
 class Augmentation(StrEnum):
     """How the training images of a dataset are varied (``hebb.data.augmentation``)."""
 

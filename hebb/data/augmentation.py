@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hebb.config.vocabulary import Augmentation
 from hebb.core.errors import ConfigError
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -26,16 +27,16 @@ RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
 
 
-def make(kind: str, noise_std: float, shape: tuple[int, ...], where: str) -> Augment:
+def make(kind: Augmentation, noise_std: float, shape: tuple[int, ...], where: str) -> Augment:
     """Return the augmentation that an entry names, for images of (C, H, W)."""
-    if kind != "noise" and noise_std:
+    if kind != Augmentation.NOISE and noise_std:
         raise ConfigError(where, f"noise_std cannot be combined with augmentation by {kind}", hint="leave it out")
-    if kind == "crop" and min(shape[1:]) <= PADDING:
+    if kind == Augmentation.CROP and min(shape[1:]) <= PADDING:
         raise ConfigError(where, f"images must be larger than {PADDING} pixels for augmentation, got {shape}")
-    kinds: dict[str, Augment] = {
-        "crop": crop,
-        "resized crop": resized_crop,
-        "noise": functools.partial(noise, std=noise_std),
+    kinds: dict[Augmentation, Augment] = {
+        Augmentation.CROP: crop,
+        Augmentation.RESIZED_CROP: resized_crop,
+        Augmentation.NOISE: functools.partial(noise, std=noise_std),
     }
     return kinds[kind]
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS, Dataset
+from hebb.config.vocabulary import Part
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, sources, stream, whitening
@@ -192,7 +193,7 @@ def load(
     shape = entry.shape(spec.size, where)
     augment = _augment(spec, entry, where)
     pool = sources.store(entry, folder, spec.split, shape)
-    test = sources.store(entry, folder, "test", shape)
+    test = sources.store(entry, folder, Part.TEST, shape)
     digests = [_digest(pool), _digest(test)]
     trained, held = _choose(spec, pool.labels, split_seed)
     tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
@@ -223,7 +224,7 @@ def load(
 
 def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Tensor]:
     """Return the places of training and validation images, each sorted; sequences train on all images."""
-    if spec.split == "sequences":
+    if spec.split == Part.SEQUENCES:
         return torch.arange(len(labels)), torch.arange(0)
     order = torch.randperm(len(labels), generator=seeds.generator(split_seed, "split"))
     held = _held_out(len(order), spec.validation)

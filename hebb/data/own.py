@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hebb.config.registry import Dataset
-from hebb.config.vocabulary import Augmentation
+from hebb.config.vocabulary import Augmentation, Part
 from hebb.core.errors import ConfigError, within
 from hebb.data import npz, scan
 
@@ -48,7 +48,7 @@ def _folder(root: Path) -> Dataset:
     def open_files(_: Path, split: str, shape: tuple[int, int, int]) -> Files:
         from hebb.data.stores import Files
 
-        return Files(scan.part(root, split == "train", where), shape)
+        return Files(scan.part(root, split == Part.TRAIN, where), shape)
 
     return Dataset(
         name=where,

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.config.vocabulary import Part
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import npz
-from hebb.data.stores import Shape, resize, update_labels
+from hebb.data.stores import Digest, Shape, resize, update_labels
 
 SIZES = (10, 10, 10, 8, 4, 15)
 """Values of each factor."""
@@ -68,7 +69,7 @@ class Rooms:
                     out[low:high] = resize(piece.permute(0, 3, 1, 2)[places[low:high] - start], self.shape)
         return out
 
-    def update(self, digest: Any) -> None:
+    def update(self, digest: Digest) -> None:
         """See ``hebb.data.stores.Store``; name and size stand in for 6 GB of pixels."""
         digest.update(f"{self.path.name} {self.path.stat().st_size}".encode())
         update_labels(digest, self.labels)
@@ -92,10 +93,10 @@ def rooms(folder: Path, split: str, shape: Shape, sizes: tuple[int, ...] = SIZES
             )
     number = torch.arange(count)
     kinds = number // sizes[-1] % sizes[SHAPE]
-    if split == "sequences":
+    if split == Part.SEQUENCES:
         walked = torch.from_numpy(trajectories(np.random.default_rng(_SEED), TRAJECTORIES, LENGTH, sizes))
         return Rooms(path, number, kinds, shape, walked)
-    places = number[held_out(sizes) != (split == "train")]
+    places = number[held_out(sizes) != (split == Part.TRAIN)]
     return Rooms(path, places, kinds[places], shape)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hebb.config.registry import Dataset
+from hebb.config.vocabulary import Part
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import npz, scan
 from hebb.data.stores import Arrays as ArrayStore
@@ -38,13 +39,13 @@ IMAGENET_V2 = {
 
 def store(entry: Dataset, folder: Path, split: str, shape: Shape) -> Store:
     """Return the images of one of ``entry.splits``, read as (C, H, W) of ``shape``."""
-    in_file = _npz_path(entry, folder).exists() and "unlabeled" not in split and not entry.frames
+    in_file = _npz_path(entry, folder).exists() and Part.UNLABELED not in split and not entry.frames
     if entry.open is not None and not in_file:
         opened: Store = entry.open(folder, split, shape)
         return opened
-    images, labels = read(entry, folder, train=split in ("train", "sequences"))
+    images, labels = read(entry, folder, train=split in (Part.TRAIN, Part.SEQUENCES))
     frames = None
-    if split == "sequences":
+    if split == Part.SEQUENCES:
         assert entry.order is not None
         frames = torch.from_numpy(entry.order(folder))
     return ArrayStore(images, labels, shape, frames)
@@ -116,9 +117,9 @@ def stl10(folder: Path, split: str, shape: Shape) -> Store:
     torchvision's own class holds the unlabelled images two or three times on the way to a tensor.
     """
     base = folder / "stl10_binary"
-    parts = {"val": ("test",), "train+unlabeled": ("train", "unlabeled")}.get(split, (split,))
+    parts = {Part.VAL: ("test",), Part.TRAIN_UNLABELED: ("train", "unlabeled")}.get(Part(split), (split,))
     files = tuple(base / f"{part}_X.bin" for part in parts)
-    label_files = tuple(base / f"{part}_y.bin" for part in parts if part != "unlabeled")
+    label_files = tuple(base / f"{part}_y.bin" for part in parts if part != Part.UNLABELED)
     if not all(path.exists() for path in (*files, *label_files)):
         _torchvision("STL10", folder, "stl10_binary/ (train_X.bin, train_y.bin, unlabeled_X.bin, ...)", split="test")
     values, counts = 3 * 96 * 96, []
@@ -130,7 +131,7 @@ def stl10(folder: Path, split: str, shape: Shape) -> Store:
     part_labels = [np.fromfile(path, np.uint8).astype(np.int64) - 1 for path in label_files]  # stored as 1 to 10
     if any(len(labels) and not 0 <= labels.min() <= labels.max() <= 9 for labels in part_labels):
         raise ConfigError(str(base), f"the labels of {' and '.join(parts)} must be 1 to 10")
-    part_labels += [np.full(counts[-1], -1)] if "unlabeled" in parts else []
+    part_labels += [np.full(counts[-1], -1)] if Part.UNLABELED in parts else []
     if [len(labels) for labels in part_labels] != counts:
         raise ConfigError(str(base), f"{counts} images and {[len(labels) for labels in part_labels]} labels in {parts}")
     return Binary(files, torch.from_numpy(np.concatenate(part_labels)), (3, 96, 96), shape)
@@ -143,7 +144,7 @@ def imagenette(folder: Path, split: str, shape: Shape) -> Files:
     """
     enough = [IMAGENETTE[side] for side in IMAGENETTE if side >= max(shape[1:])]
     size, base = next((names for names in enough if (folder / names[1]).is_dir()), enough[0])
-    part = "train" if split == "train" else "val"
+    part = "train" if split == Part.TRAIN else "val"
     dataset = _torchvision("Imagenette", folder, f"{base}/train and {base}/val", split=part, size=size, loader=str)
     root = folder / base / part
     names, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)  # the loader gives the path back
@@ -156,7 +157,7 @@ def imagenet(folder: Path, split: str, shape: Shape) -> Files:
     root = folder / "imagenet"
     if not root.is_dir():
         raise _absent("ImageNet", folder, "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG")
-    return _thousand(scan.part(root, split == "train", "dataset 'ImageNet'"), shape)
+    return _thousand(scan.part(root, split == Part.TRAIN, "dataset 'ImageNet'"), shape)
 
 
 def imagenet_v2(kind: str, folder: Path, split: str, shape: Shape) -> Files:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,13 @@ Shape = tuple[int, int, int]
 """(C, H, W)."""
 _PIECE = 250
 """Images read or resized at a time, held besides the result."""
+
+
+class Digest(Protocol):
+    """What this module needs of a ``hashlib`` object."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Feed bytes."""
 
 
 class Store(Protocol):
@@ -49,7 +56,7 @@ class Store(Protocol):
         """Return the images at the places ``index`` (n,), sorted, as uint8 (n, C, H, W)."""
         ...
 
-    def update(self, digest: Any) -> None:
+    def update(self, digest: Digest) -> None:
         """Feed everything that decides the images and labels, chosen or not, to a ``hashlib`` object."""
         ...
 
@@ -65,7 +72,7 @@ def resize(images: Tensor, shape: Shape) -> Tensor:
     return out
 
 
-def update_labels(digest: Any, labels: Tensor) -> None:
+def update_labels(digest: Digest, labels: Tensor) -> None:
     """Feed labels to a ``hashlib`` object."""
     digest.update(str(tuple(labels.shape)).encode())
     digest.update(labels.contiguous().numpy().data)
@@ -84,7 +91,7 @@ class Arrays:
         """See ``Store``; a read of all images in the right size makes no copy."""
         return resize(self.images if len(index) == len(self.images) else self.images[index], self.shape)
 
-    def update(self, digest: Any) -> None:
+    def update(self, digest: Digest) -> None:
         """See ``Store``."""
         digest.update(str(tuple(self.images.shape)).encode())
         digest.update(self.images.contiguous().numpy().data)
@@ -132,7 +139,7 @@ class Binary:
                     yield first + start, columns.transpose(2, 3)
             first += count
 
-    def update(self, digest: Any) -> None:
+    def update(self, digest: Digest) -> None:
         """See ``Store``."""
         for path in self.files:
             with open(path, "rb") as file:
@@ -187,7 +194,7 @@ class Files:
                 pass
         return out
 
-    def update(self, digest: Any) -> None:
+    def update(self, digest: Digest) -> None:
         """See ``Store``. Names and sizes stand in for the content: reading all of ImageNet would take an hour."""
         for i in range(len(self)):
             digest.update(b"%s %d\n" % (bytes(self.listing.names[i]), self.listing.path(i).stat().st_size))
