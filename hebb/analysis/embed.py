@@ -10,7 +10,7 @@ Shapes: N images, D features.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -75,18 +75,19 @@ def plane(
         problem = f"{len(features)} images are too few, {least} are needed"
         raise ConfigError("embed", problem, hint=f"give more --images, or a smaller --{flag}")
     few = reduced(features.astype(np.float64), components, seed)
-    return np.asarray(_fit(few, method, seed, perplexity, neighbours), dtype=np.float64)
+    return _fit(few, method, seed, perplexity, neighbours).astype(np.float64)
 
 
-def _fit(few: np.ndarray, method: Method, seed: int, perplexity: float, neighbours: int) -> Any:
+def _fit(few: np.ndarray, method: Method, seed: int, perplexity: float, neighbours: int) -> np.ndarray:
     if method == Method.TSNE:
         from sklearn.manifold import TSNE
 
-        return TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed).fit_transform(few)
+        tsne = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+        return np.asarray(tsne.fit_transform(few))
     extras.require("--method umap", "umap", extra="umap")
     from umap import UMAP
 
-    return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(few)
+    return np.asarray(UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(few))
 
 
 def trust(features: np.ndarray, points: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
@@ -97,12 +98,19 @@ def trust(features: np.ndarray, points: np.ndarray, neighbours: int = NEIGHBOURS
 
 
 def table(
-    layers: dict[str, np.ndarray], labels: np.ndarray, method: Method, *, seed: int = 0, **settings: Any
+    layers: dict[str, np.ndarray],
+    labels: np.ndarray,
+    method: Method,
+    *,
+    seed: int = 0,
+    components: int = COMPONENTS,
+    perplexity: float = PERPLEXITY,
+    neighbours: int = NEIGHBOURS,
 ) -> pd.DataFrame:
     """Embed each layer (N, D): one line an image and layer, with layer, image, label, x, y, trustworthiness."""
     frames = []
     for name, features in layers.items():
-        points = plane(features, method, seed=seed, **settings)
+        points = plane(features, method, seed=seed, components=components, perplexity=perplexity, neighbours=neighbours)
         x, y = points.T
         columns = {"layer": name, "image": np.arange(len(points)), "label": labels, "x": x, "y": y}
         frames.append(pd.DataFrame(columns).assign(trustworthiness=trust(features, points)))

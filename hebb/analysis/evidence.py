@@ -120,8 +120,8 @@ class Record:
     folder: Path
     title: str
     date: datetime.date
-    machine: Mapping[str, Any]
-    versions: Mapping[str, Any]
+    machine: Mapping[str, object]
+    versions: Mapping[str, object]
     claims: tuple[Claim, ...] = ()
 
 

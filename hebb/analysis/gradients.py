@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hebb.config.registry import ACTIVATIONS
 from hebb.nn.blocks import Activate
@@ -22,7 +21,7 @@ def whole(modules: Iterable[nn.Module]) -> Iterator[None]:
     where m is the mean and m' the same number without a gradient: the value of u to the bit, and the gradient of u - m.
     """
 
-    def through_mean(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def through_mean(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         mean = inputs[0].mean(dim=1, keepdim=True)
         return inputs[0] - (mean - mean.detach()), *inputs[1:]
 

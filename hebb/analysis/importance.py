@@ -8,13 +8,13 @@ interactions. Hutter, Hoos & Leyton-Brown 2014 (ICML), as in Optuna (64 trees, s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from hebb.analysis import style
-from hebb.config.domains import Axis
+from hebb.config.domains import Axis, Choice
 from hebb.core import extras
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEAST = 8
 """Least number of configurations for an answer."""
 
 
-def value_of(axis: Axis, choice: Mapping[str, Any]) -> Any:
+def value_of(axis: Axis, choice: Choice) -> Any:
     """Return the value of an axis in a configuration, or None; for a joint axis, its values in one string."""
     if axis.kind != "joint":
         return choice.get(axis.name)
@@ -33,7 +33,7 @@ def value_of(axis: Axis, choice: Mapping[str, Any]) -> Any:
     return None if None in values else ", ".join(map(str, values))
 
 
-def compute(axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: Sequence[float]) -> pd.DataFrame:
+def compute(axes: Sequence[Axis], choices: Sequence[Choice], means: Sequence[float]) -> pd.DataFrame:
     """Return one line a hyper-parameter, most important first: parameter, importance (share of the variance), n.
 
     Hyper-parameters that some configurations lack, or that never differ, are left out. The frame is empty for fewer
@@ -67,7 +67,7 @@ def compute(axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: S
     return frame.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
-def _coded(axis: Axis, values: Sequence[Any]) -> tuple[BaseDistribution, list[Any]]:
+def _coded(axis: Axis, values: Sequence[Any]) -> tuple[BaseDistribution, list[float]]:
     """Return an axis as a distribution of Optuna, and the values as numbers in it; log-uniform ones are logarithms.
 
     The values of a list become places 0, 1, ... of an interval that extends half a place beyond both ends. The trees

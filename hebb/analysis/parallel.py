@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from hebb.analysis import style
 from hebb.analysis.importance import value_of
-from hebb.config.domains import Axis
+from hebb.config.domains import Axis, Choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +23,7 @@ _WIDE = 20
 """Positive numbers have a logarithmic axis when the largest is more than this many times the smallest."""
 
 
-def compute(
-    axes: Sequence[Axis], choices: Sequence[Mapping[str, Any]], means: Sequence[float], metric: str
-) -> pd.DataFrame:
+def compute(axes: Sequence[Axis], choices: Sequence[Choice], means: Sequence[float], metric: str) -> pd.DataFrame:
     """Return one line a configuration: a column for every axis whose values differ, and the metric.
 
     A value is None where a configuration has none.
@@ -35,7 +33,7 @@ def compute(
     return pd.DataFrame({**{k: pd.Series(v, dtype=object) for k, v in shown.items()}, metric: list(means)})
 
 
-def heights(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+def heights(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
     """Return the height of each value on its axis, from 0 to 1, and the ticks (height, text) of the axis.
 
     Numbers are placed in proportion, or in proportion to their logarithms; words and missing values are evenly spaced.

@@ -6,7 +6,7 @@ Shapes: n images, C channels, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -43,9 +43,9 @@ def of(frame: pd.DataFrame) -> np.ndarray:
     return np.array(frame[columns], dtype=np.float32).reshape(-1, *shape)
 
 
-def show(axes: Axes, images: Tensor, columns: int | None = None, **options: Any) -> None:
+def show(axes: Axes, images: Tensor, columns: int | None = None) -> None:
     """Draw images (n, C, H, W) with values in [0, 1] as a grid; unless C is 1 or 3, the mean over channels."""
-    picture(axes, tiles.tiled(tiles.visible(images.detach().cpu()), columns), **options)
+    picture(axes, tiles.tiled(tiles.visible(images.detach().cpu()), columns))
 
 
 def gallery(frame: pd.DataFrame, title: str, columns: int, cell: float) -> Figure:
@@ -59,10 +59,10 @@ def gallery(frame: pd.DataFrame, title: str, columns: int, cell: float) -> Figur
     return figure
 
 
-def picture(axes: Axes, image: Tensor, **options: Any) -> None:
+def picture(axes: Axes, image: Tensor) -> None:
     """Draw one image (C, H, W) with values in [0, 1] and C = 1 or 3, without axes."""
     array = image.detach().cpu().permute(1, 2, 0).numpy()
-    axes.imshow(array.squeeze(2) if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1, **options)
+    axes.imshow(array.squeeze(2) if array.shape[2] == 1 else array, cmap="gray", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)

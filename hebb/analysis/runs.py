@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hebb.config import overrides, serialise
 from hebb.config.domains import Choice
@@ -63,8 +63,8 @@ class StoredRun:
     config: RunConfig
     rows: Sequence[folders.Row] = field(repr=False)
     metrics: folders.Row = field(repr=False)
-    probes: Sequence[Mapping[str, Any]] = field(repr=False)
-    geometry: Sequence[Mapping[str, Any]] = field(repr=False)
+    probes: Sequence[Mapping[str, object]] = field(repr=False)
+    geometry: Sequence[Mapping[str, object]] = field(repr=False)
     seconds: float
 
     @property

@@ -51,7 +51,7 @@ class _Table:
 
     def __init__(self, config: SpikingConfig) -> None:
         self.networks = [(arm, seed) for seed in config.seeds for arm in config.arms]
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[tuple[object, ...]] = []
 
     def add(
         self, quantity: Quantity, values: Tensor, *, population: str | None = None, time: float | None = None
@@ -134,7 +134,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one line per arm: means over neurons and seeds, and the deviation over seeds of each selectivity."""
     lines = []
     for arm, rows in frame.groupby("arm", sort=False):
-        line: dict[str, Any] = {"arm": arm, "seeds": rows["seed"].nunique()}
+        line: dict[str, object] = {"arm": arm, "seeds": rows["seed"].nunique()}
         for name, some in _of(rows, Quantity.SELECTIVITY).groupby("population", sort=False):
             means = some.groupby("seed")["value"].mean()
             line |= {f"selectivity, {name}": means.mean(), f"sd, {name}": means.std()}
@@ -178,7 +178,9 @@ def _by_arm(panel: Axes, frame: pd.DataFrame, config: SpikingConfig, quantity: Q
         _legend(panel)
 
 
-def _violins(panel: Axes, places: Any, values: list[Any], width: float, colour: str, label: str | None = None) -> None:
+def _violins(
+    panel: Axes, places: np.ndarray, values: list[np.ndarray], width: float, colour: str, label: str | None = None
+) -> None:
     for place, some in zip(places, values, strict=True):
         if np.ptp(some) > 0:  # a violin of equal values has no density
             drawn: Any = panel.violinplot(some, [place], widths=0.9 * width, showextrema=False)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ _LEGEND_LINE = 0.19  # inches
 TITLE = 6.0
 """Least width in inches of a figure whose title is a sentence."""
 
-_RC: dict[str, Any] = {
+_RC: dict[str, object] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.labelsize": 10,
@@ -78,7 +79,7 @@ def drawn(draw: Callable[P, T]) -> Callable[P, T]:
     return styled
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults() -> dict[str, object]:
     import matplotlib
 
     return {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "date"))}
@@ -129,7 +130,7 @@ def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
     from matplotlib.lines import Line2D
 
     panels = [axes] if not isinstance(axes, Iterable) else list(axes)
-    by_name: dict[str, Any] = {}
+    by_name: dict[str, Artist] = {}
     for panel in panels:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             by_name.setdefault(name, handle)
