@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,15 +30,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hebb.cli import search
 from hebb.cli.search_display import SearchDisplay
-from hebb.config import catalog
+from hebb.config import catalog, search_space
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders, records
 from hebb.training import train
-from hebb.tuning import ray_session, search_folder, shared_data
-from hebb.tuning.observer import Stage
+from hebb.tuning import ray_session, search_folder, shared_data, stages
+from hebb.tuning.observer import Ranking, SearchObserver, Stage, TrialReport, Winner
+from hebb.tuning.request import SearchRequest
 from hebb.tuning.search import Group, Trial
 from hebb.tuning.search_folder import Journal
+from hebb.tuning.search_settings import SearchSettings
 
 pytestmark = pytest.mark.ray
 
@@ -287,6 +290,65 @@ def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
             found.append(results[results.status == "finished"].convergence.min())
     assert np.mean(best["optuna"]) < np.mean(best["random"]) / 2
     assert best["optuna"][0] != best["optuna"][1]
+
+
+# -- searches without a command line ------------------------------------------------------------------------
+
+
+class Events(SearchObserver):
+    """Notes what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.reports: list[TrialReport] = []
+
+    def stage(self, stage: Stage) -> None:
+        self.names.append(f"{stage.groups} groups")
+
+    def reported(self, group: Group, report: TrialReport) -> None:
+        self.reports.append(report)
+
+    def ended(self, group: Group, how: str) -> None:
+        self.names.append(how)
+
+    def ranked(self, ranking: Ranking) -> None:
+        self.names.append(ranking.path.name)
+
+    def selected(self, winner: Winner | None) -> None:
+        self.names.append("no winner" if winner is None else winner.trial.label)
+
+
+def test_a_search_from_python(one_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request, settings and an observer do what the command does; nothing is printed."""
+    described = {"purpose": "search", "seeds": [0, 1], "space": {"classifier.lr": {"grid": [1e-9, 0.01]}}}
+    spec = search_space.parse(described, "mine", "a script")
+    request = SearchRequest(
+        base=small.config(small.CNN, "dataset_sup.validation=0.2"), spec=spec, folder=tmp_path / "s", final_seeds=1
+    )
+    presets, observer = catalog.load(), Events()
+    settings = SearchSettings(home=folders.Home(tmp_path), workers=1)
+    result = stages.run(request.resolve(presets), settings, presets, observer)
+    assert capsys.readouterr().out == ""
+    assert result.succeeded
+    best = "classifier.lr=0.01"
+    expected = ["4 groups", *["done"] * 4, "results.csv", best, "1 groups", "done", "final.csv"]
+    assert observer.names == expected
+    assert list(result.summary.configuration) == [best, "classifier.lr=1e-09"]
+    assert result.winner is not None
+    assert result.winner.changes == (best,)
+    assert result.final.n[0] == 1
+    assert {report["seed"] for report in observer.reports} == {0, 1, 2}
+
+
+def test_workers_start_with_the_environment_that_torch_reads(one_ray: None) -> None:
+    """The process of the search keeps its own."""
+    names = ("GOMP_SPINCOUNT", "MALLOC_ARENA_MAX", "OMP_WAIT_POLICY")
+    read = ray_session.ray.remote(lambda: {name: os.environ[name] for name in names if name in os.environ})
+    before = dict(os.environ)
+    environment = ray_session.ray.get(read.remote())
+    assert environment == ray_session.worker_environment()
+    assert "MALLOC_ARENA_MAX" in environment
+    assert dict(os.environ) == before
 
 
 # -- shared blocks, shared data, TensorBoard ----------------------------------------------------------------
