@@ -39,7 +39,7 @@ class SearchRequest:
         mode: ``max`` or ``min``; None is what suits the metric.
         final_seeds: runs of the winner on all training images; None makes 3.
         pack_seeds: seeds of a configuration that are trained together.
-        probe_every: let schedulers hear a quick probe after every so many Hebbian phases; 0 makes none.
+        probe_every: report a quick probe to the scheduler after every so many Hebbian phases; 0 makes none.
         resume_from: checkpoint with the initial weights, for a base with ``resume``.
     """
 

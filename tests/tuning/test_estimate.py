@@ -22,7 +22,7 @@ EP = "EP-c12:flatten EP"
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "wanted"),
+    ("network", "changes", "expected"),
     [
         # a network that settles tells its accuracy on the training images too, and has to settle for it
         (EP, (), [["train", "test"]]),
@@ -33,17 +33,17 @@ EP = "EP-c12:flatten EP"
         (small.MLP, (), [["train", "test"], ["test"]]),  # neurons are labelled by the training images
     ],
 )
-def test_the_splits_that_an_evaluation_reads(network: str, changes: tuple[str, ...], wanted: list[list[str]]) -> None:
+def test_the_splits_that_an_evaluation_reads(network: str, changes: tuple[str, ...], expected: list[list[str]]) -> None:
     config = small.config(network, *changes)
-    made, phases = model.build(config), plan.phases(config)
+    trained, phases = model.build(config), plan.phases(config)
     data = images.load(config.dataset_sup, Path("nowhere"), 0, torch.device("cpu"))
-    for index, names in enumerate(wanted):
+    for index, names in enumerate(expected):
         phase, few = phases[index], next(iter(data.train.batches(40)))
         if phase.first:
-            few = (made(few[0], stop=phase.first).detach(), few[1])
+            few = (trained(few[0], stop=phase.first).detach(), few[1])
         split = images.Split(*few)
-        _, scores = estimate._epoch(config, made, 1, split, phase, index)
-        assert estimate._evaluation(made, split, phase, data, scores)[1] == names
+        _, scores = estimate._epoch(config, trained, 1, split, phase, index)
+        assert estimate._evaluation(trained, split, phase, data, scores)[1] == names
 
 
 def test_the_command_says_hours_and_disk_and_leaves_nothing(inside: Command, tmp_path: Path) -> None:

@@ -58,16 +58,16 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A parent folder with a search of two rates, two activations and two seeds."""
-    made = tmp_path_factory.mktemp("home")
+    parent = tmp_path_factory.mktemp("home")
     base = small.config(small.CNN, "dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_sup.epochs=3")
     folder = stored_runs.sweep(
-        made, "rates", base, {"b0.layer.lr": RATES, "b0.activation": POWERS}, [0, 1], leave_out=1
+        parent, "rates", base, {"b0.layer.lr": RATES, "b0.activation": POWERS}, [0, 1], leave_out=1
     )
     described = folders.read_json(folder / folders.SEARCH)
     described["spec"]["description"] = EVIL
     described["options"]["commands"] = ["python ray_search.py --space 'b0.layer.lr={grid: [0.05, 0.1]}'"]
     folders.write_json(folder / folders.SEARCH, described)
-    return made
+    return parent
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +89,13 @@ def page(home: Path, folder: Path) -> Path:
 def reached(folder: Path) -> dict[str, list[float]]:
     """Test accuracies by configuration, read from the run folders by hand."""
     described = json.loads((folder / "search.json").read_text())
-    found: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     for trial in described["trials"]:
         path = folder / "trials" / trial["name"] / "result.json"
         if path.exists():
             label = " ".join(f"{key}={value}" for key, value in trial["choice"].items())
-            found.setdefault(label, []).append(json.loads(path.read_text())["metrics"]["test_acc"])
-    return found
+            accuracies.setdefault(label, []).append(json.loads(path.read_text())["metrics"]["test_acc"])
+    return accuracies
 
 
 def test_the_table_by_hand(page: Path, folder: Path) -> None:
@@ -128,12 +128,12 @@ def test_the_table_by_hand(page: Path, folder: Path) -> None:
 
 def test_one_file_without_a_network(page: Path, folder: Path) -> None:
     text = page.read_text()
-    found = Page(text)
-    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in found.tags}
-    sources = [attributes["src"] or "" for tag, attributes in found.tags if tag == "img"]
+    html = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in html.tags}
+    sources = [attributes["src"] or "" for tag, attributes in html.tags if tag == "img"]
     kinds = [source.partition(";")[0] for source in sources]
     assert kinds == ["data:image/svg+xml"] * 3 + ["data:image/png"]  # curves, parallel, importance; filters
-    assert all(attributes.get("alt") for tag, attributes in found.tags if tag == "img")
+    assert all(attributes.get("alt") for tag, attributes in html.tags if tag == "img")
     assert not re.search(r"""\b(src|href)\s*=\s*["'](?!data:)""", text)
     assert "url(" not in text
     assert len(text) < 1_000_000
@@ -161,10 +161,10 @@ def test_facts_and_commands(page: Path, folder: Path) -> None:
 
 def test_filters_are_those_of_the_best(page: Path, folder: Path) -> None:
     """The picture is the one that the run left for TensorBoard."""
-    made = report.read(folder)
+    read = report.read(folder)
     (shown,) = (a["src"] for tag, a in Page(page.read_text()).tags if a.get("class") == "filters")
     picture = base64.b64decode((shown or "").partition(",")[2])
-    (events,) = made.best.folder.glob("events.*")
+    (events,) = read.best.folder.glob("events.*")
     assert picture in events.read_bytes()
 
 
@@ -193,19 +193,19 @@ def test_importance_is_the_share_of_the_variance() -> None:
     axes = [grid("a", [0, 1, 2, 3]), grid("b", ["x", "y", "z", "w"]), grid("c", [0.1, 0.2, 0.3]), grid("d", [5])]
     effect = {"x": 0, "y": 1, "z": 2, "w": 3}
     choices = [{"a": a, "b": b, "c": c, "d": 5} for a in range(4) for b in effect for c in (0.1, 0.2, 0.3)]
-    found = importance.compute(axes, choices, [3.0 * c["a"] + effect[c["b"]] for c in choices])
-    shares = dict(zip(found["parameter"], found["importance"], strict=True))
+    table = importance.compute(axes, choices, [3.0 * c["a"] + effect[c["b"]] for c in choices])
+    shares = dict(zip(table["parameter"], table["importance"], strict=True))
     assert list(shares) == ["a", "b", "c"]
     assert shares == pytest.approx({"a": 0.9, "b": 0.1, "c": 0.0}, abs=0.03)
-    assert set(found["n"]) == {48}
+    assert set(table["n"]) == {48}
 
 
 def test_importance_of_an_interaction_is_nobodys() -> None:
     """The product of two signs: neither explains anything by itself."""
     axes = [grid("a", [-1, 1]), grid("b", [-1, 1]), grid("c", list(range(16)))]
     choices = [{"a": a, "b": b, "c": c} for a in (-1, 1) for b in (-1, 1) for c in range(16)]
-    found = importance.compute(axes, choices, [float(c["a"] * c["b"]) for c in choices])
-    assert found["importance"].sum() < 0.25
+    table = importance.compute(axes, choices, [float(c["a"] * c["b"]) for c in choices])
+    assert table["importance"].sum() < 0.25
 
 
 def test_a_logarithmic_interval_is_judged_in_its_logarithm() -> None:
@@ -214,8 +214,8 @@ def test_a_logarithmic_interval_is_judged_in_its_logarithm() -> None:
     random = np.random.default_rng(0)
     points = random.random((200, 2))
     choices = [{"a": 10 ** (3 * u - 3), "b": v} for u, v in points]
-    found = importance.compute(axes, choices, [math.log10(c["a"]) / 3 + c["b"] for c in choices])
-    shares = dict(zip(found["parameter"], found["importance"], strict=True))
+    table = importance.compute(axes, choices, [math.log10(c["a"]) / 3 + c["b"] for c in choices])
+    shares = dict(zip(table["parameter"], table["importance"], strict=True))
     assert shares["a"] == pytest.approx(0.5, abs=0.1)
     assert shares["b"] == pytest.approx(0.5, abs=0.1)
 
@@ -230,8 +230,8 @@ def test_what_cannot_be_judged_is_not(means: list[float]) -> None:
 def test_a_domain_that_exists_in_part_is_left_out() -> None:
     axes = [grid("a", [0, 1]), grid("b", [0, 1]), grid("c", [0, 1, 2, 3])]
     choices = [{"a": a, "c": c, **({"b": b} if a else {})} for a in (0, 1) for b in (0, 1) for c in range(4)]
-    found = importance.compute(axes, choices, [float(c["a"] + c["c"]) for c in choices])
-    assert set(found["parameter"]) == {"a", "c"}
+    table = importance.compute(axes, choices, [float(c["a"] + c["c"]) for c in choices])
+    assert set(table["parameter"]) == {"a", "c"}
 
 
 def test_places_on_the_axes() -> None:

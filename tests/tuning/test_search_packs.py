@@ -72,8 +72,8 @@ def test_packs_in_a_search(one_ray: None, run: Run, tmp_path: Path) -> None:
     after = finished(folder)
     assert {name: after[name] for name in before} == before
     assert len(list(folder.glob("trials/*/result.json"))) == 10
-    found = json.loads((folder / "search.json").read_text())
-    assert found["packs"] == [[0, 1], [3, 4]]
+    stored = json.loads((folder / "search.json").read_text())
+    assert stored["packs"] == [[0, 1], [3, 4]]
 
     trial = folder / "trials" / results.trial[0]
     assert train.main(["--run-config", str(trial / "config.json"), "--model-name", "again"]) == 0

@@ -68,14 +68,14 @@ def run(one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def words(folder: Path, flags: tuple[str, ...], config: dict[str, Any] | None, network: str = NETWORK) -> list[str]:
     """Return a command line: by itself one worker, which starts in half the time of two."""
-    made = [*flags] if "--workers" in flags else [*flags, "--workers", "1"]
+    line = [*flags] if "--workers" in flags else [*flags, "--workers", "1"]
     if config is None:
-        return made
+        return line
     (folder / "mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     data = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits", "--threads", "1", "--device", "cpu")
-    given = {word.partition("=")[0] for word in flags}
-    small = [word for word in SMALL.split() if word.partition("=")[0] not in given]
-    return [*made, "--config", str(folder / "mine.yaml"), "--preset", network, *data, "--set", *small]
+    changed = {word.partition("=")[0] for word in flags}
+    small = [word for word in SMALL.split() if word.partition("=")[0] not in changed]
+    return [*line, "--config", str(folder / "mine.yaml"), "--preset", network, *data, "--set", *small]
 
 
 def folder_of(tmp_path: Path, name: str = "s") -> Path:
@@ -119,8 +119,8 @@ def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     long = ("--set", "dataset_sup.epochs=100")
     printed = run("--folder-name", "s", "--time-budget", "1s", *long, config={"seeds": [0]})
     assert "the time is used up: 0 of 1 trials are finished" in printed
-    found = list(folder_of(tmp_path).glob("trials/*/metrics.jsonl"))
-    rows = folders.read_rows(found[0]) if found else []
+    paths = list(folder_of(tmp_path).glob("trials/*/metrics.jsonl"))
+    rows = folders.read_rows(paths[0]) if paths else []
     run("--restore", "s", "--time-budget", "1h")
     again = folders.read_rows(next(folder_of(tmp_path).glob("trials/*/metrics.jsonl")))
     # the last row may be one whose checkpoint was not written yet
@@ -201,7 +201,7 @@ def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_extended_search_is_judged_by_all_results(run: Run, tmp_path: Path) -> None:
-    """A scheduler that starts anew hears what was before: a configuration worse than the old ones is stopped."""
+    """A scheduler that starts anew gets the reports of before: a configuration worse than the old ones is stopped."""
     rates = {"classifier.lr": {"grid": [0.01, 0.02, 0.03]}}
     config = {"purpose": "search", "seeds": [0, 1], "space": rates, "scheduler": {"name": "asha", "reduction": 2}}
     run("--folder-name", "s", "--final-seeds", "0", config=config)
@@ -227,12 +227,12 @@ def test_a_space_with_branches(algorithm: str, run: Run, tmp_path: Path) -> None
     config = {"purpose": "search", "seeds": [0], "space": BRANCHES, "search": {"algorithm": algorithm, "samples": 4}}
     run("--folder-name", "s", "--final-seeds", "1", config=config, network=DEEP)
     folder = folder_of(tmp_path)
-    found = [path for path in folder.glob("trials/*-s0/config.json") if not path.parent.name.startswith("final")]
-    configs = [ray_config(path) for path in found]
+    paths = [path for path in folder.glob("trials/*-s0/config.json") if not path.parent.name.startswith("final")]
+    configs = [ray_config(path) for path in paths]
     # a model may suggest one of the five points without a temperature twice
     assert len(configs) == 4 if algorithm == "random" else 2 <= len(configs) <= 4
-    for made in configs:
-        first, second = made["network"]["blocks"][:2]
+    for config in configs:
+        first, second = config["network"]["blocks"][:2]
         assert first["layer"]["lr"] == second["layer"]["lr"]
         assert first["layer"]["lr"] in (0.01, 0.02, 0.03, 0.04, 0.05)
         assert ("t_invert" in first["layer"]) == (first["layer"]["method"] == "Soft")
@@ -246,9 +246,9 @@ def test_a_space_with_branches(algorithm: str, run: Run, tmp_path: Path) -> None
 
 
 def ray_config(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text())
-    assert isinstance(found, dict)
-    return found
+    config = json.loads(path.read_text())
+    assert isinstance(config, dict)
+    return config
 
 
 @pytest.mark.slow
@@ -277,7 +277,7 @@ def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
     radii = {f"b{i}.layer.radius": {"uniform": [0.05, 20]} for i in range(2)}
     still = DEEP.replace("lr0.08", "lr1e-9").replace("lr0.005", "lr1e-9")
     best: dict[str, list[float]] = {"optuna": [], "random": []}
-    for algorithm, found in best.items():
+    for algorithm, distances in best.items():
         for seed in range(3):
             scheduler = "asha" if algorithm == "optuna" else "none"
             plan = {"algorithm": algorithm, "samples": 20, "seed": seed}
@@ -287,7 +287,7 @@ def test_optuna_finds_a_planted_optimum(run: Run, tmp_path: Path) -> None:
             flags = ("--folder-name", name, "--training-mode", "consecutive", "--set", *few)
             run(*flags, config=config, network=still)
             results = pd.read_csv(folder_of(tmp_path, name) / "results.csv")
-            found.append(results[results.status == "finished"].convergence.min())
+            distances.append(results[results.status == "finished"].convergence.min())
     assert np.mean(best["optuna"]) < np.mean(best["random"]) / 2
     assert best["optuna"][0] != best["optuna"][1]
 
@@ -372,21 +372,21 @@ def test_shared_blocks_change_nothing(run: Run, tmp_path: Path) -> None:
             for folder in (shared_data, apart)
         ]
         assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
-    assert {len(found) for found in speeds.values()} == {1}  # one measured training of block 0 a seed
+    assert {len(values) for values in speeds.values()} == {1}  # one measured training of block 0 a seed
     assert len(list((tmp_path / "hebb" / "cache" / "blocks").glob("*.pt"))) == 2 + 6
 
 
 def test_hyper_parameters_reach_tensorboard(whole: Path) -> None:
     """The values of the space and the seed, written when a run begins, beside its scalars."""
-    found = []
+    accuracies = []
     for folder in whole.glob("trials/*"):
         events = EventAccumulator(str(folder)).Reload()
         content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert b"b0.layer.radius" in content
         assert b"seed" in content
         accuracy = events.Scalars("run/test_acc")[-1].value
-        found.append(accuracy)
-    assert sorted(found) == pytest.approx(sorted(table(whole).test_acc), rel=1e-6)
+        accuracies.append(accuracy)
+    assert sorted(accuracies) == pytest.approx(sorted(table(whole).test_acc), rel=1e-6)
 
 
 def test_results_as_parquet(whole: Path) -> None:
@@ -395,9 +395,9 @@ def test_results_as_parquet(whole: Path) -> None:
 
 def test_radii_are_compared_though_the_last_phase_has_none(run: Run, tmp_path: Path) -> None:
     printed = run("--folder-name", "s", "--metric", "convergence", config={**GRID, "seeds": [0]})
-    found = pd.read_csv(folder_of(tmp_path) / "results.csv")
-    assert found.convergence.notna().all()
-    mean = found[found.configuration == "b0.layer.radius=9"].convergence.mean()
+    results = pd.read_csv(folder_of(tmp_path) / "results.csv")
+    assert results.convergence.notna().all()
+    mean = results[results.configuration == "b0.layer.radius=9"].convergence.mean()
     assert f"{mean:.2f}" in next(line for line in printed.splitlines() if line.startswith("b0.layer.radius=9"))
 
 
@@ -420,12 +420,12 @@ def test_shared_data_are_those_of_the_files_and_stay_so(zca: bool, one_ray: None
     load = shared_data.Shared(packed)
     before = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays(load, config)}
     assert not any(array.flags.writeable for _, array in arrays(load, config))
-    found = train.run(config, place=train.Place(datasets=tmp_path, load=load))
+    shared = train.run(config, place=train.Place(datasets=tmp_path, load=load))
     alone = train.run(config, place=train.Place(datasets=tmp_path))
     assert {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays(load, config)} == before
     for name, tensor in alone.network.state_dict().items():
-        assert torch.equal(tensor, found.network.state_dict()[name])
-    strip = [[{**row, "images_per_second": 0} for row in result.rows] for result in (found, alone)]
+        assert torch.equal(tensor, shared.network.state_dict()[name])
+    strip = [[{**row, "images_per_second": 0} for row in result.rows] for result in (shared, alone)]
     assert strip[0] == strip[1]
 
 

@@ -1,4 +1,4 @@
-"""What a scheduler or a searcher hears of a group; without Ray.
+"""What a group reports to schedulers and searchers; without Ray.
 
 Without it a scheduler could stop a configuration because of one unlucky seed.
 """
@@ -28,7 +28,7 @@ PLACE = train.Place(datasets=Path("nowhere"))
 DEEP = ("dataset_sup.epochs=3", "dataset_unsup.epochs=2", "dataset_sup.validation=0.2", "dataset_sup.samples=60")
 
 
-def group(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), network: str = small.CNN) -> Group:
+def make_group(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), network: str = small.CNN) -> Group:
     config = small.config(network, *DEEP)
     runs = tuple(
         Trial(
@@ -39,57 +39,57 @@ def group(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), network: str = small
     return Group(name="c", runs=runs)
 
 
-def hear(made: Group, probe_every: int = 0, **more: Any) -> list[TrialReport]:
+def reports_of(group: Group, probe_every: int = 0, **more: Any) -> list[TrialReport]:
     """Run a group and return its reports."""
     task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE, probe_every=probe_every)
-    heard: list[TrialReport] = []
-    worker.run_group(made, task, heard.append, **more)
-    return heard
+    reports: list[TrialReport] = []
+    worker.run_group(group, task, reports.append, **more)
+    return reports
 
 
-def final(made: Group) -> list[float]:
+def final(group: Group) -> list[float]:
     """Return what each run ended with, from its own result."""
-    return [json.loads((t.folder / "result.json").read_text())["metrics"]["val_acc"] for t in made.runs]
+    return [json.loads((t.folder / "result.json").read_text())["metrics"]["val_acc"] for t in group.runs]
 
 
 def test_the_mean_over_finished_seeds(tmp_path: Path) -> None:
     """Three epochs on three seeds: during the first seed its own values, then the mean of those that are finished."""
-    made = group(tmp_path)
-    heard = hear(made)
-    assert [report["step"] for report in heard] == list(range(1, 10))
-    first = [row["val_acc"] for row in folders.read_rows(made.runs[0].folder / "metrics.jsonl") if row["phase"] == 1]
-    a, b, c = final(made)
-    assert [report["score"] for report in heard] == pytest.approx(
+    group = make_group(tmp_path)
+    reports = reports_of(group)
+    assert [report["step"] for report in reports] == list(range(1, 10))
+    first = [row["val_acc"] for row in folders.read_rows(group.runs[0].folder / "metrics.jsonl") if row["phase"] == 1]
+    a, b, c = final(group)
+    assert [report["score"] for report in reports] == pytest.approx(
         [*first, a, a, (a + b) / 2, (a + b) / 2, (a + b) / 2, (a + b + c) / 3]
     )
-    assert [report["n"] for report in heard] == [1, 1, 1, 1, 1, 2, 2, 2, 3]
-    assert {report["phase"] for report in heard} == {1}
-    assert all(type(report[key]) in (int, float) for report in heard for key in ("score", "n", "step", "value"))
+    assert [report["n"] for report in reports] == [1, 1, 1, 1, 1, 2, 2, 2, 3]
+    assert {report["phase"] for report in reports} == {1}
+    assert all(type(report[key]) in (int, float) for report in reports for key in ("score", "n", "step", "value"))
 
 
-def packed(made: Group, pack: tuple[int, ...] = (0, 1)) -> Group:
+def packed(group: Group, pack: tuple[int, ...] = (0, 1)) -> Group:
     """Train the seeds ``pack`` of a group together."""
-    runs = [replace(t, config=replace(t.config, pack=pack)) if t.config.seed in pack else t for t in made.runs]
-    return replace(made, runs=tuple(runs))
+    runs = [replace(t, config=replace(t.config, pack=pack)) if t.config.seed in pack else t for t in group.runs]
+    return replace(group, runs=tuple(runs))
 
 
 def test_a_pack_and_a_seed_by_itself(tmp_path: Path) -> None:
     """Steps count the epochs of both members; the score is their mean at the same epoch, then that of the finished."""
-    made = packed(group(tmp_path / "whole"))
-    assert [[trial.config.seed for trial in together] for together in made.packs()] == [[0, 1], [2]]
-    heard = hear(made)
-    assert [report["step"] for report in heard] == [2, 4, 6, 7, 8, 9]
-    assert [report["n"] for report in heard] == [2, 2, 2, 2, 2, 3]
+    group = packed(make_group(tmp_path / "whole"))
+    assert [[trial.config.seed for trial in together] for together in group.packs()] == [[0, 1], [2]]
+    reports = reports_of(group)
+    assert [report["step"] for report in reports] == [2, 4, 6, 7, 8, 9]
+    assert [report["n"] for report in reports] == [2, 2, 2, 2, 2, 3]
     epochs = [
         [row["val_acc"] for row in folders.read_rows(trial.folder / "metrics.jsonl") if row["phase"] == 1]
-        for trial in made.runs[:2]
+        for trial in group.runs[:2]
     ]
-    a, b, c = final(made)
+    a, b, c = final(group)
     means = [(one + other) / 2 for one, other in zip(*epochs, strict=True)]
     assert means[-1] == (a + b) / 2
-    assert [report["score"] for report in heard] == pytest.approx([*means, *means[-1:] * 2, (a + b + c) / 3])
+    assert [report["score"] for report in reports] == pytest.approx([*means, *means[-1:] * 2, (a + b + c) / 3])
 
-    cut = packed(group(tmp_path / "cut"))  # stopped in the pack, and after its end
+    cut = packed(make_group(tmp_path / "cut"))  # stopped in the pack, and after its end
     task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE)
     for step in (4, 6):
 
@@ -100,7 +100,7 @@ def test_a_pack_and_a_seed_by_itself(tmp_path: Path) -> None:
         with pytest.raises(SystemExit):
             worker.run_group(cut, task, send)
     before = [(trial.folder / "result.json").stat().st_mtime_ns for trial in cut.runs[:2]]
-    assert hear(cut) == heard
+    assert reports_of(cut) == reports
     assert [(trial.folder / "result.json").stat().st_mtime_ns for trial in cut.runs[:2]] == before
 
 
@@ -115,58 +115,58 @@ def test_a_pack_with_a_member_that_diverges(tmp_path: Path, monkeypatch: pytest.
         return network
 
     monkeypatch.setattr(train.start.model, "build", spoilt)
-    made = packed(group(tmp_path, (0, 1)))
-    heard = hear(made)
-    assert heard[-1]["failed"].startswith("seed 1: the weights of block b0 are not finite")
-    assert len(heard) == 1  # no mean over the members that are left
-    assert [(trial.folder / "result.json").exists() for trial in made.runs] == [True, False]
+    group = packed(make_group(tmp_path, (0, 1)))
+    reports = reports_of(group)
+    assert reports[-1]["failed"].startswith("seed 1: the weights of block b0 are not finite")
+    assert len(reports) == 1  # no mean over the members that are left
+    assert [(trial.folder / "result.json").exists() for trial in group.runs] == [True, False]
 
 
 def test_a_finished_run_is_on_the_disk_when_it_is_reported(tmp_path: Path) -> None:
     """A scheduler may stop the worker at any report: nothing after it may be needed."""
-    made = group(tmp_path, (0,))
+    group = make_group(tmp_path, (0,))
     task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE)
     seen = []
 
     def send(report: TrialReport) -> None:
-        seen.append((made.runs[0].folder / "result.json").exists())
+        seen.append((group.runs[0].folder / "result.json").exists())
 
-    worker.run_group(made, task, send)
+    worker.run_group(group, task, send)
     assert seen == [False, False, True]
 
 
-def test_an_interrupted_group_is_heard_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_an_interrupted_group_reports_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Stopped at a report in the second seed and run again: the same reports from the start, the same results."""
-    whole = hear(group(tmp_path / "whole"))
-    made = group(tmp_path / "cut")
+    whole = reports_of(make_group(tmp_path / "whole"))
+    group = make_group(tmp_path / "cut")
     task = worker.Task(metric="val_acc", mode=Goal.MAX, place=PLACE)
-    heard: list[TrialReport] = []
+    reports: list[TrialReport] = []
 
     def send(report: TrialReport) -> None:
-        heard.append(report)
+        reports.append(report)
         if report["step"] == 5:
             raise SystemExit  # as Ray ends the thread of a trial
 
     with pytest.raises(SystemExit):
-        worker.run_group(made, task, send)
-    before = (made.runs[0].folder / "result.json").stat().st_mtime_ns
-    again = hear(made)
-    assert heard == whole[:5]
+        worker.run_group(group, task, send)
+    before = (group.runs[0].folder / "result.json").stat().st_mtime_ns
+    again = reports_of(group)
+    assert reports == whole[:5]
     assert again == whole
-    assert (made.runs[0].folder / "result.json").stat().st_mtime_ns == before
-    assert hear(made, last_step=6) == whole[6:]
-    assert final(made) == final(group(tmp_path / "whole"))
+    assert (group.runs[0].folder / "result.json").stat().st_mtime_ns == before
+    assert reports_of(group, last_step=6) == whole[6:]
+    assert final(group) == final(make_group(tmp_path / "whole"))
 
 
-def test_a_group_with_a_verdict_is_only_heard(tmp_path: Path) -> None:
+def test_a_group_with_a_verdict_only_repeats_its_reports(tmp_path: Path) -> None:
     """One that a scheduler stopped in its first seed is not trained further; one that failed says so."""
-    made = group(tmp_path)
-    hear(Group(name="c", runs=made.runs[:1]))
-    (made.runs[0].folder / "result.json").unlink()
-    stopped = hear(made, verdict="")
+    group = make_group(tmp_path)
+    reports_of(Group(name="c", runs=group.runs[:1]))
+    (group.runs[0].folder / "result.json").unlink()
+    stopped = reports_of(group, verdict="")
     assert [report["step"] for report in stopped] == [1, 2]
-    assert not made.runs[1].folder.exists()
-    failed = hear(made, verdict="weights are not finite")
+    assert not group.runs[1].folder.exists()
+    failed = reports_of(group, verdict="weights are not finite")
     assert failed[-1]["failed"] == "weights are not finite"
     assert failed[-1]["score"] == 0
 
@@ -182,11 +182,13 @@ def test_what_diverges_is_the_worst(metric: str, mode: str, worst: float, tmp_pa
         raise DivergenceError("weights of block b0 are not finite")
 
     monkeypatch.setattr(train, "run_pack", diverge)
-    heard: list[TrialReport] = []
+    reports: list[TrialReport] = []
     task = worker.Task(metric=metric, mode=mode, place=PLACE)
-    worker.run_group(group(tmp_path), task, heard.append)
-    assert [(report["failed"], report["score"]) for report in heard] == [("weights of block b0 are not finite", worst)]
-    assert math.isfinite(heard[0]["score"])
+    worker.run_group(make_group(tmp_path), task, reports.append)
+    assert [(report["failed"], report["score"]) for report in reports] == [
+        ("weights of block b0 are not finite", worst)
+    ]
+    assert math.isfinite(reports[0]["score"])
 
 
 def test_a_full_disk_ends_the_search(tmp_path: Path, monkeypatch: Any) -> None:
@@ -194,7 +196,7 @@ def test_a_full_disk_ends_the_search(tmp_path: Path, monkeypatch: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(train, "run_pack", full)
-    (report,) = hear(group(tmp_path))
+    (report,) = reports_of(make_group(tmp_path))
     assert "no space left" in report["halt"]
 
 
@@ -206,19 +208,19 @@ def test_an_unexpected_error_is_left_to_ray(tmp_path: Path, monkeypatch: Any) ->
 
     monkeypatch.setattr(train, "run_pack", fail)
     with pytest.raises(RuntimeError, match="CUDA"):
-        hear(group(tmp_path))
+        reports_of(make_group(tmp_path))
 
 
 def test_probes(tmp_path: Path) -> None:
-    """Two Hebbian phases, so two probes before the epochs of each seed; they are stored and heard again."""
-    made = group(tmp_path, (0, 1), small.DEEP)
-    heard = hear(made, probe_every=1)
-    assert [report["step"] for report in heard] == list(range(1, 11))
-    assert [report["kind"] for report in heard[:3]] == ["probe", "probe", "backprop"]
-    assert heard[0]["score"] > 30  # ten classes
-    assert hear(made, probe_every=1) == heard
-    plain = hear(group(tmp_path / "plain", (0, 1), small.DEEP))
-    assert [report["value"] for report in plain] == [r["value"] for r in heard if r["kind"] != "probe"]
+    """Two Hebbian phases, so two probes before the epochs of each seed; they are stored and reported again."""
+    group = make_group(tmp_path, (0, 1), small.DEEP)
+    reports = reports_of(group, probe_every=1)
+    assert [report["step"] for report in reports] == list(range(1, 11))
+    assert [report["kind"] for report in reports[:3]] == ["probe", "probe", "backprop"]
+    assert reports[0]["score"] > 30  # ten classes
+    assert reports_of(group, probe_every=1) == reports
+    plain = reports_of(make_group(tmp_path / "plain", (0, 1), small.DEEP))
+    assert [report["value"] for report in plain] == [r["value"] for r in reports if r["kind"] != "probe"]
 
 
 @pytest.mark.parametrize(
