@@ -23,6 +23,7 @@ import stored_runs
 from hebb.analysis import importance, parallel
 from hebb.cli.analysis import command
 from hebb.config.domains import Axis
+from hebb.config.vocabulary import DomainKind
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.tuning import report
@@ -152,7 +153,7 @@ def test_facts_and_commands(page: Path, folder: Path) -> None:
     assert "7 of 8 finished, seeds 0 1" in words
     assert "python ray_search.py --space 'b0.layer.lr={grid: [0.05, 0.1]}'" in words
     assert f"hebb search --restore {folder}" in words
-    (config,) = re.findall(r"multi_layer.py --run-config (\S+) --model-name again", words)
+    (config,) = re.findall(r"hebb train --run-config (\S+) --model-name again", words)
     best = max(reached(folder).items(), key=lambda item: (len(item[1]), sum(item[1])))[0]
     stored = json.loads(Path(config).read_text())
     assert str(stored["network"]["blocks"][0]["layer"]["lr"]) in best
@@ -185,7 +186,7 @@ def test_a_search_without_a_result_has_no_page(home: Path, tmp_path: Path) -> No
 
 
 def grid(name: str, values: list[object]) -> Axis:
-    return Axis(name=name, kind="grid", options=tuple({name: value} for value in values))
+    return Axis(name=name, kind=DomainKind.GRID, options=tuple({name: value} for value in values))
 
 
 def test_importance_is_the_share_of_the_variance() -> None:
@@ -210,7 +211,10 @@ def test_importance_of_an_interaction_is_nobodys() -> None:
 
 def test_a_logarithmic_interval_is_judged_in_its_logarithm() -> None:
     """Uniform in the logarithm and linear in it: as important as an interval with the same range of effects."""
-    axes = [Axis(name="a", kind="loguniform", low=1e-3, high=1.0), Axis(name="b", kind="uniform", low=0.0, high=1.0)]
+    axes = [
+        Axis(name="a", kind=DomainKind.LOGUNIFORM, low=1e-3, high=1.0),
+        Axis(name="b", kind=DomainKind.UNIFORM, low=0.0, high=1.0),
+    ]
     random = np.random.default_rng(0)
     points = random.random((200, 2))
     choices = [{"a": 10 ** (3 * u - 3), "b": v} for u, v in points]
@@ -241,7 +245,7 @@ def test_places_on_the_axes() -> None:
     places, ticks = parallel.heights(["soft", None, "hard"])
     assert ticks == [(0.0, "-"), (0.5, "hard"), (1.0, "soft")]
     assert places == [1.0, 0.0, 0.5]
-    joint = Axis(name="both", kind="joint", options=({"a": 1, "b": 2}, {"a": 3, "b": 4}))
+    joint = Axis(name="both", kind=DomainKind.JOINT, options=({"a": 1, "b": 2}, {"a": 3, "b": 4}))
     frame = parallel.compute([joint, grid("d", [5])], [{"a": 1, "b": 2, "d": 5}, {"a": 3, "b": 4, "d": 5}], [1, 2], "m")
     assert list(frame.columns) == ["both", "m"]  # d is never another
     assert list(frame["both"]) == ["1, 2", "3, 4"]
