@@ -6,8 +6,10 @@ Without it a dependency without a bound would be tested in its newest version al
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import oldest
+import pytest
 
 
 def test_every_dependency_has_a_pin() -> None:
@@ -20,7 +22,7 @@ def test_every_dependency_has_a_pin() -> None:
     assert len(pins) == len([text for text in bounds if not text.startswith(project["name"])])
 
 
-def test_pins_are_the_lower_bounds(tmp_path, monkeypatch) -> None:
+def test_pins_are_the_lower_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pyproject.toml"
     project = '[project]\nname = "me"\ndependencies = ["a>=1.2"]\n'
     path.write_text(f'{project}optional-dependencies = {{x = ["b[c]>=2", "d==3"], y = ["me[x]", "e>=4"]}}\n')
@@ -28,3 +30,11 @@ def test_pins_are_the_lower_bounds(tmp_path, monkeypatch) -> None:
     assert oldest.pins([]) == ["a==1.2"]
     assert oldest.pins(["x"]) == ["a==1.2", "b==2", "d==3"]
     assert oldest.pins(["y"]) == ["a==1.2", "b==2", "d==3", "e==4"]
+
+
+def test_a_dependency_without_a_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[project]\nname = "me"\ndependencies = ["a"]\n')
+    monkeypatch.setattr(oldest, "PYPROJECT", path)
+    with pytest.raises(SystemExit, match="got a"):
+        oldest.pins([])
