@@ -41,10 +41,10 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     threads = harness.set_threads(options.threads)
     builtin.load()
-    known = catalog.load()
-    data = known.dataset(options.dataset_sup, "--dataset-sup")
+    presets = catalog.load()
+    data = presets.dataset(options.dataset_sup, "--dataset-sup")
     run = RunConfig(
-        network=known.network(options.preset),
+        network=presets.network(options.preset),
         mode="successive",
         dataset_sup=data,
         dataset_unsup=data,
@@ -103,8 +103,8 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
         engine.backprop(network, split, at, optimiser, lambda _: None)
 
     seconds = harness.in_turns({"epoch": epoch, "pass": features.sum}, device, options.repeats, warm_up=1)
-    found = {name: harness.summary(values, unit=1.0) for name, values in seconds.items()}
-    spent, read = found["epoch"]["median"], found["pass"]["median"]
+    summaries = {name: harness.summary(values, unit=1.0) for name, values in seconds.items()}
+    spent, read = summaries["epoch"]["median"], summaries["pass"]["median"]
     return {
         "images": images,
         "features": features[0].numel(),
@@ -113,7 +113,7 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
         "pass_s": read,
         "pass_gb_per_s": features.nbytes / read / 1e9,
         "ratio": spent / read,
-        "all_s": found,
+        "all_s": summaries,
     }
 
 

@@ -40,11 +40,11 @@ class Published:
     def _build(self) -> Any:
         s, code = self.settings, self.code
         if self.method in ("CorInfoMax", "CorInfoMaxSparse"):
-            given = {"architecture": self.sizes, "lambda_": s.forgetting, "epsilon": s.epsilon}
-            given |= {"activation": code.hard_sigmoid, "device": torch.device("cpu")}
+            arguments = {"architecture": self.sizes, "lambda_": s.forgetting, "epsilon": s.epsilon}
+            arguments |= {"activation": code.hard_sigmoid, "device": torch.device("cpu")}
             if self.method == "CorInfoMax":
-                return code.ContrastiveCorInfoMaxHopfield(**given)
-            return code.ContrastiveCorInfoMaxHopfieldSparse(**given, sparse_layers=[*range(1, len(self.sizes))])
+                return code.ContrastiveCorInfoMaxHopfield(**arguments)
+            return code.ContrastiveCorInfoMaxHopfieldSparse(**arguments, sparse_layers=[*range(1, len(self.sizes))])
         if self.method == "EP":
             model = code.EP(self.sizes, activation=code.hard_sigmoid)
             groups = [{"params": w.parameters(), "lr": r} for w, r in zip(model.W, self.rates, strict=True)]
@@ -78,13 +78,13 @@ class Published:
         """Say where the tensors of layer i are, by our name of them."""
         model, layer = self.model, self.ours.layers[i]
         if self.method in ("EP", "CSM"):
-            found = {"weight": (model.W[i], "weight"), "bias": (model.W[i], "bias")}
-            return found | ({"lateral": (model.M[i], "weight")} if layer.lateral is not None else {})
-        found = {"weight": (model.Wff[i], "weight")}
+            places = {"weight": (model.W[i], "weight"), "bias": (model.W[i], "bias")}
+            return places | ({"lateral": (model.M[i], "weight")} if layer.lateral is not None else {})
+        places = {"weight": (model.Wff[i], "weight")}
         if self.method.startswith("PC"):
-            return found | {"bias": (model.Wff[i], "bias")}
-        found["lateral"] = (model.B[i], "weight")
-        return found | ({"feedback": (model.Wfb[i], "weight")} if i else {})
+            return places | {"bias": (model.Wff[i], "bias")}
+        places["lateral"] = (model.B[i], "weight")
+        return places | ({"feedback": (model.Wfb[i], "weight")} if i else {})
 
     def learn(self, x: Tensor, labels: Tensor, sign: int) -> None:
         """Make one batch step; x is (N, n_0)."""
@@ -137,14 +137,14 @@ class Published:
 
     def difference(self) -> float:
         """Return the largest difference of a weight from ours."""
-        found = 0.0
+        largest = 0.0
         for i, layer in enumerate(self.ours.layers):
             for name, (place, key) in self._places(i).items():
                 theirs = getattr(place, key) if isinstance(place, torch.nn.Module) else place[key]
-                found = max(
-                    found, float((theirs.detach().view_as(getattr(layer, name)) - getattr(layer, name)).abs().max())
+                largest = max(
+                    largest, float((theirs.detach().view_as(getattr(layer, name)) - getattr(layer, name)).abs().max())
                 )
-        return found
+        return largest
 
 
 def _import(source: Path, name: str) -> ModuleType:

@@ -37,10 +37,10 @@ def add_flags(parser: arguments.Parser) -> None:
 
 def set_threads(threads: int | None) -> int:
     """Let torch use ``threads``, by default one per core, and return their number."""
-    found = cores() if threads is None else threads
+    number = cores() if threads is None else threads
     machine.keep_freed_memory()  # as a run does
-    torch.set_num_threads(found)
-    return found
+    torch.set_num_threads(number)
+    return number
 
 
 def now(device: torch.device) -> float:
@@ -85,11 +85,11 @@ def summary(seconds: Sequence[float], unit: float = 1e-3) -> Row:
 
 def circumstances(threads: int) -> Row:
     """Describe date, code, versions and machine; ``load`` is the number of processes that wanted a core."""
-    found = records.environment({}, {}, None)
-    kept = {name: found[name] for name in ("commit", "dirty", "command", "python", "versions")}
-    where = {**found["machine"], "usable_cores": cores(), "threads": threads}
+    environment = records.environment({}, {}, None)
+    code = {name: environment[name] for name in ("commit", "dirty", "command", "python", "versions")}
+    where = {**environment["machine"], "usable_cores": cores(), "threads": threads}
     where["load"] = [round(load, 2) for load in os.getloadavg()]
-    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **kept, "machine": where}
+    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **code, "machine": where}
 
 
 def write(out: Path | None, name: str, threads: int, settings: Row, results: Sequence[Row], **more: Any) -> None:
@@ -111,13 +111,13 @@ def show(title: str, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
         columns: header -> ``key`` or ``key:format``; a column with a format is aligned to the right.
     """
     numbers = [header for header, column in columns.items() if ":" in column]
-    made = describe.table("", columns, numbers)
-    made.title = None
+    table = describe.table("", columns, numbers)
+    table.title = None
     for row in rows:
-        made.add_row(*(_cell(row, column) for column in columns.values()))
+        table.add_row(*(_cell(row, column) for column in columns.values()))
     out = describe.console()
     out.print(title, soft_wrap=True)
-    out.print(made)
+    out.print(table)
 
 
 def _cell(row: Row, column: str) -> str:

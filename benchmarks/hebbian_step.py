@@ -104,12 +104,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def config(options: argparse.Namespace) -> RunConfig:
     """Return the run whose Hebbian phases are measured."""
     builtin.load()
-    known = catalog.load()
-    data = known.dataset(options.dataset_unsup, "--dataset-unsup")
+    presets = catalog.load()
+    data = presets.dataset(options.dataset_unsup, "--dataset-unsup")
     if options.batch_size is not None:
         data = replace(data, batch_size=options.batch_size)
     return RunConfig(
-        network=known.network(options.preset),
+        network=presets.network(options.preset),
         mode="successive",
         dataset_sup=data,
         dataset_unsup=data,
@@ -153,11 +153,11 @@ def _features(network: model.Network, i: int, split: Split, most: int) -> Split:
     if isinstance(split.images, Tensor):
         split = replace(split, images=split.images[:most], labels=split.labels[:most])
     network.eval()
-    found = [(network(x, i, i + 1), labels) for x, labels in split.batches(engine.BATCH)]
-    features = torch.cat([x for x, _ in found])
+    batches = [(network(x, i, i + 1), labels) for x, labels in split.batches(engine.BATCH)]
+    features = torch.cat([x for x, _ in batches])
     if features.dim() == 4:
         features = features.contiguous(memory_format=torch.channels_last)  # as the engine keeps them
-    return Split(features, torch.cat([labels for _, labels in found]))
+    return Split(features, torch.cat([labels for _, labels in batches]))
 
 
 def _row(
@@ -166,8 +166,8 @@ def _row(
     """Measure the steps of one block and, between them, its bare convolutions."""
     padded, bare = _bare(network, layer, split, phase.batch_size)
     compiled, network[0].compiled = network[0].compiled, None
-    found = _timed(network, split, phase, bare, options)
-    step, layout, forward, gradient = _medians(found)
+    seconds = _timed(network, split, phase, bare, options)
+    step, layout, forward, gradient = _medians(seconds)
     row: harness.Row = {
         "layer": f"b{i}",
         "batch_size": phase.batch_size,
@@ -179,7 +179,7 @@ def _row(
         "layout": layout,
         "floor_ms": forward + gradient,
         "ratio": step / (forward + gradient),
-        "all_ms": found,
+        "all_ms": seconds,
     }
     if compiled is not None:
         network[0].compiled = compiled
@@ -228,7 +228,7 @@ def _bare(
 def convolutions(layer: HebbConv2d, padded: Tensor, gate: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Return the convolution of a padded batch and its weight gradient for the output gradient ``gate``, by layout."""
     spec = layer.spec
-    made: dict[str, Callable[[], Tensor]] = {}
+    functions: dict[str, Callable[[], Tensor]] = {}
     for name, layout in LAYOUTS.items():
         a, w, y = (t.float().clone().contiguous(memory_format=layout) for t in (padded, layer.weight, gate))
 
@@ -238,8 +238,8 @@ def convolutions(layer: HebbConv2d, padded: Tensor, gate: Tensor) -> dict[str, C
         def gradient(a: Tensor = a, w: Tensor = w, y: Tensor = y) -> Tensor:
             return convolution_weight_gradient(a, y, w, stride=spec.stride, dilation=spec.dilation, groups=spec.groups)
 
-        made |= {f"forward {name}": forward, f"gradient {name}": gradient}
-    return made
+        functions |= {f"forward {name}": forward, f"gradient {name}": gradient}
+    return functions
 
 
 class _Enough(Exception):  # noqa: N818  (no error: it ends an epoch early)

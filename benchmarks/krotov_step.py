@@ -121,24 +121,25 @@ def measure(case: Case, options: argparse.Namespace) -> harness.Row:
         **hebbian_step.convolutions(layer, layer.prepare(x), layer.gate(u)),
     }
     taken = harness.in_turns(functions, device, options.steps, options.warm_up)
-    found = {name: harness.summary(seconds) for name, seconds in taken.items()}
+    summaries = {name: harness.summary(seconds) for name, seconds in taken.items()}
     pairs = {
-        name: (found[f"forward {name}"]["median"], found[f"gradient {name}"]["median"]) for name in hebbian_step.LAYOUTS
+        name: (summaries[f"forward {name}"]["median"], summaries[f"gradient {name}"]["median"])
+        for name in hebbian_step.LAYOUTS
     }
     layout = min(pairs, key=lambda name: sum(pairs[name]))
-    step, floor = found["step"]["median"], sum(pairs[layout])
+    step, floor = summaries["step"]["median"], sum(pairs[layout])
     return {
         "weights": "x".join(map(str, layer.weight.shape)),
         "input": "x".join(map(str, x.shape)),
         "step_ms": step,
-        "gate_ms": found["gate"]["median"],
+        "gate_ms": summaries["gate"]["median"],
         "forward_ms": pairs[layout][0],
         "gradient_ms": pairs[layout][1],
         "layout": layout,
         "floor_ms": floor,
         "ratio": step / floor,
         "most": case.most,
-        "all_ms": found,
+        "all_ms": summaries,
     }
 
 

@@ -82,10 +82,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def config(options: argparse.Namespace) -> RunConfig:
     """Return a run whose first phase is that of the blocks with a local loss, an update an epoch."""
     builtin.load()
-    known = catalog.load()
-    data = replace(known.dataset(options.dataset, "--dataset"), batch_size=options.batch_size, epochs=1)
+    presets = catalog.load()
+    data = replace(presets.dataset(options.dataset, "--dataset"), batch_size=options.batch_size, epochs=1)
     run = RunConfig(
-        network=known.network(options.preset),
+        network=presets.network(options.preset),
         mode="consecutive",
         dataset_sup=data,
         dataset_unsup=data,
@@ -93,7 +93,7 @@ def config(options: argparse.Namespace) -> RunConfig:
     )
     if not any(block.local for block in run.network.blocks):
         raise ConfigError("--preset", f"{run.network.name} has no block with a loss of its own")
-    return overrides.apply(run, {"b*.layer.warmup": 0}, known)
+    return overrides.apply(run, {"b*.layer.warmup": 0}, presets)
 
 
 def measure(run: RunConfig, options: argparse.Namespace) -> harness.Row:
@@ -114,9 +114,9 @@ def measure(run: RunConfig, options: argparse.Namespace) -> harness.Row:
         functions[f"whole {layout}"] = lambda x=x, blocks=blocks: passes(x, blocks, apart=False)  # type: ignore[misc]
         functions[f"blocks {layout}"] = lambda x=x, blocks=blocks: passes(x, blocks, apart=True)  # type: ignore[misc]
     seconds = harness.in_turns(functions, device, options.steps, warm_up=2)
-    found = {name: harness.summary(values) for name, values in seconds.items()}
-    step = found["step"]["median"]
-    whole, apart = (min(found[f"{kind} {layout}"]["median"] for layout in LAYOUTS) for kind in ("whole", "blocks"))
+    summaries = {name: harness.summary(values) for name, values in seconds.items()}
+    step = summaries["step"]["median"]
+    whole, apart = (min(summaries[f"{kind} {layout}"]["median"] for layout in LAYOUTS) for kind in ("whole", "blocks"))
     return {
         "batch_size": phase.batch_size,
         "step_ms": step,
@@ -124,7 +124,7 @@ def measure(run: RunConfig, options: argparse.Namespace) -> harness.Row:
         "blocks_ms": apart,
         "ratio": step / whole,
         "ratio_blocks": step / apart,
-        "all_ms": found,
+        "all_ms": summaries,
     }
 
 

@@ -97,12 +97,12 @@ def peak() -> int:
 
 def _config() -> RunConfig:
     builtin.load()
-    known = catalog.load()
+    presets = catalog.load()
     return RunConfig(
-        network=known.network("2SoftHebbCnnCIFAR"),
+        network=presets.network("2SoftHebbCnnCIFAR"),
         mode="successive",
-        dataset_sup=known.dataset("STL10", "benchmark"),
-        dataset_unsup=known.dataset("STL10_unlabel", "benchmark"),
+        dataset_sup=presets.dataset("STL10", "benchmark"),
+        dataset_unsup=presets.dataset("STL10_unlabel", "benchmark"),
     )
 
 

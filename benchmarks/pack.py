@@ -67,16 +67,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def config(options: argparse.Namespace, threads: int) -> RunConfig:
     """Return the run of the first seed by itself."""
     builtin.load()
-    known = catalog.load()
+    presets = catalog.load()
     run = RunConfig(
-        network=known.network(options.preset),
+        network=presets.network(options.preset),
         mode="successive",
-        dataset_sup=known.dataset(options.dataset_sup, "--dataset-sup"),
-        dataset_unsup=known.dataset(options.dataset_unsup, "--dataset-unsup"),
+        dataset_sup=presets.dataset(options.dataset_sup, "--dataset-sup"),
+        dataset_unsup=presets.dataset(options.dataset_unsup, "--dataset-unsup"),
         threads=threads,
         device=options.device,
     )
-    return overrides.apply(run, overrides.parse(options.changes), known)
+    return overrides.apply(run, overrides.parse(options.changes), presets)
 
 
 def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
@@ -88,18 +88,18 @@ def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
     def go(name: str, members: tuple[int, ...]) -> None:
         together = members if len(members) > 1 else ()
         configs = [replace(run, seed=seed, pack=together) for seed in members]
-        found = train.run_pack(configs, places=[place] * len(members))
-        rows.setdefault(name, []).append(found[0].rows)
+        results = train.run_pack(configs, places=[place] * len(members))
+        rows.setdefault(name, []).append(results[0].rows)
 
     functions = {"pack": lambda: go("pack", seeds)}
     functions |= {f"seed {seed}": lambda seed=seed: go(f"seed {seed}", (seed,)) for seed in seeds}  # type: ignore[misc]
     wall = harness.in_turns(functions, model.device_of(run), options.repeats, warm_up=0)
-    made = []
+    table = []
     for index, phase in enumerate(plan.phases(run)):
         data = run.dataset_sup if phase.data == "sup" else run.dataset_unsup
         spent = {name: [_seconds(of_one, index, data.train_samples()) for of_one in rows[name]] for name in rows}
-        made.append(_row(f"epochs of {phase.describe()}", spent))
-    return [*made, _row("whole run", wall)]
+        table.append(_row(f"epochs of {phase.describe()}", spent))
+    return [*table, _row("whole run", wall)]
 
 
 def _seconds(rows: list[Row], index: int, images: int) -> float:

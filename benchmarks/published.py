@@ -128,16 +128,21 @@ def _steps(text: str) -> int | None:
 def _checked(argv: list[str], preset: str) -> RunConfig:
     """Return the run that our command makes; only its epochs, batches and cadence may differ from the preset's."""
     builtin.load()
-    known = catalog.load()
-    run = train.resolve(train.parser().parse(argv), known)
-    shipped = {name: known.dataset(f"CIFAR10_{variant}", "") for name, variant in (("sup", "50"), ("unsup", "1"))}
-    given = {"sup": run.dataset_sup, "unsup": run.dataset_unsup}
+    presets = catalog.load()
+    run = train.resolve(train.parser().parse(argv), presets)
+    shipped = {name: presets.dataset(f"CIFAR10_{variant}", "") for name, variant in (("sup", "50"), ("unsup", "1"))}
+    data = {"sup": run.dataset_sup, "unsup": run.dataset_unsup}
     same = all(
-        replace(given[name], **{field: getattr(shipped[name], field) for field in SETTABLE}) == shipped[name]
-        for name in given
+        replace(data[name], **{field: getattr(shipped[name], field) for field in SETTABLE}) == shipped[name]
+        for name in data
     )
-    if not same or run.network != known.network(preset) or run.mode != "successive" or run.training_blocks is not None:
-        legal = " ".join(f"dataset_{name}.{field}" for name in given for field in SETTABLE)
+    if (
+        not same
+        or run.network != presets.network(preset)
+        or run.mode != "successive"
+        or run.training_blocks is not None
+    ):
+        legal = " ".join(f"dataset_{name}.{field}" for name in data for field in SETTABLE)
         raise ConfigError("--", "what is learnt is that of the preset in both", hint=f"--set takes {legal} here")
     return run
 
@@ -189,15 +194,15 @@ def _started(command: list[str], name: str, **places: Any) -> None:
 def _parts(answer: dict[str, Any], phases: tuple[Phase, ...]) -> list[harness.Row]:
     """Compute the time of every part of the published run: what one takes, times how often it happens."""
     *hebbian, classifier = phases
-    if [list(phase.blocks) for phase in hebbian] != [found["blocks"] for found in answer["hebbian"]]:
+    if [list(phase.blocks) for phase in hebbian] != [theirs["blocks"] for theirs in answer["hebbian"]]:
         raise HebbError("the published preset has other phases than ours")
     parts = []
-    for phase, found in zip(hebbian, answer["hebbian"], strict=True):
-        if found["batches"] * phase.epochs != phase.updates:
+    for phase, theirs in zip(hebbian, answer["hebbian"], strict=True):
+        if theirs["batches"] * phase.epochs != phase.updates:
             raise HebbError(f"{phase.describe()}: the published code makes other updates than ours")
         # a busy machine draws the mean up, and with it our ratio: the median counts
-        one = statistics.median(found["seconds"])
-        parts.append(_part(f"{phase.describe()}, step", one, phase.updates, len(found["seconds"])))
+        one = statistics.median(theirs["seconds"])
+        parts.append(_part(f"{phase.describe()}, step", one, phase.updates, len(theirs["seconds"])))
     images = classifier.updates // classifier.epochs
     if answer["classifier"]["batches"] != images:
         raise HebbError(f"{classifier.describe()}: the published code makes other updates than ours")
@@ -228,10 +233,10 @@ def evaluations(epochs: int, print_freq: int) -> int:
 def _smoke(options: argparse.Namespace, parts: list[harness.Row], extra: list[str]) -> list[str]:
     """Say what makes the numbers those of a smoke test."""
     few = [part["measured"] for part in parts if "step" in part["part"] and part["measured"] < ENOUGH]
-    found = [f"{min(few)} measured steps a phase, not {ENOUGH}"] if few else []
+    reasons = [f"{min(few)} measured steps a phase, not {ENOUGH}"] if few else []
     if options.classifier_images is not None:
-        found.append("classifier and evaluation of the published code scaled from fewer images")
-    return found + ([f"multi_layer.py {' '.join(extra)}"] if extra else [])
+        reasons.append("classifier and evaluation of the published code scaled from fewer images")
+    return reasons + ([f"multi_layer.py {' '.join(extra)}"] if extra else [])
 
 
 def _commit(folder: Path) -> str | None:
@@ -257,15 +262,15 @@ def _show(result: harness.Row, threads: int) -> None:
     )
     for reason in result["smoke_test"]:
         out.print(f"not a full measurement: {reason}", soft_wrap=True)
-    found = result["accuracy"]
-    checked = found["ours_measured_by_published"]
-    words = [f"ours {found['ours']:.2f} % (first epoch {found['ours_first_epoch']:.2f} %)"]
+    accuracy = result["accuracy"]
+    checked = accuracy["ours_measured_by_published"]
+    words = [f"ours {accuracy['ours']:.2f} % (first epoch {accuracy['ours_first_epoch']:.2f} %)"]
     words.append(
         f"our network measured by the published code {checked['accuracy']:.2f} % on {checked['images']:,} images"
     )
-    words += [f"paper {found['paper']:.2f} %"] if found["paper"] is not None else []
+    words += [f"paper {accuracy['paper']:.2f} %"] if accuracy["paper"] is not None else []
     for name, when in (("published", "whole"), ("published_first_epoch", "after its first epoch")):
-        words += [f"published code {when} {found[name]:.2f} %"] if found[name] is not None else []
+        words += [f"published code {when} {accuracy[name]:.2f} %"] if accuracy[name] is not None else []
     out.print("test accuracy: " + "; ".join(words), soft_wrap=True)
 
 

@@ -100,13 +100,13 @@ class Checkout:
 
     def _dataset(self, name: str) -> Any:
         """Return the dataset's config with the seed, epochs, batches and evaluation cadence of ours."""
-        wanted = self.request["data"][name]
-        found = self.utils.load_config_dataset(wanted["name"], False)
-        return found | {
+        ours = self.request["data"][name]
+        config = self.utils.load_config_dataset(ours["name"], False)
+        return config | {
             "seed": self.request["seed"],
-            "nb_epoch": wanted["epochs"],
-            "batch_size": wanted["batch_size"],
-            "print_freq": wanted["print_freq"],
+            "nb_epoch": ours["epochs"],
+            "batch_size": ours["batch_size"],
+            "print_freq": ours["print_freq"],
         }
 
     def measure(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Checkout:
 
     def run(self) -> dict[str, Any]:
         """Train everything, as the published command does but without saving, and return time and accuracy."""
-        logs, found = self.log.Log(self.phases), {}
+        logs, metrics = self.log.Log(self.phases), {}
         began = time.perf_counter()
         for name, phase in self.phases.items():
             hebbian = phase["mode"] == "unsupervised"
@@ -145,8 +145,8 @@ class Checkout:
             arguments += [self.request["preset"], self.data["unsup" if hebbian else "sup"], self.network, self.device]
             run = self.train.run_unsup if hebbian else self.train.run_sup
             log = (logs.unsup if hebbian else logs.sup)[name]
-            run(*arguments, log, blocks=phase["blocks"], save=False, report=lambda **row: found.update(row))
-        return {"seconds": time.perf_counter() - began, "accuracy": float(found["test_acc"])}
+            run(*arguments, log, blocks=phase["blocks"], save=False, report=lambda **row: metrics.update(row))
+        return {"seconds": time.perf_counter() - began, "accuracy": float(metrics["test_acc"])}
 
     def _phases(self, mode: str) -> list[dict[str, Any]]:
         return [phase for phase in self.phases.values() if phase["mode"] == mode]

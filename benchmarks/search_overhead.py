@@ -136,8 +136,8 @@ def _gaps(search: Path) -> list[float]:
         spans.setdefault(process, []).append((began, ended))
     return [
         round(after[0] - before[1], 3)
-        for found in spans.values()
-        for before, after in itertools.pairwise(sorted(found))
+        for intervals in spans.values()
+        for before, after in itertools.pairwise(sorted(intervals))
     ]
 
 
@@ -203,9 +203,9 @@ def _load_tensorboard(folder: Path) -> float:
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
     began = time.perf_counter()
-    found = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    events = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     spent = time.perf_counter() - began
-    describe.console().print(f"TensorBoard reads {len(found.Runs())} runs")
+    describe.console().print(f"TensorBoard reads {len(events.Runs())} runs")
     return spent
 
 

@@ -36,9 +36,9 @@ PRESETS = 8  # shown of those that use a rule
 def pages() -> dict[str, str]:
     """Return the text of every page by its file name."""
     builtin.load()
-    known = catalog.load()
+    presets = catalog.load()
     rules = sorted(RULES.entries(), key=lambda rule: list(KINDS).index(rule.learning))
-    return {"README.md": index(rules), **{f"{rule.name}.md": page(rule, known) for rule in rules}}
+    return {"README.md": index(rules), **{f"{rule.name}.md": page(rule, presets) for rule in rules}}
 
 
 def index(rules: list[Rule]) -> str:
@@ -162,15 +162,15 @@ def where(thing: Any) -> str:
     return f"[`{thing.__name__}`](../../{path})"
 
 
-def field_table(rule: Rule, known: Catalog) -> str:
+def field_table(rule: Rule, presets: Catalog) -> str:
     """Return the fields of a rule with their defaults on each architecture."""
     needed: dict[str, Value] = {"out_channels": 1, "kernel_size": 1}
     shown: dict[str, fields.Field] = {}
     values: dict[str, dict[str, str]] = {}
     for arch in rule.archs:
         mine = rule.fields_on(arch)
-        given = {name: value for name, value in needed.items() if name in mine}
-        layer = grammar.make_layer(rule.name, arch, given, known.defaults, "page")
+        required = {name: value for name, value in needed.items() if name in mine}
+        layer = grammar.make_layer(rule.name, arch, required, presets.defaults, "page")
         values[arch] = {name: "" if name in needed else _written(getattr(layer, name)) for name in mine}
         shown |= mine
     lines = [f"| token | name | {' | '.join(rule.archs)} | legal | meaning |", f"|{'---|' * (4 + len(rule.archs))}"]
@@ -216,12 +216,12 @@ def _data(rule: Rule) -> str:
 
 def main(folder: Path = HERE / "rules") -> None:
     """Write the pages, and remove those of rules that are gone."""
-    made = pages()
+    texts = pages()
     for path in folder.glob("*.md"):
-        if path.name not in made:
+        if path.name not in texts:
             path.unlink()
     folder.mkdir(exist_ok=True)
-    for name, text in made.items():
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
 
 

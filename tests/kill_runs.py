@@ -30,8 +30,8 @@ def fork(folder: Path, carry_on: bool) -> int:
     """Start a run in a child process; it writes a digest of its weights when it is done."""
     child = os.fork()
     if child == 0:
-        made = small.config(small.DEEP, *CHANGES)
-        result = small.run(made, folder, carry_on=carry_on)
+        config = small.config(small.DEEP, *CHANGES)
+        result = small.run(config, folder, carry_on=carry_on)
         digest = hashlib.sha256()
         for name, tensor in sorted(result.network.state_dict().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())

@@ -47,13 +47,13 @@ def flags_of(trials: int, more: tuple[str, ...]) -> tuple[str, ...]:
 
 def finished(search: Path) -> dict[str, str]:
     """Return a digest of every file of the finished trials, with the time it was written."""
-    found = {}
+    digests = {}
     for result in search.glob("trials/*/result.json"):
         for path in result.parent.rglob("*"):
             if path.is_file():
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                found[str(path.relative_to(search))] = f"{path.stat().st_mtime_ns} {digest}"
-    return found
+                digests[str(path.relative_to(search))] = f"{path.stat().st_mtime_ns} {digest}"
+    return digests
 
 
 def _changed(before: dict[str, str], search: Path) -> int:

@@ -59,17 +59,17 @@ def value(entry: Field) -> st.SearchStrategy[Value]:
 def layers(draw: st.DrawFn, forms: Sequence[tuple[Rule, str]] = FORMS) -> LayerSpec:
     """Draw a layer; fields that are not drawn keep their default."""
     rule, arch = draw(st.sampled_from(forms))
-    given: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for name, entry in rule.fields_on(arch).items():
         if name == "kernel_size" or draw(st.booleans()):
-            given[name] = draw(value(entry))
+            values[name] = draw(value(entry))
     bare = make_layer(rule.name, arch, {"kernel_size": 1} if arch == "CNN" else {}, DEFAULTS, "bare")
     if rule.check is not None:
         try:
-            rule.check({**dict(bare.values), **given}, "drawn")
+            rule.check({**dict(bare.values), **values}, "drawn")
         except ConfigError:
             reject()  # a combination that the rule itself refuses
-    return make_layer(rule.name, arch, given, DEFAULTS, "drawn")
+    return make_layer(rule.name, arch, values, DEFAULTS, "drawn")
 
 
 @st.composite
@@ -116,10 +116,10 @@ def settling(draw: st.DrawFn) -> NetworkSpec:
         first = {name: v for name, v in drawn[0].values if name != "lr_feedback"}
         drawn[0] = make_layer(rule.name, arch, first, DEFAULTS, "drawn")
     flatten = ("flatten",) if draw(st.booleans()) else ()
-    made = tuple(BlockSpec(layer=layer, operations=() if i else flatten) for i, layer in enumerate(drawn))
-    given = {entry.name: draw(value(entry)) for entry in rule.settings if draw(st.booleans())}
+    blocks = tuple(BlockSpec(layer=layer, operations=() if i else flatten) for i, layer in enumerate(drawn))
+    settings = {entry.name: draw(value(entry)) for entry in rule.settings if draw(st.booleans())}
     try:
-        return NetworkSpec(name="drawn", blocks=made, settle=make_settle(rule, given, "drawn"))
+        return NetworkSpec(name="drawn", blocks=blocks, settle=make_settle(rule, settings, "drawn"))
     except ConfigError:
         reject()  # a combination that the rule itself refuses
 

@@ -28,19 +28,19 @@ builtin.load()  # a process that a test starts imports this first
 
 def config(network: str = CNN, *changes: str, mode: str = "successive", **fields: object) -> RunConfig:
     """Return a run of ``network`` on 200 Digits images, one epoch a phase, with ``--set`` changes."""
-    known = catalog.load()
+    presets = catalog.load()
     data = DataSpec(dataset="Digits", epochs=1, batch_size=20, print_freq=1, samples=200)
-    run = RunConfig(network=known.network(network), mode=mode, dataset_sup=data, dataset_unsup=data)
-    return overrides.apply(replace(run, **fields), overrides.parse(changes), known)  # type: ignore[arg-type]
+    run = RunConfig(network=presets.network(network), mode=mode, dataset_sup=data, dataset_unsup=data)
+    return overrides.apply(replace(run, **fields), overrides.parse(changes), presets)  # type: ignore[arg-type]
 
 
-def run(made: RunConfig, folder: Path | None = None, **place: object) -> train.Result:
+def run(config: RunConfig, folder: Path | None = None, **place: object) -> train.Result:
     """Train it; with a folder, on disk."""
-    return train.run(made, place=train.Place(**{"datasets": Path("nowhere"), "folder": folder, **place}))  # type: ignore[arg-type]
+    return train.run(config, place=train.Place(**{"datasets": Path("nowhere"), "folder": folder, **place}))  # type: ignore[arg-type]
 
 
 def layer(method: str, arch: str = "MLP", fan_in: int = 4, **values: object) -> HebbLayer:
     """Return a layer of three neurons."""
-    given = {"out_channels": 3, **({"kernel_size": 1} if arch == "CNN" else {}), **values}
-    spec = make_layer(method, arch, given, catalog.load().defaults, "test")
+    fields = {"out_channels": 3, **({"kernel_size": 1} if arch == "CNN" else {}), **values}
+    spec = make_layer(method, arch, fields, catalog.load().defaults, "test")
     return (HebbConv2d if arch == "CNN" else HebbLinear)(spec, fan_in, spec.out_channels)

@@ -82,9 +82,9 @@ def test_hebbian_step(command: Command, tmp_path: Path) -> None:
     hebbian = [phase for phase in plan.phases(run) if phase.kind == "hebbian"]
     assert [row["layer"] for row in rows] == [f"b{phase.top}" for phase in hebbian]
     for row in rows:
-        medians = {name: found["median"] for name, found in row["all_ms"].items()}
+        medians = {name: result["median"] for name, result in row["all_ms"].items()}
         assert row["batch_size"] == 7 and row["input"].startswith("7x")
-        assert {found["n"] for found in row["all_ms"].values()} == {3}
+        assert {result["n"] for result in row["all_ms"].values()} == {3}
         assert row["step_ms"] == medians["step"]
         pairs = [medians[f"forward {layout}"] + medians[f"gradient {layout}"] for layout in hebbian_step.LAYOUTS]
         assert row["floor_ms"] == pytest.approx(min(pairs))
@@ -107,7 +107,7 @@ def test_a_compiled_hebbian_step(command: Command, tmp_path: Path) -> None:
     )
     done = numbers(command, tmp_path, "hebbian_step", *flags, "--compute-dtype", "bfloat16")
     (row,) = done["results"]
-    medians = {name: found["median"] for name, found in row["all_compiled_ms"].items()}
+    medians = {name: result["median"] for name, result in row["all_compiled_ms"].items()}
     floor = min(medians[f"forward {kind}"] + medians[f"gradient {kind}"] for kind in hebbian_step.LAYOUTS)
     assert row["compiled_ms"] == medians["step"]
     assert row["compiled_ratio"] == pytest.approx(row["compiled_ms"] / floor)
@@ -118,7 +118,7 @@ def test_a_compiled_hebbian_step(command: Command, tmp_path: Path) -> None:
 def test_lpl_step(command: Command, tmp_path: Path) -> None:
     flags = ("--preset=3LPLCnnDigits", "--dataset", "Digits", "--batch-size", "6", "--steps", "3")
     (row,) = numbers(command, tmp_path, "lpl_step", *flags)["results"]
-    medians = {name: found["median"] for name, found in row["all_ms"].items()}
+    medians = {name: result["median"] for name, result in row["all_ms"].items()}
     assert row["step_ms"] == medians.pop("step")
     for kind in ("whole", "blocks"):
         assert row[f"{kind}_ms"] == min(medians[f"{kind} {layout}"] for layout in lpl_step.LAYOUTS)
@@ -157,7 +157,7 @@ def test_classifier_epoch(command: Command, tmp_path: Path) -> None:
     [row] = numbers(command, tmp_path, "classifier_epoch", *flags)["results"]
     assert row["images"] == 100
     assert row["features"] == catalog_features("2SoftHebbCnnDigits")
-    assert {found["n"] for found in row["all_s"].values()} == {3}
+    assert {result["n"] for result in row["all_s"].values()} == {3}
     assert row["ratio"] == pytest.approx(row["epoch_s"] / row["pass_s"])
     assert row["pass_gb_per_s"] == pytest.approx(4 * 100 * row["features"] / row["pass_s"] / 1e9)
 
@@ -237,8 +237,8 @@ def test_published_against_the_checkout(command: Command, tmp_path: Path, shared
         pytest.skip("$HEBB_PUBLISHED names no checkout of the published code")
     flags = ("--warm-up", "1", "--steps", "2", "--classifier-images", "10000")
     ours = ("--", "--set", "dataset_sup.epochs=1", "dataset_unsup.batch_size=1000")
-    found = numbers(command, tmp_path, "published", f"--published={checkout}", *flags, *ours, datasets=shared_data)
-    accuracy = found["results"][0]["accuracy"]
+    result = numbers(command, tmp_path, "published", f"--published={checkout}", *flags, *ours, datasets=shared_data)
+    accuracy = result["results"][0]["accuracy"]
     assert accuracy["ours_measured_by_published"]["images"] == 10_000
     assert accuracy["ours_measured_by_published"]["accuracy"] == pytest.approx(accuracy["ours"], abs=0.03)
 
@@ -318,8 +318,8 @@ def test_functions_take_turns_and_warm_up_uncounted() -> None:
 
 
 def test_summary() -> None:
-    found = harness.summary([0.001 * i for i in range(1, 12)])
-    assert found == pytest.approx({"median": 6.0, "p10": 2.0, "p90": 10.0, "n": 11})
+    result = harness.summary([0.001 * i for i in range(1, 12)])
+    assert result == pytest.approx({"median": 6.0, "p10": 2.0, "p90": 10.0, "n": 11})
     assert harness.summary([0.5], unit=1.0)["median"] == 0.5
 
 

@@ -44,10 +44,10 @@ def test_a_rule_is_one_entry(tmp_path: Path) -> None:
     RULES.register(
         HebbianRule(name="Toy", summary="toy", source="here", fields=HEBBIAN, own_fields=(gain,), signal=plain_hebb)
     )
-    made = small.config("toy-c8-k3-p1-gain0.5-lr0.01:bn:triangle:avg_2_2_0 BP:flatten")
-    assert made.network.blocks[0].layer.gain == 0.5
-    assert "Toy-c8-k3-p1-lr0.01-gain0.5" in grammar.format_network(made.network, catalog.load().defaults)
-    result = small.run(made, tmp_path / "run")
+    config = small.config("toy-c8-k3-p1-gain0.5-lr0.01:bn:triangle:avg_2_2_0 BP:flatten")
+    assert config.network.blocks[0].layer.gain == 0.5
+    assert "Toy-c8-k3-p1-lr0.01-gain0.5" in grammar.format_network(config.network, catalog.load().defaults)
+    result = small.run(config, tmp_path / "run")
     assert result.metrics["test_acc"] is not None
     with pytest.raises(ConfigError, match="gain0"):
         small.config("Soft-c8-gain0.5:flatten BP")
@@ -73,9 +73,9 @@ def test_a_rule_with_a_loss_is_one_entry(tmp_path: Path) -> None:
             loss=slow,
         )
     )
-    made = small.config("slow-c8-k3-p1-gap0.5-ls0.01:relu:avg_2_2_0:warmup=0 BP:flatten", mode="consecutive")
-    assert "Slow-c8-k3-p1-ls0.01-gap0.5" in grammar.format_network(made.network, catalog.load().defaults)
-    result = small.run(made, tmp_path / "run")
+    config = small.config("slow-c8-k3-p1-gap0.5-ls0.01:relu:avg_2_2_0:warmup=0 BP:flatten", mode="consecutive")
+    assert "Slow-c8-k3-p1-ls0.01-gap0.5" in grammar.format_network(config.network, catalog.load().defaults)
+    result = small.run(config, tmp_path / "run")
     assert result.metrics["test_acc"] is not None
     assert result.rows[0]["train_loss"] is not None
 
@@ -90,14 +90,14 @@ def test_a_dataset_is_one_entry() -> None:
     DATASETS.register(
         Dataset(name="Halves", channels=1, height=8, width=8, classes=2, train=40, test=20, summary="x", load=load)
     )
-    made = small.config(
+    config = small.config(
         "BP:flatten",
         "classifier.lr=0.01",
         "dataset_sup.dataset=halves",
         "dataset_unsup.dataset=Halves",
         "dataset_sup.epochs=20",
     )
-    assert small.run(made).metrics["test_acc"] == 100
+    assert small.run(config).metrics["test_acc"] == 100
 
 
 @pytest.mark.usefixtures("registries")
