@@ -23,12 +23,13 @@ from hebb.config import catalog, fields, grammar  # noqa: E402
 from hebb.config.catalog import Catalog  # noqa: E402
 from hebb.config.fields import Value  # noqa: E402
 from hebb.config.registry import RULES, HebbianRule, LocalRule, Rule, SettlingRule  # noqa: E402
+from hebb.config.vocabulary import Learning  # noqa: E402
 
 KINDS = {
-    "hebbian": "layer-local rule",
-    "local": "layer-local loss",
-    "backprop": "gradient of the loss of the network",
-    "settle": "network that settles",
+    Learning.HEBBIAN: "layer-local rule",
+    Learning.LOCAL: "layer-local loss",
+    Learning.BACKPROP: "gradient of the loss of the network",
+    Learning.SETTLE: "settling network",
 }
 PRESETS = 8  # shown of those that use a rule
 
@@ -182,7 +183,7 @@ def field_table(rule: Rule, presets: Catalog) -> str:
 
 
 def settings(rule: SettlingRule) -> str:
-    """Return the settings of a network that settles."""
+    """Return the settings of a settling network."""
     lines = ["| name | default | legal | meaning |", "|---|---|---|---|"]
     lines += [f"| `{s.name}` | {_written(s.default)} | {s.legal} | {cell(s.meaning)} |" for s in rule.settings]
     return "\n".join(lines)
@@ -211,7 +212,7 @@ def example(rule: Rule) -> str:
 
 
 def _data(rule: Rule) -> str:
-    return {"local": "Digits_lpl", "settle": "Digits_settle"}.get(rule.learning, "Digits_1")
+    return {Learning.LOCAL: "Digits_lpl", Learning.SETTLE: "Digits_settle"}.get(rule.learning, "Digits_1")
 
 
 def main(folder: Path = HERE / "rules") -> None:

@@ -161,7 +161,12 @@ DEFECTS = (
         "parameter.requires_grad_(i in phase.blocks)",
         "parameter.requires_grad_(True)",
     ),
-    Defect("frozen blocks keep statistics of 0 and 1", "hebb/config/plan.py", "    if not wanted:", "    if wanted:"),
+    Defect(
+        "frozen blocks keep statistics of 0 and 1",
+        "hebb/config/plan.py",
+        "    if not normalised:",
+        "    if normalised:",
+    ),
     Defect(
         "momentum stays cumulative", "hebb/training/engine.py", "        norm.momentum = momentum\n", "        pass\n"
     ),

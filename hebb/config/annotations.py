@@ -51,10 +51,10 @@ class Annotation:
         if self.optional and (value is None or text.lower() in ("none", "null")):
             return None
         if not self.many:
-            found = self._read_one(value)
-            if found is None:
+            result = self._read_one(value)
+            if result is None:
                 raise ConfigError(where, f"must be {_NOUNS[self.kind or str][0]}, got '{text}'")
-            return found
+            return result
         items = value if isinstance(value, list | tuple) else text.split(",")
         read = [self._read_one(item) for item in items]
         if None in read:
@@ -69,7 +69,7 @@ class Annotation:
         return str(value)
 
     def check(self, value: object, where: str) -> None:
-        """Refuse a JSON value of another type."""
+        """Raise for a JSON value of another type."""
         if self.kind is None or (self.optional and value is None):
             return
         items = value if self.many and isinstance(value, list | tuple) else [value]

@@ -118,7 +118,7 @@ class Catalog:
 
     def protocol(self, names: Iterable[str], where: str = "--protocol") -> dict[str, Any]:
         """Return the changes of all protocols in ``names``; two that change the same thing are refused."""
-        found: dict[str, Any] = {}
+        changes: dict[str, Any] = {}
         for name in names:
             if name not in self.protocols:
                 raise ConfigError(
@@ -129,10 +129,10 @@ class Catalog:
                     hint="--list protocols describes them",
                 )
             for path, value in self.protocols[name].changes.items():
-                if path in found:
+                if path in changes:
                     raise ConfigError(where, f"'{name}' changes {path}, which an earlier protocol changes too")
-                found[path] = value
-        return found
+                changes[path] = value
+        return changes
 
 
 def load(user_file: Path | None = None) -> Catalog:
@@ -186,21 +186,21 @@ class _TwiceError(Exception):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return made
+    return mapping
 
 
 def _layer_defaults(data: Any, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
     _keys(data, ARCHS, f"{where}, layer")
     defaults: dict[str, dict[str, Value]] = {arch: dict(below.get(arch, {})) for arch in ARCHS}
-    for arch, given in data.items():
+    for arch, fields in data.items():
         place = f"{where}, layer/{arch}"
         legal = [name for name, entry in FIELDS.items() if arch in entry.archs]
-        _keys(given, legal, place)
-        for name, value in given.items():
+        _keys(fields, legal, place)
+        for name, value in fields.items():
             defaults[arch][name] = FIELDS[name].read(value, place)
     return defaults
 
@@ -303,7 +303,7 @@ def _object(data: Any, where: str) -> Mapping[str, Any]:
 
 
 def _keys(data: Any, legal: Any, where: str) -> None:
-    """Refuse anything but an object with legal keys."""
+    """Raise for anything but an object with legal keys."""
     for key in _object(data, where):
         if key not in legal:
             raise ConfigError(where, f"unknown key '{key}'", given=key, choices=legal)

@@ -1,4 +1,4 @@
-"""How a run trains beside its network and data: the back-prop optimiser, and when Hebbian phases end."""
+"""Training besides network and data: the back-prop optimiser, and when Hebbian phases end early."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ClassifierSpec:
         loss: ``cross_entropy``, or ``mse``: the mean over samples and classes of (output - one-hot label)^2.
         optimiser: ``adam``, or ``sgd`` with ``momentum``.
         lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
-        momentum: share of the last step that sgd takes again (no Nesterov, no dampening).
+        momentum: momentum of sgd (no Nesterov, no dampening).
         weight_decay: L2 penalty added to the gradient.
         schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts), ``decay``
             (is multiplied by ``decay`` every ``decay_every`` epochs) or ``constant``.
         restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.
-        restart_growth: how many times as long as the last each further cycle is.
+        restart_growth: factor by which each cycle is longer than the one before.
         decay: factor of the rate, above 0 and at most 1.
-        decay_every: epochs between two such factors.
+        decay_every: epochs between two decays.
     """
 
     loss: ClassifierLoss = ClassifierLoss.CROSS_ENTROPY
@@ -53,7 +53,7 @@ class ClassifierSpec:
             raise ConfigError("classifier.decay", f"must be a number > 0 and <= 1, got {self.decay}")
 
     def check(self) -> None:
-        """Refuse values that would do nothing; called when all of them are set."""
+        """Raise for values that would do nothing; called once all of them are set."""
         for name, key, reader in (
             ("momentum", "optimiser", Optimiser.SGD),
             ("restart", "schedule", Schedule.COSINE),
@@ -74,14 +74,14 @@ class ClassifierSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StopSpec:
-    """When a Hebbian phase ends before its epochs are over. Both rules are looked at after each epoch.
+    """When a Hebbian phase ends before its epochs are over. Both criteria are checked after each epoch.
 
     c of an update is max_i |sum_j |w_ij|^p - 1| over the neurons of a block (Krotov & Hopfield's convergence).
 
     Attributes:
         convergence: end when every block's last c is below this; None: never.
-        patience: end when for this many epochs' worth of updates in a row no block's c fell below the least it had
-            been; None: never.
+        patience: end when no block's c has fallen below its minimum for this many epochs' worth of updates; None:
+            never.
     """
 
     convergence: float | None = None

@@ -1,4 +1,4 @@
-"""The description of a dataset and of the way a phase goes through it."""
+"""Which images a phase trains on, and how."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hebb.core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """A dataset and the way one kind of phase goes through it.
+    """A dataset, and how one kind of phase goes through it.
 
     Attributes:
         dataset: registered name.
@@ -27,7 +27,7 @@ class DataSpec:
             ``val``).
         size: side in pixels to which images are resized; None takes the native size.
         validation: share of the training images held out for validation.
-        held: train on the images that ``validation`` holds out, and on them alone: a classifier on images that the
+        held: train only on the images that ``validation`` holds out, so that a classifier learns from images that the
             blocks below have not seen.
         standardise: subtract the mean and divide by the deviation of each channel.
         deviations: subtract each channel's mean and divide by this many of its deviations, those of the settling

@@ -139,7 +139,7 @@ def parse(space: Any, where: str) -> tuple[Axis, ...]:
 
 
 def check(axes: tuple[Axis, ...], where: str) -> None:
-    """Refuse a path that two domains set, and a condition on what no earlier domain sets."""
+    """Raise for a path that two domains set, and a condition on what no earlier domain sets."""
     if "seed" in (path for axis in axes for path in axis.paths()):
         raise ConfigError(where, "seed cannot be a path of a space", hint="the key 'seeds' lists the replicates")
     check_once((path for axis in axes for path in axis.paths()), where)
@@ -159,7 +159,7 @@ def check(axes: tuple[Axis, ...], where: str) -> None:
 
 
 def check_once(paths: Iterable[str], where: str) -> None:
-    """Refuse a path that two domains set: one of them would be ignored."""
+    """Raise for a path that two domains set: one of them would be ignored."""
     names = list(paths)
     for path in names:
         if names.count(path) > 1:

@@ -27,12 +27,12 @@ def change(config: Config, texts: Iterable[str]) -> Config:
 
 def paths(config: Any) -> list[str]:
     """List the paths that can be changed."""
-    found = []
+    leaves = []
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         inner = [f"{entry.name}.{path}" for path in paths(value)] if dataclasses.is_dataclass(value) else [entry.name]
-        found += inner
-    return found
+        leaves += inner
+    return leaves
 
 
 def _apply(config: Config, texts: Mapping[str, str], where: str, legal: list[str]) -> Config:
@@ -58,7 +58,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def check(config: object, low: float, high: float, *names: str, above: bool = False) -> None:
-    """Refuse a value outside [low, high]; ``above`` excludes the low end."""
+    """Raise for a value outside [low, high]; ``above`` excludes the low end."""
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
@@ -69,13 +69,13 @@ def check(config: object, low: float, high: float, *names: str, above: bool = Fa
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
-    """Refuse no seed, one given twice, or one out of range."""
+    """Raise for no seed, one given twice, or one out of range."""
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
         raise ConfigError("seeds", f"must be distinct whole numbers >= 0, at least one, got {list(seeds)}")
 
 
 def check_words(where: str, words: tuple[str, ...], choices: Iterable[str]) -> None:
-    """Refuse no word, an unknown one, or one given twice."""
+    """Raise for no word, an unknown one, or one given twice."""
     legal = list(choices)
     for word in words:
         if word not in legal:

@@ -249,7 +249,7 @@ _TABLE = (
         kind=float,
         minimum=0,
         archs=CNN,
-        meaning="known to the published presets, without effect there; no method reads it",
+        meaning="accepted for the published presets, without effect; no method reads it",
     ),
     Field(
         name="pre_triangle",

@@ -10,7 +10,7 @@ most once: ``bn``, ``bn_after``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_
 activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` for a stored block to
 start from, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for
 a CNN, 1d for an MLP); ``batchnorm1d`` and ``batchnorm2d`` can be named where the other one is meant. ``settle:``
-leads the blocks of a network that settles and says how the whole of it does.
+leads the blocks of a settling network and says how the whole of it does.
 ``parse(format(spec)) == spec``.
 """
 
@@ -53,24 +53,24 @@ def parse_layer(
     if separator and not rest:
         raise ConfigError(where, "ends in '-'")
     rule = RULES.get(method, where)
-    given = _tokens(rest, rule, where)
+    values = _tokens(rest, rule, where)
     for name, value in (named or {}).items():
-        if name in given:
+        if name in values:
             raise ConfigError(where, f"'{name}' is given twice, as a token and by name")
-        given[name] = value
+        values[name] = value
     if arch is None:
-        arch = "CNN" if "kernel_size" in given else "MLP"
+        arch = "CNN" if "kernel_size" in values else "MLP"
     if arch not in ARCHS:
         raise ConfigError(where, f"unknown arch '{arch}'", given=str(arch), choices=ARCHS)
-    _check_used(given, rule, arch, where)
-    return make_layer(rule.name, arch, given, defaults, where)
+    _check_used(values, rule, arch, where)
+    return make_layer(rule.name, arch, values, defaults, where)
 
 
 def _tokens(text: str, rule: Rule, where: str) -> dict[str, object]:
     """Split ``c96-k5-lr1e-3`` into values by field name."""
     own = {entry.token: entry for entry in rule.own_fields if entry.token}
     table = {**fields.token_table(), **own}
-    given: dict[str, object] = {}
+    values: dict[str, object] = {}
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -87,13 +87,13 @@ def _tokens(text: str, rule: Rule, where: str) -> dict[str, object]:
             close = nearest(letters, _legal_tokens(rule))
             advice = f" (did you mean '{close}{number}'?)" if close else ""
             raise ConfigError(where, f"unknown token '{letters}{number}'{advice}", choices=_legal_tokens(rule))
-        if entry.name in given:
+        if entry.name in values:
             raise ConfigError(where, f"token '{letters}' is given twice")
-        given[entry.name] = entry.read(number, where)
+        values[entry.name] = entry.read(number, where)
         position = match.end() + 1
         if match.end() < len(text) and position == len(text):
             raise ConfigError(where, "ends in '-'")
-    return given
+    return values
 
 
 def _legal_tokens(rule: Rule) -> list[str]:
@@ -101,11 +101,11 @@ def _legal_tokens(rule: Rule) -> list[str]:
     return [entry.token for entry in table.values() if entry.token]
 
 
-def _check_used(given: Mapping[str, object], rule: Rule, arch: str, where: str) -> None:
-    """Refuse a token the method does not read, rather than ignore it."""
-    known = rule.fields_on(arch)
-    for name in given:
-        if name in known or name not in fields.FIELDS:
+def _check_used(values: Mapping[str, object], rule: Rule, arch: str, where: str) -> None:
+    """Raise for a token the method does not read, rather than ignore it."""
+    legal = rule.fields_on(arch)
+    for name in values:
+        if name in legal or name not in fields.FIELDS:
             continue
         entry = fields.FIELDS[name]
         token = f"token '{entry.token}'" if entry.token else "field"
@@ -117,7 +117,7 @@ def _check_used(given: Mapping[str, object], rule: Rule, arch: str, where: str) 
         raise ConfigError(
             where,
             problem,
-            choices=[e.token or e.name for e in known.values()],
+            choices=[e.token or e.name for e in legal.values()],
             hint="leave it out",
         )
 
@@ -166,7 +166,7 @@ def parse_block(text: str, defaults: Defaults, where: str) -> BlockSpec:
     layer_text, *parts = text.split(":")
     place = f"{where} '{text}'"
     operations: list[str] = []
-    found: dict[str, object] = {}
+    parts_read: dict[str, object] = {}
     named: dict[str, object] = {}
     uses_bn = False
     for part in parts:
@@ -184,17 +184,17 @@ def parse_block(text: str, defaults: Defaults, where: str) -> BlockSpec:
             if part in operations:
                 raise ConfigError(place, f"'{part}' is given twice")
             operations.append(part)
-        elif key in found:
+        elif key in parts_read:
             raise ConfigError(place, f"a second {key.replace('_', ' ')} '{part}'", hint="each part at most once")
         else:
-            found[key] = value
+            parts_read[key] = value
     layer = parse_layer(layer_text, defaults, where, named=named)
     if uses_bn:
         if _BN[layer.arch] in operations:
             raise ConfigError(place, f"'bn' and '{_BN[layer.arch]}' are the same")
         operations.append(_BN[layer.arch])
     with within(place):
-        return BlockSpec(layer=layer, operations=tuple(operations), **found)  # type: ignore[arg-type]
+        return BlockSpec(layer=layer, operations=tuple(operations), **parts_read)  # type: ignore[arg-type]
 
 
 def _read_part(part: str, where: str) -> tuple[str, object]:
@@ -310,15 +310,15 @@ def parse_network(text: str, defaults: Defaults, name: str | None = None) -> Net
 
 def _settings(text: str) -> SettleSpec:
     """Split ``settle:beta=0.5,sign=positive``; the network checks names and values."""
-    found: dict[str, Value] = {}
+    settings: dict[str, Value] = {}
     for part in text.partition(":")[2].split(","):
         name, separator, value = part.partition("=")
         if not separator or not name or not value:
             raise ConfigError(f"'{text}'", f"'{part}' is not of the form name=value", hint="as in settle:beta=0.5")
-        if name in found:
+        if name in settings:
             raise ConfigError(f"'{text}'", f"'{name}' is given twice")
-        found[name] = value
-    return SettleSpec(values=tuple(found.items()))
+        settings[name] = value
+    return SettleSpec(values=tuple(settings.items()))
 
 
 def format_network(network: NetworkSpec, defaults: Defaults) -> str:
@@ -330,10 +330,10 @@ def _format_settings(network: NetworkSpec) -> list[str]:
     """Return ``settle:...`` with the settings that are not the method's defaults."""
     if network.settle is None:
         return []
-    known = {entry.name: entry for entry in network.settling_rule.settings}
+    fields_by_name = {entry.name: entry for entry in network.settling_rule.settings}
     changed = [
-        f"{name}={format_value(value, known[name])}"
+        f"{name}={format_value(value, fields_by_name[name])}"
         for name, value in network.settle.values
-        if value != known[name].default
+        if value != fields_by_name[name].default
     ]
     return [_SETTLE + ",".join(changed)] if changed else []

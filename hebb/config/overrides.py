@@ -1,7 +1,7 @@
 """Dotted overrides: ``b0.layer.lr=0.05``, ``b*.layer.t_invert=0.7``, ``dataset_sup.epochs=2``, ``seed=3``.
 
 The same paths are the keys of a search space. ``b*`` is every Hebbian or settling block, sharing one value, and ``b-1``
-the last block, the classifier; ``settle.beta`` is a setting of a network that settles. Whatever their order,
+the last block, the classifier; ``settle.beta`` is a setting of a settling network. Whatever their order,
 ``preset`` applies before ``method``, and both before the rest.
 """
 
@@ -43,15 +43,15 @@ _PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NA
 
 def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
     """Split ``path=value`` texts; a path given twice is an error."""
-    found: dict[str, str] = {}
+    changes: dict[str, str] = {}
     for text in texts:
         path, separator, value = text.partition("=")
         if not separator or not path or not value:
             raise ConfigError(where, f"'{text}' is not of the form path=value", hint="for example b0.layer.lr=0.05")
-        if path in found:
+        if path in changes:
             raise ConfigError(where, f"'{path}' is given twice")
-        found[path] = value
-    return found
+        changes[path] = value
+    return changes
 
 
 def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, where: str = "--set") -> RunConfig:
@@ -67,7 +67,7 @@ def values(config: RunConfig) -> dict[str, Value | None]:
 
     ``bN.preset``, which is the method and its layer in one, is left out, and so are ``b*`` and ``b-1``.
     """
-    found: dict[str, Value | None] = {}
+    table: dict[str, Value | None] = {}
     for i, block in enumerate(config.network.blocks):
         parts: dict[str, Value | None] = {
             "method": block.layer.method,
@@ -80,39 +80,39 @@ def values(config: RunConfig) -> dict[str, Value | None]:
             "batch_norm": block.batch_norm,
             "resume": block.resume,
         }
-        found |= {f"b{i}.{part}": value for part, value in parts.items()}
+        table |= {f"b{i}.{part}": value for part, value in parts.items()}
     for name in _SPECS:
         spec = getattr(config, name)
         for part in annotations_of(type(spec)):
             value = getattr(spec, part)
-            found[f"{name}.{part}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            table[f"{name}.{part}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
     if config.network.settle is not None:
-        found |= {f"settle.{name}": value for name, value in config.network.settle.values}
-    found |= {name: getattr(config, name) for name in _RUN}
-    return plain_values(found.items())
+        table |= {f"settle.{name}": value for name, value in config.network.settle.values}
+    table |= {name: getattr(config, name) for name in _RUN}
+    return plain_values(table.items())
 
 
-def value_at(found: Mapping[str, Value | None], path: str) -> Value | None:
+def value_at(table: Mapping[str, Value | None], path: str) -> Value | None:
     """Look a path up in ``values``; ``b-1`` is the last block, ``b*`` the value that all blocks which have it share.
 
     Raises:
         KeyError: when no block has it, or ``b*`` stands for blocks that differ.
     """
     head, _, part = path.partition(".")
-    blocks = sorted({int(name[1:]) for name in (p.partition(".")[0] for p in found) if re.fullmatch("b[0-9]+", name)})
+    blocks = sorted({int(name[1:]) for name in (p.partition(".")[0] for p in table) if re.fullmatch("b[0-9]+", name)})
     if head == "b-1":
-        return found[f"b{blocks[-1]}.{part}"]
+        return table[f"b{blocks[-1]}.{part}"]
     if head != "b*":
-        return found[path]
-    shared = {found[f"b{i}.{part}"] for i in blocks if _own_rule(found, i) and f"b{i}.{part}" in found}
+        return table[path]
+    shared = {table[f"b{i}.{part}"] for i in blocks if _own_rule(table, i) and f"b{i}.{part}" in table}
     if len(shared) != 1:
         raise KeyError(path)
     return shared.pop()
 
 
-def _own_rule(found: Mapping[str, Value | None], block: int) -> bool:
+def _own_rule(table: Mapping[str, Value | None], block: int) -> bool:
     """Tell whether ``b*`` stands for a block."""
-    return not isinstance(RULES.get(str(found[f"b{block}.method"]), f"b{block}"), BackpropRule)
+    return not isinstance(RULES.get(str(table[f"b{block}.method"]), f"b{block}"), BackpropRule)
 
 
 def _rank(path: str) -> tuple[int, int]:
@@ -177,10 +177,10 @@ def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
 def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
     if network.settle is None:
         raise ConfigError(where, f"{network.name} does not settle")
-    known = [entry.name for entry in network.settling_rule.settings]
-    if name not in known:
+    legal = [entry.name for entry in network.settling_rule.settings]
+    if name not in legal:
         problem = f"{network.blocks[0].layer.method} has no setting '{name}'"
-        raise ConfigError(where, problem, given=f"settle.{name}", choices=[f"settle.{n}" for n in known])
+        raise ConfigError(where, problem, given=f"settle.{name}", choices=[f"settle.{n}" for n in legal])
     return replace(network, settle=SettleSpec(values=(*network.settle.values, (name, value))))  # type: ignore[arg-type]
 
 
@@ -201,21 +201,21 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
         "batch_norm": lambda: {"batch_norm": annotations_of(BlockSpec)[part].read(value, where)},
     }
     if part not in changers:
-        known = [f"layer.{name}" for name in block.layer.rule.fields_on(block.layer.arch)]
-        given = f"layer.{part}" if f"layer.{part}" in known else part
+        legal = [f"layer.{name}" for name in block.layer.rule.fields_on(block.layer.arch)]
+        word = f"layer.{part}" if f"layer.{part}" in legal else part
         problem = f"a block has no '{part}'" if part else "names no part of the block"
-        raise ConfigError(where, problem, given=given, choices=[*changers, *known])
+        raise ConfigError(where, problem, given=word, choices=[*changers, *legal])
     return replace(block, **changers[part]())
 
 
 def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.Defaults, where: str) -> LayerSpec:
-    known = layer.rule.fields_on(layer.arch)
-    if name not in known:
+    legal = layer.rule.fields_on(layer.arch)
+    if name not in legal:
         raise ConfigError(
             where,
             f"{layer.method} on {layer.arch} has no '{name}'",
             given=f"layer.{name}",
-            choices=[f"layer.{n}" for n in known],
+            choices=[f"layer.{n}" for n in legal],
         )
     return make_layer(layer.method, layer.arch, {**dict(layer.values), name: value}, defaults, where)
 
@@ -225,8 +225,8 @@ def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, wh
     rule = RULES.get(method, where)
     required = {"kernel_size": layer.kernel_size} if layer.arch == Arch.CNN else {}
     old = dict(make_layer(layer.method, layer.arch, required, defaults, where).values)
-    known = rule.fields_on(layer.arch)
-    kept = {name: value for name, value in layer.values if name in known and (value != old[name] or name in required)}
+    legal = rule.fields_on(layer.arch)
+    kept = {name: value for name, value in layer.values if name in legal and (value != old[name] or name in required)}
     return make_layer(rule.name, layer.arch, kept, defaults, where)
 
 

@@ -1,4 +1,4 @@
-"""A training mode and the blocks become a tuple of phases: pure data that ``train.run`` executes in order.
+"""A training mode turns the blocks into a tuple of phases: pure data that ``train.run`` executes in order.
 
 A new mode is one function here, registered in ``MODES``.
 """
@@ -30,7 +30,7 @@ class PhaseKind(StrEnum):
     CALIBRATE = "calibrate"
     """Not at all: one pass estimates the batch statistics of frozen blocks."""
     SETTLE = "settle"
-    """A network that settles learns as a whole."""
+    """A settling network learns as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Phase:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the output of the frozen blocks below is worth keeping: one epoch reads it once, and views vary."""
+        """Whether to keep the output of the frozen blocks below: several epochs read it, and views do not vary it."""
         return self.first > 0 and self.epochs > 1 and self.views == 1
 
     @property
@@ -111,16 +111,16 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
         if spec.held and not spec.validation:
             raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
-    found = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
+    planned = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
     config.classifier.check()
-    _check_stop(config, found)
+    _check_stop(config, planned)
     if config.pack:
         _check_pack(config)
-    return found
+    return planned
 
 
 def _settle(config: RunConfig) -> Phase:
-    """Return the one phase of a network that settles: in every mode all of its blocks learn together."""
+    """Return the one phase of a settling network: in every mode all of its blocks learn together."""
     if len(training(config)) < len(config.network.blocks):
         raise ConfigError(
             "--training-blocks",
@@ -132,25 +132,25 @@ def _settle(config: RunConfig) -> Phase:
     return _phase(config, PhaseKind.SETTLE, training(config), "sup")
 
 
-def _check_stop(config: RunConfig, found: tuple[Phase, ...]) -> None:
-    """Refuse stopping rules where a phase has more to learn than weights that converge to radius 1."""
+def _check_stop(config: RunConfig, phases: tuple[Phase, ...]) -> None:
+    """Raise for stopping rules where a phase learns more than weights that converge to radius 1."""
     if not config.stop.active:
         return
     if config.network.settles:
         raise ConfigError("stop", f"ends Hebbian phases early, and {config.network.name} settles", hint="leave it out")
-    if any(phase.kind == PhaseKind.JOINT for phase in found):
+    if any(phase.kind == PhaseKind.JOINT for phase in phases):
         raise ConfigError(
             "stop",
             "ends Hebbian phases early, and here Hebbian blocks and BP learn on the same batches",
             hint="use --training-mode successive or consecutive",
         )
-    local = [i for phase in found for i in phase.blocks if _block(config, i).local]
+    local = [i for phase in phases for i in phase.blocks if _block(config, i).local]
     if local:
         raise ConfigError("stop", f"looks at the radius of the weights, and b{local[0]} learns by a loss of its own")
 
 
 def _check_pack(config: RunConfig) -> None:
-    """Refuse networks and runs whose seeds cannot be trained together; ``pack.py`` finds what only a step shows."""
+    """Raise for runs whose seeds cannot train together; ``Pack.rehearse`` finds what only a step shows."""
     where, hint = "--pack-seeds", "leave it out: the seeds are then trained one by one"
     if config.network.settles:
         raise ConfigError(where, f"{config.network.name} settles, which a pack cannot do", hint=hint)
@@ -167,11 +167,11 @@ def _check_pack(config: RunConfig) -> None:
             raise ConfigError(where, f"b{i} drops out by contrast, which a pack cannot do", hint=hint)
 
 
-def described(found: tuple[Phase, ...]) -> list[dict[str, Any]]:
+def described(phases: tuple[Phase, ...]) -> list[dict[str, Any]]:
     """Return the phases as JSON data, for the reader of a ``config.json``."""
     return [
         {"kind": p.kind, "blocks": list(p.blocks), "data": p.data, "epochs": p.epochs, "updates": p.updates}
-        for p in found
+        for p in phases
     ]
 
 
@@ -297,18 +297,18 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     """
     last = len(config.network.blocks) - 1
     stored = {None: (), "all": blocks, "without_classifier": tuple(i for i in blocks if i < last)}
-    wanted = tuple(
+    normalised = tuple(
         i
         for i in blocks
         if _block(config, i).normalised and _block(config, i).resume is None and i not in stored[config.resume]
     )
-    if not wanted:
+    if not normalised:
         return []
     data = config.dataset_unsup
     return [
         Phase(
             kind=PhaseKind.CALIBRATE,
-            blocks=wanted,
+            blocks=normalised,
             data="unsup",
             epochs=1,
             batch_size=data.batch_size,
@@ -358,7 +358,7 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
 
 
 def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
-    """Refuse batches of one image where a block normalises vectors over the batch, or compares images."""
+    """Raise for batches of one image where a block normalises vectors over the batch, or compares images."""
     alone = spec.batch_size == 1 or spec.train_samples() % spec.batch_size == 1
     for i in blocks:
         block = _block(config, i)
@@ -374,7 +374,7 @@ def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -
 
 
 def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
-    """Refuse blocks with a local loss that cannot learn as they are written."""
+    """Raise for blocks with a local loss that cannot learn as they are written."""
     entry = DATASETS.get(spec.dataset, "dataset")
     for i in blocks:
         block = _block(config, i)
@@ -408,7 +408,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
 
 
 def _check_views(spec: DataSpec, views: int, where: str) -> None:
-    """Refuse data of which a phase cannot make the views it compares."""
+    """Raise for data from which a phase cannot make the views it compares."""
     if spec.split == "sequences" and views != 2:
         raise ConfigError(where, f"{spec.dataset} gives pairs of frames, and no block here compares two views")
     if views > 1 and spec.augmentation:

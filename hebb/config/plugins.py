@@ -23,8 +23,8 @@ from types import ModuleType
 from typing import Any
 
 from hebb.config import plan
-from hebb.config.fields import FIELDS, token_table
-from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, Rule
+from hebb.config.fields import FIELDS, LOCAL, token_table
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, LocalRule, Rule
 from hebb.config.specs import PluginSpec, RunConfig
 from hebb.core.errors import ConfigError
 
@@ -69,7 +69,7 @@ def of_run(config: RunConfig) -> tuple[PluginSpec, ...]:
     for block in config.network.blocks:
         used.add(block.layer.method.lower())
         used |= {block.activation.name.lower()} if block.activation else set()
-    return tuple(found.spec for found in _LOADED.values() if found.asked or found.names & used)
+    return tuple(plugin.spec for plugin in _LOADED.values() if plugin.asked or plugin.names & used)
 
 
 def require(specs: Iterable[PluginSpec], where: str) -> None:
@@ -79,15 +79,15 @@ def require(specs: Iterable[PluginSpec], where: str) -> None:
             continue
         place = f"{where}, plugin '{spec.name}'"
         try:
-            found = digest(_source(spec.name, place))
+            sha256 = digest(_source(spec.name, place))
         except ConfigError as error:
             raise ConfigError(
                 place, f"the run needs it, and {_reason(error)}", hint="--plugin names it where it lies now"
             ) from None
-        if found != spec.sha256:
+        if sha256 != spec.sha256:
             raise ConfigError(
                 place,
-                f"its source has changed since the run ({found[:10]} now, {spec.sha256[:10]} then)",
+                f"its source has changed since the run ({sha256[:10]} now, {spec.sha256[:10]} then)",
                 hint="--plugin PATH names the version of the run",
             )
         _load(spec.name, place, asked=True)
@@ -121,15 +121,15 @@ def _source(name: str, where: str) -> Path:
         if not path.exists():
             raise ConfigError(where, f"{path} does not exist")
         return path
-    found = None
+    module = None
     with _explained(where), contextlib.suppress(ModuleNotFoundError, ValueError):
-        found = importlib.util.find_spec(name)
-    origin = Path((found.origin if found else None) or "nowhere")
+        module = importlib.util.find_spec(name)
+    origin = Path((module.origin if module else None) or "nowhere")
     if not origin.is_file():
         raise ConfigError(
             where, f"no module '{name}' can be imported", hint="a file is named by its path, as ./rule.py"
         )
-    return origin.parent if found and found.submodule_search_locations else origin
+    return origin.parent if module and module.submodule_search_locations else origin
 
 
 def _load(name: str, where: str, asked: bool = False) -> None:
@@ -152,24 +152,31 @@ def _load(name: str, where: str, asked: bool = False) -> None:
     registered = frozenset(_names() - before)
     if not registered:
         raise ConfigError(
-            where, "registers no rule, activation, dataset or mode", hint="RULES.register(HebbianRule(...))"
+            where,
+            "must register a rule, activation, dataset or mode, got none",
+            hint="RULES.register(HebbianRule(...))",
         )
     stored = str(source) if _is_path(name) else name
     _LOADED[sha256] = _Loaded(PluginSpec(name=stored, sha256=sha256), registered, asked)
 
 
 def _check(rule: Rule) -> None:
-    """Refuse a rule that the grammar could not read or the layers could not run."""
+    """Raise for a rule that the grammar could not read or the layers could not run."""
     where = f"method '{rule.name}'"
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", rule.name):
-        raise ConfigError(where, f"'{rule.name}' is not a name: letters and digits, as in Soft2")
+        raise ConfigError(where, f"name must be letters and digits, as in Soft2, got '{rule.name}'")
+    if isinstance(rule, LocalRule) and not set(LOCAL) <= set(rule.fields):
+        missing = " ".join(name for name in LOCAL if name not in rule.fields)
+        raise ConfigError(
+            where, f"fields of a LocalRule must include LOCAL, got none of {missing}", hint="fields=LOCAL"
+        )
     for name in rule.fields:
         if name not in FIELDS:
-            raise ConfigError(where, f"there is no shared field '{name}'", given=name, choices=FIELDS)
+            raise ConfigError(where, f"unknown shared field '{name}'", given=name, choices=FIELDS)
     for entry in rule.own_fields:
         shared = token_table().get(entry.token or "")
         if entry.token is not None and not re.fullmatch("[A-Za-z_]+", entry.token):
-            raise ConfigError(where, f"token '{entry.token}' of '{entry.name}' is not letters")
+            raise ConfigError(where, f"token of '{entry.name}' must be letters, got '{entry.token}'")
         if shared is not None and shared.name != entry.name:
             raise ConfigError(where, f"token '{entry.token}' of '{entry.name}' is taken by '{shared.name}'")
 

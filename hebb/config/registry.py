@@ -23,11 +23,11 @@ class Activation:
     Attributes:
         name: as in a block.
         formula: one line for ``--list``.
-        function: u, and the parameter where there is one, -> the answer; of ``centre(u)`` where that is given.
+        function: ``function(u)`` or ``function(u, parameter)``; it is applied to ``centre(u)`` where there is a centre.
         parameter: its name.
-        centre: what comes first and looks at several channels of a pixel.
-        rising: for a positive parameter ``function`` is one of each element alone, and never falls. A max pool may
-            then come between ``centre`` and ``function``, which has fewer elements to work on.
+        centre: what comes first and reads several channels of a pixel.
+        rising: for a positive parameter, ``function`` acts on each element alone and never falls. A max pool may then
+            come between ``centre`` and ``function``, which has fewer elements to work on.
     """
 
     name: str

@@ -116,7 +116,7 @@ class Rule:
     check: Check | None = None
 
     def __new__(cls, *values: Any, **named: Any) -> Rule:
-        """Refuse the base itself, which stood for all four records once."""
+        """Raise for the base itself, which stood for all four records once."""
         if cls is Rule:
             kinds: tuple[type[Rule], ...] = (HebbianRule, LocalRule, BackpropRule, SettlingRule)
             kind = next((k for k in kinds if k.learning == named.get("learning", Learning.HEBBIAN)), HebbianRule)
@@ -181,7 +181,7 @@ class BackpropRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class SettlingRule(Rule):
-    """A network that settles and learns as a whole (``hebb.energy``).
+    """A settling network and learns as a whole (``hebb.energy``).
 
     Attributes:
         settings: the settings of the network, each with a default.

@@ -59,7 +59,7 @@ _LATER: dict[type, dict[str, Any]] = {
         "decay_every": 1,
     },
 }
-"""Keys that came after the first files, with what their absence means; at that value they are no part of a digest.
+"""Keys newer than the first files, with what their absence means; at that value they do not enter a digest.
 
 Written out, and not the defaults of the specs, so that a default that changes one day does not change an old run.
 """
@@ -133,7 +133,7 @@ def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
 
 
 def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...], where: str) -> SettleSpec | None:
-    """Read the settings of a network that settles, every one of them; null where none does."""
+    """Read the settings of a settling network, every one of them; null where none does."""
     if network["settle"] is None:
         if any(block.settles for block in blocks):
             raise ConfigError(where, "is missing")

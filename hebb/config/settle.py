@@ -1,4 +1,4 @@
-"""The settings of a network that settles, which it has beside its blocks."""
+"""The settings of a settling network, which it has beside its blocks."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ class SettleSpec(SettlingFields):
         return plain_values(self.values)
 
 
-def make_settle(rule: SettlingRule, given: Mapping[str, object], where: str) -> SettleSpec:
+def make_settle(rule: SettlingRule, words: Mapping[str, object], where: str) -> SettleSpec:
     """Build the settings of a network of ``rule`` from those that were given; the rest are defaults.
 
     Raises:
         ConfigError: for an unknown setting or a bad value.
     """
-    known = {entry.name: entry for entry in rule.settings}
-    for name in given:
-        if name not in known:
-            raise ConfigError(where, f"{rule.name} has no setting '{name}'", given=name, choices=known)
+    fields = {entry.name: entry for entry in rule.settings}
+    for name in words:
+        if name not in fields:
+            raise ConfigError(where, f"{rule.name} has no setting '{name}'", given=name, choices=fields)
     values: dict[str, Value] = {}
-    for name, entry in known.items():
+    for name, entry in fields.items():
         assert entry.default is not None
-        values[name] = entry.read(given[name], where) if name in given else entry.default
+        values[name] = entry.read(words[name], where) if name in words else entry.default
     if rule.check_settings is not None:
         rule.check_settings(values, where)
     return SettleSpec(values=tuple(values.items()))

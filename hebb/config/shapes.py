@@ -113,7 +113,7 @@ def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes,
 
 
 def _stored(rule: SettlingRule, weights: Shape, first: bool, last: bool) -> int:
-    """Count what a layer of a network that settles stores."""
+    """Count what a layer of a settling network stores."""
     width, fan_in = weights
     return sum(prod(shape) for shape, _ in rule.tensors(fan_in, width, first, last).values())
 

@@ -58,16 +58,16 @@ class LayerSpec(LayerFields):
 def make_layer(
     method: str,
     arch: str,
-    given: Mapping[str, object],
+    words: Mapping[str, object],
     defaults: Mapping[str, Mapping[str, Value]],
     where: str,
 ) -> LayerSpec:
-    """Build a layer from the values that were given; the rest comes from the defaults.
+    """Build a layer from some of its values; the rest are defaults.
 
     Args:
         method: method name, in any case.
         arch: MLP or CNN.
-        given: values by full field name, as text or numbers.
+        words: values by full field name, as text or numbers.
         defaults: per architecture, the layer defaults of ``preset.json``.
         where: the place an error names.
 
@@ -83,16 +83,16 @@ def make_layer(
             f"{rule.name} has no {arch} form",
             hint="leave out k for a fully connected layer" if arch == Arch.CNN else "give a kernel size k",
         )
-    known = rule.fields_on(arch)
-    for name in given:
-        if name not in known:
-            raise ConfigError(where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=known)
+    legal = rule.fields_on(arch)
+    for name in words:
+        if name not in legal:
+            raise ConfigError(where, f"{rule.name} on {arch} has no '{name}'", given=name, choices=legal)
     shipped = {**defaults.get(arch, {}), **rule.defaults.get(arch, {})}
     values: dict[str, Value] = {}
-    for name, entry in known.items():
-        if name in given:
-            zero_width = name == "out_channels" and given[name] == 0
-            values[name] = 0 if zero_width else entry.read(given[name], where)
+    for name, entry in legal.items():
+        if name in words:
+            zero_width = name == "out_channels" and words[name] == 0
+            values[name] = 0 if zero_width else entry.read(words[name], where)
         elif name == "out_channels":
             values[name] = 0
         elif name in shipped:
@@ -197,7 +197,7 @@ class BlockSpec:
 
     @property
     def settles(self) -> bool:
-        """Whether the layer is part of a network that settles and learns as a whole."""
+        """Whether the layer is part of a settling network and learns as a whole."""
         return isinstance(self.layer.rule, SettlingRule)
 
     @property
@@ -215,7 +215,7 @@ class BlockSpec:
 class NetworkSpec:
     """A network: its name, its blocks in order, the training mode it prefers.
 
-    A network that settles has one method in all its blocks, and ``settle``: how the whole of it settles.
+    A settling network has one method in all its blocks; ``settle`` holds its settings.
     """
 
     name: str
@@ -241,12 +241,12 @@ class NetworkSpec:
 
     @property
     def settles(self) -> bool:
-        """Whether it learns as a whole from states that it settles in."""
+        """Whether it settles, and so learns as a whole."""
         return any(block.settles for block in self.blocks)
 
     @property
     def settling_rule(self) -> SettlingRule:
-        """The method of a network that settles, the same in all blocks."""
+        """The method of a settling network, the same in all blocks."""
         rule = self.blocks[0].layer.rule
         if not isinstance(rule, SettlingRule):
             raise TypeError(f"{self.name} does not settle")
@@ -260,7 +260,7 @@ class NetworkSpec:
 
 
 def _check_settling(blocks: Sequence[BlockSpec]) -> None:
-    """Refuse what a network that settles cannot have: other methods, and parts that its neurons do not pass."""
+    """Raise for blocks that a settling network cannot have: other methods, or parts around the layer."""
     method = next(block.layer.method for block in blocks if block.settles)
     for i, block in enumerate(blocks):
         where = f"b{i}"
@@ -286,10 +286,9 @@ def _check_settling(blocks: Sequence[BlockSpec]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginSpec:
-    """Code from outside that a run needs: the module, or the absolute path of the file, and its digest.
+    """A plugin that a run needs: its module or the absolute path of its file, and its digest.
 
-    The digest decides the bits; where the file lies does not, and a run is repeated from another place with
-    ``--plugin``.
+    Only the digest decides the bits: where the file has moved, ``--plugin`` names it.
     """
 
     name: str
@@ -302,7 +301,7 @@ class PluginSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that decides the bits of a run. It holds no path, but where its plugins were found.
+    """Everything that decides the bits of a run. It holds no path except those of its plugins.
 
     Attributes:
         network: the blocks.
@@ -314,7 +313,7 @@ class RunConfig:
         classifier: the back-prop optimiser.
         stop: when Hebbian phases end early.
         seed: varies initialisation, order, dropout and augmentation.
-        pack: distinct seeds, its own among them, trained together, which decides the last bits; or empty.
+        pack: distinct seeds, this run's among them, that train together, which decides the last bits; empty: none.
         split_seed: varies subset and validation split only.
         threads: CPU threads; sums are split among them, so they decide the last bits.
         device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
@@ -326,7 +325,7 @@ class RunConfig:
         probe_samples: training images they are fitted on, at most.
         resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
         resume_sha256: digest of the checkpoint it starts from.
-        plugins: code from outside that it needs.
+        plugins: plugins that it needs.
     """
 
     network: NetworkSpec

@@ -89,7 +89,7 @@ class CorInfoMax(TwoPhase[Currents]):
 
         All rates are views of one tensor, so that what a layer sees is a view too.
         """
-        s, found = self.settings, []
+        s, circuits = self.settings, []
         for i, span in enumerate(self.spans):
             below, above = self._around(i)
             synapses = currents.synapses[i]
@@ -104,8 +104,8 @@ class CorInfoMax(TwoPhase[Currents]):
                     constant = beta * target if constant is None else constant + beta * target
             mine = rates[:, span]
             seen = rates[:, span.start - below : span.stop + above]
-            found.append((mine.clone(), mine, seen, synapses.T, leak, constant))
-        return found
+            circuits.append((mine.clone(), mine, seen, synapses.T, leak, constant))
+        return circuits
 
     def begin(self, like: Tensor, start: PhaseState | None) -> PhaseState:
         """Return the state a phase starts from."""

@@ -38,8 +38,8 @@ class CSM(EP):
 
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return Phi of every image, (N,)."""
-        found = super().energy(x, state, target, beta)
+        phi = super().energy(x, state, target, beta)
         for layer, s in zip(self.layers, self.split(state.rates), strict=True):
             if layer.lateral is not None:
-                found = found + 0.5 * ((s @ layer.lateral) * s).sum(dim=1)
-        return found
+                phi = phi + 0.5 * ((s @ layer.lateral) * s).sum(dim=1)
+        return phi

@@ -1,4 +1,4 @@
-"""Numbers of a network that settles: alignment of its weights, activity and correlation of its layers."""
+"""Numbers of a settling network: alignment of its weights, activity and correlation of its layers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def layer_numbers(network: EnergyNetwork, x: Tensor) -> dict[str, dict[str, floa
         network: the network.
         x: (N, n_0), images whose free state is looked at.
     """
-    found = {}
+    blocks = {}
     for i, (layer, activity) in enumerate(zip(network.layers, network.predict(x), strict=True)):
         numbers = {
             "weight_norm": float(layer.weight.norm()),
@@ -81,8 +81,8 @@ def layer_numbers(network: EnergyNetwork, x: Tensor) -> dict[str, dict[str, floa
             "correlation": correlation(activity),
         }
         degrees = alignment(layer)
-        found[f"b{i}"] = numbers if degrees is None else {"angle": degrees, **numbers}
-    return found
+        blocks[f"b{i}"] = numbers if degrees is None else {"angle": degrees, **numbers}
+    return blocks
 
 
 @torch.no_grad()
@@ -93,11 +93,11 @@ def hidden_states(
 
     It is what t-SNE and the like look at: ``sklearn.manifold.TSNE().fit_transform(activity)``.
     """
-    found, labels, count = [], [], 0
+    activities, labels, count = [], [], 0
     for x, y in batches:
-        found.append(network.predict(x.flatten(1))[layer].cpu())
+        activities.append(network.predict(x.flatten(1))[layer].cpu())
         labels.append(y.cpu())
         count += len(y)
         if most is not None and count >= most:
             break
-    return torch.cat(found)[:most], torch.cat(labels)[:most]
+    return torch.cat(activities)[:most], torch.cat(labels)[:most]

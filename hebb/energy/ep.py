@@ -87,10 +87,10 @@ class EP(TwoPhase[Tensor]):
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return Phi of every image, (N,)."""
         rates = self.split(state.rates)
-        found = 0.5 * state.rates.square().sum(dim=1)
+        phi = 0.5 * state.rates.square().sum(dim=1)
         for below, layer, s in zip([x, *rates], self.layers, rates, strict=False):
-            found = found - (s * layer(below)).sum(dim=1)
+            phi = phi - (s * layer(below)).sum(dim=1)
         if beta:
             assert target is not None
-            found = found + beta * (rates[-1] - target).square().sum(dim=1)
-        return found
+            phi = phi + beta * (rates[-1] - target).square().sum(dim=1)
+        return phi

@@ -1,4 +1,4 @@
-"""What a layer of a network that settles stores: ordinary tensors; the dynamics are the network's."""
+"""What a layer of a settling network stores: ordinary tensors; the dynamics are the network's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SettlingLayer(nn.Module):
         super().__init__()
         self.spec = spec
         if not isinstance(spec.rule, SettlingRule):
-            raise TypeError(f"a layer of {spec.method} is no part of a network that settles")
+            raise TypeError(f"a layer of {spec.method} is no part of a settling network")
         self.stored = spec.rule.tensors(fan_in, width, first, last)
         for name in ("weight", "bias", "feedback", "lateral"):
             self.register_buffer(name, torch.zeros(self.stored[name][0]) if name in self.stored else None)

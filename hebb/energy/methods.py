@@ -1,4 +1,4 @@
-"""Networks that settle: CorInfoMax, CorInfoMaxSparse, EP, CSM, PC, PCNudge.
+"""Settling networks: CorInfoMax, CorInfoMaxSparse, EP, CSM, PC, PCNudge.
 
 The neurons of such a network relax together to a state, and the weights change by what two states differ in, or by
 the errors that are left in one. The entries stand here, the equations in ``hebb.energy``, one file per method.
@@ -30,10 +30,10 @@ def _weight(fan_in: int, width: int) -> tuple[tuple[int, int], float]:
 
 def _corinfomax(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
     """Forward weights, feedback weights to the layer below where one settles, inverse correlation."""
-    found: Tensors = {"weight": _weight(fan_in, width)}
+    tensors: Tensors = {"weight": _weight(fan_in, width)}
     if not first:
-        found["feedback"] = ((fan_in, width), found["weight"][1])
-    return found | {"lateral": ((width, width), math.sqrt(3 / width))}
+        tensors["feedback"] = ((fan_in, width), tensors["weight"][1])
+    return tensors | {"lateral": ((width, width), math.sqrt(3 / width))}
 
 
 def _ep(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
@@ -42,8 +42,8 @@ def _ep(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
 
 def _csm(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
     """As EP, and lateral weights in hidden layers."""
-    found = _ep(fan_in, width, first, last)
-    return found if last else found | {"lateral": ((width, width), math.sqrt(3 / width))}
+    tensors = _ep(fan_in, width, first, last)
+    return tensors if last else tensors | {"lateral": ((width, width), math.sqrt(3 / width))}
 
 
 def _pc(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
@@ -145,7 +145,7 @@ CORINFOMAX = (
 
 
 def _check_phases(values: Mapping[str, Any], where: str) -> None:
-    """Refuse a schedule whose parts are out of order."""
+    """Raise for a schedule whose parts are out of order."""
     late, last = values["late_from"], values["last_from"]
     if last and (not late or last <= late):
         raise ConfigError(where, f"last_from must be > late_from, {late}, got {last}")
@@ -171,7 +171,7 @@ def _check_pc(values: Mapping[str, Any], where: str) -> None:
 def _load(name: str) -> type:
     from hebb.energy import corinfomax, csm, ep, pc, pc_nudge, sparse
 
-    found = {
+    networks = {
         "CorInfoMax": corinfomax.CorInfoMax,
         "CorInfoMaxSparse": sparse.CorInfoMaxSparse,
         "EP": ep.EP,
@@ -179,7 +179,7 @@ def _load(name: str) -> type:
         "PC": pc.PC,
         "PCNudge": pc_nudge.PCNudge,
     }
-    return found[name]
+    return networks[name]
 
 
 for _entry in (

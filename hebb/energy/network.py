@@ -1,4 +1,4 @@
-"""The contract of a network that settles, and what networks with a free and a nudged phase share."""
+"""The contract of a settling network, and what networks with a free and a nudged phase share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PhaseState:
 
 
 class EnergyNetwork:
-    """A network that settles. Subclasses give ``settle``, ``learn`` and, where it has one, ``energy``.
+    """A settling network. Subclasses give ``settle``, ``learn`` and, where it has one, ``energy``.
 
     It owns no tensor: the layers do, and device and type follow theirs. Nothing here waits for the device.
 

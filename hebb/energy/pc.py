@@ -26,13 +26,13 @@ class Coding(EnergyNetwork):
 
     def forward_pass(self, x: Tensor) -> Tensor:
         """Return z without errors, (N, n_1 + ... + n_L): the free equilibrium."""
-        found = []
+        parts = []
         for i, layer in enumerate(self.layers):
             z = layer(x)
-            found.append(z)
+            parts.append(z)
             if i < self.last:
                 x = self.activation(z)
-        return torch.cat(found, dim=1)
+        return torch.cat(parts, dim=1)
 
     def predict(self, x: Tensor) -> list[Tensor]:
         """Return f(z) of the hidden layers and z of the output, of the forward pass."""

@@ -63,8 +63,8 @@ class PCNudge(Coding):
 
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return -J of every image, (N,)."""
-        found = self.errors(x, state.rates).square().sum(dim=1)
+        minus_j = self.errors(x, state.rates).square().sum(dim=1)
         if beta:
             assert target is not None
-            found = found + beta * (self.split(state.rates)[-1] - target).square().sum(dim=1)
-        return found
+            minus_j = minus_j + beta * (self.split(state.rates)[-1] - target).square().sum(dim=1)
+        return minus_j

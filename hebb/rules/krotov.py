@@ -32,10 +32,10 @@ def start(shape: tuple[int, ...], layer: LayerFields, generator: Generator) -> T
     """Draw every weight from N(0, 1) or U(0, 1), whatever the fan-in."""
     import torch
 
-    made = torch.empty(shape)
+    weights = torch.empty(shape)
     if layer.start == "normal":
-        return made.normal_(generator=generator)
-    return made.uniform_(generator=generator)
+        return weights.normal_(generator=generator)
+    return weights.uniform_(generator=generator)
 
 
 _OWN = (

@@ -46,17 +46,17 @@ def kth_largest(rows: Tensor, k: int) -> Tensor:
     import torch
 
     place, threads = rows.shape[1] - k, torch.get_num_threads()
-    found = torch.empty((len(rows), 1), dtype=rows.dtype)
+    kth = torch.empty((len(rows), 1), dtype=rows.dtype)
 
     def part(piece: Tensor, into: Tensor) -> None:
         into.copy_(torch.from_numpy(np.partition(piece.numpy(), place, axis=1)[:, place : place + 1]))
 
     if threads == 1 or rows.numel() < _WORTH_A_THREAD * threads:
-        part(rows.detach(), found)
-        return found
+        part(rows.detach(), kth)
+        return kth
     with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter while it sorts
-        list(pool.map(part, rows.detach().chunk(threads), found.chunk(threads)))
-    return found
+        list(pool.map(part, rows.detach().chunk(threads), kth.chunk(threads)))
+    return kth
 
 
 def _by_topk(rows: Tensor, k: int, delta: float) -> Tensor:

@@ -55,27 +55,29 @@ def _exponential(layer: LayerFields, epochs: int) -> tuple[float, float]:
     return (layer.lr / layer.lr_div - layer.lr * end) / (1 - end), layer.speed
 
 
-def travel(layer: LayerFields, made: int, updates: float, epochs: int = 1) -> float:
-    """Return the sum of the first ``made`` rates of ``scheduled``.
+def travel(layer: LayerFields, updates_made: int, updates: float, epochs: int = 1) -> float:
+    """Return the sum of the first ``updates_made`` rates of ``scheduled``.
 
     No weight moves farther than that when its change is divided by the largest entry.
 
     Args:
         layer: the layer's spec.
-        made: number of updates.
+        updates_made: number of updates.
         updates: T, as of ``scheduled``.
         epochs: T/B.
     """
     eta = layer.lr
     if layer.lr_decay == RateDecay.CONSTANT or updates <= 0:
-        return eta * made
+        return eta * updates_made
     if layer.lr_decay == RateDecay.LINEAR:
-        steps = min(made, math.floor(updates) + 1)
+        steps = min(updates_made, math.floor(updates) + 1)
         return eta * (steps - steps * (steps - 1) / 2 / updates)
     floor, fall = _exponential(layer, epochs)
     if fall == 0:
-        return eta * made
-    return floor * made + (eta - floor) * math.expm1(-fall * made / updates) / math.expm1(-fall / updates)
+        return eta * updates_made
+    return floor * updates_made + (eta - floor) * math.expm1(-fall * updates_made / updates) / math.expm1(
+        -fall / updates
+    )
 
 
 def classifier_factor(classifier: ClassifierSpec, epoch: int, epochs: int) -> float:

@@ -233,6 +233,10 @@ RULE = """
 from hebb.config.registry import RULES, Field, HebbianRule, Rule
 RULES.register(HebbianRule(name={!r}, summary="", source="", signal=lambda u, layer, labels: u, own_fields=({}), {}))
 """
+LOSS = """
+from hebb.config.registry import RULES, LocalRule
+RULES.register(LocalRule(name="Mine", summary="", source="", loss=lambda views, layer, context: {}))
+"""
 TAKEN = "Field(name='radix', token='k', kind=float, meaning=''),"
 DIGIT = "Field(name='radix', token='k2', kind=float, meaning=''),"
 
@@ -247,11 +251,11 @@ DIGIT = "Field(name='radix', token='k2', kind=float, meaning=''),"
         ("rule.py", "x = (\n", "SyntaxError"),
         ("rule.py", "import nothing_of_the_kind\n", "nothing_of_the_kind"),
         ("rule.py", "raise SystemExit(7)\n", "SystemExit"),
-        ("rule.py", "x = 1\n", "registers no rule"),
+        ("rule.py", "x = 1\n", "must register a rule"),
         ("rule.py", RULE.format("sOFT", "", ""), "registered twice"),
-        ("rule.py", RULE.format("My-Rule", "", ""), "'My-Rule' is not a name"),
+        ("rule.py", RULE.format("My-Rule", "", ""), "name must be letters and digits, as in Soft2, got 'My-Rule'"),
         ("rule.py", RULE.format("Mine", TAKEN, ""), "token 'k' of 'radix' is taken by 'kernel_size'"),
-        ("rule.py", RULE.format("Mine", DIGIT, ""), "token 'k2' of 'radix' is not letters"),
+        ("rule.py", RULE.format("Mine", DIGIT, ""), "token of 'radix' must be letters, got 'k2'"),
         ("rule.py", RULE.format("Mine", "", "learning='hebbian'"), "argument 'learning'"),
         ("rule.py", RULE.format("Mine", "", "").replace("signal", "bias_step"), "argument: 'signal'"),
         ("rule.py", RULE.format("Mine", "", "").replace("(HebbianRule(", "(Rule("), "must be HebbianRule(...)"),
@@ -261,6 +265,7 @@ DIGIT = "Field(name='radix', token='k2', kind=float, meaning=''),"
             "must be LocalRule(",
         ),
         ("rule.py", RULE.format("Mine", "", "fields=('radiusses',)"), "'radiusses'"),
+        ("rule.py", LOSS, "fields of a LocalRule must include LOCAL"),
         ("rule.txt", RULE.format("Mine", "", ""), "rule.txt"),
     ],
 )
