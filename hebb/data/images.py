@@ -25,7 +25,7 @@ from hebb.data import augmentation, sources, stream, whitening
 from hebb.data.augmentation import Augment
 from hebb.data.stores import Files, Store
 from hebb.data.stream import Stream
-from hebb.data.views import View, zoomed
+from hebb.data.views import RandomView, zoomed
 
 RESIDENT = 4 << 30
 """Bytes up to which the image files of a split are decoded once and kept; beyond, they are streamed."""
@@ -215,7 +215,7 @@ def load(
         return replace(_finished(split, finish, augment), zoom=spec.zoom)
 
     return Images(
-        train=replace(finished(train, augment), view=View.of(spec), frames=_frames(spec, pool, device)),
+        train=replace(finished(train, augment), view=RandomView.of(spec), frames=_frames(spec, pool, device)),
         val=finished(take(pool, held)) if len(held) else None,
         read_test=lambda: finished(take(test, tested)),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),

@@ -177,7 +177,7 @@ def _thousand(listing: scan.Listing, shape: Shape) -> Files:
     return Files(listing, shape)
 
 
-def _torchvision(class_name: str, folder: Path, layout: str, **arguments: Any) -> Any:
+def _torchvision(class_name: str, folder: Path, layout: str, **arguments: object) -> Any:
     """Make a torchvision dataset, downloading it into ``folder`` when it is absent."""
     declare_missing_operators()
     from torchvision import datasets

@@ -36,7 +36,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
 
 @dataclass(frozen=True)
-class View:
+class RandomView:
     """Draws one view of every image; the head of the module explains the attributes."""
 
     area: float
@@ -46,7 +46,7 @@ class View:
     blur: float
 
     @classmethod
-    def of(cls, spec: DataSpec) -> View:
+    def of(cls, spec: DataSpec) -> RandomView:
         """Return the views that a dataset asks for."""
         return cls(spec.view_area, spec.view_flip, spec.view_colour, spec.view_gray, spec.view_blur)
 

@@ -5,8 +5,6 @@ Shapes: B batch, C channels; a loop itself sees one flat row of elements.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -73,7 +71,7 @@ def _like(u: Tensor, exponent: float) -> Tensor:
 
 @torch.library.register_vmap("hebb::power", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _power_of_pack(
-    info: Any, batched: tuple[int | None, None], u: Tensor, exponent: float
+    info: object, batched: tuple[int | None, None], u: Tensor, exponent: float
 ) -> tuple[Tensor, int | None]:
     """Take the powers of all members of a pack at once."""
     return power(u, exponent), batched[0]

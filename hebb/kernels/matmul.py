@@ -49,7 +49,7 @@ def _shape(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.library.register_vmap("hebb::linear", lib=_LIBRARY)  # type: ignore[untyped-decorator]
-def _pack_linear(info: Any, batched: tuple[int | None, int | None], x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
+def _pack_linear(info: object, batched: tuple[int | None, int | None], x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
     """Multiply the matrices of all members of a pack at once."""
     of_x, of_weight = batched
     x = x if of_x is None else x.movedim(of_x, 0)
@@ -79,7 +79,7 @@ class _Product(torch.autograd.Function):
         return linear(x, weight)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         """Keep what the gradients need."""
         ctx.save_for_backward(*inputs)
 

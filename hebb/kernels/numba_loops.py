@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
@@ -33,15 +32,20 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
     """Compile a loop; the result is cached beside this file or in the user's cache folder, if either is writable."""
-    options: dict[str, Any] = {"parallel": True, "fastmath": {"contract"}, "boundscheck": False}
+
+    def compiled(cache: bool) -> Callable[..., None]:
+        function: Callable[..., None] = numba.njit(
+            cache=cache, parallel=True, fastmath={"contract"}, boundscheck=False
+        )(loop)
+        return function
+
     try:
-        compiled: Callable[..., None] = numba.njit(cache=True, **options)(loop)
+        return compiled(cache=True)
     except RuntimeError:  # no folder is writable
-        compiled = numba.njit(**options)(loop)
-    return compiled
+        return compiled(cache=False)
 
 
-def run(loop: Callable[..., None], *arguments: Any, threads: int) -> None:
+def run(loop: Callable[..., None], *arguments: object, threads: int) -> None:
     """Run a loop on ``threads`` threads, or as many as numba has; the loop takes that number as its last argument."""
     threads = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     with _ONE_AT_A_TIME:
@@ -50,7 +54,7 @@ def run(loop: Callable[..., None], *arguments: Any, threads: int) -> None:
 
 
 @_compiled
-def select(x: Any, drawn: Any, eights: Any, out: Any, parts: int) -> None:
+def select(x: np.ndarray, drawn: np.ndarray, eights: np.ndarray, out: np.ndarray, parts: int) -> None:
     """Set out to x times factors; each byte of ``drawn`` picks eight, stored in one number of ``eights``."""
     count = -(-x.size // 8)
     for part in numba.prange(parts):
@@ -68,7 +72,7 @@ def select(x: Any, drawn: Any, eights: Any, out: Any, parts: int) -> None:
 
 
 @_compiled
-def power(u: Any, exponent: Any, out: Any, parts: int) -> None:
+def power(u: np.ndarray, exponent: np.float32, out: np.ndarray, parts: int) -> None:
     """Set out to relu(u)^exponent, by 2^(exponent log2 u)."""
     # u = 2^e m with m in [sqrt(1/2), sqrt(2)); log2 m = 2/ln2 atanh s, s = (m - 1)/(m + 1); 2^r by its series
     for part in numba.prange(parts):

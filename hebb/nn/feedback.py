@@ -25,7 +25,7 @@ class _Aligned(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor], output: Tensor) -> None:
         """Keep what the gradients need."""
         x, _, _, feedback = inputs
         ctx.save_for_backward(x, feedback)

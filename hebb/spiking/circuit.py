@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,9 +94,9 @@ class SpikingNetwork:
         self._inh_inh = each_arm("inh_inh") * wiring.inh_inh
         self._neurons = Neurons(config.neuron, each_arm("u").repeat_interleave(config.streams, 0), config.dt)
         lanes = len(self._arms) * config.streams
-        common: dict[str, Any] = {"dt": config.dt, "steps": self.steps}
+        dt, steps = config.dt, self.steps
         self._balance = Balance(
-            config.inhibition, lanes=lanes, pre=config.inhibitory, post=exc, dtype=self._dtype, **common
+            config.inhibition, lanes=lanes, pre=config.inhibitory, post=exc, dtype=self._dtype, dt=dt, steps=steps
         )
         zeros = torch.zeros(lanes, exc, dtype=self._dtype)
         pull, push = (self._each(name).repeat_interleave(config.streams, 0) for name in ("pull", "push"))
@@ -107,13 +106,14 @@ class SpikingNetwork:
             push=push * config.rule.push,
             mean=zeros,
             variance=zeros.clone(),
-            **common,
+            dt=dt,
+            steps=steps,
         )
         self._each_source = self.sources.repeat_interleave(config.streams, 0)  # (seeds * streams, E, K)
         inputs = there.shape[2]
         arms = len(config.arms)
         self._eligibility = Eligibility(
-            config.rule, self._each_source, inputs=inputs, lanes=arms, dtype=self._dtype, **common
+            config.rule, self._each_source, inputs=inputs, lanes=arms, dtype=self._dtype, dt=dt, steps=steps
         )
         self._gathered = torch.zeros(*self._each_source.shape, arms, dtype=self._dtype)
         self._dense = self._by_seed()

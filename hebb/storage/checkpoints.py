@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ NAME = "last.pt"
 """File name of the checkpoint inside a run's ``checkpoint`` folder."""
 
 
-def save(path: Path, data: dict[str, Any]) -> None:
+def save(path: Path, data: Mapping[str, object]) -> None:
     """Write ``data`` to a temporary file and rename it, so that ``path`` is always complete."""
-    data = _alone(data)
+    own = _alone(dict(data))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            torch.save(data, file)
+            torch.save(own, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -32,7 +33,7 @@ def save(path: Path, data: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _alone(value: Any) -> Any:
+def _alone(value: object) -> object:
     """Copy views, because saving a view would save the whole storage behind it."""
     if isinstance(value, dict):
         return {key: _alone(item) for key, item in value.items()}

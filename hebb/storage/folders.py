@@ -154,7 +154,7 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
     return path
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Write JSON, whole or not at all."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")

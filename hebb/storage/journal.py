@@ -7,10 +7,9 @@ import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from hebb.config.domains import Choice
-from hebb.storage.folders import JOURNAL
+from hebb.storage.folders import JOURNAL, Row
 
 
 class Event(StrEnum):
@@ -39,9 +38,9 @@ class Journal:
     path: Path
     torn: bool = False
     chosen: dict[str, Choice] = field(default_factory=dict)
-    suggested: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    stopped: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    suggested: list[tuple[str, Row]] = field(default_factory=list)
+    stopped: dict[str, Row] = field(default_factory=dict)
+    failed: dict[str, Row] = field(default_factory=dict)
 
     @staticmethod
     def load(folder: Path) -> Journal:
@@ -60,7 +59,7 @@ class Journal:
                 journal._take(entry)
         return journal
 
-    def note(self, event: Event, group: str, **more: Any) -> None:
+    def note(self, event: Event, group: str, **more: object) -> None:
         """Append a line; it is on disk when this returns."""
         entry = {"event": event.value, "group": group, **more}
         with open(self.path, "a", encoding="utf-8") as file:
@@ -70,7 +69,7 @@ class Journal:
         self.torn = False
         self._take(entry)
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _take(self, entry: Row) -> None:
         event, group = entry["event"], str(entry.get("group"))
         if event == Event.CHOSEN:
             self.chosen[group] = entry["choice"]

@@ -44,7 +44,7 @@ COLUMNS = (
 _SCALARS = COLUMNS[5:]
 
 
-def make_row(**values: Any) -> Row:
+def make_row(**values: object) -> Row:
     """Return a complete row; numbers that are not finite become null."""
     unknown = set(values) - set(COLUMNS)
     if unknown:
@@ -140,7 +140,7 @@ class Recorder:
             self._events.close()
 
 
-def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
+def _rewrite(path: Path, rows: list[Row]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(temporary, path)

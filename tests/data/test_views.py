@@ -162,7 +162,7 @@ def test_factors_are_uniform_and_orders_are_random(monkeypatch: pytest.MonkeyPat
 
 def test_the_views_of_an_image_differ_and_those_of_images_are_independent() -> None:
     x = random(1, 3, 16, 16).repeat(50, 1, 1, 1)
-    view, drawn = views.View.of(DataSpec(dataset="CIFAR10")), generator()
+    view, drawn = views.RandomView.of(DataSpec(dataset="CIFAR10")), generator()
     first, second = view(x, drawn), view(x, drawn)
     assert len({image.numpy().tobytes() for image in torch.cat([first, second])}) > 95
     assert first.min() >= 0
@@ -171,7 +171,9 @@ def test_the_views_of_an_image_differ_and_those_of_images_are_independent() -> N
 
 
 def test_published_defaults() -> None:
-    assert views.View.of(DataSpec(dataset="CIFAR10")) == views.View(area=0.08, flip=0.5, colour=0.8, gray=0.2, blur=0.5)
+    assert views.RandomView.of(DataSpec(dataset="CIFAR10")) == views.RandomView(
+        area=0.08, flip=0.5, colour=0.8, gray=0.2, blur=0.5
+    )
     assert (views.FACTOR, views.HUE, views.SIGMA) == ((0.2, 1.8), 0.2, (0.1, 2.0))
 
 
@@ -423,7 +425,7 @@ def test_absent_files_and_packages_are_told(tmp_path: Path, monkeypatch: pytest.
     ("change", "message"),
     [
         ({"view_area": 0}, "view_area"),
-        ({"view_flip": 1.5}, "view_flip is a probability"),
+        ({"view_flip": 1.5}, "view_flip must be a probability"),
         ({"zoom": 0.5}, "zoom"),
         ({"zca": True, "zoom": 1.1}, "zca"),
         ({"zca": True, "standardise": True}, "zca does it"),
