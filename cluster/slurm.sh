@@ -31,7 +31,7 @@ for node in "${nodes[@]:1}"; do
 done
 sleep 20
 
-# --signal above sends TERM to this shell two minutes before the end: the search stops well and prints how to go on
+# --signal above sends TERM to this shell two minutes before the end: the search stops cleanly and prints how to continue
 .venv/bin/python ray_search.py --address "$head:$port" --data-dir "$HEBB_HOME" "$@" &
 search=$!
 trap 'kill -TERM "$search"' TERM INT

@@ -248,7 +248,7 @@ def _scheduler(old: str | Mapping[str, Any] | None, changes: Mapping[str, Any]) 
     return values | {name: changes[name] for name in ("grace", "reduction") if name in changes}
 
 
-def domains_of(texts: list[str]) -> dict[str, Any]:
+def domains_of(texts: list[str]) -> dict[str, object]:
     """Read ``PATH=DOMAIN`` texts, whose domains are YAML."""
     domains = {}
     for text in texts:

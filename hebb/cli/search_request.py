@@ -108,7 +108,7 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
 
 def _with_kept(options: argparse.Namespace, stored: dict[str, object]) -> argparse.Namespace:
     """Return the flags of a continued search, given the values that were stored with it."""
-    given = search_flags.set_flags(options)
-    kept = {name: stored[name] for name in search_flags.KEPT if name not in given}
+    anew = search_flags.set_flags(options)
+    kept = {name: stored[name] for name in search_flags.KEPT if name not in anew}
     file = kept.get("preset_file")
     return argparse.Namespace(**{**vars(options), **kept, "preset_file": None if file is None else Path(str(file))})

@@ -1,1 +1,1 @@
-"""Everything that knows Ray, and the trials and tables around it."""
+"""Searches: trials on Ray Tune, and their results. Only this package knows Ray, and it prints nothing."""

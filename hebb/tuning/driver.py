@@ -85,7 +85,7 @@ def state(group: Group, journal: Journal) -> GroupState:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a stage runs, and what a scheduler or a searcher is told of earlier work.
+    """What a stage runs, and what schedulers and searchers learn of earlier work.
 
     Attributes:
         search: the search.
@@ -184,7 +184,7 @@ def run(work: Work, resources: Resources, observer: SearchObserver) -> Outcome:
 
 
 def _fit(work: Work, resources: Resources, observer: SearchObserver) -> _Callback:
-    """Let Ray Tune run the groups, and return what it was told."""
+    """Let Ray Tune run the groups, and return the callback that followed them."""
     verdicts, listed = work.verdicts(), {group.name: group for group in work.listed()}
     callback = _Callback(work, verdicts, observer)
     pauses = work.judged and work.search.spec.scheduler.name == Scheduler.HYPERBAND

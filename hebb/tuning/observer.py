@@ -133,7 +133,7 @@ class SearchObserver:
         """The results of a stage are written."""
 
     def summed_up(self, outcome: Outcome, finished: int, total: int) -> None:
-        """``finished`` of the ``total`` runs of a stage are finished; the rest of the outcome is told, too."""
+        """A stage has ended with ``finished`` of its ``total`` runs."""
 
     def selected(self, winner: Winner | None) -> None:
         """The winner is known; None where no configuration has a finite score on every seed."""

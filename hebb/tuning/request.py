@@ -176,7 +176,7 @@ class Extension:
 
     seeds: tuple[int, ...] = ()
     samples: int | None = None
-    space: Mapping[str, Any] = field(default_factory=dict)
+    space: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.seeds or self.space) and self.samples is None:

@@ -58,7 +58,7 @@ class SearchSettings:
         if self.address is not None and self.dashboard:
             raise ConfigError("--dashboard", "cannot be combined with --address: a cluster has its own dashboard")
 
-    def stored(self) -> dict[str, Any]:
+    def stored(self) -> dict[str, object]:
         """Return what a continued search keeps, under the keys of ``search.json``."""
         return {
             "no_feature_cache": not self.keep_features,

@@ -96,7 +96,7 @@ def run(
         settings: how and where its trials run.
         catalog: presets and datasets.
         observer: follows the search.
-        fresh: whether to begin, in place of what the folder holds; if not, the search in it is continued.
+        fresh: begin in place of what the folder holds; otherwise continue the search in it.
 
     Raises:
         ConfigError: when the package of the search algorithm is not installed.
@@ -109,14 +109,7 @@ def run(
     configs = [trial.config for trial in search.trials] or [search.base]
     # read, or download, once before any trial does
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
-    resources = Resources(
-        cpus=search.base.threads,
-        gpu=1 / settings.trials_per_gpu if search.base.device == DeviceKind.CUDA else 0,
-        gpu_id=settings.gpu,
-        workers=settings.workers,
-        address=settings.address,
-        dashboard=settings.dashboard,
-    )
+    resources = _resources(search, settings)
     with ray_session.session(resources, shared_data.size(data)), _claimed(search, settings, fresh):
         context = Context(
             search=search,
@@ -138,6 +131,18 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog) -> Se
     digest = None if search.resume_from is None else checkpoints.sha256(search.resume_from)
     base = replace(search.base, device=DeviceKind(device.type), resume_sha256=digest)
     return trials.planned(replace(search, base=base), catalog)
+
+
+def _resources(search: Search, settings: SearchSettings) -> Resources:
+    """Return what a trial takes."""
+    return Resources(
+        cpus=search.base.threads,
+        gpu=1 / settings.trials_per_gpu if search.base.device == DeviceKind.CUDA else 0,
+        gpu_id=settings.gpu,
+        workers=settings.workers,
+        address=settings.address,
+        dashboard=settings.dashboard,
+    )
 
 
 def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at_once: int) -> Task:
@@ -221,7 +226,7 @@ def _winner(best: Trial, catalog: Catalog) -> Winner:
     return Winner(trial=best, network=trials.network_string(best, catalog), changes=changes)
 
 
-def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, Any]:
+def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, object]:
     """Return the content of ``winner.json``."""
     search = context.search
     line = table[table["configuration"] == winner.trial.label].iloc[0]
@@ -290,7 +295,7 @@ def _sum_up(context: Context, outcome: Outcome, runs: Sequence[Trial], total: in
         raise InterruptedRunError(f"interrupted: {text}")
 
 
-def _numbers(line: pd.Series) -> dict[str, Any]:
+def _numbers(line: pd.Series) -> dict[str, object]:
     """Return n, mean, sd and half-width of the interval as JSON; null where a single run has none."""
     spread = {name: None if math.isnan(line[name]) else float(line[name]) for name in ("mean", "sd", "interval")}
     return {"n": int(line["n"]), **spread}
