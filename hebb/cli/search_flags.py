@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hebb.cli import arguments
+from hebb.cli.arguments import Section
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Scheduler
@@ -48,14 +49,19 @@ def parser(description: str) -> arguments.Parser:
     """Return the parser of the command."""
     flags = arguments.Parser(description, prog=commands.name("search"))
     arguments.add_network_flags(flags)
-    _add_space_flags(flags.add_argument_group("search space"))
+    _add_space_flags(flags.section(Section.SEARCH))
     arguments.add_pack_flag(flags, "train N seeds of a configuration together in a trial, each as a run of its own;")
-    _add_choice_flags(flags.add_argument_group("what is compared"))
-    _add_scheduler_flags(flags.add_argument_group("early stopping"))
-    _add_budget_flags(flags.add_argument_group("budget and continuation"))
-    _add_resource_flags(flags.add_argument_group("trials and resources"))
-    _add_result_flags(flags.add_argument_group("results"))
+    _add_choice_flags(flags.section(Section.COMPARISON))
+    _add_scheduler_flags(flags.section(Section.STOPPING))
+    _add_budget_flags(flags.section(Section.BUDGET))
+    _add_resource_flags(flags.section(Section.MACHINE))
+    _add_result_flags(flags.section(Section.STORAGE))
     arguments.add_run_flags(flags)
+    flags.section(Section.INSTEAD).add_argument(
+        "--estimate",
+        action="store_true",
+        help="time the real steps on this machine, print the hours and disk of the search, then stop",
+    )
     return flags
 
 
@@ -152,11 +158,6 @@ def _add_budget_flags(group: Flags) -> None:
         "--extend",
         action="store_true",
         help="with --restore: add the --seeds, --num-samples and --space that are given to the search",
-    )
-    group.add_argument(
-        "--estimate",
-        action="store_true",
-        help="time the real steps on this machine, print the hours and disk of the search, then stop",
     )
 
 
