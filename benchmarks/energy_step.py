@@ -1,4 +1,4 @@
-"""One batch of a network that settles: ours, and the published code's where a checkout of it is at hand.
+"""One batch of a network that settles: ours, and the published code's if there is a checkout of it.
 
     python benchmarks/energy_step.py --published DIR --threads 1
 

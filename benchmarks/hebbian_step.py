@@ -4,12 +4,12 @@
 
 The step is the engine's own, one batch of `engine.hebbian`: gather by index, normalisation, batch norm, padding,
 gate, update and rate; nobody reads the output of the block that learns. The floor is the convolution and its weight
-gradient on the same padded input, in the faster of the contiguous and the channels-last layout. Both run in turns, so
-a busy machine slows both, and the medians of 50 count. A layer above the first reads features of images that went
+gradient on the same padded input, in the faster of the contiguous and the channels-last layout. They take turns, so
+a busy machine slows both; the medians of 50 count. A layer above the first reads features of images that went
 through the layers below.
 
-With `--compile` the same steps follow as `multi_layer.py --compile` makes them, with the floor measured anew between
-them. With `--compute-dtype bfloat16` the step's products are of that type; the floor stays float32.
+With `--compile` the compiled steps of `multi_layer.py --compile` follow, with the floor measured anew between them.
+With `--compute-dtype bfloat16` the step's products have that type; the floor stays float32.
 
 Expect a minute, and one more to compile. A ratio of 1 would be the machine's limit; the first layer, whose kernels are
 small and whose maps are large, is bound by memory traffic and stays farther from it than the others.
@@ -247,7 +247,7 @@ class _Enough(Exception):  # noqa: N818  (no error: it ends an epoch early)
 
 
 class _Steps:
-    """Told of every step by the engine: takes its time, then runs the bare convolutions off the clock."""
+    """Called by the engine after every step: notes its time, then runs the bare convolutions off the clock."""
 
     def __init__(self, bare: dict[str, Callable[[], Tensor]], warm_up: int, steps: int, device: torch.device) -> None:
         self.bare, self.device = bare, device

@@ -4,12 +4,12 @@
 
 The step is `layer.learn` on a batch of 64: memory format, effective weight, currents, the ranks of every pixel's
 neurons, change, decay, normaliser per filter and update. The floor is the convolution and its weight gradient on the
-same input in the faster of the contiguous and the channels-last layout. Both run in turns, so that a busy machine
-slows both, and the medians of 50 count. The shapes are those of the first three blocks of the benchmark network at
+same input in the faster of the contiguous and the channels-last layout. They take turns, so that a busy machine
+slows both; the medians of 50 count. The shapes are those of the first three blocks of the benchmark network at
 their largest maps.
 
-Expect half a minute. At most 2.5 is asked of the first shape, whose small kernels leave the step bound by memory
-traffic and by the ranking, and at most 1.3 of the others; `--check` makes a larger ratio an error.
+Expect half a minute. The ratio must be at most 2.5 for the first shape, whose small kernels leave the step bound by
+memory traffic and by the ranking, and at most 1.3 for the others; with `--check` a larger ratio is an error.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from hebb.nn.layers import HebbConv2d
 
 @dataclass(frozen=True)
 class Case:
-    """A layer, the side of its maps, and the ratio that is asked of it."""
+    """A layer, the side of its maps, and the largest ratio allowed."""
 
     channels: int
     filters: int

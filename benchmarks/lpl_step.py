@@ -8,8 +8,8 @@ in their block, Adam. Making the views is left out. It takes turns with two bare
     whole     forward and backward of the blocks in one piece, from the mean of the last output
     blocks    forward and backward of each block, cut off from the others, from the mean of its output
 
-each in both memory layouts, of which the faster one counts; so do medians. Expect less than 1.2 for either: 0.8 to 1
-for whole, whose gradients also go down from block to block, and about 1.1 for blocks.
+each in both memory layouts, of which the faster counts. Medians count. Expect less than 1.2 for both: 0.8 to 1 for
+whole, whose gradients also go down from block to block, and about 1.1 for blocks.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Ready(Split):
 
 
 def passes(x: Tensor, blocks: list[Block], *, apart: bool) -> None:
-    """Run forward and backward through the blocks, as one network or each for itself."""
+    """Run forward and backward through the blocks, as one network or one by one."""
     out = x
     for block in blocks:
         block.zero_grad(set_to_none=True)

@@ -4,8 +4,8 @@
 
 Whole runs in one process, without files: the pack, then each of its seeds by itself, in turns. Two ratios: the time of
 the pack to that of one run (below the number of seeds where packing pays), and to that of all runs one after the other
-(below 1 there). Epochs alone are compared phase by phase; the whole has the features, evaluations and the start in it.
-On a CPU expect no gain: it computes one network as fast as it can already.
+(below 1 there). Phase by phase only epochs are compared; the whole run includes features, evaluations and the
+start. Expect no gain on a CPU, which one network keeps busy already.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 
 Every run is the command `multi_layer.py` in a process of its own, with the flags given here; its peak is the largest
 resident memory the system has seen. The floor is the peak of a process that loads the same data, builds the same
-network and stops. More epochs take no more memory, so one of each phase is enough. `memory_stl10.py` does it for
-100,000 unlabelled images of STL-10 without needing them.
+network and stops. More epochs take no more memory, so one per phase is enough. `memory_stl10.py` does the same for
+STL-10's 100,000 unlabelled images, without needing the files.
 
-Expect two minutes for each preset, and a ratio near 1 where no features are kept.
+Expect two minutes per preset, and a ratio near 1 if no features are kept.
 """
 
 from __future__ import annotations

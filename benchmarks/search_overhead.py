@@ -1,4 +1,4 @@
-"""What a search costs beside its training: seeds on Ray against the same runs one after the other.
+"""What a search costs besides its training: seeds on Ray against the same runs one after the other.
 
     python benchmarks/search_overhead.py --preset 2SoftHebbCnnCIFAR --dataset-unsup CIFAR10_1 --dataset-sup CIFAR10_10
     python benchmarks/search_overhead.py --growth 200

@@ -1,4 +1,4 @@
-"""What the tests share: the real commands as subprocesses, and where the real data are."""
+"""What all tests share: the real commands as subprocesses, and the place of the real data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def command(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command like ``command``, in this process, which has torch already: flags, messages, exit codes."""
+    """Run a command as ``command`` does, but in this process, which has imported torch already."""
 
     def run(script: str, *arguments: str, datasets: Path | None = None) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def one_ray() -> Iterator[None]:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Folder with the real ``mnist.npz`` and ``cifar10.npz``; the test is skipped where it is absent."""
+    """Folder with the real ``mnist.npz`` and ``cifar10.npz``; a test that needs it is skipped without it."""
     if not (SHARED_DATA / "cifar10.npz").exists():
         pytest.skip(f"the real data are not at {SHARED_DATA}")
     return SHARED_DATA

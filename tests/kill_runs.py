@@ -2,8 +2,8 @@
 
     python tests/kill_runs.py FOLDER TIMES
 
-Prints ``moment (s)  position of the checkpoint  equal`` a line and exits 1 when a continued run differs. Every run
-is a forked child of this process, which never computes with torch itself, so that a run starts at once.
+Prints ``moment (s)  position of the checkpoint  equal`` per kill and exits with 1 if a continued run differs. Every
+run is a forked child of this process, which never computes with torch itself, so that a run starts at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def fork(folder: Path, carry_on: bool) -> int:
 
 
 def main(folder: Path, times: int) -> int:
-    """Run once in peace, then ``times`` with a SIGKILL."""
+    """Run once undisturbed, then ``times`` with a SIGKILL."""
     began = time.monotonic()
     os.waitpid(fork(folder / "whole", False), 0)
     length = time.monotonic() - began

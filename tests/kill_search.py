@@ -77,7 +77,7 @@ def wait_for_trials(search: Path, process: subprocess.Popen[str]) -> None:
 
 
 def main(folder: Path, kills: int, trials: int, more: tuple[str, ...]) -> int:
-    """Run once in peace, then once with ``kills`` times SIGKILL."""
+    """Run once undisturbed, then once with ``kills`` times SIGKILL."""
     whole, cut = folder / "whole", folder / "cut"
     peace = start(whole, *flags_of(trials, more))
     wait_for_trials(whole / "hebb" / "search" / "s", peace)

@@ -1,4 +1,4 @@
-"""Commands run where nothing heavy can be imported."""
+"""Runs commands in a process that cannot import anything heavy."""
 
 from __future__ import annotations
 
