@@ -219,7 +219,7 @@ def test_between_classes(home: Path, tmp_path: Path) -> None:
         (("interpolate", "soft", "--prototypes", "neurons"), "mean works for every network"),
         (("embed", "soft", "--images", "20"), "too few"),
         (("embed", "soft", "--method", "t-sne"), "did you mean 'tsne'"),
-        (("filters", "soft", "--most", "0"), "from 1"),
+        (("filters", "soft", "--most", "0"), "must be a whole number >= 1, got '0'"),
     ],
 )
 def test_what_is_refused(home: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
