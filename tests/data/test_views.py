@@ -429,7 +429,7 @@ def test_absent_files_and_packages_are_told(tmp_path: Path, monkeypatch: pytest.
         ({"zoom": 0.5}, "zoom"),
         ({"zca": True, "zoom": 1.1}, "zca"),
         ({"zca": True, "standardise": True}, "zca does it"),
-        ({"dataset": "ImageNette", "standardise": True}, "always are"),
+        ({"dataset": "ImageNette", "standardise": True}, "are always standardised"),
         ({"split": "sequences"}, "has no split 'sequences'"),
     ],
 )
