@@ -11,23 +11,38 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hebb.config.registry import RULES, Field, Rule
+    from hebb.config.fields import Field
+    from hebb.config.registry import RULES
+    from hebb.config.rule import BackpropRule, HebbianRule, LocalRule, SettlingRule
     from hebb.core.errors import ConfigError, HebbError
 
     register = RULES.register
 
 __version__ = "0.1.0"
 
-__all__ = ["ConfigError", "Field", "HebbError", "Rule", "__version__", "register"]
+__all__ = [
+    "BackpropRule",
+    "ConfigError",
+    "Field",
+    "HebbError",
+    "HebbianRule",
+    "LocalRule",
+    "SettlingRule",
+    "__version__",
+    "register",
+]
 
 _HOMES = {
+    "BackpropRule": "hebb.config.rule",
     "ConfigError": "hebb.core.errors",
-    "Field": "hebb.config.registry",
+    "Field": "hebb.config.fields",
     "HebbError": "hebb.core.errors",
-    "Rule": "hebb.config.registry",
+    "HebbianRule": "hebb.config.rule",
+    "LocalRule": "hebb.config.rule",
+    "SettlingRule": "hebb.config.rule",
     "register": "hebb.config.registry:RULES.register",
 }
-"""Where the public names come from: MODULE, or MODULE:ATTRIBUTE where the name differs."""
+"""Where the public names come from: MODULE, or MODULE:ATTRIBUTE if it has another name there."""
 
 
 def __getattr__(name: str) -> object:

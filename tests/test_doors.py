@@ -16,8 +16,10 @@ import pytest
 from conftest import ROOT
 
 import engine
+import hebb
 import model
 import train
+from hebb.config import rule
 from hebb.nn import model as nn_model
 from hebb.training import engine as training_engine
 from hebb.training import train as training_train
@@ -25,6 +27,7 @@ from hebb.training import train as training_train
 STEP: Callable[..., object] = engine.hebbian_step
 NETWORK: type[nn_model.Network] = model.Network
 RUN: Callable[..., object] = train.run
+RULE: type[rule.Rule] = hebb.HebbianRule
 
 
 def test_a_door_is_the_module_itself() -> None:

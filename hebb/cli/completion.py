@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hebb import builtin
-from hebb.cli import describe
+from hebb.cli import listing
 from hebb.cli.arguments import Parser
 from hebb.config import plan, search_space
 from hebb.config.catalog import load as read_catalog
@@ -83,6 +83,6 @@ def _words() -> dict[str, list[str]]:
         "dataset_unsup": datasets,
         "protocol": list(catalog.protocols),
         "training_mode": [str(mode) for mode in plan.MODES],
-        "listing": list(describe.LISTS),
+        "listing": list(listing.LISTS),
         "config": list(search_space.names()),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from hebb.cli import arguments, describe
+from hebb.cli import arguments, describe, listing
 from hebb.cli.arguments import Section
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse(argv)
     catalog = arguments.load_catalog(options)
     if options.listing is not None:
-        describe.listing(options.listing, catalog)
+        listing.print_list(options.listing, catalog)
         return 0
     run = resolve(options, catalog)
     home = folders.Home.find(options.data_dir)

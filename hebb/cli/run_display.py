@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""What the command line shows during a run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from hebb.storage.folders import Row
 from hebb.training import train
 
 _REFRESH = 0.2  # seconds between two updates of the live line
+_ACCURACIES = ("train %", "val %", "test %")
+_SPLITS = ("train", "val", "test")
 
 
 class ConsoleReport(train.Report):
-    """A live line per phase in a terminal, plain lines elsewhere; numbers at each report.
+    """Shows a live line for each phase in a terminal and plain lines elsewhere, with numbers at each report.
 
     Args:
         verbose: whether to print the table of the first neurons.
-        seed: named in front of every number; for the members of a pack.
+        seed: written before every line of numbers, to tell the members of a pack apart.
     """
 
     def __init__(self, verbose: bool = False, seed: int | None = None) -> None:
@@ -37,7 +39,7 @@ class ConsoleReport(train.Report):
         self._begun = self._drawn = 0.0
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
-        """Name the run."""
+        """Print what is trained on which data."""
         self._begun = time.monotonic()
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(
@@ -48,17 +50,17 @@ class ConsoleReport(train.Report):
             self.console.print(note, soft_wrap=True)
 
     def features(self, phase: Phase, images: int) -> None:
-        """Start the live line of the computation of features."""
+        """Show that features of frozen blocks are computed."""
         below = "b0" if phase.first == 1 else f"b0 to b{phase.first - 1}"
         self._start_bar(f"features of {below}", f"for {phase.describe()}, {images} images", images)
 
     def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
-        """Start the live line of a phase."""
-        left = f"{phase.epochs - epoch} epoch(s) of {images} images"
-        self._start_bar(f"phase {index}: {phase.describe()}", left, phase.epochs * images, epoch * images)
+        """Show that a phase starts."""
+        remaining = f"{phase.epochs - epoch} epoch(s) of {images} images"
+        self._start_bar(f"phase {index}: {phase.describe()}", remaining, phase.epochs * images, epoch * images)
 
     def _start_bar(self, name: str, detail: str, total: int, done: int = 0) -> None:
-        """Start a live line in a terminal; elsewhere print name and detail."""
+        """Start a live line in a terminal, or print name and detail elsewhere."""
         self._stop_bar()
         self._images = 0
         if not self.console.is_terminal:
@@ -79,7 +81,7 @@ class ConsoleReport(train.Report):
         self._task = self._bar.add_task(name, total=total, completed=done, speed="")
 
     def progress(self, images: int) -> None:
-        """Move the live line, five times a second at most."""
+        """Move the live line, at most five times a second."""
         self._images += images
         now = time.monotonic()
         if self._bar is None or now - self._drawn < _REFRESH:
@@ -101,7 +103,7 @@ class ConsoleReport(train.Report):
         words += [f"epoch {row['epoch']:>3}", f"{time.monotonic() - self._begun:6.1f} s"]
         words += [f"lr {row['lr']:.3g}"] if row["lr"] is not None else []
         words += [f"loss {row['train_loss']:.4f}"] if row["train_loss"] is not None and row["train_acc"] is None else []
-        for split in ("train", "val", "test"):
+        for split in _SPLITS:
             loss, accuracy = row[f"{split}_loss"], row[f"{split}_acc"]
             if accuracy is not None:
                 words.append(f"{split} {accuracy:.2f} %" + (f" (loss {loss:.4f})" if loss is not None else ""))
@@ -111,49 +113,42 @@ class ConsoleReport(train.Report):
             self._block(name, info)
 
     def _block(self, name: str, info: BlockInfo) -> None:
-        s = info.scalars
+        scalars = info.scalars
         if not info.radius:
-            self.console.print(f"    {name}: " + "  ".join(f"{term} {value:.4g}" for term, value in s.items()))
+            self.console.print(f"    {name}: " + "  ".join(f"{term} {value:.4g}" for term, value in scalars.items()))
             return
         neurons = len(info.radius)
         self.console.print(
-            f"    {name}: rate {s['lr_mean']:.3g}  radius {s['radius_mean']:.3f} ± {s['radius_std']:.3f}"
-            f" (deviation {s['radius_deviation']:.3f}, at most {s['radius_max_deviation']:.3f})"
-            f"  convergence {s['convergence']:.3f}  R1 {s['R1']:.0f} of {neurons}"
+            f"    {name}: rate {scalars['lr_mean']:.3g}  radius {scalars['radius_mean']:.3f} ± {scalars['radius_std']:.3f}"
+            f" (deviation {scalars['radius_deviation']:.3f}, at most {scalars['radius_max_deviation']:.3f})"
+            f"  convergence {scalars['convergence']:.3f}  R1 {scalars['R1']:.0f} of {neurons}"
         )
         self.console.print(
-            f"    {' ' * len(name)}  weight {s['weight_mean']:.3g} ± {s['weight_std']:.3g}"
-            f"  bias {s['bias_mean']:.3g} ± {s['bias_std']:.3g}  largest win share {max(info.wins):.1f} %"
+            f"    {' ' * len(name)}  weight {scalars['weight_mean']:.3g} ± {scalars['weight_std']:.3g}"
+            f"  bias {scalars['bias_mean']:.3g} ± {scalars['bias_std']:.3g}  largest win share {max(info.wins):.1f} %"
         )
         if self.verbose:
-            shown = range(min(neurons, info.neurons_shown))
-            made = describe.table("", ("neuron", "rate", "radius", "wins %"), ("neuron", "rate", "radius", "wins %"))
-            for i in shown:
-                made.add_row(str(i), f"{info.lr[i]:.4g}", f"{info.radius[i]:.3f}", f"{info.wins[i]:.2f}")
-            made.title = None
-            self.console.print(made)
+            columns = ("neuron", "rate", "radius", "wins %")
+            table = describe.table("", columns, columns)
+            for i in range(min(neurons, info.neurons_shown)):
+                table.add_row(str(i), f"{info.lr[i]:.4g}", f"{info.radius[i]:.3f}", f"{info.wins[i]:.2f}")
+            self.console.print(table)
 
     def failed(self, error: DivergenceError) -> None:
-        """Say that the others of the pack go on."""
+        """Say that this member of a pack stops while the others continue."""
         self.console.print(f"  {error}; the other members go on", soft_wrap=True)
 
     def finish(self, result: train.Result) -> None:
-        """Print the last numbers and where everything is."""
+        """Print the last numbers and where everything is stored."""
         self._stop_bar()
         row = result.metrics
-        found = [
-            f"{s} accuracy {row[f'{s}_acc']:.2f} %" for s in ("train", "val", "test") if row[f"{s}_acc"] is not None
-        ]
-        text = ", ".join(found) or "no accuracy (no classifier was trained)"
-        whose = "" if self.seed is None else f"seed {self.seed} "
-        self.console.print(f"{whose}done in {result.seconds:.1f} s: {text}")
+        scores = {split: row[f"{split}_acc"] for split in _SPLITS}
+        accuracies = [f"{split} accuracy {score:.2f} %" for split, score in scores.items() if score is not None]
+        text = ", ".join(accuracies) or "no accuracy (no classifier was trained)"
+        seed = "" if self.seed is None else f"seed {self.seed} "
+        self.console.print(f"{seed}done in {result.seconds:.1f} s: {text}")
         if result.probes:
-            made = describe.table("", ("block", "probe", "train %", "val %", "test %"), ("train %", "val %", "test %"))
-            made.title = None
-            for probe in result.probes:
-                scores = (probe.train_acc, probe.val_acc, probe.test_acc)
-                made.add_row(f"b{probe.block}", probe.kind, *("-" if s is None else f"{s:.2f}" for s in scores))
-            self.console.print(made)
+            self._probes(result.probes)
         for shape in result.geometry:
             numbers = (f"{name} {'-' if v is None else format(v, '.3g')}" for name, v in shape.numbers.items())
             self.console.print(f"b{shape.block}: " + "  ".join(numbers))
@@ -161,8 +156,17 @@ class ConsoleReport(train.Report):
             self.console.print(f"results: {result.folder}", soft_wrap=True)
             self.console.print(f"compare: tensorboard --logdir {result.folder.parent}", soft_wrap=True)
 
+    def _probes(self, probes: Iterable[Probe]) -> None:
+        table = describe.table("", ("block", "probe", *_ACCURACIES), _ACCURACIES)
+        for probe in probes:
+            scores = (probe.train_acc, probe.val_acc, probe.test_acc)
+            table.add_row(
+                f"b{probe.block}", probe.kind, *("-" if score is None else f"{score:.2f}" for score in scores)
+            )
+        self.console.print(table)
+
     def close(self) -> None:
-        """Take the live line away, whatever happened."""
+        """Remove the live line, also after an error."""
         self._stop_bar()
 
     def _stop_bar(self) -> None:
@@ -172,14 +176,14 @@ class ConsoleReport(train.Report):
 
 
 class _MemberReport(ConsoleReport):
-    """Prints the numbers of a further member of a pack; the first one's report shows how the pack goes on."""
+    """Prints the numbers of another member of a pack; the report of the first member shows its progress."""
 
     def __init__(self, first: ConsoleReport, seed: int) -> None:
         super().__init__(first.verbose, seed)
-        self.console = first.console  # which knows of the live line
+        self.console = first.console  # it prints above the live line
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
-        """Count the time."""
+        """Start the clock."""
         self._begun = time.monotonic()
 
     def features(self, phase: Phase, images: int) -> None:
@@ -187,7 +191,7 @@ class _MemberReport(ConsoleReport):
 
 
 def reports_of(runs: Iterable[RunConfig], verbose: bool) -> list[ConsoleReport]:
-    """Return the report of a run, or those of the members of a pack."""
+    """Return the report of a run, or a report for each member of a pack."""
     seeds = [run.seed for run in runs]
     if len(seeds) == 1:
         return [ConsoleReport(verbose)]

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from dataclasses import replace
 
-from hebb.cli import arguments, describe, search_flags, search_request
+from hebb.cli import arguments, describe, listing, search_flags, search_request
 from hebb.cli.search_display import SearchDisplay, commands, continuation, print_estimate
 from hebb.config import plan
 from hebb.config.catalog import Catalog
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         return _run(search, settings, catalog, fresh=False)
     catalog = arguments.load_catalog(options)
     if options.listing is not None:
-        describe.listing(options.listing, catalog)
+        listing.print_list(options.listing, catalog)
         return 0
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
