@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,16 +13,20 @@ from hebb.cli import describe
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core.errors import DivergenceError
-from hebb.probing.measures import BlockInfo
 from hebb.storage.folders import Row
-from hebb.training import train
+from hebb.training.report import Report
+
+if TYPE_CHECKING:
+    from hebb.probing.measures import BlockInfo
+    from hebb.probing.probes import Probe
+    from hebb.training.run import Place, Result
 
 _REFRESH = 0.2  # seconds between two updates of the live line
 _ACCURACIES = ("train %", "val %", "test %")
 _SPLITS = ("train", "val", "test")
 
 
-class ConsoleReport(train.Report):
+class ConsoleReport(Report):
     """Shows a live line for each phase in a terminal and plain lines elsewhere, with numbers at each report.
 
     Args:
@@ -38,7 +43,7 @@ class ConsoleReport(train.Report):
         self._images = 0
         self._begun = self._drawn = 0.0
 
-    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
+    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Print what is trained on which data."""
         self._begun = time.monotonic()
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
@@ -119,7 +124,8 @@ class ConsoleReport(train.Report):
             return
         neurons = len(info.radius)
         self.console.print(
-            f"    {name}: rate {scalars['lr_mean']:.3g}  radius {scalars['radius_mean']:.3f} ± {scalars['radius_std']:.3f}"
+            f"    {name}: rate {scalars['lr_mean']:.3g}"
+            f"  radius {scalars['radius_mean']:.3f} ± {scalars['radius_std']:.3f}"
             f" (deviation {scalars['radius_deviation']:.3f}, at most {scalars['radius_max_deviation']:.3f})"
             f"  convergence {scalars['convergence']:.3f}  R1 {scalars['R1']:.0f} of {neurons}"
         )
@@ -138,7 +144,7 @@ class ConsoleReport(train.Report):
         """Say that this member of a pack stops while the others continue."""
         self.console.print(f"  {error}; the other members go on", soft_wrap=True)
 
-    def finish(self, result: train.Result) -> None:
+    def finish(self, result: Result) -> None:
         """Print the last numbers and where everything is stored."""
         self._stop_bar()
         row = result.metrics
@@ -182,7 +188,7 @@ class _MemberReport(ConsoleReport):
         super().__init__(first.verbose, seed)
         self.console = first.console  # it prints above the live line
 
-    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
+    def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Start the clock."""
         self._begun = time.monotonic()
 

@@ -22,7 +22,8 @@ from hebb.nn import compiled, model
 from hebb.storage import checkpoints, folders, records
 from hebb.storage.folders import FolderState
 from hebb.training.pack import Pack
-from hebb.training.run import Place, Position, Report, Run, State, stored_config
+from hebb.training.report import Report
+from hebb.training.run import Place, Position, Run, State, stored_config
 
 
 def runs(

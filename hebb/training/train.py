@@ -26,7 +26,8 @@ from hebb.training import early_stop, engine, epochs, features, pack, shared_blo
 from hebb.training import run as runs
 from hebb.training.engine import Epoch, Scores
 from hebb.training.optimiser import optimiser_of, set_rates
-from hebb.training.run import Place, Report, Result, Run, stored_config
+from hebb.training.report import Report
+from hebb.training.run import Place, Result, Run, stored_config
 
 __all__ = ["Place", "Report", "Result", "due", "evaluate", "optimiser_of", "run", "run_pack", "stored_config"]
 

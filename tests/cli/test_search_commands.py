@@ -23,7 +23,7 @@ from scipy import stats
 
 from hebb.cli import demo, post_hoc, train
 from hebb.cli import search as ray_search
-from hebb.cli.train import read_config
+from hebb.cli.run import read_config
 from hebb.config import catalog, search_space
 from hebb.storage import folders
 
