@@ -322,7 +322,7 @@ def test_the_command(command: Command, tmp_path: Path, monkeypatch: pytest.Monke
             multi_layer.main(list(wrong))
     (home / "m-s2" / "result.json").unlink()
     (home / "m-s2").rename(home / "other")
-    with pytest.raises(ConfigError, match="does not end with -s2"):
+    with pytest.raises(ConfigError, match="must end with -s2"):
         multi_layer.main(["--resume-run", str(home / "other")])
 
 
@@ -333,7 +333,7 @@ def test_the_command(command: Command, tmp_path: Path, monkeypatch: pytest.Monke
         (("--pack-seeds", "2", "--set", "stop.patience=1"), "--pack-seeds: the members would end"),
         (("--pack-seeds", "2", "--preset", "3LPLCnnDigits", "--dataset", "Digits_lpl"), "a loss of its own"),
         (("--pack-seeds", "2", "--preset", "Soft-c8-k3:attdrop_0.2 BP:flatten"), "drops out by contrast"),
-        (("--pack-seeds", "0"), "a whole number from 1 is wanted"),
+        (("--pack-seeds", "0"), "must be a whole number >= 1, got '0'"),
         (("--pack-seeds", "2", "--run-config", "x.json"), "--pack-seeds: cannot be combined with --run-config"),
     ],
     ids=lambda part: None if isinstance(part, str) else part[-1],
