@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ def _read(path: Path, below: Catalog) -> Catalog:
         raise ConfigError(where, f"is not JSON: {error}") from None
     except _TwiceError as error:
         raise ConfigError(where, f"key '{error}' is given twice") from None
-    _keys(data, ("layer", "model", "dataset", "protocol"), where)
+    data = _keys(data, ("layer", "model", "dataset", "protocol"), where)
     defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
     models = {
         name: _model(name, entry, defaults, f"{path.name}, model '{name}'")
@@ -193,20 +193,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def _layer_defaults(data: Any, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
-    _keys(data, ARCHS, f"{where}, layer")
+def _layer_defaults(data: object, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
+    data = _keys(data, ARCHS, f"{where}, layer")
     defaults: dict[str, dict[str, Value]] = {arch: dict(below.get(arch, {})) for arch in ARCHS}
     for arch, fields in data.items():
         place = f"{where}, layer/{arch}"
         legal = [name for name, entry in FIELDS.items() if arch in entry.archs]
-        _keys(fields, legal, place)
-        for name, value in fields.items():
+        for name, value in _keys(fields, legal, place).items():
             defaults[arch][name] = FIELDS[name].read(value, place)
     return defaults
 
 
-def _model(name: str, data: Any, defaults: grammar.Defaults, where: str) -> Model:
-    _keys(data, _MODEL_KEYS, where)
+def _model(name: str, data: object, defaults: grammar.Defaults, where: str) -> Model:
+    data = _keys(data, _MODEL_KEYS, where)
     if grammar.is_inline(name):
         raise ConfigError(
             where, "the name reads like a network written out", hint="choose a name that does not start with a method"
@@ -233,10 +232,10 @@ def _settings(data: Mapping[str, Any], where: str) -> SettleSpec | None:
     return SettleSpec(values=tuple(_object(data["settle"], where).items())) if "settle" in data else None
 
 
-def _block(data: Any, defaults: grammar.Defaults, index: int, where: str) -> BlockSpec:
+def _block(data: object, defaults: grammar.Defaults, index: int, where: str) -> BlockSpec:
     if isinstance(data, str):
         return grammar.parse_block(data, defaults, where)
-    _keys(data, _BLOCK_KEYS, where)
+    data = _keys(data, _BLOCK_KEYS, where)
     if not isinstance(data.get("preset"), str):
         raise ConfigError(where, "'preset' (the method-token string) is missing")
     if data.get("num", index) != index:
@@ -265,8 +264,8 @@ def operations(text: str, where: str) -> tuple[Operation, ...]:
     return tuple(choose(Operation, word, f"{where}, operation") for word in re.split(r"[\s_+,]+", text) if word)
 
 
-def _protocol(data: Any, where: str) -> Protocol:
-    _keys(data, ("set", "description", "source"), where)
+def _protocol(data: object, where: str) -> Protocol:
+    data = _keys(data, ("set", "description", "source"), where)
     changes = _object(data.get("set"), f"{where}, set")
     for path, value in changes.items():
         if isinstance(value, dict | list):
@@ -274,7 +273,7 @@ def _protocol(data: Any, where: str) -> Protocol:
     return Protocol(changes, **{key: str(data.get(key, "")) for key in ("description", "source")})
 
 
-def _variants(name: str, data: Any, below: Mapping[str, DataSpec], where: str) -> dict[str, DataSpec]:
+def _variants(name: str, data: object, below: Mapping[str, DataSpec], where: str) -> dict[str, DataSpec]:
     entry = DATASETS.get(name, where)
     variants = dict(_object(data, where))
     base = _data(
@@ -288,7 +287,7 @@ def _variants(name: str, data: Any, below: Mapping[str, DataSpec], where: str) -
 
 
 def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
-    _keys(values, _DATA_TYPES, where)
+    values = _keys(values, _DATA_TYPES, where)
     for key, value in values.items():
         _DATA_TYPES[key].check(value, f"{where}, {key}")
     lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
@@ -296,14 +295,16 @@ def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
         return dataclasses.replace(base, **lists)
 
 
-def _object(data: Any, where: str) -> Mapping[str, Any]:
+def _object(data: object, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise ConfigError(where, f"must be an object, got {data!r}")
     return data
 
 
-def _keys(data: Any, legal: Any, where: str) -> None:
-    """Raise for anything but an object with legal keys."""
-    for key in _object(data, where):
+def _keys(data: object, legal: Collection[str], where: str) -> Mapping[str, Any]:
+    """Return an object whose keys must be legal."""
+    mapping = _object(data, where)
+    for key in mapping:
         if key not in legal:
             raise ConfigError(where, f"unknown key '{key}'", given=key, choices=legal)
+    return mapping

@@ -129,7 +129,7 @@ def _named(path: str, block: int) -> str:
     return f"b{block}.{path.removeprefix(_PLACEHOLDER)}" if placeholder(path) else path
 
 
-def parse(space: Any, where: str) -> tuple[Axis, ...]:
+def parse(space: object, where: str) -> tuple[Axis, ...]:
     """Check the data of a space."""
     if not isinstance(space, Mapping):
         raise ConfigError(where, "space must be a mapping of override paths")
@@ -166,7 +166,7 @@ def check_once(paths: Iterable[str], where: str) -> None:
             raise ConfigError(where, f"two domains of the space set {path}")
 
 
-def _axis(name: str, domain: Any, where: str) -> Axis:
+def _axis(name: str, domain: object, where: str) -> Axis:
     """Read one domain."""
     if not isinstance(domain, Mapping):
         raise ConfigError(where, "must be one domain", choices=_FORMS)
@@ -185,7 +185,7 @@ def _axis(name: str, domain: Any, where: str) -> Axis:
     return Axis(name=name, kind=kind, when=when, low=low, high=high, step=step)
 
 
-def _when(body: Any, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+def _when(body: object, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     if not isinstance(body, Mapping) or not body:
         raise ConfigError(where, "when must be a mapping from paths to a value or a list of values")
     conditions = {str(path): tuple(v) if isinstance(v, list) else (v,) for path, v in body.items()}
@@ -194,7 +194,7 @@ def _when(body: Any, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return tuple(conditions.items())
 
 
-def _grid(kind: DomainKind, body: Any, where: str) -> list[Any]:
+def _grid(kind: DomainKind, body: object, where: str) -> list[Any]:
     if not isinstance(body, list) or not body:
         raise ConfigError(where, f"{kind} must be a list of values, at least one")
     if any(isinstance(value, dict | list) for value in body):
@@ -208,7 +208,7 @@ def _grid(kind: DomainKind, body: Any, where: str) -> list[Any]:
     return body
 
 
-def _joint(body: Any, where: str) -> tuple[Choice, ...]:
+def _joint(body: object, where: str) -> tuple[Choice, ...]:
     """Values of several paths that change together, as a kernel and the padding that keeps the map."""
     if not isinstance(body, list) or not body or not all(isinstance(choice, Mapping) and choice for choice in body):
         raise ConfigError(where, "joint must be a list of mappings from paths to values, at least one")
@@ -225,7 +225,7 @@ def _joint(body: Any, where: str) -> tuple[Choice, ...]:
     return choices
 
 
-def _geometric(body: Any, where: str) -> tuple[float, ...]:
+def _geometric(body: object, where: str) -> tuple[float, ...]:
     """base^from, ..., base^to."""
     if not isinstance(body, Mapping) or set(body) != {"base", "from", "to"}:
         raise ConfigError(where, "geometric must have base, from and to")
@@ -242,7 +242,7 @@ def _geometric(body: Any, where: str) -> tuple[float, ...]:
     return values
 
 
-def _interval(kind: DomainKind, body: Any, where: str) -> tuple[float, float, float]:
+def _interval(kind: DomainKind, body: object, where: str) -> tuple[float, float, float]:
     """Read [low, high], or [low, high, step] of quniform."""
     length = 3 if kind == DomainKind.QUNIFORM else 2
     form = "[low, high, step]" if kind == DomainKind.QUNIFORM else "[low, high]"
@@ -260,7 +260,7 @@ def _interval(kind: DomainKind, body: Any, where: str) -> tuple[float, float, fl
     return low, high, step
 
 
-def _yaml_numbers(body: Any) -> str | None:
+def _yaml_numbers(body: object) -> str | None:
     """Say why YAML read a number as a word: 1e-3 lacks the point that its floats have."""
     words = [v for v in body if isinstance(v, str)] if isinstance(body, list) else []
     return f"YAML reads {words[0]} as a word: write 1.0e-3, or 0.001" if words and "e" in words[0].lower() else None

@@ -218,7 +218,7 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(where, f"cannot be read: {' '.join(str(error).split())}") from None
 
 
-def parse(data: Any, name: str, where: str) -> SearchSpec:
+def parse(data: object, name: str, where: str) -> SearchSpec:
     """Check the data of a search config."""
     if not isinstance(data, Mapping):
         raise ConfigError(where, "must be a mapping")
@@ -253,7 +253,7 @@ def _metric(word: str, where: str) -> str:
     return word
 
 
-def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
+def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     """Read the key ``search``; without an algorithm a space of lists is a grid, any other is drawn from."""
     data = {} if data is None else data
     where = f"{where}, search"
@@ -288,7 +288,7 @@ def _plan(data: Any, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     )
 
 
-def _scheduler(data: Any, where: str) -> SchedulerSpec:
+def _scheduler(data: object, where: str) -> SchedulerSpec:
     where = f"{where}, scheduler"
     if data is None or isinstance(data, str):
         return SchedulerSpec(name=choose(Scheduler, data or Scheduler.NONE, where))
@@ -318,21 +318,21 @@ def duration(text: Any, where: str) -> float:
     return seconds
 
 
-def _whole(data: Any, name: str, least: int, where: str) -> int:
+def _whole(data: object, name: str, least: int, where: str) -> int:
     if not isinstance(data, int) or isinstance(data, bool) or not least <= data < 2**63:
         raise ConfigError(where, f"{name} must be a whole number >= {least}, got {data}")
     return data
 
 
-def _seeds(data: Any, where: str) -> tuple[int, ...]:
-    whole = isinstance(data, list) and all(isinstance(s, int) and not isinstance(s, bool) for s in data)
-    if not whole or not data or min(data) < 0 or len(set(data)) < len(data):
+def _seeds(data: object, where: str) -> tuple[int, ...]:
+    seeds = data if isinstance(data, list) else []
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ConfigError(where, f"seeds must be a list of distinct whole numbers >= 0, got {data}")
-    return tuple(data)
+    return tuple(seeds)
 
 
-def _share(data: Any, where: str) -> float:
-    number = isinstance(data, int | float) and not isinstance(data, bool)
-    if not number or not 0 <= data < 1:
+def _share(data: object, where: str) -> float:
+    if not isinstance(data, int | float) or isinstance(data, bool) or not 0 <= data < 1:
         raise ConfigError(where, f"validation must be a share >= 0 and < 1, got {data}", hint="for example 0.2")
     return float(data)

@@ -80,7 +80,7 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def run_from_json(data: Any, where: str) -> RunConfig:
+def run_from_json(data: object, where: str) -> RunConfig:
     """Build a run from the data of a ``config.json``; an unknown key is an error, a missing one unless it is new."""
     data = _with_later(RunConfig, _object(data, where))
     network = _with_later(NetworkSpec, _object(data.get("network"), f"{where}, network"))
@@ -114,7 +114,7 @@ def run_from_json(data: Any, where: str) -> RunConfig:
     )
 
 
-def block_from_json(data: Any, where: str) -> BlockSpec:
+def block_from_json(data: object, where: str) -> BlockSpec:
     """Build a block from its full JSON form."""
     data = _object(data, where)
     parts = {
@@ -126,7 +126,7 @@ def block_from_json(data: Any, where: str) -> BlockSpec:
     return _build(BlockSpec, {**data, **_as_tuples(data, "operations"), **parts, "layer": layer}, where)
 
 
-def _plugins(data: Any, where: str) -> tuple[PluginSpec, ...]:
+def _plugins(data: object, where: str) -> tuple[PluginSpec, ...]:
     if not isinstance(data, list):
         raise ConfigError(where, "must be a list")
     return tuple(_build(PluginSpec, entry, where) for entry in data)
@@ -149,7 +149,7 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
     return make_settle(rule, values, where)
 
 
-def _layer_from_json(data: Any, where: str) -> LayerSpec:
+def _layer_from_json(data: object, where: str) -> LayerSpec:
     values = dict(_object(data, where))
     for name in ("method", "arch"):
         if name not in values:
@@ -165,7 +165,7 @@ def _layer_from_json(data: Any, where: str) -> LayerSpec:
 Spec = TypeVar("Spec")
 
 
-def _build(kind: type[Spec], data: Any, where: str) -> Spec:
+def _build(kind: type[Spec], data: object, where: str) -> Spec:
     """Make a spec from a dictionary whose keys must be its fields and whose types must fit; new ones may be missing."""
     data = _with_later(kind, _object(data, where))
     names = annotations_of(kind)
@@ -180,7 +180,7 @@ def _build(kind: type[Spec], data: Any, where: str) -> Spec:
         return kind(**data)
 
 
-def _data_from_json(data: Any, where: str) -> DataSpec:
+def _data_from_json(data: object, where: str) -> DataSpec:
     data = _object(data, where)
     return _build(DataSpec, {**data, **_as_tuples(data, "classes")}, where)
 
@@ -194,7 +194,7 @@ def _without_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in later or value != later[key]}
 
 
-def _object(data: Any, where: str) -> Mapping[str, Any]:
+def _object(data: object, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise ConfigError(where, "must be an object")
     return data

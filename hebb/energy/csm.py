@@ -1,4 +1,7 @@
-"""CSM: contrastive similarity matching (Qin, Mudur & Pehlevan, Neural Comput. 2021)."""
+"""CSM: contrastive similarity matching (Qin, Mudur & Pehlevan, Neural Comput. 2021).
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""EP: equilibrium propagation (Scellier & Bengio, Front. Comput. Neurosci. 2017)."""
+"""EP: equilibrium propagation (Scellier & Bengio, Front. Comput. Neurosci. 2017).
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

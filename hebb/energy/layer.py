@@ -1,4 +1,7 @@
-"""What a layer of a settling network stores: ordinary tensors; the dynamics are the network's."""
+"""What a layer of a settling network stores: ordinary tensors; the dynamics are the network's.
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

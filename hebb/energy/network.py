@@ -1,4 +1,7 @@
-"""The contract of a settling network, and what networks with a free and a nudged phase share."""
+"""The contract of a settling network, and what networks with a free and a nudged phase share.
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

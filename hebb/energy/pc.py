@@ -1,4 +1,7 @@
-"""PC: predictive coding with a clamped output (Whittington & Bogacz, Neural Comput. 2017)."""
+"""PC: predictive coding with a clamped output (Whittington & Bogacz, Neural Comput. 2017).
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

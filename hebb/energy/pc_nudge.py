@@ -1,4 +1,7 @@
-"""PCNudge: predictive coding with a weakly nudged output (Millidge et al., ICLR 2023)."""
+"""PCNudge: predictive coding with a weakly nudged output (Millidge et al., ICLR 2023).
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CorInfoMaxSparse: CorInfoMax with rates held on the l1 ball (Bozkurt et al., NeurIPS 2023, appendix E)."""
+"""CorInfoMaxSparse: CorInfoMax with rates held on the l1 ball (Bozkurt et al., NeurIPS 2023, appendix E).
+
+Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hard winner-take-all rules."""
+"""Hard winner-take-all rules.
+
+Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron; u and y are (M, C), weights (C, N).
+"""
 
 from __future__ import annotations
 

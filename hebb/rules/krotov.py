@@ -1,4 +1,7 @@
-"""Krotov & Hopfield's competing hidden units, as one update of one batch."""
+"""Krotov & Hopfield's competing hidden units, as one update of one batch.
+
+Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron; u and y are (M, C), weights (C, N).
+"""
 
 from __future__ import annotations
 

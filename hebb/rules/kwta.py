@@ -1,4 +1,7 @@
-"""k winners take all."""
+"""k winners take all.
+
+Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron; u and y are (M, C), weights (C, N).
+"""
 
 from __future__ import annotations
 

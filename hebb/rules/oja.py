@@ -1,4 +1,7 @@
-"""Hebbian principal components: Oja's neuron, and Sanger's neurons in order (HPCA)."""
+"""Hebbian principal components: Oja's neuron, and Sanger's neurons in order (HPCA).
+
+Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron; u and y are (M, C), weights (C, N).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Plain Hebbian learning: what fires together wires together, and nothing holds it back."""
+"""Plain Hebbian learning: what fires together wires together, and nothing holds it back.
+
+Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron; u and y are (M, C), weights (C, N).
+"""
 
 from __future__ import annotations
 

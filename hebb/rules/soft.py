@@ -1,4 +1,7 @@
-"""SoftHebb: soft winner-take-all rules, with and without anti-Hebbian losers."""
+"""SoftHebb: soft winner-take-all rules, with and without anti-Hebbian losers.
+
+Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron; u and y are (M, C), weights (C, N).
+"""
 
 from __future__ import annotations
 
