@@ -34,6 +34,7 @@ from hebb.core.errors import ConfigError
 from hebb.data.images import Split
 from hebb.nn import model
 from hebb.training import engine, train
+from hebb.training.epoch import Epoch
 
 
 def main(argv: list[str]) -> int:
@@ -99,7 +100,7 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
     epochs = iter(range(1 + options.repeats))
 
     def epoch() -> None:
-        at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=next(epochs))
+        at = Epoch(seed=0, phase=phase, phase_index=0, epoch=next(epochs))
         engine.backprop(network, split, at, optimiser, lambda _: None)
 
     seconds = harness.in_turns({"epoch": epoch, "pass": features.sum}, device, options.repeats, warm_up=1)

@@ -45,8 +45,7 @@ def set_threads(threads: int | None) -> int:
 
 def now(device: torch.device) -> float:
     """Return the time in seconds, after the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    machine.wait_for(device)
     return time.perf_counter()
 
 

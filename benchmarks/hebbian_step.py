@@ -46,8 +46,10 @@ from hebb.kernels.private_torch import convolution_weight_gradient
 from hebb.nn import compiled as compiling
 from hebb.nn import model
 from hebb.nn.layers import HebbConv2d
+from hebb.probing import readout
 from hebb.storage import folders
 from hebb.training import engine
+from hebb.training.epoch import Epoch
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -153,7 +155,7 @@ def _features(network: model.Network, i: int, split: Split, most: int) -> Split:
     if isinstance(split.images, Tensor):
         split = replace(split, images=split.images[:most], labels=split.labels[:most])
     network.eval()
-    batches = [(network(x, i, i + 1), labels) for x, labels in split.batches(engine.BATCH)]
+    batches = [(network(x, i, i + 1), labels) for x, labels in split.batches(readout.BATCH)]
     features = torch.cat([x for x, _ in batches])
     if features.dim() == 4:
         features = features.contiguous(memory_format=torch.channels_last)  # as the engine keeps them
@@ -201,7 +203,7 @@ def _timed(
     phase, epoch = replace(phase, blocks=(0,)), 0
     while not steps.complete:
         try:
-            engine.hebbian(network, split, engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch), steps)
+            engine.hebbian(network, split, Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch), steps)
         except _Enough:
             break
         epoch += 1

@@ -39,6 +39,7 @@ from hebb.data.images import Split
 from hebb.nn import model
 from hebb.nn.blocks import Block
 from hebb.training import engine, train
+from hebb.training.epoch import Epoch
 
 LAYOUTS = {"planes": torch.contiguous_format, "pixels": torch.channels_last}
 
@@ -105,7 +106,7 @@ def measure(run: RunConfig, options: argparse.Namespace) -> harness.Row:
     draw = torch.Generator(device=device).manual_seed(0)
     views = torch.rand((2 * phase.batch_size, *network[0].shapes.into), generator=draw, device=device)
     split = Ready(views, torch.zeros(phase.batch_size, dtype=torch.int64, device=device))
-    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    at = Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
     functions: dict[str, Callable[[], object]] = {
         "step": lambda: engine.hebbian(network, split, at, lambda _: None, optimiser)
     }

@@ -29,6 +29,7 @@ from hebb.config.specs import RunConfig
 from hebb.data import images
 from hebb.nn import model
 from hebb.training import engine
+from hebb.training.epoch import Epoch
 
 VALUES = 3 * 96 * 96
 
@@ -86,7 +87,7 @@ def train(config: RunConfig, split: images.Split, updates: int) -> None:
     assert isinstance(split.images, torch.Tensor)
     count = updates * phase.batch_size
     part = replace(split, images=split.images[:count], labels=split.labels[:count])
-    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    at = Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
     engine.hebbian(model.build(config), part, at, lambda _: None)
 
 

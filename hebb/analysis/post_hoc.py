@@ -12,14 +12,12 @@ import pandas as pd
 from hebb.analysis import runs as stored
 from hebb.analysis import style, table
 from hebb.core.errors import ConfigError
+from hebb.storage import folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hebb.analysis.runs import StoredRun
-
-CURVE = "post_hoc.csv"
-"""File of a run folder that ``post_hoc_loss.py`` writes: examples seen, cross-entropy and accuracy of every batch."""
 
 
 def moving_average(curve: np.ndarray) -> np.ndarray:
@@ -39,9 +37,9 @@ def moving_average(curve: np.ndarray) -> np.ndarray:
 
 def read(folder: Path) -> np.ndarray:
     """Return the stored curve of a run, (n, 3)."""
-    path = folder / CURVE
+    path = folder / folders.POST_HOC
     if not path.exists():
-        raise ConfigError(str(folder), f"has no {CURVE}, which only post-hoc runs write")
+        raise ConfigError(str(folder), f"has no {folders.POST_HOC}, which only post-hoc runs write")
     return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
 
 
@@ -84,3 +82,10 @@ def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
     style.log_ticks(axes[0].yaxis, *axes[0].get_ylim())
     style.legend(figure, axes, style.spread(frame))
     return figure
+
+
+def write_figure(curve: np.ndarray, folder: Path) -> None:
+    """Draw the curve of a run into its folder, as PNG and SVG."""
+    figure = draw(averaged({"moving average": [(0, curve)]}), batches=curve)
+    for kind in ("png", "svg"):
+        style.save(figure, folder / f"post_hoc.{kind}", kind)

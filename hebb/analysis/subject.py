@@ -24,10 +24,9 @@ from hebb.energy.diagnostics import hidden_states
 from hebb.nn import model
 from hebb.nn.blocks import Block
 from hebb.nn.model import Network
-from hebb.probing import probes, readout
+from hebb.probing import probes, readout, stored
+from hebb.probing.readout import BATCH
 from hebb.storage import folders
-from hebb.training import evaluate
-from hebb.training.engine import BATCH
 
 
 def load(run: StoredRun, home: folders.Home) -> Subject:
@@ -39,7 +38,7 @@ def load(run: StoredRun, home: folders.Home) -> Subject:
     path = run.folder / folders.CHECKPOINT
     if not path.exists():
         raise ConfigError(str(run.folder), "has no stored model", hint="train it with --save-model")
-    return Subject(run, evaluate.restore(run.config, path), home)
+    return Subject(run, stored.restore(run.config, path), home)
 
 
 @dataclass(frozen=True)

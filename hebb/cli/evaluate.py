@@ -48,9 +48,9 @@ def main(argv: list[str], flag: str = _VERB) -> int:
     run = replace(read_config(checkpoint.parent.parent / folders.CONFIG), device=device.kind)
     data = _data(options, run, catalog)
 
-    from hebb.training import evaluate
+    from hebb.probing import stored
 
-    measured = evaluate.run(run, checkpoint, data, home, device_index=device.index, features=options.export_features)
+    measured = stored.evaluate(run, checkpoint, data, home, device_index=device.index, features=options.export_features)
     describe.evaluation(run.network.name, data.dataset, measured.loss, measured.accuracy, measured.classes)
     if options.export_features is not None:
         describe.console().print(f"features: {options.export_features.absolute()}", soft_wrap=True)

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
     extras.require("the curve of the post-hoc loss", "matplotlib", "pandas", extra=extras.EXTRAS["matplotlib"])
-    from hebb.analysis.post_hoc import moving_average
+    from hebb.analysis.post_hoc import moving_average, write_figure
     from hebb.cli.run_display import ConsoleReport
     from hebb.training import post_hoc, train
 
@@ -76,6 +76,7 @@ def main(argv: list[str]) -> int:
         curve = post_hoc.run(run, report, place=place)
     finally:
         report.close()
+    write_figure(curve, home.network(name))
     first, last = (moving_average(curve)[i] for i in (0, -1))
     out = describe.console()
     out.print(f"post-hoc loss {first[1]:.4f} after {first[0]:,.0f} examples, {last[1]:.4f} after {last[0]:,.0f}")

@@ -19,7 +19,8 @@ from hebb.training.report import Report
 if TYPE_CHECKING:
     from hebb.probing.measures import BlockInfo
     from hebb.probing.probes import Probe
-    from hebb.training.run import Place, Result
+    from hebb.training.place import Place
+    from hebb.training.result import Result
 
 _REFRESH = 0.2  # seconds between two updates of the live line
 _ACCURACIES = ("train %", "val %", "test %")

@@ -73,6 +73,10 @@ class Phase:
         """Return the number of batches in an epoch over ``images`` images."""
         return batches(images, self.batch_size)
 
+    def evaluates(self, epoch: int) -> bool:
+        """Tell whether an epoch, counted from 0, is evaluated and reported."""
+        return epoch in (0, self.epochs - 1) or (epoch + 1) % self.print_freq == 0
+
     @property
     def keeps_features(self) -> bool:
         """Whether to keep the output of the frozen blocks below: several epochs read it, and views do not vary it."""

@@ -59,6 +59,14 @@ def _ask_for_huge_pages(address: int, size: int) -> None:
     )
 
 
+def wait_for(device: torch.device) -> None:
+    """Let the device finish, so that a measured time is the time of the work."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def free_memory(device: torch.device) -> int:
     """Return the bytes that can still be allocated on a device; on the CPU, without swapping."""
     if device.type == "cuda":

@@ -25,6 +25,7 @@ from hebb.core.errors import ConfigError
 
 CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
 LOOKS = "blocks.jsonl"
+POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss
 SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
 Row = dict[str, Any]
 CHECKPOINT = Path("checkpoint") / "last.pt"

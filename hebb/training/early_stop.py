@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from hebb.config.classifier import StopSpec
+from hebb.config.plan import Phase, PhaseKind
+from hebb.config.specs import RunConfig
 from hebb.nn.layers import HebbLayer
+from hebb.nn.model import Network
 
 
 class Watch:
@@ -52,3 +55,11 @@ class Watch:
         """Continue from ``state_dict``."""
         self._least = torch.tensor(state["least"], device=self._least.device)
         self._waited = torch.tensor(state["waited"], device=self._waited.device)
+
+
+def watch_of(config: RunConfig, phase: Phase, network: Network) -> Watch | None:
+    """Return what may end the phase early; None where nothing does."""
+    if phase.kind != PhaseKind.HEBBIAN or not config.stop.active:
+        return None
+    layers = [layer for i, layer in network.hebbian() if i in phase.blocks]
+    return Watch(config.stop, layers, phase.updates // phase.epochs)

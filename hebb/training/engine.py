@@ -5,83 +5,46 @@ Nothing here waits for the device inside an epoch; sums stay on it and are read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb.config.plan import Phase
-from hebb.core import seeds
+from hebb.config.plan import Phase, PhaseKind
 from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
-from hebb.energy.diagnostics import Look
 from hebb.nn import losses
 from hebb.nn.model import Network
-from hebb.nn.noise import Noise
+from hebb.probing.readout import BATCH
 from hebb.rules import rates
-from hebb.training import early_stop
+from hebb.training import settling
+from hebb.training.early_stop import Watch
+from hebb.training.epoch import Epoch, Progress, Scores
 
 CHECK_EVERY = 500
 """Updates between two looks at whether everything is finite; each look waits for the device."""
 
-BATCH = 250
-"""Images of an evaluation batch: at 96 pixels a block of 96 channels answers with 0.9 GB."""
 
-Progress = Callable[[int], None]
-"""Called with the number of images of each batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """Where an epoch stands in its run; every generator it uses derives from this.
-
-    Attributes:
-        seed: the run's seed.
-        phase: what is trained.
-        phase_index: number of the phase in the run.
-        epoch: number of the epoch in the phase, from 0.
-    """
-
-    seed: int
-    phase: Phase
-    phase_index: int
-    epoch: int
-
-    def order(self) -> torch.Generator:
-        """Return the generator of the order of the images."""
-        return seeds.generator(self.seed, "order", self.phase_index, 0, self.epoch)
-
-    def augmentation(self, device: torch.device) -> torch.Generator:
-        """Return the generator, on the device of the images, that varies them in training."""
-        return seeds.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
-
-    def set_noise(self, network: Network) -> None:
-        """Give every block its dropout noise of this epoch."""
-        for i in range(len(network)):
-            seed = seeds.derive(self.seed, "dropout", self.phase_index, i, self.epoch)
-            network[i].set_noise(Noise(seed))
-        for _, local in network.local():  # every block draws the same orders
-            local.positives = seeds.generator(self.seed, "positives", self.phase_index, 0, self.epoch)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What an epoch gave; None where there is none.
-
-    Attributes:
-        loss: mean per sample.
-        accuracy: in percent.
-        rate: mean rate of the layers of a network that settles.
-        looks: what was seen of such a network on the way.
-    """
-
-    loss: float | None = None
-    accuracy: float | None = None
-    rate: float | None = None
-    looks: tuple[Look, ...] = ()
+def run_epoch(
+    network: Network,
+    split: Split,
+    at: Epoch,
+    optimiser: torch.optim.Optimizer | None,
+    progress: Progress,
+    watch: Watch | None = None,
+) -> Scores:
+    """Train, or calibrate, a network for one epoch, as the kind of the phase says."""
+    kind = at.phase.kind
+    if kind == PhaseKind.CALIBRATE:
+        return calibrate(network, split, at, progress)
+    if kind == PhaseKind.SETTLE:
+        return settling.settle(network, split, at, optimiser, progress)
+    if kind == PhaseKind.HEBBIAN:
+        return hebbian(network, split, at, progress, optimiser, watch)
+    assert optimiser is not None
+    return backprop(network, split, at, optimiser, progress)
 
 
 def hebbian(
@@ -90,7 +53,7 @@ def hebbian(
     at: Epoch,
     progress: Progress,
     optimiser: torch.optim.Optimizer | None = None,
-    watch: early_stop.Watch | None = None,
+    watch: Watch | None = None,
 ) -> Scores:
     """One epoch in which the Hebbian blocks of the phase learn, and those with a loss of their own.
 

@@ -1,35 +1,43 @@
 """The optimiser of a phase and its rates.
 
-It is the classifier's for BP blocks, Adam for blocks with a loss of their own, and that of a network that settles.
+BP blocks have the classifier's, blocks with a loss of their own have Adam, a settling network has its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.nn.model import Network
 from hebb.rules import rates
-from hebb.training.pack import Pack
+
+Learnt = Callable[[Iterable[int]], list[nn.Parameter]]
+"""Returns the parameters of these blocks: ``Network.learnt``, or that of a pack."""
 
 
-def optimiser_of(config: RunConfig, phase: Phase, network: Network | Pack) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks and local losses, or of a network that settles; None without any."""
+def optimiser_of(config: RunConfig, phase: Phase, network: Network) -> torch.optim.Optimizer | None:
+    """Make the optimiser of a phase, of its BP blocks and local losses or of a settling network; None without any."""
     if phase.kind == PhaseKind.SETTLE:
-        assert isinstance(network, Network)
         return None if network.energy is None else network.energy.optimiser()
+    return of_blocks(config, phase, network.learnt)
+
+
+def of_blocks(config: RunConfig, phase: Phase, learnt: Learnt) -> torch.optim.Optimizer | None:
+    """Make the optimiser of the phase's BP blocks and local losses; None where it has neither."""
     spec = config.classifier
     groups: list[dict[str, Any]] = []
     if phase.lr is not None:
-        backprop = network.learnt(i for i in phase.blocks if not config.network.blocks[i].local)
+        backprop = learnt(i for i in phase.blocks if not config.network.blocks[i].local)
         groups.append({"params": backprop, "lr": phase.lr, "weight_decay": spec.weight_decay})
     for i in phase.blocks:
         layer, local = config.network.blocks[i].layer, config.network.blocks[i].local
-        parameters = network.learnt([i]) if local else []
+        parameters = learnt([i]) if local else []
         for decay, chosen in (
             (layer.weight_decay if local else 0.0, [p for p in parameters if p.dim() > 1]),
             (0.0, [p for p in parameters if p.dim() == 1]),
@@ -48,7 +56,9 @@ def optimiser_of(config: RunConfig, phase: Phase, network: Network | Pack) -> to
 
 def set_rates(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer | None, epoch: int) -> None:
     """Set the rates of an epoch: that of its layer where a group belongs to a local loss, else the classifier's."""
-    for group in [] if optimiser is None else optimiser.param_groups:
+    if optimiser is None or phase.kind in (PhaseKind.CALIBRATE, PhaseKind.SETTLE):
+        return
+    for group in optimiser.param_groups:
         if "block" in group:
             layer = config.network.blocks[group["block"]].layer
             group["lr"] = rates.warm_cosine(layer, epoch, phase.epochs)

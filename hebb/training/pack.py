@@ -29,7 +29,7 @@ from hebb.nn.losses import loss
 from hebb.nn.model import Network
 from hebb.nn.noise import Noise
 from hebb.training import engine
-from hebb.training.engine import Epoch, Progress, Scores
+from hebb.training.epoch import Epoch, Progress, Scores
 
 Tensors = dict[str, Tensor]
 _PREFIX = "network."
@@ -65,6 +65,24 @@ class Pack:
         names = [f"blocks.{i}.{name}" for i in blocks for name, _ in self._network[i].named_parameters()]
         found = (self._state[f"{_PREFIX}{name}"] for name in names)
         return [parameter for parameter in found if isinstance(parameter, nn.Parameter)]
+
+    def run_epoch(
+        self,
+        splits: Sequence[Split],
+        epochs: Sequence[Epoch],
+        optimiser: torch.optim.Optimizer | None,
+        progress: Progress,
+    ) -> list[Scores]:
+        """``engine.run_epoch`` of every member; ``progress`` is told once of every batch."""
+        phase = epochs[0].phase
+        if phase.kind == PhaseKind.CALIBRATE:
+            tells = [progress, *[lambda _: None] * (len(splits) - 1)]
+            members = zip(self.members, splits, epochs, tells, strict=True)
+            return [engine.calibrate(member, split, at, tell) for member, split, at, tell in members]
+        if not phase.descends:
+            return self.hebbian(splits, epochs, progress)
+        assert optimiser is not None
+        return self.backprop(splits, epochs, optimiser, progress)
 
     def hebbian(self, splits: Sequence[Split], epochs: Sequence[Epoch], progress: Progress) -> list[Scores]:
         """``engine.hebbian`` of every member, each on its own split and in its own order."""

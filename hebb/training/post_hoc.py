@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hebb.analysis import post_hoc, style
 from hebb.config import plan
 from hebb.config.specs import RunConfig
 from hebb.data import images
 from hebb.nn import model
+from hebb.storage import folders
 from hebb.training import engine, train
+from hebb.training.epoch import Epoch
 
 
 def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.ndarray:
@@ -43,29 +44,26 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
     report.phase(index, phase, 0, len(split))
     losses, rights = [], []
     for epoch in range(phase.epochs):
-        at = engine.Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
+        at = Epoch(seed=config.seed, phase=phase, phase_index=index, epoch=epoch)
         loss, right = engine.post_hoc(network, split, at, optimiser, report.progress)
         losses.append(loss)
         rights.append(right)
-    curve = _curve(torch.cat(losses), torch.cat(rights), len(split), phase.batch_size)
+    curve = _curve(torch.cat(losses), torch.cat(rights), len(split), phase)
     if place.folder is not None:
         write(curve, place.folder)
     return curve
 
 
-def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, batch_size: int) -> np.ndarray:
+def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, phase: plan.Phase) -> np.ndarray:
     """Lay the batches out over the number of examples seen; the last batch of an epoch may be smaller."""
-    batches = -(-images_per_epoch // batch_size)
+    batches = phase.updates_per_epoch(images_per_epoch)
     number = np.arange(1, len(losses) + 1)
     epoch, inside = (number - 1) // batches, (number - 1) % batches + 1
-    seen = epoch * images_per_epoch + np.minimum(inside * batch_size, images_per_epoch)
+    seen = epoch * images_per_epoch + np.minimum(inside * phase.batch_size, images_per_epoch)
     return np.stack([seen, losses.double().numpy(), 100 * rights.double().numpy()], axis=1)
 
 
 def write(curve: np.ndarray, folder: Path) -> None:
-    """Write ``post_hoc.csv`` and the figure of its moving average, as PNG and SVG."""
+    """Write the curve into a run folder."""
     header = "examples,loss,accuracy"
-    np.savetxt(folder / post_hoc.CURVE, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))
-    figure = post_hoc.draw(post_hoc.averaged({"moving average": [(0, curve)]}), batches=curve)
-    for kind in ("png", "svg"):
-        style.save(figure, folder / f"post_hoc.{kind}", kind)
+    np.savetxt(folder / folders.POST_HOC, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))

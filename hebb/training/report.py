@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from hebb.data import images
     from hebb.nn import model
     from hebb.probing.measures import BlockInfo
-    from hebb.training.run import Place, Result
+    from hebb.training.place import Place
+    from hebb.training.result import Result
 
 
 class Report:

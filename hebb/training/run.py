@@ -1,120 +1,51 @@
-"""What a run is, in memory and on disk: where it lies, what it tells, its checkpoints and its result.
-
-Runs of a pack are stored and end together.
-"""
+"""One run: what the loop of ``train.py`` asks of it, its records, its checkpoint and its result."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hebb.config import catalog, grammar, plan
-from hebb.config.plan import Phase
+from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
-from hebb.data import images
+from hebb.core import machine
+from hebb.data.images import Images
 from hebb.nn import model
-from hebb.probing import readout
-from hebb.probing.geometry import Geometry
-from hebb.probing.probes import Probe
+from hebb.nn.model import Network
+from hebb.probing import measures, readout
+from hebb.probing.measures import BlockInfo
+from hebb.rules import rates
 from hebb.storage import checkpoints, folders, records
-from hebb.training import features
+from hebb.training import engine, evaluation, features, shared_blocks
+from hebb.training.early_stop import Watch
+from hebb.training.epoch import Epoch, EpochEnd, Scores
+from hebb.training.optimiser import optimiser_of
+from hebb.training.place import Place
 from hebb.training.report import Report
+from hebb.training.result import Result
 
 Position = tuple[int, int, int]
 """Phase, epoch and step: the work that a checkpoint holds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a run reads and writes. Nothing here changes its numbers.
-
-    Attributes:
-        datasets: folder of the datasets.
-        folder: the run folder; None leaves nothing on disk.
-        device_index: number of the GPU, where one is used.
-        keep_model: keep the checkpoint of the finished run.
-        overwrite: replace what is in the run folder.
-        carry_on: continue the interrupted run in the folder; members of a pack that are finished stay as they are.
-        resume_from: checkpoint with the initial weights (``config.resume``).
-        layers: folder of the stored blocks, read for ``resume=MODEL/bN``.
-        cache: folder of what is computed once and kept (whitenings); None keeps nothing.
-        shared_blocks: folder of trained blocks that runs share (``hebb.training.shared_blocks``); None shares none.
-        load: reads a dataset, with the arguments of ``images.load``; None stands for that function.
-        store_blocks: name under which the blocks of the finished run are stored there; None stores none.
-        checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
-        keep_features: whether the output of frozen blocks is kept from epoch to epoch.
-        cache_limit: bytes of it that may lie in files below ``cache`` when it does not fit into memory.
-        trials: runs at the same time on this machine, which share its memory.
-    """
-
-    datasets: Path
-    folder: Path | None = None
-    device_index: int = 0
-    keep_model: bool = True
-    overwrite: bool = False
-    carry_on: bool = False
-    resume_from: Path | None = None
-    layers: Path | None = None
-    cache: Path | None = None
-    shared_blocks: Path | None = None
-    load: Callable[..., images.Images] | None = None
-    store_blocks: str | None = None
-    checkpoint_every: int = 1
-    keep_features: bool = True
-    cache_limit: int = folders.CACHE_LIMIT
-    trials: int = 1
-
-    def room(self) -> features.Room | None:
-        """Return where features may be kept."""
-        if not self.keep_features:
-            return None
-        folder = None if self.cache is None else self.cache / "features"
-        return features.Room(file_limit=self.cache_limit, folder=folder, trials=self.trials)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a finished run is.
-
-    Attributes:
-        config: the config as it was run, with the device resolved.
-        rows: all rows of ``metrics.jsonl``.
-        network: the trained network, on its device.
-        probes: the readouts that the config asks for.
-        geometry: the numbers of the representations, where the config asks for them.
-        seconds: time from start to end, without the time before an interruption.
-        folder: the run folder, if there is one.
-    """
-
-    config: RunConfig
-    rows: list[folders.Row]
-    network: model.Network = field(repr=False)
-    probes: list[Probe]
-    geometry: list[Geometry]
-    seconds: float
-    folder: Path | None
-
-    @property
-    def metrics(self) -> folders.Row:
-        """The last row."""
-        return self.rows[-1]
-
-
 @dataclass
-class State:
+class RunState:
     """What changes while a run goes on; all of it is in the checkpoint.
 
     Attributes:
-        phase, epoch, step: what comes next, and the updates made.
-        optimiser: state of the optimiser of the phase; of a member of a pack, that of its own part.
-        watch: state of what may end the phase early.
-        failed: why the run, one of a pack, can learn no more.
+        phase, epoch: what comes next.
+        step: number of updates made.
+        optimiser: state of the phase's optimiser; for a member of a pack, its own part.
+        watch: state of the early stop.
+        failed: why a member of a pack can learn no more.
     """
 
     phase: int = 0
@@ -130,28 +61,237 @@ class State:
         return self.phase, self.epoch, self.step
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
-    """All that the phases of a run work on.
+    """A run of one seed.
 
-    ``silent`` is a member of a pack that was finished before: it is trained for the sake of the others' bits, and
-    nothing of it is told or stored.
+    Attributes:
+        data: the datasets that its phases use, by role (``sup``, ``unsup``).
+        started: time at which it began, by the monotonic clock.
+        shown: numbers of the blocks after the last epoch, for the report.
     """
 
     config: RunConfig
     phases: tuple[Phase, ...]
     place: Place
     report: Report
-    network: model.Network
-    data: dict[str, images.Images]
-    state: State
+    network: Network
+    data: dict[str, Images]
+    state: RunState
     recorder: records.Recorder
-    silent: bool = False
+    started: float
+    shown: dict[str, BlockInfo]
 
-    @property
-    def heard(self) -> bool:
-        """Whether anything is still to be told of it."""
-        return not self.silent and self.state.failed is None
+    def labelled(self, phase: Phase) -> Images:
+        """Return the supervised data, or those of the phase in a run without any."""
+        return self.data.get("sup", self.data[phase.data])
+
+    # -- what the loop asks for ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Report the start."""
+        self.report.start(self.config, self.phases, self.place)
+
+    @contextmanager
+    def shared(self, index: int) -> Iterator[bool]:
+        """Take the blocks of a phase from the cache and yield True; else yield False and keep what the body trains."""
+        with self.cache_entry(index) as entry:
+            stored = entry.load()
+            if stored is not None:
+                self.reuse(index, stored)
+                self.store()
+            yield stored is not None
+            if stored is None:
+                entry.store(self.left_behind(index))
+
+    def inputs(self, phase: Phase) -> Images:
+        """Return the data as the phase reads them, behind the frozen blocks."""
+        self.network.eval()
+        return features.inputs(self.network, phase, self.data[phase.data], self.config, self.place.room(), self.report)
+
+    def optimiser(self, phase: Phase) -> torch.optim.Optimizer | None:
+        """Return the optimiser of a phase, as it is at the start."""
+        return optimiser_of(self.config, phase, self.network)
+
+    def resume(self, index: int, data: Images, optimiser: torch.optim.Optimizer | None, watch: Watch | None) -> None:
+        """Load the checkpoint's states into optimiser and early stop, and report the phase."""
+        if optimiser is not None and self.state.optimiser is not None:
+            optimiser.load_state_dict(self.state.optimiser)
+        if watch is not None and self.state.watch is not None:
+            watch.load_state_dict(self.state.watch)
+        self.report.phase(index, self.phases[index], self.state.epoch, len(data.train))
+
+    def epoch(
+        self, index: int, epoch: int, data: Images, optimiser: torch.optim.Optimizer | None, watch: Watch | None
+    ) -> Scores:
+        """Train for one epoch, and wait until the device has finished."""
+        at = Epoch(seed=self.config.seed, phase=self.phases[index], phase_index=index, epoch=epoch)
+        scores = engine.run_epoch(self.network, data.train, at, optimiser, self.report.progress, watch)
+        machine.wait_for(data.train.labels.device)
+        return scores
+
+    def record(self, end: EpochEnd, data: Images, scores: Scores) -> None:
+        """Evaluate and record an epoch, and note what comes next."""
+        self.write_row(end, data, scores)
+        optimiser = None if end.last or end.optimiser is None else end.optimiser.state_dict()
+        watch = None if end.last or end.watch is None else end.watch.state_dict()
+        self.advance(end, data, optimiser, watch)
+
+    def store(self) -> None:
+        """Write the checkpoint."""
+        self.write_checkpoint(folders.CHECKPOINT)
+
+    def tell(self) -> None:
+        """Report the last epoch."""
+        self.report.row(self.recorder.rows[-1], self.shown)
+
+    def end_phase(self, index: int) -> None:
+        """Report that a phase is complete."""
+        phase = self.phases[index]
+        self.report.trained(index, phase, self.network, self.labelled(phase))
+
+    def finish(self) -> list[Result]:
+        """Fit the probes and write the result last: it is what makes a run finished."""
+        result = self.result()
+        self.write_result(result)
+        self.drop_checkpoint()
+        return [result]
+
+    def close(self) -> None:
+        """Close the records."""
+        self.recorder.close()
+
+    def announce(self, results: list[Result]) -> None:
+        """Report the result."""
+        self.report.finish(results[0])
+
+    # -- an epoch -----------------------------------------------------------------------------------------
+
+    def write_row(self, end: EpochEnd, data: Images, scores: Scores) -> None:
+        """Evaluate an epoch where that is due, and record it."""
+        phase, network, recorder = end.phase, self.network, self.recorder
+        learns = phase.kind != PhaseKind.CALIBRATE
+        updates = phase.updates_per_epoch(len(data.train))
+        step = self.state.step + (updates if learns else 0)
+        row = _first_columns(end, scores)
+        if end.reported and learns:
+            final = end.last and end.index == len(self.phases) - 1
+            row.update(evaluation.of_phase(phase, network, data, scores, final=final))
+        blocks = _measured(network, phase, (end.epoch + 1) * updates)
+        lr = scores.rate if end.optimiser is None else end.optimiser.param_groups[0]["lr"]
+        speed = round(len(data.train) / end.seconds, 1)
+        row.update(measures.summary(blocks if learns else {}, lr), step=step, images_per_second=speed)
+        row = records.make_row(**row)
+        if phase.kind == PhaseKind.BACKPROP:
+            angles = readout.angles(network, phase.blocks)
+            blocks |= {f"b{i}": BlockInfo(scalars={"angle": angle}) for i, angle in angles}
+        recorder.row(row, {name: info.scalars for name, info in blocks.items()})
+        recorder.radii({name: info.radius for name, info in blocks.items() if end.reported}, step)
+        if scores.looks:
+            recorder.looks([replace(look, update=look.update + step - updates) for look in scores.looks])
+            blocks = {name: BlockInfo(scalars=numbers) for name, numbers in scores.looks[-1].blocks.items()}
+        if end.last:
+            recorder.filters(network[0].weight, network[0].shapes.into, step)
+        self.shown = blocks
+
+    def advance(
+        self, end: EpochEnd, data: Images, optimiser: dict[str, Any] | None, watch: dict[str, Any] | None
+    ) -> None:
+        """Note what comes after an epoch."""
+        state = self.state
+        if end.phase.kind != PhaseKind.CALIBRATE:
+            state.step += end.phase.updates_per_epoch(len(data.train))
+        state.phase, state.epoch = (end.index + 1, 0) if end.last else (end.index, end.epoch + 1)
+        state.optimiser, state.watch = optimiser, watch
+
+    # -- blocks that runs share ---------------------------------------------------------------------------
+
+    def cache_entry(self, index: int, *, usable: bool = True) -> AbstractContextManager[shared_blocks.Entry]:
+        """Open the place of a phase in the cache; a phase that has begun, or is not ``usable``, has none."""
+        folder = self.place.shared_blocks if usable and self.state.epoch == 0 else None
+        digests = {name: loaded.sha256 for name, loaded in self.data.items()}
+        return shared_blocks.entry(folder, self.config, self.phases, index, digests)
+
+    def left_behind(self, index: int) -> shared_blocks.Stored:
+        """Return what phase ``index`` leaves to other runs."""
+        recorder = self.recorder
+        # from the end: an interrupted run has rows of earlier phases without their blocks
+        pairs = zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False)
+        rows = [(row, blocks) for row, blocks in pairs if row["phase"] == index]
+        states = {i: self.network[i].state_dict() for i in self.phases[index].blocks}
+        return shared_blocks.Stored(states, rows[::-1], self.state.step)
+
+    def reuse(self, index: int, stored: shared_blocks.Stored) -> None:
+        """Go on as if this run had trained the phase itself."""
+        phase, network, recorder = self.phases[index], self.network, self.recorder
+        for i, tensors in stored.blocks.items():
+            network[i].load_state_dict(tensors)
+        for row, blocks in stored.rows:
+            recorder.row(row, blocks)
+            if row is stored.rows[-1][0] or phase.evaluates(row["epoch"] - 1):  # the last, where the phase ended early
+                self.report.row(row, {})
+        recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
+        radii = {f"b{i}": layer.radius().tolist() for i, layer in network.hebbian() if i in phase.blocks}
+        recorder.radii(radii, stored.step)
+        self.state.phase, self.state.epoch, self.state.step = index + 1, 0, stored.step
+
+    # -- files --------------------------------------------------------------------------------------------
+
+    def write_checkpoint(self, name: Path) -> None:
+        """Write a checkpoint of this name into the run folder."""
+        if self.place.folder is None:
+            return
+        state = self.state
+        checkpoints.save(
+            self.place.folder / name,
+            {
+                "network": grammar.format_network(self.network.spec, catalog.load().defaults),
+                "model": self.network.state_dict(),
+                "optimiser": state.optimiser,
+                "watch": state.watch,
+                "failed": state.failed,
+                "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
+            },
+        )
+
+    def result(self) -> Result:
+        """Fit the probes and return the result."""
+        probes, geometry = readout.probe(self.config, self.network, self.labelled(self.phases[-1]))
+        return Result(
+            config=self.config,
+            rows=self.recorder.rows,
+            network=self.network,
+            probes=probes,
+            geometry=geometry,
+            seconds=time.monotonic() - self.started,
+            folder=self.place.folder,
+        )
+
+    def write_result(self, result: Result) -> None:
+        """Store the blocks and write ``result.json``."""
+        place, network = self.place, result.config.network
+        if place.layers is not None and place.store_blocks is not None:
+            model.save_blocks(result.network, place.layers / place.store_blocks)
+        if place.folder is None:
+            return
+        folders.write_json(
+            place.folder / folders.RESULT,
+            {
+                "status": "finished",
+                "preset": network.name,
+                "network": grammar.format_network(network, catalog.load().defaults),
+                "seed": result.config.seed,
+                "metrics": result.metrics,
+                "probes": [vars(probe) for probe in result.probes],
+                "geometry": [{"block": block.block, **block.numbers} for block in result.geometry],
+                "seconds": round(result.seconds, 3),
+            },
+        )
+
+    def drop_checkpoint(self) -> None:
+        """Remove the checkpoint unless the model is to be kept."""
+        if self.place.folder is not None and not self.place.keep_model:
+            shutil.rmtree(self.place.folder / folders.CHECKPOINT.parent, ignore_errors=True)
 
 
 def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any]:
@@ -159,81 +299,23 @@ def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any
     return {**to_json(config), "phases": plan.described(phases)}
 
 
-def store(runs: Sequence[Run]) -> None:
-    """Write the checkpoints of a run, or of all members of a pack.
-
-    Those of a pack are written beside the old ones and take their places when all are there: whenever the pack is
-    killed, there is a position of which all members hold a checkpoint.
-    """
-    kept = [run for run in runs if run.place.folder is not None]
-    if len(kept) == 1:
-        _store(kept[0], folders.CHECKPOINT)
-        return
-    for run in kept:
-        _store(run, folders.NEXT)
-    for run in kept:
-        assert run.place.folder is not None
-        os.replace(run.place.folder / folders.NEXT, run.place.folder / folders.CHECKPOINT)
+def _first_columns(end: EpochEnd, scores: Scores) -> folders.Row:
+    """Return the columns of a row that the epoch itself gives."""
+    return {
+        "phase": end.index,
+        "kind": end.phase.kind,
+        "blocks": " ".join(f"b{i}" for i in end.phase.blocks),
+        "epoch": end.epoch + 1,
+        "train_loss": scores.loss,
+        "train_acc": scores.accuracy,
+    }
 
 
-def _store(run: Run, name: Path) -> None:
-    state, spec = run.state, run.network.spec
-    assert run.place.folder is not None
-    checkpoints.save(
-        run.place.folder / name,
-        {
-            "network": grammar.format_network(spec, catalog.load().defaults),
-            "model": run.network.state_dict(),
-            "optimiser": state.optimiser,
-            "watch": state.watch,
-            "failed": state.failed,
-            "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
-        },
-    )
-
-
-def finish(runs: Sequence[Run], started: float) -> list[Result]:
-    """Make the probes of what was trained, and write the results last: they are what makes a run finished."""
-    results = []
-    for run in runs:
-        if not run.heard:
-            continue
-        probed, measured = readout.probe(run.config, run.network, run.data.get("sup", run.data[run.phases[-1].data]))
-        results.append(
-            Result(
-                config=run.config,
-                rows=run.recorder.rows,
-                network=run.network,
-                probes=probed,
-                geometry=measured,
-                seconds=time.monotonic() - started,
-                folder=run.place.folder,
-            )
-        )
-    for result, run in zip(results, (run for run in runs if run.heard), strict=True):
-        _write(result, run.place)
-    for run in runs:  # until all results are there, those of a pack are still wanted
-        if run.heard and run.place.folder is not None and not run.place.keep_model:
-            shutil.rmtree(run.place.folder / folders.CHECKPOINT.parent, ignore_errors=True)
-    return results
-
-
-def _write(result: Result, place: Place) -> None:
-    if place.layers is not None and place.store_blocks is not None:
-        model.save_blocks(result.network, place.layers / place.store_blocks)
-    if place.folder is None:
-        return
-    network = result.config.network
-    folders.write_json(
-        place.folder / folders.RESULT,
-        {
-            "status": "finished",
-            "preset": network.name,
-            "network": grammar.format_network(network, catalog.load().defaults),
-            "seed": result.config.seed,
-            "metrics": result.metrics,
-            "probes": [vars(probe) for probe in result.probes],
-            "geometry": [{"block": found.block, **found.numbers} for found in result.geometry],
-            "seconds": round(result.seconds, 3),
-        },
-    )
+def _measured(network: Network, phase: Phase, updates: int) -> dict[str, BlockInfo]:
+    """Return the numbers of the blocks that learn locally, after so many updates of the phase."""
+    blocks = {
+        f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, updates, phase.schedule, phase.epochs))
+        for i, layer in network.hebbian()
+        if i in phase.blocks
+    }
+    return blocks | {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}

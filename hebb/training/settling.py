@@ -11,7 +11,7 @@ from hebb.data.images import Split
 from hebb.energy import diagnostics, phases
 from hebb.energy.network import EnergyNetwork
 from hebb.nn.model import Network
-from hebb.training.engine import Epoch, Progress, Scores
+from hebb.training.epoch import Epoch, Progress, Scores
 
 LOOK_EVERY = 500
 """Updates between two looks at angles, activity, and whether the network still works."""

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from hebb.config import plan
 from hebb.config.specs import RunConfig
@@ -22,7 +21,9 @@ from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.probing import measures
 from hebb.storage import folders, records
-from hebb.training import engine, epochs, features, train
+from hebb.training import engine, evaluation, features, train
+from hebb.training.epoch import Epoch, Scores
+from hebb.training.optimiser import of_blocks, optimiser_of
 from hebb.training.pack import Pack
 from hebb.tuning.search import Packs, Search, packs_of
 from hebb.tuning.search_settings import SearchSettings
@@ -152,7 +153,7 @@ def _of_phase(
     step, scores = _epoch(config, trained, count, split, phase, index)
     evaluation, names = _evaluation(network, split, phase, data, scores)
     sizes = {name: len(getattr(data, name)) for name in names}
-    due = sum(train.due(phase, epoch) for epoch in range(phase.epochs))
+    due = sum(phase.evaluates(epoch) for epoch in range(phase.epochs))
     last = len(data.test) if "val" in names and index == len(phases) - 1 else 0  # closed until the end
     evaluated = due * sum(sizes.values()) + last
     if keep and phase.keeps_features and data.train.augment is None:
@@ -169,25 +170,31 @@ def _read(split: Split, batch_size: int, timed: int) -> tuple[float, Split]:
     began = time.monotonic()
     few = list(islice(batches, timed)) or list(islice(split.batches(batch_size), timed))
     x, labels = (torch.cat(tensors) for tensors in zip(*few, strict=True))
-    _wait(x)
+    machine.wait_for(x.device)
     return (time.monotonic() - began) / len(x), Split(x, labels, view=split.view)
 
 
 def _epoch(
     config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: plan.Phase, index: int
-) -> tuple[float, engine.Scores]:
+) -> tuple[float, Scores]:
     """Return the seconds of an image in a phase whose inputs are in memory, and the scores of the first network.
 
     The seconds of a pack are those of all its members.
     """
-    optimiser = train.optimiser_of(config, phase, trained)
+    if isinstance(trained, Pack):
+        optimiser = of_blocks(config, phase, trained.learnt)
+    else:
+        optimiser = optimiser_of(config, phase, trained)
     seeds = config.pack or (config.seed,)
-    at = [engine.Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in seeds]
+    at = [Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in seeds]
 
-    def go() -> tuple[float, engine.Scores]:
+    def go() -> tuple[float, Scores]:
         began = time.monotonic()
-        scores = epochs.run(trained, [split] * count, at, optimiser, lambda n: None)[0]
-        _wait(split.labels)
+        if isinstance(trained, Pack):
+            scores = trained.run_epoch([split] * count, at, optimiser, lambda n: None)[0]
+        else:
+            scores = engine.run_epoch(trained, split, at[0], optimiser, lambda n: None)
+        machine.wait_for(split.labels.device)
         return (time.monotonic() - began) / len(split), scores
 
     go()
@@ -195,7 +202,7 @@ def _epoch(
 
 
 def _evaluation(
-    network: model.Network, split: Split, phase: plan.Phase, data: Images, scores: engine.Scores
+    network: model.Network, split: Split, phase: plan.Phase, data: Images, scores: Scores
 ) -> tuple[float, list[str]]:
     """Return the seconds of an image in an evaluation behind the frozen blocks, and the splits it reads.
 
@@ -203,16 +210,13 @@ def _evaluation(
     """
     few = Images(train=split, val=None if data.val is None else split, read_test=lambda: split, sha256="")
     began = time.monotonic()
-    row = {} if phase.kind == plan.PhaseKind.CALIBRATE else train.evaluate(phase, network, few, scores, final=False)
-    _wait(split.labels)
+    row = (
+        {} if phase.kind == plan.PhaseKind.CALIBRATE else evaluation.of_phase(phase, network, few, scores, final=False)
+    )
+    machine.wait_for(split.labels.device)
     spent = time.monotonic() - began
     names = [name for name in ("train", "val", "test") if row.get(f"{name}_acc") is not None]
     return spent / len(split) / max(1, len(names)), names
-
-
-def _wait(tensor: Tensor) -> None:
-    if tensor.device.type == "cuda":
-        torch.cuda.synchronize(tensor.device)
 
 
 def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase, ...]) -> tuple[int, int]:

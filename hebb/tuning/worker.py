@@ -32,9 +32,9 @@ from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.probing import probes
 from hebb.probing.measures import BlockInfo
+from hebb.probing.readout import BATCH
 from hebb.storage import folders
 from hebb.training import train
-from hebb.training.engine import BATCH
 from hebb.tuning import hparams, search_folder, steps
 from hebb.tuning.observer import TrialReport
 from hebb.tuning.search import Group, Trial

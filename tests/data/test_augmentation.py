@@ -19,7 +19,7 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, images, sources, whitening
-from hebb.training import engine
+from hebb.training.epoch import Epoch
 
 CPU = torch.device("cpu")
 
@@ -159,7 +159,7 @@ def varied(spec: DataSpec, seed: int = 0, epoch: int = 0) -> torch.Tensor:
     """Return the images of a training epoch, in the order in which they are stored."""
     split = images.load(spec, Path("nowhere"), 0, CPU).train
     phase = plan.phases(small.config())[0]
-    at = engine.Epoch(seed=seed, phase=phase, phase_index=0, epoch=epoch)
+    at = Epoch(seed=seed, phase=phase, phase_index=0, epoch=epoch)
     return torch.cat([x for x, _ in split.batches(50, None, at.augmentation(CPU))])
 
 

@@ -24,7 +24,7 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images, shapes3d, sources, views
-from hebb.training import engine
+from hebb.training.epoch import Epoch
 
 CPU = torch.device("cpu")
 COUNT = 4000
@@ -221,7 +221,7 @@ def test_views_of_an_epoch_come_from_seed_phase_and_epoch() -> None:
     split = digits()
     batches = []
     for seed, phase, epoch in ((0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        at = engine.Epoch(seed=seed, phase=plan.phases(made)[0], phase_index=phase, epoch=epoch)
+        at = Epoch(seed=seed, phase=plan.phases(made)[0], phase_index=phase, epoch=epoch)
         batches.append(next(split.batches(30, None, at.augmentation(CPU), views=2))[0])
     assert torch.equal(batches[0], batches[1])
     assert len({batch.numpy().tobytes() for batch in batches}) == 4

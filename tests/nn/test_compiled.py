@@ -29,6 +29,7 @@ from hebb.data import images
 from hebb.nn import compiled as compiling
 from hebb.nn import model
 from hebb.training import engine
+from hebb.training.epoch import Epoch
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 OWN = {"KWTA": "-n2", "SupervisedSoftKrotov": "-t2"}
@@ -78,9 +79,7 @@ def learn(made: RunConfig) -> model.Network:
     split = images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).train
     for index, phase in enumerate(plan.phases(made)):
         if phase.kind == "hebbian":
-            at = engine.Epoch(
-                seed=0, phase=replace(phase, blocks=tuple(range(phase.top + 1))), phase_index=index, epoch=0
-            )
+            at = Epoch(seed=0, phase=replace(phase, blocks=tuple(range(phase.top + 1))), phase_index=index, epoch=0)
             engine.hebbian(trained, split, at, lambda _: None)
     return trained
 

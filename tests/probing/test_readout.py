@@ -15,7 +15,7 @@ import torch
 from conftest import Command
 from torch.nn import functional as F
 
-from hebb.analysis.post_hoc import moving_average
+from hebb.analysis.post_hoc import moving_average, write_figure
 from hebb.config import plan
 from hebb.core.errors import ConfigError
 from hebb.data import images
@@ -23,6 +23,7 @@ from hebb.nn import model
 from hebb.probing import probes, readout
 from hebb.storage import folders
 from hebb.training import post_hoc, train
+from hebb.training.epoch import Epoch
 
 
 def digits(**changes: object) -> images.Images:
@@ -165,12 +166,13 @@ def test_post_hoc_loss(tmp_path: Path, network: str) -> None:
     phase = plan.post_hoc(made)
     order = torch.randperm(
         200,
-        generator=train.engine.Epoch(seed=0, phase=phase, phase_index=2 if "Soft" in network else 1, epoch=0).order(),
+        generator=Epoch(seed=0, phase=phase, phase_index=2 if "Soft" in network else 1, epoch=0).order(),
     )
     x, y = split.images[order[:20]].float() / 255, split.labels[order[:20]]
     logits = network_(x)
     assert curve[0, 1] == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-4)
     assert curve[0, 2] == pytest.approx(100 * (logits.argmax(1) == y).float().mean().item())
+    write_figure(curve, tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").glob("post_hoc.*")} == {"post_hoc.csv", "post_hoc.png", "post_hoc.svg"}
     assert np.allclose(np.loadtxt(tmp_path / "run" / "post_hoc.csv", delimiter=",", skiprows=1), curve, rtol=1e-5)
 

@@ -25,6 +25,7 @@ from hebb.nn.local_loss import LocalLoss
 from hebb.probing import geometry
 from hebb.rules import lpl, rates
 from hebb.training import engine, features, train
+from hebb.training.epoch import Epoch
 
 LPL = "LPL-c6-k3-p1:relu:max_2_2_0:warmup=0 LPL-c8-k3-p1:relu:warmup=0 LPL-c8-k3-p1:relu:max_2_2_0:warmup=0 BP:flatten"
 EASY = tuple(f"dataset_{name}.view_{key}" for name in ("sup", "unsup") for key in ("area=0.6", "flip=0", "colour=0"))
@@ -313,7 +314,7 @@ def test_a_block_moves_itself_alone(method: str, projector: int, trained: int) -
     split = features.inputs(network, phase, data, made, None, train.Report()).train
     optimiser = train.optimiser_of(made, phase, network)
     assert optimiser is not None
-    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    at = Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
     engine.hebbian(network, split, at, lambda n: None, optimiser)
     assert all((p.grad == 7).all() for p in others)
     moved = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}

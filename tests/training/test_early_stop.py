@@ -23,6 +23,7 @@ from hebb.nn import model
 from hebb.rules import rates
 from hebb.storage import folders
 from hebb.training import early_stop, engine, train
+from hebb.training.epoch import Epoch
 
 # -- the rules, on numbers ------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ def by_hand(stop: StopSpec, cap: int) -> tuple[int, Tensor]:
     assert layer is not None
     least, waited, update = math.inf, 0, 0
     for epoch in range(cap):
-        at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch)
+        at = Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch)
         c = math.inf
         for x, _ in split.batches(40, at.order()):
             with torch.no_grad():
@@ -173,7 +174,7 @@ def test_a_learning_block_touches_nothing_but_itself(method: str) -> None:
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    engine.hebbian(network, split, engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0), lambda n: None)
+    engine.hebbian(network, split, Epoch(seed=0, phase=phase, phase_index=0, epoch=0), lambda n: None)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert "blocks.1.layer.weight" in moved
     assert all(name.startswith("blocks.1.") for name in moved)
@@ -227,7 +228,7 @@ def test_sgd_with_momentum_is_the_textbook_loop() -> None:
     weights = [p.detach().clone().requires_grad_() for p in network[1].layer.parameters()]
     speeds = [torch.zeros_like(w) for w in weights]
     for epoch in range(3):
-        at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch)
+        at = Epoch(seed=0, phase=phase, phase_index=0, epoch=epoch)
         rate = 0.3 * (1 + math.cos(math.pi * epoch / 3)) / 2
         for x, labels in split.batches(phase.batch_size, at.order()):
             with torch.no_grad():

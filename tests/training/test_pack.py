@@ -18,6 +18,8 @@ from hebb.data import images
 from hebb.data.images import Split
 from hebb.nn import model
 from hebb.training import engine, train
+from hebb.training.epoch import Epoch
+from hebb.training.optimiser import of_blocks
 from hebb.training.pack import Pack
 
 SEEDS = (3, 0, 7)
@@ -56,13 +58,13 @@ def test_ten_steps_of_a_pack_are_those_of_its_members(name: str, mode: str) -> N
     split, alone, packed = data_of(made), members(made), members(made)
     pack = Pack(packed)
     for index, phase in enumerate(plan.phases(made)):
-        at = [engine.Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in SEEDS]
+        at = [Epoch(seed=seed, phase=phase, phase_index=index, epoch=0) for seed in SEEDS]
         own = [split] * len(SEEDS)
         if phase.first:  # the members read the output of their own frozen blocks
             x, _ = next(split.batches(len(split)))
             with torch.no_grad():
                 own = [Split(n.eval()(x, stop=phase.first).contiguous(), split.labels) for n in alone]
-        optimiser = train.optimiser_of(made, phase, pack)
+        optimiser = of_blocks(made, phase, pack.learnt)
         told: list[int] = []
         if optimiser is None:
             pack.hebbian(own, at, told.append)

@@ -29,8 +29,8 @@ from hebb.config.serialise import digest, run_from_json, to_json
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.storage import checkpoints, folders
-from hebb.training import run as runs
 from hebb.training import train
+from hebb.training.pack import Pack
 
 SEEDS = (5, 0, 3)
 CHANGES = ("dataset_sup.epochs=3", "dataset_unsup.epochs=2", "dataset_sup.samples=120", "dataset_unsup.samples=120")
@@ -164,8 +164,8 @@ def test_a_pack_goes_on_wherever_the_writing_of_checkpoints_ends(
         return call
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs.checkpoints, "save", failing(save, lambda *_: True))
-        patched.setattr(runs.os, "replace", failing(replaced, lambda old, new: Path(old).name == folders.NEXT.name))
+        patched.setattr(checkpoints, "save", failing(save, lambda *_: True))
+        patched.setattr(os, "replace", failing(replaced, lambda old, new: Path(old).name == folders.NEXT.name))
         with pytest.raises(PowerError):
             run(pack(), tmp_path)
     run(pack(), tmp_path, carry_on=True)
@@ -280,7 +280,7 @@ def test_every_hebbian_rule_is_packed(method: str) -> None:
         first = f"{method}-c8-k3-p1:bn:triangle:avg_2_2_0" if arch == "CNN" else f"{method}-c8:flatten"
         made = pack(f"{first} BP:flatten" if arch == "CNN" else f"{first} BP", "dataset_sup.samples=40")
         members = [train.start.model.build(config) for config in made]
-        train.pack.Pack(members).rehearse(plan.phases(made[0]))
+        Pack(members).rehearse(plan.phases(made[0]))
 
 
 def test_a_rule_that_looks_at_its_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

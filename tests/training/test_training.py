@@ -21,6 +21,7 @@ from hebb.nn import model
 from hebb.probing import readout
 from hebb.storage import folders, records
 from hebb.training import engine, train
+from hebb.training.epoch import Epoch
 
 NETWORKS = {
     "cnn": small.CNN,
@@ -60,7 +61,7 @@ def test_seed_varies_initialisation_and_order() -> None:
     first, second = (small.run(small.config(seed=s)) for s in (0, 1))
     assert not torch.equal(first.network[0].layer.weight, second.network[0].layer.weight)
     at = [
-        engine.Epoch(seed=s, phase=plan.phases(small.config())[0], phase_index=p, epoch=e)
+        Epoch(seed=s, phase=plan.phases(small.config())[0], phase_index=p, epoch=e)
         for s, p, e in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
     ]
     orders = [tuple(torch.randperm(50, generator=a.order()).tolist()) for a in at]
@@ -120,7 +121,7 @@ def test_hebbian_epoch_is_layer_steps_in_the_seeded_order() -> None:
     made = small.config("Soft-c7-t2-lr0.1:flatten BP", "dataset_unsup.batch_size=64")
     phase = plan.phases(made)[0]
     split = images.load(made.dataset_unsup, Path("nowhere"), 0, torch.device("cpu")).train
-    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    at = Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
     ours, by_hand = model.build(made), model.build(made)
     engine.hebbian(ours, split, at, lambda n: None)
     order = torch.randperm(len(split), generator=at.order())
@@ -135,7 +136,7 @@ def test_back_prop_epoch_is_adam_on_the_cross_entropy() -> None:
     made = small.config("BP-c9:flatten:relu BP")
     phase = plan.phases(made)[0]
     split = images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).train
-    at = engine.Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
+    at = Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
     ours, by_hand = model.build(made), model.build(made)
     scores = engine.backprop(ours, split, at, torch.optim.Adam(ours.parameters(), lr=1e-3), lambda n: None)
     optimiser, losses = torch.optim.Adam(by_hand.parameters(), lr=1e-3), []

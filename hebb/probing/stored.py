@@ -1,4 +1,4 @@
-"""``run(config, checkpoint, data)``: measure a stored model on a dataset."""
+"""Stored models: load one, and measure it on a dataset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Evaluation:
     classes: list[tuple[int, int, float]]
 
 
-def run(
+def evaluate(
     config: RunConfig,
     checkpoint: Path,
     data: DataSpec,
