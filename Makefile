@@ -42,7 +42,7 @@ oldest:
 	$(PYTHON) tests/oldest.py search hyperopt test >$(OLDEST)/oldest.txt
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q --extra-index-url https://download.pytorch.org/whl/cpu \
 		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
-	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile
+	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning  # of old packages about new ones
 
 OUT ?= hebb_data/benchmarks
 # minutes: searches of twelve trials, killed five times and restored; killed workers; a cluster that loses a node
