@@ -19,12 +19,12 @@ _SHELLS = ("bash", "zsh")
 
 def parser() -> Parser:
     """Return the parser of the command."""
-    made = Parser(
+    flags = Parser(
         "Print tab completion of the command hebb, to be read by the shell's start-up file.",
         prog=commands.name("completion"),
     )
-    made.add_argument("shell", choices=_SHELLS)
-    return made
+    flags.add_argument("shell", choices=_SHELLS)
+    return flags
 
 
 def main(argv: list[str]) -> int:

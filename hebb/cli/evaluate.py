@@ -21,21 +21,21 @@ _VERB = "evaluate"
 
 def parser(flag: str = _VERB) -> Parser:
     """Return the parser of the command, in which the model follows the verb or the flag ``--evaluate``."""
-    made = Parser(
+    flags = Parser(
         "Measure a stored model on test images.",
         prog=commands.name(_VERB),
         exclusive=Exclusive(flag, "measures a model as it was stored", train_flags.parser),
     )
-    made.add_subject(flag, _VERB, dest="model", metavar="MODEL_OR_DIR", help="name of a model, or its run folder")
-    train_flags.add_export_flag(made)
-    made.section(Section.NETWORK).add_argument(
+    flags.add_subject(flag, _VERB, dest="model", metavar="MODEL_OR_DIR", help="name of a model, or its run folder")
+    train_flags.add_export_flag(flags)
+    flags.section(Section.NETWORK).add_argument(
         "--dataset-sup", metavar="NAME", help="dataset whose test images are used (default: the one of the run)"
     )
-    arguments.add_changes_flag(made, "only dataset_sup.*, as in dataset_sup.batch_size=500")
-    arguments.add_catalog_flags(made)
-    arguments.add_device_flags(made)
-    arguments.add_home_flag(made)
-    return made
+    arguments.add_changes_flag(flags, "only dataset_sup.*, as in dataset_sup.batch_size=500")
+    arguments.add_catalog_flags(flags)
+    arguments.add_device_flags(flags)
+    arguments.add_home_flag(flags)
+    return flags
 
 
 def main(argv: list[str], flag: str = _VERB) -> int:

@@ -21,14 +21,14 @@ _VERB = "list"
 
 def parser(flag: str = _VERB) -> Parser:
     """Return the parser of the command, in which the list follows the verb or the flag ``--list``."""
-    made = Parser(
+    flags = Parser(
         "List what can be named on a command line.",
         prog=commands.name(_VERB),
         exclusive=Exclusive(flag, "only prints a list", train_flags.parser),
     )
-    made.add_subject(flag, _VERB, dest="listing", metavar="WHAT", help=" | ".join(LISTS))
-    arguments.add_catalog_flags(made)
-    return made
+    flags.add_subject(flag, _VERB, dest="listing", metavar="WHAT", help=" | ".join(LISTS))
+    arguments.add_catalog_flags(flags)
+    return flags
 
 
 def main(argv: list[str], flag: str = _VERB) -> int:

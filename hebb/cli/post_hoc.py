@@ -21,14 +21,14 @@ _VERB = "post-hoc"
 
 def parser() -> arguments.Parser:
     """Return the parser of this command."""
-    made = arguments.Parser(__doc__ or "", prog=commands.name(_VERB))
-    arguments.add_network_flags(made)
-    arguments.add_seed_flag(made)
-    made.section(Section.STORAGE).add_argument(
+    flags = arguments.Parser(__doc__ or "", prog=commands.name(_VERB))
+    arguments.add_network_flags(flags)
+    arguments.add_seed_flag(flags)
+    flags.section(Section.STORAGE).add_argument(
         "--model-name", metavar="NAME", help="name under which the run is stored (default: PRESET_post_hoc)"
     )
-    arguments.add_run_flags(made)
-    return made
+    arguments.add_run_flags(flags)
+    return flags
 
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> RunConfig:

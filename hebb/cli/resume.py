@@ -18,19 +18,19 @@ _VERB = "resume"
 
 def parser(flag: str = _VERB) -> Parser:
     """Return the parser of the command, in which the folder follows the verb or the flag ``--resume-run``."""
-    made = Parser(
+    flags = Parser(
         "Continue an interrupted run, to the bits of an uninterrupted one. A pack continues with all its members.",
         prog=commands.name(_VERB),
         exclusive=Exclusive(flag, "continues the run as it was started", train_flags.parser),
     )
-    made.add_subject(flag, _VERB, dest="folder", type=Path, metavar="DIR", help="folder of the run")
-    arguments.add_plugin_flag(made)
-    arguments.add_device_flags(made)
-    arguments.add_cache_flags(made)
-    arguments.add_home_flag(made)
-    train_flags.add_storage_flags(made)
-    arguments.add_verbose_flag(made)
-    return made
+    flags.add_subject(flag, _VERB, dest="folder", type=Path, metavar="DIR", help="folder of the run")
+    arguments.add_plugin_flag(flags)
+    arguments.add_device_flags(flags)
+    arguments.add_cache_flags(flags)
+    arguments.add_home_flag(flags)
+    train_flags.add_storage_flags(flags)
+    arguments.add_verbose_flag(flags)
+    return flags
 
 
 def main(argv: list[str], flag: str = _VERB) -> int:

@@ -17,23 +17,23 @@ from hebb.storage import folders
 
 def parser(flag: str = "--run-config") -> Parser:
     """Return the parser of the command."""
-    made = Parser(
+    flags = Parser(
         "Train the run of a stored config.json, to the same bits on the same machine.",
         prog=commands.name("train"),
         exclusive=Exclusive(flag, "already fixes the run (--set changes single values)", train_flags.parser),
     )
-    train_flags.add_run_config_flag(made)
-    made.section(Section.INSTEAD).add_argument(
+    train_flags.add_run_config_flag(flags)
+    flags.section(Section.INSTEAD).add_argument(
         "--dry-run", action="store_true", help="print network, phases and updates, then stop"
     )
-    arguments.add_changes_flag(made, "seed=3 dataset_sup.epochs=2")
-    arguments.add_plugin_flag(made)
-    train_flags.add_model_name_flag(made)
-    arguments.add_home_flag(made)
-    arguments.add_start_flags(made)
-    train_flags.add_storage_flags(made)
-    arguments.add_cache_flags(made)
-    return made
+    arguments.add_changes_flag(flags, "seed=3 dataset_sup.epochs=2")
+    arguments.add_plugin_flag(flags)
+    train_flags.add_model_name_flag(flags)
+    arguments.add_home_flag(flags)
+    arguments.add_start_flags(flags)
+    train_flags.add_storage_flags(flags)
+    arguments.add_cache_flags(flags)
+    return flags
 
 
 def main(argv: list[str], flag: str = "--run-config") -> int:

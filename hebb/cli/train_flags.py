@@ -16,10 +16,10 @@ example: {command}"""
 def parser() -> Parser:
     """Return the parser of the command."""
     example = ("--preset", "2SoftHebbCnnCIFAR", "--dataset-unsup", "CIFAR10_1", "--dataset-sup", "CIFAR10_50")
-    made = Parser(_DESCRIPTION.format(command=commands.line("train", *example)), prog=commands.name("train"))
-    arguments.add_network_flags(made)
-    arguments.add_seed_flag(made)
-    made.section(Section.TRAINING).add_argument(
+    flags = Parser(_DESCRIPTION.format(command=commands.line("train", *example)), prog=commands.name("train"))
+    arguments.add_network_flags(flags)
+    arguments.add_seed_flag(flags)
+    flags.section(Section.TRAINING).add_argument(
         "--validation",
         type=arguments.boolean,
         nargs="?",
@@ -28,12 +28,12 @@ def parser() -> Parser:
         metavar="BOOL",
         help="hold out 20 %% of the training images and report on them (default: false)",
     )
-    arguments.add_pack_flag(made, "train seeds S to S+N-1 together, each into a run folder of its own, NAME-sS,")
-    add_model_name_flag(made)
-    arguments.add_run_flags(made)
-    add_storage_flags(made)
-    _add_other_uses(made)
-    return made
+    arguments.add_pack_flag(flags, "train seeds S to S+N-1 together, each into a run folder of its own, NAME-sS,")
+    add_model_name_flag(flags)
+    arguments.add_run_flags(flags)
+    add_storage_flags(flags)
+    _add_other_uses(flags)
+    return flags
 
 
 def add_model_name_flag(parser: Parser) -> None:
