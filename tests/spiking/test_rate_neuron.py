@@ -95,11 +95,11 @@ def test_same_seed_same_bits_and_seeds_alone_make_a_run() -> None:
     [
         ("arms=bot", "did you mean 'both'"),
         ("batch=201", "must be even, for two clusters"),
-        ("sigmas=1,-1", "a number in"),
+        ("sigmas=1,-1", "must be a number >= 0 and <= 100, got -1"),
         ("seeds=1.5", "must be whole numbers"),
         ("dtype=half", "unknown 'half'"),
         ("step=3", "did you mean 'steps'"),
-        ("steps=1e99", "a number in"),
+        ("steps=1e99", "must be a number >= 1 and <= 1e"),
     ],
 )
 def test_bad_values_are_refused(text: str, says: str) -> None:

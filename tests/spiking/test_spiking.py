@@ -514,9 +514,9 @@ def test_window_turns_with_the_variance() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rule.etaa=1", ("--set: there is no 'rule.etaa'", "did you mean 'rule.eta'")),
-        ("rule=1", ("--set: there is no 'rule'",)),
-        ("seconds.x=1", ("--set: there is no 'seconds.x'",)),
+        ("rule.etaa=1", ("--set: unknown 'rule.etaa'", "did you mean 'rule.eta'")),
+        ("rule=1", ("--set: unknown 'rule'",)),
+        ("seconds.x=1", ("--set: unknown 'seconds.x'",)),
         ("seconds=fast", ("must be a number, got 'fast'",)),
         ("excitatory=2.5", ("must be a whole number, got '2.5'",)),
         ("seconds=-1", ("seconds", "must be a number > 0 and <= 1e+07, got -1")),
@@ -530,7 +530,7 @@ def test_window_turns_with_the_variance() -> None:
         ("neuron.rest=-40", ("must be below the threshold (-50 mV), got -40 mV",)),
         ("dtype=float16", ("unknown 'float16'",)),
         ("inputs.periods=0.01", ("two samples",)),
-        ("wiring.input_share=1.5", ("a number in [0, 1]",)),
+        ("wiring.input_share=1.5", ("must be a number >= 0 and <= 1, got 1.5",)),
         ("nonsense", ("not of the form path=value",)),
     ],
 )
