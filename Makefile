@@ -34,7 +34,8 @@ slow: .venv/installed
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
 
-# minutes: the tests with the oldest versions that pyproject.toml promises, in an environment of their own
+# minutes: the tests with the oldest versions that pyproject.toml promises, in an environment of their own; what old packages
+# say about newer ones is no error
 OLDEST := .venv-oldest
 oldest:
 	rm -rf $(OLDEST)
@@ -42,7 +43,7 @@ oldest:
 	$(PYTHON) tests/oldest.py search hyperopt test >$(OLDEST)/oldest.txt
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q --extra-index-url https://download.pytorch.org/whl/cpu \
 		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
-	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning  # of old packages about new ones
+	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 OUT ?= hebb_data/benchmarks
 # minutes: searches of twelve trials, killed five times and restored; killed workers; a cluster that loses a node
