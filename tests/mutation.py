@@ -139,19 +139,19 @@ DEFECTS = (
     ),
     Defect(
         "the seed does not reach the order",
-        "hebb/training/engine.py",
+        "hebb/training/epoch.py",
         'seeds.generator(self.seed, "order"',
         'seeds.generator(0, "order"',
     ),
     Defect(
         "every epoch has the same order",
-        "hebb/training/engine.py",
+        "hebb/training/epoch.py",
         '"order", self.phase_index, 0, self.epoch)',
         '"order", self.phase_index, 0, 0)',
     ),
     Defect(
         "dropout is not seeded by epoch",
-        "hebb/training/engine.py",
+        "hebb/training/epoch.py",
         '"dropout", self.phase_index, i, self.epoch)',
         '"dropout", self.phase_index, i, id(self))',
     ),
@@ -184,7 +184,7 @@ DEFECTS = (
     Defect("small variances are blown up", "hebb/data/whitening.py", "s.clamp(min=0) + SMOOTHING", "s.clamp(min=1e-4)"),
     Defect(
         "the test set is open under validation",
-        "hebb/training/train.py",
+        "hebb/training/evaluation.py",
         "open_test = data.val is None or final",
         "open_test = True",
     ),
@@ -214,9 +214,9 @@ DEFECTS = (
     ),
     Defect(
         "the optimiser is not restored",
-        "hebb/training/train.py",
-        "    if optimiser is not None and moments:\n",
-        "    if False:\n",
+        "hebb/training/run.py",
+        "        if optimiser is not None and self.state.optimiser is not None:\n",
+        "        if False:\n",
     ),
     Defect("the classifier's rate never halves", "hebb/rules/rates.py", "return 0.5 ** sum(", "return 1.0 ** sum("),
     Defect(
@@ -248,9 +248,9 @@ DEFECTS = (
     ),
     Defect(
         "patience is forgotten by a continued run",
-        "hebb/training/train.py",
-        "    if watch is not None and members[0].state.watch is not None:\n",
-        "    if False:\n",
+        "hebb/training/run.py",
+        "        if watch is not None and self.state.watch is not None:\n",
+        "        if False:\n",
     ),
     Defect("Sanger's neurons do not see each other", "hebb/rules/oja.py", ".tril()", ".triu().tril()"),
     Defect("the cosine never restarts", "hebb/rules/rates.py", "    while epoch >= length:\n", "    while False:\n"),
@@ -306,7 +306,9 @@ DEFECTS = (
     ),
     Defect("the third phase is not counted", "hebb/energy/network.py", "span = 2 * beta", "span = beta"),
     Defect("every batch is nudged alike", "hebb/training/settling.py", "signs[index], factor", "1, factor"),
-    Defect("a dead output goes on", "hebb/training/settling.py", "if several and made > 1", "if False and made > 1"),
+    Defect(
+        "a dead output goes on", "hebb/training/settling.py", "if several and updates > 1", "if False and updates > 1"
+    ),
     Defect(
         "BP blocks train one by one",
         "hebb/config/plan.py",

@@ -45,7 +45,7 @@ def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
     z = z.double()
     covariance = _covariance(z)
     variance = covariance.diagonal()
-    found = {
+    numbers = {
         "dimensionality": _participation(covariance),
         "dimensionality_batch": _mean([_participation(_covariance(part)) for part in z.split(BATCH) if len(part) > 1]),
         **_by_class(z, labels),
@@ -54,7 +54,7 @@ def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
         **_decorrelation(covariance),
         "activity": float(z.mean()),
     }
-    return Geometry(block=block, numbers={k: v if math.isfinite(v) else None for k, v in found.items()})
+    return Geometry(block=block, numbers={k: v if math.isfinite(v) else None for k, v in numbers.items()})
 
 
 def _covariance(z: Tensor) -> Tensor:

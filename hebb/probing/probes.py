@@ -67,9 +67,9 @@ def fit_short(
     bias = torch.empty(classes).uniform_(-bound, bound, generator=generator).requires_grad_()
     optimiser = torch.optim.Adam([weight, bias], lr=SHORT_LR)
     for _ in range(SHORT_EPOCHS):
-        for piece, known in zip(x.split(SHORT_BATCH), labels.split(SHORT_BATCH), strict=True):
+        for piece, targets in zip(x.split(SHORT_BATCH), labels.split(SHORT_BATCH), strict=True):
             optimiser.zero_grad()
-            F.cross_entropy(F.linear(piece, weight, bias), known).backward()
+            F.cross_entropy(F.linear(piece, weight, bias), targets).backward()
             optimiser.step()
 
     def score(split: tuple[Tensor, Tensor] | None) -> float | None:

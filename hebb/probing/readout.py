@@ -55,19 +55,19 @@ def features(
         most: None reads all images.
     """
     network.eval()
-    found: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in wanted}
+    outputs: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in wanted}
     labels, count = [], 0
     for x, y in split.batches(BATCH):
         for i in range(1 + max(block for block, _ in wanted)):
             x = network[i](x)
             for block, pool in wanted:
                 if block == i:
-                    found[block, pool].append(pool(x).cpu())
+                    outputs[block, pool].append(pool(x).cpu())
         labels.append(y.cpu())
         count += len(y)
         if most is not None and count >= most:
             break
-    return {key: torch.cat(pieces)[:most] for key, pieces in found.items()}, torch.cat(labels)[:most]
+    return {key: torch.cat(pieces)[:most] for key, pieces in outputs.items()}, torch.cat(labels)[:most]
 
 
 def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
@@ -75,8 +75,8 @@ def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
 
     That of block 0 says nothing: no error passes through its feedback weights.
     """
-    found = [(i, alignment(network[i].layer)) for i in blocks if i]
-    return [(i, degrees) for i, degrees in found if degrees is not None]
+    angles_by_block = [(i, alignment(network[i].layer)) for i in blocks if i]
+    return [(i, degrees) for i, degrees in angles_by_block if degrees is not None]
 
 
 @torch.no_grad()
@@ -143,8 +143,8 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
     beta = layer.spec.t_invert
     shares, labels = [], []
     for x, y in split.batches(BATCH):
-        known = y >= 0
-        u = network[block].pre_activation(network(x[known], start=start, stop=block))
+        labelled = y >= 0
+        u = network[block].pre_activation(network(x[labelled], start=start, stop=block))
         if u.dim() == 4:
             won = u.argmax(dim=1).flatten(1)  # (B, pixels)
             share = torch.zeros_like(u[:, :, 0, 0]).scatter_add_(1, won, torch.ones_like(won, dtype=u.dtype))
@@ -152,20 +152,20 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
         else:
             share = (u * beta).log_softmax(dim=1).exp()
         shares.append(share.cpu())
-        labels.append(y[known].cpu())
+        labels.append(y[labelled].cpu())
     return torch.cat(shares), torch.cat(labels)
 
 
 def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probes.Probe], list[geometry.Geometry]]:
     """Read out the blocks that the config asks for. The test set is open: this is the end of a run."""
     blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
-    found, measured = [], []
-    wanted = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
+    fitted, measured = [], []
+    pooled = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
     splits: dict[str, tuple[dict[tuple[int, Pool], Tensor], Tensor]] = {}
-    if wanted:
+    if pooled:
         parts = {"train": data.train, "val": data.val, "test": data.test}
         limits = {"train": config.probe_samples}
-        splits = {name: features(network, s, wanted, limits.get(name)) for name, s in parts.items() if s is not None}
+        splits = {name: features(network, s, pooled, limits.get(name)) for name, s in parts.items() if s is not None}
 
     def read(name: str, block: int, kind: str) -> tuple[Tensor, Tensor] | None:
         return None if name not in splits else (splits[name][0][block, POOLS[kind]], splits[name][1])
@@ -173,7 +173,7 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
     for block in blocks:
         for kind in config.probes:
             if kind == "neuron":
-                found += _neuron_probe(network, block, data)
+                fitted += _neuron_probe(network, block, data)
                 continue
             train, test = read("train", block, kind), read("test", block, kind)
             assert train is not None
@@ -184,10 +184,10 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
                 measured.append(geometry.measure(block, test[0][:most], test[1][:most]))
             elif kind == "short":
                 generator = seeds.generator(config.seed, "short probe", block=block)
-                found.append(probes.fit_short(block, train, others, config.classes, generator))
+                fitted.append(probes.fit_short(block, train, others, config.classes, generator))
             else:
-                found.append(probes.fit(kind, block, train, others))
-    return found, measured
+                fitted.append(probes.fit(kind, block, train, others))
+    return fitted, measured
 
 
 def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Probe]:

@@ -96,10 +96,10 @@ def _check_fit(config: RunConfig, data: DataSpec) -> None:
             "--dataset-sup",
             f"{entry.name} has {entry.classes} classes, the model was trained on {config.classes}",
         )
-    given, wanted = shapes.input_shape(replace(config, dataset_sup=data)), shapes.input_shape(config)
-    if given != wanted:
+    shape, expected = shapes.input_shape(replace(config, dataset_sup=data)), shapes.input_shape(config)
+    if shape != expected:
         raise ConfigError(
             "--dataset-sup",
-            f"{entry.name} has images of {shapes.text(given)}, the model takes {shapes.text(wanted)}",
-            hint=f"--set dataset_sup.size={wanted[1]} resizes them" if given[0] == wanted[0] else None,
+            f"{entry.name} has images of {shapes.text(shape)}, the model takes {shapes.text(expected)}",
+            hint=f"--set dataset_sup.size={expected[1]} resizes them" if shape[0] == expected[0] else None,
         )

@@ -164,7 +164,7 @@ def post_hoc(
         Per batch, on the CPU: the mean cross-entropy and the share of right answers, both before the update.
     """
     phase = at.phase
-    found, rights = [], []
+    batch_losses, rights = [], []
     update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at), torch.set_grad_enabled(optimiser is not None):
         for x, labels in _batches(split, at):
@@ -176,12 +176,12 @@ def post_hoc(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
-            found.append(loss.detach())
+            batch_losses.append(loss.detach())
             rights.append((logits.detach().argmax(dim=1) == labels).float().mean())
             update += 1
             progress(len(labels))
         check_updates(network, phase, at.epoch)
-    return torch.stack(found).cpu(), torch.stack(rights).cpu()
+    return torch.stack(batch_losses).cpu(), torch.stack(rights).cpu()
 
 
 @torch.no_grad()
@@ -273,10 +273,10 @@ def check_updates(network: Network, phase: Phase, epoch: int) -> None:
     for i, layer in network.hebbian():
         if i not in phase.blocks:
             continue
-        finite, made = int(layer.finite_updates), layer.update_count
-        if finite < made or not bool(layer.weight.isfinite().all()):
+        finite, updates = int(layer.finite_updates), layer.update_count
+        if finite < updates or not bool(layer.weight.isfinite().all()):
             raise DivergenceError(
-                f"the weights of block b{i} are not finite from update {min(finite + 1, made)} of "
+                f"the weights of block b{i} are not finite from update {min(finite + 1, updates)} of "
                 f"epoch {epoch + 1} ({phase.describe()}); a smaller rate (b{i}.layer.lr) may help"
             )
 

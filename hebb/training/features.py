@@ -53,8 +53,8 @@ class Room:
     ) -> Tensor | None:
         """Return an empty tensor on the device, in memory or in a file; None when it fits nowhere."""
         if order == torch.channels_last:
-            found = self.take((shape[0], *shape[2:], shape[1]), dtype, device)
-            return None if found is None else found.permute(0, 3, 1, 2)
+            features = self.take((shape[0], *shape[2:], shape[1]), dtype, device)
+            return None if features is None else features.permute(0, 3, 1, 2)
         size = prod(shape) * dtype.itemsize
         for place in dict.fromkeys((device, torch.device("cpu"))):
             if size <= _SHARE * machine.free_memory(place) / self.trials:
@@ -136,20 +136,20 @@ class _Frozen:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        found = []
+        pieces = []
         for piece in x.split(self.chunk):
             missing = self.chunk - len(piece)
             full = torch.cat([piece, piece.new_zeros(missing, *piece.shape[1:])]) if missing else piece
-            found.append(self.network(full, stop=self.first)[: len(piece)])
-        features = found[0] if len(found) == 1 else torch.cat(found)
+            pieces.append(self.network(full, stop=self.first)[: len(piece)])
+        features = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         return features.to(self.dtype).to(torch.float32).contiguous(memory_format=self.order)
 
     @property
     def order(self) -> torch.memory_format:
         """The order in memory that the block above wants: flattening wants the pixels last."""
         layer = self.network[self.first].layer
-        wanted = isinstance(layer, HebbConv2d | Conv2d) and layer.channels_last
-        return torch.channels_last if wanted else torch.contiguous_format
+        channels_last = isinstance(layer, HebbConv2d | Conv2d) and layer.channels_last
+        return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _keep(streamed: Split, frozen: _Frozen, room: Room, tell: Callable[[int], None]) -> Split | None:

@@ -63,8 +63,8 @@ class Pack:
     def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
         """Return the stacked parameters of these blocks, in the order of a single network's."""
         names = [f"blocks.{i}.{name}" for i in blocks for name, _ in self._network[i].named_parameters()]
-        found = (self._state[f"{_PREFIX}{name}"] for name in names)
-        return [parameter for parameter in found if isinstance(parameter, nn.Parameter)]
+        learnt = (self._state[f"{_PREFIX}{name}"] for name in names)
+        return [parameter for parameter in learnt if isinstance(parameter, nn.Parameter)]
 
     def run_epoch(
         self,
@@ -160,10 +160,10 @@ class Pack:
         """
 
         def one(state: Tensors, x: Tensor, labels: Tensor, factors: Tensors) -> tuple[Tensor, Tensors]:
-            for name, given in factors.items():
+            for name, factor in factors.items():
                 module = self._network.get_submodule(name)
                 assert isinstance(module, Dropout)
-                module.noise = _Given(given)
+                module.noise = _DrawnNoise(factor)
             result = functional_call(self._step, state, (step, x, labels, phase, update))
             replaced = self._plastic(phase) if phase.kind == PhaseKind.JOINT else ()
             return result, {name: state[name] for name in replaced}
@@ -200,11 +200,11 @@ class Pack:
 
     def _factors(self, x: Tensor, phase: Phase) -> Tensors:
         """Draw the dropout factors of every member from its own noise: name of the module -> (S, B, ...)."""
-        found = {}
+        factors = {}
         for name, shape, drop in self._dropouts(phase):
             drawn = [_noise(member, name).factors((x.shape[1], *shape), drop, x.device) for member in self.members]
-            found[name] = torch.stack(drawn)
-        return found
+            factors[name] = torch.stack(drawn)
+        return factors
 
     def _dropouts(self, phase: Phase) -> Iterator[tuple[str, tuple[int, ...], float]]:
         """List the dropouts of a phase: name, shape of what a sample sends through it, probability."""
@@ -279,8 +279,8 @@ def of_pack(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = [state["state"][number][key] for state in states]
         return torch.stack(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
 
-    found = {number: {key: joined(number, key) for key in of_one} for number, of_one in states[0]["state"].items()}
-    return {**states[0], "state": found}
+    moments = {number: {key: joined(number, key) for key in of_one} for number, of_one in states[0]["state"].items()}
+    return {**states[0], "state": moments}
 
 
 class _Step(nn.Module):
@@ -294,14 +294,14 @@ class _Step(nn.Module):
         return step(self.network, x, labels, phase, update)
 
 
-class _Given(Noise):
+class _DrawnNoise(Noise):
     """Dropout factors that were drawn before."""
 
-    def __init__(self, given: Tensor) -> None:
-        self.given = given
+    def __init__(self, drawn: Tensor) -> None:
+        self.drawn = drawn
 
     def drop_out(self, x: Tensor, drop: float) -> Tensor:
-        return x * self.given
+        return x * self.drawn
 
 
 def _tensors(network: Network) -> Tensors:

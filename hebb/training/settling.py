@@ -58,17 +58,17 @@ def settle(
     return Scores(rate=rate, looks=tuple(looks))
 
 
-def _check(energy: EnergyNetwork, probe: Tensor, several: bool, made: int, at: Epoch) -> None:
-    """Raise when the network is of no use any more, after ``made`` updates of the run; looks at the device.
+def _check(energy: EnergyNetwork, probe: Tensor, several: bool, updates: int, at: Epoch) -> None:
+    """Raise when the network is of no use any more, after ``updates`` updates of the run; looks at the device.
 
     Args:
         energy: the network.
         probe: images.
         several: whether they are of more than one class.
-        made: number of updates.
+        updates: number of updates.
         at: the epoch.
     """
-    where = f"after update {made} of the run, in epoch {at.epoch + 1}"
+    where = f"after update {updates} of the run, in epoch {at.epoch + 1}"
     advice = "smaller rates (bN.layer.lr) or a smaller step (settle.step) may help"
     for i, layer in enumerate(energy.layers):
         for name, tensor in layer.named_buffers():
@@ -79,8 +79,8 @@ def _check(energy: EnergyNetwork, probe: Tensor, several: bool, made: int, at: E
         if not bool(states.isfinite().all()):
             raise DivergenceError(f"the states of b{i} are not finite {where}; {advice}")
     output = activity[-1]
-    if several and made > 1 and bool((output == output[:1]).all()):
+    if several and updates > 1 and bool((output == output[:1]).all()):
         raise DivergenceError(f"the output is dead: the same for {len(output)} different images {where}; {advice}")
     answers = output.argmax(dim=1)
-    if several and made >= LEARNT and bool((answers == answers[:1]).all()):
+    if several and updates >= LEARNT and bool((answers == answers[:1]).all()):
         raise DivergenceError(f"the output is dead: one answer to {len(output)} different images {where}; {advice}")

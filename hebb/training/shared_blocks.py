@@ -75,12 +75,12 @@ class Entry:
         except (ConfigError, KeyError, TypeError, ValueError):
             return None
 
-    def store(self, found: Stored) -> None:
+    def store(self, stored: Stored) -> None:
         """Write what the phase left behind."""
         if self.path is None:
             return
-        flat = {f"{i}.{name}": tensor for i, state in found.blocks.items() for name, tensor in state.items()}
-        checkpoints.save(self.path, {"model": flat, "rows": json.dumps(found.rows), "step": found.step})
+        flat = {f"{i}.{name}": tensor for i, state in stored.blocks.items() for name, tensor in state.items()}
+        checkpoints.save(self.path, {"model": flat, "rows": json.dumps(stored.rows), "step": stored.step})
 
 
 @contextlib.contextmanager
