@@ -41,6 +41,7 @@ oldest:
 	rm -rf $(OLDEST)
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) tests/oldest.py search hyperopt test >$(OLDEST)/oldest.txt
+	echo 'pyarrow<20' >>$(OLDEST)/oldest.txt  # Ray's own; later ones need NumPy 2
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q --extra-index-url https://download.pytorch.org/whl/cpu \
 		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
 	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning
