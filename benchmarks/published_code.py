@@ -89,9 +89,11 @@ class Checkout:
 
     def _give_images(self) -> None:
         """Put our images in the place of torchvision's dataset, before the published code derives classes from it."""
+        from hebb import builtin
         from hebb.config.registry import DATASETS
         from hebb.data import sources
 
+        builtin.load()
         entry, folder = DATASETS.get("CIFAR10", "CIFAR10"), Path(self.request["datasets"])
         Resident.splits = (sources.read(entry, folder, train=True), sources.read(entry, folder, train=False))
         sources.declare_missing_operators()

@@ -293,7 +293,7 @@ def test_train_evaluate_and_start_again(inside: Command, tmp_path: Path) -> None
         (["--preset", "settle:betta=1 EP-c9:flatten EP"], ["betta", "'beta'"]),
         (["--preset", "settle:beta EP-c9:flatten EP"], ["beta", "name=value"]),
         (["--preset", "settle:beta=1,beta=2 EP-c9:flatten EP"], ["beta", "twice"]),
-        (["--preset", "EP-c9:flatten settle:beta=1 EP"], ["settle", "in front"]),
+        (["--preset", "EP-c9:flatten settle:beta=1 EP"], ["settle", "before the blocks"]),
         (["--preset", "settle:beta=1 Soft-c9:flatten BP"], ["settle", "EP"]),
         (["--preset", "2EPDigits", "--training-blocks", "1"], ["--training-blocks", "whole"]),
         (["--preset", "2EPDigits", "--bp-blockwise"], ["--bp-blockwise"]),
