@@ -23,7 +23,7 @@ SMALL = ("--dataset", "Digits_1", "--set", "dataset_sup.samples=60", "dataset_un
 def example() -> str:
     """Return the plugin that the README shows."""
     shown = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (code,) = (snippet for snippet in shown if "RULES.register" in snippet)
+    (code,) = (snippet for snippet in shown if "register(" in snippet)
     return code
 
 
