@@ -73,14 +73,14 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
 
 def _write_report(search: Search, display: SearchDisplay) -> None:
     """Write the page of a search that has ended, and say where; a search without a result has none."""
-    from hebb.tuning import report
+    from hebb.tuning import html_report
 
     try:
-        report.output(search.folder, commands=commands).save(search.folder, overwrite=True)
+        html_report.output(search.folder, commands=commands).save(search.folder, overwrite=True)
     except HebbError as error:
         display.console.print(f"no report: {error}", soft_wrap=True)
         return
-    display.console.print(f"report: {search.folder / report.NAME}.html", soft_wrap=True)
+    display.console.print(f"report: {search.folder / html_report.NAME}.html", soft_wrap=True)
 
 
 def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings) -> int:

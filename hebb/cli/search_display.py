@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hebb.tuning.estimate import Estimate
-    from hebb.tuning.report import SearchReport
+    from hebb.tuning.html_report import SearchReport
 
 _TAIL = 4096  # bytes of a run's metrics that hold its last row
 _SHOWN = 8  # ended trials that stay in the table

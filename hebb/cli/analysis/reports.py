@@ -91,9 +91,9 @@ def _search_folder(options: argparse.Namespace) -> Path:
 def _report(options: argparse.Namespace) -> Output:
     folder = _search_folder(options)
 
-    from hebb.tuning import report
+    from hebb.tuning import html_report
 
-    return report.output(folder, options.name, commands=commands)
+    return html_report.output(folder, options.name, commands=commands)
 
 
 VERBS = (

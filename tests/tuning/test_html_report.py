@@ -26,7 +26,7 @@ from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.tuning import report
+from hebb.tuning import html_report
 
 RATES, POWERS = [0.05, 0.1], ["triangle", "triangle_2"]
 EVIL = "<script>alert('x')</script> & \"more\""
@@ -162,7 +162,7 @@ def test_facts_and_commands(page: Path, folder: Path) -> None:
 
 def test_filters_are_those_of_the_best(page: Path, folder: Path) -> None:
     """The picture is the one that the run left for TensorBoard."""
-    read = report.read(folder)
+    read = html_report.read(folder)
     (shown,) = (a["src"] for tag, a in Page(page.read_text()).tags if a.get("class") == "filters")
     picture = base64.b64decode((shown or "").partition(",")[2])
     (events,) = read.best.folder.glob("events.*")

@@ -136,7 +136,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("html_report.html.j2").render(
         name=search.folder.name,
         spec=search.spec,
         network=search.base.network.name,
