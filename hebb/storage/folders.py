@@ -23,13 +23,21 @@ from typing import Any
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 
-CONFIG, RESULT, ENVIRONMENT, METRICS = "config.json", "result.json", "environment.json", "metrics.jsonl"
-LOOKS = "blocks.jsonl"
-POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss
-SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
-Row = dict[str, Any]
+# the files of a run folder
+CONFIG = "config.json"  # all that decides the bits
+ENVIRONMENT = "environment.json"  # versions, machine, command, digests of the data
+METRICS = "metrics.jsonl"  # one row for each epoch
+LOOKS = "blocks.jsonl"  # what was measured inside a settling network while it learned
 CHECKPOINT = Path("checkpoint") / "last.pt"
 NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, until all members have theirs
+POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss
+RESULT = "result.json"  # written last: it makes the run finished
+
+# the files of a search folder
+SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
+
+Row = dict[str, Any]
+"""A line of ``metrics.jsonl``."""
 CACHE_LIMIT = 20 * 10**9
 """Default limit in bytes for the features in the cache."""
 
