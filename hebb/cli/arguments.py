@@ -105,6 +105,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: for an argument that is unknown, with the nearest flag, or that the command rules out.
         """
+        if self._exclusive is not None and not {"-h", "--help"}.isdisjoint(arguments):
+            self.print_help()  # also where the word stands in place of the flag's own value
+            self.exit()
         options, unknown = self.parse_known_args(arguments)
         if unknown:
             self._refuse(unknown[0])

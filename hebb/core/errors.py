@@ -56,13 +56,15 @@ class ConfigError(HebbError, ValueError):
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Put the place in front of a ``ConfigError`` that is raised inside and does not name it."""
+    """Put the place in front of a ``ConfigError`` raised inside; a place that ``where`` ends with is said once."""
     try:
         yield
     except ConfigError as error:
         if str(error).startswith(where):
             raise
-        raise _with_text(f"{where}, {error}") from None
+        place, _, problem = str(error).partition(": ")
+        text = f"{where}: {problem}" if where.endswith(f" {place}") else f"{where}, {error}"
+        raise _with_text(text) from None
 
 
 def _with_text(text: str) -> ConfigError:

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Command
 
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, within
 
 Tree = dict[str, bytes | None]
 NETWORK = "SoftKrotov-c4-k3-p1-t1:bn:triangle:avg_2_2_0 BP:flatten"
@@ -373,6 +373,29 @@ def test_an_error_survives_the_way_from_a_worker() -> None:
     """Ray pickles the error of a trial; its message must arrive."""
     error = ConfigError("--preset", "unknown preset 'a'", given="a", choices=("b", "c"), hint="look again")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("classifier.lr", "--set classifier.lr: must be > 0"),
+        ("lr", "--set classifier.lr, lr: must be > 0"),
+        ("--set classifier.lr", "--set classifier.lr: must be > 0"),
+    ],
+)
+def test_a_place_is_said_once(place: str, text: str) -> None:
+    """A place that the outer one ends with is not repeated; any other follows it."""
+    with pytest.raises(ConfigError) as error, within("--set classifier.lr"):
+        raise ConfigError(place, "must be > 0")
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("flag", ["--resume-run", "--evaluate", "--list", "--run-config"])
+def test_help_in_place_of_a_value(flag: str, command: Command) -> None:
+    """The help of another use of the command needs no value for its flag."""
+    done = command("multi_layer.py", flag, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
 
 
 def test_a_seed_is_never_rounded(command: Command) -> None:
