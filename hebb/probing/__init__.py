@@ -1,1 +1,1 @@
-"""What can be read out of a network: predictions, features, probes, geometry."""
+"""Readouts of a network: predictions, features, probes, geometry."""

@@ -1,22 +1,23 @@
 """How a block represents a set of images: dimensionality, decorrelation, variance, disentanglement of the classes.
 
-z (N, M) are a block's outputs, averaged over the map, C their covariance (unbiased) with eigenvalues l.
+z (N, M) are the outputs of M neurons for N images, averaged over the map. C (M, M) is their unbiased covariance, with
+eigenvalues l. K is the number of classes.
 
     dimensionality          participation ratio (sum l)^2 / sum l^2 = tr(C)^2 / tr(C^2), from 1 to M
-    dimensionality_batch    the same of 256 images at a time, mean
-    dimensionality_class    the same of the images of a class, mean over the classes
+    dimensionality_batch    the same for 256 images at a time, mean over the batches
+    dimensionality_class    the same for the images of one class, mean over the classes
     variance                mean of C_ii
     silent                  share of the neurons with C_ii = 0
-    covariance              mean of C_ik^2 over i != k, what LPL's decorrelation lowers
+    covariance              mean of C_ik^2 over i != k, which LPL's decorrelation lowers
     correlation             mean of |C_ik| / sqrt(C_ii C_kk) over i != k, without silent neurons
     within_cosine           mean cosine of two images of one class, z without its mean over all images
-    across_cosine           the same of two images of different classes
-    class_radius            rms distance from the class's centre, mean over the classes, by that from the common one
+    across_cosine           the same for two images of different classes
+    class_radius            rms distance from the class centre, mean over the classes, relative to that from the mean
     centre_correlation      mean correlation of two class centres, without their mean
     activity                mean of z
 
-The participation ratio, the cosines and the radii are those of Halvagal & Zenke (2023); published values of the first
-are of batches (its evaluation) and of classes (its monitor). A number without a meaning (all images alike) is None.
+The participation ratio, the cosines and the radii follow Halvagal & Zenke (2023), who publish participation ratios of
+batches (their evaluation) and of classes (their monitor). A number that is undefined (all images alike) is None.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BATCH = 256
-"""Images of one ``dimensionality_batch``."""
+"""Images in a batch of ``dimensionality_batch``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Geometry:
 
 
 def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
-    """Measure outputs z (N, M) of images with labels (N,); those without one (-1) count for what needs no label."""
+    """Measure outputs z (N, M) of images with labels (N,); unlabelled images (-1) count only where labels do not."""
     z = z.double()
     covariance = _covariance(z)
     variance = covariance.diagonal()
@@ -64,7 +65,7 @@ def _covariance(z: Tensor) -> Tensor:
 
 
 def _participation(covariance: Tensor) -> float:
-    """tr(C)^2 / tr(C^2); NaN where nothing varies."""
+    """Return tr(C)^2 / tr(C^2); NaN when nothing varies."""
     return float(covariance.trace() ** 2 / covariance.square().sum())
 
 
@@ -80,7 +81,7 @@ def _decorrelation(covariance: Tensor) -> dict[str, float]:
 
 
 def _by_class(z: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return what compares the classes: sums over all pairs of images from sums over images."""
+    """Return the numbers that compare classes; sums over pairs of images are computed from sums over images."""
     z, labels = z[labels >= 0], labels[labels >= 0]
     z = z - z.mean(dim=0)
     present = [z[labels == label] for label in labels.unique()]

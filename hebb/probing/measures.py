@@ -1,4 +1,4 @@
-"""Numbers of a block with a layer-local rule that a person or a search looks at."""
+"""Measurements of a block with a local learning rule, for reports and searches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hebb.nn.layers import HebbLayer
 
 @dataclass(frozen=True, kw_only=True)
 class BlockInfo:
-    """Numbers of one Hebbian block at a report.
+    """Measurements of one Hebbian block in a report.
 
     Attributes:
         scalars: mean and spread of bias, weight, radius and rate; convergence (mean distance of the radii from
             1), R1 (neurons within the threshold of 1), norm_error_max (the largest ||w|_p^p - 1|) and dead (neurons
-            that won nothing in this epoch). Of a local loss: its mean over the epoch, and its terms'.
+            that won nothing in this epoch). For a local loss: the means over the epoch of the loss and its terms.
         lr, radius, wins: per neuron; wins is the share of the positive gate mass of this epoch in percent.
         neurons_shown: how many neurons the table of ``-v`` lists.
     """
@@ -30,11 +30,11 @@ class BlockInfo:
 
 
 def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
-    """Read a layer's numbers; here they cross to the host.
+    """Measure a layer, and copy the numbers to the host.
 
     Args:
         layer: the layer.
-        scheduled: its rate by the schedule, which counts when the rate is not norm-dependent.
+        scheduled: rate of the schedule, used unless the rate depends on the norm.
     """
     weight, radius = layer.weight, layer.radius()
     lr = layer.rate(scheduled)
@@ -67,11 +67,11 @@ def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
 
 
 def summary(blocks: Mapping[str, BlockInfo], lr: float | None) -> dict[str, float | None]:
-    """Return the columns of an epoch's row over its blocks: mean convergence, R1 in all, and the rate.
+    """Return the columns of an epoch's row that sum up its blocks: mean convergence, total R1, and the rate.
 
     Args:
-        blocks: the numbers of the blocks that learnt; those without neurons of radius 1 add nothing.
-        lr: the rate of what else learnt; None: the mean rate of the Hebbian blocks.
+        blocks: measurements of the blocks that learnt; blocks without R1 are ignored.
+        lr: rate of the optimiser; None takes the mean rate of the Hebbian blocks.
     """
     hebbian = [info.scalars for info in blocks.values() if "R1" in info.scalars]
     if not hebbian:

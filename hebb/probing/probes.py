@@ -1,8 +1,10 @@
-"""What can be read out of a block: linear and k-nearest-neighbour probes on frozen features.
+"""Linear and k-nearest-neighbour probes on the frozen features of a block.
 
-Features are pooled to maps of at most ``GRID`` x ``GRID`` (their mean over the cells), as is usual for probes of
-convolutional layers, and standardised by the training images. The ``short`` probe is that of Halvagal & Zenke (2023):
-features averaged over the map, as they are, and so few steps that it does not converge.
+Feature maps are average-pooled to at most ``GRID`` x ``GRID``, as is usual for probes of convolutional layers, and
+standardised with the training images. The ``short`` probe follows Halvagal & Zenke (2023): it averages features over
+the whole map, does not standardise them, and takes so few steps that it does not converge.
+
+Shapes: N images, C channels or neurons, H and W height and width of a map, D pooled features.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ SHORT_EPOCHS, SHORT_BATCH, SHORT_LR = 20, 512, 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Accuracy of a probe of one block, in percent; None where the split is absent or closed."""
+    """Accuracy of a probe of one block, in percent; None when the split is absent or closed."""
 
     block: int
     kind: str

@@ -1,4 +1,7 @@
-"""What a network's blocks tell about a split, batch by batch: predictions, features, labels of neurons."""
+"""Readouts of a split, computed batch by batch: predictions, features, labels of neurons.
+
+Shapes: B images in a batch, N images in a split, n images read, D pooled features.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from hebb.nn.model import Network
 from hebb.probing import geometry, probes
 
 BATCH = 250
-"""Images of an evaluation batch: at 96 pixels a block of 96 channels answers with 0.9 GB."""
+"""Images in an evaluation batch: for images of 96 pixels, the output of 96 channels takes 0.9 GB."""
 
 Pool = Callable[[Tensor], Tensor]
 POOLS: dict[str, Pool] = {
@@ -25,12 +28,12 @@ POOLS: dict[str, Pool] = {
     "short": probes.averaged,
     "geometry": probes.averaged,
 }
-"""What each probe reads of a block's output."""
+"""How each probe pools the output of a block."""
 
 
 @torch.no_grad()
 def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return logits (N, classes), labels (N,) and, when kept, what the last block receives, on the CPU."""
+    """Return logits (N, classes), labels (N,) and, with ``keep_inputs``, the inputs of the last block, on the CPU."""
     network.eval()
     last = len(network) - 1
     logits, labels, inputs = [], [], []
@@ -44,23 +47,23 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
 
 @torch.no_grad()
 def features(
-    network: Network, split: Split, wanted: Collection[tuple[int, Pool]], most: int | None = None
+    network: Network, split: Split, requests: Collection[tuple[int, Pool]], most: int | None = None
 ) -> tuple[dict[tuple[int, Pool], Tensor], Tensor]:
     """Return pooled outputs (n, D) and the labels (n,) of the first ``most`` images, on the CPU.
 
     Args:
-        network: is run once, up to the highest block that is wanted.
-        split: its images are not varied.
-        wanted: blocks, each with a way of pooling its output.
-        most: None reads all images.
+        network: runs once, up to the highest block in ``requests``.
+        split: images, read without augmentation.
+        requests: blocks, each with the function that pools its output.
+        most: number of images; None reads all.
     """
     network.eval()
-    outputs: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in wanted}
+    outputs: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in requests}
     labels, count = [], 0
     for x, y in split.batches(BATCH):
-        for i in range(1 + max(block for block, _ in wanted)):
+        for i in range(1 + max(block for block, _ in requests)):
             x = network[i](x)
-            for block, pool in wanted:
+            for block, pool in requests:
                 if block == i:
                     outputs[block, pool].append(pool(x).cpu())
         labels.append(y.cpu())
@@ -71,9 +74,9 @@ def features(
 
 
 def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
-    """Return index and angle between forward and feedback weights of the blocks that feedback alignment trains.
+    """Return (block, angle between forward and feedback weights) for the blocks trained by feedback alignment.
 
-    That of block 0 says nothing: no error passes through its feedback weights.
+    Block 0 is left out: no error passes through its feedback weights.
     """
     angles_by_block = [(i, alignment(network[i].layer)) for i in blocks if i]
     return [(i, degrees) for i, degrees in angles_by_block if degrees is not None]
@@ -83,16 +86,16 @@ def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
 def neuron_labels(
     network: Network, block: int, train: Split, others: list[Split | None], start: int = 0
 ) -> list[float | None]:
-    """Accuracy in percent when the winning neuron's label is the answer, for ``train`` and the other splits.
+    """Return the accuracy in percent, on ``train`` and the other splits, of answering with the winner's label.
 
-    The splits hold what block ``start`` receives.
+    The splits hold the inputs of block ``start``.
 
-    The label of a neuron is the class it wins most often on ``train``; of one that never wins, the class with
-    the largest summed share of the competition (Moraitis et al. 2022, section 3.1). In a fully connected
-    block the winner is the neuron with the largest pre-activation. In a convolutional one every pixel has a
-    winner, and a few channels win most pixels of every image: the image's winner is the channel whose share of
-    the pixels lies furthest above its mean over ``train``, in units of its standard deviation there.
-    Images without a label (-1) are left out; where none has one there is no accuracy.
+    The label of a neuron is the class for which it wins most often on ``train``. A neuron that never wins takes the
+    class with the largest summed share of the competition (Moraitis et al. 2022, section 3.1). In a fully connected
+    block the winner is the neuron with the largest pre-activation. In a convolutional block every pixel has a winner,
+    and a few channels win most pixels of every image; the winner of an image is therefore the channel whose share of
+    the pixels is furthest above its mean over ``train``, in units of its standard deviation there.
+    Images without a label (-1) are left out; without any labelled image the accuracy is None.
     """
     network.eval()
     layer = network[block].hebb
@@ -113,14 +116,14 @@ def neuron_labels(
         if split is None:
             accuracies.append(None)
             continue
-        found, truth = _shares(network, block, layer, split, start)
-        accuracies.append(_percent(label[winners(found)] == truth))
+        shares, truth = _shares(network, block, layer, split, start)
+        accuracies.append(_percent(label[winners(shares)] == truth))
     return accuracies
 
 
 @torch.no_grad()
 def neuron_classes(network: Network, block: int, train: Split) -> Tensor:
-    """Return the label (neurons,) of every neuron of a fully connected Hebbian block, as ``neuron_labels`` gives it."""
+    """Return the label (neurons,) of every neuron of a fully connected Hebbian block; see ``neuron_labels``."""
     layer = network.eval()[block].hebb
     assert layer is not None
     share, labels = _shares(network, block, layer, train, 0)
@@ -128,7 +131,7 @@ def neuron_classes(network: Network, block: int, train: Split) -> Tensor:
 
 
 def _classes(share: Tensor, won: Tensor, labels: Tensor) -> Tensor:
-    """Return each neuron's label, from its shares (N, neurons), the winners (N,) and the labels (N,)."""
+    """Return each neuron's label, given the shares (N, neurons), winners (N,) and labels (N,)."""
     classes, neurons = int(labels.max()) + 1, share.shape[1]
     wins = torch.bincount(won * classes + labels, minlength=neurons * classes).view(neurons, classes)
     strength = torch.zeros(classes, neurons).index_add_(0, labels, share).T
@@ -138,7 +141,7 @@ def _classes(share: Tensor, won: Tensor, labels: Tensor) -> Tensor:
 def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start: int) -> tuple[Tensor, Tensor]:
     """Return each labelled image's shares (N, neurons) and its label (N,), on the CPU.
 
-    The share is softmax(beta u) of a fully connected block, and the part of the pixels won of a convolutional one.
+    The share is softmax(beta u) in a fully connected block, and the fraction of pixels won in a convolutional one.
     """
     beta = layer.spec.t_invert
     shares, labels = [], []
@@ -157,7 +160,7 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
 
 
 def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probes.Probe], list[geometry.Geometry]]:
-    """Read out the blocks that the config asks for. The test set is open: this is the end of a run."""
+    """Fit the probes in the config. They may use the test set, since this is the end of a run."""
     blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
     fitted, measured = [], []
     pooled = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
@@ -191,7 +194,7 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
 
 
 def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Probe]:
-    """Return the accuracy of the winning neurons' labels; a block without a Hebbian rule has none."""
+    """Return the accuracy of the winning neurons' labels; no probe for a block without a Hebbian rule."""
     if network[block].hebb is None:
         return []
     train, val, test = neuron_labels(network, block, data.train, [data.val, data.test])

@@ -1,4 +1,4 @@
-"""Stored models: load one, and measure it on a dataset."""
+"""Load stored models and evaluate them on a dataset."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hebb.storage.folders import Home
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model does on the test images of a dataset.
+    """Evaluation of a model on the test images of a dataset.
 
     Attributes:
         loss: mean loss per sample.
         accuracy: in percent.
-        classes: per label: name of the label, images, accuracy in percent (NaN without images).
+        classes: for each label: the label, number of images, accuracy in percent (NaN without images).
     """
 
     loss: float
@@ -44,15 +44,15 @@ def evaluate(
     device_index: int = 0,
     features: Path | None = None,
 ) -> Evaluation:
-    """Load the model of ``config`` from ``checkpoint`` and measure it on the test images of ``data``.
+    """Load the model of ``config`` from ``checkpoint`` and evaluate it on the test images of ``data``.
 
     Args:
-        config: the run that trained the model.
-        checkpoint: its weights.
-        data: any dataset with images of the same size and labels of the same number.
-        home: where datasets and caches lie.
+        config: config of the run that trained the model.
+        checkpoint: weights of the model.
+        data: any dataset with the same image size and number of classes.
+        home: folders of datasets and caches.
         device_index: number of the GPU, where one is used.
-        features: ``.npz`` to write: ``features`` (what the last block receives), ``logits``, ``labels``.
+        features: ``.npz`` file to write: ``features`` (inputs of the last block), ``logits``, ``labels``.
 
     Raises:
         ConfigError: when the network has no classifier, or the dataset does not fit it.
@@ -77,7 +77,7 @@ def evaluate(
 
 
 def restore(config: RunConfig, checkpoint: Path, device_index: int = 0) -> Network:
-    """Return the trained network of ``config`` in evaluation mode, on the run's device and with its threads."""
+    """Return the trained network in evaluation mode, on the device and with the threads of ``config``."""
     torch.set_num_threads(config.threads)
     network = model.build(config)
     model.load_weights(network, checkpoint)

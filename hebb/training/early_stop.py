@@ -1,4 +1,4 @@
-"""When a Hebbian phase has learnt enough: the stopping rules of Krotov & Hopfield's layers, for every rule."""
+"""Early stop of a Hebbian phase: the stopping rules of Krotov & Hopfield's layers, open to every learning rule."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hebb.nn.model import Network
 class Watch:
     """Follows c = max_i |sum_j |w_ij|^p - 1| of the learning layers from update to update, on their device.
 
-    An update improves when the c of some layer is below the least that layer has had; equal is not below, so that a
-    neuron that never wins, and whose c therefore stands still, does not keep a phase alive.
+    An update is an improvement when the c of any layer falls below that layer's minimum so far. An equal c does not
+    count: a neuron that never wins keeps c constant and must not keep the phase alive.
 
     Args:
-        spec: the rules.
-        layers: the layers of the phase that learn.
-        epoch: updates of one epoch.
+        spec: stopping rules.
+        layers: layers that learn in the phase.
+        epoch: number of updates in an epoch.
     """
 
     def __init__(self, spec: StopSpec, layers: Sequence[HebbLayer], epoch: int) -> None:
@@ -35,20 +35,20 @@ class Watch:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Look at the weights after an update."""
+        """Measure the weights after an update."""
         self._last = torch.stack([layer.norm_error() for layer in self.layers])
         improved = (self._last < self._least).any()
         self._least = torch.minimum(self._least, self._last)
         self._waited = torch.where(improved, 0, self._waited + 1)
 
     def done(self) -> bool:
-        """Tell, at the end of an epoch, whether the phase ends here."""
+        """Return whether the phase ends; called at the end of each epoch."""
         limit, patience = self.spec.convergence, self.spec.patience
         converged = limit is not None and bool((self._last < limit).all())
         return converged or (patience is not None and int(self._waited) >= patience * self.epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a continued run needs."""
+        """Return the state that a continued run needs."""
         return {"least": self._least.tolist(), "waited": int(self._waited)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class Watch:
 
 
 def watch_of(config: RunConfig, phase: Phase, network: Network) -> Watch | None:
-    """Return what may end the phase early; None where nothing does."""
+    """Return the early stop of a phase; None when the phase has none."""
     if phase.kind != PhaseKind.HEBBIAN or not config.stop.active:
         return None
     layers = [layer for i, layer in network.hebbian() if i in phase.blocks]

@@ -1,6 +1,9 @@
-"""One epoch of each kind, and evaluation: the only place where a batch is touched.
+"""One epoch of each kind, and evaluation. Epochs of settling networks are in ``settling.py``.
 
-Nothing here waits for the device inside an epoch; sums stay on it and are read once at the end.
+Sums stay on the device and are read at the end of an epoch. Within an epoch only the checks for finite numbers, once
+in ``CHECK_EVERY`` updates, wait for the device.
+
+Shapes: B images in a batch, S seeds in a pack, K classes.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from hebb.training.early_stop import Watch
 from hebb.training.epoch import Epoch, Progress, Scores
 
 CHECK_EVERY = 500
-"""Updates between two looks at whether everything is finite; each look waits for the device."""
+"""Updates between two checks that all numbers are finite; each check waits for the device."""
 
 
 def run_epoch(
@@ -35,7 +38,7 @@ def run_epoch(
     progress: Progress,
     watch: Watch | None = None,
 ) -> Scores:
-    """Train, or calibrate, a network for one epoch, as the kind of the phase says."""
+    """Run one epoch of the phase: train or calibrate the network, depending on the kind of phase."""
     kind = at.phase.kind
     if kind == PhaseKind.CALIBRATE:
         return calibrate(network, split, at, progress)
@@ -55,12 +58,12 @@ def hebbian(
     optimiser: torch.optim.Optimizer | None = None,
     watch: Watch | None = None,
 ) -> Scores:
-    """One epoch in which the Hebbian blocks of the phase learn, and those with a loss of their own.
+    """Train the Hebbian blocks and the blocks with a local loss for one epoch.
 
-    Each block learns on the output its lower neighbour gave before this batch's update. ``split`` holds what the
-    lowest of them receives; blocks between them that are not part of the phase are in evaluation mode. The
-    optimiser moves the blocks with a local loss; their mean loss, summed over the blocks, is that of the epoch.
-    ``watch`` looks at the weights after each update.
+    Each block learns from the output that the block below computed before its own update on this batch. ``split``
+    holds the inputs of the lowest block of the phase. Blocks in between that are not part of the phase stay in
+    evaluation mode. ``optimiser`` updates the blocks with a local loss; the loss of the epoch is the sum over these
+    blocks of their mean loss. ``watch`` measures the weights after each update.
     """
     phase = at.phase
     update = at.epoch * phase.updates_per_epoch(len(split))
@@ -88,14 +91,14 @@ def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
-    """Make update number ``update`` of the phase; the result is of no use."""
+    """Make update number ``update`` of the phase; ignore the result."""
     for i in range(phase.first, phase.top + 1):
         x = _step_block(network, i, x, labels, phase, update, last=i == phase.top)
     return x
 
 
 def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
-    """Return the logits (B, classes) of a batch, with their graph, and make the Hebbian updates of a joint phase."""
+    """Return the logits (B, K) of a batch with their graph; in a joint phase, also make the Hebbian updates."""
     lowest = next(i for i in phase.blocks if not network[i].spec.hebbian)
     with torch.no_grad():
         for i in range(phase.first, lowest):
@@ -108,7 +111,7 @@ def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, upd
 def _step_block(
     network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int, *, last: bool = False
 ) -> Tensor:
-    """Run block i; it learns when it is a Hebbian block of the phase. Nobody reads the output of the ``last``."""
+    """Run block i, which learns if it is a local block of the phase. The output of the ``last`` block is not used."""
     block = network[i]
     if i in phase.blocks and block.local is not None:
         return block.descend(x, labels)
@@ -122,10 +125,10 @@ def _step_block(
 
 
 def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress) -> Scores:
-    """One epoch of back-prop through the BP blocks of the phase; everything else is frozen.
+    """Train the BP blocks of the phase by back-prop for one epoch; all other blocks are frozen.
 
-    ``split`` holds what the lowest block of the phase receives. A joint phase also makes the Hebbian updates of its
-    blocks on the same batches.
+    ``split`` holds the inputs of the lowest block of the phase. A joint phase also trains its Hebbian blocks, on the
+    same batches.
     """
     phase = at.phase
     total = Sums(split.labels.device)
@@ -151,17 +154,17 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
 def post_hoc(
     network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer | None, progress: Progress
 ) -> tuple[Tensor, Tensor]:
-    """One epoch in which lower blocks learn below a frozen classifier that only measures.
+    """Train the lower blocks for one epoch while a frozen classifier measures their loss.
 
     Args:
-        network: lower blocks as they start, classifier as it was trained for them before.
+        network: lower blocks with their initial weights, below a classifier that has been trained.
         split: labelled images.
-        at: its phase names the blocks that learn.
-        optimiser: moves BP blocks; None where the blocks are Hebbian.
-        progress: told of every batch.
+        at: the epoch; its phase names the blocks that learn.
+        optimiser: updates BP blocks; None when the blocks are Hebbian.
+        progress: called after every batch.
 
     Returns:
-        Per batch, on the CPU: the mean cross-entropy and the share of right answers, both before the update.
+        Mean cross-entropy and accuracy (0 to 1) of every batch before its update, on the CPU.
     """
     phase = at.phase
     batch_losses, rights = [], []
@@ -186,7 +189,7 @@ def post_hoc(
 
 @torch.no_grad()
 def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> Scores:
-    """One pass that sets the batch statistics of frozen blocks to their mean over the batches."""
+    """Set the batch-norm statistics of frozen blocks to their mean over the batches, in one pass."""
     norms = [
         module
         for i in at.phase.blocks
@@ -210,7 +213,7 @@ def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> 
 
 @torch.no_grad()
 def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: int = 0) -> Scores:
-    """Mean loss per sample and accuracy in percent; ``split`` holds what block ``start`` receives."""
+    """Return mean loss per sample and accuracy in percent; ``split`` holds the inputs of block ``start``."""
     network.eval()
     total = Sums(split.labels.device)
     for x, labels in split.batches(batch_size):
@@ -220,7 +223,7 @@ def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: 
 
 
 class Sums:
-    """Loss and hits summed on the device, in double precision: of one network, or of each member of a pack."""
+    """Sums of loss and correct answers of one network or each member of a pack, kept on the device in float64."""
 
     def __init__(self, device: torch.device, *members: int) -> None:
         self.loss = torch.zeros(members, dtype=torch.float64, device=device)
@@ -229,15 +232,15 @@ class Sums:
         self.samples = self.updates = 0
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch: mean loss (...), logits (..., B, classes), labels (..., B)."""
-        self.loss.add_(mean_loss, alpha=labels.shape[-1])  # multiplied in double precision, too
+        """Add a batch: mean loss (...), logits (..., B, K), labels (..., B), where ... is nothing or S."""
+        self.loss.add_(mean_loss, alpha=labels.shape[-1])  # the product is in double precision too
         self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         self.finite += mean_loss.isfinite()
         self.samples += labels.shape[-1]
         self.updates += 1
 
     def check(self, phase: Phase, epoch: int, member: int | None = None) -> None:
-        """Raise when the loss of a batch was not finite: of the one network, or of this member of a pack."""
+        """Raise when the network, or this member of a pack, had a batch whose loss was not finite."""
         finite = int(self.finite if member is None else self.finite[member])
         if finite < self.updates:
             raise DivergenceError(
@@ -250,13 +253,13 @@ class Sums:
         return self.each()[0]
 
     def each(self) -> list[Scores]:
-        """Return those of every member."""
+        """Return the mean loss and the accuracy of every member."""
         pairs = zip(self.loss.view(-1).tolist(), self.hits.view(-1).tolist(), strict=True)
         return [Scores(loss / self.samples, 100 * hits / self.samples) for loss, hits in pairs]
 
 
 def _local_loss(network: Network, phase: Phase) -> float | None:
-    """Return the mean over the updates of the local losses' sum; None where no block has one."""
+    """Return the sum over blocks of their mean local loss; None when no block has one."""
     losses = [local.means()["loss"] for i, local in network.local() if i in phase.blocks and local.updates]
     return sum(losses) if losses else None
 

@@ -1,4 +1,4 @@
-"""An epoch: where it stands in its run, what it gave, and how it ended."""
+"""An epoch: its position in the run, its scores, and how it ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """Where an epoch stands in its run; every generator it uses derives from this.
+    """Position of an epoch in its run; every generator of the epoch derives from it.
 
     Attributes:
         seed: the run's seed.
@@ -35,11 +35,11 @@ class Epoch:
     epoch: int
 
     def order(self) -> torch.Generator:
-        """Return the generator of the order of the images."""
+        """Return the generator that shuffles the images."""
         return seeds.generator(self.seed, "order", self.phase_index, 0, self.epoch)
 
     def augmentation(self, device: torch.device) -> torch.Generator:
-        """Return the generator, on the device of the images, that varies them in training."""
+        """Return the generator of the augmentation, on the device of the images."""
         return seeds.generator(self.seed, "augmentation", self.phase_index, 0, self.epoch, str(device))
 
     def set_noise(self, network: Network) -> None:
@@ -53,13 +53,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Scores:
-    """What an epoch gave; None where there is none.
+    """Scores of an epoch; None for what the epoch does not measure.
 
     Attributes:
         loss: mean per sample.
         accuracy: in percent.
-        rate: mean rate of the layers of a network that settles.
-        looks: what was seen of such a network on the way.
+        rate: mean learning rate of the layers of a settling network.
+        looks: measurements of a settling network during the epoch.
     """
 
     loss: float | None = None
@@ -70,13 +70,13 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnd:
-    """An epoch that is over.
+    """A finished epoch.
 
     Attributes:
         phase, index, epoch: the phase, its number in the run, and the number of the epoch, from 0.
-        last: whether the phase ends here.
-        seconds: how long it took.
-        optimiser, watch: those of the phase, where it has any.
+        last: whether the phase ends with this epoch.
+        seconds: duration.
+        optimiser, watch: optimiser and early stop of the phase, if it has them.
     """
 
     phase: Phase
@@ -89,5 +89,5 @@ class EpochEnd:
 
     @property
     def reported(self) -> bool:
-        """Whether it is evaluated and reported."""
+        """Whether this epoch is evaluated and reported."""
         return self.last or self.phase.evaluates(self.epoch)

@@ -1,4 +1,4 @@
-"""What an epoch is evaluated by: loss and accuracy of the classifier, or the accuracy of the neurons' labels."""
+"""Evaluation of an epoch: loss and accuracy of the classifier, or accuracy of the neurons' labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hebb.training.epoch import Scores
 
 
 def of_phase(phase: Phase, network: Network, data: images.Images, scores: Scores, *, final: bool) -> folders.Row:
-    """Return loss and accuracy on the open splits, as far as the phase has any.
+    """Return the losses and accuracies that the phase has, on the open splits.
 
     With validation images the test set stays closed until the ``final`` epoch.
     """

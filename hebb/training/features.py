@@ -1,7 +1,7 @@
-"""Frozen blocks below a phase: their output, the features, is computed once and read from then on.
+"""Features: the output of the frozen blocks below a phase, computed once and kept if there is room.
 
-Features do not depend on whether they are kept: they are always computed in chunks of the phase's batch size (the
-last one filled up), because the sums of a convolution may depend on the size of its batch in the last bits.
+Keeping them does not change them. They are always computed in chunks of the phase's batch size, the last one padded,
+because the last bits of a convolution may depend on the size of its batch.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from hebb.nn.layers import HebbConv2d
 from hebb.nn.model import Network
 
 _SHARE = 0.8
-"""Part of the free memory that features may take; the rest is for the batches."""
+"""Fraction of the free memory that features may take; the rest is for the batches."""
 
 
 @dataclass(kw_only=True)
 class Room:
-    """Where features may be kept; it does not change them.
+    """Space in which features may be kept.
 
     Attributes:
         file_limit: bytes that may go into files.
-        folder: where the files are made, without a name: they vanish with the process. None makes none.
-        trials: runs that share the machine at the same time.
+        folder: folder of the files, which have no name and vanish with the process; None writes no files.
+        trials: number of runs that share the machine.
     """
 
     file_limit: int
@@ -58,7 +58,7 @@ class Room:
         size = prod(shape) * dtype.itemsize
         for place in dict.fromkeys((device, torch.device("cpu"))):
             if size <= _SHARE * machine.free_memory(place) / self.trials:
-                # written at once, as each thread's half: batch by batch the kernel takes half as long again for pages
+                # zeroed at once, by all threads: page faults batch by batch take half as long again
                 return machine.use_huge_pages(torch.empty(shape, dtype=dtype, device=place)).zero_()
         return self._map(shape, dtype, size)
 
@@ -69,7 +69,7 @@ class Room:
         with tempfile.TemporaryFile(dir=self.folder) as file:
             try:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and a crash later
+                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk raises here, and crashes later
                 else:
                     file.truncate(size)
             except OSError:
@@ -80,13 +80,13 @@ class Room:
 
 
 class Watcher(Protocol):
-    """Is told how the computation of features goes on."""
+    """Receives the progress of computing features."""
 
     def features(self, phase: Phase, images: int) -> None:
-        """The features of ``images`` images will be computed for the phase."""
+        """Called before the features of ``images`` images are computed for the phase."""
 
     def progress(self, images: int) -> None:
-        """Those of ``images`` more are there."""
+        """Called when the features of ``images`` more images are computed."""
 
 
 def inputs(
@@ -95,12 +95,12 @@ def inputs(
     """Return the splits as the lowest block of the phase receives them.
 
     Args:
-        network: its frozen blocks must not change, and be in evaluation mode, while the splits are read.
-        phase: what learns.
-        data: the images.
-        config: the run.
-        room: where features are kept; None computes them anew for every batch.
-        watcher: is told of what is computed in advance.
+        network: while the splits are read, its frozen blocks must stay unchanged and in evaluation mode.
+        phase: phase that reads the features.
+        data: images.
+        config: config of the run.
+        room: space for the features; None computes them for every batch.
+        watcher: receives the progress.
     """
     if phase.first == 0:
         return data
@@ -112,7 +112,7 @@ def inputs(
         stored = None if kept is None or split.augment is not None else _keep(streamed, frozen, kept, tell)
         return streamed if stored is None else stored
 
-    # the test images of a run with validation are read once, at its end
+    # a run with validation images reads the test images once, at its end
     early = [data.train, data.test if data.val is None else data.val]
     if kept is not None:
         watcher.features(phase, sum(len(split) for split in early if split.augment is None))
@@ -146,14 +146,14 @@ class _Frozen:
 
     @property
     def order(self) -> torch.memory_format:
-        """The order in memory that the block above wants: flattening wants the pixels last."""
+        """The memory order that the block above reads fastest."""
         layer = self.network[self.first].layer
         channels_last = isinstance(layer, HebbConv2d | Conv2d) and layer.channels_last
         return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _keep(streamed: Split, frozen: _Frozen, room: Room, tell: Callable[[int], None]) -> Split | None:
-    """Compute the features of a split, once; None when there is no room."""
+    """Compute and keep the features of a split; None when there is no room."""
     kept, done = None, 0
     for x, _ in streamed.batches(frozen.chunk):
         if kept is None:

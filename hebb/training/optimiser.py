@@ -1,6 +1,6 @@
 """The optimiser of a phase and its rates.
 
-BP blocks have the classifier's, blocks with a loss of their own have Adam, a settling network has its own.
+BP blocks use the optimiser of the classifier, blocks with a local loss use Adam, and a settling network has its own.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from hebb.nn.model import Network
 from hebb.rules import rates
 
 Learnt = Callable[[Iterable[int]], list[nn.Parameter]]
-"""Returns the parameters of these blocks: ``Network.learnt``, or that of a pack."""
+"""Returns the parameters of some blocks: ``Network.learnt`` or ``Pack.learnt``."""
 
 
 def optimiser_of(config: RunConfig, phase: Phase, network: Network) -> torch.optim.Optimizer | None:
-    """Make the optimiser of a phase, of its BP blocks and local losses or of a settling network; None without any."""
+    """Return the optimiser of a phase; None when nothing in the phase needs one."""
     if phase.kind == PhaseKind.SETTLE:
         return None if network.energy is None else network.energy.optimiser()
     return of_blocks(config, phase, network.learnt)
 
 
 def of_blocks(config: RunConfig, phase: Phase, learnt: Learnt) -> torch.optim.Optimizer | None:
-    """Make the optimiser of the phase's BP blocks and local losses; None where it has neither."""
+    """Return the optimiser of the BP blocks and the blocks with a local loss; None when the phase has neither."""
     spec = config.classifier
     groups: list[dict[str, Any]] = []
     if phase.lr is not None:
@@ -55,7 +55,7 @@ def of_blocks(config: RunConfig, phase: Phase, learnt: Learnt) -> torch.optim.Op
 
 
 def set_rates(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer | None, epoch: int) -> None:
-    """Set the rates of an epoch: that of its layer where a group belongs to a local loss, else the classifier's."""
+    """Set the rates of an epoch: a local loss follows the schedule of its layer, other groups the classifier's."""
     if optimiser is None or phase.kind in (PhaseKind.CALIBRATE, PhaseKind.SETTLE):
         return
     for group in optimiser.param_groups:

@@ -1,9 +1,11 @@
 """A pack: several seeds of one network in one process, trained by the same operations.
 
-The tensors of the members are stacked, and one step of all of them is the engine's step under ``torch.vmap``: rules,
-layers and blocks are those of single runs, written once. A convolution of S members becomes one of S groups. What a
-member learns is what it would learn alone, up to the order in which sums are made. A pack pays where a single network
-leaves the device idle, on a GPU; on a CPU the members one after the other are faster.
+The tensors of the members are stacked, and the engine's step runs on them under ``torch.vmap``, so rules, layers and
+blocks are the same code as in single runs. A convolution of S members becomes one with S groups. A member learns what
+it would learn alone, up to the order of sums. A pack pays off on a GPU that a single network leaves idle; on a CPU it
+is faster to train the members one after the other.
+
+Shapes: S seeds (members), B images in a batch, N images in a split, K classes.
 """
 
 from __future__ import annotations
@@ -39,10 +41,10 @@ class Pack:
     """Networks of one architecture on one device, whose tensors become views of the stacked ones.
 
     Attributes:
-        members: the networks. They can be evaluated, measured and saved one by one, and always hold what the pack has
-            learnt; they must not be moved or loaded in another way than in place.
-        failed: why members can no longer learn, by their place. Their numbers are computed on, since leaving them out
-            would change the sums of the others, which no number of theirs enters.
+        members: the networks, which always hold what the pack has learnt. Evaluate, measure and save them one by one;
+            do not move them to another device, and load weights only in place.
+        failed: errors of the members that cannot learn any more, by index. The pack still computes these members:
+            they do not affect the others, but removing them would change the order of the others' sums.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:
@@ -73,7 +75,7 @@ class Pack:
         optimiser: torch.optim.Optimizer | None,
         progress: Progress,
     ) -> list[Scores]:
-        """``engine.run_epoch`` of every member; ``progress`` is told once of every batch."""
+        """Run ``engine.run_epoch`` for every member; ``progress`` is called once per batch."""
         phase = epochs[0].phase
         if phase.kind == PhaseKind.CALIBRATE:
             tells = [progress, *[lambda _: None] * (len(splits) - 1)]
@@ -85,7 +87,7 @@ class Pack:
         return self.backprop(splits, epochs, optimiser, progress)
 
     def hebbian(self, splits: Sequence[Split], epochs: Sequence[Epoch], progress: Progress) -> list[Scores]:
-        """``engine.hebbian`` of every member, each on its own split and in its own order."""
+        """Run ``engine.hebbian`` for every member, each on its own split and in its own order."""
         phase = epochs[0].phase
         with self._training(epochs), torch.no_grad():
             for update, x, labels in self._batches(splits, epochs):
@@ -99,7 +101,7 @@ class Pack:
     def backprop(
         self, splits: Sequence[Split], epochs: Sequence[Epoch], optimiser: torch.optim.Optimizer, progress: Progress
     ) -> list[Scores]:
-        """``engine.backprop`` of every member; ``optimiser`` moves the stacked parameters of the phase."""
+        """Run ``engine.backprop`` for every member; ``optimiser`` updates the stacked parameters of the phase."""
         phase = epochs[0].phase
         total = engine.Sums(splits[0].labels.device, len(self.members))
         with self._training(epochs):
@@ -119,7 +121,7 @@ class Pack:
         return total.each()
 
     def rehearse(self, phases: Iterable[Phase]) -> None:
-        """Make a step of every phase on a copy; refuse what ``torch.vmap`` cannot do, a rule from outside say."""
+        """Try a step of every phase on a copy; raise when ``torch.vmap`` cannot run it, for example a plugin's rule."""
         device = self.members[0][0].weight.device
         for phase in phases:
             if phase.kind == PhaseKind.CALIBRATE:
@@ -156,7 +158,8 @@ class Pack:
     def _vmapped(self, step: Callable[..., Tensor], phase: Phase, update: int) -> Callable[..., tuple[Tensor, Tensors]]:
         """Return ``step`` of the engine as a function of stacked tensors.
 
-        It returns the stacked result and the Hebbian weights, which a step that needs gradients replaces by new ones.
+        The function returns the stacked result and, in a joint phase, the new Hebbian weights: a step with gradients
+        cannot write them in place.
         """
 
         def one(state: Tensors, x: Tensor, labels: Tensor, factors: Tensors) -> tuple[Tensor, Tensors]:
@@ -231,7 +234,7 @@ class Pack:
             yield
 
     def _check(self, epochs: Sequence[Epoch], total: engine.Sums | None = None) -> None:
-        """Note the members of which an update was not finite, and raise when none is left."""
+        """Note the members with an update that was not finite; raise when all members have failed."""
         for place, (member, at) in enumerate(zip(self.members, epochs, strict=True)):
             if place in self.failed:
                 continue
@@ -248,13 +251,13 @@ class Pack:
         self.raise_failed(every=True)
 
     def raise_failed(self, *, every: bool = False) -> None:
-        """Raise when members have failed; with ``every``, when all of them have."""
+        """Raise when any member has failed; with ``every``, only when all have."""
         if len(self.failed) >= (len(self.members) if every else 1):
             raise DivergenceError("; ".join(str(self.failed[place]) for place in sorted(self.failed)))
 
 
 def of_members(state: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Return the state of each member's own optimiser, given that of the one that moves the stacked parameters."""
+    """Split the state of the pack's optimiser into one state for each member."""
     return [
         {
             **state,
@@ -268,12 +271,12 @@ def of_members(state: dict[str, Any], count: int) -> list[dict[str, Any]]:
 
 
 def _part(value: Any, place: int) -> Any:
-    """Return a member's part of a moment; a number of steps is that of all."""
+    """Return a member's part of a moment; the number of steps is the same for all."""
     return value[place] if isinstance(value, Tensor) and value.dim() else value
 
 
 def of_pack(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the state of the optimiser that moves the stacked parameters: the inverse of ``of_members``."""
+    """Join the members' states into the state of the pack's optimiser: the inverse of ``of_members``."""
 
     def joined(number: int, key: str) -> Any:
         values = [state["state"][number][key] for state in states]
@@ -284,7 +287,7 @@ def of_pack(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class _Step(nn.Module):
-    """Lets ``functional_call`` run a step of the engine on a network whose tensors it is given."""
+    """Wraps a step of the engine as a module, so that ``functional_call`` can replace the network's tensors."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

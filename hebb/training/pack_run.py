@@ -1,4 +1,4 @@
-"""Runs of a pack: they start, train, are stored and end together, behind the interface of one run."""
+"""The runs of a pack, which start, train and end together behind the interface of a single run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hebb.training.run import Run, RunState
 
 
 def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: Sequence[Place]) -> PackRun:
-    """Make the networks of a pack, or read them back, and open the records of its members.
+    """Build the networks of a pack, or restore them, and open the records of the members.
 
     Raises:
         ConfigError: before anything is written, when a config, the data or a checkpoint cannot be used.
@@ -75,10 +75,10 @@ def _is_finished(folder: Path | None) -> bool:
 def _continued(
     networks: Sequence[Network], places: Sequence[Place], finished: Sequence[bool], end: int
 ) -> list[RunState] | None:
-    """Load the checkpoints of an interrupted pack; None where there is nothing to go on from.
+    """Load the checkpoints of an interrupted pack; None when there is nothing to continue.
 
-    They are those of the newest position of which all members hold one. A finished member holds the ``end`` alone, so
-    the others go on from there, or the whole pack begins anew.
+    The pack continues from the newest position for which all members have a checkpoint. A finished member only has
+    the position ``end``: either the others have it too, or the whole pack starts again.
     """
     unfinished = [place for place, done in zip(places, finished, strict=True) if not done]
     interrupted = [place.folder for place in unfinished if place.carry_on and place.folder is not None]
@@ -109,8 +109,8 @@ def _continued(
 class PackRun:
     """The runs of a pack; its methods are those of ``Run``.
 
-    A member that was ``finished`` before is trained for the sake of the others' bits; it neither reports nor stores
-    anything. One that has failed is trained for the same reason, and stores its failure.
+    A member that was already ``finished`` is trained again, so that the others keep their bits; it neither reports nor
+    stores anything. A failed member is computed for the same reason, and stores its failure.
     """
 
     pack: Pack
@@ -140,7 +140,7 @@ class PackRun:
 
     @property
     def state(self) -> RunState:
-        """Where the first member stands, and with it every other one."""
+        """State of the first member; all members are at the same position."""
         return self.members[0].state
 
     @property
@@ -156,7 +156,7 @@ class PackRun:
 
     @contextmanager
     def shared(self, index: int) -> Iterator[bool]:
-        """Take the blocks of a phase from the cache where those of all members are there."""
+        """Take the blocks of a phase from the cache if it holds them for all members."""
         usable = all(member.state.failed is None for member in self.members)
         with ExitStack() as stack:
             entries = [stack.enter_context(member.cache_entry(index, usable=usable)) for member in self.members]
@@ -174,11 +174,11 @@ class PackRun:
                     entry.store(member.left_behind(index))
 
     def inputs(self, phase: Phase) -> list[Images]:
-        """Return what each member reads in a phase, behind its own frozen blocks."""
+        """Return each member's inputs of a phase, computed by its own frozen blocks."""
         return [member.inputs(phase) for member in self.members]
 
     def optimiser(self, phase: Phase) -> torch.optim.Optimizer | None:
-        """Return the optimiser that moves the stacked parameters of a phase."""
+        """Return the optimiser of the stacked parameters of a phase."""
         return optimisers.of_blocks(self.config, phase, self.pack.learnt)
 
     def resume(
@@ -188,7 +188,7 @@ class PackRun:
         states = [member.state.optimiser for member in self.members if member.state.optimiser is not None]
         if optimiser is not None and states:
             optimiser.load_state_dict(packs.of_pack(states))
-        self._teller = next(iter(self.active), self.members[0]).report  # one member tells how the phase goes on
+        self._teller = next(iter(self.active), self.members[0]).report  # one member reports the progress of the phase
         self._teller.phase(index, self.phases[index], self.state.epoch, len(data[0].train))
 
     def epoch(
@@ -222,9 +222,9 @@ class PackRun:
                     member.report.failed(error)
 
     def store(self) -> None:
-        """Write the checkpoints beside the old ones, which they replace when all are there.
+        """Write all checkpoints beside the old ones, then replace the old ones.
 
-        Whenever the pack is killed, there is a position of which all members hold a checkpoint.
+        Whenever the pack is killed, all members have a checkpoint of one common position.
         """
         stored = [member for member in self.members if member.place.folder is not None]
         if len(stored) == 1:

@@ -13,7 +13,7 @@ from hebb.training import features
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run reads and writes. Nothing here changes its numbers.
+    """Where a run reads and writes. Nothing here changes its results.
 
     Attributes:
         datasets: folder of the datasets.
@@ -24,14 +24,14 @@ class Place:
         carry_on: continue the interrupted run in the folder; members of a pack that are finished stay as they are.
         resume_from: checkpoint with the initial weights (``config.resume``).
         layers: folder of the stored blocks, read for ``resume=MODEL/bN``.
-        cache: folder of what is computed once and kept (whitenings); None keeps nothing.
+        cache: folder of cached whitenings and features; None caches nothing.
         shared_blocks: folder of trained blocks that runs share (``hebb.training.shared_blocks``); None shares none.
-        load: reads a dataset, with the arguments of ``images.load``; None stands for that function.
-        store_blocks: name under which the blocks of the finished run are stored there; None stores none.
+        load: function that reads a dataset, called like ``images.load``; None uses ``images.load``.
+        store_blocks: name under which the finished run stores its blocks in ``layers``; None stores none.
         checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
         keep_features: whether the output of frozen blocks is kept from epoch to epoch.
-        cache_limit: bytes of it that may lie in files below ``cache`` when it does not fit into memory.
-        trials: runs at the same time on this machine, which share its memory.
+        cache_limit: bytes of features that may go into files below ``cache`` when memory is full.
+        trials: number of runs that share the memory of this machine.
     """
 
     datasets: Path
@@ -52,7 +52,7 @@ class Place:
     trials: int = 1
 
     def room(self) -> features.Room | None:
-        """Return where features may be kept."""
+        """Return the space for features; None keeps none."""
         if not self.keep_features:
             return None
         folder = None if self.cache is None else self.cache / "features"

@@ -1,9 +1,9 @@
 """The post-hoc loss: how fast a lower layer would have lowered the loss, had its classifier been there.
 
-Journé et al. (2023), appendix B.3 B. The network is trained as usual: the lower blocks, then the classifier. Then the
-lower blocks go back to their initial weights and learn once more, on labelled images, while the finished
-classifier, frozen, measures the cross-entropy of every batch. For BP networks the first training is end to end,
-and the second moves the lower blocks by the gradient through the frozen classifier.
+Journé et al. (2023), appendix B.3 B. The network is trained as usual: first the lower blocks, then the classifier.
+The lower blocks are then reset to their initial weights and learn again on labelled images, while the trained,
+frozen classifier measures the cross-entropy of every batch. A BP network is first trained end to end; then its lower
+blocks learn by the gradient through the frozen classifier.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
 
 
 def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, phase: plan.Phase) -> np.ndarray:
-    """Lay the batches out over the number of examples seen; the last batch of an epoch may be smaller."""
+    """Return a row per batch with the examples seen so far; the last batch of an epoch may be smaller."""
     batches = phase.updates_per_epoch(images_per_epoch)
     number = np.arange(1, len(losses) + 1)
     epoch, inside = (number - 1) // batches, (number - 1) % batches + 1

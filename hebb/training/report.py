@@ -1,4 +1,4 @@
-"""What hears how a run goes on. Never imports torch."""
+"""The interface through which a run reports its progress. Never imports torch."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """What a run tells while it goes on. Every method does nothing here; override what is wanted."""
+    """Receives the events of a run. Every method does nothing by default; a subclass overrides those it needs."""
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
-        """The run begins."""
+        """Called when the run starts."""
 
     def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
-        """A phase begins, or continues, at ``epoch`` (from 0) with ``images`` images an epoch."""
+        """Called when a phase starts or continues at ``epoch`` (from 0); an epoch has ``images`` images."""
 
     def features(self, phase: Phase, images: int) -> None:
-        """The features that a phase reads are computed first, those of ``images`` images."""
+        """Called before the features of ``images`` images are computed for a phase."""
 
     def progress(self, images: int) -> None:
-        """``images`` more images are done."""
+        """Called when ``images`` more images are processed."""
 
     def row(self, row: folders.Row, blocks: dict[str, BlockInfo]) -> None:
-        """An epoch was evaluated."""
+        """Called when an epoch has been evaluated."""
 
     def trained(self, index: int, phase: Phase, network: model.Network, data: images.Images) -> None:
-        """A phase is complete, and stored; ``data`` has labels where the run has any."""
+        """Called when a phase is complete and stored; ``data`` has labels if the run has any."""
 
     def failed(self, error: DivergenceError) -> None:
-        """The run, one of a pack, cannot go on; the others do, unless this raises. A run by itself raises."""
+        """Called when a member of a pack fails; the others go on unless this raises. A single run raises instead."""
 
     def finish(self, result: Result) -> None:
-        """The run is complete."""
+        """Called when the run is complete."""

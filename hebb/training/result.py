@@ -14,15 +14,15 @@ from hebb.storage import folders
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a finished run is.
+    """The result of a finished run.
 
     Attributes:
         config: the config as it was run, with the device resolved.
         rows: all rows of ``metrics.jsonl``.
         network: the trained network, on its device.
-        probes: the readouts that the config asks for.
-        geometry: the numbers of the representations, where the config asks for them.
-        seconds: time from start to end, without the time before an interruption.
+        probes: accuracies of the probes in the config.
+        geometry: geometry of the representations, if the config includes it.
+        seconds: time since the run started or was last continued.
         folder: the run folder, if there is one.
     """
 

@@ -1,4 +1,4 @@
-"""One run: what the loop of ``train.py`` asks of it, its records, its checkpoint and its result."""
+"""One run: the methods that the loop of ``train.py`` calls, records, checkpoint and result."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from hebb.training.report import Report
 from hebb.training.result import Result
 
 Position = tuple[int, int, int]
-"""Phase, epoch and step: the work that a checkpoint holds."""
+"""Phase, epoch and step of a checkpoint."""
 
 
 @dataclass
 class RunState:
-    """What changes while a run goes on; all of it is in the checkpoint.
+    """The changing state of a run, all of it in the checkpoint.
 
     Attributes:
-        phase, epoch: what comes next.
+        phase, epoch: the next epoch to train.
         step: number of updates made.
         optimiser: state of the phase's optimiser; for a member of a pack, its own part.
         watch: state of the early stop.
-        failed: why a member of a pack can learn no more.
+        failed: why a member of a pack has failed; None if it has not.
     """
 
     phase: int = 0
@@ -57,7 +57,7 @@ class RunState:
 
     @property
     def position(self) -> Position:
-        """What comes next."""
+        """The next epoch, and the updates before it."""
         return self.phase, self.epoch, self.step
 
 
@@ -67,7 +67,7 @@ class Run:
 
     Attributes:
         data: the datasets that its phases use, by role (``sup``, ``unsup``).
-        started: time at which it began, by the monotonic clock.
+        started: start time, on the monotonic clock.
         shown: numbers of the blocks after the last epoch, for the report.
     """
 
@@ -83,10 +83,10 @@ class Run:
     shown: dict[str, BlockInfo]
 
     def labelled(self, phase: Phase) -> Images:
-        """Return the supervised data, or those of the phase in a run without any."""
+        """Return the supervised data, or in a run without them the data of the phase."""
         return self.data.get("sup", self.data[phase.data])
 
-    # -- what the loop asks for ---------------------------------------------------------------------------
+    # -- called by the training loop ----------------------------------------------------------------------
 
     def begin(self) -> None:
         """Report the start."""
@@ -94,7 +94,7 @@ class Run:
 
     @contextmanager
     def shared(self, index: int) -> Iterator[bool]:
-        """Take the blocks of a phase from the cache and yield True; else yield False and keep what the body trains."""
+        """Yield True if the cache has the blocks of a phase; otherwise yield False and cache what the body trains."""
         with self.cache_entry(index) as entry:
             stored = entry.load()
             if stored is not None:
@@ -105,16 +105,16 @@ class Run:
                 entry.store(self.left_behind(index))
 
     def inputs(self, phase: Phase) -> Images:
-        """Return the data as the phase reads them, behind the frozen blocks."""
+        """Return the inputs of a phase, computed by the frozen blocks below it."""
         self.network.eval()
         return features.inputs(self.network, phase, self.data[phase.data], self.config, self.place.room(), self.report)
 
     def optimiser(self, phase: Phase) -> torch.optim.Optimizer | None:
-        """Return the optimiser of a phase, as it is at the start."""
+        """Return a new optimiser for a phase."""
         return optimiser_of(self.config, phase, self.network)
 
     def resume(self, index: int, data: Images, optimiser: torch.optim.Optimizer | None, watch: Watch | None) -> None:
-        """Load the checkpoint's states into optimiser and early stop, and report the phase."""
+        """Restore optimiser and early stop from the checkpoint, and report the phase."""
         if optimiser is not None and self.state.optimiser is not None:
             optimiser.load_state_dict(self.state.optimiser)
         if watch is not None and self.state.watch is not None:
@@ -151,7 +151,7 @@ class Run:
         self.report.trained(index, phase, self.network, self.labelled(phase))
 
     def finish(self) -> list[Result]:
-        """Fit the probes and write the result last: it is what makes a run finished."""
+        """Fit the probes, then write the result, which marks the run as finished."""
         result = self.result()
         self.write_result(result)
         self.drop_checkpoint()
@@ -168,7 +168,7 @@ class Run:
     # -- an epoch -----------------------------------------------------------------------------------------
 
     def write_row(self, end: EpochEnd, data: Images, scores: Scores) -> None:
-        """Evaluate an epoch where that is due, and record it."""
+        """Evaluate an epoch if it is due, and record it."""
         phase, network, recorder = end.phase, self.network, self.recorder
         learns = phase.kind != PhaseKind.CALIBRATE
         updates = phase.updates_per_epoch(len(data.train))
@@ -197,7 +197,7 @@ class Run:
     def advance(
         self, end: EpochEnd, data: Images, optimiser: dict[str, Any] | None, watch: dict[str, Any] | None
     ) -> None:
-        """Note what comes after an epoch."""
+        """Move the state past an epoch."""
         state = self.state
         if end.phase.kind != PhaseKind.CALIBRATE:
             state.step += end.phase.updates_per_epoch(len(data.train))
@@ -207,13 +207,13 @@ class Run:
     # -- blocks that runs share ---------------------------------------------------------------------------
 
     def cache_entry(self, index: int, *, usable: bool = True) -> AbstractContextManager[shared_blocks.Entry]:
-        """Open the place of a phase in the cache; a phase that has begun, or is not ``usable``, has none."""
+        """Open the cache entry of a phase, empty if the phase has begun or is not ``usable``."""
         folder = self.place.shared_blocks if usable and self.state.epoch == 0 else None
         digests = {name: loaded.sha256 for name, loaded in self.data.items()}
         return shared_blocks.entry(folder, self.config, self.phases, index, digests)
 
     def left_behind(self, index: int) -> shared_blocks.Stored:
-        """Return what phase ``index`` leaves to other runs."""
+        """Return the blocks and rows of phase ``index`` for other runs."""
         recorder = self.recorder
         # from the end: an interrupted run has rows of earlier phases without their blocks
         pairs = zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False)
@@ -228,7 +228,7 @@ class Run:
             network[i].load_state_dict(tensors)
         for row, blocks in stored.rows:
             recorder.row(row, blocks)
-            if row is stored.rows[-1][0] or phase.evaluates(row["epoch"] - 1):  # the last, where the phase ended early
+            if row is stored.rows[-1][0] or phase.evaluates(row["epoch"] - 1):  # last: an early stop
                 self.report.row(row, {})
         recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
         radii = {f"b{i}": layer.radius().tolist() for i, layer in network.hebbian() if i in phase.blocks}
@@ -289,7 +289,7 @@ class Run:
         )
 
     def drop_checkpoint(self) -> None:
-        """Remove the checkpoint unless the model is to be kept."""
+        """Remove the checkpoint unless the place keeps the model."""
         if self.place.folder is not None and not self.place.keep_model:
             shutil.rmtree(self.place.folder / folders.CHECKPOINT.parent, ignore_errors=True)
 
@@ -300,7 +300,7 @@ def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any
 
 
 def _first_columns(end: EpochEnd, scores: Scores) -> folders.Row:
-    """Return the columns of a row that the epoch itself gives."""
+    """Return the columns of a row that need no evaluation."""
     return {
         "phase": end.index,
         "kind": end.phase.kind,
@@ -312,7 +312,7 @@ def _first_columns(end: EpochEnd, scores: Scores) -> folders.Row:
 
 
 def _measured(network: Network, phase: Phase, updates: int) -> dict[str, BlockInfo]:
-    """Return the numbers of the blocks that learn locally, after so many updates of the phase."""
+    """Measure the blocks that learn locally, after ``updates`` updates of the phase."""
     blocks = {
         f"b{i}": measures.measure(layer, rates.scheduled(layer.spec, updates, phase.schedule, phase.epochs))
         for i, layer in network.hebbian()

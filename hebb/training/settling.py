@@ -1,4 +1,7 @@
-"""One epoch of a network that settles. Nothing waits for the device between two looks at the network."""
+"""One epoch of a settling network. Nothing waits for the device between two measurements of the network.
+
+Shapes: B images in a batch, M inputs of an image, N neurons of a layer, K classes.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,22 @@ from hebb.nn.model import Network
 from hebb.training.epoch import Epoch, Progress, Scores
 
 LOOK_EVERY = 500
-"""Updates between two looks at angles, activity, and whether the network still works."""
+"""Updates between two measurements of angles and activity, each with a check that the network still works."""
 
 PROBE = 100
-"""Training images whose free state is looked at: always the first ones as stored."""
+"""Number of training images whose free state is measured: always the first ones as stored."""
 
 LEARNT = 500
-"""Updates of a run after which a network that gives one answer to images of several classes has failed."""
+"""Updates after which a network that still gives one answer to images of several classes has failed."""
 
 
 def settle(
     network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer | None, progress: Progress
 ) -> Scores:
-    """One epoch in which the whole network learns; it is looked at after updates 1, 501, 1001, ... of the epoch.
+    """Train the whole network for one epoch; measure it after updates 1, 501, 1001, ... of the epoch.
 
     Raises:
-        DivergenceError: when weights or states are not finite, or the output or its answer no longer depends on the
-            image.
+        DivergenceError: when weights or states are not finite, or the output no longer depends on the image.
     """
     energy = network.energy
     assert energy is not None
@@ -59,13 +61,13 @@ def settle(
 
 
 def _check(energy: EnergyNetwork, probe: Tensor, several: bool, updates: int, at: Epoch) -> None:
-    """Raise when the network is of no use any more, after ``updates`` updates of the run; looks at the device.
+    """Raise when the network has diverged or its output is dead; waits for the device.
 
     Args:
         energy: the network.
-        probe: images.
-        several: whether they are of more than one class.
-        updates: number of updates.
+        probe: images (B, M).
+        several: whether the images have more than one class.
+        updates: updates made in the phase so far.
         at: the epoch.
     """
     where = f"after update {updates} of the run, in epoch {at.epoch + 1}"

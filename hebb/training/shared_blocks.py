@@ -1,13 +1,13 @@
-"""Trained blocks that several runs share: the first one trains them, the others read them.
+"""Trained blocks that several runs share: the first run trains them, the others read them.
 
-What the first phases of a run leave behind depends on the blocks up to the highest one they touch, on data, seed,
-threads and device, and on nothing above: every generator is derived from (seed, purpose, phase, block, epoch).
-The digest of all that, with the code and the machine that computed it, names a file
+The result of the first phases of a run depends on the blocks up to the highest one they use, on data, seed, threads
+and device, and on no block above: every generator derives from (seed, purpose, phase, block, epoch).
+A digest of all of these, and of the code and the machine, names a file
 
     <folder>/<digest>.pt     weights and statistics of the blocks of one phase, and the rows it recorded
 
-so that a run that finds it goes on as if it had trained the phase itself. A file is written whole or not at all.
-Of two runs that want the same phase at the same time one waits for the other. The folder may be deleted.
+A run that finds the file goes on as if it had trained the phase itself. A file is written whole or not at all.
+When two runs need the same phase at the same time, one waits for the other. The folder may be deleted.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from hebb.storage import checkpoints
 from hebb.storage.folders import Row
 
 _ABOVE = ("classifier", "probes", "probe_blocks", "probe_samples", "mode", "training_blocks", "bp_blockwise")
-"""Fields of a run that act on later phases only, or through the list of phases, which is part of the key."""
+"""Fields that affect only later phases, or only the list of phases, which is itself part of the key."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a phase left behind.
+    """The result of a phase, as other runs read it.
 
     Attributes:
         blocks: state of each of its blocks, by number.
         rows: the rows it recorded, each with the numbers of its Hebbian blocks.
-        step: updates made in the run up to its end.
+        step: updates made in the run by the end of the phase.
     """
 
     blocks: dict[int, dict[str, Tensor]]
@@ -55,13 +55,13 @@ class Stored:
 
 
 class Entry:
-    """The place of one phase in the cache; ``path`` is None where nothing is shared."""
+    """The cache entry of one phase; ``path`` is None when the phase is not shared."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def load(self) -> Stored | None:
-        """Read what is stored; what cannot be read is trained again, to the same bits."""
+        """Read the stored phase; None if there is none or it cannot be read, and the run then trains it itself."""
         if self.path is None or not self.path.exists():
             return None
         try:
@@ -76,7 +76,7 @@ class Entry:
             return None
 
     def store(self, stored: Stored) -> None:
-        """Write what the phase left behind."""
+        """Write the result of the phase."""
         if self.path is None:
             return
         flat = {f"{i}.{name}": tensor for i, state in stored.blocks.items() for name, tensor in state.items()}
@@ -87,30 +87,30 @@ class Entry:
 def entry(
     folder: Path | None, config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]
 ) -> Iterator[Entry]:
-    """Give the place of phase ``index``, which no other process fills at the same time.
+    """Open the cache entry of phase ``index`` and keep other processes from training it at the same time.
 
     Args:
-        folder: the cache; None shares nothing.
-        config: the run, with its device resolved.
-        phases: all of its phases.
-        index: the phase.
-        data: digests of its datasets.
+        folder: folder of the cache; None shares nothing.
+        config: config of the run, with its device resolved.
+        phases: all phases of the run.
+        index: number of the phase.
+        data: digests of the datasets.
     """
-    named = None if folder is None else key(config, phases, index, data)
-    if folder is None or named is None:
+    digest = None if folder is None else key(config, phases, index, data)
+    if folder is None or digest is None:
         yield Entry(None)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    made, lock = Entry(folder / f"{named}.pt"), folder / f"{named}.lock"
+    path, lock = folder / f"{digest}.pt", folder / f"{digest}.lock"
     with open(lock, "a", encoding="utf-8") as file:
-        if not (folder / f"{named}.pt").exists():
+        if not path.exists():
             _lock(file)
-        yield made
-        lock.unlink(missing_ok=True)  # who still waits for it finds the phase stored
+        yield Entry(path)
+        lock.unlink(missing_ok=True)  # a process that still waits will find the phase stored
 
 
 def _lock(file: IO[str]) -> None:
-    """Wait for the process that trains this phase; a killed one lets go. Without locks both train it."""
+    """Wait for the process that trains this phase; its death frees the lock. Without locks both processes train it."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 
@@ -118,9 +118,9 @@ def _lock(file: IO[str]) -> None:
 
 
 def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]) -> str | None:
-    """Return the digest of all that decides what phase ``index`` leaves behind; None where it is not shared.
+    """Return the digest of everything that decides the result of phase ``index``; None if it is not shared.
 
-    Shared are the phases below the first one that goes through the classifier. The last one of a run is not.
+    Runs share the phases before the first one that uses the classifier, but never their last phase.
     """
     first = phases[: index + 1]
     top = max(phase.top for phase in first)
@@ -145,7 +145,7 @@ def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[
 
 @functools.cache
 def _maker(device: str) -> list[str]:
-    """Name the code and the machine: other ones may give other bits."""
+    """Identify the code and the machine, since others may give other bits."""
     digest = hashlib.sha256()
     for path in sorted(shipped.PACKAGE.rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())

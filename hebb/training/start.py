@@ -1,4 +1,4 @@
-"""How a run starts, or goes on from its checkpoint."""
+"""Start a run, or continue it from its checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hebb.training.run import Position, Run, RunState, stored_config
 
 
 def run(config: RunConfig, report: Report, place: Place) -> Run:
-    """Make the network of a run, or read it back, and open its records.
+    """Build the network of a run, or restore it, and open the records.
 
     Raises:
         ConfigError: before anything is written, when the config, the data or a checkpoint cannot be used.
@@ -46,18 +46,18 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
 
 
 def resolved(config: RunConfig, place: Place) -> tuple[RunConfig, torch.device]:
-    """Return the config as it runs on this machine, and the device."""
+    """Return the config as resolved for this machine, and the device."""
     device = model.device_of(config, place.device_index)
     config = replace(config, device=DeviceKind(device.type))
     return compiled.resolved(config, device, required=place.carry_on), device
 
 
 def settle_process(config: RunConfig) -> None:
-    """Set what is global to the process, which a search's workers reuse from trial to trial."""
+    """Set the global state of the process, which a search's workers reuse from trial to trial."""
     machine.keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.set_default_dtype(torch.float32)
-    torch.manual_seed(config.seed)  # nothing draws from it; a plugin that does is at least repeatable
+    torch.manual_seed(config.seed)  # hebb never draws from this generator; a plugin that does is repeatable
 
 
 def initial_network(config: RunConfig, place: Place) -> model.Network:
@@ -74,7 +74,7 @@ def initial_network(config: RunConfig, place: Place) -> model.Network:
 
 
 def _continued(network: model.Network, place: Place) -> RunState | None:
-    """Load the newest checkpoint of an interrupted run; None where there is nothing to go on from."""
+    """Load the newest checkpoint of an interrupted run; None when there is nothing to continue."""
     if not place.carry_on or place.folder is None:
         return None
     checkpoints_by_position = stored_positions(place.folder)
@@ -99,7 +99,7 @@ def stored_positions(folder: Path) -> dict[Position, Path]:
 
 
 def load_state(network: model.Network, path: Path) -> RunState:
-    """Load a checkpoint into the network, and return where the run stands."""
+    """Load a checkpoint into the network, and return the state of the run."""
     data = checkpoints.load(path)
     model.load_weights(network, path)
     others: dict[str, Any] = {name: data.get(name) for name in ("optimiser", "watch", "failed")}
@@ -116,7 +116,7 @@ def settle_on(path: Path) -> None:
 def load_data(
     config: RunConfig, phases: tuple[Phase, ...], place: Place, device: torch.device
 ) -> dict[str, images.Images]:
-    """Load the datasets that the phases use, once when both are the same."""
+    """Load the datasets that the phases use; load them once if both are the same."""
     specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
     loaded: dict[tuple[Any, ...], images.Images] = {}
     data = {}

@@ -1,7 +1,7 @@
-"""``run(config)``: the only way a run happens. Executes the phases of the plan; no tensor maths.
+"""``run(config)`` trains a network through the phases of its plan; there is no tensor maths here.
 
-The command lines, every trial of a search and the tests call it, or ``run_pack`` for several seeds at once. What
-decides the bits is in the config; where files lie is in ``Place``.
+The commands, every trial of a search and the tests call it, or ``run_pack`` for several seeds at once. The config
+alone decides the bits; ``Place`` says where files are.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
 def run_pack(
     configs: Sequence[RunConfig], reports: Sequence[Report] | None = None, *, places: Sequence[Place]
 ) -> list[Result]:
-    """Train runs that differ in their seed together, and return the results of those that were not finished before.
+    """Train runs that differ only in their seed together; return the results of those not finished before.
 
-    Each has its own folder, records, checkpoint and result. The first report is told how phases go on.
+    Each run has its own folder, records, checkpoint and result. One report receives the progress within the phases.
 
     Raises:
         ConfigError: before anything is written, when a config, the data or a checkpoint cannot be used.
-        DivergenceError: when weights or loss of a member stopped being finite; the others are finished then.
+        DivergenceError: when weights or loss of a member stopped being finite; raised after the others are finished.
     """
     reports = reports or [Report() for _ in configs]
     if len(configs) == 1:
@@ -61,7 +61,7 @@ def run_pack(
 class Trainee(Protocol[Data, Gain]):
     """What the loop trains: a run, or a pack of runs. ``Run`` documents the methods.
 
-    ``Data`` are the images of a phase and ``Gain`` is what an epoch gave: of one run, or of every member of a pack.
+    ``Data`` are the images of a phase and ``Gain`` the scores of an epoch: for one run, or for every member of a pack.
     """
 
     @property
@@ -92,7 +92,7 @@ class Trainee(Protocol[Data, Gain]):
 
 
 def _train(trainee: Trainee[Data, Gain]) -> list[Result]:
-    """Run the phases that are left; blocks that another run has trained are taken from it."""
+    """Run the remaining phases, or take their blocks from the cache if another run has trained them."""
     with closing(trainee):
         trainee.begin()
         for index in range(trainee.state.phase, len(trainee.phases)):
@@ -106,7 +106,7 @@ def _train(trainee: Trainee[Data, Gain]) -> list[Result]:
 
 
 def _train_phase(trainee: Trainee[Data, Gain], index: int) -> None:
-    """Run the epochs that are left of a phase."""
+    """Run the remaining epochs of a phase."""
     config, phase = trainee.config, trainee.phases[index]
     data, optimiser = trainee.inputs(phase), trainee.optimiser(phase)
     watch = early_stop.watch_of(config, phase, trainee.network)
