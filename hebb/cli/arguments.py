@@ -166,7 +166,7 @@ def add_network_flags(parser: Parser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="apply a named group of such changes before --set: optimiser, epochs, stopping rules (--list protocols)",
+        help="apply a named group of changes before --set: optimiser, epochs, stopping rules (--list protocols)",
     )
     add_catalog_flags(parser)
     training = parser.section(Section.TRAINING)

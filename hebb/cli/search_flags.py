@@ -157,7 +157,7 @@ def _add_budget_flags(group: Flags) -> None:
     group.add_argument(
         "--extend",
         action="store_true",
-        help="with --restore: add the --seeds, --num-samples and --space that are given to the search",
+        help="with --restore: add the given --seeds, --num-samples and --space to the search",
     )
 
 

@@ -47,7 +47,7 @@ def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
     for text in texts:
         path, separator, value = text.partition("=")
         if not separator or not path or not value:
-            raise ConfigError(where, f"'{text}' is not of the form path=value", hint="for example b0.layer.lr=0.05")
+            raise ConfigError(where, f"must be path=value, got '{text}'", hint="for example b0.layer.lr=0.05")
         if path in changes:
             raise ConfigError(where, f"'{path}' is given twice")
         changes[path] = value

@@ -114,7 +114,7 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
         )
     for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
         if spec.held and not spec.validation:
-            raise ConfigError(where, "held trains on the validation images, and there are none", hint="validation=0.2")
+            raise ConfigError(where, "held trains on the validation images, but there are none", hint="validation=0.2")
     planned = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
     config.classifier.check()
     _check_stop(config, planned)
@@ -328,7 +328,7 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
     if kind == PhaseKind.JOINT and config.bp_blockwise:
         raise ConfigError(
             "--bp-blockwise",
-            "has no meaning where BP and Hebbian blocks learn on the same batches",
+            "cannot be combined with a mode in which BP and Hebbian blocks learn on the same batches",
             hint="use --training-mode successive",
         )
     if kind in (PhaseKind.BACKPROP, PhaseKind.JOINT) and not config.network.blocks[-1].supervised:

@@ -297,9 +297,9 @@ def _scheduler(data: object, where: str) -> SchedulerSpec:
     _known(data, ("name", "grace", "reduction"), where)
     name = choose(Scheduler, str(data.get("name")), f"{where}, name")
     if name == Scheduler.NONE and len(data) > 1:
-        raise ConfigError(where, "none stops nothing, so grace and reduction must be left out")
+        raise ConfigError(where, "scheduler none stops no trial, so grace and reduction must be left out")
     if name == Scheduler.MEDIAN and "reduction" in data:
-        raise ConfigError(where, "median stops what is worse than the median, so reduction must be left out")
+        raise ConfigError(where, "scheduler median stops trials worse than the median, so reduction must be left out")
     if name == Scheduler.HYPERBAND and "grace" in data:
         raise ConfigError(where, "hyperband has its own brackets, so grace must be left out")
     return SchedulerSpec(

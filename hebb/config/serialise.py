@@ -88,7 +88,7 @@ def run_from_json(data: object, where: str) -> RunConfig:
     plugins.require(needed, where)  # the network may be made of their rules
     blocks = network.get("blocks")
     if not isinstance(blocks, list):
-        raise ConfigError(f"{where}, network", "blocks must be a list")
+        raise ConfigError(f"{where}, network", f"blocks must be a list, got {blocks!r}")
     blocks = tuple(block_from_json(block, f"{where}, b{i}") for i, block in enumerate(blocks))
     return _build(
         RunConfig,
@@ -128,7 +128,7 @@ def block_from_json(data: object, where: str) -> BlockSpec:
 
 def _plugins(data: object, where: str) -> tuple[PluginSpec, ...]:
     if not isinstance(data, list):
-        raise ConfigError(where, "must be a list")
+        raise ConfigError(where, f"must be a list, got {data!r}")
     return tuple(_build(PluginSpec, entry, where) for entry in data)
 
 
@@ -196,7 +196,7 @@ def _without_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(data: object, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "must be an object")
+        raise ConfigError(where, f"must be an object, got {data!r}")
     return data
 
 

@@ -173,8 +173,8 @@ EMPTY = [
     Case("model-name-path", "multi_layer --dry-run --model-name ../x", "--model-name"),
     Case("folder-name-path", "ray_search --dry-run --folder-name ../x", "--folder-name"),
     Case("set", "multi_layer --set b0.layer.lr=", "--set", None, ("b0.layer.lr=",)),
-    Case("set-no-equals", "multi_layer --set b0.layer.lr", "--set", None, ("path=value",)),
-    Case("set-no-path", "multi_layer --set =3", "--set", None, ("path=value",)),
+    Case("set-no-equals", "multi_layer --set b0.layer.lr", "--set", None, ("must be path=value, got",)),
+    Case("set-no-path", "multi_layer --set =3", "--set", None, ("must be path=value, got",)),
 ]
 
 NETWORKS = [

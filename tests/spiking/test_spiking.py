@@ -531,7 +531,7 @@ def test_window_turns_with_the_variance() -> None:
         ("dtype=float16", ("unknown 'float16'",)),
         ("inputs.periods=0.01", ("two samples",)),
         ("wiring.input_share=1.5", ("must be a number >= 0 and <= 1, got 1.5",)),
-        ("nonsense", ("not of the form path=value",)),
+        ("nonsense", ("must be path=value",)),
     ],
 )
 def test_bad_values_are_refused(text: str, words: tuple[str, ...]) -> None:
