@@ -35,14 +35,14 @@ mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
 
 # minutes: the tests with the oldest versions that pyproject.toml promises, in an environment of their own; what old packages
-# say about newer ones is no error
+# say about newer ones is no error; TORCH_INDEX=URL, an index of CPU builds of torch, saves gigabytes where there is one
 OLDEST := .venv-oldest
 oldest:
 	rm -rf $(OLDEST)
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) tests/oldest.py search hyperopt test >$(OLDEST)/oldest.txt
 	echo 'pyarrow<20' >>$(OLDEST)/oldest.txt  # Ray's own; later ones need NumPy 2
-	$(OLDEST)/bin/pip install --disable-pip-version-check -q --extra-index-url https://download.pytorch.org/whl/cpu \
+	$(OLDEST)/bin/pip install --disable-pip-version-check -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
 	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning
 

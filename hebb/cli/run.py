@@ -6,8 +6,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from hebb.cli import arguments
+from hebb.cli import arguments, describe
 from hebb.config import plan, serialise
+from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError, InterruptedRunError, within
@@ -35,6 +36,24 @@ def read_config(path: Path) -> RunConfig:
             str(path), "'phases' does not match mode and blocks", hint="delete 'phases': it is there for readers only"
         )
     return run
+
+
+def start(run: RunConfig, options: argparse.Namespace, catalog: Catalog, *, device_index: int = 0) -> int:
+    """Train a run, or the pack it stands for, under its name; with ``--dry-run`` describe it."""
+    name = arguments.plain_name(run) if options.model_name is None else options.model_name
+    home = folders.Home.find(options.data_dir)
+    run, resume_from = arguments.resumed(run, options.resume, home, name)
+    if options.dry_run:
+        describe.dry_run(run, catalog, trials=max(1, len(run.pack)), cache_limit=arguments.cache_limit(options))
+        return 0
+    return train_all(
+        members(run, home.network(name)),
+        home,
+        options,
+        overwrite=options.overwrite,
+        device_index=device_index,
+        resume_from=resume_from,
+    )
 
 
 def train_all(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from hebb.cli import arguments, describe, train_flags
+from hebb.cli import arguments, train_flags
 from hebb.cli.arguments import Exclusive, Parser, Section
-from hebb.cli.run import members, read_config, train_all
+from hebb.cli.run import read_config, start
 from hebb.config import overrides, plan, plugins, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
 from hebb.core import commands
-from hebb.storage import folders
 
 
 def parser(flag: str = "--run-config") -> Parser:
@@ -40,15 +39,7 @@ def main(argv: list[str], flag: str = "--run-config") -> int:
     """Run the command and return its exit code."""
     options = parser(flag).parse(argv)
     catalog = arguments.load_catalog(options)
-    run = resolve(options, catalog)
-    name = arguments.plain_name(run) if options.model_name is None else options.model_name
-    home = folders.Home.find(options.data_dir)
-    folder = home.network(name)
-    run, resume_from = arguments.resumed(run, options.resume, home, name)
-    if options.dry_run:
-        describe.dry_run(run, catalog, trials=max(1, len(run.pack)), cache_limit=arguments.cache_limit(options))
-        return 0
-    return train_all(members(run, folder), home, options, overwrite=options.overwrite, resume_from=resume_from)
+    return start(resolve(options, catalog), options, catalog)
 
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> RunConfig:

@@ -10,14 +10,13 @@ import argparse
 import importlib
 from dataclasses import replace
 
-from hebb.cli import arguments, describe, train_flags
-from hebb.cli.run import members, train_all
+from hebb.cli import arguments, train_flags
+from hebb.cli.run import start
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
-from hebb.storage import folders
 
 OTHER_USES = {
     "--list": "hebb.cli.listing",
@@ -41,22 +40,7 @@ def main(argv: list[str]) -> int:
     if options.export_features is not None:
         raise ConfigError("--export-features", "needs --evaluate, which names the model")
     catalog = arguments.load_catalog(options)
-    run = resolve(options, catalog)
-    name = arguments.plain_name(run) if options.model_name is None else options.model_name
-    home = folders.Home.find(options.data_dir)
-    folder = home.network(name)
-    run, resume_from = arguments.resumed(run, options.resume, home, name)
-    if options.dry_run:
-        describe.dry_run(run, catalog, trials=max(1, len(run.pack)), cache_limit=arguments.cache_limit(options))
-        return 0
-    return train_all(
-        members(run, folder),
-        home,
-        options,
-        overwrite=options.overwrite,
-        device_index=arguments.device(options).index,
-        resume_from=resume_from,
-    )
+    return start(resolve(options, catalog), options, catalog, device_index=arguments.device(options).index)
 
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> RunConfig:
