@@ -15,12 +15,16 @@ from hebb.config.catalog import load as read_catalog
 from hebb.core import commands, extras
 
 _SHELLS = ("bash", "zsh")
+_DESCRIPTION = """Print tab completion of the command hebb for a shell.
+
+bash: hebb completion bash > ~/.hebb-completion.bash, and in ~/.bashrc: source ~/.hebb-completion.bash
+zsh:  hebb completion zsh > _hebb, in a folder of $fpath; then start a new shell"""
 
 
 def parser() -> Parser:
     """Return the parser of the command."""
     flags = Parser(
-        "Print tab completion of the command hebb, to be read by the shell's start-up file.",
+        _DESCRIPTION,
         prog=commands.name("completion"),
     )
     flags.add_argument("shell", choices=_SHELLS)

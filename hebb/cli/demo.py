@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from hebb.cli import train
 from hebb.cli.arguments import Parser
+from hebb.config import serialise
+from hebb.core import commands
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
 
 _CIFAR10 = {
     "--preset": "4SoftHebbCnnCIFAR",
@@ -13,10 +22,24 @@ _CIFAR10 = {
     "--model-name": "demo",
 }
 _DIGITS = {"--preset": "2SoftHebbCnnDigits", "--dataset-unsup": "Digits_1", "--dataset-sup": "Digits_50"}
+_DIGITS_HELP = """usage: {demo} [flags]
+
+Train 2SoftHebbCnnDigits on scikit-learn's digits with seeds 0 to 3, in less than a minute, as the search 'demo'.
+Every flag of {search} works here too and wins; {search} --help lists them.
+The other demo, python demo.py, trains the published network 4SoftHebbCnnCIFAR on CIFAR-10."""
+_CIFAR10_HELP = """usage: demo.py [flags]
+
+Train the published network 4SoftHebbCnnCIFAR, with three hidden SoftHebb layers, on CIFAR-10 as the run 'demo'.
+Every flag of multi_layer.py works here too and wins; python multi_layer.py --help lists them.
+The other demo, hebb demo, is a small search on digits that takes a minute."""
+_HELP = {"-h", "--help"}
 
 
 def main(argv: list[str]) -> int:
     """Train SoftHebb with three hidden layers on CIFAR-10; every flag of ``multi_layer.py`` works here too and wins."""
+    if not _HELP.isdisjoint(argv):
+        print(_CIFAR10_HELP)
+        return 0
     return train.main(with_flags(argv))
 
 
@@ -28,10 +51,47 @@ def parser() -> Parser:
 
 
 def digits(argv: list[str]) -> int:
-    """Search over four seeds of a small SoftHebb network; every flag of ``hebb search`` works here too and wins."""
+    """Search over four seeds of a small SoftHebb network; every flag of ``hebb search`` works here too and wins.
+
+    The search of an earlier demo is replaced; any other is kept.
+    """
     from hebb.cli import search
 
-    return search.main([*_before(_DIGITS, argv), "--folder-name", "demo", "--overwrite", *argv])
+    if not _HELP.isdisjoint(argv):
+        print(_DIGITS_HELP.format(demo=commands.name("demo"), search=commands.name("search")))
+        return 0
+    words = [*_before(_DIGITS, argv), "--folder-name", "demo", *argv]
+    options = parser().parse(words)
+    runs = options.restore is None and options.listing is None and not (options.dry_run or options.estimate)
+    if runs and not options.overwrite and _replaces(options):
+        words.append("--overwrite")
+    return search.main(words)
+
+
+def _replaces(options: argparse.Namespace) -> bool:
+    """Return whether the folder holds this very search, from an earlier demo; raise where it holds another one."""
+    from hebb.cli import arguments, search
+    from hebb.tuning import search_folder
+
+    folder = folders.Home.find(options.data_dir).search(options.folder_name)
+    if not (folder / folders.SEARCH).is_file():
+        return False
+    stored = search_folder.read(folder)
+    demo = search.resolve(options, arguments.load_catalog(options))
+    now = {"config": demo.spec.name, "spec": search_folder.to_data(demo.spec), "base": serialise.to_json(demo.base)}
+    if _identity(stored) == _identity(now):
+        return True
+    raise ConfigError(
+        str(folder),
+        "holds a search that is not the demo",
+        hint="another --folder-name keeps both; --overwrite replaces it",
+    )
+
+
+def _identity(search: Mapping[str, Any]) -> object:
+    """Return what makes two searches the same one, read from the content of ``search.json``."""
+    base = {key: search["base"][key] for key in ("network", "mode", "dataset_sup", "dataset_unsup")}
+    return json.loads(json.dumps([search["config"], search["spec"], base]))
 
 
 def with_flags(argv: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 from hebb.cli import arguments, describe, train_flags
 from hebb.cli.arguments import Exclusive, Parser, Section
@@ -41,6 +42,8 @@ def parser(flag: str = _VERB) -> Parser:
 def main(argv: list[str], flag: str = _VERB) -> int:
     """Run the command and return its exit code."""
     options = parser(flag).parse(argv)
+    if options.export_features is not None:
+        _check_export(options.export_features)
     home = folders.Home.find(options.data_dir)
     device = arguments.device(options)
     catalog = arguments.load_catalog(options)
@@ -55,6 +58,18 @@ def main(argv: list[str], flag: str = _VERB) -> int:
     if options.export_features is not None:
         describe.console().print(f"features: {options.export_features.absolute()}", soft_wrap=True)
     return 0
+
+
+def _check_export(file: Path) -> None:
+    """Raise unless ``--export-features`` names a new .npz file in a folder that exists."""
+    flag = "--export-features"
+    if file.suffix != ".npz":
+        raise ConfigError(flag, f"must be a file that ends in .npz, got '{file}'")
+    if file.exists():
+        raise ConfigError(flag, f"must be a new file, and '{file}' exists", hint="remove it, or choose another name")
+    if not file.parent.is_dir():
+        raise ConfigError(flag, f"must be a file in a folder that exists, got '{file}'")
+    folders.check_writable(file.parent, flag)
 
 
 def _data(options: argparse.Namespace, run: RunConfig, catalog: Catalog) -> DataSpec:

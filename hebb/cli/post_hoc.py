@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
         phase = plan.post_hoc(run)
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
+    home.check_writable()
     extras.require("the curve of the post-hoc loss", "matplotlib", "pandas", extra=extras.EXTRAS["matplotlib"])
     from hebb.analysis.post_hoc import moving_average, write_figure
     from hebb.cli.run_display import ConsoleReport

@@ -23,7 +23,9 @@ def parser(flag: str = _VERB) -> Parser:
         prog=commands.name(_VERB),
         exclusive=Exclusive(flag, "continues the run as it was started", train_flags.parser),
     )
-    flags.add_subject(flag, _VERB, dest="folder", type=Path, metavar="DIR", help="folder of the run")
+    flags.add_subject(
+        flag, _VERB, dest="folder", type=Path, metavar="MODEL_OR_DIR", help="name of the run, or its folder"
+    )
     arguments.add_plugin_flag(flags)
     arguments.add_device_flags(flags)
     arguments.add_cache_flags(flags)
@@ -37,7 +39,8 @@ def main(argv: list[str], flag: str = _VERB) -> int:
     """Run the command and return its exit code."""
     options = parser(flag).parse(argv)
     arguments.load_plugins(options)
-    folder = options.folder.absolute()
+    home = folders.Home.find(options.data_dir)
+    folder = folders.run_folder(str(options.folder), home, flag)
     run = _interrupted_run(folder, flag)
     device = arguments.device(options)
     if device.kind not in ("auto", run.device):
@@ -48,7 +51,7 @@ def main(argv: list[str], flag: str = _VERB) -> int:
         )
     return train_all(
         _together(run, folder, flag),
-        folders.Home.find(options.data_dir),
+        home,
         options,
         device_index=device.index,
         resume_from=_initial_weights(run, folder),
@@ -62,7 +65,8 @@ def _interrupted_run(folder: Path, flag: str) -> RunConfig:
     if state == FolderState.FINISHED:
         raise ConfigError(flag, f"{folder} is finished; there is nothing to continue")
     if state != FolderState.INTERRUPTED:
-        raise ConfigError(flag, f"nothing to resume: {folder} holds no run")
+        runs = sorted(path.parent.name for path in folder.parent.glob(f"*/{folders.CONFIG}"))
+        raise ConfigError(flag, f"nothing to resume: {folder} holds no run", given=folder.name, choices=runs)
     return read_config(folder / folders.CONFIG)
 
 

@@ -77,6 +77,7 @@ def train_all(
         resume_from: checkpoint with the initial weights.
         carry_on: whether to continue what is in the folders.
     """
+    home.check_writable()
     if not carry_on:
         for folder in runs:
             folders.refuse_existing(folder, overwrite)

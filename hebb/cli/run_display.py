@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -161,7 +162,8 @@ class ConsoleReport(Report):
             self.console.print(f"b{shape.block}: " + "  ".join(numbers))
         if result.folder is not None:
             self.console.print(f"results: {result.folder}", soft_wrap=True)
-            self.console.print(f"compare: tensorboard --logdir {result.folder.parent}", soft_wrap=True)
+            command = shlex.join(["tensorboard", "--logdir", str(result.folder.parent)])
+            self.console.print(f"compare: {command}", soft_wrap=True)
 
     def _probes(self, probes: Iterable[Probe]) -> None:
         table = describe.table("", ("block", "probe", *_ACCURACIES), _ACCURACIES)

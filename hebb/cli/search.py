@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
         search, settings, catalog = search_request.restored(options, line)
         if options.dry_run:
             return _dry_run(search, catalog, settings)
+        settings.home.check_writable()
         return _run(search, settings, catalog, fresh=False)
     catalog = arguments.load_catalog(options)
     if options.listing is not None:
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
 
         print_estimate(estimate.run(search, settings), search)
         return 0
+    settings.home.check_writable()
     search_folder.check_free(search.folder, options.overwrite)
     return _run(search, settings, catalog, fresh=True)
 

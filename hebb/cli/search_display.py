@@ -147,7 +147,7 @@ class SearchDisplay(SearchObserver):
             self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
         self._print(f"results: {ranking.path}")
         if ranking.path.stem == "results":
-            self._print(f"compare: tensorboard --logdir {ranking.path.parent / folders.TRIALS}")
+            self._print(f"compare: {_tensorboard(ranking.path.parent)}")
 
     def summed_up(self, outcome: Outcome, finished: int, total: int) -> None:
         """Print why trials failed, and what a budget has left."""
@@ -265,6 +265,11 @@ def continuation(folder: Path) -> str:
     return f"{command_line('search', '--restore', folder)} continues"
 
 
+def _tensorboard(folder: Path) -> str:
+    """Return the command that shows the trials of a search."""
+    return shlex.join(["tensorboard", "--logdir", str(folder / folders.TRIALS)])
+
+
 def commands(report: SearchReport) -> dict[str, list[str]]:
     """Return the commands on the page of a search, by what they do."""
     search, best = report.search, report.best
@@ -274,7 +279,7 @@ def commands(report: SearchReport) -> dict[str, list[str]]:
         "what is left of it": [command_line("search", "--restore", search.folder)],
         "the best run again, to the same bits": [again],
         "this page": [command_line("analysis", "report", search.folder)],
-        "TensorBoard": [shlex.join(["tensorboard", "--logdir", str(search.folder / folders.TRIALS)])],
+        "TensorBoard": [_tensorboard(search.folder)],
     }
 
 

@@ -104,15 +104,19 @@ def _add_choice_flags(group: Flags) -> None:
         help=f"{' | '.join(search_space.METRICS)} (default: test_acc, or val_acc with validation)",
     )
     group.add_argument("--mode", metavar="WAY", help="max | min (default: the better one for the metric)")
-    for kind in ("sup", "unsup"):
+    notes = {
+        "sup": " (default: true for purpose search, else false; a search selects on the test set only with "
+        "--validation-sup false --metric test_acc)",
+        "unsup": ", as --validation-sup does for its own (default: true for purpose search, else false)",
+    }
+    for kind, note in notes.items():
         group.add_argument(
             f"--validation-{kind}",
             type=arguments.boolean,
             nargs="?",
             const=True,
             metavar="BOOL",
-            help=f"hold out 20 %% of the training images of --dataset-{kind} (default: true for purpose search, else "
-            "false; a search selects on the test set only with --validation-sup false --metric test_acc)",
+            help=f"hold out 20 %% of the training images of --dataset-{kind}{note}",
         )
     group.add_argument(
         "--final-seeds",
@@ -157,7 +161,7 @@ def _add_budget_flags(group: Flags) -> None:
     group.add_argument(
         "--extend",
         action="store_true",
-        help="with --restore: add the given --seeds, --num-samples and --space to the search",
+        help="with --restore: add what --seeds, --num-samples and --space say to what the search has",
     )
 
 

@@ -72,10 +72,13 @@ def add_run_config_flag(parser: Parser) -> None:
     )
 
 
-def add_export_flag(parser: Parser) -> None:
-    """Add the file for the features of an evaluated model."""
+def add_export_flag(parser: Parser, beside: str = "") -> None:
+    """Add the file for the features of an evaluated model; ``beside`` names the flag that it needs, if any."""
     parser.section(Section.INSTEAD).add_argument(
-        "--export-features", type=Path, metavar="FILE", help="with --evaluate: write the input of the last block (.npz)"
+        "--export-features",
+        type=Path,
+        metavar="FILE",
+        help=f"{beside}write the input of the last block, the logits and the labels to a new .npz file",
     )
 
 
@@ -87,4 +90,4 @@ def _add_other_uses(parser: Parser) -> None:
     instead.add_argument(
         "--evaluate", metavar="MODEL_OR_DIR", help="measure a stored model on the test images of --dataset-sup"
     )
-    add_export_flag(parser)
+    add_export_flag(parser, "with --evaluate: ")

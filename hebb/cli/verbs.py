@@ -36,6 +36,8 @@ VERBS = {
     "completion": Subcommand("hebb.cli.completion", "print tab completion for bash or zsh"),
 }
 
+_FLAGS = ("--help", "--version")
+
 _USAGE = """usage: {program} VERB [flags]
 
 Train and compare networks that learn by local, biologically plausible rules.
@@ -43,18 +45,22 @@ Train and compare networks that learn by local, biologically plausible rules.
 verbs ({program} VERB --help lists the flags of one):
 {verbs}
 
+{program} --version prints the version
+
 first steps: {program} demo, then {program} list presets"""
 
 
 def main(argv: list[str]) -> int:
     """Run a verb and return its exit code."""
     first = argv[0] if argv else "--help"
-    if first in ("-h", "--help"):
+    if first in ("-h", "--help", "help"):
         print(usage())
         return 0
     if first == "--version":
         print(f"hebb {hebb.__version__}")
         return 0
+    if first.startswith("-"):
+        raise ConfigError("command line", f"unknown flag '{first}'", given=first, choices=_FLAGS)
     if first not in VERBS:
         raise ConfigError("command line", f"unknown verb '{first}'", given=first, choices=VERBS)
     return VERBS[first].load()(argv[1:])

@@ -15,7 +15,8 @@ import math
 import os
 import re
 import shutil
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,23 @@ class Home:
     """The parent folder of everything a user stores."""
 
     parent: Path
+    source: str = field(default="--data-dir", compare=False)
+    """The flag or the variable that named it, for messages."""
 
     @staticmethod
     def find(data_dir: str | None) -> Home:
         """Take ``--data-dir``, else ``$HEBB_HOME``, else ``./hebb_data``."""
-        name = data_dir if data_dir is not None else os.environ.get("HEBB_HOME") or "hebb_data"
+        named = os.environ.get("HEBB_HOME")
+        name = data_dir if data_dir is not None else named or "hebb_data"
+        source = "$HEBB_HOME" if data_dir is None and named else "--data-dir"
         parent = Path(name).absolute()
-        if not name or (parent.exists() and not parent.is_dir()):
-            raise ConfigError("--data-dir" if data_dir is not None else "$HEBB_HOME", f"must be a folder, got '{name}'")
-        return Home(parent)
+        if not name or (os.path.lexists(parent) and not parent.is_dir()):
+            raise ConfigError(source, f"must be a folder, got '{name}'")
+        return Home(parent, source)
+
+    def check_writable(self) -> None:
+        """Raise unless files can be written below the parent folder."""
+        check_writable(self.parent, self.source)
 
     @property
     def datasets(self) -> Path:
@@ -90,6 +99,17 @@ class Home:
     def search(self, folder_name: str) -> Path:
         """Folder of a search."""
         return self.parent / "hebb" / "search" / checked_name(folder_name, "--folder-name")
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """Raise unless files can be written to a folder, which may have to be made; nothing is left behind."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryDirectory(prefix=".hebb-", dir=existing):
+            pass
+    except OSError as error:
+        problem = f"must be a folder you may write to, got '{folder}'"
+        raise ConfigError(where, problem, hint=error.strerror) from None
 
 
 def checked_name(name: str, where: str) -> str:
@@ -143,14 +163,25 @@ def claim(folder: Path, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> Path:
-    """Return the checkpoint of a model name or a run folder."""
+def run_folder(name_or_folder: str, home: Home, where: str) -> Path:
+    """Return the folder that a model name or a run folder means; a run need not be in it."""
     folder = Path(name_or_folder)
     if folder.is_file():
         raise ConfigError(where, f"must name a model or a run folder, got the file {folder}")
-    if not folder.is_dir():
-        folder = home.network(name_or_folder) if re.fullmatch(r"[\w+.,=@-]+", name_or_folder) else folder
-    path = folder.absolute() / CHECKPOINT
+    plain = re.fullmatch(r"[\w+.,=@-]+", name_or_folder) is not None and name_or_folder.strip(".") != ""
+    if plain and not folder.is_dir():
+        folder = home.network(name_or_folder)
+    searches = [folder, home.search(name_or_folder)] if plain and not folder.is_dir() else [folder]
+    if any((search / SEARCH).is_file() for search in searches):
+        again = commands.line("search", "--restore", name_or_folder)
+        raise ConfigError(where, f"{name_or_folder} is a search; {again} continues it")
+    return folder.absolute()
+
+
+def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> Path:
+    """Return the checkpoint of a model name or a run folder."""
+    folder = run_folder(name_or_folder, home, where)
+    path = folder / CHECKPOINT
     if not path.exists():
         stored = sorted(p.parent.parent.name for p in home.networks.glob(f"*/{CHECKPOINT}"))
         raise ConfigError(

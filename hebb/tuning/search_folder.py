@@ -23,6 +23,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DomainKind, Goal, Scheduler
+from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.folders import SEARCH
@@ -44,10 +45,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
             str(folder), "is not the folder of a search and is not empty", hint="choose another --folder-name"
         )
     if not overwrite:
+        again = commands.line("search", "--restore", folder)
         raise ConfigError(
             str(folder),
             "holds a search already",
-            hint=f"--restore {folder} continues it; --overwrite replaces it; another --folder-name keeps both",
+            hint=f"{again} continues it; --overwrite replaces it; another --folder-name keeps both",
         )
 
 

@@ -18,11 +18,26 @@ import pytest
 from conftest import ROOT
 from light import light
 
-from hebb.cli import arguments, demo, evaluate, listing, post_hoc, resume, run_config, search, train
+from hebb.cli import (
+    arguments,
+    completion,
+    demo,
+    evaluate,
+    listing,
+    post_hoc,
+    resume,
+    run_config,
+    search,
+    search_request,
+    train,
+)
+from hebb.cli.analysis import command
 from hebb.cli.entry import run_command
 from hebb.cli.verbs import VERBS, main
 from hebb.core import commands, extras
 from hebb.core.errors import ConfigError, HebbError
+from hebb.storage import folders
+from hebb.tuning import search_folder
 
 MAIN = "hebb/__main__.py"
 
@@ -72,6 +87,124 @@ def test_the_demo_is_that_of_the_makefile(capsys: pytest.CaptureFixture[str], tm
     assert "network 2HardCnnDigits" in text
     assert "x seeds 5" in text
     assert "1,000" not in text, "--dataset replaces both datasets"
+
+
+@pytest.mark.parametrize("line", ["demo --help", "demo --seeds 5 -h"])
+def test_the_help_of_the_demo_says_what_it_does(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The defaults in the help of a search are not those of the demo."""
+    assert main(line.split()) == 0
+    text = capsys.readouterr().out
+    assert "default" not in text
+    assert "2SoftHebbCnnDigits" in text
+    assert "Every flag of hebb search works here too" in text
+    assert "python demo.py, trains the published network 4SoftHebbCnnCIFAR on CIFAR-10" in text
+    demo.main(["--help"])
+    assert "The other demo, hebb demo, is a small search on digits" in capsys.readouterr().out
+
+
+def test_the_demo_replaces_itself_and_no_other_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would delete the trials of a user's own search called demo."""
+    home = ["--data-dir", str(tmp_path)]
+    begun: list[list[str]] = []
+    monkeypatch.setattr(search, "main", lambda argv: begun.append(argv) or 0)
+    networks = ("--preset", "2SoftHebbCnnDigits")
+    own = (*networks, "--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_50")
+    for words, replaces in ((own, True), ((*own, "--seeds", "7"), False), ((*networks, "--dataset", "Digits"), False)):
+        options = search.parser().parse([*words, *home, "--folder-name", "demo"])
+        resolved = search.resolve(options, arguments.load_catalog(options))
+        resolved.folder.mkdir(parents=True, exist_ok=True)
+        search_folder.write(resolved, search_request.settings(options, folders.Home(tmp_path)))
+        if replaces:
+            assert main(["demo", *home]) == 0
+            assert begun[-1][-1] == "--overwrite"
+        else:
+            with pytest.raises(ConfigError, match=r"holds a search that is not the demo\nanother --folder-name"):
+                main(["demo", *home])
+            main(["demo", *home, "--dry-run"])
+    main(["demo", *home, "--folder-name", "free"])
+    assert "--overwrite" not in begun[-1]
+
+
+@pytest.mark.parametrize("word", ["help", "-h", "--help"])
+def test_help_is_a_word_too(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 0
+    assert "--version prints the version" in capsys.readouterr().out
+
+
+def test_the_nearest_flag_of_the_command_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"unknown flag '--verson' \(did you mean '--version'\?\)"):
+        main(["--verson"])
+
+
+def test_a_help_text_names_only_flags_of_its_command() -> None:
+    assert "--evaluate" not in evaluate.parser().format_help()
+    assert "with --evaluate: write" in train.parser().format_help()
+    text = " ".join(search.parser().format_help().split())
+    assert "default: None" not in text
+    assert text.count("a search selects on the test set only with") == 1
+    record = " ".join(command.parser(command.VERBS["record"]).format_help().split())
+    assert "--out DIR folder of the record, such as records/2026-11-22-mine (required)" in record
+    assert "source ~/.hebb-completion.bash" in completion.parser().format_help()
+
+
+# -- places that cannot be used ---------------------------------------------------------------------------------
+
+NOWHERE = "/dev/null/x"
+
+
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        (f"train --dataset Digits_1 --data-dir {NOWHERE}", "--data-dir"),
+        (f"search --dataset Digits_1 --data-dir {NOWHERE}", "--data-dir"),
+        (f"demo --data-dir {NOWHERE}", "--data-dir"),
+        (f"post-hoc --dataset Digits_1 --data-dir {NOWHERE}", "--data-dir"),
+        (f"analysis table m --out {NOWHERE}", "--out"),
+    ],
+)
+def test_a_place_without_write_access_is_bad_input(line: str, flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{flag}: must be a folder you may write to, got '{NOWHERE}'"):
+        main(line.split())
+
+
+def test_a_variable_that_names_such_a_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEBB_HOME", NOWHERE)
+    with pytest.raises(ConfigError, match=rf"^\$HEBB_HOME: must be a folder you may write to, got '{NOWHERE}'"):
+        main(["train", "--dataset", "Digits_1"])
+
+
+def test_features_go_to_a_new_file_in_a_folder_that_exists(tmp_path: Path) -> None:
+    """NumPy would append .npz to another name, and replace a file; the model is not even looked for."""
+    (tmp_path / "old.npz").write_text("mine")
+    for name, problem in (
+        ("x.txt", "must be a file that ends in .npz, got"),
+        ("", "must be a file that ends in .npz, got"),
+        ("old.npz", "must be a new file, and"),
+        ("none/x.npz", "must be a file in a folder that exists, got"),
+    ):
+        with pytest.raises(ConfigError, match=f"^--export-features: {problem} '{re.escape(str(tmp_path / name))}'"):
+            main(["evaluate", "m", "--export-features", str(tmp_path / name)])
+    assert [path.name for path in tmp_path.iterdir()] == ["old.npz"]
+
+
+def test_a_run_to_continue_is_given_by_its_name(tmp_path: Path) -> None:
+    home = folders.Home(tmp_path)
+    for folder, file in ((home.network("tiny"), "config.json"), (home.search("ss"), "search.json")):
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    (home.network("tiny") / "result.json").write_text("{}")
+    place = ["--data-dir", str(tmp_path)]
+    with pytest.raises(ConfigError, match="tiny is finished"):
+        main(["resume", "tiny", *place])
+    for name in ("tinyy", str(home.network("tinyy"))):
+        with pytest.raises(ConfigError, match=r"\(did you mean 'tiny'\?\)"):
+            main(["resume", name, *place])
+    for verb in ("resume", "evaluate"):
+        for name in ("ss", str(home.search("ss"))):
+            with pytest.raises(
+                ConfigError, match=f"^{verb}: {name} is a search; hebb search --restore {name} continues"
+            ):
+                main([verb, name, *place])
 
 
 # -- flags that exclude each other ------------------------------------------------------------------------------
@@ -164,6 +297,8 @@ def test_a_run_is_trained_measured_and_trained_again_by_verbs(
     device = ("--device", "cpu")
     assert main(["train", "--preset", "2SoftHebbCnnDigits", *tiny, *device, "--model-name", "m"]) == 0
     folder = place / "home" / "hebb" / "result" / "network" / "m"
+    compare = capsys.readouterr().out.partition("compare: ")[2].splitlines()[0]
+    assert shlex.split(compare) == ["tensorboard", "--logdir", str(folder.parent)]
     result = json.loads((folder / "result.json").read_text())
     assert main(["evaluate", "m", *device]) == 0
     assert f"accuracy {result['metrics']['test_acc']:.2f} %" in capsys.readouterr().out

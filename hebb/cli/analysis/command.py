@@ -21,7 +21,7 @@ def parser(verb: Verb) -> arguments.Parser:
     """Return the parser of a verb."""
     flags = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"{commands.name('analysis')} {verb.name}")
     verb.flags(flags)
-    flags.add_argument("--out", type=Path, metavar="DIR", help="folder for its files (default: hebb/analysis)")
+    flags.add_argument("--out", type=Path, metavar="DIR", help=verb.out)
     flags.add_argument("--name", metavar="NAME", help=f"name of its files (default: {verb.name})")
     flags.add_argument("--overwrite", action="store_true", help="replace files of that name")
     flags.add_argument("--data-dir", metavar="DIR", help="parent folder (default: $HEBB_HOME, else ./hebb_data)")
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
 
     from hebb.analysis import output
 
+    folders.check_writable(folder, "--out")
     output.check_free(folder, options.name, options.overwrite)  # before the work, not after it
     builtin.load()
     plugins.load(options.plugin)

@@ -103,6 +103,7 @@ VERBS = (
         _report_flags,
         _report,
         folder=_search_folder,
+        out="folder for its files (default: that of the search)",
     ),
     Verb(
         "evidence",
@@ -115,5 +116,6 @@ VERBS = (
         "a folder for records/: one line a seed, the config, a published number",
         _record_flags,
         _record,
+        out="folder of the record, such as records/2026-11-22-mine (required)",
     ),
 )
