@@ -316,7 +316,7 @@ def add_start_flags(parser: Parser) -> None:
         nargs="+",
         metavar="WHAT",
         help="start from stored weights: all | without_classifier, a model name or run folder, or both "
-        "(default: new weights; without a model, that of --model-name)",
+        "(default: None, new weights; the model is that of --model-name unless one is given)",
     )
     storage.add_argument("--overwrite", action="store_true", help="replace what is stored under this name")
     add_verbose_flag(parser)

@@ -42,12 +42,13 @@ def start(run: RunConfig, options: argparse.Namespace, catalog: Catalog, *, devi
     """Train a run, or the pack it stands for, under its name; with ``--dry-run`` describe it."""
     name = arguments.plain_name(run) if options.model_name is None else options.model_name
     home = folders.Home.find(options.data_dir)
+    folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
         describe.dry_run(run, catalog, trials=max(1, len(run.pack)), cache_limit=arguments.cache_limit(options))
         return 0
     return train_all(
-        members(run, home.network(name)),
+        members(run, folder),
         home,
         options,
         overwrite=options.overwrite,
