@@ -140,7 +140,6 @@ def test_a_help_text_names_only_flags_of_its_command() -> None:
     assert "--evaluate" not in evaluate.parser().format_help()
     assert "with --evaluate: write" in train.parser().format_help()
     text = " ".join(search.parser().format_help().split())
-    assert "default: None" not in text
     assert text.count("a search selects on the test set only with") == 1
     record = " ".join(command.parser(command.VERBS["record"]).format_help().split())
     assert "--out DIR folder of the record, such as records/2026-11-22-mine (required)" in record
