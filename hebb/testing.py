@@ -120,7 +120,9 @@ class RuleContract:
         """Fail with the name of the law unless two tensors agree."""
         __tracebackhide__ = True
         if value.shape != expected.shape:
-            pytest.fail(f"{self.method} breaks a law: {law}\nshape {tuple(value.shape)}, not {tuple(expected.shape)}")
+            pytest.fail(
+                f"{self.method} breaks a law: {law}\nshape must be {tuple(expected.shape)}, got {tuple(value.shape)}"
+            )
         if not torch.allclose(value, expected, atol=tolerance):
             gap = (value - expected).abs().max().item()
             pytest.fail(f"{self.method} breaks a law: {law}\nlargest difference {gap:.3g}")

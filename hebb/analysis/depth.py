@@ -83,7 +83,9 @@ def compute(
     theirs = published.read(figure)
     if by not in set(theirs["by"]):
         kind = theirs["by"].iloc[0]
-        raise ConfigError("--published", f"the numbers of '{figure}' are by {kind}, not by {by}", hint=f"--by {kind}")
+        raise ConfigError(
+            "--published", f"figure '{figure}' is published by {kind}, got --by {by}", hint=f"use --by {kind}"
+        )
     theirs = theirs[theirs["dataset"].isin(lines["dataset"])]
     return _sorted(pd.concat([ours, theirs.assign(n=pd.NA)], ignore_index=True), by, metric)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from hebb.config import search_space
 from hebb.core import shipped
 from hebb.core.errors import ConfigError, within
 
@@ -155,10 +155,7 @@ def read_one(folder: Path) -> Record:
     """Read one record."""
     path = folder / RECORD
     where = f"{folder.name}/{RECORD}"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(where, f"cannot be read: {' '.join(str(error).split())}") from None
+    data = search_space.read_yaml_file(path, where)
     entries = _checked(Record, data, where, computed=("folder",))
     if not isinstance(entries["date"], datetime.date):
         raise ConfigError(where, f"date must be a day such as 2026-11-22, got '{entries['date']}'")

@@ -112,9 +112,11 @@ def names() -> list[str]:
 def load(name: str) -> Recipe:
     """Read a shipped recipe by its name, or one in a file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if path == Path(name) and not path.exists():
+        raise ConfigError("figure", f"no such file '{name}'")
+    if not path.exists():
         raise ConfigError("figure", f"no recipe '{name}'", given=name, choices=names())
-    return parse(search_space.read_yaml(path.read_text(encoding="utf-8"), str(path)), path.stem, str(path))
+    return parse(search_space.read_yaml_file(path), path.stem, str(path))
 
 
 def parse(data: object, name: str, where: str) -> Recipe:

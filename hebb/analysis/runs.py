@@ -19,6 +19,7 @@ from hebb.config import overrides, serialise
 from hebb.config.domains import Choice
 from hebb.config.fields import Value
 from hebb.config.specs import RunConfig
+from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.journal import Journal
@@ -176,7 +177,8 @@ class StoredRuns:
     def check(self) -> None:
         """Raise when a run is not finished, and name it."""
         if self.unfinished:
-            hint = "finish them (--resume-run, --restore), or leave them out: --partial"
+            resume, search = commands.name("resume"), commands.name("search")
+            hint = f"{resume} DIR finishes a run, {search} --restore DIR a search; --partial leaves them out"
             raise ConfigError("runs", self.describe_unfinished(), hint=hint)
 
     def describe_unfinished(self) -> str:

@@ -18,7 +18,7 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.fields import read_number
 from hebb.config.specs import MODES_DEFAULT, RunConfig
 from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, nearest
 from hebb.storage import folders
 
 DEFAULT_PRESET = "2SoftHebbCnnDigits"
@@ -461,10 +461,12 @@ def resumed(
     parts = [Resume(word) for word in words if word in tuple(Resume)]
     sources = [word for word in words if word not in tuple(Resume)]
     if len(parts) > 1 or len(sources) > 1:
+        close = next(filter(None, (nearest(word, Resume) for word in sources)), None) if not parts else None
+        advice = f" (did you mean '{close}'?)" if close else ""
         raise ConfigError(
             "--resume",
-            f"'{' '.join(words)}' names more than one thing to load",
-            hint="--resume all | without_classifier, then a model name or run folder unless it is this run's",
+            f"must be all or without_classifier, and at most one model, got '{' '.join(words)}'{advice}",
+            hint="the model is a name or a run folder; without one it is this run's own",
         )
     checkpoint = folders.checkpoint_of(sources[0] if sources else model_name, home)
     return replace(config, resume=parts[0] if parts else config.resume or Resume.ALL), checkpoint

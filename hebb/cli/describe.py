@@ -67,7 +67,9 @@ def dry_run(
     updates = sum(phase.updates for phase in phases)
     all_updates = updates * trials if total is None else total
     runs = "" if trials == 1 else f" a run, {all_updates:,} in {trials} runs"
-    out.print(f"\n{updates:,} updates{runs}; {seeds(config)}, {config.threads} thread(s), device {config.device}")
+    out.print(
+        f"\n{updates:,} updates{runs}; {seeds(config)}, {counted(config.threads, 'thread')}, device {config.device}"
+    )
 
 
 def _print_network(
@@ -107,6 +109,16 @@ def _print_phases(out: Console, config: RunConfig, phases: Iterable[plan.Phase])
             f"{phase.updates:,}",
         )
     out.print(steps)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_loss(loss: float) -> str:
+    """Return a loss with four decimals, or with an exponent if it is huge."""
+    return f"{loss:.4f}" if not 1e6 <= abs(loss) < float("inf") else f"{loss:.1e}".replace("e+", "e")
 
 
 def seeds(config: RunConfig) -> str:
@@ -163,7 +175,7 @@ def evaluation(
 ) -> None:
     """Print what a stored model achieves on a dataset."""
     out = console()
-    out.print(f"{name} on the test images of {dataset}: accuracy {accuracy:.2f} %, loss {loss:.4f}")
+    out.print(f"{name} on the test images of {dataset}: accuracy {accuracy:.2f} %, loss {format_loss(loss)}")
     accuracies = table("", ("class", "images", "accuracy %"), ("class", "images", "accuracy %"))
     for label, images, hits in classes:
         accuracies.add_row(str(label), str(images), f"{hits:.2f}" if images else "-")

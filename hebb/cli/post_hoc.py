@@ -80,6 +80,7 @@ def main(argv: list[str]) -> int:
     write_figure(curve, home.network(name))
     first, last = (moving_average(curve)[i] for i in (0, -1))
     out = describe.console()
-    out.print(f"post-hoc loss {first[1]:.4f} after {first[0]:,.0f} examples, {last[1]:.4f} after {last[0]:,.0f}")
+    start, end = (f"{describe.format_loss(loss)} after {examples:,.0f}" for examples, loss, *_ in (first, last))
+    out.print(f"post-hoc loss {start} examples, {end}")
     out.print(f"curve: {home.network(name) / 'post_hoc.csv'}, .png, .svg", soft_wrap=True)
     return 0

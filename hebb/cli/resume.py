@@ -47,7 +47,8 @@ def main(argv: list[str], flag: str = _VERB) -> int:
         where = f"GPU {device.index}" if device.kind == "cuda" else "the CPU"
         raise ConfigError(
             "--gpu-id or --device",
-            f"{where} cannot continue the run to the same bits, only {run.device} can",
+            f"must be {run.device}, which the run started on, got {where}",
+            hint="another device would not give the same bits",
         )
     return train_all(
         _together(run, folder, flag),

@@ -25,8 +25,8 @@ def members(run: RunConfig, folder: Path) -> dict[Path, RunConfig]:
 def read_config(path: Path) -> RunConfig:
     """Read a stored ``config.json``; the phases it lists must be those that its other values give."""
     data = folders.read_json(path)
-    if not isinstance(data, dict):
-        raise ConfigError(str(path), "is not a config.json")
+    if not isinstance(data, dict) or "network" not in data:
+        raise ConfigError(str(path), "is not the config.json of a run: it has no network")
     listed = data.pop("phases", None)
     run = serialise.run_from_json(data, str(path))
     with within(str(path)):

@@ -51,7 +51,7 @@ class ConsoleReport(Report):
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(
             f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, {describe.seeds(config)}, "
-            f"{config.device}, {config.threads} thread(s)"
+            f"{config.device}, {describe.counted(config.threads, 'thread')}"
         )
         for note in describe.notes(config, phases):
             self.console.print(note, soft_wrap=True)
@@ -63,7 +63,7 @@ class ConsoleReport(Report):
 
     def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
         """Show that a phase starts."""
-        remaining = f"{phase.epochs - epoch} epoch(s) of {images} images"
+        remaining = f"{describe.counted(phase.epochs - epoch, 'epoch')} of {images} images"
         self._start_bar(f"phase {index}: {phase.describe()}", remaining, phase.epochs * images, epoch * images)
 
     def _start_bar(self, name: str, detail: str, total: int, done: int = 0) -> None:
@@ -109,11 +109,17 @@ class ConsoleReport(Report):
         words = [] if self.seed is None else [f"seed {self.seed}"]
         words += [f"epoch {row['epoch']:>3}", f"{time.monotonic() - self._begun:6.1f} s"]
         words += [f"lr {row['lr']:.3g}"] if row["lr"] is not None else []
-        words += [f"loss {row['train_loss']:.4f}"] if row["train_loss"] is not None and row["train_acc"] is None else []
+        words += (
+            [f"loss {describe.format_loss(row['train_loss'])}"]
+            if row["train_loss"] is not None and row["train_acc"] is None
+            else []
+        )
         for split in _SPLITS:
             loss, accuracy = row[f"{split}_loss"], row[f"{split}_acc"]
             if accuracy is not None:
-                words.append(f"{split} {accuracy:.2f} %" + (f" (loss {loss:.4f})" if loss is not None else ""))
+                words.append(
+                    f"{split} {accuracy:.2f} %" + (f" (loss {describe.format_loss(loss)})" if loss is not None else "")
+                )
         words.append(f"{row['images_per_second']:,.0f} img/s")
         self.console.print("  " + "  ".join(words))
         for name, info in blocks.items():

@@ -98,7 +98,8 @@ def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings) -> int:
 def _summary(search: Search) -> str:
     """Say in a sentence what would be run."""
     spec = search.spec
-    text = f"{search.runs} trials: {spec.count()} configuration(s) x seeds {' '.join(map(str, sorted(search.seeds)))}"
+    configurations = describe.counted(spec.count(), "configuration")
+    text = f"{search.runs} trials: {configurations} x seeds {' '.join(map(str, sorted(search.seeds)))}"
     if search.packs:
         text += f", in packs of up to {search.pack_seeds} seeds trained together"
     if spec.plan.model_based:

@@ -79,7 +79,8 @@ class SearchDisplay(SearchObserver):
         """Name the search."""
         self._folder, self._maximises = search.folder, search.maximises
         self._print(
-            f"{search.runs} trials of {search.base.network.name}, {search.base.threads} thread(s) each on "
+            f"{search.runs} trials of {search.base.network.name}, "
+            f"{describe.counted(search.base.threads, 'thread')} each on "
             f"{search.base.device}; in {search.folder}"
         )
 
@@ -296,7 +297,7 @@ def print_estimate(estimate: Estimate, search: Search) -> None:
     early = f" at most: {search.spec.scheduler.name} stops some early" if search.stops_early else ""
     console.print(
         f"{estimate.runs} runs{packs}, about {duration(estimate.seconds)} each, {estimate.at_once} at a time on "
-        f"{estimate.device} with {search.base.threads} thread(s): {estimate.hours:.2f} hours, "
+        f"{estimate.device} with {describe.counted(search.base.threads, 'thread')}: {estimate.hours:.2f} hours, "
         f"{estimate.disk / 2**20:.0f} MB in {search.folder}{early}",
         soft_wrap=True,
     )

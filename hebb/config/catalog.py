@@ -92,6 +92,9 @@ class Catalog:
             return self.models[text].network
         if not text:
             raise ConfigError(where, "is empty", choices=self.models)
+        preset = next((word for word in text.split() if word.split(":")[0] in self.models), None)
+        if preset is not None:
+            raise ConfigError(where, f"a preset name must stand alone, got '{text}'")
         if grammar.is_inline(text):
             return grammar.parse_network(text, self.defaults)
         raise ConfigError(

@@ -132,7 +132,7 @@ def _named(path: str, block: int) -> str:
 def parse(space: object, where: str) -> tuple[Axis, ...]:
     """Check the data of a space."""
     if not isinstance(space, Mapping):
-        raise ConfigError(where, "space must be a mapping of override paths")
+        raise ConfigError(where, f"space must be a mapping of override paths, got {space!r}")
     axes = tuple(_axis(str(name), domain, f"{where}, space {name}") for name, domain in space.items())
     check(axes, where)
     return axes
@@ -168,11 +168,9 @@ def check_once(paths: Iterable[str], where: str) -> None:
 
 def _axis(name: str, domain: object, where: str) -> Axis:
     """Read one domain."""
-    if not isinstance(domain, Mapping):
-        raise ConfigError(where, "must be one domain", choices=_FORMS)
-    kinds = [key for key in domain if key != "when"]
-    if len(kinds) != 1:
-        raise ConfigError(where, "must be one domain", choices=_FORMS)
+    kinds = [key for key in domain if key != "when"] if isinstance(domain, Mapping) else []
+    if not isinstance(domain, Mapping) or len(kinds) != 1:
+        raise ConfigError(where, f"must be one domain, got {domain!r}", choices=_FORMS)
     kind, body = choose(DomainKind, str(kinds[0]), f"{where}, domain"), domain[kinds[0]]
     when = _when(domain["when"], where) if "when" in domain else ()
     if kind in (DomainKind.GRID, DomainKind.CHOICE):
@@ -187,7 +185,7 @@ def _axis(name: str, domain: object, where: str) -> Axis:
 
 def _when(body: object, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     if not isinstance(body, Mapping) or not body:
-        raise ConfigError(where, "when must be a mapping from paths to a value or a list of values")
+        raise ConfigError(where, f"when must be a mapping from paths to values, got {body!r}")
     conditions = {str(path): tuple(v) if isinstance(v, list) else (v,) for path, v in body.items()}
     if any(not values or any(isinstance(v, dict | list) for v in values) for values in conditions.values()):
         raise ConfigError(where, "values of when must be words or numbers")
@@ -196,7 +194,7 @@ def _when(body: object, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
 
 def _grid(kind: DomainKind, body: object, where: str) -> list[Any]:
     if not isinstance(body, list) or not body:
-        raise ConfigError(where, f"{kind} must be a list of values, at least one")
+        raise ConfigError(where, f"{kind} must be a list of values, at least one, got {body!r}")
     if any(isinstance(value, dict | list) for value in body):
         raise ConfigError(
             where,
@@ -211,7 +209,7 @@ def _grid(kind: DomainKind, body: object, where: str) -> list[Any]:
 def _joint(body: object, where: str) -> tuple[Choice, ...]:
     """Values of several paths that change together, as a kernel and the padding that keeps the map."""
     if not isinstance(body, list) or not body or not all(isinstance(choice, Mapping) and choice for choice in body):
-        raise ConfigError(where, "joint must be a list of mappings from paths to values, at least one")
+        raise ConfigError(where, f"joint must be a list of mappings from paths to values, got {body!r}")
     choices = tuple({str(path): value for path, value in choice.items()} for choice in body)
     for choice in choices:
         if set(choice) != set(choices[0]):
@@ -228,7 +226,7 @@ def _joint(body: object, where: str) -> tuple[Choice, ...]:
 def _geometric(body: object, where: str) -> tuple[float, ...]:
     """base^from, ..., base^to."""
     if not isinstance(body, Mapping) or set(body) != {"base", "from", "to"}:
-        raise ConfigError(where, "geometric must have base, from and to")
+        raise ConfigError(where, f"geometric must have base, from and to, got {body!r}")
     base, first, last = body["base"], body["from"], body["to"]
     whole = all(_number(v) for v in body.values()) and first == int(first) and last == int(last)
     if not whole or base <= 0 or base == 1 or last < first:
@@ -247,7 +245,7 @@ def _interval(kind: DomainKind, body: object, where: str) -> tuple[float, float,
     length = 3 if kind == DomainKind.QUNIFORM else 2
     form = "[low, high, step]" if kind == DomainKind.QUNIFORM else "[low, high]"
     if not isinstance(body, list) or len(body) != length or not all(_number(v) for v in body):
-        raise ConfigError(where, f"{kind} must be {form}, numbers", hint=_yaml_numbers(body))
+        raise ConfigError(where, f"{kind} must be {form}, numbers, got {body!r}", hint=_yaml_numbers(body))
     low, high, step = (*body, 0)[:3]
     if low >= high:
         raise ConfigError(where, f"{kind} must have low < high, got {low} and {high}")

@@ -7,7 +7,7 @@ own in its file under ``hebb/rules``; a token keeps its meaning in every method.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from hebb.config.vocabulary import (
     RateDecay,
     WeightInit,
 )
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, nearest
 
 Value = bool | int | float | str
 AnyValue = TypeVar("AnyValue", Value, Value | None)
@@ -59,9 +59,9 @@ class Field:
         """Turn text (or a JSON value) into a checked value of this field."""
         value = self._convert(text)
         if value is None:
-            legal = "a legal word" if self.choices else self.legal
-            problem = f"{self.name} must be {legal}, got '{text}'"
-            raise ConfigError(where, problem, given=str(text), choices=self.choices)
+            close = nearest(str(text), self.choices)
+            advice = f" (did you mean '{close}'?)" if close else ""
+            raise ConfigError(where, f"{self.name} must be {self.legal}, got '{text}'{advice}")
         if self.minimum is not None and not isinstance(value, str):
             low = value <= self.minimum if self.above else value < self.minimum
             if low or value > _LARGEST:
@@ -75,7 +75,7 @@ class Field:
         if self.kind is bool:
             return "0 or 1"
         if self.kind is str:
-            return "one of " + " ".join(self.choices)
+            return alternatives(self.choices)
         noun = "a whole number" if self.kind is int else "a number"
         return noun if self.minimum is None else f"{noun} {'>' if self.above else '>='} {self.minimum:g}"
 
@@ -85,6 +85,11 @@ class Field:
         if self.kind is str:
             return next((choice for choice in self.choices if choice == text), None)
         return None if isinstance(text, bool) else read_number(str(text), self.kind)
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """Return words as an English list: ``linear, exp or constant``."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def read_switch(text: object) -> bool | None:

@@ -30,6 +30,7 @@ from hebb.core.errors import ConfigError, nearest, within
 Defaults = Mapping[str, Mapping[str, Value]]
 
 _TOKEN = re.compile(r"([A-Za-z_]+?)((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?=-|$)")
+_NEGATIVE = re.compile(r"-[\d.]+(?:[eE][+-]?\d+)?(?=-|$)")
 _FLAGS = ("flatten", "maxnorm", "normnorm", "batchnorm1d", "batchnorm2d")
 _PARTS = ("bn", "bn_after", *_FLAGS, "drop_P", "attdrop_P", "max_k_s_p", "avg_k_s_p", "NAME=VALUE")
 _SETTLE = "settle:"
@@ -79,8 +80,11 @@ def _tokens(text: str, rule: Rule, where: str) -> dict[str, object]:
             if not piece:
                 raise ConfigError(where, "an empty token: '-' stands twice")
             entry = table.get(piece)
-            problem = f"token '{piece}' has no value" if entry else f"unknown token '{piece}'"
-            raise ConfigError(where, problem, choices=_legal_tokens(rule))
+            if entry is not None:
+                negative = _NEGATIVE.match(text, position + len(piece))
+                value = f"'{negative[0]}'" if negative else f"'{piece}' without a value"
+                raise ConfigError(where, f"{entry.name} must be {entry.legal}, got {value}")
+            raise ConfigError(where, f"unknown token '{piece}'", choices=_legal_tokens(rule))
         letters, number = match.groups()
         entry = table.get(letters)
         if entry is None:

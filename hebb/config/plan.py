@@ -242,7 +242,7 @@ def post_hoc(config: RunConfig) -> Phase:
     """
     lower = tuple(range(len(config.network.blocks) - 1))
     if config.network.settles:
-        raise ConfigError(config.network.name, "settles as a whole, so no classifier of it measures a post-hoc loss")
+        raise ConfigError(config.network.name, "settling networks have no post-hoc loss")
     hebbian = [i for i in lower if _block(config, i).learns_locally]
     mixed = (hebbian and len(hebbian) < len(lower)) or any(_block(config, i).local for i in lower)
     if not lower or not config.network.blocks[-1].supervised or mixed:
@@ -388,7 +388,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
         if layer.warmup >= spec.epochs:
             raise ConfigError(
                 f"b{i}",
-                f"a warm-up of {layer.warmup} epochs leaves nothing of the {spec.epochs} epoch(s) on {spec.dataset}",
+                f"warmup must be < {spec.epochs}, the epochs on {spec.dataset}, got {layer.warmup}",
                 hint=f"--set 'b*.layer.warmup={spec.epochs // 10}' or more epochs",
             )
         if layer.rule.labels and (spec.split in ("unlabeled", "train+unlabeled") or entry.classes != config.classes):

@@ -183,6 +183,8 @@ def read(name: str) -> tuple[Any, Path]:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = FOLDER / f"{name}.yaml"
+        if not path.exists() and Path(name).is_dir():
+            raise ConfigError("--config", f"{name} is a folder, must be a YAML file")
         if not path.exists():
             raise ConfigError(
                 "--config",
@@ -191,13 +193,22 @@ def read(name: str) -> tuple[Any, Path]:
                 choices=names(),
                 hint="a path to a YAML file works too; --list configs describes them",
             )
+    if not path.exists():
+        raise ConfigError("--config", f"no such file '{name}'")
+    return read_yaml_file(path), path
+
+
+def read_yaml_file(path: Path, where: str | None = None) -> Any:
+    """Read a YAML file; ``where`` names it in errors, by default its path."""
+    where = str(path) if where is None else where
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError("--config", f"no such file '{name}'") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("--config", f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    return read_yaml(text, f"--config: {path}"), path
+        return read_yaml(path.read_text(encoding="utf-8"), where)
+    except IsADirectoryError:
+        raise ConfigError(where, "is a folder, must be a YAML file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(where, "is not a text file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(where, f"cannot be read: {error.strerror}") from None
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -206,22 +217,29 @@ def read_yaml(text: str, where: str) -> Any:
 
     class Once(yaml.SafeLoader):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+            keys: list[object] = []
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key in keys:
+                    raise ConfigError(place(key_node.start_mark), f"key '{key}' is given twice")
+                keys.append(key)
             return super().construct_mapping(node, deep)
+
+    def place(mark: Any) -> str:
+        return where if mark is None or "\n" not in text.strip() else f"{where}, line {mark.line + 1}"
 
     try:
         return yaml.load(text, Loader=Once)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(place(error.problem_mark), f"is not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(where, f"cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(where, f"is not YAML: {str(error).splitlines()[0]}") from None
 
 
 def parse(data: object, name: str, where: str) -> SearchSpec:
     """Check the data of a search config."""
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "must be a mapping")
+        raise ConfigError(where, f"must be a mapping, got {data!r}")
     _known(data, _KEYS, where)
     purpose = choose(Purpose, str(data.get("purpose", Purpose.SWEEP)), f"{where}, purpose")
     metric, mode = data.get("metric"), data.get("mode")
@@ -258,7 +276,9 @@ def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     data = {} if data is None else data
     where = f"{where}, search"
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "must be a mapping", hint="for example search: {algorithm: random, samples: 20}")
+        raise ConfigError(
+            where, f"must be a mapping, got {data!r}", hint="for example search: {algorithm: random, samples: 20}"
+        )
     _known(data, ("algorithm", "samples", "seed", "time", "trials"), where)
     drawn = [axis for axis in axes if not axis.listed]
     by_itself = Algorithm.RANDOM if drawn or any(axis.kind == DomainKind.CHOICE for axis in axes) else Algorithm.GRID
@@ -293,11 +313,12 @@ def _scheduler(data: object, where: str) -> SchedulerSpec:
     if data is None or isinstance(data, str):
         return SchedulerSpec(name=choose(Scheduler, data or Scheduler.NONE, where))
     if not isinstance(data, Mapping):
-        raise ConfigError(where, "must be a name, or a mapping with name, grace and reduction", choices=Scheduler)
+        raise ConfigError(where, f"must be a name or a mapping, got {data!r}", choices=Scheduler)
     _known(data, ("name", "grace", "reduction"), where)
     name = choose(Scheduler, str(data.get("name")), f"{where}, name")
     if name == Scheduler.NONE and len(data) > 1:
-        raise ConfigError(where, "scheduler none stops no trial, so grace and reduction must be left out")
+        setting = next(key for key in data if key != "name")
+        raise ConfigError(where, f"{setting} needs scheduler asha, median or hyperband, got none")
     if name == Scheduler.MEDIAN and "reduction" in data:
         raise ConfigError(where, "scheduler median stops trials worse than the median, so reduction must be left out")
     if name == Scheduler.HYPERBAND and "grace" in data:

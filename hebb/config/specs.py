@@ -234,8 +234,8 @@ class NetworkSpec:
         elif self.settle is not None:
             raise ConfigError(
                 f"{where}, settle",
-                "must be left out: no block settles",
-                hint="the methods are "
+                "needs a block with a settling method",
+                hint="leave it out, or use one of "
                 + " ".join(rule.name for rule in RULES.entries() if isinstance(rule, SettlingRule)),
             )
 

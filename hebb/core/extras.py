@@ -48,4 +48,6 @@ def _installed(module: str) -> bool:
 def lacking(feature: str, packages: str, extra: str) -> ConfigError:
     """Return the error for a feature whose packages are not installed."""
     hint = f"pip install 'hebb-learning[{extra}]'"
-    return ConfigError(feature, f"needs {packages}, not installed here", hint=hint)
+    return ConfigError(
+        feature, f"needs {packages}, which {'are' if ' and ' in packages else 'is'} not installed", hint=hint
+    )

@@ -197,7 +197,7 @@ def device_of(config: RunConfig, index: int = 0) -> torch.device:
     if index >= count:
         raise ConfigError(
             "--gpu-id or --device",
-            f"there is no GPU {index}: this machine has {count}",
+            f"this machine has no GPU {index}" + (f", only 0 to {count - 1}" if count else ": it has none"),
             hint="give --gpu-id cpu, or leave it out to use what the machine has",
         )
     return torch.device("cuda", index)

@@ -83,7 +83,7 @@ def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:
 
 
 @torch.no_grad()
-def neuron_labels(
+def neuron_label_accuracies(
     network: Network, block: int, train: Split, others: list[Split | None], start: int = 0
 ) -> list[float | None]:
     """Return the accuracy in percent, on ``train`` and the other splits, of answering with the winner's label.
@@ -123,7 +123,7 @@ def neuron_labels(
 
 @torch.no_grad()
 def neuron_classes(network: Network, block: int, train: Split) -> Tensor:
-    """Return the label (neurons,) of every neuron of a fully connected Hebbian block; see ``neuron_labels``."""
+    """Return the label (neurons,) of every neuron of a dense Hebbian block; see ``neuron_label_accuracies``."""
     layer = network.eval()[block].hebb
     assert layer is not None
     share, labels = _shares(network, block, layer, train, 0)
@@ -197,7 +197,7 @@ def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Pro
     """Return the accuracy of the winning neurons' labels; no probe for a block without a Hebbian rule."""
     if network[block].hebb is None:
         return []
-    train, val, test = neuron_labels(network, block, data.train, [data.val, data.test])
+    train, val, test = neuron_label_accuracies(network, block, data.train, [data.val, data.test])
     assert train is not None
     return [probes.Probe(block=block, kind="neuron", train_acc=train, val_acc=val, test_acc=test)]
 

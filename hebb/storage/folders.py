@@ -186,7 +186,7 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
         stored = sorted(p.parent.parent.name for p in home.networks.glob(f"*/{CHECKPOINT}"))
         raise ConfigError(
             where,
-            f"nothing to resume: {path} does not exist",
+            f"no stored model in {path.parent.parent}",
             given=name_or_folder,
             choices=stored,
             hint=None if stored else "no model is stored there yet",

@@ -24,7 +24,9 @@ def of_phase(phase: Phase, network: Network, data: images.Images, scores: Scores
         return {}
     if not classifies:
         others = [data.val, data.test if open_test else None]
-        train_acc, val_acc, test_acc = readout.neuron_labels(network, phase.top, data.train, others, phase.first)
+        train_acc, val_acc, test_acc = readout.neuron_label_accuracies(
+            network, phase.top, data.train, others, phase.first
+        )
         return {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc}
     row: folders.Row = {}
     splits = {

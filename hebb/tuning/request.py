@@ -153,7 +153,7 @@ def _check_probes(search: Search) -> None:
         raise ConfigError(
             "--probe-every",
             "needs a scheduler, which is what acts on the probes",
-            hint=f"--scheduler {' | '.join(one for one in Scheduler if one != Scheduler.NONE)}",
+            hint="choose --scheduler asha, median or hyperband",
         )
     if plan.model_based or scheduler == Scheduler.MEDIAN:
         raise ConfigError(

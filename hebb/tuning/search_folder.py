@@ -110,7 +110,8 @@ def write(search: Search, settings: SearchSettings) -> None:
 def read(folder: Path) -> dict[str, Any]:
     """Return the content of ``search.json``."""
     if not folder.is_dir():
-        raise ConfigError("--restore", f"{folder} is not a folder")
+        stored = sorted(path.parent.name for path in folder.parent.glob(f"*/{SEARCH}"))
+        raise ConfigError("--restore", f"no such folder '{folder}'", given=folder.name, choices=stored)
     if not (folder / SEARCH).exists():
         raise ConfigError("--restore", f"nothing to restore: {folder} holds no search")
     data = folders.read_json(folder / SEARCH)

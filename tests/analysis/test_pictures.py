@@ -459,7 +459,7 @@ def test_maps_that_cannot_be_made() -> None:
 
 def test_without_umap_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(ConfigError, match=r"--method umap: needs umap, not installed here\n.*\[umap\]"):
+    with pytest.raises(ConfigError, match=r"--method umap: needs umap, which is not installed\n.*\[umap\]"):
         embed.plane(clusters()[0], Method.UMAP)
 
 

@@ -660,7 +660,7 @@ def test_stored_run_is_kept(
 
 def test_nothing_to_resume_in_an_empty_home(command: Command, tmp_path: Path) -> None:
     for line in ("multi_layer.py --resume all", "ray_search.py --resume without_classifier", "demo.py --resume all"):
-        assert "--resume" in message(command(*line.split()), "nothing to resume", "no model")
+        assert "--resume" in message(command(*line.split()), "no stored model in", "no model is stored")
     assert tree(tmp_path) == {}
 
 

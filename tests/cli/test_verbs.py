@@ -342,7 +342,7 @@ def test_a_missing_package_is_named_with_its_extra(package: str, line: str, tmp_
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert f"needs {package}, not installed here" in done.stderr
+    assert f"needs {package}, which is not installed" in done.stderr
     assert f"pip install 'hebb-learning[{extras.EXTRAS[package]}]'" in done.stderr
     assert len(done.stderr.splitlines()) <= 3
     assert not (tmp_path / "home").exists()
@@ -360,7 +360,7 @@ def test_any_import_of_an_optional_package_is_explained(
     with pytest.raises(SystemExit) as end:
         run_command(run)
     assert end.value.code == 2
-    assert "needs umap, not installed here\npip install 'hebb-learning[umap]'" in capsys.readouterr().err
+    assert "needs umap, which is not installed\npip install 'hebb-learning[umap]'" in capsys.readouterr().err
 
 
 def test_the_extras_are_those_of_the_distribution() -> None:

@@ -312,7 +312,7 @@ def test_absent_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"no such file '.*{name}'"):
         search_space.load(str(tmp_path / name))
     (tmp_path / name).mkdir()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder, must be a YAML file"):
         search_space.load(str(tmp_path / name))
 
 
@@ -321,3 +321,18 @@ def test_a_key_twice_is_not_dropped_in_silence(tmp_path: Path) -> None:
     file.write_text("seeds: [0]\nseeds: [1, 2]\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="seeds"):
         search_space.load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: [1, 2\nc: 3\n", "own.yaml, line 3: is not YAML: expected ',' or ']', but got ':'"),
+        ("a: 1\nb: 2\na: 3\n", "own.yaml, line 3: key 'a' is given twice"),
+    ],
+)
+def test_yaml_errors_name_the_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        search_space.read_yaml_file(path)
+    assert str(raised.value) == f"{tmp_path}/{says}"

@@ -121,7 +121,7 @@ def test_neuron_labels_of_a_convolution() -> None:
     pictures[::2, :, 1:4] = 200
     labels = torch.tensor([1, 0, 1, 0, 1, 0])
     split = images.Split(pictures, labels)
-    train_acc, test_acc = readout.neuron_labels(network, 0, split, [split])
+    train_acc, test_acc = readout.neuron_label_accuracies(network, 0, split, [split])
     assert train_acc == test_acc == 100
 
 

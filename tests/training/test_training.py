@@ -174,7 +174,9 @@ def test_neuron_labels_of_a_known_layer() -> None:
     for i, pixel in enumerate([0, 0, 1, 1, 0, 1]):  # the last two are won by the other class's neuron
         pictures[i].view(-1)[pixel] = 255
     split = images.Split(pictures, labels)
-    train_acc, none, test_acc = readout.neuron_labels(made, 0, split, [None, images.Split(pictures[:4], labels[:4])])
+    train_acc, none, test_acc = readout.neuron_label_accuracies(
+        made, 0, split, [None, images.Split(pictures[:4], labels[:4])]
+    )
     assert train_acc == pytest.approx(100 * 4 / 6)
     assert none is None
     assert test_acc == 100

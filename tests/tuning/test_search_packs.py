@@ -50,7 +50,7 @@ def test_packs_in_a_search(one_ray: None, run: Run, tmp_path: Path) -> None:
     """Three seeds in packs of two: a pack and a single run for each point. In pieces, extended, and as one command."""
     config = {"seeds": [0, 1, 2], "space": {"b0.layer.radius": {"grid": [2, 9]}}}
     planned = run("--pack-seeds", "2", "--folder-name", "s", "--dry-run", config=config)
-    assert "6 trials: 2 configuration(s) x seeds 0 1 2, in packs of up to 2 seeds trained together" in planned
+    assert "6 trials: 2 configurations x seeds 0 1 2, in packs of up to 2 seeds trained together" in planned
     printed = run("--pack-seeds", "2", "--folder-name", "s", "--save-model", "--max-trials", "1", config=config)
     folder = tmp_path / "hebb" / "search" / "s"
     assert "2 of 6 trials are finished" in printed  # one trial of Ray's, two of ours
