@@ -769,3 +769,18 @@ def test_a_search_that_cannot_start_replaces_nothing(command: Command, tmp_path:
     line = "--dataset Digits_1 --threads 100000 --gpu-id cpu --folder-name mine --overwrite"
     message(command("ray_search.py", *line.split()), "100000", "threads")
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("multi_layer.py --resume al tiny", "(did you mean 'all'?)"),
+        ("multi_layer.py --preset '2SoftMlpDigits BP'", "a preset name must stand alone, got '2SoftMlpDigits BP'"),
+        ("ray_search.py --restore sss", "no such folder"),
+        ("analysis.py figure nope.yaml", "no such file 'nope.yaml'"),
+        ("ray_search.py --config .", "is a folder, must be a YAML file"),
+    ],
+)
+def test_says_what_is_missing_or_misspelt(command: Command, tmp_path: Path, line: str, says: str) -> None:
+    message(command(*shlex.split(line)), says)
+    assert tree(tmp_path) == {}
