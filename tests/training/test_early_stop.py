@@ -334,7 +334,10 @@ def test_the_command_lines(command: Command, tmp_path: Path) -> None:
         (("--preset", "Krotov-c4-k3-r1:relu BP:flatten"), "token 'r' (radius) does nothing for Krotov"),
         (("--preset", "Krotov-c4-k3-b1:relu BP:flatten"), "token 'b' (add_bias) does nothing for Krotov"),
         (("--preset", "Krotov-c4-k3:relu:normaliser=filters BP:flatten"), "did you mean 'filter'?"),
-        (("--preset", "Krotov-c4-k3:relu:lr_decay=exp BP:flatten"), "lr_decay must be floor, linear or constant, got 'exp'"),
+        (
+            ("--preset", "Krotov-c4-k3:relu:lr_decay=exp BP:flatten"),
+            "lr_decay must be floor, linear or constant, got 'exp'",
+        ),
     ],
 )
 def test_bad_input(command: Command, arguments: tuple[str, ...], says: str) -> None:
