@@ -71,6 +71,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.register("type", int, whole)
+        self.register("type", float, real)
         self._exclusive = exclusive
         self._sections = {title: self.add_argument_group(title) for title in Section}
 
@@ -96,8 +98,20 @@ class Parser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise ConfigError("command line", message, hint=f"{self.prog} --help lists the flags")
+        """Raise what argparse would print, in the words of the other errors."""
+        hint = f"{self.prog} --help lists the flags"
+        lacking = re.fullmatch(r"the following arguments are required: ([^,]+).*", message)
+        if lacking:
+            names = {argparse._get_action_name(action): action.choices for action in self._actions}
+            raise ConfigError(lacking[1], "must be given", choices=names.get(lacking[1]) or (), hint=hint)
+        place, problem = _sentence(message)
+        raise ConfigError(place, problem, hint=hint)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise for a word that is none of the action's choices."""
+        if action.choices is not None and value not in action.choices:
+            place = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+            raise ConfigError(place, f"unknown '{value}'", given=str(value), choices=action.choices)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Parse the arguments of a command.
@@ -117,7 +131,45 @@ class Parser(argparse.ArgumentParser):
         flag = argument.partition("=")[0]
         if self._exclusive is not None and flag in self._exclusive.others().flags():
             raise ConfigError(flag, f"cannot be combined with {self._exclusive.flag}, which {self._exclusive.reason}")
-        raise ConfigError("command line", f"unknown argument '{argument}'", given=flag, choices=self.flags())
+        hint = f"{self.prog} --help lists the flags"
+        if not argument.startswith("-"):
+            raise ConfigError("command line", f"the word '{argument}' belongs to no flag", hint=hint)
+        raise ConfigError("command line", f"unknown argument '{argument}'", given=flag, choices=self.flags(), hint=hint)
+
+
+def _sentence(message: str) -> tuple[str, str]:
+    """Return the place and the problem of one of argparse's messages."""
+    match = re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL)
+    if match is None:
+        return "command line", message
+    place, problem = match[1].partition("/")[0], match[2]
+    if number := re.fullmatch(r"expected (\d+) arguments", problem):
+        problem = f"needs {number[1]} values"
+    elif problem.startswith("expected"):
+        problem = "needs a value"
+    return place, problem.replace("ignored explicit argument", "takes no value, got")
+
+
+def whole(text: str) -> int:
+    """Read a whole number; parsers read it for ``type=int``."""
+    if not re.fullmatch("[+-]?[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'")
+    return int(text)
+
+
+def real(text: str) -> float:
+    """Read a number; parsers read it for ``type=float``."""
+    number = read_number(text, float)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"must be a number, got '{text}'")
+    return float(number)
+
+
+def natural(text: str) -> int:
+    """Read a whole number >= 0."""
+    if not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got '{text}'")
+    return int(text)
 
 
 def boolean(text: str) -> bool:
@@ -228,7 +280,7 @@ def add_catalog_flags(parser: Parser) -> None:
 def add_seed_flag(parser: Parser) -> None:
     """Add the seed of a single run."""
     parser.section(Section.TRAINING).add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of weights, order and dropout (default: 0)"
+        "--seed", type=natural, default=0, metavar="N", help="seed of weights, order and dropout (default: 0)"
     )
 
 
@@ -249,7 +301,10 @@ def add_run_flags(parser: Parser) -> None:
     add_device_flags(parser)
     machine = parser.section(Section.MACHINE)
     machine.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads; they decide the last bits of sums (default: one a core)"
+        "--threads",
+        type=count,
+        metavar="N",
+        help="CPU threads; they decide the last bits of sums (default: one a core)",
     )
     machine.add_argument(
         "--compile",

@@ -26,7 +26,7 @@ def parser(flag: str = _VERB) -> Parser:
         prog=commands.name(_VERB),
         exclusive=Exclusive(flag, "only prints a list", train_flags.parser),
     )
-    flags.add_subject(flag, _VERB, dest="listing", metavar="WHAT", help=" | ".join(LISTS))
+    flags.add_subject(flag, _VERB, dest="listing", metavar="WHAT", choices=tuple(LISTS), help=" | ".join(LISTS))
     arguments.add_catalog_flags(flags)
     return flags
 

@@ -71,9 +71,15 @@ def _add_space_flags(group: Flags) -> None:
         "--config", default="seed", metavar="NAME|FILE", help="search config (default: seed, which runs seeds 0 to 3)"
     )
     group.add_argument("--purpose", metavar="WHAT", help="sweep (compares everything) or search (selects a winner)")
-    group.add_argument("--seeds", type=int, nargs="+", metavar="N", help="replicates, in place of those of the config")
     group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="number added to every seed of the config (default: 0)"
+        "--seeds", type=arguments.natural, nargs="+", metavar="N", help="replicates, in place of those of the config"
+    )
+    group.add_argument(
+        "--seed",
+        type=arguments.natural,
+        default=0,
+        metavar="N",
+        help="number added to every seed of the config (default: 0)",
     )
     group.add_argument(
         "--space",
@@ -91,9 +97,14 @@ def _add_space_flags(group: Flags) -> None:
         help=f"{' | '.join(Algorithm)} (default: grid for lists of values, else random)",
     )
     group.add_argument(
-        "--num-samples", type=int, metavar="N", help="points drawn from the space (default: the config's, else 1)"
+        "--num-samples",
+        type=arguments.count,
+        metavar="N",
+        help="points drawn from the space (default: the config's, else 1)",
     )
-    group.add_argument("--search-seed", type=int, metavar="N", help="seed of the points that are drawn (default: 0)")
+    group.add_argument(
+        "--search-seed", type=arguments.natural, metavar="N", help="seed of the points that are drawn (default: 0)"
+    )
 
 
 def _add_choice_flags(group: Flags) -> None:
@@ -145,7 +156,9 @@ def _add_scheduler_flags(group: Flags) -> None:
 def _add_budget_flags(group: Flags) -> None:
     """Flags that say when a search ends, and how it goes on."""
     group.add_argument("--time-budget", metavar="TIME", help="stop after 90s, 30m, 1.5h, 2d; --restore continues")
-    group.add_argument("--max-trials", type=int, metavar="N", help="begin at most N trials; --restore continues")
+    group.add_argument(
+        "--max-trials", type=arguments.count, metavar="N", help="begin at most N trials; --restore continues"
+    )
     group.add_argument(
         "--max-failures",
         type=int,

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LONGEST_LINE = 600
-_LONGEST_LIST = 400  # characters; a message must stay within three lines of a terminal
+_LONGEST_LIST = 460  # characters; of a longer list only the nearest words are shown
+_NEAREST = 5
+_LIKE = 0.55  # least ratio of likeness at which a word is offered in place of another
+_LIKE_SHORT = 0.5  # the same for up to three letters, of which one may be wrong
 
 
 class HebbError(Exception):
@@ -45,7 +48,7 @@ class ConfigError(HebbError, ValueError):
             first += f" (did you mean '{match}'?)"
         lines = [first]
         if legal:
-            lines.append("legal: " + _shorten(legal, match))
+            lines.append("legal: " + _shorten(legal, given))
         if hint:
             lines.append(hint)
         super().__init__("\n".join(lines))
@@ -84,16 +87,25 @@ class InterruptedRunError(HebbError):
 
 
 def nearest(given: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that looks most like ``given``, or None when none does."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    word = given.lower()
-    matches = difflib.get_close_matches(word, by_lower, n=max(len(by_lower), 1), cutoff=0.5)
+    """Return the choice that looks most like ``given``, or None when none is close."""
+    word = _plain(given)
 
     def likeness(choice: str) -> tuple[float, bool, str]:
         """Prefer, among equally near words, the one with the same letters: PB means BP, not PC."""
-        return difflib.SequenceMatcher(None, choice, word).ratio(), sorted(choice) == sorted(word), choice
+        return _ratio(choice, given), sorted(_plain(choice)) == sorted(word), choice
 
-    return by_lower[max(matches, key=likeness)] if matches else None
+    best = max(choices, key=likeness, default=None)
+    least = _LIKE_SHORT if len(word) <= 3 else _LIKE
+    return best if best is not None and _ratio(best, given) >= least else None
+
+
+def _plain(word: str) -> str:
+    """Return the letters that are compared; the dashes of flags would make all flags alike."""
+    return word.lower().lstrip("-")
+
+
+def _ratio(choice: str, given: str) -> float:
+    return difflib.SequenceMatcher(None, _plain(choice), _plain(given)).ratio()
 
 
 def _cut(line: str) -> str:
@@ -101,15 +113,10 @@ def _cut(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[:250]} ... {line[-250:]}"
 
 
-def _shorten(choices: list[str], match: str | None) -> str:
-    """List the choices within the length of a message, those like the nearest match first."""
+def _shorten(choices: list[str], given: str | None) -> str:
+    """List the choices; of a long list, those that are most like ``given``."""
     if len(" ".join(choices)) <= _LONGEST_LIST:
         return " ".join(choices)
-    if match is not None:
-        choices = sorted(choices, key=lambda c: -difflib.SequenceMatcher(None, match, c).ratio())
-    shown: list[str] = []
-    for choice in choices:
-        if len(" ".join([*shown, choice])) > _LONGEST_LIST - 20:
-            break
-        shown.append(choice)
-    return " ".join(shown) + f" ... ({len(choices)} in all)"
+    if given is not None:
+        choices = sorted(choices, key=lambda choice: -_ratio(choice, given))
+    return f"{' '.join(choices[:_NEAREST])} ... ({len(choices)} in all)"

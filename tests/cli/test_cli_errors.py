@@ -134,7 +134,7 @@ NAMES = [
     Case("flag-demo", "demo --dry-rn", "--dry-rn", "--dry-run"),
     Case("flag-underscore", "multi_layer --dataset_sup Digits", "--dataset_sup", "--dataset-sup"),
     Case("flag-of-ray", "multi_layer --folder-name x", "--folder-name"),
-    Case("word", "multi_layer 2CnnDigits", "2CnnDigits"),
+    Case("word", "multi_layer 2CnnDigits", "the word '2CnnDigits' belongs to no flag"),
     Case("training-block", "multi_layer --training-blocks 5", "--training-blocks", None, ("0 to 1",)),
     Case("training-block-negative", "multi_layer --training-blocks -1", "--training-blocks", None, ("0 to 1",)),
     Case("dataset-both-ways", "multi_layer --dataset Digits --dataset-sup Digits", "--dataset"),
@@ -143,7 +143,11 @@ NAMES = [
 NUMBERS = [
     Case("seed", "multi_layer --seed -1", "seed", None, ("-1",)),
     Case("seed-ray", "ray_search --seed -1", "--seed", None, ("-1",)),
-    Case("seed-word", "multi_layer --seed one", "--seed", None, ("one",)),
+    Case("seed-word", "multi_layer --seed one", "error: --seed: must be a whole number >= 0, got 'one'"),
+    Case("threads-word", "multi_layer --threads two", "error: --threads: must be a whole number >= 1, got 'two'"),
+    Case("blocks-word", "multi_layer --training-blocks x", "error: --training-blocks: must be a whole number, got 'x'"),
+    Case("no-value", "multi_layer --set", "error: --set: needs a value"),
+    Case("value-of-a-switch", "multi_layer --dry-run=3", "error: --dry-run: takes no value, got '3'"),
     Case("threads", "multi_layer --threads 0", "threads"),
     Case("num-samples", "ray_search --num-samples 5", "--num-samples", None, ("seeds",)),
     Case("num-samples-0", "ray_search --num-samples 0", "--num-samples"),
@@ -367,6 +371,25 @@ def test_mistake(case: Case, command: Command, tmp_path: Path) -> None:
         assert f"did you mean '{case.near}'" in first, f"{case.near!r} is not offered in: {first}"
     assert tree(tmp_path) == before
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "choices"),
+    [
+        ("--learning-rate", ("--training-mode", "--train", "--threads")),
+        ("nope", ("compare", "compile")),
+    ],
+)
+def test_only_a_close_word_is_suggested(word: str, choices: tuple[str, ...]) -> None:
+    assert "did you mean" not in str(ConfigError("here", "unknown", given=word, choices=choices))
+
+
+def test_a_long_list_shows_the_five_nearest() -> None:
+    words = [f"variant_{i}" for i in range(90)] + ["Digits_50"]
+    legal = str(ConfigError("here", "unknown", given="Digit_50", choices=words)).splitlines()[1]
+    assert legal.startswith("legal: Digits_50 variant_")
+    assert legal.endswith(" ... (91 in all)")
+    assert len(legal.split()) == len(["legal:", *"12345", "...", "(91", "in", "all)"])
 
 
 def test_an_error_survives_the_way_from_a_worker() -> None:

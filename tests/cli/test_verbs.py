@@ -238,8 +238,13 @@ def test_a_verb_refuses_what_belongs_to_training(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate", "list"])
 def test_a_verb_needs_its_subject(verb: str) -> None:
-    with pytest.raises(ConfigError, match="required"):
+    with pytest.raises(ConfigError, match=": must be given"):
         main([verb])
+
+
+def test_a_list_without_its_name_says_which_lists_there_are() -> None:
+    with pytest.raises(ConfigError, match="WHAT: must be given\nlegal: presets datasets methods protocols configs"):
+        main(["list"])
 
 
 def test_an_unknown_flag_beside_another_use_names_the_nearest() -> None:
