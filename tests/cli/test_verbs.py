@@ -281,6 +281,15 @@ def test_the_command_to_type_next_is_one_that_works(
     assert commands.line("resume", Path("/a b/run")) == expected
 
 
+def test_a_search_in_the_way_is_continued_by_a_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["hebb"])
+    folder = tmp_path / "a search"
+    folder.mkdir()
+    (folder / "search.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"\nhebb search --restore '{re.escape(str(folder))}' continues it;"):
+        search_folder.check_free(folder, overwrite=False)
+
+
 def test_a_script_of_the_current_folder_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["ray_search.py"])
