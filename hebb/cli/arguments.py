@@ -18,7 +18,7 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.fields import read_number
 from hebb.config.specs import MODES_DEFAULT, RunConfig
 from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume
-from hebb.core.errors import ConfigError, nearest
+from hebb.core.errors import ConfigError, nearest, said_as
 from hebb.storage import folders
 
 DEFAULT_PRESET = "2SoftHebbCnnDigits"
@@ -449,6 +449,10 @@ def _device_of_name(text: str) -> Device:
     return Device(DeviceKind(kind), int(index or 0))
 
 
+_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks", "seed": "--seed", "threads": "--threads"}
+"""Fields of a run, and the flags that set them."""
+
+
 def run_config(
     options: argparse.Namespace, catalog: Catalog, *, seed: int, validation: tuple[float, float], threads: int
 ) -> RunConfig:
@@ -472,20 +476,21 @@ def run_config(
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     blocks = options.training_blocks
-    config = RunConfig(
-        network=network,
-        mode=mode,
-        dataset_sup=_held_out(catalog.dataset(sup_name, sup_flag), validation[0]),
-        dataset_unsup=_held_out(catalog.dataset(unsup_name, unsup_flag), validation[1]),
-        training_blocks=None if blocks is None else tuple(blocks),
-        bp_blockwise=options.bp_blockwise,
-        probes=tuple(dict.fromkeys(options.probe)),
-        probe_blocks=None if options.probe_blocks is None else tuple(options.probe_blocks),
-        seed=seed,
-        threads=threads if options.threads is None else options.threads,
-        device=device(options).kind,
-        compile=options.compile,
-    )
+    with said_as(_FLAGS):
+        config = RunConfig(
+            network=network,
+            mode=mode,
+            dataset_sup=_held_out(catalog.dataset(sup_name, sup_flag), validation[0]),
+            dataset_unsup=_held_out(catalog.dataset(unsup_name, unsup_flag), validation[1]),
+            training_blocks=None if blocks is None else tuple(blocks),
+            bp_blockwise=options.bp_blockwise,
+            probes=tuple(dict.fromkeys(options.probe)),
+            probe_blocks=None if options.probe_blocks is None else tuple(options.probe_blocks),
+            seed=seed,
+            threads=threads if options.threads is None else options.threads,
+            device=device(options).kind,
+            compile=options.compile,
+        )
     config = overrides.apply(config, catalog.protocol(options.protocol), catalog, where="--protocol,")
     config = overrides.apply(config, overrides.parse(options.changes), catalog)
     return replace(config, plugins=plugins.of_run(config))

@@ -222,7 +222,10 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
         return "pool", parse_pool(part, where)
     if head in ACTIVATIONS.names():
         return "activation", parse_activation(part, where)
-    raise ConfigError(where, f"unknown part '{part}'", given=part, choices=[*_PARTS, *ACTIVATIONS.names()])
+    forms = [*_PARTS, *ACTIVATIONS.names()]
+    by_head = {form.partition("_")[0]: form for form in reversed(forms)}
+    like = by_head.get(nearest(head, by_head) or "", part)  # maks_2_2_0 means max_k_s_p
+    raise ConfigError(where, f"unknown part '{part}'", given=like, choices=forms)
 
 
 def probability(text: str, part: str, where: str) -> float:

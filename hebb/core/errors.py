@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 _LONGEST_LINE = 600
@@ -68,6 +68,18 @@ def within(where: str) -> Iterator[None]:
         place, _, problem = str(error).partition(": ")
         text = f"{where}: {problem}" if where.endswith(f" {place}") else f"{where}, {error}"
         raise _with_text(text) from None
+
+
+@contextmanager
+def said_as(flags: Mapping[str, str]) -> Iterator[None]:
+    """Name the flag of a ``ConfigError`` raised inside, where it names the field that the flag sets."""
+    try:
+        yield
+    except ConfigError as error:
+        place, _, problem = str(error).partition(": ")
+        if place not in flags:
+            raise
+        raise _with_text(f"{flags[place]}: {problem}") from None
 
 
 def _with_text(text: str) -> ConfigError:

@@ -82,7 +82,7 @@ def read(folder: Path) -> SearchReport:
     Raises:
         ConfigError: when the folder holds no search, or none of its runs is finished.
     """
-    data = search_folder.read(folder)
+    data = search_folder.read(folder, "report")
     file = data["options"].get("preset_file")
     presets = catalog.load(None if file is None else Path(file))
     search, journal = search_folder.search_of(data, folder.absolute(), presets), Journal.load(folder)

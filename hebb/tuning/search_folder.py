@@ -107,13 +107,13 @@ def write(search: Search, settings: SearchSettings) -> None:
     )
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Return the content of ``search.json``."""
+def read(folder: Path, where: str = "--restore") -> dict[str, Any]:
+    """Return the content of ``search.json``; an error names the place ``where``."""
     if not folder.is_dir():
         stored = sorted(path.parent.name for path in folder.parent.glob(f"*/{SEARCH}"))
-        raise ConfigError("--restore", f"no such folder '{folder}'", given=folder.name, choices=stored)
+        raise ConfigError(where, f"no such folder '{folder}'", given=folder.name, choices=stored)
     if not (folder / SEARCH).exists():
-        raise ConfigError("--restore", f"nothing to restore: {folder} holds no search")
+        raise ConfigError(where, f"{folder} holds no search")
     data = folders.read_json(folder / SEARCH)
     if not isinstance(data, dict) or any(key not in data for key in _KEYS):
         raise ConfigError(str(folder / SEARCH), "is not the description of a search")

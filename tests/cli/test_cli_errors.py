@@ -807,3 +807,18 @@ def test_a_search_that_cannot_start_replaces_nothing(command: Command, tmp_path:
 def test_says_what_is_missing_or_misspelt(command: Command, tmp_path: Path, line: str, says: str) -> None:
     message(command(*shlex.split(line)), says)
     assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["--probe", "liner"], "error: --probe: "),
+        (["--probe", "linear", "--probe-blocks", "5"], "error: --probe-blocks: "),
+        (["--seed", "-1"], "error: --seed: "),
+        (["--threads", "0"], "error: --threads: "),
+    ],
+)
+def test_an_error_names_the_flag(inside: Command, arguments: list[str], start: str) -> None:
+    """And not the field that the flag sets, which nobody typed."""
+    done = inside("multi_layer.py", *arguments, "--dry-run")
+    assert (done.returncode, done.stderr.startswith(start)) == (2, True), done.stderr

@@ -188,7 +188,7 @@ BAD = [
     ("Soft-k3:bn_after:bn_after", "second batch norm 'bn_after'"),
     ("Soft-k3:flaten", "unknown part 'flaten'", "'flatten'"),
     ("Soft-k3:triangel_0.7", "unknown part 'triangel_0.7'", "triangle"),
-    ("Soft-k3:maks_2_2_0", "unknown part 'maks_2_2_0'", "max_k_s_p"),
+    ("Soft-k3:maks_2_2_0", "unknown part 'maks_2_2_0'", "'max_k_s_p'"),
     ("Soft-k3:", "an empty part"),
     ("Soft-k3::relu", "an empty part"),
     *((f"Soft-k3:drop{p}", f"drop{p}", "probability") for p in ("_1", "_-0.1", "_x", "_", "_nan", "_0.1_5")),
