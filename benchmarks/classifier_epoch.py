@@ -26,8 +26,8 @@ import torch
 
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
@@ -72,11 +72,11 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--preset", default="2SoftHebbCnnCIFAR", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-sup", default="CIFAR10_50", metavar="NAME", help="(default: %(default)s)")
-    parser.add_argument("--images", type=arguments.count, metavar="N", help="(default: those of the dataset)")
-    parser.add_argument("--repeats", type=arguments.count, default=5, metavar="N", help="epochs (default: 5)")
+    parser.add_argument("--images", type=count, metavar="N", help="(default: those of the dataset)")
+    parser.add_argument("--repeats", type=count, default=5, metavar="N", help="epochs (default: 5)")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     harness.add_flags(parser)
     return parser.parse(argv)

@@ -27,8 +27,8 @@ import torch
 from benchmarks import harness
 from benchmarks.energy_published import Published
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog
 from hebb.config.registry import DATASETS
 from hebb.core.errors import ConfigError
@@ -65,11 +65,11 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--published", type=Path, metavar="DIR", help="checkout of the published code")
     parser.add_argument("--presets", nargs="+", default=PRESETS, metavar="NAME", help=f"(default: {' '.join(PRESETS)})")
-    parser.add_argument("--steps", type=arguments.count, default=20, metavar="N", help="turns (default: 20)")
-    parser.add_argument("--warm-up", type=arguments.count, default=2, metavar="N", help="turns (default: 2)")
+    parser.add_argument("--steps", type=count, default=20, metavar="N", help="turns (default: 20)")
+    parser.add_argument("--warm-up", type=count, default=2, metavar="N", help="turns (default: 2)")
     harness.add_flags(parser)
     return parser.parse(argv)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from hebb.cli import arguments, describe
+from hebb.cli import describe
+from hebb.cli.parsing import Parser, count
 from hebb.core import machine
 from hebb.core.threads import cores
 from hebb.storage import records
@@ -29,9 +30,9 @@ Function = Callable[[], object]
 Row = dict[str, Any]
 
 
-def add_flags(parser: arguments.Parser) -> None:
+def add_flags(parser: Parser) -> None:
     """Add the flags of every benchmark."""
-    parser.add_argument("--threads", type=arguments.count, metavar="N", help="CPU threads (default: one per core)")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: one per core)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers there as JSON")
 
 

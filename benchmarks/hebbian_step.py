@@ -34,8 +34,8 @@ from torch.nn import functional as F
 
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
@@ -86,13 +86,13 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--preset", default="4SoftHebbCnnCIFAR", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-unsup", default="CIFAR10_1", metavar="NAME", help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=arguments.count, metavar="N", help="(default: that of the dataset)")
-    parser.add_argument("--steps", type=arguments.count, default=harness.STEPS, metavar="N", help="(default: 50)")
-    parser.add_argument("--warm-up", type=arguments.count, default=harness.WARM_UP, metavar="N", help="(default: 10)")
-    parser.add_argument("--features", type=arguments.count, default=1000, metavar="N", help="of upper layers (1000)")
+    parser.add_argument("--batch-size", type=count, metavar="N", help="(default: that of the dataset)")
+    parser.add_argument("--steps", type=count, default=harness.STEPS, metavar="N", help="(default: 50)")
+    parser.add_argument("--warm-up", type=count, default=harness.WARM_UP, metavar="N", help="(default: 10)")
+    parser.add_argument("--features", type=count, default=1000, metavar="N", help="of upper layers (1000)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled steps too")
     parser.add_argument(
         "--compute-dtype", metavar="TYPE", default="float32", help="of the step's products: float32 or bfloat16"

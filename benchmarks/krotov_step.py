@@ -29,8 +29,8 @@ import torch
 
 from benchmarks import harness, hebbian_step
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog
 from hebb.config.specs import make_layer
 from hebb.core.errors import HebbError
@@ -84,12 +84,12 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
-    parser.add_argument("--batch-size", type=arguments.count, default=64, metavar="N", help="(default: 64)")
-    parser.add_argument("--rank", type=arguments.count, default=9, metavar="K", help="punished neuron (default: 9)")
+    parser = Parser(__doc__ or "")
+    parser.add_argument("--batch-size", type=count, default=64, metavar="N", help="(default: 64)")
+    parser.add_argument("--rank", type=count, default=9, metavar="K", help="punished neuron (default: 9)")
     parser.add_argument("--lebesgue-p", type=float, default=2, metavar="P", help="(default: 2)")
-    parser.add_argument("--steps", type=arguments.count, default=harness.STEPS, metavar="N", help="(default: 50)")
-    parser.add_argument("--warm-up", type=arguments.count, default=harness.WARM_UP, metavar="N", help="(default: 10)")
+    parser.add_argument("--steps", type=count, default=harness.STEPS, metavar="N", help="(default: 50)")
+    parser.add_argument("--warm-up", type=count, default=harness.WARM_UP, metavar="N", help="(default: 10)")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio is larger than asked for")
     harness.add_flags(parser)

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, overrides, plan
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
@@ -68,13 +68,13 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--preset", default="9LPLVggCIFAR", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset", default="CIFAR10", metavar="NAME", help="whose shapes (default: %(default)s)")
     parser.add_argument(
-        "--batch-size", type=arguments.count, default=64, metavar="N", help="images, two views each (default: 64)"
+        "--batch-size", type=count, default=64, metavar="N", help="images, two views each (default: 64)"
     )
-    parser.add_argument("--steps", type=arguments.count, default=20, metavar="N", help="(default: 20)")
+    parser.add_argument("--steps", type=count, default=20, metavar="N", help="(default: 20)")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     harness.add_flags(parser)
     return parser.parse(argv)

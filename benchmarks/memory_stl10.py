@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.specs import RunConfig
 from hebb.data import images
@@ -36,13 +36,11 @@ VALUES = 3 * 96 * 96
 
 def main(argv: list[str]) -> int:
     """Write, load, train, report."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument(
-        "--images", type=arguments.count, default=100_000, metavar="N", help="unlabelled images (default: 100,000)"
+        "--images", type=count, default=100_000, metavar="N", help="unlabelled images (default: 100,000)"
     )
-    parser.add_argument(
-        "--updates", type=arguments.count, default=20, metavar="N", help="updates of batch 32 (default: 20)"
-    )
+    parser.add_argument("--updates", type=count, default=20, metavar="N", help="updates of batch 32 (default: 20)")
     harness.add_flags(parser)
     options = parser.parse(argv)
     threads = harness.set_threads(options.threads)
@@ -73,20 +71,20 @@ def write(folder: Path, unlabeled: int, train: int = 5000, test: int = 8000) -> 
     """Write random files in the format of STL-10, a thousand images at a time."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for part, count in (("train", train), ("test", test), ("unlabeled", unlabeled)):
+    for part, total in (("train", train), ("test", test), ("unlabeled", unlabeled)):
         with open(folder / f"{part}_X.bin", "wb") as file:
-            for start in range(0, count, 1000):
-                file.write(rng.bytes(min(1000, count - start) * VALUES))
+            for start in range(0, total, 1000):
+                file.write(rng.bytes(min(1000, total - start) * VALUES))
         if part != "unlabeled":
-            (np.arange(count) % 10 + 1).astype(np.uint8).tofile(folder / f"{part}_y.bin")
+            (np.arange(total) % 10 + 1).astype(np.uint8).tofile(folder / f"{part}_y.bin")
 
 
 def train(config: RunConfig, split: images.Split, updates: int) -> None:
     """Run one Hebbian epoch of the first phase over as many images as the updates take, a view of the split."""
     phase = plan.phases(config)[0]
     assert isinstance(split.images, torch.Tensor)
-    count = updates * phase.batch_size
-    part = replace(split, images=split.images[:count], labels=split.labels[:count])
+    total = updates * phase.batch_size
+    part = replace(split, images=split.images[:total], labels=split.labels[:total])
     at = Epoch(seed=0, phase=phase, phase_index=0, epoch=0)
     engine.hebbian(model.build(config), part, at, lambda _: None)
 

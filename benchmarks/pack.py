@@ -23,8 +23,8 @@ from benchmarks import before_torch  # noqa: F401 - sets how torch's idle thread
 # isort: split
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, overrides, plan
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
@@ -52,13 +52,13 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--preset", default="2SoftHebbCnnCIFAR", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-sup", default="CIFAR10_50", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-unsup", default="CIFAR10_1", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--set", dest="changes", nargs="+", default=[], metavar="PATH=VALUE", help="change the run")
-    parser.add_argument("--seeds", type=arguments.count, default=4, metavar="N", help="members (default: 4)")
-    parser.add_argument("--repeats", type=arguments.count, default=1, metavar="N", help="turns (default: 1)")
+    parser.add_argument("--seeds", type=count, default=4, metavar="N", help="members (default: 4)")
+    parser.add_argument("--repeats", type=count, default=1, metavar="N", help="turns (default: 1)")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     harness.add_flags(parser)
     return parser.parse(argv)

@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments, describe, train
+from hebb.cli import describe, train
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser
 from hebb.config import catalog
 from hebb.core.errors import HebbError
 from hebb.storage import folders
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--presets", nargs="+", default=PRESETS, metavar="NAME", help=f"(default: {' '.join(PRESETS)})")
     parser.add_argument("--dataset-unsup", default="CIFAR10_1", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-sup", default="CIFAR10_50", metavar="NAME", help="(default: %(default)s)")

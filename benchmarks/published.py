@@ -36,8 +36,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
 from hebb import builtin
-from hebb.cli import arguments, describe, train
+from hebb.cli import describe, train
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
@@ -94,16 +95,16 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags in front of ``--``."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--published", type=Path, required=True, metavar="DIR", help="checkout of the published code")
     parser.add_argument("--preset", default=PRESETS[0], choices=PRESETS, help="(default: %(default)s)")
     parser.add_argument(
         "--steps", type=_steps, default=ENOUGH, metavar="N|all", help="measured steps of a Hebbian phase (default: 200)"
     )
-    parser.add_argument("--warm-up", type=arguments.count, default=20, metavar="N", help="steps before (default: 20)")
+    parser.add_argument("--warm-up", type=count, default=20, metavar="N", help="steps before (default: 20)")
     parser.add_argument(
         "--classifier-images",
-        type=arguments.count,
+        type=count,
         metavar="N",
         help="measure the published classifier and evaluation on N images, in whole batches, and scale (default: all)",
     )
@@ -122,7 +123,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _steps(text: str) -> int | None:
-    return None if text == "all" else arguments.count(text)
+    return None if text == "all" else count(text)
 
 
 def _checked(argv: list[str], preset: str) -> RunConfig:

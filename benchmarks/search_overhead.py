@@ -29,8 +29,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness
-from hebb.cli import arguments, describe
+from hebb.cli import describe
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, count
 from hebb.core.errors import HebbError
 from hebb.core.threads import cores
 
@@ -61,13 +62,13 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
-    parser = arguments.Parser(__doc__ or "")
+    parser = Parser(__doc__ or "")
     parser.add_argument("--preset", default="2SoftHebbCnnDigits", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-sup", default="Digits_50", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--dataset-unsup", default="Digits_1", metavar="NAME", help="(default: %(default)s)")
-    parser.add_argument("--epochs", type=arguments.count, metavar="N", help="of the classifier (default: the preset's)")
-    parser.add_argument("--seeds", type=arguments.count, default=4, metavar="N", help="runs (default: 4)")
-    parser.add_argument("--growth", type=arguments.count, metavar="N", help="measure the growth over N trials")
+    parser.add_argument("--epochs", type=count, metavar="N", help="of the classifier (default: the preset's)")
+    parser.add_argument("--seeds", type=count, default=4, metavar="N", help="runs (default: 4)")
+    parser.add_argument("--growth", type=count, metavar="N", help="measure the growth over N trials")
     parser.add_argument("--scratch", metavar="DIR", help="where run folders go, which are removed (default: /tmp)")
     harness.add_flags(parser)
     return parser.parse(argv)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hebb import builtin
 from hebb.cli import listing
-from hebb.cli.arguments import Parser
+from hebb.cli.parsing import Parser
 from hebb.config import plan, search_space
 from hebb.config.catalog import load as read_catalog
 from hebb.core import commands, extras

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hebb.cli import train
-from hebb.cli.arguments import Parser
+from hebb.cli.parsing import Parser
 from hebb.config import serialise
 from hebb.core import commands
 from hebb.core.errors import ConfigError

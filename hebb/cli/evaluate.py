@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hebb.cli import arguments, describe, train_flags
-from hebb.cli.arguments import Exclusive, Parser, Section
+from hebb.cli.parsing import Exclusive, Parser, Section
 from hebb.cli.run import read_config
 from hebb.config import overrides
 from hebb.config.catalog import Catalog

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hebb.cli import arguments, train_flags
-from hebb.cli.arguments import Exclusive, Parser
 from hebb.cli.describe import console, table
+from hebb.cli.parsing import Exclusive, Parser
 from hebb.config import fields, grammar, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.data_spec import DataSpec

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from hebb.cli import arguments, describe, listing
-from hebb.cli.arguments import Section
+from hebb.cli.parsing import Parser, Section
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
@@ -19,9 +19,9 @@ from hebb.storage import folders
 _VERB = "post-hoc"
 
 
-def parser() -> arguments.Parser:
+def parser() -> Parser:
     """Return the parser of this command."""
-    flags = arguments.Parser(__doc__ or "", prog=commands.name(_VERB))
+    flags = Parser(__doc__ or "", prog=commands.name(_VERB))
     arguments.add_network_flags(flags)
     arguments.add_seed_flag(flags)
     flags.section(Section.STORAGE).add_argument(

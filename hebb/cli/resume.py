@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hebb.cli import arguments, train_flags
-from hebb.cli.arguments import Exclusive, Parser
+from hebb.cli.parsing import Exclusive, Parser
 from hebb.cli.run import members, read_config, train_all
 from hebb.config.specs import RunConfig
 from hebb.core import commands

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 
 from hebb.cli import arguments, train_flags
-from hebb.cli.arguments import Exclusive, Parser, Section
+from hebb.cli.parsing import Exclusive, Parser, Section
 from hebb.cli.run import read_config, start
 from hebb.config import overrides, plan, plugins, shapes
 from hebb.config.catalog import Catalog

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 from hebb.cli import arguments, describe, listing, search_flags, search_request
+from hebb.cli.parsing import Parser
 from hebb.cli.search_display import SearchDisplay, commands, continuation, print_estimate
 from hebb.config import plan
 from hebb.config.catalog import Catalog
@@ -19,7 +20,7 @@ from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
 
 
-def parser() -> arguments.Parser:
+def parser() -> Parser:
     """Return the parser of this command."""
     return search_flags.parser(__doc__ or "")
 

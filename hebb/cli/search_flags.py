@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hebb.cli import arguments
-from hebb.cli.arguments import Section
+from hebb.cli.parsing import Parser, Section, boolean, count, natural
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Scheduler
@@ -45,9 +45,9 @@ _EXTENDING = ("seeds", "space", "num_samples")
 Flags = argparse._ArgumentGroup
 
 
-def parser(description: str) -> arguments.Parser:
+def parser(description: str) -> Parser:
     """Return the parser of the command."""
-    flags = arguments.Parser(description, prog=commands.name("search"))
+    flags = Parser(description, prog=commands.name("search"))
     arguments.add_network_flags(flags)
     _add_space_flags(flags.section(Section.SEARCH))
     arguments.add_pack_flag(flags, "train N seeds of a configuration together in a trial, each as a run of its own;")
@@ -72,11 +72,11 @@ def _add_space_flags(group: Flags) -> None:
     )
     group.add_argument("--purpose", metavar="WHAT", help="sweep (compares everything) or search (selects a winner)")
     group.add_argument(
-        "--seeds", type=arguments.natural, nargs="+", metavar="N", help="replicates, in place of those of the config"
+        "--seeds", type=natural, nargs="+", metavar="N", help="replicates, in place of those of the config"
     )
     group.add_argument(
         "--seed",
-        type=arguments.natural,
+        type=natural,
         default=0,
         metavar="N",
         help="number added to every seed of the config (default: 0)",
@@ -98,12 +98,12 @@ def _add_space_flags(group: Flags) -> None:
     )
     group.add_argument(
         "--num-samples",
-        type=arguments.count,
+        type=count,
         metavar="N",
         help="points drawn from the space (default: the config's, else 1)",
     )
     group.add_argument(
-        "--search-seed", type=arguments.natural, metavar="N", help="seed of the points that are drawn (default: 0)"
+        "--search-seed", type=natural, metavar="N", help="seed of the points that are drawn (default: 0)"
     )
 
 
@@ -123,7 +123,7 @@ def _add_choice_flags(group: Flags) -> None:
     for kind, note in notes.items():
         group.add_argument(
             f"--validation-{kind}",
-            type=arguments.boolean,
+            type=boolean,
             nargs="?",
             const=True,
             metavar="BOOL",
@@ -156,9 +156,7 @@ def _add_scheduler_flags(group: Flags) -> None:
 def _add_budget_flags(group: Flags) -> None:
     """Flags that say when a search ends, and how it goes on."""
     group.add_argument("--time-budget", metavar="TIME", help="stop after 90s, 30m, 1.5h, 2d; --restore continues")
-    group.add_argument(
-        "--max-trials", type=arguments.count, metavar="N", help="begin at most N trials; --restore continues"
-    )
+    group.add_argument("--max-trials", type=count, metavar="N", help="begin at most N trials; --restore continues")
     group.add_argument(
         "--max-failures",
         type=int,
@@ -186,7 +184,7 @@ def _add_resource_flags(group: Flags) -> None:
     )
     group.add_argument(
         "--share-blocks",
-        type=arguments.boolean,
+        type=boolean,
         default=True,
         metavar="BOOL",
         help="train first blocks that trials share once; the results do not change (default: true)",
@@ -204,7 +202,7 @@ def _add_result_flags(group: Flags) -> None:
     group.add_argument("--save-model", action="store_true", help="keep the trained model of every trial")
     group.add_argument(
         "--save",
-        type=arguments.boolean,
+        type=boolean,
         default=True,
         metavar="BOOL",
         help="keep the run folders of the trials (default: true)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hebb.cli import arguments
-from hebb.cli.arguments import Parser, Section
+from hebb.cli.parsing import Parser, Section, boolean, count
 from hebb.core import commands
 
 _DESCRIPTION = """Train one network, block by block, and store the run.
@@ -21,7 +21,7 @@ def parser() -> Parser:
     arguments.add_seed_flag(flags)
     flags.section(Section.TRAINING).add_argument(
         "--validation",
-        type=arguments.boolean,
+        type=boolean,
         nargs="?",
         const=True,
         default=False,
@@ -48,7 +48,7 @@ def add_storage_flags(parser: Parser) -> None:
     storage = parser.section(Section.STORAGE)
     storage.add_argument(
         "--save",
-        type=arguments.boolean,
+        type=boolean,
         nargs="?",
         const=True,
         default=True,
@@ -58,7 +58,7 @@ def add_storage_flags(parser: Parser) -> None:
     storage.add_argument("--save-model", action="store_true", help="the same as --save true")
     storage.add_argument(
         "--checkpoint-every",
-        type=arguments.count,
+        type=count,
         default=1,
         metavar="N",
         help="epochs between two checkpoints of a phase (default: 1)",

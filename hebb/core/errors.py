@@ -117,6 +117,10 @@ def _plain(word: str) -> str:
 
 
 def _ratio(choice: str, given: str) -> float:
+    """Return how alike two words are, in [0, 1]; a word of three letters or more is like one that it begins."""
+    short, long = sorted((_plain(choice), _plain(given)), key=len)
+    if len(short) >= 3 and long.startswith(short):
+        return max(_LIKE, difflib.SequenceMatcher(None, short, long).ratio())
     return difflib.SequenceMatcher(None, _plain(choice), _plain(given)).ratio()
 
 

@@ -142,7 +142,7 @@ def test_published_values_stand_beside_ours(home: Path, monkeypatch: pytest.Monk
     assert list(lines["mean"])[1] == 50
     with pytest.raises(ConfigError, match=r"no numbers of '8'\nlegal: 9"):
         depth.compute(bp, figure="8")
-    with pytest.raises(ConfigError, match="'9' are by arm, not by neurons\n--by arm"):
+    with pytest.raises(ConfigError, match="figure '9' is published by arm, got --by neurons\nuse --by arm"):
         depth.compute(bp, "neurons", figure="9")
 
 

@@ -67,8 +67,8 @@ def test_variants_by_overrides(changes: tuple[str, ...], command: Command) -> No
     ("arguments", "message"),
     [
         (("--set", "b0.layer.pol=0"), "did you mean"),
-        (("--set", "b*.layer.warmup=40"), "warm-up of 40 epochs"),
-        (("--set", "b0.layer.loss=beneath"), "own above"),
+        (("--set", "b*.layer.warmup=40"), "warmup must be < 40"),
+        (("--set", "b0.layer.loss=beneath"), "own or above"),
         (("--set", "b*.layer.loss=above"), "b1: learns from the loss of b2"),
         (("--set", "dataset_unsup.view_area=2"), "view_area"),
         (("--preset", "LPL-c8-k3-decor5:relu BP:flatten"), "did you mean 'decorr5'"),

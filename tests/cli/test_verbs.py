@@ -33,6 +33,7 @@ from hebb.cli import (
 )
 from hebb.cli.analysis import command
 from hebb.cli.entry import run_command
+from hebb.cli.parsing import Parser, boolean, count, gigabytes
 from hebb.cli.verbs import VERBS, main
 from hebb.core import commands, extras
 from hebb.core.errors import ConfigError, HebbError
@@ -424,13 +425,13 @@ def test_bash_completes_a_verb_and_a_preset(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("read", "text", "problem"),
     [
-        (arguments.boolean, "perhaps", "must be true or false, got 'perhaps'"),
-        (arguments.gigabytes, "-1", "must be a number of gigabytes >= 0, got '-1'"),
-        (arguments.count, "0", "must be a whole number >= 1, got '0'"),
+        (boolean, "perhaps", "must be true or false, got 'perhaps'"),
+        (gigabytes, "-1", "must be a number of gigabytes >= 0, got '-1'"),
+        (count, "0", "must be a whole number >= 1, got '0'"),
     ],
 )
 def test_a_value_of_the_wrong_kind(read: object, text: str, problem: str) -> None:
-    parser = arguments.Parser("")
+    parser = Parser("")
     parser.add_argument("--x", type=read)
     with pytest.raises(ConfigError, match=re.escape(problem)):
         parser.parse(["--x", text])

@@ -40,7 +40,9 @@ def test_evaluating_a_stored_model(inside: Command, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "m"
     last = json.loads((folder / "result.json").read_text())["metrics"]
     file = tmp_path / "out" / "features.npz"
+    file.parent.mkdir()
     for name in ("m", str(folder)):
+        file.unlink(missing_ok=True)  # an existing file is never replaced
         done = inside("multi_layer.py", "--evaluate", name, "--export-features", str(file))
         assert done.returncode == 0, done.stderr
         assert f"accuracy {last['test_acc']:.2f} %, loss {last['test_loss']:.4f}" in done.stdout

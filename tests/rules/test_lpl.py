@@ -512,7 +512,7 @@ def test_ablations() -> None:
         (LPL, ("b0.layer.pooling=0", "b0.layer.projector=1"), "successive", "projector=1"),
         (LPL, ("b0.layer.stale=1", "b0.layer.pooling=0"), "successive", "stale=1"),
         (LPL, ("b0.layer.shuffle=1", "b0.layer.pooling=0"), "successive", "shuffle=1"),
-        (LPL, ("b0.layer.warmup=1",), "successive", "warm-up of 1 epochs leaves nothing of the 1 epoch"),
+        (LPL, ("b0.layer.warmup=1",), "successive", "warmup must be < 1, the epochs on Digits, got 1"),
         (LPL, ("b2.layer.loss=above",), "consecutive", "b2: learns from the loss of b3"),
         (LPL, ("b0.layer.loss=above", "b1.layer.pooling=0"), "consecutive", "b1: pooling=0"),
         (LPL, ("dataset_unsup.batch_size=1",), "consecutive", "two images or more"),

@@ -8,18 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from hebb import builtin
-from hebb.cli import arguments
 from hebb.cli.analysis import experiments, pictures, recipes, reports, runs, sweeps
 from hebb.cli.analysis.verb import Verb
+from hebb.cli.parsing import Parser
 from hebb.config import plugins
 from hebb.core import commands, extras
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 
-def parser(verb: Verb) -> arguments.Parser:
+def parser(verb: Verb) -> Parser:
     """Return the parser of a verb."""
-    flags = arguments.Parser(f"{verb.name}: {verb.summary}", prog=f"{commands.name('analysis')} {verb.name}")
+    flags = Parser(f"{verb.name}: {verb.summary}", prog=f"{commands.name('analysis')} {verb.name}")
     verb.flags(flags)
     flags.add_argument("--out", type=Path, metavar="DIR", help=verb.out)
     flags.add_argument("--name", metavar="NAME", help=f"name of its files (default: {verb.name})")

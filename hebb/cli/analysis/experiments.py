@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from hebb.cli.analysis.verb import Verb
-from hebb.cli.arguments import count
+from hebb.cli.parsing import count
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hebb.cli import arguments
 from hebb.cli.analysis.verb import Verb, add_selection, drawn, selected
+from hebb.cli.parsing import count
 from hebb.config.fields import read_number
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
@@ -108,7 +108,7 @@ def _filters_flags(parser: argparse.ArgumentParser) -> None:
         metavar="HOW",
         help="deviation of the weights or radius, largest first, or index (default: deviation)",
     )
-    parser.add_argument("--most", type=arguments.count, default=120, metavar="N", help="filters shown (default: 120)")
+    parser.add_argument("--most", type=count, default=120, metavar="N", help="filters shown (default: 120)")
 
 
 def _filters(options: argparse.Namespace) -> Output:
@@ -139,12 +139,10 @@ def _fields_flags(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="images (found by projected gradient) or patches (of the test images) (default: images)",
     )
-    parser.add_argument("--neurons", type=arguments.count, metavar="N", help="random neurons (default: 72; patches: 5)")
-    parser.add_argument(
-        "--patches", type=arguments.count, default=10, metavar="N", help="patches of each neuron (default: 10)"
-    )
-    parser.add_argument("--images", type=arguments.count, metavar="N", help="first test images (default: all)")
-    parser.add_argument("--steps", type=arguments.count, default=500, metavar="N", help="gradient steps (default: 500)")
+    parser.add_argument("--neurons", type=count, metavar="N", help="random neurons (default: 72; patches: 5)")
+    parser.add_argument("--patches", type=count, default=10, metavar="N", help="patches of each neuron (default: 10)")
+    parser.add_argument("--images", type=count, metavar="N", help="first test images (default: all)")
+    parser.add_argument("--steps", type=count, default=500, metavar="N", help="gradient steps (default: 500)")
     parser.add_argument(
         "--step",
         type=_positive,
@@ -229,15 +227,13 @@ def _embed_flags(parser: argparse.ArgumentParser) -> None:
         help="blocks whose outputs are embedded; input is the pixels (default: input and the last block but one)",
     )
     parser.add_argument("--method", default="tsne", metavar="NAME", help="tsne or umap (default: tsne)")
-    parser.add_argument(
-        "--images", type=arguments.count, default=2000, metavar="N", help="first test images (default: 2000)"
-    )
+    parser.add_argument("--images", type=count, default=2000, metavar="N", help="first test images (default: 2000)")
     parser.add_argument("--mean", action="store_true", help="embed each channel's mean over the map, not the whole map")
     parser.add_argument(
-        "--components", type=arguments.count, default=100, metavar="N", help="principal components (default: 100)"
+        "--components", type=count, default=100, metavar="N", help="principal components (default: 100)"
     )
     parser.add_argument("--perplexity", type=_positive, default=50.0, metavar="X", help="of t-SNE (default: 50)")
-    parser.add_argument("--neighbours", type=arguments.count, default=15, metavar="N", help="of UMAP (default: 15)")
+    parser.add_argument("--neighbours", type=count, default=15, metavar="N", help="of UMAP (default: 15)")
     _add_seed(parser, "components and map")
 
 
@@ -286,19 +282,15 @@ def _robust_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="loss functions the attack increases, tried in turn: margin, cross_entropy (default: margin)",
     )
-    parser.add_argument(
-        "--steps", type=arguments.count, default=20, metavar="N", help="steps of an attack (default: 20)"
-    )
+    parser.add_argument("--steps", type=count, default=20, metavar="N", help="steps of an attack (default: 20)")
     parser.add_argument(
         "--restarts",
-        type=arguments.count,
+        type=count,
         default=2,
         metavar="N",
         help="starts of an attack: the image, then random points of the ball (default: 2)",
     )
-    parser.add_argument(
-        "--images", type=arguments.count, default=1000, metavar="N", help="first test images (default: 1000)"
-    )
+    parser.add_argument("--images", type=count, default=1000, metavar="N", help="first test images (default: 1000)")
     _add_seed(parser, "noise and starts")
 
 
@@ -362,7 +354,7 @@ def _interpolate_flags(parser: argparse.ArgumentParser) -> None:
         help="what stands for a class: mean (of its training images) or neurons (mean weights of the first layer's "
         "neurons that win it) (default: mean)",
     )
-    parser.add_argument("--points", type=arguments.count, default=11, metavar="N", help="images in a row (default: 11)")
+    parser.add_argument("--points", type=count, default=11, metavar="N", help="images in a row (default: 11)")
     parser.add_argument(
         "--radius",
         type=_number,
@@ -370,7 +362,7 @@ def _interpolate_flags(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="radius of the ball in the middle, in units of the prototypes' distance (default: 0.3)",
     )
-    parser.add_argument("--steps", type=arguments.count, default=100, metavar="N", help="gradient steps (default: 100)")
+    parser.add_argument("--steps", type=count, default=100, metavar="N", help="gradient steps (default: 100)")
 
 
 def _interpolate(options: argparse.Namespace) -> Output:

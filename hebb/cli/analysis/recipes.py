@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hebb.analysis import recipes, runs
 from hebb.analysis.recipes import Recipe, Scale, Script, TrainingCommand
 from hebb.cli.analysis.verb import Verb
-from hebb.cli.arguments import Parser
+from hebb.cli.parsing import Parser
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as load_catalog
 from hebb.config.specs import RunConfig

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.cli import arguments
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, folder_of, selected
+from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -41,7 +41,7 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", type=float, metavar="X", help="the published value of the metric")
     parser.add_argument("--source", metavar="TEXT", help="where it was published")
     parser.add_argument("--sd", type=float, metavar="X", help="its published standard deviation")
-    parser.add_argument("--n", type=arguments.count, metavar="N", help="the number of runs behind it")
+    parser.add_argument("--n", type=count, metavar="N", help="the number of runs behind it")
     parser.add_argument("--what", metavar="TEXT", help="the quantity in words (default: network, dataset, metric)")
     parser.add_argument("--unit", default="%", metavar="TEXT", help="its unit (default: %%)")
     parser.add_argument("--why", metavar="TEXT", help="why ours differs by more than that deviation")

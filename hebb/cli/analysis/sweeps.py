@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_by, add_selection, add_selection_and_metric, drawn, selected
-from hebb.cli.arguments import count
+from hebb.cli.parsing import count
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output

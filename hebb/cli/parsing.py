@@ -1,0 +1,183 @@
+"""The parser of every command, its errors, and the types of flag values. Never imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NoReturn
+
+from hebb.config.fields import read_number
+from hebb.core.errors import ConfigError
+
+
+class Section(StrEnum):
+    """The groups of flags in a help text, in their order there."""
+
+    NETWORK = "network and data"
+    TRAINING = "training"
+    READOUT = "readout"
+    SEARCH = "search space"
+    COMPARISON = "what is compared"
+    STOPPING = "early stopping"
+    BUDGET = "budget and continuation"
+    MACHINE = "machine"
+    STORAGE = "storage"
+    INSTEAD = "instead of training"
+
+
+@dataclass(frozen=True)
+class Exclusive:
+    """A flag or verb that decides what a command does, and rules out flags of the command's other uses.
+
+    Attributes:
+        flag: as the user wrote it, ``--resume-run``.
+        reason: what it does, to complete "--seed cannot be combined with --resume-run, which ...".
+        others: makes the parser whose flags are ruled out.
+    """
+
+    flag: str
+    reason: str
+    others: Callable[[], Parser]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ``ConfigError`` and name the nearest flag.
+
+    Args:
+        description: text above the flags.
+        prog: how the command is called.
+        exclusive: the flag or verb the parser is for, when it rules out others.
+    """
+
+    def __init__(self, description: str, *, prog: str | None = None, exclusive: Exclusive | None = None) -> None:
+        super().__init__(
+            description=description,
+            prog=prog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.register("type", int, whole)
+        self.register("type", float, real)
+        self._exclusive = exclusive
+        self._sections = {title: self.add_argument_group(title) for title in Section}
+
+    def section(self, title: Section) -> argparse._ArgumentGroup:
+        """Return a group of flags; one without flags is not shown."""
+        return self._sections[title]
+
+    def format_help(self) -> str:
+        """Write the help text; its first line names the positional arguments and leaves the flags to the groups."""
+        subjects = [str(action.metavar or action.dest) for action in self._get_positional_actions()]
+        self.usage = " ".join(("%(prog)s", *subjects, "[flags]"))
+        return super().format_help()
+
+    def add_subject(self, flag: str, verb: str, **options: Any) -> None:
+        """Add what a command is about: an argument if it is called by its verb, else the value of ``flag``."""
+        if flag == verb:
+            self.add_argument(options.pop("dest"), **options)
+        else:
+            self.add_argument(flag, required=True, **options)
+
+    def flags(self) -> list[str]:
+        """List every flag that starts with two dashes."""
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print, in the words of the other errors."""
+        hint = f"{self.prog} --help lists the flags"
+        lacking = re.fullmatch(r"the following arguments are required: ([^,]+).*", message)
+        if lacking:
+            names = {argparse._get_action_name(action): action.choices for action in self._actions}
+            raise ConfigError(lacking[1], "must be given", choices=names.get(lacking[1]) or (), hint=hint)
+        place, problem = _sentence(message)
+        raise ConfigError(place, problem, hint=hint)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise for a word that is none of the action's choices."""
+        if action.choices is not None and value not in action.choices:
+            place = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+            raise ConfigError(place, f"unknown '{value}'", given=str(value), choices=action.choices)
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """Parse the arguments of a command.
+
+        Raises:
+            ConfigError: for an argument that is unknown, with the nearest flag, or that the command rules out.
+        """
+        if self._exclusive is not None and not {"-h", "--help"}.isdisjoint(arguments):
+            self.print_help()  # also where the word stands in place of the flag's own value
+            self.exit()
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            self._refuse(unknown[0])
+        return options
+
+    def _refuse(self, argument: str) -> NoReturn:
+        flag = argument.partition("=")[0]
+        if self._exclusive is not None and flag in self._exclusive.others().flags():
+            raise ConfigError(flag, f"cannot be combined with {self._exclusive.flag}, which {self._exclusive.reason}")
+        hint = f"{self.prog} --help lists the flags"
+        if not argument.startswith("-"):
+            raise ConfigError("command line", f"the word '{argument}' belongs to no flag", hint=hint)
+        raise ConfigError("command line", f"unknown argument '{argument}'", given=flag, choices=self.flags(), hint=hint)
+
+
+def _sentence(message: str) -> tuple[str, str]:
+    """Return the place and the problem of one of argparse's messages."""
+    match = re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL)
+    if match is None:
+        return "command line", message
+    place, problem = match[1].partition("/")[0], match[2]
+    if number := re.fullmatch(r"expected (\d+) arguments", problem):
+        problem = f"needs {number[1]} values"
+    elif problem.startswith("expected"):
+        problem = "needs a value"
+    return place, problem.replace("ignored explicit argument", "takes no value, got")
+
+
+def whole(text: str) -> int:
+    """Read a whole number; parsers read it for ``type=int``."""
+    if not re.fullmatch("[+-]?[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'")
+    return int(text)
+
+
+def real(text: str) -> float:
+    """Read a number; parsers read it for ``type=float``."""
+    number = read_number(text, float)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"must be a number, got '{text}'")
+    return float(number)
+
+
+def natural(text: str) -> int:
+    """Read a whole number >= 0."""
+    if not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got '{text}'")
+    return int(text)
+
+
+def boolean(text: str) -> bool:
+    """Read true or false."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"must be true or false, got '{text}'")
+    return words[text.lower()]
+
+
+def gigabytes(text: str) -> int:
+    """Read a size in GB (10^9 bytes) as bytes."""
+    size = read_number(text, float)
+    if size is None or size < 0:
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes >= 0, got '{text}'")
+    return int(size * 10**9)
+
+
+def count(text: str) -> int:
+    """Read a whole number >= 1."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got '{text}'")
+    return int(text)
