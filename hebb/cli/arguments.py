@@ -278,8 +278,8 @@ def _device_of_name(text: str) -> Device:
     return Device(DeviceKind(kind), int(index or 0))
 
 
-_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks", "seed": "--seed", "threads": "--threads"}
-"""Fields of a run, and the flags that set them."""
+_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks"}
+"""Fields of a run that the run checks itself, and the flags that set them."""
 
 
 def run_config(

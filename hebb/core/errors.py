@@ -118,10 +118,10 @@ def _plain(word: str) -> str:
 
 def _ratio(choice: str, given: str) -> float:
     """Return how alike two words are, in [0, 1]; a word of three letters or more is like one that it begins."""
-    short, long = sorted((_plain(choice), _plain(given)), key=len)
-    if len(short) >= 3 and long.startswith(short):
-        return max(_LIKE, difflib.SequenceMatcher(None, short, long).ratio())
-    return difflib.SequenceMatcher(None, _plain(choice), _plain(given)).ratio()
+    words = _plain(choice), _plain(given)
+    short, long = sorted(words, key=len)
+    least = _LIKE if len(short) >= 3 and long.startswith(short) else 0.0
+    return max(least, difflib.SequenceMatcher(None, *words).ratio())
 
 
 def _cut(line: str) -> str:
