@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import shutil
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from hebb.cli import arguments, describe, listing, search_flags, search_request
+from hebb.cli import arguments, describe, listing, search_flags
 from hebb.cli.parsing import Parser
-from hebb.cli.search_display import SearchDisplay, commands, continuation, print_estimate
 from hebb.config import plan
 from hebb.config.catalog import Catalog
 from hebb.core import extras
 from hebb.core.commands import line as command_line
 from hebb.core.errors import HebbError, InterruptedRunError
 from hebb.storage import folders
-from hebb.tuning import search_folder
-from hebb.tuning.search import Search
-from hebb.tuning.search_settings import SearchSettings
+
+if TYPE_CHECKING:
+    from hebb.cli.search_display import SearchDisplay
+    from hebb.tuning.search import Search
+    from hebb.tuning.search_settings import SearchSettings
 
 
 def parser() -> Parser:
@@ -26,9 +28,15 @@ def parser() -> Parser:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code. Help and lists load nothing of a search."""
     options = parser().parse(argv)
     line = command_line("search", *argv)
+    if options.listing is not None:
+        listing.print_list(options.listing, arguments.load_catalog(options))
+        return 0
+    from hebb.cli import search_request
+    from hebb.tuning import search_folder
+
     if options.restore is not None:
         search, settings, catalog = search_request.restored(options, line)
         if options.dry_run:
@@ -36,14 +44,12 @@ def main(argv: list[str]) -> int:
         settings.home.check_writable()
         return _run(search, settings, catalog, fresh=False)
     catalog = arguments.load_catalog(options)
-    if options.listing is not None:
-        listing.print_list(options.listing, catalog)
-        return 0
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
     if options.dry_run:
         return _dry_run(search, catalog, settings)
     if options.estimate:
+        from hebb.cli.search_display import print_estimate
         from hebb.tuning import estimate
 
         print_estimate(estimate.run(search, settings), search)
@@ -55,12 +61,15 @@ def main(argv: list[str]) -> int:
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     """Return the search that the flags describe, with every trial of it checked; nothing is written."""
+    from hebb.cli import search_request
+
     return search_request.of_flags(options, catalog).resolve(catalog)
 
 
 def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
     """Run the trials on Ray; torch and Ray are imported here and not before."""
     extras.require("search", "ray", "optuna", "pandas", "matplotlib", "jinja2", extra="search")
+    from hebb.cli.search_display import SearchDisplay, continuation
     from hebb.tuning import stages
 
     display = SearchDisplay()
@@ -76,6 +85,7 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
 
 def _write_report(search: Search, display: SearchDisplay) -> None:
     """Write the page of a search that has ended, and say where; a search without a result has none."""
+    from hebb.cli.search_display import commands
     from hebb.tuning import html_report
 
     try:
