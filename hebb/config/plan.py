@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import prod
 from typing import Any
 
+from hebb.config import probed, shapes
 from hebb.config.data_spec import DataSpec, batches
 from hebb.config.registry import DATASETS
 from hebb.config.rule import BackpropRule
 from hebb.config.specs import BlockSpec, RunConfig
-from hebb.config.vocabulary import Arch, LossSource
+from hebb.config.vocabulary import LossSource, Operation
 from hebb.core.errors import ConfigError
 
 
@@ -118,6 +120,8 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     planned = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
     config.classifier.check()
     _check_stop(config, planned)
+    if config.probes:
+        probed.check(config, probed.stated(config, planned))
     if config.pack:
         _check_pack(config)
     return planned
@@ -308,20 +312,19 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     )
     if not normalised:
         return []
-    data = config.dataset_unsup
-    return [
-        Phase(
-            kind=PhaseKind.CALIBRATE,
-            blocks=normalised,
-            data="unsup",
-            epochs=1,
-            batch_size=data.batch_size,
-            print_freq=1,
-            updates=0,
-            schedule=0.0,
-            lr=None,
-        )
-    ]
+    phase = Phase(
+        kind=PhaseKind.CALIBRATE,
+        blocks=normalised,
+        data="unsup",
+        epochs=1,
+        batch_size=config.dataset_unsup.batch_size,
+        print_freq=1,
+        updates=0,
+        schedule=0.0,
+        lr=None,
+    )
+    check_batches(config, phase)
+    return [phase]
 
 
 def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: str) -> Phase:
@@ -338,7 +341,6 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
             hint="end the network with a BP block, as in '... BP:flatten'",
         )
     spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
-    _check_batches(config, blocks, spec)
     _check_local(config, blocks, spec)
     views = max(_block(config, i).layer.rule.views for i in blocks)
     _check_views(spec, views, f"dataset_{data}")
@@ -347,7 +349,7 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
     lr = None
     if rates:
         lr = min(rates) if config.classifier.lr is None else config.classifier.lr
-    return Phase(
+    phase = Phase(
         kind=kind,
         blocks=blocks,
         data=data,
@@ -359,22 +361,43 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
         lr=lr,
         views=views,
     )
+    check_batches(config, phase)
+    return phase
 
 
-def _check_batches(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
-    """Raise for batches of one image where a block normalises vectors over the batch, or compares images."""
-    alone = spec.batch_size == 1 or spec.train_samples() % spec.batch_size == 1
-    for i in blocks:
-        block = _block(config, i)
-        over_batch = "batchnorm1d" in block.operations or (block.batch_norm and block.layer.arch == Arch.MLP)
-        if alone and (over_batch or block.local):
+def check_batches(config: RunConfig, phase: Phase, images: int | None = None) -> None:
+    """Raise for a batch of one image where a local loss, or a batch norm with one value per channel, needs more.
+
+    Args:
+        config: the run.
+        phase: the phase.
+        images: images of an epoch, once they are loaded; None takes the number that the dataset's entry gives.
+    """
+    spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+    count = spec.train_samples() if images is None else images
+    if phase.kind == PhaseKind.SETTLE or (phase.batch_size > 1 and count % phase.batch_size != 1):
+        return  # the norms of a settling network do not learn
+    for i in phase.blocks:
+        local = _block(config, i).local and phase.kind != PhaseKind.CALIBRATE
+        if local or _normalises_one_value(config, i):
             raise ConfigError(
                 f"b{i}",
-                f"its {'loss' if block.local else 'batch norm'} needs batches of two images or more, and "
-                f"{spec.train_samples()} images in batches of "
-                f"{spec.batch_size} leave one alone",
+                f"its {'loss' if local else 'batch norm'} needs batches of two images or more, and "
+                f"{count} images in batches of {phase.batch_size} leave one alone",
                 hint="choose another batch_size",
             )
+
+
+def _normalises_one_value(config: RunConfig, i: int) -> bool:
+    """Tell whether a batch norm of block i sees one value per channel of a single image: a vector, or a map of 1x1."""
+    block = _block(config, i)
+    if not block.normalised:
+        return False
+    traced = shapes.of_run(config)[i]
+    before = [name for name in block.operations if name in (Operation.BATCHNORM1D, Operation.BATCHNORM2D)]
+    inputs = [traced.into if name == Operation.BATCHNORM2D else traced.layer_in for name in before]
+    after = [traced.layer_out] if block.batch_norm else []
+    return any(prod(shape[1:]) == 1 for shape in (*inputs, *after))
 
 
 def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 from hebb.config.data_spec import DataSpec
-from hebb.config.plan import Phase
 from hebb.config.registry import DATASETS
 from hebb.config.rule import SettlingRule
 from hebb.config.specs import FEATURE_BYTES, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hebb.config.plan import Phase
 
 Shape = tuple[int, ...]
 

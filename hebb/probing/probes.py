@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.config.probed import NEIGHBOURS
+
 GRID = 2
 """Side of the pooled map."""
-NEIGHBOURS = 10
-"""k of the k-nearest-neighbour probe; distances are cosine distances."""
 SHORT_EPOCHS, SHORT_BATCH, SHORT_LR = 20, 512, 1e-3
 """Training of the ``short`` probe: Adam at a constant rate, the images in the same order in every epoch."""
 
@@ -91,7 +91,7 @@ def fit(kind: str, block: int, train: tuple[Tensor, Tensor], others: dict[str, t
     """Fit a probe on (features, labels) and score it on the other splits (``val``, ``test``).
 
     Args:
-        kind: ``linear`` (multinomial logistic regression) or ``knn``.
+        kind: ``linear`` (multinomial logistic regression) or ``knn`` (cosine distances).
         block: number of the block, for the result.
         train: pooled features (N, D) and labels (N,).
         others: the same for the splits that are open.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 import torch
 from torch import Tensor
 
+from hebb.config import probed
 from hebb.config.specs import RunConfig
 from hebb.core import seeds
 from hebb.data.images import Images, Split
@@ -157,6 +158,25 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
         shares.append(share.cpu())
         labels.append(y[labelled].cpu())
     return torch.cat(shares), torch.cat(labels)
+
+
+def check(config: RunConfig, dataset: str, data: Images) -> None:
+    """Raise for a probe that cannot be fitted on the labels that were read."""
+    if config.probes:
+        probed.check(config, images_of_probes(dataset, data.train.labels, config.probe_samples))
+
+
+def images_of_probes(dataset: str, labels: Tensor, most: int) -> probed.ProbedImages:
+    """Return what the labels (N,) of the training images say of the first ``most`` images."""
+    read = labels[:most].cpu()
+    present = read.unique()
+    return probed.ProbedImages(
+        dataset=dataset,
+        images=len(read),
+        classes=len(present),
+        unlabelled=int((read < 0).sum()),
+        labels=int(present[-1]) + 1,
+    )
 
 
 def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probes.Probe], list[geometry.Geometry]]:

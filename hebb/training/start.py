@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hebb import builtin
-from hebb.config import plan
+from hebb.config import plan, probed
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind
@@ -19,6 +19,7 @@ from hebb.core import machine
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import compiled, model
+from hebb.probing import readout
 from hebb.storage import checkpoints, folders, records
 from hebb.storage.folders import FolderState
 from hebb.training.place import Place
@@ -40,6 +41,7 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     network = initial_network(config, place)
     state = _continued(network, place)
     data = load_data(config, phases, place, device)
+    check_data(config, phases, data)
     network.to(device)
     recorder = open_records(config, phases, place, data, state)
     return Run(config, phases, place, report, network, data, state or RunState(), recorder, started, {})
@@ -128,6 +130,15 @@ def load_data(
             loaded[(content,)] = load(spec, place.datasets, config.split_seed, device, place.cache)
         data[name] = loaded[(content,)]
     return data
+
+
+def check_data(config: RunConfig, phases: tuple[Phase, ...], data: dict[str, images.Images]) -> None:
+    """Raise for images with which a phase or a probe would fail: entries state numbers, and files may hold others."""
+    for phase in phases:
+        plan.check_batches(config, phase, len(data[phase.data].train))
+    role = probed.role(phases)
+    spec = config.dataset_sup if role == "sup" else config.dataset_unsup
+    readout.check(config, spec.dataset, data[role])
 
 
 def open_records(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hebb.config import domains, search_space
+from hebb.config import domains, plan, probed, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
@@ -146,7 +146,7 @@ def check_steps(search: Search) -> None:
 
 
 def _check_probes(search: Search) -> None:
-    plan, scheduler = search.spec.plan, search.spec.scheduler.name
+    chosen, scheduler = search.spec.plan, search.spec.scheduler.name
     if not search.metric.endswith("_acc"):
         raise ConfigError("--probe-every", f"a probe gives an accuracy, and the metric is {search.metric}")
     if not search.stops_early:
@@ -155,13 +155,15 @@ def _check_probes(search: Search) -> None:
             "needs a scheduler, which is what acts on the probes",
             hint="choose --scheduler asha, median or hyperband",
         )
-    if plan.model_based or scheduler == Scheduler.MEDIAN:
+    if chosen.model_based or scheduler == Scheduler.MEDIAN:
         raise ConfigError(
             "--probe-every",
-            f"{plan.algorithm if plan.model_based else scheduler} would compare accuracies of probes with those of the "
-            "classifier",
+            f"{chosen.algorithm if chosen.model_based else scheduler} would compare accuracies of probes with those of "
+            "the classifier",
             hint="asha and hyperband compare only what was measured at the same step",
         )
+    for config in [trial.config for trial in search.trials] or [search.base]:
+        probed.check_linear("--probe-every", probed.stated(config, plan.phases(config)))
 
 
 @dataclass(frozen=True, kw_only=True)
