@@ -17,8 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from hebb.config import search_space
-from hebb.core import shipped
+from hebb.core import documents, shipped
 from hebb.core.errors import ConfigError, within
 
 RECORD = "record.yaml"
@@ -155,7 +154,7 @@ def read_one(folder: Path) -> Record:
     """Read one record."""
     path = folder / RECORD
     where = f"{folder.name}/{RECORD}"
-    data = search_space.read_yaml_file(path, where)
+    data = documents.read_yaml(path, where)
     entries = _checked(Record, data, where, computed=("folder",))
     if not isinstance(entries["date"], datetime.date):
         raise ConfigError(where, f"date must be a day such as 2026-11-22, got '{entries['date']}'")

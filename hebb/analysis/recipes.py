@@ -23,8 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from hebb.config import search_space
-from hebb.core import shipped
+from hebb.core import documents, shipped
 from hebb.core.errors import ConfigError
 from hebb.storage.folders import checked_name
 
@@ -116,7 +115,7 @@ def load(name: str) -> Recipe:
         raise ConfigError("figure", f"no such file '{name}'")
     if not path.exists():
         raise ConfigError("figure", f"no recipe '{name}'", given=name, choices=names())
-    return parse(search_space.read_yaml_file(path), path.stem, str(path))
+    return parse(documents.read_yaml(path), path.stem, str(path))
 
 
 def parse(data: object, name: str, where: str) -> Recipe:

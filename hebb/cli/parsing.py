@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NoReturn
 
-from hebb.config.fields import read_number
 from hebb.core.errors import ConfigError
+from hebb.core.values import read_number
 
 
 class Section(StrEnum):

@@ -11,7 +11,7 @@ from hebb.cli.parsing import Parser, Section, boolean, count, natural
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Scheduler
-from hebb.core import commands
+from hebb.core import commands, documents
 from hebb.core.errors import ConfigError
 
 KEPT = (
@@ -272,5 +272,5 @@ def domains_of(texts: list[str]) -> dict[str, object]:
         if not separator or not path or not domain:
             hint = "for example 'b0.layer.lr={grid: [0.01, 0.1]}'"
             raise ConfigError("--space", f"must be PATH=DOMAIN, got '{text}'", hint=hint)
-        domains[path] = search_space.read_yaml(domain, f"--space {path}")
+        domains[path] = documents.parse_yaml(domain, f"--space {path}")
     return domains

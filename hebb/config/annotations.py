@@ -12,8 +12,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from hebb.config.fields import read_number, read_switch
 from hebb.core.errors import ConfigError
+from hebb.core.values import read_number, read_switch
 
 _NOUNS: dict[type, tuple[str, str]] = {
     bool: ("true or false", "switches"),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from hebb.config.registry import DATASETS
 from hebb.config.settle import SettleSpec
 from hebb.config.specs import BlockSpec, NetworkSpec
 from hebb.config.vocabulary import Operation
-from hebb.core import shipped
+from hebb.core import documents, shipped
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, within
 
@@ -151,16 +150,7 @@ def _shipped() -> Catalog:
 
 def _read(path: Path, below: Catalog) -> Catalog:
     where = str(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
-    except FileNotFoundError:
-        raise ConfigError(where, "no such preset file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(where, f"cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(where, f"is not JSON: {error}") from None
-    except _TwiceError as error:
-        raise ConfigError(where, f"key '{error}' is given twice") from None
+    data = documents.read_json(path)
     data = _keys(data, ("layer", "model", "dataset", "protocol"), where)
     defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
     models = {
@@ -182,18 +172,6 @@ def _read(path: Path, below: Catalog) -> Catalog:
         defaults=defaults,
         protocols={**below.protocols, **protocols},
     )
-
-
-class _TwiceError(Exception):
-    """A key stands twice in a JSON object."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return mapping
 
 
 def _layer_defaults(data: object, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:

@@ -23,6 +23,7 @@ from hebb.config.vocabulary import DomainKind
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.core.seeds import derive
+from hebb.core.values import number_or_none
 
 Choice = dict[str, Any]
 """One point of a space: value by override path."""
@@ -186,7 +187,7 @@ def _axis(name: str, domain: object, where: str) -> Axis:
 def _when(body: object, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     if not isinstance(body, Mapping) or not body:
         raise ConfigError(where, f"when must be a mapping from paths to values, got {body!r}")
-    conditions = {str(path): tuple(v) if isinstance(v, list) else (v,) for path, v in body.items()}
+    conditions = {str(path): tuple(map(_value, v if isinstance(v, list) else [v])) for path, v in body.items()}
     if any(not values or any(isinstance(v, dict | list) for v in values) for values in conditions.values()):
         raise ConfigError(where, "values of when must be words or numbers")
     return tuple(conditions.items())
@@ -201,16 +202,23 @@ def _grid(kind: DomainKind, body: object, where: str) -> list[Any]:
             f"values of {kind} must be words or numbers",
             hint="'joint' takes mappings of several paths to values",
         )
-    if len(set(body)) < len(body):
+    values = [_value(value) for value in body]
+    if len(set(values)) < len(values):
         raise ConfigError(where, f"a value of the {kind} is given twice")
-    return body
+    return values
+
+
+def _value(value: Any) -> Any:
+    """Return a number that is written as text, in quotes, as the number: all values of a list are of one kind."""
+    number = number_or_none(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _joint(body: object, where: str) -> tuple[Choice, ...]:
     """Values of several paths that change together, as a kernel and the padding that keeps the map."""
     if not isinstance(body, list) or not body or not all(isinstance(choice, Mapping) and choice for choice in body):
         raise ConfigError(where, f"joint must be a list of mappings from paths to values, got {body!r}")
-    choices = tuple({str(path): value for path, value in choice.items()} for choice in body)
+    choices = tuple({str(path): _value(value) for path, value in choice.items()} for choice in body)
     for choice in choices:
         if set(choice) != set(choices[0]):
             raise ConfigError(
@@ -227,8 +235,8 @@ def _geometric(body: object, where: str) -> tuple[float, ...]:
     """base^from, ..., base^to."""
     if not isinstance(body, Mapping) or set(body) != {"base", "from", "to"}:
         raise ConfigError(where, f"geometric must have base, from and to, got {body!r}")
-    base, first, last = body["base"], body["from"], body["to"]
-    whole = all(_number(v) for v in body.values()) and first == int(first) and last == int(last)
+    base, first, last = (_value(body[key]) for key in ("base", "from", "to"))
+    whole = all(map(_number, (base, first, last))) and first == int(first) and last == int(last)
     if not whole or base <= 0 or base == 1 or last < first:
         raise ConfigError(where, "geometric must have a base > 0 other than 1, and whole exponents with from <= to")
     try:
@@ -244,24 +252,19 @@ def _interval(kind: DomainKind, body: object, where: str) -> tuple[float, float,
     """Read [low, high], or [low, high, step] of quniform."""
     length = 3 if kind == DomainKind.QUNIFORM else 2
     form = "[low, high, step]" if kind == DomainKind.QUNIFORM else "[low, high]"
-    if not isinstance(body, list) or len(body) != length or not all(_number(v) for v in body):
-        raise ConfigError(where, f"{kind} must be {form}, numbers, got {body!r}", hint=_yaml_numbers(body))
-    low, high, step = (*body, 0)[:3]
+    numbers = [_value(value) for value in body] if isinstance(body, list) else []
+    if len(numbers) != length or not all(map(_number, numbers)):
+        raise ConfigError(where, f"{kind} must be {form}, numbers, got {body!r}")
+    low, high, step = (*numbers, 0)[:3]
     if low >= high:
         raise ConfigError(where, f"{kind} must have low < high, got {low} and {high}")
     if kind == DomainKind.LOGUNIFORM and low <= 0:
         raise ConfigError(where, f"loguniform must have low > 0, got {low}")
-    if kind == DomainKind.RANDINT and not all(isinstance(v, int) for v in body):
+    if kind == DomainKind.RANDINT and not all(float(v).is_integer() for v in numbers):
         raise ConfigError(where, f"randint must have whole numbers, got {low} and {high}")
     if kind == DomainKind.QUNIFORM and not 0 < step <= high - low:
         raise ConfigError(where, f"quniform must have a step > 0 and <= {high - low:g}, got {step}")
-    return low, high, step
-
-
-def _yaml_numbers(body: object) -> str | None:
-    """Say why YAML read a number as a word: 1e-3 lacks the point that its floats have."""
-    words = [v for v in body if isinstance(v, str)] if isinstance(body, list) else []
-    return f"YAML reads {words[0]} as a word: write 1.0e-3, or 0.001" if words and "e" in words[0].lower() else None
+    return (int(low), int(high), step) if kind == DomainKind.RANDINT else (low, high, step)
 
 
 def _number(value: Any) -> bool:

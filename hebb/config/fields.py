@@ -6,7 +6,6 @@ own in its file under ``hebb/rules``; a token keeps its meaning in every method.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +21,7 @@ from hebb.config.vocabulary import (
     WeightInit,
 )
 from hebb.core.errors import ConfigError, nearest
+from hebb.core.values import read_number, read_switch
 
 Value = bool | int | float | str
 AnyValue = TypeVar("AnyValue", Value, Value | None)
@@ -90,32 +90,6 @@ class Field:
 def alternatives(words: Sequence[str]) -> str:
     """Return words as an English list: ``linear, exp or constant``."""
     return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
-
-
-def read_switch(text: object) -> bool | None:
-    """Read 0, 1, true or false; None for anything else."""
-    return {"0": False, "1": True, "false": False, "true": True}.get(str(text).lower())
-
-
-def read_number(text: str, kind: type) -> int | float | None:
-    """Read an int or a float as a person writes it; None for anything else, NaN included.
-
-    Python's own ``float`` also takes ``1_0``, and reads a long whole number inexactly.
-    """
-    if "_" in text or not text.isascii():
-        return None
-    try:
-        if kind is int:
-            exact = re.fullmatch(r"[+-]?\d+", text.strip())
-            return int(text) if exact else _whole(float(text))
-        number = float(text)
-    except (ValueError, OverflowError):
-        return None
-    return None if number != number else number
-
-
-def _whole(number: float) -> int | None:
-    return int(number) if number.is_integer() else None
 
 
 def plain_values(values: Iterable[tuple[str, AnyValue]]) -> dict[str, AnyValue]:

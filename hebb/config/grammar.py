@@ -20,12 +20,13 @@ import re
 from collections.abc import Mapping
 
 from hebb.config import fields
-from hebb.config.fields import ARCHS, Value, read_number
+from hebb.config.fields import ARCHS, Value
 from hebb.config.registry import ACTIVATIONS, RULES, Field, Rule
 from hebb.config.settle import SettleSpec
 from hebb.config.specs import ActivationSpec, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, make_layer
 from hebb.config.vocabulary import Arch, PoolKind
 from hebb.core.errors import ConfigError, nearest, within
+from hebb.core.values import read_number
 
 Defaults = Mapping[str, Mapping[str, Value]]
 
@@ -244,7 +245,7 @@ def parse_activation(text: str, where: str) -> ActivationSpec:
         return ActivationSpec(name=entry.name)
     if entry.parameter is None:
         raise ConfigError(where, f"activation {entry.name} takes no parameter, so '{text}' has one too many")
-    parameter = read_number(tail, float)
+    parameter = None if "_" in tail else read_number(tail, float)
     if parameter is None or not 0 < parameter < float("inf"):
         raise ConfigError(where, f"activation '{text}' must have a {entry.parameter} > 0, as in {name}_1")
     return ActivationSpec(name=entry.name, parameter=parameter)

@@ -25,7 +25,7 @@ from hebb.config import domains
 from hebb.config.domains import Axis, Choice
 from hebb.config.specs import VALIDATION_SHARE
 from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Purpose, Scheduler
-from hebb.core import shipped
+from hebb.core import documents, shipped
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 
@@ -195,45 +195,7 @@ def read(name: str) -> tuple[Any, Path]:
             )
     if not path.exists():
         raise ConfigError("--config", f"no such file '{name}'")
-    return read_yaml_file(path), path
-
-
-def read_yaml_file(path: Path, where: str | None = None) -> Any:
-    """Read a YAML file; ``where`` names it in errors, by default its path."""
-    where = str(path) if where is None else where
-    try:
-        return read_yaml(path.read_text(encoding="utf-8"), where)
-    except IsADirectoryError:
-        raise ConfigError(where, "is a folder, must be a YAML file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(where, "is not a text file in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(where, f"cannot be read: {error.strerror}") from None
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Read YAML without running code; a key given twice, which PyYAML overlooks, is an error."""
-    import yaml
-
-    class Once(yaml.SafeLoader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys: list[object] = []
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if key in keys:
-                    raise ConfigError(place(key_node.start_mark), f"key '{key}' is given twice")
-                keys.append(key)
-            return super().construct_mapping(node, deep)
-
-    def place(mark: Any) -> str:
-        return where if mark is None or "\n" not in text.strip() else f"{where}, line {mark.line + 1}"
-
-    try:
-        return yaml.load(text, Loader=Once)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(place(error.problem_mark), f"is not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(where, f"is not YAML: {str(error).splitlines()[0]}") from None
+    return documents.read_yaml(path), path
 
 
 def parse(data: object, name: str, where: str) -> SearchSpec:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hebb.core import commands
+from hebb.core.documents import read_json as read_json
 from hebb.core.errors import ConfigError
 
 # the files of a run folder
@@ -199,18 +200,6 @@ def write_json(path: Path, data: object) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; the error for a missing or broken file names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(str(path), "no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(str(path), f"is truncated or not JSON: {error}") from None
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -167,7 +167,10 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
         for kind, body in itertools.product(DRAWN, ([1], [2, 1], [1, 1], ["a", "b"], 3, None, [True, 2], [0, math.inf]))
     ),
     ({"space": {"x": {"loguniform": [0, 1]}}}, ["loguniform must have low", "got 0"]),
-    ({"space": {"x": {"loguniform": ["1e-3", 1.0]}}}, ["1.0e-3"]),
+    (
+        {"space": {"x": {"loguniform": ["1:30", 1.0]}}},
+        ["space x: loguniform must be [low, high], numbers, got ['1:30', 1.0]"],
+    ),
     ({"space": {"x": {"randint": [0.5, 2]}}}, ["randint must have whole numbers"]),
     ({"space": {"x": {"quniform": [0, 1, 2]}}}, ["quniform must have a step"]),
     ({"space": {"x": {"quniform": [0, 1, 0]}}}, ["quniform must have a step"]),
@@ -210,6 +213,32 @@ def test_malformed(data: dict[str, Any], parts: list[str]) -> None:
     for part in parts:
         assert part in message
     assert len(message.splitlines()) <= 3
+
+
+# -- numbers in quotes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("domain", "values"),
+    [
+        ({"grid": ["1e-3", 0.01, ".5"]}, [0.001, 0.01, 0.5]),
+        ({"choice": ["3", "1_000", "none"]}, [3, 1000, "none"]),
+        ({"geometric": {"base": "10", "from": "-1", "to": 0}}, [0.1, 1.0]),
+    ],
+)
+def test_a_number_in_quotes_is_the_number(domain: dict[str, Any], values: list[Any]) -> None:
+    """TensorBoard and tables would take the rates of one search for words and numbers."""
+    read = [option["x"] for option in domains.parse({"x": domain}, "mine.yaml")[0].options]
+    assert read == pytest.approx(values) if "geometric" in domain else read == values
+    assert [type(value) for value in read] == [type(value) for value in values]
+
+
+def test_bounds_and_conditions_in_quotes() -> None:
+    assert (axis("loguniform", ["1e-3", "0.1"]).low, axis("randint", ["1e1", 20]).low) == (0.001, 10)
+    spec = parse(space={"x": {"grid": ["1e-1", 2]}, "y": {"grid": [1], "when": {"x": "0.1"}}})
+    assert spec.configurations() == [{"x": 0.1, "y": 1}, {"x": 2}]
+    joint = parse(space={"z": {"joint": [{"a": "1e-3", "b": 1}, {"a": 0.1, "b": "2"}]}})
+    assert joint.configurations() == [{"a": 0.001, "b": 1}, {"a": 0.1, "b": 2}]
 
 
 # -- stored and extended ------------------------------------------------------------------------------------

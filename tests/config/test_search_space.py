@@ -14,6 +14,7 @@ import pytest
 
 from hebb.config import catalog, overrides, search_space, shapes
 from hebb.config.specs import RunConfig
+from hebb.core import documents
 from hebb.core.errors import ConfigError
 
 CATALOG = catalog.load()
@@ -245,8 +246,8 @@ BAD: list[tuple[Any, list[str]]] = [
     *((domain(geometric=body), ["b0.layer.lr: geometric must have"]) for body in (None, 3, [1.25, 0, 3], {})),
     *((geometric(**{key: None}), ["b0.layer.lr", "base, from and to"]) for key in ("base", "from_", "to")),
     (geometric(by=2), ["b0.layer.lr", "base, from and to"]),
-    *((geometric(base=b), ["b0.layer.lr", "base"]) for b in (0, -2, 1, "2", True, math.inf, math.nan)),
-    *((geometric(from_=f), ["b0.layer.lr", "exponents"]) for f in (4, 0.5, "0", False, -math.inf, math.nan)),
+    *((geometric(base=b), ["b0.layer.lr", "base"]) for b in (0, -2, 1, "two", True, math.inf, math.nan)),
+    *((geometric(from_=f), ["b0.layer.lr", "exponents"]) for f in (4, 0.5, "none", False, -math.inf, math.nan)),
     (geometric(base=10, to=400), ["b0.layer.lr", "geometric"]),
     *(
         (joint(*body), ["kernel", "joint must be a list of mappings"])
@@ -334,5 +335,5 @@ def test_yaml_errors_name_the_line(tmp_path: Path, text: str, says: str) -> None
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
-        search_space.read_yaml_file(path)
+        documents.read_yaml(path)
     assert str(raised.value) == f"{tmp_path}/{says}"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection, drawn, selected
 from hebb.cli.parsing import count
-from hebb.config.fields import read_number
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
+from hebb.core.values import read_number
 from hebb.storage.folders import Home
 
 if TYPE_CHECKING:
