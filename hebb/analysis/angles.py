@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
-from hebb.analysis import style, table
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -43,7 +43,7 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, numbe
                     lines.append({**at, number: numbers[number]})
     if not lines:
         raise ConfigError("--number", f"these networks have no '{number}'", given=number, choices=measured)
-    frame = table.over_seeds(pd.DataFrame(lines), ["network", "block", "update"], number, "--by")
+    frame = replicates.over_seeds(pd.DataFrame(lines), ["network", "block", "update"], number, "--by")
     return frame.assign(number=number)
 
 
@@ -51,11 +51,10 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, numbe
 def draw(frame: pd.DataFrame) -> Figure:
     """Draw a line per network and block over the updates."""
     figure, axes = style.figure(width=5.0)
-    several = frame["network"].nunique() > 1
+    several, quantity = frame["network"].nunique() > 1, str(frame["number"].iloc[0])
     for number, ((network, block), line) in enumerate(frame.groupby(["network", "block"], sort=False)):
         name = f"{network}, {block}" if several else str(block)
-        style.band(axes, number, name, line["update"], line["mean"], line["sd"])
-    quantity = str(frame["number"].iloc[0])
+        style.band(axes, number, name, line["update"], line, quantity)
     units = {"angle": "angle to feedback weights (°)", "sparsity": "silent neurons (%)"}
     style.whole(axes.xaxis, frame["update"])
     style.label(axes, "updates", units.get(quantity, quantity.replace("_", " ")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import style
+from hebb.analysis import replicates, style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def compute(
     """Compare every group with the first, seed by seed.
 
     Two runs of one seed are a pair, because they share initial draws and order of images. The interval of the mean
-    difference is Student's, d +- t(0.975, n-1) sd_d / sqrt(n), or Welch's without pairs. Tests are two-sided; p values
-    are also given with Holm's correction for the number of comparisons.
+    difference is Student's, d +- t(0.975, n-1) sd_d / sqrt(n), or Welch's without pairs, cut to the differences that
+    the metric can have. As for a mean there is none below three seeds, and none where all seeds agree. Tests are
+    two-sided; p values are also given with Holm's correction for the number of comparisons.
 
     Args:
         groups: at least two groups by name, each of runs that differ only in their seed.
@@ -35,7 +36,8 @@ def compute(
 
     Returns:
         One line per comparison: group, reference, both means, difference (group - reference), low and high end of
-        its 95 % interval, n (pairs; unpaired, runs of the group), t, p, p_holm, test.
+        its 95 % interval, n (pairs; unpaired, runs of the group), t, p, p_holm, test, and as text the values: the
+        differences seed by seed, or unpaired the values of both groups.
 
     Raises:
         ConfigError: for fewer than two groups, a group that holds a seed twice, or fewer than two runs or pairs.
@@ -49,11 +51,13 @@ def compute(
         seeds = sorted(set(base) & set(group))
         left, right = ([side[s] for s in (seeds if paired else side)] for side in (group, base))
         if min(len(left), len(right)) < 2:
-            hint = "--unpaired compares runs of different seeds" if paired and min(len(group), len(base)) > 1 else None
+            unpaired = paired and min(len(group), len(base)) > 1
+            hint = "--unpaired compares runs of different seeds" if unpaired else "one seed says nothing of the spread"
             lacking = "seeds in common" if paired else "runs each"
             raise ConfigError("runs", f"{name} and {reference} have fewer than two {lacking}", hint=hint)
         means = [math.fsum(side) / len(side) for side in (left, right)]
         low, high, t, p = _test(left, right, paired)
+        low, high = _cut(low, means[0] - means[1], high, metric)
         lines.append(
             {
                 "group": name,
@@ -68,6 +72,9 @@ def compute(
                 "t": t,
                 "p": p,
                 "test": PAIRED if paired else WELCH,
+                "values": _texts([a - b for a, b in zip(left, right, strict=True)])
+                if paired
+                else f"{_texts(left)} against {_texts(right)}",
             }
         )
     frame = pd.DataFrame(lines)
@@ -88,16 +95,28 @@ def _by_seed(name: str, runs: Sequence[StoredRun], metric: str) -> dict[int, flo
 
 
 def _test(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[float, float, float, float]:
-    """Return the ends of the 95 % interval of the difference, t and p; t and p are NaN when no values differ."""
+    """Return the ends of the 95 % interval of the difference, t and p; NaN where there is none."""
     from scipy import stats
 
     samples = [[a - b for a, b in zip(left, right, strict=True)]] if paired else [left, right]
     if all(max(values) == min(values) for values in samples):
-        difference = left[0] - right[0]
-        return difference, difference, math.nan, math.nan
+        return math.nan, math.nan, math.nan, math.nan
     test = stats.ttest_rel(left, right) if paired else stats.ttest_ind(left, right, equal_var=False)
     interval = test.confidence_interval(0.95)
-    return float(interval.low), float(interval.high), float(test.statistic), float(test.pvalue)
+    few = min(map(len, samples)) < replicates.LEAST
+    low, high = (math.nan, math.nan) if few else (float(interval.low), float(interval.high))
+    return low, high, float(test.statistic), float(test.pvalue)
+
+
+def _cut(low: float, difference: float, high: float, metric: str) -> tuple[float, float]:
+    """Cut an interval to the differences that two values of a metric can have."""
+    least, most = replicates.bounds(metric)
+    reach = most - least  # infinite unless both ends are bounded
+    return (max(low, -reach), min(high, reach)) if abs(difference) <= reach else (low, high)
+
+
+def _texts(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.10g}" for value in values)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -116,15 +135,29 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
-    """Draw each difference with its interval, and a line at zero."""
+    """Draw each difference with its interval, or where there is none the pairs as small dots, and a line at zero."""
     figure, axes = style.figure(width=5.5, height=1.2 + 0.4 * len(frame))
     places = range(len(frame))[::-1]
     bars = [frame["difference"] - frame["low"], frame["high"] - frame["difference"]]
     axes.errorbar(frame["difference"], list(places), xerr=bars, fmt="o", color=style.COLOURS[0], capsize=3)
-    axes.axvline(0, color=style.GREY, linewidth=0.8)
-    axes.set_yticks(list(places), [f"{line.group}\n(n = {line.n})" for line in frame.itertuples()])
-    axes.set_ylim(-0.6, len(frame) - 0.4)
     first = frame.iloc[0]
+    for place, line in zip(places, frame.itertuples(), strict=True):
+        if math.isnan(line.low) and first["test"] == PAIRED:
+            pairs = [float(value) for value in line.values.split()]
+            axes.plot(pairs, [place] * len(pairs), "|", color=style.COLOURS[1], markersize=9)
+    axes.axvline(0, color=style.GREY, linewidth=0.8)
+    axes.set_yticks(list(places), [f"{style.wrapped(line.group, 40)}\n(n = {line.n})" for line in frame.itertuples()])
+    axes.set_ylim(-0.6, len(frame) - 0.4)
     unit = style.unit(str(first["metric"])).replace("(%)", "(percentage points)")
-    style.label(axes, f"difference in {unit}", "", f"against {first['reference']}, 95 % interval ({first['test']})")
+    style.label(axes, f"difference in {unit}", "", f"against {first['reference']}\n{_shown(frame)}")
     return figure
+
+
+def _shown(frame: pd.DataFrame) -> str:
+    """Say what is drawn around the differences."""
+    missing, paired = frame["low"].isna(), frame["test"].iloc[0] == PAIRED
+    interval = f"95 % interval ({frame['test'].iloc[0]})"
+    instead = "each pair of seeds" if paired else "no interval: too few seeds, or all alike"
+    if missing.all():
+        return instead
+    return f"{interval}; {instead} where there is none" if missing.any() and paired else interval

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
-from hebb.analysis import style, table
 from hebb.config import plan
 from hebb.core.errors import ConfigError
 
@@ -55,7 +55,7 @@ def compute(runs: Sequence[StoredRun], metrics: Sequence[str] = METRICS, *, wind
     lines = lines.dropna(subset="value")
     if lines.empty:
         raise ConfigError("--window", f"must be at most the epochs of a run, got {window}")
-    return table.over_seeds(lines, ["schedule", "metric", "examples"], "value", "--where")
+    return replicates.over_seeds(lines, ["schedule", "metric", "examples"], "value", "--where")
 
 
 def examples(run: StoredRun) -> list[int]:
@@ -79,7 +79,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     for panel, metric in zip(axes.flat, metrics, strict=False):
         for number, name in enumerate(names):
             line = frame[(frame["metric"] == metric) & (frame["schedule"] == name)].sort_values("examples")
-            style.band(panel, number, name, line["examples"], line["mean"], line["sd"])
+            style.band(panel, number, name, line["examples"], line, metric)
         style.label(panel, "training examples seen", style.unit(metric))
     style.legend(figure, axes.flat[: len(metrics)], style.spread(frame))
     return figure

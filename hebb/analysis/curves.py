@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
-from hebb.analysis import style, table
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
     )
     if rows.empty:
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
-    return table.over_seeds(rows, ["curve", "phase", "epoch"], metric, "--by").assign(metric=metric)
+    return replicates.over_seeds(rows, ["curve", "phase", "epoch"], metric, "--by").assign(metric=metric)
 
 
 def _phase_names(run: StoredRun) -> dict[int, str]:
@@ -55,19 +55,20 @@ def _phase_names(run: StoredRun) -> dict[int, str]:
 
 
 @style.drawn
-def draw(frame: pd.DataFrame) -> Figure:
+def draw(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw a panel per phase that measured the metric, and a line per curve."""
     phases = sorted(set(frame["phase"]), key=lambda name: (name.startswith("backprop"), name))
     figure, axes = style.figure(1, len(phases), squeeze=False, sharey=True)
-    metric = style.unit(str(frame["metric"].iloc[0]))
+    metric = str(frame["metric"].iloc[0])
     names = list(dict.fromkeys(frame["curve"]))
     for panel, phase in zip(axes[0], phases, strict=True):
         for number, name in enumerate(names):
             line = frame[(frame["curve"] == name) & (frame["phase"] == phase)].sort_values("epoch")
             if len(line):
-                style.band(panel, number, name, line["epoch"], line["mean"], line["sd"])
-        title = phase if len(phases) > 1 else ""
-        style.label(panel, "epoch", metric if panel is axes[0][0] else "", title)
+                style.band(panel, number, name, line["epoch"], line, metric)
+        style.label(panel, "epoch", style.unit(metric) if panel is axes[0][0] else "", phase if len(phases) > 1 else "")
         style.whole(panel.xaxis, frame[frame["phase"] == phase]["epoch"])
+    if title:
+        figure.suptitle(style.wrapped(title, int(13 * figure.get_size_inches()[0])), fontsize=10)
     style.legend(figure, axes[0], style.spread(frame))
     return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import published, style, table
+from hebb.analysis import published, replicates, style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def compute(
             for s in ([name] if name else shared)
         ]
     )
-    ours = table.over_seeds(lines, ["dataset", "series", "depth"], metric, "--where").assign(source=OURS)
+    ours = replicates.over_seeds(lines, ["dataset", "series", "depth"], metric, "--where").assign(source=OURS)
     if figure is None:
         return _sorted(ours, by, metric)
     theirs = published.read(figure)
@@ -106,15 +106,15 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Draw a panel per dataset; ours with filled markers and solid lines, the published values hollow and dotted."""
     datasets, series = (list(dict.fromkeys(frame[name])) for name in ("dataset", "series"))
     figure, axes = style.figure(1, len(datasets), squeeze=False)
-    title = _TITLES[str(frame["by"].iloc[0])]
+    title, metric = _TITLES[str(frame["by"].iloc[0])], str(frame["metric"].iloc[0])
     for panel, dataset in zip(axes[0], datasets, strict=True):
         for number, name in enumerate(series):
             lines = frame[(frame["dataset"] == dataset) & (frame["series"] == name)]
             shift = (number - (len(series) - 1) / 2) * _SHIFT
-            _line(panel, lines[lines["source"] == OURS], number, shift, f"{title}{name}", ours=True)
-            _line(panel, lines[lines["source"] != OURS], number, shift, f"{title}{name}, published", ours=False)
+            _line(panel, lines[lines["source"] == OURS], number, shift, f"{title}{name}", metric, ours=True)
+            _line(panel, lines[lines["source"] != OURS], number, shift, f"{title}{name}, published", metric, ours=False)
         first = panel is axes[0][0]
-        style.label(panel, "hidden layers", style.unit(str(frame["metric"].iloc[0])) if first else "", dataset)
+        style.label(panel, "hidden layers", style.unit(metric) if first else "", dataset)
         depths = frame[frame["dataset"] == dataset]["depth"]
         panel.set_xticks(range(int(depths.min()), int(depths.max()) + 1))
         panel.set_xlim(depths.min() - 0.4, depths.max() + 0.4)
@@ -122,8 +122,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _line(panel: Axes, lines: pd.DataFrame, number: int, shift: float, name: str, *, ours: bool) -> None:
+def _line(panel: Axes, lines: pd.DataFrame, number: int, shift: float, name: str, metric: str, *, ours: bool) -> None:
     if lines.empty:
         return
     hollow = {} if ours else {"linestyle": ":", "markerfacecolor": "white", "alpha": 0.75}
-    style.bars(panel, number, name, lines["depth"] + shift, lines["mean"], lines["sd"], **hollow)
+    style.bars(panel, number, name, lines["depth"] + shift, lines, metric, **hollow)

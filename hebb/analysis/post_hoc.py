@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
-from hebb.analysis import style, table
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -64,7 +64,7 @@ def averaged(curves: Mapping[str, Sequence[tuple[int, np.ndarray]]]) -> pd.DataF
         for seed, curve in pairs
     ]
     frame = pd.concat(lines).melt(["network", "seed", "examples"], ["loss", "accuracy"], "metric")
-    return table.over_seeds(frame, ["network", "metric", "examples"], "value", "--by").astype({"examples": int})
+    return replicates.over_seeds(frame, ["network", "metric", "examples"], "value", "--by").astype({"examples": int})
 
 
 @style.drawn
@@ -76,7 +76,7 @@ def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
         if batches is not None:
             panel.plot(batches[:, 0], batches[:, column], color="0.85", linewidth=0.8, label="batch")
         for number, (name, line) in enumerate(frame[frame["metric"] == metric].groupby("network", sort=False)):
-            style.band(panel, number, str(name), line["examples"], line["mean"], line["sd"])
+            style.band(panel, number, str(name), line["examples"], line, metric)
         style.label(panel, "examples seen", unit)
     axes[0].set_yscale("log")
     style.log_ticks(axes[0].yaxis, *axes[0].get_ylim())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import style, table
+from hebb.analysis import replicates, style
 from hebb.analysis.runs import schedule
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
         }
         for run in runs
     ]
-    frame = table.over_seeds(pd.DataFrame(lines), ["schedule", "radius"], metric, "--where")
+    frame = replicates.over_seeds(pd.DataFrame(lines), ["schedule", "radius"], metric, "--where")
     zones = [next(name for low, high, name in ZONES if low <= radius < high) for radius in frame["radius"]]
     return frame.assign(metric=metric, zone=zones).sort_values(["schedule", "radius"], ignore_index=True)
 
@@ -45,9 +45,10 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over the radius, on a logarithmic axis, with the published zones shaded."""
     figure, axes = style.figure(width=5.2)
     low, high = frame["radius"].min() / 1.3, frame["radius"].max() * 1.3
+    metric = str(frame["metric"].iloc[0])
     for number, name in enumerate(dict.fromkeys(frame["schedule"])):
         lines = frame[frame["schedule"] == name]
-        style.bars(axes, number, name, lines["radius"], lines["mean"], lines["sd"])
+        style.bars(axes, number, name, lines["radius"], lines, metric)
     for number, (start, end, name) in enumerate(ZONES):
         left, right = max(start, low), min(end, high)
         if left < right:
@@ -63,6 +64,6 @@ def draw(frame: pd.DataFrame) -> Figure:
                 fontsize=8,
             )
     style.logarithmic(axes, low, high)
-    style.label(axes, "initial radius of the first block", style.unit(str(frame["metric"].iloc[0])))
+    style.label(axes, "initial radius of the first block", style.unit(metric))
     style.legend(figure, axes, style.spread(frame, "bars"))
     return figure

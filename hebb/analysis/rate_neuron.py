@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import style, table
+from hebb.analysis import replicates, style
 from hebb.spiking import rate_neuron
 from hebb.spiking.rate_neuron import ARMS, ToyConfig
 
@@ -25,7 +25,10 @@ def compute(config: ToyConfig) -> pd.DataFrame:
         for j, sigma in enumerate(config.sigmas)
         for k, seed in enumerate(config.seeds)
     ]
-    return table.statistics(pd.DataFrame(rows), ["rule", "sigma", "measure"], "value")
+    groups = pd.DataFrame(rows).groupby("measure", sort=False)
+    keys = ["rule", "sigma", "measure"]
+    lines = [replicates.statistics(group, keys, "value", str(measure)) for measure, group in groups]
+    return pd.concat(lines, ignore_index=True).drop(columns="values")
 
 
 @style.drawn
@@ -41,7 +44,7 @@ def draw(frame: pd.DataFrame, config: ToyConfig) -> Figure:
             rows = frame[(frame["rule"] == arm) & (frame["measure"] == measure)].sort_values("sigma")
             look = {**style.line(number), "markersize": 8 - 1.5 * number}  # lines below stay visible
             panel.plot(rows["sigma"], rows["mean"], label=ARMS[arm].title, **look)
-            low, high = rows["mean"] - rows["sd"], rows["mean"] + rows["sd"]
+            low, high = style.spans(rows, measure)
             panel.fill_between(rows["sigma"], low, high, color=look["color"], alpha=0.2, linewidth=0)
         panel.axvline((1 + config.noise**2) ** 0.5, color=style.GREY, linestyle=":", linewidth=1)
         panel.set_xscale("log")

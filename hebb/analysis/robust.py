@@ -259,16 +259,13 @@ def draw(frame: pd.DataFrame) -> Figure:
     for panel, kind in zip(axes[0], kinds, strict=True):
         for number, arm in enumerate(arms):
             line = frame[(frame["kind"] == kind) & (frame["arm"] == arm)]
-            spread = line["sd"] if line["sd"].notna().any() else None
-            panel.errorbar(
-                line["strength"], line["mean"], spread, capsize=2, label=textwrap.fill(arm, 32), **style.line(number)
-            )
+            style.bars(panel, number, textwrap.fill(arm, 60), line["strength"], line, "accuracy")
         style.label(panel, STRENGTH_LABELS[kind], "test accuracy (%)" if panel is axes[0][0] else "")
         panel.set_ylim(bottom=0)
         panel.locator_params(axis="x", nbins=5)  # 0.025 0.050 0.075 would touch
-    axes[0][-1].legend()
     images = int(frame["images"].iloc[0])
-    figure.suptitle(f"{images:,} test images, pixels in [0, 1]; {style.spread(frame, 'bars')}", fontsize=10)
+    figure.suptitle(f"{images:,} test images, pixels in [0, 1]", fontsize=10)
+    style.legend(figure, axes[0], style.spread(frame, "bars"))
     return figure
 
 

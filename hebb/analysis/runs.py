@@ -11,10 +11,11 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hebb.analysis import fates
+from hebb.analysis.fates import Fate, Tally
 from hebb.config import overrides, serialise
 from hebb.config.domains import Choice
 from hebb.config.fields import Value
@@ -138,17 +139,6 @@ class StoredRun:
         return math.nan if value is None else value
 
 
-class Fate(StrEnum):
-    """Why a run is not finished."""
-
-    INTERRUPTED = "interrupted"
-    """Or still running."""
-    STOPPED = "stopped"
-    """By a scheduler."""
-    FAILED = "failed"
-    NEVER_STARTED = "never started"
-
-
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedRun:
     """A run that is not finished.
@@ -178,16 +168,29 @@ class StoredRuns:
         """Raise when a run is not finished, and name it."""
         if self.unfinished:
             resume, search = commands.name("resume"), commands.name("search")
-            hint = f"{resume} DIR finishes a run, {search} --restore DIR a search; --partial leaves them out"
+            finishes = f"{resume} DIR finishes a run, {search} --restore DIR a search; "
+            hint = f"{'' if self.tally.complete else finishes}--partial leaves them out"
             raise ConfigError("runs", self.describe_unfinished(), hint=hint)
 
+    @property
+    def tally(self) -> Tally:
+        """How many ran to the end, and how many had which other fate."""
+        return fates.tally([*(None for _ in self.runs), *(run.fate for run in self.unfinished)])
+
     def describe_unfinished(self) -> str:
-        """Say in one line which runs are not finished; empty when all are."""
-        if not self.unfinished:
-            return ""
-        names = [f"{run.folder.name} ({run.fate})" for run in self.unfinished]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return f"{len(names)} of {len(names) + len(self.runs)} runs are not finished: {', '.join(names[:5])}{more}"
+        """Say in one line which runs did not run to the end, and why; empty when all did."""
+        left = [f"{run.folder.name} ({run.fate})" for run in self.unfinished if run.fate in fates.LEFT]
+        total = len(self.runs) + len(self.unfinished)
+        parts = [f"{len(left)} of {total} runs are not finished: {_some(left)}"] if left else []
+        for fate, what in ((Fate.STOPPED, "were stopped early by the scheduler"), (Fate.FAILED, "failed")):
+            names = [run.folder.name for run in self.unfinished if run.fate == fate]
+            parts += [f"{len(names)} of {total} runs {what}: {_some(names)}"] if names else []
+        return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    """List the first five names, and count the others."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
@@ -214,12 +217,20 @@ def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
             if state == folders.FolderState.FINISHED:
                 finished.setdefault(folder, read_run(folder, choice))
             else:
-                fate = fate or (Fate.INTERRUPTED if state == folders.FolderState.INTERRUPTED else Fate.NEVER_STARTED)
-                unfinished.setdefault(folder, UnfinishedRun(folder=folder, fate=fate))
+                early = fate or _ended(folder)
+                ongoing = Fate.INTERRUPTED if state == folders.FolderState.INTERRUPTED else Fate.NEVER_STARTED
+                unfinished.setdefault(folder, UnfinishedRun(folder=folder, fate=early or ongoing))
     return StoredRuns(
         runs=tuple(finished[folder] for folder in sorted(finished)),
         unfinished=tuple(unfinished[folder] for folder in sorted(unfinished)),
     )
+
+
+def _ended(folder: Path) -> Fate | None:
+    """Return why the search around a run ended it early, which holds for a winner's final runs too."""
+    search = folder.parent.parent
+    inside = folder.parent.name == folders.TRIALS and (search / folders.SEARCH).exists()
+    return fates.ended(Journal.load(search), folder.name) if inside else None
 
 
 def read_run(folder: Path, choice: Choice | None = None) -> StoredRun:
@@ -258,16 +269,8 @@ def _planned(inside: Path) -> dict[Path, tuple[Choice, Fate | None]]:
         choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
         choices |= {f"{group}-s{seed}": c for group, c in journal.chosen.items() for seed in data.get("seeds", ())}
         for name, choice in choices.items():
-            fate = _fate(journal, {name, name.rpartition("-s")[0]})
-            planned[path.parent / folders.TRIALS / name] = choice, fate
+            planned[path.parent / folders.TRIALS / name] = choice, fates.ended(journal, name)
     return planned
-
-
-def _fate(journal: Journal, names: set[str]) -> Fate | None:
-    """Return why a search ended a trial early, which is in the journal under its name or that of its group."""
-    if names & set(journal.failed):
-        return Fate.FAILED
-    return Fate.STOPPED if names & set(journal.stopped) else None
 
 
 def select(

@@ -11,9 +11,12 @@ def draw(frame):
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
+
+from hebb.analysis import replicates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +43,7 @@ _METRICS = {
 }
 WIDTH, HEIGHT = 4.2, 3.0
 """Size of one panel in inches."""
-_LEGEND_LINE = 0.19  # inches
+_LEGEND_LINE, _HANDLE, _LETTER = 0.19, 0.45, 0.065  # inches
 TITLE = 6.0
 """Least width in inches of a figure whose title is a sentence."""
 
@@ -117,6 +120,26 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
         axes.set_title(title)
 
 
+def wrapped(text: str, width: int) -> str:
+    """Break a name into lines of at most ``width`` letters, at spaces; longer words behind the signs of a network."""
+    return "\n".join(line for word in _packed(text.split(), width, " ") for line in _broken(word, width))
+
+
+def _broken(line: str, width: int) -> list[str]:
+    return [line] if len(line) <= width else _packed(re.split(r"(?<=[,:=/-])", line), width, "")
+
+
+def _packed(words: list[str], width: int, gap: str) -> list[str]:
+    """Put words into lines of at most ``width`` letters; a longer word has a line of its own."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(gap) + len(word) <= width:
+            lines[-1] += gap + word
+        else:
+            lines.append(word)
+    return lines
+
+
 def unit(metric: str) -> str:
     """Return the axis label of a metric: ``test accuracy (%)`` for ``test_acc``."""
     split, _, kind = metric.partition("_")
@@ -134,38 +157,57 @@ def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
     for panel in panels:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             by_name.setdefault(name, handle)
-    handles, names = list(by_name.values()), list(by_name)
+    handles = list(by_name.values())
+    width, height = figure.get_size_inches()
+    letters = int((width - _HANDLE) / _LETTER)
+    names = [wrapped(name, letters) for name in by_name]
     if note:
         handles.append(Line2D([], [], linestyle=""))
-        names.append(note)
-    width = figure.get_size_inches()[0]
-    longest = max((len(name) for name in names), default=1)
-    columns = max(1, min(len(names), int(width / (0.45 + 0.065 * longest))))
-    height = figure.get_size_inches()[1] + _LEGEND_LINE * -(-len(names) // columns)  # the panels keep their height
-    figure.set_size_inches(width, height)
+        names.append(wrapped(note, letters))
+    longest = max((len(line) for name in names for line in name.split("\n")), default=1)
+    columns = max(1, min(len(names), int(width / (_HANDLE + _LETTER * longest))))
+    rows = -(-len(names) // columns)  # matplotlib fills the columns one after the other
+    lines = [name.count("\n") + 1 for name in names]
+    deepest = max((sum(lines[i : i + rows]) for i in range(0, len(lines), rows)), default=0)
+    figure.set_size_inches(width, height + _LEGEND_LINE * deepest)  # the panels keep their height
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
-def band(panel: Axes, number: int, name: str, x: pd.Series, mean: pd.Series, sd: pd.Series) -> None:
-    """Draw line ``number`` with a band of one standard deviation; a single point has a bar instead of a band."""
-    look, spread = line(number), sd.fillna(0.0)
+def band(panel: Axes, number: int, name: str, x: pd.Series, lines: pd.DataFrame, metric: str) -> None:
+    """Draw the means of ``lines`` with a band, as ``replicates.span`` says; a single point has a bar instead."""
     if len(x) == 1:
-        bars(panel, number, name, x, mean, sd)
+        bars(panel, number, name, x, lines, metric)
         return
-    panel.plot(x, mean, label=name, markevery=max(1, len(x) // 10), **look)
-    panel.fill_between(x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0)
+    look, (low, high) = line(number), spans(lines, metric)
+    panel.plot(x, lines["mean"], label=name, markevery=max(1, len(x) // 10), **look)
+    panel.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
-def bars(panel: Axes, number: int, name: str, x: pd.Series, mean: pd.Series, sd: pd.Series, **look: Any) -> None:
-    """Draw line ``number`` with bars of one standard deviation; ``look`` changes its look."""
-    spread = sd.fillna(0).to_numpy(dtype=float)
-    panel.errorbar(x, mean, yerr=spread, label=name, capsize=2, **{**line(number), **look})
+def bars(panel: Axes, number: int, name: str, x: pd.Series, lines: pd.DataFrame, metric: str, **look: Any) -> None:
+    """Draw the means of ``lines`` with bars, as ``replicates.span`` says; ``look`` changes their look."""
+    low, high = spans(lines, metric)
+    reach = [lines["mean"] - low, high - lines["mean"]]
+    panel.errorbar(x, lines["mean"], yerr=reach, label=name, capsize=2, **{**line(number), **look})
+
+
+def spans(lines: pd.DataFrame, metric: str) -> tuple[Any, Any]:
+    """Return the ends of the bars or bands of lines with n, mean and sd; NaN where nothing is drawn."""
+    import numpy as np
+
+    numbers = lines[["n", "mean", "sd"]].astype(float).to_numpy()
+    ends = np.array([replicates.span(n, mean, sd, metric) for n, mean, sd in numbers]).reshape(-1, 2)
+    return ends[:, 0], ends[:, 1]
 
 
 def spread(frame: pd.DataFrame, what: str = "band") -> str:
-    """Say for a legend what bands or bars show, and of how many seeds."""
+    """Say for a legend what bars or bands show, and of how many seeds."""
     least, most = int(frame["n"].min()), int(frame["n"].max())
-    return "n = 1" if most == 1 else f"{what}: ± 1 s.d., n = {most if least == most else f'{least} to {most}'}"
+    n = f"n = {most if least == most else f'{least} to {most}'}"
+    if most < 2:
+        return n
+    if most == 2:
+        return f"{what}: from one seed to the other, {n}"
+    return f"{what}: ± 1 s.d.{', of two seeds from one to the other' if (frame['n'] == 2).any() else ''}, {n}"
 
 
 def whole(axis: Axis, values: Iterable[float]) -> None:

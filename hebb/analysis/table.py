@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
-from hebb.analysis import style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hebb.analysis.runs import StoredRun
 
 
-def statistics(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Return n, mean, standard deviation and the half-width of the 95 % interval of the mean, one line per group.
-
-    The deviation is that of a sample (n - 1); the interval is Student's: mean +- t(0.975, n-1) sd / sqrt(n).
-    Both are NaN for one run. Groups are in the order of their first lines; NaN values do not count.
-    """
-    from scipy import stats
-
-    groups = frame.groupby(list(by), sort=False, dropna=False)
-    lines = groups[column].agg(n="count", mean="mean", sd="std").reset_index()
-    lines["interval"] = [
-        float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
-        for n, sd in zip(lines["n"], lines["sd"], strict=True)
-    ]
-    return lines
-
-
-def over_seeds(frame: pd.DataFrame, keys: Sequence[str], column: str, flag: str) -> pd.DataFrame:
-    """Return n, mean and sd over the seeds of each group.
-
-    Args:
-        frame: one line per run, with its ``seed``.
-        keys: columns that make a group.
-        column: what is averaged.
-        flag: the flag that would tell runs of a group apart.
-
-    Raises:
-        ConfigError: when a group holds a seed twice, so that its runs are not replicates.
-    """
-    twice = frame[frame.duplicated([*keys, "seed"], keep=False)]
-    if len(twice):
-        at = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
-        raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
-    return statistics(frame, keys, column).drop(columns="interval")
-
-
 def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return one line per group of runs: its values, n, mean, sd, interval (half-width), low and high end.
+    """Return one line per group of runs: what makes it, n, mean, sd, interval (half-width), low and high end, values.
+
+    The interval is that of ``replicates.statistics``; ``values`` are those of the seeds, in ascending order of seeds.
 
     Args:
         runs: finished runs.
@@ -74,8 +39,10 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         some = ", ".join(twice["run"].iloc[:2])
         problem = f"{some} have the same seed and the same {', '.join(columns)}"
         raise ConfigError("--by", problem, hint=_difference(runs, twice["run"]))
-    lines = statistics(frame, columns, metric)
-    return lines.assign(metric=metric, low=lines["mean"] - lines["interval"], high=lines["mean"] + lines["interval"])
+    lines = replicates.statistics(frame, columns, metric)
+    return lines[[*columns, "n", "mean", "sd", "interval"]].assign(
+        metric=metric, low=lines["low"], high=lines["high"], values=lines["values"]
+    )
 
 
 def _difference(runs: Sequence[StoredRun], names: pd.Series) -> str:
@@ -84,18 +51,17 @@ def _difference(runs: Sequence[StoredRun], names: pd.Series) -> str:
     return f"they differ in {', '.join(paths)}: add what matters to --by" if paths else "name each run once"
 
 
-def cells(lines: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """Return the table as people read it: the groups, ``mean +- sd``, the interval, n."""
-    unit = style.unit(str(lines["metric"].iloc[0]))
-    groups = [name for name in lines.columns if name not in ("n", "mean", "sd", "interval", "metric", "low", "high")]
-    shown = lines[groups].astype(object).where(lines[groups].notna(), "-")
-    shown[unit] = [
-        f"{line.mean:.{digits}f} ± {line.sd:.{digits}f}" if line.n > 1 else f"{line.mean:.{digits}f}"
-        for line in lines.itertuples()
-    ]
-    shown["95 % interval"] = [
-        f"{line.low:.{digits}f} to {line.high:.{digits}f}" if line.n > 1 else "-" for line in lines.itertuples()
-    ]
+def cells(lines: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as people read it: the groups, ``mean +- sd``, the interval or the seeds, n."""
+    metric = str(lines["metric"].iloc[0])
+    spread = (*replicates.SPREAD, "n", "mean", "metric")
+    groups = [name for name in lines.columns if name not in spread]
+    shown = lines[groups].astype(object).where(lines[groups].notna(), replicates.NOTHING)
+    shown[style.unit(metric)] = [replicates.mean_and_deviation(line, metric) for line in lines.itertuples()]
+    spreads = replicates.spread_cells(lines, metric)
+    for name in spreads[0]:
+        if name != "sd":
+            shown[name] = [cells[name] for cells in spreads]
     shown["n"] = lines["n"].to_numpy()
     return shown
 

@@ -6,12 +6,13 @@ inverse temperature ``t_invert`` that all Hebbian blocks share. The hard winner-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import style, table
+from hebb.analysis import replicates, style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
         at = {"series": SERIES[method], "temperature": 0.0 if beta is None else 1 / beta, "seed": run.seed}
         lines.append({**at, "metric": metric, "value": run.measured(metric)})
         lines.append({**at, "metric": "R1", "value": radius_one(run)})
-    frame = table.over_seeds(pd.DataFrame(lines), ["series", "temperature", "metric"], "value", "--where")
+    frame = replicates.over_seeds(pd.DataFrame(lines), ["series", "temperature", "metric"], "value", "--where")
     frame["series"] = pd.Categorical(frame["series"], SERIES.values())
     frame = frame.sort_values(["metric", "series", "temperature"], key=_r1_last, ignore_index=True)
     return frame.astype({"series": str})
@@ -72,11 +73,13 @@ def draw(frame: pd.DataFrame) -> Figure:
             lines = frame[(frame["series"] == name) & (frame["metric"] == metric)]
             if name == SERIES["Hard"]:
                 colour = style.line(number)["color"]
-                level, spread = float(lines["mean"].iloc[0]), float(lines["sd"].fillna(0).iloc[0])
-                panel.axhline(level, color=colour, linestyle="--", label=name)
-                panel.axhspan(level - spread, level + spread, color=colour, alpha=0.15, linewidth=0)
+                level = lines.iloc[0]
+                panel.axhline(level["mean"], color=colour, linestyle="--", label=name)
+                low, high = replicates.span(level["n"], level["mean"], level["sd"], metric)
+                if not math.isnan(low):
+                    panel.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
             else:
-                style.bars(panel, number, name, lines["temperature"], lines["mean"], lines["sd"])
+                style.bars(panel, number, name, lines["temperature"], lines, metric)
         warm = frame[frame["temperature"] > 0]["temperature"]
         if len(warm):
             style.logarithmic(panel, warm.min() / 1.5, warm.max() * 1.5)

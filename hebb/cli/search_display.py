@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.table import Table
 
+from hebb.analysis import replicates
 from hebb.cli import describe
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
@@ -73,11 +74,12 @@ class SearchDisplay(SearchObserver):
         self._progress = _Progress(Stage(metric="", groups=0, at_once=1), 0)
         self._live: Live | None = None
         self._begun = 0.0
-        self._folder, self._maximises = Path(), True
+        self._folder, self._maximises, self._scheduler = Path(), True, ""
 
     def start(self, search: Search) -> None:
         """Name the search."""
         self._folder, self._maximises = search.folder, search.maximises
+        self._scheduler = search.spec.scheduler.name.value
         self._print(
             f"{search.runs} trials of {search.base.network.name}, "
             f"{describe.counted(search.base.threads, 'thread')} each on "
@@ -154,6 +156,8 @@ class SearchDisplay(SearchObserver):
         """Print why trials failed, and what a budget has left."""
         for trial, reason in outcome.failed.items():
             self._print(f"failed: {trial}: {reason}")
+        if outcome.tally.ended_early:
+            self._print(outcome.tally.sentence(self._scheduler))
         if outcome.cause in (Cause.TIME, Cause.TRIALS):
             budget = "time" if outcome.cause == Cause.TIME else "number of trials"
             self._print(f"the {budget} is used up: {finished} of {total} trials are finished")
@@ -167,6 +171,8 @@ class SearchDisplay(SearchObserver):
         words = ["--preset", shlex.quote(winner.network)]
         words += ["--set", *map(shlex.quote, winner.changes)] if winner.changes else []
         self._print(f"winner: {winner.trial.label}")
+        if winner.tied:
+            self._print(tied(trial.label for trial in winner.tied))
         self._print(f"its network: {' '.join(words)}")
 
     def retraining(self, trials: tuple[Trial, ...]) -> None:
@@ -179,7 +185,8 @@ class SearchDisplay(SearchObserver):
         report = self._progress.reports.get(group.name)
         if report is None:
             return ""
-        return f"{report['score']:.2f}" + (" %" if self._progress.stage.metric.endswith("_acc") else "")
+        metric = self._progress.stage.metric
+        return replicates.number(report["score"], metric) + (" %" if metric.endswith("_acc") else "")
 
     def _line(self, text: str) -> None:
         if self._live is None:
@@ -190,22 +197,21 @@ class SearchDisplay(SearchObserver):
 
 
 def summary_table(summary: pd.DataFrame, metric: str) -> Table:
-    """Lay out n, mean and spread of each configuration."""
+    """Lay out n, mean, deviation and interval of each configuration, or its seeds where there is no interval."""
     unit = " %" if metric.endswith("_acc") else ""
-    columns = ("configuration", "n", f"mean {metric}{unit}", "sd", "95 % interval", "minutes a run")
+    spreads = replicates.spread_cells(summary, metric)
+    columns = ("configuration", "n", f"mean {metric}{unit}", *(spreads[0] if spreads else ()), "minutes a run")
     table = describe.table("", columns, columns[1:])
     table.title = None
-    for line in summary.itertuples():
-        low, high = line.mean - line.interval, line.mean + line.interval
-        table.add_row(
-            str(line.configuration),
-            str(line.n),
-            f"{line.mean:.2f}",
-            f"{line.sd:.2f}" if line.n > 1 else "-",
-            f"{low:.2f} to {high:.2f}" if line.n > 1 else "-",
-            f"{line.minutes:.2f}",
-        )
+    for line, spread in zip(summary.itertuples(), spreads, strict=True):
+        mean = replicates.number(line.mean, metric)
+        table.add_row(str(line.configuration), str(line.n), mean, *spread.values(), f"{line.minutes:.2f}")
     return table
+
+
+def tied(labels: Iterable[str]) -> str:
+    """Name the configurations whose mean is that of the winner, which is the first of them in the search."""
+    return f"tied with: {'; '.join(labels)} (the same mean; the winner is the first in the order of the search)"
 
 
 def stopped_table(stopped: Mapping[str, Mapping[str, Any]], metric: str, *, maximises: bool) -> Table:
@@ -221,7 +227,7 @@ def stopped_table(stopped: Mapping[str, Mapping[str, Any]], metric: str, *, maxi
 
     for label in sorted(stopped, key=score, reverse=maximises):
         entry = stopped[label]
-        text = "-" if entry.get("score") is None else f"{entry['score']:.2f}"
+        text = replicates.number(entry.get("score"), metric)
         table.add_row(label, str(entry.get("step") or "-"), text, str(entry.get("n") or "-"))
     return table
 

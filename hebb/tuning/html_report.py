@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 import jinja2
 import pandas as pd
 
-from hebb.analysis import curves, importance, parallel, runs, style
+from hebb.analysis import curves, fates, importance, parallel, replicates, runs, style
+from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
 from hebb.config import catalog
 from hebb.config.domains import Axis, Choice
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.journal import Journal
-from hebb.tuning import results, search_folder, trials
+from hebb.tuning import question, results, search_folder, trials
 from hebb.tuning.search import Search, Trial
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class SearchReport:
         search: the search, with the runs that a model-based algorithm chose.
         runs: a line for each run that finished or was stopped.
         ranking: a line for each configuration with finished runs, best first; those that lack seeds come last.
+        leading: the best configuration, which finished on every seed, and those of the same mean; may be empty.
+        tally: what became of the runs.
         final: likewise for the winner's runs on all training images; empty in a sweep.
         importance: a line for each hyper-parameter.
         failed: reasons by configuration.
@@ -52,6 +55,8 @@ class SearchReport:
     search: Search
     runs: pd.DataFrame
     ranking: pd.DataFrame
+    leading: Sequence[str]
+    tally: Tally
     final: pd.DataFrame
     importance: pd.DataFrame
     failed: Mapping[str, str]
@@ -60,7 +65,7 @@ class SearchReport:
 
     @property
     def best(self) -> Trial:
-        """A finished trial of the best configuration."""
+        """A finished trial of the first configuration."""
         label = self.ranking.iloc[0]["configuration"]
         return next(trial for trial in self.search.trials if trial.label == label and trial.finished)
 
@@ -93,19 +98,28 @@ def read(folder: Path) -> SearchReport:
     if not len(summary) or not summary["n"].any():
         raise ConfigError(str(folder), "no run of this search is finished yet")
     ranking = results.ranked(summary[summary["n"] > 0], search)
-    # a mean over surviving seeds would favour a configuration that fails on its bad seeds
-    ranking = ranking.sort_values("n", ascending=False, kind="stable", ignore_index=True)
-    labels = {trial.configuration: trial.label for trial in search.trials}
     return SearchReport(
         search=search,
         runs=table,
         ranking=ranking,
+        leading=results.best(search, ranking),
+        tally=results.tally(search, search.trials, journal),
         final=_final(search, ranking, journal),
         importance=importance.compute(*_points(search, ranking)),
-        failed={labels[name]: str(e.get("reason", "")) for name, e in journal.failed.items() if name in labels},
-        stopped=[labels[name] for name in journal.stopped if name in labels],
+        failed=_by_label(search, {name: str(entry.get("reason", "")) for name, entry in journal.failed.items()}),
+        stopped=list(_by_label(search, dict.fromkeys(journal.stopped, ""))),
         commands=data["options"].get("commands", ()),
     )
+
+
+def _by_label(search: Search, groups: Mapping[str, str]) -> dict[str, str]:
+    """Return what is said of groups by the label of their configuration, with the seeds of a single run or a pack."""
+    said: dict[str, str] = {}
+    for group, text in groups.items():
+        members = [trial for trial in search.trials if fates.holds(group, trial.name) and not trial.finished]
+        seeds = "" if len(members) == len(search.seeds) else ", seed " + " ".join(str(t.config.seed) for t in members)
+        said |= {f"{members[0].label}{seeds}": text} if members else {}
+    return said
 
 
 def _points(search: Search, ranking: pd.DataFrame) -> tuple[tuple[Axis, ...], list[Choice], list[float]]:
@@ -143,8 +157,11 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
         data=search.base.dataset_sup.dataset,
         metric=style.unit(search.metric),
         facts=facts(report),
-        configurations=lines(report.ranking),
-        final=lines(report.final),
+        configurations=lines(report.ranking, search.metric),
+        final=lines(report.final, "test_acc"),
+        leading=report.leading,
+        curves=curves_shown(report),
+        measured=measured(report),
         pictures=pictures(report),
         filters=filters(report.best.folder),
         best=report.best.label,
@@ -160,44 +177,74 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
 def facts(report: SearchReport) -> dict[str, str]:
     """Return the facts at the head of the page, by their name."""
     search = report.search
-    finished = int((report.runs["status"] == "finished").sum())
+    description = question.description(search.spec, search.seeds)
     environment = folders.read_json(report.best.folder / folders.ENVIRONMENT)
     machine, versions = environment["machine"], environment["versions"]
     return {
-        "question": search.spec.description or "-",
+        "question": question.of_search(search, style.unit(search.metric)),
+        **({"search config": f"{search.spec.name}: {description}"} if description else {}),
         "network": search.base.network.name,
-        "data": f"{search.base.dataset_unsup.dataset} (Hebbian), {search.base.dataset_sup.dataset} (labels)",
-        "compared by": f"{style.unit(search.metric)}, {search.mode}",
-        "runs": f"{finished} of {search.runs} finished, seeds {' '.join(map(str, search.seeds))}",
+        "data": question.data(search),
+        "compared by": f"{style.unit(search.metric)}, {'larger' if search.maximises else 'smaller'} is better",
+        "runs": progress(report),
         "commit": f"{(environment['commit'] or '-')[:12]}{' with changes' if environment['dirty'] else ''}",
         "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "ray", "numpy") if versions.get(name)),
         "machine": f"{machine['processor']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}",
     }
 
 
-def lines(ranking: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the cells of a table of configurations."""
+def progress(report: SearchReport) -> str:
+    """Say how many runs ran to the end, what became of the others, and whether any is left."""
+    tally, numbers = report.tally, " ".join(map(str, report.search.seeds))
+    seeds = f"seed{'s' if len(report.search.seeds) > 1 else ''} {numbers}"
+    if tally.ended_early:
+        return f"{tally.sentence(report.search.spec.scheduler.name)}; {seeds}"
+    left = "" if tally.complete else f"; not complete: {tally.others()}"
+    return f"{tally.finished} of {tally.total} finished, {seeds}{left}"
+
+
+def lines(ranking: pd.DataFrame, metric: str) -> list[dict[str, str]]:
+    """Return the cells of a table of configurations; the terminal shows the same."""
+    spreads = replicates.spread_cells(ranking, metric)
     return [
         {
             "configuration": str(line.configuration),
             "n": str(line.n),
-            "mean": f"{line.mean:.2f}",
-            "sd": f"{line.sd:.2f}" if line.n > 1 else "-",
-            "interval": f"{line.mean - line.interval:.2f} to {line.mean + line.interval:.2f}" if line.n > 1 else "-",
-            "minutes": f"{line.minutes:.2f}",
+            "mean": replicates.number(line.mean, metric),
+            **spread,
+            "minutes a run": f"{line.minutes:.2f}",
         }
-        for line in ranking.itertuples()
+        for line, spread in zip(ranking.itertuples(), spreads, strict=True)
     ]
+
+
+def curves_shown(report: SearchReport) -> str:
+    """Say which of the configurations have curves; empty where all have."""
+    measured, total = len(report.ranking), _configurations(report)
+    if measured > CURVES:
+        return f"{CURVES} of {total} configurations, the best by {style.unit(report.search.metric)}"
+    return f"{measured} of {total} configurations, those with a finished run" if measured < total else ""
+
+
+def measured(report: SearchReport) -> str:
+    """Say which of the configurations have a finished run, and so a mean; empty where all have."""
+    with_mean, total = len(report.ranking), _configurations(report)
+    return f"{with_mean} of {total} configurations have a finished run" if with_mean < total else ""
+
+
+def _configurations(report: SearchReport) -> int:
+    """Return the number of configurations, with those that a model-based algorithm has yet to choose."""
+    return report.tally.total // len(report.search.seeds)
 
 
 def pictures(report: SearchReport) -> dict[str, str]:
     """Return the figures by their name, as data URLs."""
     search = report.search
     axes, choices, means = _points(search, report.ranking)
-    figures = {"curves": curves.draw(_curves(report))} if _measured(report) else {}
+    figures = {"curves": curves.draw(_curves(report), curves_shown(report))} if _measured(report) else {}
     frame = parallel.compute(axes, choices, means, search.metric)
     if len(frame.columns) > 1:
-        figures["parallel"] = parallel.draw(frame, search.mode)
+        figures["parallel"] = parallel.draw(frame, search.mode, len(report.leading))
     if len(report.importance):
         figures["importance"] = importance.draw(report.importance)
     return {name: _inline(figure) for name, figure in figures.items()}

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from hebb.analysis import fates
+from hebb.analysis.fates import Tally
 from hebb.tuning.search import Group, Search, Trial
 
 if TYPE_CHECKING:
@@ -53,12 +55,14 @@ class Outcome:
         left: groups that are neither finished nor stopped nor failed.
         cause: why they are left.
         problem: what is wrong with the disk, where it is full.
+        tally: what became of the runs of the stage.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
     left: int = 0
     cause: Cause = Cause.NOTHING_LEFT
     problem: str = ""
+    tally: Tally = field(default_factory=lambda: fates.tally(()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +105,13 @@ class Winner:
         trial: one of its runs.
         network: its network, as ``--preset`` takes it.
         changes: what it changes outside the network, as ``--set`` takes it.
+        tied: a run of each other configuration with the same mean; the winner is the first of them in the search.
     """
 
     trial: Trial
     network: str
     changes: tuple[str, ...]
+    tied: tuple[Trial, ...] = ()
 
 
 class SearchObserver:

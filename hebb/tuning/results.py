@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hebb.analysis.table import statistics
+from hebb.analysis import fates, replicates
+from hebb.analysis.fates import Tally
 from hebb.storage import folders
 from hebb.storage.folders import Row
 from hebb.storage.journal import Journal
@@ -60,32 +61,60 @@ def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, st
     return None
 
 
-def summary(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return n, mean, standard deviation and half-width of the 95 % interval of each configuration.
+def tally(search: Search, trials: Sequence[Trial], journal: Journal) -> Tally:
+    """Count what became of trials, and of those that a model-based algorithm has yet to choose."""
+    states = [fates.of_run(folders.state(trial.folder), journal, trial.name) for trial in trials]
+    return fates.tally(states, to_come=to_come(search, journal) if trials == search.trials else 0)
 
-    The deviation is that of a sample (n - 1); the interval is Student's: mean +- t(0.975, n-1) sd / sqrt(n).
-    Both are NaN for a single run.
-    """
+
+def to_come(search: Search, journal: Journal) -> int:
+    """Return how many runs a model-based algorithm has yet to choose; it may choose a configuration twice."""
+    points = search.spec.plan.samples - len(journal.suggested) if search.spec.plan.model_based else 0
+    return max(points, 0) * len(search.seeds)
+
+
+def summary(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return n, mean, sd, 95 % interval and values of each configuration, as ``replicates.statistics``, and minutes."""
     runs = runs[runs["status"] == "finished"] if "status" in runs else runs
-    table = statistics(runs, ["configuration"], metric)
+    table = replicates.statistics(runs, ["configuration"], metric)
     table["minutes"] = runs.groupby("configuration", sort=False)["minutes"].mean().to_numpy()
     return table
 
 
 def ranked(table: pd.DataFrame, search: Search) -> pd.DataFrame:
-    """Sort a summary, best mean first; equal means keep the order of the search config."""
-    return table.sort_values("mean", ascending=not search.maximises, kind="stable", ignore_index=True)
+    """Sort a summary: best mean first among the configurations that finished on every seed, then those that lack seeds.
+
+    Everything that shows or takes a best configuration reads this order. Means that differ by rounding alone are equal,
+    and equal means keep the order of the search config. A mean over surviving seeds would favour a configuration that
+    diverges on its bad seeds.
+    """
+    score = table["mean"].map(_score) * (-1 if search.maximises else 1)
+    order = table.assign(_score=score).sort_values("_score", kind="stable")
+    return order.sort_values("n", ascending=False, kind="stable", ignore_index=True).drop(columns="_score")
+
+
+def _score(mean: float) -> float:
+    """Round a mean so far that the order in which seeds were added cannot decide a rank."""
+    return float(f"{mean:.10g}")
+
+
+def best(search: Search, ranking: pd.DataFrame) -> list[str]:
+    """Return the best configuration and those of the same mean, in order; none where none finished on every seed."""
+    complete = ranking[(ranking["n"] == len(search.seeds)) & ranking["mean"].notna()]
+    if not len(complete):
+        return []
+    scores = complete["mean"].map(_score)
+    return [str(label) for label in complete["configuration"][scores == scores.iloc[0]]]
 
 
 def winner(search: Search, ranking: pd.DataFrame) -> Trial | None:
-    """Return a trial of the best configuration among those that finished on every seed.
+    """Return a trial of the best configuration; None where none finished on every seed."""
+    labels = best(search, ranking)
+    return trial_of(search, labels[0]) if labels else None
 
-    A mean over surviving seeds would favour a configuration that diverges on its bad seeds.
-    """
-    complete = ranking[ranking["n"] == len(search.seeds)]
-    if not len(complete):
-        return None
-    label = complete.iloc[0]["configuration"]
+
+def trial_of(search: Search, label: str) -> Trial:
+    """Return the first trial of a configuration."""
     return next(trial for trial in search.trials if trial.label == label)
 
 

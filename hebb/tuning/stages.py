@@ -38,8 +38,8 @@ class SearchResult:
     Attributes:
         search: the search, with the trials that a model-based algorithm chose.
         runs: a line for each run that is finished or was stopped, as in ``results.csv``.
-        summary: a line for each configuration: n, mean, sd, half-width of the 95 % interval, minutes; best first where
-            the search names a winner.
+        summary: a line for each configuration: n, mean, sd, half-width and ends of the 95 % interval, values, minutes;
+            best first where the search names a winner.
         winner: the best configuration; None in a sweep, and where none has a finite score on every seed.
         final: likewise a line for the winner's runs on all training images; empty without them.
         failed: why groups failed, by name.
@@ -206,8 +206,7 @@ def _select(context: Context) -> SearchResult:
     context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path, stopped=_stopped(context)))
     _sum_up(context, outcome, search.trials, search.runs)
     result = SearchResult(search=search, runs=shown, summary=table, failed=outcome.failed)
-    best = results.winner(search, table)
-    winner = None if best is None else _winner(best, context.catalog)
+    winner = _winner(search, table, context.catalog)
     context.observer.selected(winner)
     if winner is None:
         return result
@@ -221,9 +220,13 @@ def _select(context: Context) -> SearchResult:
     return replace(result, winner=winner)
 
 
-def _winner(best: Trial, catalog: Catalog) -> Winner:
+def _winner(search: Search, ranking: pd.DataFrame, catalog: Catalog) -> Winner | None:
+    labels = results.best(search, ranking)
+    if not labels:
+        return None
+    best, *tied = (results.trial_of(search, label) for label in labels)
     changes = tuple(trials.other_changes(best.choice))
-    return Winner(trial=best, network=trials.network_string(best, catalog), changes=changes)
+    return Winner(trial=best, network=trials.network_string(best, catalog), changes=changes, tied=tuple(tied))
 
 
 def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, object]:
@@ -236,6 +239,7 @@ def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, 
         "selected_by": search.metric,
         "among": len(search.trials) // len(search.seeds),
         "selection": _numbers(line),
+        "tied_with": [trial.choice for trial in winner.tied],
     }
 
 
@@ -286,9 +290,11 @@ def _stopped(context: Context) -> dict[str, dict[str, Any]]:
 
 def _sum_up(context: Context, outcome: Outcome, runs: Sequence[Trial], total: int) -> None:
     """Tell how a stage ended; an interruption or a full disk ends the search here."""
-    finished = sum(trial.finished for trial in runs)
-    context.observer.summed_up(outcome, finished, total)
-    text = f"{finished} of {total} trials are finished, their results are in {context.search.folder}"
+    outcome.tally = results.tally(context.search, runs, context.journal)
+    context.observer.summed_up(outcome, outcome.tally.finished, total)
+    others = outcome.tally.others(context.search.spec.scheduler.name)
+    text = f"{outcome.tally.finished} of {total} trials are finished, their results are in {context.search.folder}"
+    text += f" ({others})" if outcome.tally.ended_early else ""
     if outcome.cause == Cause.DISK_FULL:
         raise DiskFullError(f"{outcome.problem}: {text}")
     if outcome.cause == Cause.INTERRUPTED:
@@ -296,6 +302,7 @@ def _sum_up(context: Context, outcome: Outcome, runs: Sequence[Trial], total: in
 
 
 def _numbers(line: pd.Series) -> dict[str, object]:
-    """Return n, mean, sd and half-width of the interval as JSON; null where a single run has none."""
-    spread = {name: None if math.isnan(line[name]) else float(line[name]) for name in ("mean", "sd", "interval")}
+    """Return n, mean, sd, half-width and ends of the interval as JSON; null where there is none."""
+    names = ("mean", "sd", "interval", "low", "high")
+    spread = {name: None if math.isnan(line[name]) else float(line[name]) for name in names}
     return {"n": int(line["n"]), **spread}

@@ -14,6 +14,7 @@ from hebb.cli.analysis.verb import (
     add_by,
     add_selection,
     add_selection_and_metric,
+    chosen_of,
     drawn,
     narrowed,
     selected,
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
 def _list(options: argparse.Namespace) -> Output:
     everything = stored(options)
-    chosen = narrowed(everything, options)
+    chosen = chosen_of(everything.runs, options)
 
     from hebb.analysis import runs
     from hebb.analysis.output import Output
 
     frame = runs.frame(chosen)
     shown = frame[["run", "preset", "dataset", "seed", "train_acc", "val_acc", "test_acc", "seconds"]]
-    unfinished = everything.describe_unfinished()
-    text = shown.to_string(index=False, na_rep="-") + (f"\n{unfinished}" if unfinished else "")
+    others = f"\n{everything.tally.sentence()}\n{everything.describe_unfinished()}" if everything.unfinished else ""
+    text = shown.to_string(index=False, na_rep="-") + others
     return Output(options.name, frame, text=text)
 
 
@@ -84,7 +85,8 @@ def _compare(options: argparse.Namespace) -> Output:
     from hebb.analysis.output import Output
 
     frame = compare.compute(groups, options.metric, paired=not options.unpaired)
-    return Output(options.name, frame, compare.draw(frame), text=frame.to_string(index=False, float_format="%.4g"))
+    text = frame.to_string(index=False, float_format="%.4g", na_rep="-")
+    return Output(options.name, frame, compare.draw(frame), text=text)
 
 
 VERBS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,16 +97,21 @@ def selected(options: argparse.Namespace) -> tuple[StoredRun, ...]:
 
 def narrowed(everything: StoredRuns, options: argparse.Namespace) -> tuple[StoredRun, ...]:
     """Return those of the stored runs that the flags of ``add_selection`` choose."""
-    from hebb.analysis import runs
-
     if not options.partial:
         everything.check()
     elif everything.unfinished:
         print(f"left out: {everything.describe_unfinished()}", file=sys.stderr)
-    if not everything.runs:
+    return chosen_of(everything.runs, options)
+
+
+def chosen_of(finished: Sequence[StoredRun], options: argparse.Namespace) -> tuple[StoredRun, ...]:
+    """Return those of the finished runs that the flags of ``add_selection`` choose."""
+    from hebb.analysis import runs
+
+    if not finished:
         raise ConfigError("runs", "none is finished")
     return runs.select(
-        everything.runs,
+        finished,
         presets=options.preset,
         datasets=options.dataset,
         values=overrides.parse(options.where, "--where"),
