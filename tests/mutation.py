@@ -48,7 +48,28 @@ class Defect:
 
 DEFECTS = (
     Defect(
-        "an interval is one-sided", "hebb/analysis/table.py", "stats.t.ppf(0.975, n - 1)", "stats.t.ppf(0.95, n - 1)"
+        "an interval is one-sided",
+        "hebb/analysis/replicates.py",
+        "stats.t.ppf(0.975, n - 1)",
+        "stats.t.ppf(0.95, n - 1)",
+    ),
+    Defect(
+        "an interval leaves the range",
+        "hebb/analysis/replicates.py",
+        "return (max(low, least), min(high, most)) if",
+        "return (low, high) if",
+    ),
+    Defect(
+        "a configuration that lacks seeds is best",
+        "hebb/tuning/results.py",
+        'order.sort_values("n", ascending=False, kind="stable", ignore_index=True)',
+        "order.reset_index(drop=True)",
+    ),
+    Defect(
+        "a stopped run counts as unfinished",
+        "hebb/analysis/fates.py",
+        "return ended(journal, name) or begun",
+        "return begun",
     ),
     Defect("a difference has the wrong sign", "hebb/analysis/compare.py", "means[0] - means[1]", "means[1] - means[0]"),
     Defect("temperature is its inverse", "hebb/analysis/temperature.py", "else 1 / beta", "else beta"),

@@ -5,6 +5,7 @@ Without it a published figure could show a mean, spread or panel that no run has
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import statistics
@@ -255,7 +256,7 @@ def test_posthoc(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
 
 
 def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
-    """The paired test of two seeds by its formulas: t = d sqrt(2) / sd, t(0.975, 1) = 12.7062 (any table)."""
+    """The paired test of two seeds by its formulas, t = d sqrt(2) / sd; they have no interval and are shown."""
     lines = draw("compare", "compare", "soft1", "bp1", "random1").set_index("group")
     base, other = ({r["seed"]: r["metrics"]["test_acc"] for r in results(home, name)} for name in ("soft1", "bp1"))
     differences = [other[seed] - base[seed] for seed in SEEDS]
@@ -264,7 +265,9 @@ def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     assert line["reference"] == "soft1"
     assert line["n"] == 2
     assert line["difference"] == pytest.approx(mean, abs=1e-9)
-    assert line["high"] - line["difference"] == pytest.approx(12.7062 * sd / math.sqrt(2), rel=1e-5)
+    assert math.isnan(line["low"])
+    assert math.isnan(line["high"])
+    assert [float(text) for text in line["values"].split()] == pytest.approx(differences, rel=1e-9)
     assert line["t"] == pytest.approx(mean * math.sqrt(2) / sd, rel=1e-9)
     assert line["test"] == "paired t-test"
     assert line["p"] == pytest.approx(2 * stats.t.sf(abs(line["t"]), 1), rel=1e-9)
@@ -284,8 +287,33 @@ def test_compare_refuses_what_it_cannot_pair(home: Path) -> None:
     with pytest.raises(ConfigError, match="fewer than two seeds in common"):
         compare.compute({"soft1": searches["soft1"][:1], "bp1": searches["bp1"]})
     same = compare.compute({"a": searches["soft1"], "b": searches["soft1"]}).iloc[0]
-    assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
-    assert math.isnan(same["p"])
+    assert same["difference"] == 0
+    assert all(math.isnan(same[name]) for name in ("low", "high", "p"))  # certainty is no finding
+    assert compare.draw(compare.compute({"a": searches["soft1"], "b": searches["soft1"]})) is not None
+
+
+def _measured(values: list[float], home: Path) -> list[runs.StoredRun]:
+    """Runs that measured these test accuracies, one a seed."""
+    run = runs.read([home / "hebb" / "search" / "soft1"]).runs[0]
+    return [
+        dataclasses.replace(
+            run, config=dataclasses.replace(run.config, seed=seed), metrics={**run.metrics, "test_acc": value}
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "ends"),
+    [
+        ([12.0, 14.0, 16.0], (4 - 4.302653 * 2 / math.sqrt(3), 4 + 4.302653 * 2 / math.sqrt(3))),  # by hand, sd 2
+        ([0.0, 100.0, 50.0], (-84.2069, 100.0)),  # 40 +- 4.302653 x 50 / sqrt(3), at most 100 points apart
+    ],
+)
+def test_the_interval_of_a_difference(other: list[float], ends: tuple[float, float], home: Path) -> None:
+    groups = {"base": _measured([10.0] * 3, home), "other": _measured(other, home)}
+    line = compare.compute(groups).iloc[0]
+    assert (line["low"], line["high"]) == pytest.approx(ends, rel=1e-5)
 
 
 def test_holm() -> None:

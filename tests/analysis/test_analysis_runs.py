@@ -50,6 +50,28 @@ def test_reads_what_is_there(home: Path) -> None:
             assert run.choice == {"b0.layer.lr": run.value("b0.layer.lr")}
 
 
+def test_stopped_and_failed_runs_are_not_called_unfinished(home: Path, tmp_path: Path) -> None:
+    """A complete search has nothing left, so nothing says how to finish it."""
+    search = tmp_path / "rates"
+    shutil.copytree(home / "hebb" / "search" / "rates", search)
+    described = json.loads((search / "search.json").read_text())
+    first, last = described["trials"][0]["name"], described["trials"][-1]["name"]
+    events = [
+        {"event": "stopped", "group": last.rpartition("-s")[0]},
+        {"event": "failed", "group": first, "reason": "r"},
+    ]
+    (search / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (search / "trials" / first / "result.json").unlink()
+    stored = runs.read([search])
+    stopped = f"1 of 4 runs were stopped early by the scheduler: {last}"
+    assert stored.describe_unfinished() == f"{stopped}; 1 of 4 runs failed: {first}"
+    assert stored.tally.sentence() == "complete: 2 of 4 ran to the end, 1 stopped early, 1 failed"
+    with pytest.raises(ConfigError) as raised:
+        stored.check()
+    assert "finishes" not in str(raised.value)
+    assert "--partial leaves them out" in str(raised.value)
+
+
 def test_names_what_is_not_finished(home: Path) -> None:
     stored = runs.read([home])
     assert sorted(m.fate for m in stored.unfinished) == ["interrupted", "never started"]

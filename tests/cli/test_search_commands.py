@@ -189,7 +189,7 @@ def test_grid_search_1(execute: Execute, tmp_path: Path) -> None:
     assert final.count("test_acc") == 1
     assert f"{tested.mean():.2f}  {tested.std():.2f}" in final
     low, high = stats.t.interval(0.95, 2, tested.mean(), stats.sem(tested))
-    assert f"{low:.2f} to {high:.2f}" in final
+    assert f"{max(low, 0):.2f} to {min(high, 100):.2f}" in final
     assert winner["final"]["mean"] == pytest.approx(tested.mean())
 
 

@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -41,17 +42,22 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
         self.words = ""
+        self.bold = ""
+        self._in_bold = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag == "tr":
             self.rows.append([])
+            self._in_bold = dict(attrs).get("class") == "best"
         elif tag in ("td", "th"):
             self.rows[-1].append("")
 
     def handle_data(self, data: str) -> None:
         self.words += data
+        if self._in_bold and len(self.rows[-1]) == 1:
+            self.bold += data.strip()
         if self.rows and self.rows[-1]:
             self.rows[-1][-1] += data.strip()
 
@@ -100,24 +106,22 @@ def reached(folder: Path) -> dict[str, list[float]]:
 
 
 def test_the_table_by_hand(page: Path, folder: Path) -> None:
-    """n, mean, deviation and Student's interval (t(0.975, 1) = 12.706205, any table), best first, incomplete last."""
+    """n, mean, deviation and the seeds, of which two are too few for an interval; best first, incomplete last."""
     lines = [row for row in Page(page.read_text()).rows if row[0].startswith("b0.")]
     by_hand = reached(folder)
     assert {line[0] for line in lines} == set(by_hand)
     assert sorted(len(values) for values in by_hand.values()) == [1, 2, 2, 2]
-    for name, n, mean, sd, interval, _ in lines:
+    for name, n, mean, sd, seeds, _ in lines:
         values = by_hand[name]
         middle = sum(values) / len(values)
         assert n == str(len(values))
         assert float(mean) == pytest.approx(middle, abs=0.005001)
         if len(values) == 1:
-            assert (sd, interval) == ("-", "-")
+            assert (sd, seeds) == ("-", "-")
             continue
         deviation = abs(values[0] - values[1]) / math.sqrt(2)
-        half = 12.706205 * deviation / math.sqrt(2)
         assert float(sd) == pytest.approx(deviation, abs=0.005001)
-        low, high = map(float, interval.split(" to "))
-        assert (low, high) == pytest.approx((middle - half, middle + half), abs=0.00501)
+        assert [float(text) for text in seeds.split(", ")] == pytest.approx(values, abs=0.005001)
     assert [line[1] for line in lines] == ["2", "2", "2", "1"]
     means = [float(line[2]) for line in lines[:3]]
     assert means == sorted(means, reverse=True)
@@ -150,7 +154,7 @@ def test_what_others_wrote_is_escaped(page: Path) -> None:
 
 def test_facts_and_commands(page: Path, folder: Path) -> None:
     words = Page(page.read_text()).words
-    assert "7 of 8 finished, seeds 0 1" in words
+    assert "7 of 8 finished, seeds 0 1; not complete: 1 never started" in words
     assert "python ray_search.py --space 'b0.layer.lr={grid: [0.05, 0.1]}'" in words
     assert f"hebb search --restore {folder}" in words
     (config,) = re.findall(r"hebb train --run-config (\S+) --model-name again", words)
@@ -180,6 +184,173 @@ def test_a_search_without_a_result_has_no_page(home: Path, tmp_path: Path) -> No
     assert not (copy / "report.html").exists()
     with pytest.raises(ConfigError, match="holds no search"):
         command.main(["report", str(tmp_path)])
+
+
+# -- what a page says of a search whose numbers are known ------------------------------------------------------------
+
+A, B, C, D = (f"b0.layer.lr={rate} b0.activation={power}" for rate in RATES for power in POWERS)
+
+
+@pytest.fixture
+def known(folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Copy the search, with test accuracies by configuration, one a seed; a run without one is not there."""
+
+    def copy(accuracies: dict[str, list[float]], journal: list[dict[str, object]] = [], **changes: object) -> Path:  # noqa: B006
+        home = tmp_path / "known"
+        shutil.copytree(folder, home)
+        described = folders.read_json(home / folders.SEARCH) | changes
+        folders.write_json(home / folders.SEARCH, described)
+        for trial in described["trials"]:
+            name = " ".join(f"{key}={value}" for key, value in trial["choice"].items())
+            run, values = home / "trials" / trial["name"], accuracies.get(name, [])
+            if trial["seed"] >= len(values):
+                shutil.rmtree(run, ignore_errors=True)
+                continue
+            if not run.exists():  # the last one was never made
+                shutil.copytree(run.with_name(run.name.replace("-s1", "-s0")), run)
+                stored = folders.read_json(run / folders.CONFIG)
+                folders.write_json(run / folders.CONFIG, {**stored, "seed": 1})
+            result = folders.read_json(run / folders.RESULT)
+            result["metrics"]["test_acc"] = values[trial["seed"]]
+            folders.write_json(run / folders.RESULT, result)
+        configurations = {}
+        for trial in described["trials"]:
+            label = " ".join(f"{key}={value}" for key, value in trial["choice"].items())
+            configurations[LETTERS[label]] = trial["name"].rpartition("-s")[0]
+        lines = [{**entry, "group": str(entry["group"]).format(**configurations)} for entry in journal]
+        if lines:
+            (home / folders.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return home
+
+    return copy
+
+
+LETTERS = {A: "A", B: "B", C: "C", D: "D"}
+
+
+def read_page(folder: Path) -> Page:
+    return Page(html_report.page(html_report.read(folder), {}))
+
+
+def black_line(report: html_report.SearchReport) -> tuple[object, ...]:
+    """The values of the configuration that the parallel coordinates draw as a thick black line, read off the figure."""
+    axes, choices, means = html_report._points(report.search, report.ranking)
+    frame = parallel.compute(axes, choices, means, report.search.metric)
+    (panel,) = parallel.draw(frame, report.search.mode, len(report.leading)).axes
+    (line,) = (line for line in panel.lines if line.get_color() == "black" and line.get_linewidth() == 2)
+    ticks = [dict(parallel.heights(list(frame[column]))[1]) for column in frame.columns[:-1]]
+    return tuple(tick[height] for tick, height in zip(ticks, line.get_ydata(), strict=False))
+
+
+TIES = [  # better, accuracies, the bold row, those tied with it
+    ("max", {A: [90.0, 91.0], B: [80.0, 80.0], C: [91.0, 90.0], D: [85.0, 85.0]}, A, [C]),
+    ("max", {A: [10.0, 10.0], B: [90.5, 90.5], C: [91.0, 90.0], D: [90.0, 91.0]}, B, [C, D]),
+    ("min", {A: [90.0, 91.0], B: [80.0, 80.0], C: [79.0, 81.0], D: [85.0, 85.0]}, B, [C]),
+    ("max", {A: [99.0], B: [90.0, 90.0], C: [90.0, 90.0], D: [99.0]}, B, [C]),
+    ("max", {A: [50.0, 50.0], B: [50.0, 50.0], C: [50.0, 50.0], D: [50.0, 50.0]}, A, [B, C, D]),
+    ("max", {A: [50.0, 51.0], B: [60.0, 60.0], C: [50.0, 50.0], D: [40.0, 50.0]}, B, []),
+]
+
+
+@pytest.mark.parametrize(("mode", "accuracies", "bold", "tied"), TIES)
+def test_the_black_line_is_the_bold_row_and_ties_are_named(
+    mode: str, accuracies: dict[str, list[float]], bold: str, tied: list[str], known: Callable[..., Path]
+) -> None:
+    folder = known(accuracies, mode=mode)
+    report, page = html_report.read(folder), read_page(folder)
+    assert next(row[0] for row in page.rows if row[0].startswith("b0.")) == bold
+    assert page.bold == bold
+    assert black_line(report) == tuple(word.partition("=")[2] for word in bold.split())
+    assert (f"{bold} is tied with {'; '.join(tied)}: the same mean" in page.words) == bool(tied)
+    assert ("those tied with it are dashed" in page.words) == bool(tied)
+    assert report.best.label == bold
+
+
+def test_nothing_is_bold_where_no_configuration_is_complete(known: Callable[..., Path]) -> None:
+    page = read_page(known({A: [90.0], B: [91.0]}))
+    assert page.bold == ""
+    assert "No configuration has finished on every seed, so none is marked as the best." in page.words
+    assert "is black" not in page.words
+
+
+ASHA = {"name": "asha", "grace": 1, "reduction": 3}
+BOTH = [50.0, 60.0]
+PROGRESS = [  # accuracies, journal, what is said of the runs
+    ({A: BOTH, B: BOTH, C: BOTH, D: BOTH}, [], "8 of 8 finished, seeds 0 1"),
+    (
+        {A: BOTH, B: [50.0]},
+        [{"event": "stopped", "group": f"{{{name}}}", "step": 1, "score": 50.0, "n": 1} for name in "BCD"],
+        "complete: 3 of 8 ran to the end, 5 stopped early by asha; seeds 0 1",
+    ),
+    (
+        {A: BOTH, B: BOTH, C: BOTH},
+        [{"event": "failed", "group": "{D}", "reason": "it diverged", "again": False}],
+        "complete: 6 of 8 ran to the end, 2 failed; seeds 0 1",
+    ),
+    (
+        {A: BOTH, B: BOTH, C: BOTH, D: [50.0]},
+        [{"event": "failed", "group": "{D}-s1", "reason": "it diverged", "again": False}],
+        "complete: 7 of 8 ran to the end, 1 failed; seeds 0 1",
+    ),
+    (
+        {A: BOTH, B: BOTH},
+        [{"event": "stopped", "group": "{C}", "step": 1, "score": 50.0, "n": 1}],
+        "not complete: 4 of 8 ran to the end, 2 stopped early by asha, 2 never started; seeds 0 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("accuracies", "journal", "says"), PROGRESS)
+def test_what_became_of_the_runs(
+    accuracies: dict[str, list[float]], journal: list[dict[str, object]], says: str, known: Callable[..., Path]
+) -> None:
+    folder = known(accuracies, journal)
+    described = folders.read_json(folder / folders.SEARCH)
+    described["spec"]["scheduler"] = ASHA
+    folders.write_json(folder / folders.SEARCH, described)
+    report = html_report.read(folder)
+    assert html_report.facts(report)["runs"] == says
+    failures = {D: "it diverged"} if "6 of 8" in says else {f"{D}, seed 1": "it diverged"} if "7 of 8" in says else {}
+    assert dict(report.failed) == failures
+
+
+def test_the_curves_say_that_there_are_more(known: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page and in the picture, which may be saved without it."""
+    folder = known({A: [50.0, 51.0], B: [60.0, 60.0], C: [50.0, 50.0], D: [40.0, 50.0]})
+    assert html_report.curves_shown(html_report.read(folder)) == ""
+    monkeypatch.setattr(html_report, "CURVES", 2)
+    report = html_report.read(folder)
+    text = "2 of 4 configurations, the best by test accuracy (%)"
+    assert f"{text}." in read_page(folder).words
+    drawn: list[str] = []
+    draw = html_report.curves.draw
+    monkeypatch.setattr(html_report.curves, "draw", lambda frame, title: drawn.append(title) or draw(frame, title))
+    html_report.pictures(report)
+    assert drawn == [text]
+    assert set(html_report._curves(report)["curve"]) == {B, A}
+
+
+def test_stopped_configurations_have_no_curves_and_that_is_said(known: Callable[..., Path]) -> None:
+    folder = known({A: BOTH}, [{"event": "stopped", "group": "{B}", "step": 1, "score": 50.0, "n": 1}])
+    words = read_page(folder).words
+    assert "1 of 4 configurations, those with a finished run." in words
+    assert "1 of 4 configurations have a finished run." in words
+
+
+@pytest.mark.parametrize("values", [[[98.0, 99.0]] * 4, [[98.0]] * 4, [[98.0, 98.0]] * 4])
+def test_no_number_that_there_is_not(values: list[list[float]], known: Callable[..., Path]) -> None:
+    page = read_page(known(dict(zip((A, B, C, D), values, strict=True))))
+    assert not re.search(r"\b(nan|None|inf)\b", page.words)
+    assert "95 % interval" not in [cell for row in page.rows for cell in row]
+
+
+def test_the_question_is_that_of_this_search(page: Path) -> None:
+    words = Page(page.read_text()).words
+    assert (
+        f"How does the test accuracy (%) of {small.CNN} depend on what is varied? Varied: b0.layer.lr (0.05, 0.1); "
+        "b0.activation (triangle, triangle_2). 4 configurations compared, mean over seeds 0 1." in words
+    )
+    assert "60 images of Digits, 1 epoch (hebbian); 60 images of Digits, 3 epochs (backprop)" in words
 
 
 # -- importance and parallel coordinates ----------------------------------------------------------------------------

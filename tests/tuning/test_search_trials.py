@@ -198,16 +198,27 @@ def test_changes_outside_the_network() -> None:
 # -- the winner ---------------------------------------------------------------------------------------------
 
 
-def winner(mode: str, scores: dict[str, list[float]], tmp_path: Path) -> str | None:
-    """Return the winning rate of a search in which the trials of each rate ended with the given scores."""
+def ranking(mode: str, scores: dict[str, list[float]], tmp_path: Path) -> tuple[Search, pd.DataFrame]:
+    """Return a search in which the trials of each rate ended with the given scores, and its ranking."""
     lines: list[dict[str, Any]] = []
     for rate, values in scores.items():
         lines += [{"configuration": f"b0.layer.lr={rate}", "val_acc": s, "minutes": 1.0} for s in values]
     text = f"purpose: search\nmode: {mode}\nseeds: [0, 1]\nspace: {{bX.layer.lr: {{grid: [{', '.join(scores)}]}}}}\n"
     search = resolve(f"{DEEP} --config mine.yaml", tmp_path, text)
-    ranking = results.ranked(results.summary(pd.DataFrame(lines), "val_acc"), search)
-    best = results.winner(search, ranking)
+    return search, results.ranked(results.summary(pd.DataFrame(lines), "val_acc"), search)
+
+
+def winner(mode: str, scores: dict[str, list[float]], tmp_path: Path) -> str | None:
+    """Return the winning rate, which is that of the first line unless it lacks seeds."""
+    search, table = ranking(mode, scores, tmp_path)
+    best = results.winner(search, table)
+    assert best is None or best.label == table.iloc[0]["configuration"]
     return None if best is None else best.label.partition("=")[2]
+
+
+def leading(mode: str, scores: dict[str, list[float]], tmp_path: Path) -> list[str]:
+    """Return the best rate and those that are tied with it."""
+    return results.best(*ranking(mode, scores, tmp_path))
 
 
 def test_the_best_mean_wins(tmp_path: Path) -> None:
@@ -218,6 +229,23 @@ def test_the_best_mean_wins(tmp_path: Path) -> None:
 
 def test_equals_go_to_the_first(tmp_path: Path) -> None:
     assert winner("max", {"0.3": [50.0, 50.0], "0.1": [50.0, 50.0]}, tmp_path) == "0.3"
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "tied"),
+    [
+        ("max", {"0.3": [50.0, 50.0], "0.1": [50.0, 50.0]}, ["0.3", "0.1"]),
+        ("max", {"0.3": [97.7, 98.4], "0.1": [98.4, 97.7], "0.2": [98.0, 98.0]}, ["0.3", "0.1"]),
+        ("max", {"0.3": [0.1, 0.7], "0.1": [0.3, 0.5]}, ["0.3", "0.1"]),  # 0.1 + 0.7 is not 0.3 + 0.5 in binary
+        ("min", {"0.3": [0.5, 0.1], "0.1": [0.3, 0.3], "0.2": [0.2, 0.1]}, ["0.2"]),
+        ("max", {"0.3": [99.0], "0.1": [50.0, 50.0], "0.2": [50.0, 50.0]}, ["0.1", "0.2"]),  # 0.3 lacks a seed
+        ("max", {"0.3": [99.0], "0.1": [99.0]}, []),
+    ],
+)
+def test_ties_are_named_in_the_order_of_the_search(
+    mode: str, scores: dict[str, list[float]], tied: list[str], tmp_path: Path
+) -> None:
+    assert [label.partition("=")[2] for label in leading(mode, scores, tmp_path)] == tied
 
 
 def test_a_configuration_that_failed_on_a_seed_does_not_win(tmp_path: Path) -> None:
