@@ -27,6 +27,7 @@ NEAR = {
     "rules": ("rules", "test_golden.py", "nn/test_layers.py", "training/test_early_stop.py"),
     "spiking": ("spiking",),
     "training": ("training",),
+    "tuning": ("tuning/test_search_trials.py", "tuning/test_html_report.py"),
 }
 """Folders and files of tests, by the floor of the defect, quickest first."""
 

@@ -57,7 +57,8 @@ def compute(
             raise ConfigError("runs", f"{name} and {reference} have fewer than two {lacking}", hint=hint)
         means = [math.fsum(side) / len(side) for side in (left, right)]
         low, high, t, p = _test(left, right, paired)
-        low, high = _cut(low, means[0] - means[1], high, metric)
+        difference = means[0] - means[1]
+        low, high = _cut(low, difference, high, metric)
         lines.append(
             {
                 "group": name,
@@ -65,7 +66,7 @@ def compute(
                 "metric": metric,
                 "mean": means[0],
                 "mean_reference": means[1],
-                "difference": means[0] - means[1],
+                "difference": difference,
                 "low": low,
                 "high": high,
                 "n": len(left),
