@@ -30,12 +30,21 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except Exception as error:
-        status = _explain(error)
+    except (Exception, SystemExit) as error:
+        fault = _fault_of_plugin(error)
+        if fault is None and isinstance(error, SystemExit):
+            raise  # argparse has printed a help text
+        status = _explain(fault or error)
     sys.exit(status)
 
 
-def _explain(error: Exception) -> int:
+def _fault_of_plugin(error: BaseException) -> BaseException | None:
+    """Return the error of a plugin's code, with plugin, file and line; None for other errors."""
+    plugins = sys.modules.get("hebb.config.plugins")
+    return None if plugins is None else plugins.explanation(error)
+
+
+def _explain(error: BaseException) -> int:
     """Print what went wrong, and return the exit code."""
     if isinstance(error, ModuleNotFoundError):
         error = _extra_for(error) or error

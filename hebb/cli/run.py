@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from hebb.cli import arguments, describe
-from hebb.config import plan, serialise
+from hebb.config import plan, plugins, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
 from hebb.core import commands
@@ -116,11 +117,21 @@ def train_all(
     try:
         train.run_pack(list(runs.values()), reports, places=places)
     except KeyboardInterrupt:
-        unfinished = next((folder for folder in runs if folders.state(folder) == folders.FolderState.INTERRUPTED), None)
+        unfinished = _unfinished(runs)
         if unfinished is not None:
             raise InterruptedRunError(f"interrupted; {commands.line('resume', unfinished)} continues") from None
         raise
+    except (Exception, SystemExit) as error:
+        fault = plugins.explanation(error, _unfinished(runs))
+        if fault is None:
+            raise
+        raise fault from error
     finally:
         for report in reports:
             report.close()
     return 0
+
+
+def _unfinished(runs: Iterable[Path]) -> Path | None:
+    """Return the first run folder that holds the beginning of a run."""
+    return next((folder for folder in runs if folders.state(folder) == folders.FolderState.INTERRUPTED), None)

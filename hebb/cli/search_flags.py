@@ -36,7 +36,18 @@ _PLAN = {
 _SCHEDULER = ("scheduler", "grace", "reduction")
 _CHANGES = ("purpose", "seeds", "space", *_PLAN, *_SCHEDULER)
 _BESIDE_RESTORE = (
-    *("restore", "extend", "data_dir", "gpu_id", "device", "gpu_exp", "workers", "address", "dashboard"),
+    *(
+        "restore",
+        "extend",
+        "retry_failed",
+        "data_dir",
+        "gpu_id",
+        "device",
+        "gpu_exp",
+        "workers",
+        "address",
+        "dashboard",
+    ),
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
     *("save", "save_model"),
 )
@@ -173,6 +184,11 @@ def _add_budget_flags(group: Flags) -> None:
         "--extend",
         action="store_true",
         help="with --restore: add what --seeds, --num-samples and --space say to what the search has",
+    )
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="with --restore: also run trials again whose own code or weights failed, not only those of a mishap",
     )
 
 

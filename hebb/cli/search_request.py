@@ -22,8 +22,9 @@ from hebb.tuning.search_settings import SearchSettings
 
 def of_flags(options: argparse.Namespace, catalog: Catalog) -> SearchRequest:
     """Return the search that the flags ask for."""
-    if options.extend:
-        raise ConfigError("--extend", "needs --restore FOLDER, which names the search")
+    for flag, asked in (("--extend", options.extend), ("--retry-failed", options.retry_failed)):
+        if asked:
+            raise ConfigError(flag, "needs --restore FOLDER, which names the search")
     spec = search_flags.spec(options)
     home = folders.Home.find(options.data_dir)
     share_sup, share_unsup = (
@@ -68,6 +69,7 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
         address=options.address,
         dashboard=options.dashboard,
         max_failures=options.max_failures,
+        retry_failed=options.retry_failed,
         share_blocks=options.share_blocks,
         keep_features=not options.no_feature_cache,
         cache_limit=options.cache_limit,

@@ -17,6 +17,7 @@ from hebb.config.registry import DATASETS
 from hebb.config.rule import BackpropRule
 from hebb.config.specs import BlockSpec, RunConfig
 from hebb.config.vocabulary import LossSource, Operation
+from hebb.core import user_code
 from hebb.core.errors import ConfigError
 
 
@@ -99,7 +100,9 @@ MODES: dict[str, Callable[[RunConfig], list[Phase]]] = {}
 
 
 def mode(function: Callable[[RunConfig], list[Phase]]) -> Callable[[RunConfig], list[Phase]]:
-    """Register a training mode under the name of its function."""
+    """Register a training mode under the name of its function; a second one of the same name is refused."""
+    if function.__name__ in MODES:
+        raise ConfigError(f"mode '{function.__name__}'", "is registered twice")
     MODES[function.__name__] = function
     return function
 
@@ -117,7 +120,7 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
         if spec.held and not spec.validation:
             raise ConfigError(where, "held trains on the validation images, but there are none", hint="validation=0.2")
-    planned = (_settle(config),) if config.network.settles else tuple(MODES[config.mode](config))
+    planned = (_settle(config),) if config.network.settles else _of_mode(config)
     config.classifier.check()
     _check_stop(config, planned)
     if config.probes:
@@ -125,6 +128,16 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     if config.pack:
         _check_pack(config)
     return planned
+
+
+def _of_mode(config: RunConfig) -> tuple[Phase, ...]:
+    """Return the phases of the run's mode, which may be a plugin's."""
+    function = MODES[config.mode]
+    planned = function(config)
+    if not isinstance(planned, list | tuple) or not planned or not all(isinstance(p, Phase) for p in planned):
+        problem = f"must return a list of Phase, at least one, got {planned!r}"
+        raise user_code.broken(function, f"mode '{config.mode}'", problem)
+    return tuple(planned)
 
 
 def _settle(config: RunConfig) -> Phase:

@@ -19,14 +19,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
-from hebb.config import plan
+from hebb.config import hooks, plan
 from hebb.config.fields import FIELDS, LOCAL, token_table
-from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, LocalRule, Rule
+from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, HebbianRule, LocalRule, Rule
 from hebb.config.specs import PluginSpec, RunConfig
+from hebb.core import user_code
 from hebb.core.errors import ConfigError
+from hebb.core.user_code import UserCodeError
 
 GROUP = "hebb.plugins"
 """Entry-point group in which an installed distribution names its plugin modules."""
@@ -93,6 +95,22 @@ def require(specs: Iterable[PluginSpec], where: str) -> None:
         _load(spec.name, place, asked=True)
 
 
+def described(code: CodeType) -> str | None:
+    """Say what a function of a plugin is for, as in ``signal of TopTwo`` or ``mode 'twice'``; None if it only helps."""
+    modes = (f"mode '{name}'" for name, function in plan.MODES.items() if user_code.code_of(function) is code)
+    return hooks.described(code) or next(modes, None)
+
+
+def explanation(error: BaseException, folder: Path | None = None) -> UserCodeError | None:
+    """Return the error of a plugin's code, with plugin, file and line; None for other errors.
+
+    Args:
+        error: any error.
+        folder: run folder that keeps the traceback; None keeps it in a temporary file.
+    """
+    return user_code.explanation(error, described, folder)
+
+
 def digest(source: Path) -> str:
     """Return the SHA-256 of a file, or of all Python files of a package with their names."""
     total = hashlib.sha256()
@@ -141,14 +159,14 @@ def _load(name: str, where: str, asked: bool = False) -> None:
             _LOADED[sha256] = _Loaded(_LOADED[sha256].spec, _LOADED[sha256].names, True)
         return
     before = _names()  # a look-up, so what comes with the project is registered first and a clash is the plugin's
+    stored = str(source) if _is_path(name) else name
+    user_code.add(source, stored)
     with _explained(where):
         if _is_path(name):
             _import_path(source, sha256)
         else:
             importlib.import_module(name)
-        for rule in RULES.entries():
-            if rule.name.lower() not in before:
-                _check(rule)
+        _check_entries(before)
     registered = frozenset(_names() - before)
     if not registered:
         raise ConfigError(
@@ -156,8 +174,19 @@ def _load(name: str, where: str, asked: bool = False) -> None:
             "must register a rule, activation, dataset or mode, got none",
             hint="RULES.register(HebbianRule(...))",
         )
-    stored = str(source) if _is_path(name) else name
     _LOADED[sha256] = _Loaded(PluginSpec(name=stored, sha256=sha256), registered, asked)
+
+
+def _check_entries(before: set[str]) -> None:
+    """Raise for an entry that a plugin registered, and that could not be read or run."""
+    registries: tuple[Any, ...] = (RULES, ACTIVATIONS, DATASETS)
+    for entry in (entry for registry in registries for entry in registry.entries()):
+        if entry.name.lower() not in before:
+            if isinstance(entry, Rule):
+                _check(entry)
+            hooks.check(entry)
+    for name in set(plan.MODES) - before:
+        hooks.check_mode(name, plan.MODES[name])
 
 
 def _check(rule: Rule) -> None:
@@ -173,6 +202,8 @@ def _check(rule: Rule) -> None:
     for name in rule.fields:
         if name not in FIELDS:
             raise ConfigError(where, f"unknown shared field '{name}'", given=name, choices=FIELDS)
+    if isinstance(rule, HebbianRule) and "add_bias" in rule.fields and rule.bias_step is None:
+        raise ConfigError(where, "the field add_bias needs a bias_step, got none")
     for entry in rule.own_fields:
         shared = token_table().get(entry.token or "")
         if entry.token is not None and not re.fullmatch("[A-Za-z_]+", entry.token):
@@ -209,11 +240,20 @@ def _import_path(source: Path, sha256: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _explained(where: str) -> Iterator[None]:
-    """Turn whatever a plugin raises while it is imported into a ``ConfigError`` that names the plugin."""
+    """Turn whatever a plugin raises while it is imported into a ``ConfigError`` that names the plugin and the line."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(where, " ".join(str(error).split())) from None
+        problem = error.problem if isinstance(error, UserCodeError) else str(error)
+        raise ConfigError(_at(where, error), " ".join(problem.split())) from None
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:300]
-        raise ConfigError(where, f"cannot be loaded: {type(error).__name__}: {text}") from error
+        raise ConfigError(_at(where, error), f"cannot be loaded: {user_code.summary(error)}") from error
+
+
+def _at(where: str, error: BaseException) -> str:
+    """Add the line of the plugin at which it failed; of a package also the file."""
+    place = user_code.line_of(error)
+    if place is None:
+        return where
+    file, line = place
+    return f"{where}, line {line}" if where.endswith(Path(file).name) else f"{where}, {file}, line {line}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
+from hebb.config import hooks
 from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
 from hebb.config.rule import SettlingRule
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from hebb.config.plan import Phase
 
 Shape = tuple[int, ...]
+STORED = ("weight", "bias", "feedback", "lateral")
+"""Names of what a layer of a settling network may store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,30 @@ def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes,
 def _stored(rule: SettlingRule, weights: Shape, first: bool, last: bool) -> int:
     """Count what a layer of a settling network stores."""
     width, fan_in = weights
-    return sum(prod(shape) for shape, _ in rule.tensors(fan_in, width, first, last).values())
+    return sum(prod(shape) for shape, _ in stored_tensors(rule, fan_in, width, first=first, last=last).values())
+
+
+def stored_tensors(
+    rule: SettlingRule, fan_in: int, width: int, *, first: bool, last: bool
+) -> dict[str, tuple[Shape, float]]:
+    """Return shape and bound of what a layer of a settling network stores, by name; raise for a rule that errs."""
+    tensors = rule.tensors(fan_in, width, first, last)
+    if not isinstance(tensors, dict) or not all(_is_shape_and_bound(value) for value in tensors.values()):
+        raise hooks.broken(rule, "tensors", f"must return a dict of (shape, bound) by name, got {tensors!r}")
+    unknown = [name for name in tensors if name not in STORED]
+    if unknown:
+        raise hooks.broken(rule, "tensors", f"must name {', '.join(STORED)}, got '{unknown[0]}'")
+    weight = tuple(tensors["weight"][0]) if "weight" in tensors else None
+    if weight != (width, fan_in):
+        raise hooks.broken(rule, "tensors", f"must return a weight of shape {(width, fan_in)}, got {weight}")
+    return tensors
+
+
+def _is_shape_and_bound(value: object) -> bool:
+    if not isinstance(value, tuple) or len(value) != 2 or not isinstance(value[0], tuple):
+        return False
+    shape, bound = value
+    return all(isinstance(side, int) for side in shape) and isinstance(bound, int | float)
 
 
 def text(shape: Shape) -> str:

@@ -66,8 +66,8 @@ def within(where: str) -> Iterator[None]:
         if str(error).startswith(where):
             raise
         place, _, problem = str(error).partition(": ")
-        text = f"{where}: {problem}" if where.endswith(f" {place}") else f"{where}, {error}"
-        raise _with_text(text) from None
+        error.args = (f"{where}: {problem}" if where.endswith(f" {place}") else f"{where}, {error}",)
+        raise
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.config import hooks
 from hebb.config.registry import Dataset
 from hebb.config.vocabulary import Part
 from hebb.core.errors import ConfigError, HebbError
@@ -57,7 +58,11 @@ def read(entry: Dataset, folder: Path, train: bool) -> tuple[Tensor, Tensor]:
     if path.exists():
         return _checked(entry, npz_arrays(path, train), str(path), train)
     assert entry.load is not None, "opened by store"
-    return _checked(entry, entry.load(folder, train), f"dataset '{entry.name}'", train)
+    arrays = entry.load(folder, train)
+    if not isinstance(arrays, tuple) or len(arrays) != 2 or not all(isinstance(a, np.ndarray) for a in arrays):
+        got = f"({', '.join(type(a).__name__ for a in arrays)})" if isinstance(arrays, tuple) else type(arrays).__name__
+        raise hooks.broken(entry, "load", f"must return arrays (images, labels), got {got}")
+    return _checked(entry, arrays, hooks.where(entry, "load", f"dataset '{entry.name}'"), train)
 
 
 def _npz_path(entry: Dataset, folder: Path) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hebb.config import shapes
 from hebb.config.rule import SettlingRule
 from hebb.config.specs import LayerSpec
 from hebb.rules import initial
@@ -39,8 +40,8 @@ class SettlingLayer(nn.Module):
         self.spec = spec
         if not isinstance(spec.rule, SettlingRule):
             raise TypeError(f"a layer of {spec.method} is no part of a settling network")
-        self.stored = spec.rule.tensors(fan_in, width, first, last)
-        for name in ("weight", "bias", "feedback", "lateral"):
+        self.stored = shapes.stored_tensors(spec.rule, fan_in, width, first=first, last=last)
+        for name in shapes.STORED:
             self.register_buffer(name, torch.zeros(self.stored[name][0]) if name in self.stored else None)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hebb.config.settle import SettleSpec
+from hebb.core import user_code
 from hebb.energy.layer import SettlingLayer
 
 Drive = TypeVar("Drive")
@@ -52,6 +53,11 @@ class EnergyNetwork:
         widths = [len(layer.weight) for layer in self.layers]
         self.spans = [slice(sum(widths[:i]), sum(widths[: i + 1])) for i in range(len(widths))]
 
+    @classmethod
+    def missing(cls) -> list[str]:
+        """List the methods that a subclass must give and does not."""
+        return [name for name in ("learn", "predict") if getattr(cls, name) is getattr(EnergyNetwork, name)]
+
     @property
     def last(self) -> int:
         """Index of the output layer."""
@@ -88,6 +94,18 @@ class EnergyNetwork:
         """Return the activity (N, n_l) of every layer, without a label; the output's largest is the answer."""
         raise NotImplementedError
 
+    def activity(self, x: Tensor) -> list[Tensor]:
+        """Return what ``predict`` returns; raise unless that is a tensor (N, n_l) for every layer."""
+        states = self.predict(x)
+        sizes = [(len(x), len(layer.weight)) for layer in self.layers]
+        shapes = [tuple(s.shape) if isinstance(s, Tensor) else s for s in states] if isinstance(states, list) else None
+        if shapes != sizes:
+            name = self.layers[0].spec.method
+            got = states if shapes is None else shapes
+            problem = f"must return a list of (N, n_l), one for each layer, here {sizes}, got {got}"
+            raise user_code.broken(type(self).predict, f"predict of {name}", problem)
+        return states
+
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return (N,): what settling descends."""
         raise NotImplementedError(f"{type(self).__name__} descends no energy")
@@ -117,6 +135,11 @@ class TwoPhase(EnergyNetwork, Generic[Drive]):
 
     ``Drive`` is what ``prepare`` computes once for all phases of a batch.
     """
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """List the methods that a subclass must give and does not."""
+        return [name for name in ("prepare", "relax", "change") if getattr(cls, name) is getattr(TwoPhase, name)]
 
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None

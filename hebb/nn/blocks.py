@@ -23,6 +23,7 @@ from hebb.config.vocabulary import Arch, LossSource, Operation, PoolKind
 from hebb.energy.layer import SettlingLayer
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.matmul import Linear
+from hebb.nn import contracts
 from hebb.nn.feedback import FeedbackLinear
 from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
 from hebb.nn.local_loss import LocalLoss
@@ -101,10 +102,14 @@ class Activate(nn.Module):
         """
         entry = ACTIVATIONS.get(self.name, "activation")
         parameters = () if entry.parameter is None else (self.parameter,)
-        u = u if entry.centre is None else entry.centre(u)
+        if entry.centre is not None:
+            centred = entry.centre(u)
+            contracts.require_alike(entry, "centre", centred, u, "(B, C, ...) like u")
+            u = centred
         if pool is not None and entry.rising and self.parameter > 0:
             u, pool = pool(u), None
         output: Tensor = entry.function(u, *parameters)
+        contracts.require_alike(entry, "function", output, u, "(B, C, ...) like u")
         if pool is not None:
             output = pool(output)
         return output

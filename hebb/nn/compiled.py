@@ -40,7 +40,7 @@ class Step:
         layer = block.hebb
         assert layer is not None
         random = any(isinstance(module, Dropout) for module in block.before)  # by numpy, so no graph
-        self._layer = layer
+        self._layer, self._into = layer, block.shapes.layer_in
         self._outside: nn.Module = block.before if random else nn.Identity()
         self._inside: nn.Module = nn.Identity() if random else block.before
         self._compiled: Callable[..., Tensor] | None = None
@@ -48,6 +48,7 @@ class Step:
     def __call__(self, x: Tensor, rate: float | None, labels: Tensor | None) -> Tensor:
         """Return the pre-activation u of a batch and make one update, as ``Block.learn`` does."""
         if self._compiled is None:
+            self._layer.rehearse(self._into)  # the compiled step looks at no value
             mode = "reduce-overhead" if x.is_cuda else None  # CUDA graphs
             self._compiled = torch.compile(self._step, fullgraph=True, dynamic=False, mode=mode)
         self._layer.update_count += 1

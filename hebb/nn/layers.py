@@ -25,7 +25,6 @@ Shapes: B batch, C channels or neurons of the layer, H height, W width, N inputs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +35,7 @@ from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import Normaliser, PaddingMode, WeightInit
 from hebb.kernels import matmul
 from hebb.kernels.private_torch import add_product, convolution_weight_gradient
+from hebb.nn import contracts
 from hebb.rules import rates
 
 R1_CONV, R1_LINEAR = 0.01, 0.005
@@ -50,6 +50,7 @@ class HebbLayer(nn.Module):
         bias: (C,) buffer, or None.
         gate_mass: (C,) positive gate mass of each neuron since ``reset_statistics``.
         finite_updates: number of updates whose change was finite, counted on the device.
+        unchecked: functions of the rule that were not called yet.
         product_dtype: number type of the products with the synapses; None leaves that of the input.
     """
 
@@ -74,6 +75,7 @@ class HebbLayer(nn.Module):
         self.register_buffer("gate_mass", torch.zeros(shape[0]), persistent=False)
         self.register_buffer("finite_updates", torch.zeros((), dtype=torch.int64), persistent=False)
         self.update_count = 0
+        self.unchecked = {"signal", "decay", "bias_step"}
         self.product_dtype: torch.dtype | None = None
 
     # -- synapse operators ------------------------------------------------------------------------------
@@ -129,14 +131,41 @@ class HebbLayer(nn.Module):
     def gate(self, u: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return y, the plastic gate of the rule; groups of channels compete among themselves."""
         rows = self.rows(u)  # (M, C)
-        y = self.rule.signal(rows.reshape(len(rows) * self.groups, -1), self.spec, labels).view_as(rows)
-        return self.unrows(y, u)
+        rivals = rows.reshape(len(rows) * self.groups, -1)
+        inputs = contracts.Inputs(u=rivals, labels=labels) if self.is_new("signal") else None
+        y = self.rule.signal(rivals, self.spec, labels)
+        contracts.require_alike(self.rule, "signal", y, rivals, "(M, C) like u")
+        if inputs is not None:
+            inputs.check(self.rule, "signal", y)
+        return self.unrows(y.reshape_as(rows), u)
+
+    def is_new(self, name: str) -> bool:
+        """Tell whether a function of the rule is called for the first time, and so checked in full."""
+        new = name in self.unchecked
+        if new:
+            self.unchecked.remove(name)
+        return new
+
+    @torch.no_grad()
+    def rehearse(self, into: tuple[int, ...]) -> None:
+        """Call the rule's functions once on random inputs, where a step itself cannot look at values; nothing changes.
+
+        Args:
+            into: shape of what the layer receives, without the batch.
+        """
+        with torch.random.fork_rng(devices=[]):
+            x = self.prepare(torch.rand(2, *into).to(self.weight.device))
+            u = self.respond(x)
+            y = self.gate(u, torch.zeros(2, dtype=torch.int64, device=u.device))
+            self.change(x, u, y)
+            if self.bias is not None:
+                self._bias_change(y, self.bias)
 
     def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
         """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
         change = self.correlate(x, y)
         if self.rule.decay is not None:
-            return change.sub_(self.own_decay(self.rule.decay, u, y))
+            return change.sub_(self.own_decay(u, y))
         if self.bias is None and self.linear and self.weight.numel() < u.numel():
             # u = x * effective weight, so sum_b y u needs no second pass over u
             decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (C,)
@@ -144,11 +173,21 @@ class HebbLayer(nn.Module):
             decay = self.rows(y * u).sum(dim=0)  # (C,)
         return add_product(change, self.per_row(decay), self.weight, value=-1)
 
-    def own_decay(self, rule: Callable[..., Tensor], u: Tensor, y: Tensor) -> Tensor:
+    def own_decay(self, u: Tensor, y: Tensor) -> Tensor:
         """Return the rule's own decay, subtracted from sum_b y x: in the shape of the weights, group by group."""
         columns = [self.rows(y).chunk(self.groups, dim=1), self.rows(u).chunk(self.groups, dim=1)]
         groups = zip(*columns, self.weight.flatten(1).chunk(self.groups), strict=True)
-        return torch.cat([rule(*group, self.spec) for group in groups]).view(self.weight.shape)
+        return torch.cat([self._decay_of(*group) for group in groups]).view(self.weight.shape)
+
+    def _decay_of(self, y: Tensor, u: Tensor, weight: Tensor) -> Tensor:
+        """Return the rule's own decay of one group, (C, N)."""
+        assert self.rule.decay is not None
+        inputs = contracts.Inputs(weight=weight, y=y, u=u) if self.is_new("decay") else None
+        decay = self.rule.decay(y, u, weight, self.spec)
+        contracts.require_alike(self.rule, "decay", decay, weight, "(C, N) like weight")
+        if inputs is not None:
+            inputs.check(self.rule, "decay", decay)
+        return decay
 
     @torch.no_grad()
     def plastic(
@@ -181,7 +220,11 @@ class HebbLayer(nn.Module):
         """Return the normalised change of the bias."""
         bias_step = self.rule.bias_step
         assert bias_step is not None
+        inputs = contracts.Inputs(bias=bias, y=y) if self.is_new("bias_step") else None
         db: Tensor = bias_step(y, bias, self.spec)
+        contracts.require_alike(self.rule, "bias_step", db, bias, "(C,) like bias")
+        if inputs is not None:
+            inputs.check(self.rule, "bias_step", db)
         return db / (db.abs().amax() + self.rule.floor)
 
     def size(self, dw: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -286,7 +329,8 @@ class HebbLayer(nn.Module):
         A rule may define its own start.
         """
         if self.rule.initialise is not None:
-            self.weight.copy_(self.rule.initialise(self.weight.shape, self.spec, generator))
+            drawn = self.rule.initialise(self.weight.shape, self.spec, generator)
+            self.weight.copy_(contracts.require_weights(self.rule, drawn, self.weight.shape))
             return
         p, radius = self.spec.lebesgue_p, self.spec.radius
         fan_in = self.weight[0].numel()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hebb.config.rule import LocalRule, LossContext
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import LossSource
+from hebb.nn import contracts
 from hebb.rules import initial
 
 _FINITE = "finite"
@@ -47,6 +48,7 @@ class LocalLoss(nn.Module):
         if not isinstance(spec.rule, LocalRule):
             raise TypeError(f"the rule of a local loss must be a LocalRule, got {spec.method}")
         self.spec, self.rule = spec, spec.rule
+        self._new = True  # the loss was not called yet
         modules: list[nn.Module] = []
         if spec.loss == LossSource.OWN and spec.projector:
             sizes = (width, spec.projector_hidden, spec.projector_out)
@@ -79,8 +81,14 @@ class LocalLoss(nn.Module):
             order=self._order(len(views[0])) if self.shuffle else None,
             before=self._before(views) if self.stale else None,
         )
+        inputs = contracts.Inputs(views=views[0], labels=context.labels) if self._new else None
         terms = self.rule.loss(views, self.spec, context)
+        contracts.require_terms(self.rule, terms)
         loss = torch.stack([self.spec.coefficient(name) * term for name, term in terms.items()]).sum()
+        if inputs is not None:
+            self._new = False
+            inputs.check(self.rule, "loss", loss)
+            contracts.require_gradient(self.rule, loss, views[0])
         self._count({"loss": loss, **terms})
         return loss
 

@@ -5,13 +5,14 @@ Shapes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from hebb.config import shapes
+from hebb.config import hooks, shapes
+from hebb.config.rule import SettlingRule
 from hebb.config.specs import NetworkSpec, RunConfig
 from hebb.config.vocabulary import ClassifierLoss, DeviceKind, NumberType
 from hebb.core import seeds
@@ -50,7 +51,7 @@ class Network(nn.Module):
         self.energy: EnergyNetwork | None = None
         if spec.settle is not None:
             self.loss = ClassifierLoss.MSE
-            self.energy = spec.settling_rule.network()(layers, spec.settle)
+            self.energy = _energy(spec.settling_rule)(layers, spec.settle)
 
     def __getitem__(self, index: int) -> Block:
         block = self.blocks[index]
@@ -67,7 +68,7 @@ class Network(nn.Module):
         """
         if self.energy is not None:
             assert start == 0
-            return x if stop == 0 else self.energy.predict(self[0].before(x))[(stop or len(self)) - 1]
+            return x if stop == 0 else self.energy.activity(self[0].before(x))[(stop or len(self)) - 1]
         for block in self.blocks[start:stop]:
             x = block(x)
         return x
@@ -100,6 +101,17 @@ class Network(nn.Module):
         """
         last = self.spec.blocks[-1]
         return float(last.layer.t_invert) if last.hebbian and last.supervised else 1.0
+
+
+def _energy(rule: SettlingRule) -> Callable[..., EnergyNetwork]:
+    """Return the class of a settling network; raise unless it is one and has the methods that are its own."""
+    kind = rule.network()
+    if not isinstance(kind, type) or not issubclass(kind, EnergyNetwork):
+        raise hooks.broken(rule, "network", f"must return a subclass of EnergyNetwork, got {kind!r}")
+    if missing := kind.missing():
+        problem = f"must return a class with {' and '.join(missing)}, which {kind.__name__} lacks"
+        raise hooks.broken(rule, "network", problem)
+    return kind
 
 
 def _settling_layers(spec: NetworkSpec, traced: tuple[shapes.BlockShapes, ...]) -> list[SettlingLayer | None]:

@@ -24,6 +24,7 @@ from typing import Any
 from hebb.core import commands
 from hebb.core.documents import read_json as read_json
 from hebb.core.errors import ConfigError
+from hebb.core.user_code import TRACEBACK
 
 # the files of a run folder
 CONFIG = "config.json"  # all that decides the bits
@@ -33,6 +34,7 @@ LOOKS = "blocks.jsonl"  # what was measured inside a settling network while it l
 CHECKPOINT = Path("checkpoint") / "last.pt"
 NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, until all members have theirs
 POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss
+# TRACEBACK: the error of a plugin, or an unexpected one, that ended the run
 RESULT = "result.json"  # written last: it makes the run finished
 
 # the files of a search folder
@@ -126,7 +128,7 @@ class FolderState(StrEnum):
     """What a run folder holds."""
 
     ABSENT = "absent"
-    """Nothing; it may be empty or missing."""
+    """Nothing but perhaps a traceback; it may be missing."""
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     FOREIGN = "foreign"
@@ -135,7 +137,7 @@ class FolderState(StrEnum):
 
 def state(folder: Path) -> FolderState:
     """Return what a run folder holds."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(path.name == TRACEBACK for path in folder.iterdir())):
         return FolderState.ABSENT
     if (folder / RESULT).exists():
         return FolderState.FINISHED

@@ -13,7 +13,9 @@ from torch import nn
 
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
+from hebb.core import user_code
 from hebb.core.errors import ConfigError
+from hebb.energy.network import EnergyNetwork
 from hebb.nn.model import Network
 from hebb.rules import rates
 
@@ -24,8 +26,17 @@ Learnt = Callable[[Iterable[int]], list[nn.Parameter]]
 def optimiser_of(config: RunConfig, phase: Phase, network: Network) -> torch.optim.Optimizer | None:
     """Return the optimiser of a phase; None when nothing in the phase needs one."""
     if phase.kind == PhaseKind.SETTLE:
-        return None if network.energy is None else network.energy.optimiser()
+        return None if network.energy is None else _of_energy(network.energy)
     return of_blocks(config, phase, network.learnt)
+
+
+def _of_energy(energy: EnergyNetwork) -> torch.optim.Optimizer | None:
+    """Return the optimiser that a settling network makes; raise unless it is one."""
+    optimiser = energy.optimiser()
+    if optimiser is not None and not isinstance(optimiser, torch.optim.Optimizer):
+        problem = f"must return a torch optimiser or None, got {optimiser!r}"
+        raise user_code.broken(type(energy).optimiser, f"optimiser of {energy.layers[0].spec.method}", problem)
+    return optimiser
 
 
 def of_blocks(config: RunConfig, phase: Phase, learnt: Learnt) -> torch.optim.Optimizer | None:

@@ -26,7 +26,7 @@ from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.private_torch import bind
 from hebb.nn.blocks import Dropout
-from hebb.nn.layers import HebbConv2d
+from hebb.nn.layers import HebbConv2d, HebbLayer
 from hebb.nn.losses import loss
 from hebb.nn.model import Network
 from hebb.nn.noise import Noise
@@ -55,6 +55,8 @@ class Pack:
         for module in self._network.modules():
             if isinstance(module, HebbConv2d | Conv2d | Flatten):
                 module.channels_last = False  # torch.vmap knows one order of the dimensions
+            if isinstance(module, HebbLayer):
+                module.unchecked.clear()  # torch.vmap looks at no value; ``rehearse`` does
         self._state: Tensors = {}
         for name, tensor in _tensors(self._network).items():
             stacked = torch.stack([_tensors(member)[name].detach() for member in self.members])
@@ -128,7 +130,10 @@ class Pack:
                 continue
             self._network.eval()
             for i in phase.blocks:
-                self._network[i].train()
+                block = self._network[i].train()
+                layer = self.members[0][i].hebb
+                if layer is not None:
+                    layer.rehearse(block.shapes.layer_in)
             size = (len(self.members), 2)
             x = torch.rand(*size, *self._network[phase.first].shapes.into, device=device)
             labels = torch.zeros(size, dtype=torch.int64, device=device)

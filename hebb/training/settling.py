@@ -76,7 +76,7 @@ def _check(energy: EnergyNetwork, probe: Tensor, several: bool, updates: int, at
         for name, tensor in layer.named_buffers():
             if not bool(tensor.isfinite().all()):
                 raise DivergenceError(f"the {name} of b{i} is not finite {where}; {advice}")
-    activity = energy.predict(probe)
+    activity = energy.activity(probe)
     for i, states in enumerate(activity):
         if not bool(states.isfinite().all()):
             raise DivergenceError(f"the states of b{i} are not finite {where}; {advice}")

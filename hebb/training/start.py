@@ -17,6 +17,7 @@ from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind
 from hebb.core import machine
 from hebb.core.errors import ConfigError
+from hebb.core.user_code import TRACEBACK
 from hebb.data import images
 from hebb.nn import compiled, model
 from hebb.probing import readout
@@ -163,4 +164,5 @@ def open_records(
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
     folders.write_json(path, environment)
+    (place.folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt that failed
     return records.Recorder(place.folder, None if state is None else state.position)

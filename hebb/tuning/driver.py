@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hebb import builtin
 from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import Scheduler
+from hebb.core.user_code import TRACEBACK
 from hebb.storage.journal import Event, Journal
 from hebb.tuning import ray_session
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
@@ -324,7 +325,10 @@ class _Callback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         group = self._group(trial)
         self.open.discard(group.name)
-        self.journal.note(Event.FAILED, group.name, reason=ray_session.reason(ray_session.error_of(trial)), again=True)
+        reason = ray_session.reason(ray_session.error_of(trial))
+        traces = [path for run in group.runs if (path := run.folder / TRACEBACK).exists()]
+        reason += f" (traceback: {traces[0]})" if traces else ""
+        self.journal.note(Event.FAILED, group.name, reason=reason, again=True)
         self._failed(group)
 
     def _failed(self, group: Group) -> None:

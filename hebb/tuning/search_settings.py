@@ -23,6 +23,7 @@ class SearchSettings:
         address: an existing Ray cluster; None starts Ray on this machine, or uses the Ray that is initialised.
         dashboard: show Ray's dashboard on the loopback address.
         max_failures: times that a trial is tried again after an error, or after its worker has died.
+        retry_failed: also run again what failed by its own code or weights, in a search that is continued.
         share_blocks: train first blocks that several trials share once.
         keep_features: keep the output of frozen blocks from epoch to epoch.
         cache_limit: bytes of them that may lie in files.
@@ -39,6 +40,7 @@ class SearchSettings:
     address: str | None = None
     dashboard: bool = False
     max_failures: int = 1
+    retry_failed: bool = False
     share_blocks: bool = True
     keep_features: bool = True
     cache_limit: int = CACHE_LIMIT

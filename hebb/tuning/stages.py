@@ -16,7 +16,7 @@ from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core.errors import HebbError, InterruptedRunError
 from hebb.nn import model
 from hebb.storage import checkpoints, folders
-from hebb.storage.journal import Journal
+from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
 from hebb.tuning import driver, ray_session, results, search_folder, searchers, shared_data, trials
 from hebb.tuning.driver import Limits, Work
@@ -121,6 +121,8 @@ def run(
             observer=observer,
         )
         del data
+        for name in tuple(context.journal.failed) if settings.retry_failed else ():
+            context.journal.note(Event.AGAIN, name)
         observer.start(search)
         return _select(context) if search.selects else _sweep(context)
 

@@ -14,6 +14,7 @@ import math
 import os
 import random
 import shutil
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,11 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.config import plugins
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal
-from hebb.core import seeds
+from hebb.core import seeds, user_code
 from hebb.core.errors import HebbError
+from hebb.core.user_code import UserCodeError
 from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.probing import probes
@@ -46,6 +49,7 @@ Send = Callable[[TrialReport], None]
 PROBES = "probes.jsonl"
 """File of a run folder with the quick probes, which a continued search reports again."""
 _PROBED = 1000  # images at most on which a quick probe is fitted, and as many others on which it is scored
+_REASON = 1000  # characters of a reason: a message and the path of its traceback
 _FULL = 1 << 20  # bytes; a disk with less free space is full
 
 
@@ -90,13 +94,22 @@ def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = Non
             if not complete:
                 break
         except HebbError as error:  # it would happen again: no retry
+            if isinstance(error, UserCodeError):
+                folder.mkdir(parents=True, exist_ok=True)
+                plugins.explanation(error, folder)
             scores.fail(str(error))
             return
-        except Exception as error:
-            if _disk_full(error, folder):
+        except (Exception, SystemExit) as error:
+            if isinstance(error, Exception) and _disk_full(error, folder):
                 scores.halt(f"no space left on the disk of {folder.parent.parent}")
                 return
-            raise
+            folder.mkdir(parents=True, exist_ok=True)
+            fault = plugins.explanation(error, folder)
+            if fault is None:  # perhaps trouble of the machine: it is tried again
+                user_code.write_traceback("".join(traceback.format_exception(error)), folder)
+                raise
+            scores.fail(str(fault))
+            return
         if not scores.end():
             return
     if verdict:
@@ -203,7 +216,7 @@ class GroupScores:
         worst = 0.0 if self.task.metric.endswith("_acc") or self.task.metric == "R1" else 1e9
         if self.task.mode != (Goal.MAX if worst == 0 else Goal.MIN):
             worst = 1e9 - worst
-        self.send({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:300]})
+        self.send({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:_REASON]})
 
     def halt(self, reason: str) -> None:
         """Report that no trial can go on."""

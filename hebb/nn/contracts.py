@@ -1,0 +1,112 @@
+"""What the functions of rules and activations must return, checked where they are called.
+
+Shape and number type are compared at every call, which costs less than a microsecond. What reads values, or would
+otherwise cost something, is checked at the first call: that nothing is written to the inputs, and that the result is
+finite.
+
+Shapes: M rows that compete, C neurons, N inputs of a neuron.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hebb.config import hooks
+
+
+def alike(value: object, like: Tensor) -> bool:
+    """Tell whether a value is a tensor in the shape and the number type of another."""
+    return isinstance(value, Tensor) and value.shape == like.shape and value.dtype == like.dtype
+
+
+def require_alike(entry: Any, name: str, value: object, like: Tensor, shape: str) -> None:
+    """Raise unless ``value``, which the function ``name`` of an entry returned, is a tensor like another.
+
+    Args:
+        entry: rule or activation.
+        name: its function, as in ``signal``.
+        value: what it returned.
+        like: a tensor in the shape, of the number type and on the device that the value must have.
+        shape: the shape in letters and its model, as in ``(M, C) like u``.
+    """
+    if alike(value, like):
+        return
+    size = f"{shape.rpartition(' ')[2]} is {tuple(like.shape)} here"
+    if not isinstance(value, Tensor):
+        raise hooks.broken(entry, name, f"must return {shape}, got {_described(value)}; {size}")
+    if value.shape != like.shape:
+        raise hooks.broken(entry, name, f"must return {shape}, got {tuple(value.shape)}; {size}")
+    raise hooks.broken(entry, name, f"must return {shape} in {_type(like)}, got {_type(value)}")
+
+
+class Inputs:
+    """The inputs of a function before its first call.
+
+    Args:
+        tensors: the inputs by name; a missing one is None.
+    """
+
+    def __init__(self, **tensors: Tensor | None) -> None:
+        self._tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        self._versions = {name: _version(tensor) for name, tensor in self._tensors.items()}
+
+    def check(self, entry: Any, name: str, value: Tensor) -> None:
+        """Raise for a function that wrote to an input, or made of finite inputs something that is not finite."""
+        for of, tensor in self._tensors.items():
+            if _version(tensor) != self._versions[of]:
+                raise hooks.broken(entry, name, f"must leave {of} as it is, and writes to it: work on {of}.clone()")
+        model = next(iter(self._tensors.values()))
+        if value.device != model.device:
+            raise hooks.broken(entry, name, f"must return a tensor on {model.device}, got one on {value.device}")
+        finite = all(bool(tensor.isfinite().all()) for tensor in self._tensors.values())
+        if finite and not bool(value.isfinite().all()):
+            raise hooks.broken(entry, name, "must return finite numbers, got NaN or infinity from finite inputs")
+
+
+def require_weights(entry: Any, value: object, shape: torch.Size) -> Tensor:
+    """Return the initial weights of a rule; raise unless they are finite numbers of the given shape."""
+    size = tuple(shape)
+    if not isinstance(value, Tensor):
+        raise hooks.broken(entry, "initialise", f"must return weights of shape {size}, got {_described(value)}")
+    if value.shape != shape:
+        raise hooks.broken(entry, "initialise", f"must return weights of shape {size}, got {tuple(value.shape)}")
+    if not bool(value.isfinite().all()):
+        raise hooks.broken(entry, "initialise", "must return finite weights, got NaN or infinity")
+    return value
+
+
+def require_terms(entry: Any, terms: object) -> None:
+    """Raise unless a local loss returned its terms: numbers on the device, by name."""
+    if not isinstance(terms, dict) or not terms:
+        raise hooks.broken(entry, "loss", f"must return a dict of terms by name, got {_described(terms)}")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.dim():
+            got = tuple(term.shape) if isinstance(term, Tensor) else _described(term)
+            raise hooks.broken(entry, "loss", f"must return a number for the term '{name}', a tensor (), got {got}")
+
+
+def require_gradient(entry: Any, loss: Tensor, views: Tensor) -> None:
+    """Raise for a local loss that depends on none of the views: no gradient flows through it."""
+    if views.requires_grad and not loss.requires_grad:
+        raise hooks.broken(entry, "loss", "must depend on the views, got terms without a gradient")
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Return how often a tensor was written to; None where torch does not count it."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _described(value: object) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    text = repr(value)
+    return f"{type(value).__name__} {text}" if len(text) < 60 else f"an object of type {type(value).__name__}"
