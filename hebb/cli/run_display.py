@@ -148,6 +148,11 @@ class ConsoleReport(Report):
                 table.add_row(str(i), f"{info.lr[i]:.4g}", f"{info.radius[i]:.3f}", f"{info.wins[i]:.2f}")
             self.console.print(table)
 
+    def warning(self, text: str) -> None:
+        """Print a warning."""
+        seed = "" if self.seed is None else f"seed {self.seed}  "
+        self.console.print(f"  {seed}{text}", soft_wrap=True)
+
     def failed(self, error: DivergenceError) -> None:
         """Say that this member of a pack stops while the others continue."""
         self.console.print(f"  {error}; the other members go on", soft_wrap=True)

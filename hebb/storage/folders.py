@@ -31,6 +31,7 @@ CONFIG = "config.json"  # all that decides the bits
 ENVIRONMENT = "environment.json"  # versions, machine, command, digests of the data
 METRICS = "metrics.jsonl"  # one row for each epoch
 LOOKS = "blocks.jsonl"  # what was measured inside a settling network while it learned
+WARNINGS = "warnings.jsonl"  # what the user was warned of, once for each block and phase
 CHECKPOINT = Path("checkpoint") / "last.pt"
 NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, until all members have theirs
 POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss

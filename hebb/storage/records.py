@@ -69,6 +69,8 @@ class Recorder:
     def __init__(self, folder: Path | None, position: tuple[int, int, int] | None = None) -> None:
         self.rows: list[Row] = []
         self.blocks: list[dict[str, dict[str, float]]] = []
+        self._warned: set[tuple[int, int]] = set()
+        self._warnings: Path | None = None
         self._metrics: TextIO | None = None
         self._events: Any = None
         if folder is None:
@@ -83,6 +85,9 @@ class Recorder:
             if any(set(row) != set(COLUMNS) for row in rows):
                 raise ConfigError(str(path), "does not hold the rows of a run")
             self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
+        self._warnings = folder / folders.WARNINGS
+        if self._warnings.exists():
+            self._warned = {(line["phase"], line["block"]) for line in read_rows(self._warnings)}
         self._looks = folder / folders.LOOKS
         if self._looks.exists():
             last = 0 if position is None else position[2]
@@ -106,6 +111,16 @@ class Recorder:
             for name, value in numbers.items():
                 self._events.add_scalar(f"{block}/{name}", value, row["step"])
         self._events.flush()
+
+    def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
+        """Store a warning of a block, once for each phase; return whether it is the first. ``epoch`` counts from 0."""
+        if (phase, block) in self._warned:
+            return False
+        self._warned.add((phase, block))
+        if self._warnings is not None:
+            with open(self._warnings, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"phase": phase, "epoch": epoch + 1, "block": block, "text": text}) + "\n")
+        return True
 
     def looks(self, looks: list[Look]) -> None:
         """Append the measures of a settling network to ``blocks.jsonl`` and to TensorBoard."""

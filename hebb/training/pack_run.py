@@ -32,6 +32,7 @@ from hebb.training.place import Place
 from hebb.training.report import Report
 from hebb.training.result import Result
 from hebb.training.run import Run, RunState
+from hebb.training.stillness import Stillness
 
 
 def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: Sequence[Place]) -> PackRun:
@@ -198,8 +199,12 @@ class PackRun:
         """Train all members for one epoch, and wait until the device has finished."""
         phase = self.phases[index]
         at = [Epoch(seed=m.config.seed, phase=phase, phase_index=index, epoch=epoch) for m in self.members]
+        stillness = [Stillness(member.network, phase) for member in self.members]
         scores = self.pack.run_epoch([images.train for images in data], at, optimiser, self._teller.progress)
         machine.wait_for(data[0].train.labels.device)
+        for member, of_member in zip(self.members, stillness, strict=True):
+            if member in self.active:
+                member.warn(index, epoch, of_member)
         return scores
 
     def record(self, end: EpochEnd, data: list[Images], scores: list[Scores]) -> None:

@@ -35,6 +35,9 @@ class Report:
     def row(self, row: folders.Row, blocks: dict[str, BlockInfo]) -> None:
         """Called when an epoch has been evaluated."""
 
+    def warning(self, text: str) -> None:
+        """Called when the run goes on, and the user should know something."""
+
     def trained(self, index: int, phase: Phase, network: model.Network, data: images.Images) -> None:
         """Called when a phase is complete and stored; ``data`` has labels if the run has any."""
 

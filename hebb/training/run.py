@@ -31,6 +31,7 @@ from hebb.training.optimiser import optimiser_of
 from hebb.training.place import Place
 from hebb.training.report import Report
 from hebb.training.result import Result
+from hebb.training.stillness import Stillness
 
 Position = tuple[int, int, int]
 """Phase, epoch and step of a checkpoint."""
@@ -126,9 +127,17 @@ class Run:
     ) -> Scores:
         """Train for one epoch, and wait until the device has finished."""
         at = Epoch(seed=self.config.seed, phase=self.phases[index], phase_index=index, epoch=epoch)
+        stillness = Stillness(self.network, at.phase)
         scores = engine.run_epoch(self.network, data.train, at, optimiser, self.report.progress, watch)
         machine.wait_for(data.train.labels.device)
+        self.warn(index, epoch, stillness)
         return scores
+
+    def warn(self, index: int, epoch: int, stillness: Stillness) -> None:
+        """Report and record the blocks whose weights an epoch left as they were, once in a phase."""
+        for still in stillness.still(epoch):
+            if self.recorder.warn(index, epoch, still.block, still.text):
+                self.report.warning(still.text)
 
     def record(self, end: EpochEnd, data: Images, scores: Scores) -> None:
         """Evaluate and record an epoch, and note what comes next."""

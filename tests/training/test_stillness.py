@@ -1,0 +1,128 @@
+"""A rule that moves no weight is said to: without it a gate of zeros trains to 91 %, and nobody notices.
+
+A line of the table is a rule, its network, and the warning that its run must print and keep.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from hebb.config import plugins
+from hebb.config.registry import RULES
+from hebb.core import user_code
+
+IMAGES = ("dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_unsup.epochs=3", "dataset_sup.epochs=3")
+SMALL = ("--threads", "1", "--device", "cpu", "--model-name", "still", "--dataset", "Digits")
+
+PLUGIN = """
+import torch
+from hebb import HebbianRule, LocalRule, SettlingRule, register
+from hebb.config.fields import HEBBIAN, LOCAL
+from hebb.config.registry import RULES
+from hebb.energy.ep import EP
+
+class Net(EP):
+    def change(self, *arguments):
+        pass
+
+ep = RULES.get("EP", "")
+same = dict(summary="", source="")
+register(HebbianRule(name="Zeros", fields=HEBBIAN, signal=lambda u, layer, labels: torch.zeros_like(u), **same))
+register(LocalRule(name="Flat", fields=LOCAL, loss=lambda views, layer, context: {"pull": 0 * views[0].sum()},
+                   defaults={"CNN": {"warmup": 0, "weight_decay": 0.0}}, **same))
+register(SettlingRule(name="Stone", archs=("MLP",), fields=("lr",), settings=ep.settings, network=lambda: Net,
+                      tensors=ep.tensors, **same))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    """Forget the plugin of a test."""
+    tables = [(table, dict(table)) for table in (RULES._entries, plugins._LOADED, user_code._SOURCES)]  # type: ignore[list-item]
+    yield
+    for table, entries in tables:
+        table.clear()
+        table.update(entries)  # type: ignore[arg-type]
+
+
+def train(inside: Command, tmp_path: Path, network: str, *flags: str, changes: tuple[str, ...] = ()) -> str:
+    (tmp_path / "still.py").write_text(PLUGIN)
+    words = ("--plugin", "still.py", "--preset", network, *SMALL, *flags, "--set", *IMAGES, *changes)
+    done = inside("multi_layer.py", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def kept(tmp_path: Path, name: str = "still") -> list[str]:
+    path = tmp_path / "home" / "hebb" / "result" / "network" / name / "warnings.jsonl"
+    return [json.loads(line)["text"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+CNN = "{}-c6-k3:bn:triangle:max_2_2_0 BP:flatten"
+WARNINGS = [
+    ("Zeros", CNN.format("Zeros"), (), ["warning: block 0: Zeros moved none of its 54 weights in epoch 1"]),
+    (
+        "Zeros in every mode",
+        CNN.format("Zeros"),
+        ("--training-mode", "simultaneous"),
+        ["warning: block 0: Zeros moved none of its 54 weights in epoch 1"],
+    ),
+    (
+        "one of two blocks",
+        "Hard-c6-k3:bn:triangle Zeros-c40-k5:bn:triangle BP:flatten",
+        (),
+        ["warning: block 1: Zeros moved none of its 6,000 weights in epoch 1"],
+    ),
+    (
+        "a loss without a slope",
+        CNN.format("Flat"),
+        (),
+        ["warning: block 0: Flat moved none of its 54 weights in epoch 1"],
+    ),
+    (
+        "a settling network",
+        "Stone-c16:flatten Stone",
+        (),
+        [
+            "warning: block 0: Stone moved none of its 1,024 weights in epoch 1",
+            "warning: block 1: Stone moved none of its 160 weights in epoch 1",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "network", "flags", "says"), WARNINGS, ids=[what for what, *_ in WARNINGS])
+def test_a_rule_that_moves_no_weight(
+    inside: Command, tmp_path: Path, what: str, network: str, flags: tuple[str, ...], says: list[str]
+) -> None:
+    """Once for a block and a phase, in the output and in the run folder."""
+    output = train(inside, tmp_path, network, *flags)
+    assert [line.strip() for line in output.splitlines() if "moved none" in line] == says
+    assert kept(tmp_path) == says
+
+
+def test_a_rate_of_zero_is_no_fault(inside: Command, tmp_path: Path) -> None:
+    output = train(inside, tmp_path, CNN.format("Hard"), changes=("b0.layer.lr=0",))
+    assert "warning" not in output
+    assert output.count("block 0: its rate is 0, so its 54 weights stay as they are") == 1
+
+
+def test_members_of_a_pack_are_warned_of_apart(inside: Command, tmp_path: Path) -> None:
+    output = train(inside, tmp_path, CNN.format("Zeros"), "--pack-seeds", "2")
+    for seed in (0, 1):
+        assert f"seed {seed}  warning: block 0: Zeros moved none of its 54 weights in epoch 1" in output
+        assert len(kept(tmp_path, f"still-s{seed}")) == 1
+
+
+@pytest.mark.parametrize("network", [CNN.format("Hard"), CNN.format("LPL-warmup2"), "EP-c16:flatten EP"])
+def test_what_learns_is_not_warned_of(inside: Command, tmp_path: Path, network: str) -> None:
+    """Nor is a loss whose schedule starts at a rate of 0."""
+    warmup = ("b0.layer.warmup=2",) if "LPL" in network else ()
+    output = train(inside, tmp_path, network.replace("-warmup2", ""), changes=warmup)
+    assert "moved none" not in output
+    assert kept(tmp_path) == []
