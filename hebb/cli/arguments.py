@@ -30,16 +30,16 @@ def add_network_flags(parser: Parser) -> None:
     network.add_argument(
         "--preset",
         metavar="NAME",
-        help="network: a name from preset.json, or the network itself, such as "
+        help="network: a name from preset.json, or blocks written out, such as "
         f"'Soft-c96-k5-p2:bn:triangle_0.7:max_4_2_1 BP:flatten' (default: {DEFAULT_PRESET})",
     )
     network.add_argument(
         "--dataset-sup", metavar="NAME", help=f"dataset of the supervised phases (default: {DEFAULT_DATASET})"
     )
     network.add_argument(
-        "--dataset-unsup", metavar="NAME", help="dataset of the unsupervised phases (default: that of --dataset-sup)"
+        "--dataset-unsup", metavar="NAME", help="dataset of the unsupervised phases (default: as --dataset-sup)"
     )
-    network.add_argument("--dataset", metavar="NAME", help="both datasets at once")
+    network.add_argument("--dataset", metavar="NAME", help="sets --dataset-sup and --dataset-unsup at once")
     add_changes_flag(parser, "b0.layer.lr=0.05 'b*.layer.t_invert=0.7' dataset_sup.epochs=2")
     network.add_argument(
         "--protocol",
@@ -68,7 +68,7 @@ def add_network_flags(parser: Parser) -> None:
     training.add_argument(
         "--bp-blockwise",
         action="store_true",
-        help="train each BP block alone, as the published code does, not end to end",
+        help="train BP blocks one at a time, as the published code does, instead of end to end",
     )
     _add_readout_flags(parser)
 
@@ -87,7 +87,7 @@ def add_changes_flag(parser: Parser, example: str) -> None:
 
 
 def add_plugin_flag(parser: Parser) -> None:
-    """Add the flag that loads code of the user's own."""
+    """Add the flag that loads the user's own code."""
     parser.section(Section.NETWORK).add_argument(
         "--plugin",
         nargs="+",
@@ -102,26 +102,26 @@ def add_catalog_flags(parser: Parser) -> None:
     """Add the flags that ``load_catalog`` reads."""
     add_plugin_flag(parser)
     parser.section(Section.NETWORK).add_argument(
-        "--preset-file", type=Path, metavar="FILE", help="a preset.json of your own, merged over the shipped one"
+        "--preset-file", type=Path, metavar="FILE", help="your own preset.json, merged over the shipped one"
     )
 
 
 def add_seed_flag(parser: Parser) -> None:
-    """Add the seed of a single run."""
+    """Add the flag for the seed of a single run."""
     parser.section(Section.TRAINING).add_argument(
         "--seed", type=natural, default=0, metavar="N", help="seed of weights, order and dropout (default: 0)"
     )
 
 
 def add_pack_flag(parser: Parser, purpose: str) -> None:
-    """Add the flag that trains several seeds by the same operations; ``purpose`` says what it does."""
+    """Add the flag that trains several seeds by the same operations; ``purpose`` starts its help text."""
     parser.section(Section.TRAINING).add_argument(
         "--pack-seeds",
         type=count,
         default=1,
         metavar="N",
-        help=f"{purpose} for a GPU that one network leaves idle. On a CPU, seeds one by one are faster. The last bits "
-        "of a result depend on its pack (default: 1, no pack)",
+        help=f"{purpose} useful on a GPU that one network does not fill. On a CPU, seeds one by one are faster. The "
+        "last bits of a result depend on its pack (default: 1, no pack)",
     )
 
 
@@ -133,12 +133,12 @@ def add_run_flags(parser: Parser) -> None:
         "--threads",
         type=count,
         metavar="N",
-        help="CPU threads; they decide the last bits of sums (default: one a core)",
+        help="number of CPU threads, which decides the last bits of sums (default: one per core)",
     )
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="compile the Hebbian steps, where possible (CUDA graphs on a GPU); changes the last bits",
+        help="compile the Hebbian steps if possible (CUDA graphs on a GPU); changes the last bits",
     )
     add_cache_flags(parser)
     add_home_flag(parser)
@@ -163,7 +163,7 @@ def add_device_flags(parser: Parser) -> None:
         metavar="N|cpu",
         help="GPU to use, or cpu (default: GPU 0 if there is one)",
     )
-    machine.add_argument("--device", metavar="cpu|cuda|cuda:N", help="the same in torch's words")
+    machine.add_argument("--device", metavar="cpu|cuda|cuda:N", help="the same as --gpu-id, as torch writes it")
 
 
 def add_cache_flags(parser: Parser) -> None:
@@ -172,19 +172,19 @@ def add_cache_flags(parser: Parser) -> None:
     machine.add_argument(
         "--no-feature-cache",
         action="store_true",
-        help="recompute the output of frozen blocks at every epoch; the results do not change",
+        help="recompute the output of frozen blocks in every epoch; the results do not change",
     )
     machine.add_argument(
         "--cache-limit",
         type=gigabytes,
         default=folders.CACHE_LIMIT,
         metavar="GB",
-        help="disk space for that output if it does not fit into memory (default: 20)",
+        help="disk space for the output of frozen blocks if it does not fit into memory (default: 20)",
     )
 
 
 def add_home_flag(parser: Parser) -> None:
-    """Add the parent folder of everything that is stored."""
+    """Add the flag for the parent folder of everything that is stored."""
     parser.section(Section.STORAGE).add_argument(
         "--data-dir",
         metavar="DIR",
@@ -215,7 +215,7 @@ def add_verbose_flag(parser: Parser) -> None:
 
 @dataclass(frozen=True)
 class Device:
-    """A device as the user asked for it: kind (``auto``, ``cpu``, ``cuda``) and index."""
+    """The device that the user asked for: kind (``auto``, ``cpu``, ``cuda``) and index."""
 
     kind: DeviceKind
     index: int = 0
@@ -255,7 +255,7 @@ def cache_limit(options: argparse.Namespace) -> int | None:
 
 
 def device(options: argparse.Namespace) -> Device:
-    """Read ``--gpu-id`` and ``--device``, which may not contradict each other."""
+    """Return the device of ``--gpu-id`` or ``--device``; raise if they contradict each other."""
     by_id = None if options.gpu_id is None else _device_of_id(options.gpu_id)
     by_name = None if options.device is None else _device_of_name(options.device)
     if by_id is not None and by_name is not None and by_id != by_name:
@@ -279,7 +279,7 @@ def _device_of_name(text: str) -> Device:
 
 
 _FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks"}
-"""Fields of a run that the run checks itself, and the flags that set them."""
+"""Fields that ``RunConfig`` checks, and the flags that set them, for its error messages."""
 
 
 def run_config(
@@ -291,7 +291,7 @@ def run_config(
         options: parsed flags.
         catalog: presets and datasets.
         seed: the run's seed.
-        validation: share of the training images held out from the supervised and the unsupervised data.
+        validation: shares of the training images that are held out: of the supervised data, of the unsupervised data.
         threads: CPU threads if ``--threads`` is not given.
     """
     if options.dataset is not None and (options.dataset_sup, options.dataset_unsup) != (None, None):
@@ -362,12 +362,12 @@ def resumed(
 
 
 def load_plugins(options: argparse.Namespace) -> None:
-    """Register what can be named: the package's own, that of installed plugins and that of ``--plugin``."""
+    """Register the package's own entries, then those of installed plugins and of ``--plugin``."""
     builtin.load()
     plugins.load(options.plugin)
 
 
 def load_catalog(options: argparse.Namespace) -> Catalog:
-    """Load the plugins, then the shipped presets, with those of ``--preset-file`` over them."""
+    """Load the plugins, then the shipped presets with ``--preset-file`` merged over them."""
     load_plugins(options)
     return read_catalog(getattr(options, "preset_file", None))

@@ -24,7 +24,7 @@ KEPT = (
     "max_failures",
     "preset_file",
 )
-"""Flags that a continued search keeps as they were, unless they are given anew."""
+"""Flags that a continued search keeps as they were, unless they are given again."""
 _PLAN = {
     "algorithm": "algorithm",
     "num_samples": "samples",
@@ -61,7 +61,7 @@ def parser(description: str) -> Parser:
     flags = Parser(description, prog=commands.name("search"))
     arguments.add_network_flags(flags)
     _add_space_flags(flags.section(Section.SEARCH))
-    arguments.add_pack_flag(flags, "train N seeds of a configuration together in a trial, each as a run of its own;")
+    arguments.add_pack_flag(flags, "train N seeds of a configuration in one trial, each in its own run folder;")
     _add_choice_flags(flags.section(Section.COMPARISON))
     _add_scheduler_flags(flags.section(Section.STOPPING))
     _add_budget_flags(flags.section(Section.BUDGET))
@@ -77,13 +77,13 @@ def parser(description: str) -> Parser:
 
 
 def _add_space_flags(group: Flags) -> None:
-    """Flags that say what is searched, and how."""
+    """Add the flags that say what is searched, and how."""
     group.add_argument(
         "--config", default="seed", metavar="NAME|FILE", help="search config (default: seed, which runs seeds 0 to 3)"
     )
     group.add_argument("--purpose", metavar="WHAT", help="sweep (compares everything) or search (selects a winner)")
     group.add_argument(
-        "--seeds", type=natural, nargs="+", metavar="N", help="replicates, in place of those of the config"
+        "--seeds", type=natural, nargs="+", metavar="N", help="seeds to run, instead of those of the config"
     )
     group.add_argument(
         "--seed",
@@ -97,7 +97,7 @@ def _add_space_flags(group: Flags) -> None:
         nargs="+",
         action="extend",
         metavar="PATH=DOMAIN",
-        help="domains to set in the space: 'b0.layer.lr={loguniform: [0.001, 0.1]}'",
+        help="add or replace domains of the space: 'b0.layer.lr={loguniform: [0.001, 0.1]}'",
     )
     group.add_argument(
         "--search-block", type=int, metavar="N", help="block that bX stands for in the search config (default: 0)"
@@ -111,7 +111,7 @@ def _add_space_flags(group: Flags) -> None:
         "--num-samples",
         type=count,
         metavar="N",
-        help="points drawn from the space (default: the config's, else 1)",
+        help="number of points to draw from the space (default: the config's, else 1)",
     )
     group.add_argument(
         "--search-seed", type=natural, metavar="N", help="seed of the points that are drawn (default: 0)"
@@ -119,17 +119,17 @@ def _add_space_flags(group: Flags) -> None:
 
 
 def _add_choice_flags(group: Flags) -> None:
-    """Flags that say what configurations are compared by, and on which images."""
+    """Add the flags that say by which metric, and on which images, configurations are compared."""
     group.add_argument(
         "--metric",
         metavar="NAME",
         help=f"{' | '.join(search_space.METRICS)} (default: test_acc, or val_acc with validation)",
     )
-    group.add_argument("--mode", metavar="WAY", help="max | min (default: the better one for the metric)")
+    group.add_argument("--mode", metavar="WAY", help="max | min (default: the one that fits the metric)")
     notes = {
         "sup": " (default: true for purpose search, else false; a search selects on the test set only with "
         "--validation-sup false --metric test_acc)",
-        "unsup": ", as --validation-sup does for its own (default: true for purpose search, else false)",
+        "unsup": " (default: true for purpose search, else false)",
     }
     for kind, note in notes.items():
         group.add_argument(
@@ -149,11 +149,11 @@ def _add_choice_flags(group: Flags) -> None:
 
 
 def _add_scheduler_flags(group: Flags) -> None:
-    """Flags that say how configurations are stopped early."""
+    """Add the flags that stop configurations early."""
     group.add_argument("--scheduler", metavar="NAME", help=f"{' | '.join(Scheduler)} (default: none)")
     group.add_argument("--grace", type=int, metavar="N", help="stop nothing before step N (default: 1)")
     group.add_argument(
-        "--reduction", type=int, metavar="N", help="let one trial in N go on at each comparison (default: 3)"
+        "--reduction", type=int, metavar="N", help="at each comparison, let one trial in N continue (default: 3)"
     )
     group.add_argument(
         "--probe-every",
@@ -165,9 +165,9 @@ def _add_scheduler_flags(group: Flags) -> None:
 
 
 def _add_budget_flags(group: Flags) -> None:
-    """Flags that say when a search ends, and how it goes on."""
-    group.add_argument("--time-budget", metavar="TIME", help="stop after 90s, 30m, 1.5h, 2d; --restore continues")
-    group.add_argument("--max-trials", type=count, metavar="N", help="begin at most N trials; --restore continues")
+    """Add the flags that say when a search ends and how it continues."""
+    group.add_argument("--time-budget", metavar="TIME", help="stop after 90s, 30m, 1.5h or 2d; --restore continues")
+    group.add_argument("--max-trials", type=count, metavar="N", help="start at most N trials; --restore continues")
     group.add_argument(
         "--max-failures",
         type=int,
@@ -183,7 +183,7 @@ def _add_budget_flags(group: Flags) -> None:
     group.add_argument(
         "--extend",
         action="store_true",
-        help="with --restore: add what --seeds, --num-samples and --space say to what the search has",
+        help="with --restore: add the values of --seeds, --num-samples and --space to the search",
     )
     group.add_argument(
         "--retry-failed",
@@ -193,17 +193,20 @@ def _add_budget_flags(group: Flags) -> None:
 
 
 def _add_resource_flags(group: Flags) -> None:
-    """Flags that say where trials run."""
+    """Add the flags that say where trials run."""
     group.add_argument("--gpu-exp", type=int, default=1, metavar="N", help="trials that share one GPU (default: 1)")
     group.add_argument(
-        "--workers", type=int, metavar="N", help="trials at the same time (default: as many as the cores allow)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="trials that run at the same time (default: as many as the cores allow)",
     )
     group.add_argument(
         "--share-blocks",
         type=boolean,
         default=True,
         metavar="BOOL",
-        help="train first blocks that trials share once; the results do not change (default: true)",
+        help="train the first blocks that trials have in common only once; the results do not change (default: true)",
     )
     group.add_argument(
         "--address", metavar="HOST:PORT", help="run on this Ray cluster, or 'auto' (default: Ray on this machine)"
@@ -212,7 +215,7 @@ def _add_resource_flags(group: Flags) -> None:
 
 
 def _add_result_flags(group: Flags) -> None:
-    """Flags that say what is kept, and under which name."""
+    """Add the flags that say what is kept, and under which name."""
     group.add_argument("--folder-name", metavar="NAME", help="name of the search (default: preset and config)")
     group.add_argument("--model-name", metavar="NAME", help="model that --resume loads (default: the preset's name)")
     group.add_argument("--save-model", action="store_true", help="keep the trained model of every trial")
@@ -242,7 +245,7 @@ def check_restore(options: argparse.Namespace) -> None:
 
 
 def set_flags(options: argparse.Namespace) -> list[str]:
-    """List the flags whose value is not the default."""
+    """List the flags whose value differs from the default."""
     defaults = vars(parser("").parse([]))
     return [name for name, value in vars(options).items() if name in defaults and value != defaults[name]]
 
@@ -259,7 +262,7 @@ def spec(options: argparse.Namespace) -> SearchSpec:
 
 
 def _changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of a search config with the values of flags in it."""
+    """Return the data of a search config with the changes of the flags."""
     space, plan = dict(data.get("space") or {}), dict(data.get("search") or {})
     plan |= {_PLAN[name]: value for name, value in changes.items() if name in _PLAN}
     if "space" in changes:
@@ -272,7 +275,7 @@ def _changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _scheduler(old: str | Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scheduler of a search config with the values of flags in it; another one has its own values."""
+    """Return the scheduler of a search config with the changes of the flags; a new one starts from defaults."""
     if "scheduler" in changes:
         values: dict[str, Any] = {"name": changes["scheduler"]}
     else:

@@ -26,9 +26,9 @@ def parser() -> Parser:
         const=True,
         default=False,
         metavar="BOOL",
-        help="hold out 20 %% of the training images and report on them (default: false)",
+        help="hold out 20 %% of the training images and report the accuracy on them (default: false)",
     )
-    arguments.add_pack_flag(flags, "train seeds S to S+N-1 together, each into a run folder of its own, NAME-sS,")
+    arguments.add_pack_flag(flags, "train seeds S to S+N-1 together, each in its own run folder NAME-sS;")
     add_model_name_flag(flags)
     arguments.add_run_flags(flags)
     add_storage_flags(flags)
@@ -66,14 +66,14 @@ def add_storage_flags(parser: Parser) -> None:
 
 
 def add_run_config_flag(parser: Parser) -> None:
-    """Add the flag that names a stored run."""
+    """Add the flag that repeats a stored run."""
     parser.section(Section.INSTEAD).add_argument(
-        "--run-config", type=Path, metavar="FILE", help="train the run of a stored config.json"
+        "--run-config", type=Path, metavar="FILE", help="repeat the run of a stored config.json"
     )
 
 
 def add_export_flag(parser: Parser, beside: str = "") -> None:
-    """Add the file for the features of an evaluated model; ``beside`` names the flag that it needs, if any."""
+    """Add the flag that exports the features of an evaluated model; ``beside`` starts its help text."""
     parser.section(Section.INSTEAD).add_argument(
         "--export-features",
         type=Path,
@@ -83,10 +83,12 @@ def add_export_flag(parser: Parser, beside: str = "") -> None:
 
 
 def _add_other_uses(parser: Parser) -> None:
-    """Add the flags for which ``hebb.cli.train`` calls another command; they stand here for the help text."""
+    """Add the flags that make ``hebb.cli.train`` call another command; the help text lists them."""
     instead = parser.section(Section.INSTEAD)
     add_run_config_flag(parser)
-    instead.add_argument("--resume-run", metavar="DIR", help="continue an interrupted run to the same bits")
+    instead.add_argument(
+        "--resume-run", metavar="DIR", help="continue an interrupted run, with the bits of an uninterrupted one"
+    )
     instead.add_argument(
         "--evaluate", metavar="MODEL_OR_DIR", help="measure a stored model on the test images of --dataset-sup"
     )

@@ -12,14 +12,14 @@ from hebb.core.errors import ConfigError
 
 
 class Subcommand(NamedTuple):
-    """One verb: the module that has its parser, what it does, and the function that runs it."""
+    """One verb: the module with its parser, a summary, and the function that runs it."""
 
     module: str
     summary: str
     function: str = "main"
 
     def load(self) -> Callable[[list[str]], int]:
-        """Import the function; what other verbs need is not loaded."""
+        """Import the function, and nothing that only other verbs need."""
         run: Callable[[list[str]], int] = getattr(importlib.import_module(self.module), self.function)
         return run
 
@@ -30,7 +30,7 @@ VERBS = {
     "demo": Subcommand("hebb.cli.demo", "a small search that takes a minute: SoftHebb on digits, four seeds", "digits"),
     "list": Subcommand("hebb.cli.listing", "presets, datasets, methods, protocols or search configs"),
     "evaluate": Subcommand("hebb.cli.evaluate", "measure a stored model on test images"),
-    "resume": Subcommand("hebb.cli.resume", "continue an interrupted run, to the same bits"),
+    "resume": Subcommand("hebb.cli.resume", "continue an interrupted run, with the bits of an uninterrupted one"),
     "post-hoc": Subcommand("hebb.cli.post_hoc", "measure the post-hoc loss of a network"),
     "analysis": Subcommand("hebb.cli.analysis.command", "figures and tables from stored runs"),
     "completion": Subcommand("hebb.cli.completion", "print tab completion for bash or zsh"),
@@ -42,7 +42,7 @@ _USAGE = """usage: {program} VERB [flags]
 
 Train and compare networks that learn by local, biologically plausible rules.
 
-verbs ({program} VERB --help lists the flags of one):
+verbs ({program} VERB --help lists the flags of a verb):
 {verbs}
 
 {program} --version prints the version

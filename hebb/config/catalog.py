@@ -1,14 +1,14 @@
-"""``preset.json``: named networks, layer defaults, dataset variants and protocols, validated as a whole.
+"""``preset.json``: named networks, layer defaults, dataset variants and protocols, read and checked.
 
     layer     {"MLP": {field: value}, "CNN": {...}}           defaults of the fields
     model     {name: {"blocks": [...], "settle": {...}, "description", "source", "comment", "mode"}}
-    dataset   {name: {"default": {...}, variant: {...}}}       fields of ``DataSpec`` that differ
+    dataset   {name: {"default": {...}, variant: {...}}}       the fields of ``DataSpec`` that differ
     protocol  {name: {"set": {path: value}, "description", "source"}}   changes of ``--set`` that belong together
 
 A block is a string of ``hebb.config.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
 ``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume``, ``layer`` and ``num``. A file given with
-``--preset-file`` is laid over the shipped one: its names win, and its layer defaults hold for its own models
-and for networks written inline.
+``--preset-file`` is merged over the shipped one: where both have a name, the user's entry counts. Its layer defaults
+apply to its own models and to networks written inline, not to the shipped models.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _DATA_TYPES = {name: annotation for name, annotation in annotations_of(DataSpec)
 
 @dataclass(frozen=True)
 class Model:
-    """A named network and what is said about it."""
+    """A named network, with its description, source and comment."""
 
     network: NetworkSpec
     description: str = ""
@@ -61,7 +61,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Changes of a run that belong together, by override path, and what is said about them."""
+    """A named group of changes to a run, by override path, with description and source."""
 
     changes: Mapping[str, Any]
     description: str = ""
@@ -119,7 +119,7 @@ class Catalog:
         return self.datasets[name]
 
     def protocol(self, names: Iterable[str], where: str = "--protocol") -> dict[str, Any]:
-        """Return the changes of all protocols in ``names``; two that change the same thing are refused."""
+        """Return the changes of all protocols in ``names``; raise if two of them change the same value."""
         changes: dict[str, Any] = {}
         for name in names:
             if name not in self.protocols:
@@ -138,7 +138,7 @@ class Catalog:
 
 
 def load(user_file: Path | None = None) -> Catalog:
-    """Read and validate the shipped presets, and the user's over them."""
+    """Read and check the shipped presets, then merge the user's file over them."""
     shipped = _shipped()
     return shipped if user_file is None else _read(user_file, shipped)
 
@@ -209,7 +209,7 @@ def _model(name: str, data: object, defaults: grammar.Defaults, where: str) -> M
 
 
 def _settings(data: Mapping[str, Any], where: str) -> SettleSpec | None:
-    """Return the settings as they are written; the network checks names and values."""
+    """Return the settings unchecked; ``NetworkSpec`` checks their names and values."""
     return SettleSpec(values=tuple(_object(data["settle"], where).items())) if "settle" in data else None
 
 
@@ -283,7 +283,7 @@ def _object(data: object, where: str) -> Mapping[str, Any]:
 
 
 def _keys(data: object, legal: Collection[str], where: str) -> Mapping[str, Any]:
-    """Return an object whose keys must be legal."""
+    """Return the object; raise for a key that is not legal."""
     mapping = _object(data, where)
     for key in mapping:
         if key not in legal:

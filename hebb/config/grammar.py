@@ -5,12 +5,12 @@
     network   (settle:NAME=VALUE,... )BLOCK( BLOCK)*
 
 A token is the letters of a field (``hebb.config.fields``) and a number, which may have an exponent. A layer with a
-kernel size k is a convolution (CNN), one without is fully connected (MLP). Parts come in any order, each at
+kernel size k is a convolution (CNN); a layer without one is fully connected (MLP). Parts come in any order, each at
 most once: ``bn``, ``bn_after``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_P``, ``attdrop_P``, an
-activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` for a stored block to
-start from, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for
-a CNN, 1d for an MLP); ``batchnorm1d`` and ``batchnorm2d`` can be named where the other one is meant. ``settle:``
-leads the blocks of a settling network and says how the whole of it does.
+activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` to start from a stored
+block, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for
+a CNN, 1d for an MLP); write ``batchnorm1d`` or ``batchnorm2d`` to choose the other one. ``settle:`` stands before the
+blocks of a settling network and gives its settings.
 ``parse(format(spec)) == spec``.
 """
 
@@ -49,7 +49,7 @@ def parse_layer(
     arch: str | None = None,
     named: Mapping[str, object] | None = None,
 ) -> LayerSpec:
-    """Read ``METHOD-token-...``; ``named`` holds fields given by full name beside it."""
+    """Read ``METHOD-token-...``; ``named`` holds the fields given by full name."""
     where = f"{where} '{text}'"
     method, separator, rest = text.partition("-")
     if separator and not rest:
@@ -107,7 +107,7 @@ def _legal_tokens(rule: Rule) -> list[str]:
 
 
 def _check_used(values: Mapping[str, object], rule: Rule, arch: str, where: str) -> None:
-    """Raise for a token the method does not read, rather than ignore it."""
+    """Raise for a token or field that the method does not read."""
     legal = rule.fields_on(arch)
     for name in values:
         if name in legal or name not in fields.FIELDS:
@@ -147,12 +147,12 @@ def format_layer(layer: LayerSpec, defaults: Defaults) -> tuple[str, list[str]]:
 
 
 def _needed(layer: LayerSpec) -> dict[str, object]:
-    """Return the values without a default, which every string must give."""
+    """Return the values that have no default, so that every string must give them."""
     return {"kernel_size": layer.kernel_size} if layer.arch == Arch.CNN else {}
 
 
 def format_value(value: Value, entry: Field) -> str:
-    """Write the value of a field as a token or a setting gives it."""
+    """Write the value of a field as it appears in a token or a setting."""
     if entry.kind is bool:
         return str(int(value))
     return value if isinstance(value, str) else number(value)
@@ -203,7 +203,7 @@ def parse_block(text: str, defaults: Defaults, where: str) -> BlockSpec:
 
 
 def _read_part(part: str, where: str) -> tuple[str, object]:
-    """Classify a part: the block's field it fills, and its value."""
+    """Return the field of the block that a part fills, and its value."""
     if part == "bn":
         return "bn", True
     if part == "bn_after":
@@ -244,7 +244,7 @@ def parse_activation(text: str, where: str) -> ActivationSpec:
     if not separator:
         return ActivationSpec(name=entry.name)
     if entry.parameter is None:
-        raise ConfigError(where, f"activation {entry.name} takes no parameter, so '{text}' has one too many")
+        raise ConfigError(where, f"activation {entry.name} takes no parameter, got '{text}'")
     parameter = None if "_" in tail else read_number(tail, float)
     if parameter is None or not 0 < parameter < float("inf"):
         raise ConfigError(where, f"activation '{text}' must have a {entry.parameter} > 0, as in {name}_1")
@@ -299,7 +299,7 @@ def format_pool(pool: PoolSpec) -> str:
 
 
 def is_inline(text: str) -> bool:
-    """Tell a network written out from the name of a preset."""
+    """Tell whether the text is a network written out, not the name of a preset."""
     head = re.split(r"[-:\s]", text.strip(), maxsplit=1)[0]
     written = any(mark in text.strip() for mark in " :-")
     return written or head.lower() in {name.lower() for name in RULES.names()}

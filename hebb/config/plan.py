@@ -25,15 +25,15 @@ class PhaseKind(StrEnum):
     """How the blocks of a phase learn; the values are those of ``metrics.jsonl``."""
 
     HEBBIAN = "hebbian"
-    """Each block by its own rule or loss."""
+    """Each block learns by its own rule or loss."""
     BACKPROP = "backprop"
-    """By the gradient of the network's loss."""
+    """The blocks follow the gradient of the network's loss."""
     JOINT = "joint"
-    """Both, on the same batches."""
+    """Some blocks learn as in HEBBIAN and some as in BACKPROP, on the same batches."""
     CALIBRATE = "calibrate"
-    """Not at all: one pass estimates the batch statistics of frozen blocks."""
+    """No block learns: one pass over the data estimates the batch statistics of frozen blocks."""
     SETTLE = "settle"
-    """A settling network learns as a whole."""
+    """All blocks of a settling network learn together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class Phase:
     Attributes:
         kind: how the blocks learn.
         blocks: the blocks that learn (or are calibrated), in order.
-        data: ``sup`` or ``unsup``, the dataset it goes through.
-        epochs, batch_size, print_freq: as in ``DataSpec``; a calibration is one epoch.
+        data: dataset that the phase reads, ``sup`` or ``unsup``.
+        epochs, batch_size, print_freq: as in ``DataSpec``; a calibration has one epoch.
         updates: number of weight updates.
         schedule: T of the scheduled Hebbian rates, epochs * samples / batch, not rounded.
-        lr: rate of the back-prop optimiser at the first epoch; None where none runs.
-        views: views of each image a batch carries.
+        lr: rate of the back-prop optimiser in the first epoch; None: no such optimiser.
+        views: number of views of each image in a batch.
     """
 
     kind: PhaseKind
@@ -82,7 +82,7 @@ class Phase:
 
     @property
     def keeps_features(self) -> bool:
-        """Whether to keep the output of the frozen blocks below: several epochs read it, and views do not vary it."""
+        """Whether to cache the output of the frozen blocks below: several epochs read the same output."""
         return self.first > 0 and self.epochs > 1 and self.views == 1
 
     @property
@@ -141,11 +141,11 @@ def _of_mode(config: RunConfig) -> tuple[Phase, ...]:
 
 
 def _settle(config: RunConfig) -> Phase:
-    """Return the one phase of a settling network: in every mode all of its blocks learn together."""
+    """Return the one phase of a settling network, in which all blocks learn together in every mode."""
     if len(training(config)) < len(config.network.blocks):
         raise ConfigError(
             "--training-blocks",
-            f"{config.network.name} settles and learns as a whole",
+            f"cannot be combined with {config.network.name}, a settling network, whose blocks all learn together",
             hint="a rate of 0 keeps the weights of a block: --set b0.layer.lr=0",
         )
     if config.bp_blockwise:
@@ -154,24 +154,24 @@ def _settle(config: RunConfig) -> Phase:
 
 
 def _check_stop(config: RunConfig, phases: tuple[Phase, ...]) -> None:
-    """Raise for stopping rules where a phase learns more than weights that converge to radius 1."""
+    """Raise for stopping rules that a phase of this run cannot follow."""
     if not config.stop.active:
         return
     if config.network.settles:
-        raise ConfigError("stop", f"ends Hebbian phases early, and {config.network.name} settles", hint="leave it out")
+        raise ConfigError("stop", f"ends Hebbian phases early, but {config.network.name} has none", hint="leave it out")
     if any(phase.kind == PhaseKind.JOINT for phase in phases):
         raise ConfigError(
             "stop",
-            "ends Hebbian phases early, and here Hebbian blocks and BP learn on the same batches",
+            "ends Hebbian phases early, but here the Hebbian and the BP blocks learn on the same batches",
             hint="use --training-mode successive or consecutive",
         )
     local = [i for phase in phases for i in phase.blocks if _block(config, i).local]
     if local:
-        raise ConfigError("stop", f"looks at the radius of the weights, and b{local[0]} learns by a loss of its own")
+        raise ConfigError("stop", f"compares the radius of weights with 1, but b{local[0]} learns by a loss of its own")
 
 
 def _check_pack(config: RunConfig) -> None:
-    """Raise for runs whose seeds cannot train together; ``Pack.rehearse`` finds what only a step shows."""
+    """Raise for runs whose seeds cannot train together. ``Pack.rehearse`` finds the reasons that only a step shows."""
     where, hint = "--pack-seeds", "leave it out: the seeds are then trained one by one"
     if config.network.settles:
         raise ConfigError(where, f"{config.network.name} settles, which a pack cannot do", hint=hint)
@@ -179,7 +179,9 @@ def _check_pack(config: RunConfig) -> None:
         raise ConfigError(where, "the steps of a pack are not compiled", hint="leave out --compile")
     if config.stop.active:
         raise ConfigError(
-            where, "the members would end their Hebbian phases apart", hint="leave out stop.* and its protocol"
+            where,
+            "the seeds of a pack would end Hebbian phases at different epochs",
+            hint="leave out stop.* and its protocol",
         )
     for i, block in enumerate(config.network.blocks):
         if block.local:
@@ -189,7 +191,7 @@ def _check_pack(config: RunConfig) -> None:
 
 
 def described(phases: tuple[Phase, ...]) -> list[dict[str, Any]]:
-    """Return the phases as JSON data, for the reader of a ``config.json``."""
+    """Return the phases as JSON data, for people who read ``config.json``."""
     return [
         {"kind": p.kind, "blocks": list(p.blocks), "data": p.data, "epochs": p.epochs, "updates": p.updates}
         for p in phases
@@ -204,7 +206,7 @@ def training(config: RunConfig) -> tuple[int, ...]:
 
 @mode
 def successive(config: RunConfig) -> list[Phase]:
-    """Blocks one after the other from the bottom; neighbouring BP blocks form one phase."""
+    """Train the blocks one after the other from the bottom; neighbouring BP blocks form one phase."""
     result: list[Phase] = []
     for group in _groups(config):
         if group[0] not in training(config):
@@ -216,22 +218,22 @@ def successive(config: RunConfig) -> list[Phase]:
             )
         else:
             above = tuple(i for i in range(group[-1], len(config.network.blocks)) if i not in training(config))
-            result += _calibrate(config, above)  # the gradient comes through them
+            result += _calibrate(config, above)  # the gradient passes through these blocks
             result.append(_phase(config, PhaseKind.BACKPROP, group, "sup"))
     return result
 
 
 @mode
 def consecutive(config: RunConfig) -> list[Phase]:
-    """All unsupervised blocks, and those with a loss of their own, together; then everything else that needs labels."""
+    """Train all unsupervised blocks and all blocks with a loss of their own together, then the other blocks."""
     trained = training(config)
     unsupervised = tuple(i for i in trained if not _block(config, i).supervised or _block(config, i).local)
     supervised = tuple(i for i in trained if i not in unsupervised)
     frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
     if not unsupervised:
         return _calibrate(config, frozen) + _supervised(config, supervised)
-    # a frozen block below learning ones needs its statistics first; those above get theirs, or get them anew,
-    # when the blocks under them have learnt
+    # frozen blocks below learning ones need their statistics first; frozen blocks above learning ones get (new)
+    # statistics once the blocks below have learnt
     result = _calibrate(config, tuple(i for i in frozen if i < unsupervised[-1]))
     result.append(_phase(config, PhaseKind.HEBBIAN, unsupervised, "unsup"))
     result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
@@ -240,7 +242,7 @@ def consecutive(config: RunConfig) -> list[Phase]:
 
 @mode
 def simultaneous(config: RunConfig) -> list[Phase]:
-    """All blocks on the same batches of the supervised data."""
+    """Train all blocks on the same batches of the supervised data."""
     trained = training(config)
     frozen = tuple(i for i in range(len(config.network.blocks)) if i not in trained)
     hebbian = tuple(i for i in trained if _block(config, i).learns_locally)
@@ -255,7 +257,7 @@ def simultaneous(config: RunConfig) -> list[Phase]:
 def post_hoc(config: RunConfig) -> Phase:
     """Return the measuring phase of the post-hoc loss: all blocks but the classifier learn on labelled images.
 
-    It takes epochs and batch of the unsupervised data, as the first training of these blocks did.
+    Epochs and batch size are those of the unsupervised data, as when these blocks were first trained.
     """
     lower = tuple(range(len(config.network.blocks) - 1))
     if config.network.settles:
@@ -273,9 +275,9 @@ def post_hoc(config: RunConfig) -> Phase:
 
 
 def _groups(config: RunConfig) -> list[tuple[int, ...]]:
-    """Split the blocks for ``successive``: Hebbian ones alone, runs of BP or of frozen blocks together.
+    """Split the blocks for ``successive``: each Hebbian block alone, neighbouring BP or frozen blocks together.
 
-    A block that learns from the loss of the one above is with it.
+    A block that learns from the loss of the block above is in the same group as that block.
     """
     trained = training(config)
     groups: list[tuple[int, ...]] = []
@@ -313,8 +315,8 @@ def _supervised(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
 def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     """Return the pass that gives frozen, randomly initialised blocks their batch statistics.
 
-    A control with random weights is fair only when its inputs are normalised as those of the trained network
-    are. Blocks that start from stored weights bring their statistics along.
+    A control with random weights is fair only if its inputs are normalised like those of the trained network.
+    Blocks that start from stored weights have stored statistics too.
     """
     last = len(config.network.blocks) - 1
     stored = {None: (), "all": blocks, "without_classifier": tuple(i for i in blocks if i < last)}
@@ -379,12 +381,12 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
 
 
 def check_batches(config: RunConfig, phase: Phase, images: int | None = None) -> None:
-    """Raise for a batch of one image where a local loss, or a batch norm with one value per channel, needs more.
+    """Raise for a batch of one image if a local loss, or a batch norm with one value per channel, would read it.
 
     Args:
         config: the run.
         phase: the phase.
-        images: images of an epoch, once they are loaded; None takes the number that the dataset's entry gives.
+        images: number of images in an epoch, once they are loaded; None takes the number in the dataset's entry.
     """
     spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
     count = spec.train_samples() if images is None else images
@@ -402,7 +404,7 @@ def check_batches(config: RunConfig, phase: Phase, images: int | None = None) ->
 
 
 def _normalises_one_value(config: RunConfig, i: int) -> bool:
-    """Tell whether a batch norm of block i sees one value per channel of a single image: a vector, or a map of 1x1."""
+    """Tell whether a batch norm of block i gets one value per channel from an image: a vector or a 1x1 map."""
     block = _block(config, i)
     if not block.normalised:
         return False
@@ -414,7 +416,7 @@ def _normalises_one_value(config: RunConfig, i: int) -> bool:
 
 
 def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> None:
-    """Raise for blocks with a local loss that cannot learn as they are written."""
+    """Raise for blocks with a local loss that cannot learn in this phase."""
     entry = DATASETS.get(spec.dataset, "dataset")
     for i in blocks:
         block = _block(config, i)
@@ -429,14 +431,14 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
             )
         if layer.rule.labels and (spec.split in ("unlabeled", "train+unlabeled") or entry.classes != config.classes):
             raise ConfigError(
-                f"b{i}", f"{layer.method} needs the labels of the classifier, and {spec.dataset} lacks them"
+                f"b{i}", f"{layer.method} needs the labels of the classifier, but {spec.dataset} lacks them"
             )
         if not _below_a_loss(block):
             continue
         if above not in blocks or not _block(config, above).local:
-            raise ConfigError(f"b{i}", f"learns from the loss of b{above}, which does not learn beside it")
+            raise ConfigError(f"b{i}", f"learns from the loss of b{above}, which does not learn in the same phase")
         if not _block(config, above).layer.pooling:
-            raise ConfigError(f"b{above}", "pooling=0 compares single pixels, and its loss goes down to other blocks")
+            raise ConfigError(f"b{above}", f"pooling=0 compares single pixels, so b{i} cannot learn from its loss")
     learns = [i for i in blocks if not _block(config, i).learns_locally]
     crossed = [i for i in blocks if _block(config, i).local and learns and i > learns[0]]
     if crossed:
@@ -448,17 +450,17 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
 
 
 def _check_views(spec: DataSpec, views: int, where: str) -> None:
-    """Raise for data from which a phase cannot make the views it compares."""
+    """Raise for data that does not fit the number of views that the phase compares."""
     if spec.split == "sequences" and views != 2:
-        raise ConfigError(where, f"{spec.dataset} gives pairs of frames, and no block here compares two views")
+        raise ConfigError(where, f"{spec.dataset} gives pairs of frames, but no block in this phase compares two views")
     if views > 1 and spec.augmentation:
-        raise ConfigError(where, "augmentation varies images that the two views vary already", hint="leave it out")
+        raise ConfigError(where, "is not for two views, which vary the images already", hint="leave it out")
     if views > 1 and spec.zca:
         raise ConfigError(where, "zca whitens the images before the views are made", hint="leave it out")
 
 
 def _below_a_loss(block: BlockSpec) -> bool:
-    """Tell whether the block learns from the loss of the one above."""
+    """Tell whether the block learns from the loss of the block above."""
     return block.local and block.layer.loss == LossSource.ABOVE
 
 

@@ -1,4 +1,4 @@
-"""Shapes through a network, without building it; an error prints the chain that led there.
+"""Compute the shapes in a network without building it. An error shows the chain of shapes that led to it.
 
 conv: floor((W + 2p - d(k-1) - 1)/s) + 1;  pool: floor((W + 2p - k)/s) + 1.
 """
@@ -31,10 +31,10 @@ class BlockShapes:
     """Shapes of one block, without the batch dimension: (C, H, W) or (N,).
 
     Attributes:
-        into: what the block receives.
-        layer_in: what its layer receives, after the operations.
-        layer_out: the pre-activation.
-        out: what it passes on.
+        into: input of the block.
+        layer_in: input of its layer, after the operations.
+        layer_out: pre-activation.
+        out: output of the block.
         weights: shape of the layer's weights.
         parameters: number of weights and biases.
     """
@@ -63,12 +63,12 @@ def _image(data: DataSpec, where: str) -> Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """The output of frozen blocks that a phase reads more than once.
+    """The cached output of frozen blocks, which a phase reads more than once.
 
     Attributes:
-        shape: of one image's features, (C, H, W) or (N,).
-        images: training, validation and test images whose features are kept.
-        size: bytes of all of them.
+        shape: shape of one image's features, (C, H, W) or (N,).
+        images: number of images whose features are kept: training, validation and test.
+        size: bytes of all features together.
     """
 
     shape: Shape
@@ -83,14 +83,14 @@ def features(config: RunConfig, phase: Phase) -> Features | None:
     spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
     entry = DATASETS.get(spec.dataset, "dataset")
     images = spec.pool_samples() + entry.test
-    if spec.augmentation:  # training images are new in every epoch
+    if spec.augmentation:  # augmentation makes new training images in every epoch
         images -= spec.train_samples()
     shape = of_run(config)[phase.first].into
     return Features(shape=shape, images=images, size=images * prod(shape) * FEATURE_BYTES[config.feature_dtype])
 
 
 def of_run(config: RunConfig) -> tuple[BlockShapes, ...]:
-    """Return the shapes of every block of the run's network on its own data."""
+    """Return the shapes of every block of a run, for the images of its datasets."""
     shape, unsup = input_shape(config), config.dataset_unsup
     other = _image(unsup, "dataset_unsup")
     if other != shape:
@@ -119,7 +119,7 @@ def trace(network: NetworkSpec, into: Shape, classes: int) -> tuple[BlockShapes,
 
 
 def _stored(rule: SettlingRule, weights: Shape, first: bool, last: bool) -> int:
-    """Count what a layer of a settling network stores."""
+    """Count the numbers that a layer of a settling network stores."""
     width, fan_in = weights
     return sum(prod(shape) for shape, _ in stored_tensors(rule, fan_in, width, first=first, last=last).values())
 
@@ -175,7 +175,9 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
             f"{layer.method} gives no class at the end of a network", "end it with a BP block, as in '... BP:flatten'"
         )
     if classes is not None and block.supervised and width != classes:
-        raise fail(f"the width {width} of the last block is not the {classes} classes", "leave out its c")
+        raise fail(
+            f"the width of the last block must be the number of classes, {classes}, got {width}", "leave out its c"
+        )
     rivals = width // layer.groups
     for noun, place in (("rank", layer.ranking_param), ("number of winners", layer.winners)):
         if place > rivals:
@@ -193,7 +195,7 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
             raise fail(f"a pool needs maps, got {text(out)}")
         out = (out[0], *(_pooled(block.pool, side, fail) for side in out[1:]))
     if classes is not None and block.supervised and prod(out) != classes:
-        raise fail(f"the output {text(out)} of the last block is not one number for each of {classes} classes")
+        raise fail(f"the last block must give one number for each of the {classes} classes, got {text(out)}")
     return BlockShapes(
         into=into,
         layer_in=shape,

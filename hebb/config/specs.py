@@ -1,7 +1,7 @@
 """Frozen, checked descriptions of a run: layer, pool, activation, block, network, run.
 
-Every spec is checked where it is made and never changed afterwards. Text forms live in ``hebb.config.grammar``, the
-JSON form in ``hebb.config.serialise``.
+Every spec is checked when it is made and never changes afterwards. ``hebb.config.grammar`` reads and writes the text
+form, ``hebb.config.serialise`` the JSON form.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ VALIDATION_SHARE = 0.2
 class LayerSpec(LayerFields):
     """A layer: method, architecture and the value of every field the method reads.
 
-    ``layer.lr`` is short for the value called ``lr``. ``out_channels`` is 0 when the preset leaves it out:
-    the width is then the number of classes.
+    ``layer.lr`` is short for the value called ``lr``. If the preset leaves out ``out_channels``, it is 0,
+    and the width is the number of classes.
     """
 
     method: str
@@ -44,10 +44,10 @@ class LayerSpec(LayerFields):
         return RULES.get(self.method, f"layer '{self.method}'")
 
     def __post_init__(self) -> None:
-        self.__dict__.update(self.values)  # a Hebbian step asks for two dozen of them
+        self.__dict__.update(self.values)  # as attributes: a Hebbian step reads two dozen values
 
     def coefficient(self, term: str) -> float:
-        """Return the factor of a term of the layer's loss: the field of its name, else 1."""
+        """Return the factor of a term of the layer's loss: the value of the field called ``term``, else 1."""
         return float(dict(self.values).get(term, 1.0))
 
     def to_json(self) -> dict[str, Value]:
@@ -62,14 +62,14 @@ def make_layer(
     defaults: Mapping[str, Mapping[str, Value]],
     where: str,
 ) -> LayerSpec:
-    """Build a layer from some of its values; the rest are defaults.
+    """Build a layer from the values that are given and the defaults of the others.
 
     Args:
         method: method name, in any case.
         arch: MLP or CNN.
         words: values by full field name, as text or numbers.
         defaults: per architecture, the layer defaults of ``preset.json``.
-        where: the place an error names.
+        where: place that errors name.
 
     Raises:
         ConfigError: for an unknown method or field, a bad value, or a method that lacks the architecture.
@@ -109,7 +109,7 @@ def make_layer(
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationSpec:
-    """An activation and its parameter (1 where it takes none)."""
+    """An activation and its parameter, which is 1 if the activation takes none."""
 
     name: str
     parameter: float = 1.0
@@ -146,14 +146,14 @@ class PoolSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """A block: what happens before the layer, the layer, and what happens after it.
+    """A block: a layer and the steps before and after it.
 
-    Order: att_dropout, operations, dropout, layer, activation, batch norm, pool.
+    Order of the steps: att_dropout, operations, dropout, layer, activation, batch norm, pool.
 
     Attributes:
-        operations: what comes before the layer, in the order of ``Operation``.
-        dropout: probability of zeroing an input element of the layer; the rest is scaled up.
-        att_dropout: largest probability of zeroing an element; pixels of low contrast lose more.
+        operations: operations before the layer, in the order of ``Operation``.
+        dropout: probability that an input element of the layer becomes 0; the other elements are scaled up.
+        att_dropout: largest probability that an element becomes 0; pixels of low contrast drop out more often.
         batch_norm: whether a batch norm follows the activation.
         resume: stored block to start from, ``MODEL/bN``; None starts from the initialisation.
     """
@@ -187,7 +187,7 @@ class BlockSpec:
 
     @property
     def local(self) -> bool:
-        """Whether an optimiser descends a loss of the layer's own."""
+        """Whether the layer has a loss of its own, which an optimiser descends."""
         return isinstance(self.layer.rule, LocalRule)
 
     @property
@@ -197,12 +197,12 @@ class BlockSpec:
 
     @property
     def settles(self) -> bool:
-        """Whether the layer is part of a settling network and learns as a whole."""
+        """Whether the layer is part of a settling network, whose layers all learn together."""
         return isinstance(self.layer.rule, SettlingRule)
 
     @property
     def supervised(self) -> bool:
-        """Whether learning needs labels."""
+        """Whether the layer needs labels to learn."""
         return not self.learns_locally or self.layer.rule.labels
 
     @property
@@ -213,9 +213,9 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A network: its name, its blocks in order, the training mode it prefers.
+    """A network: its name, its blocks in order and its preferred training mode.
 
-    A settling network has one method in all its blocks; ``settle`` holds its settings.
+    In a settling network all blocks have the same method, and ``settle`` holds the settings of the network.
     """
 
     name: str
@@ -241,7 +241,7 @@ class NetworkSpec:
 
     @property
     def settles(self) -> bool:
-        """Whether it settles, and so learns as a whole."""
+        """Whether this is a settling network, whose blocks all learn together."""
         return any(block.settles for block in self.blocks)
 
     @property
@@ -254,20 +254,20 @@ class NetworkSpec:
 
     @property
     def preferred_mode(self) -> str | None:
-        """The mode of the network, or of the first of its rules that has one."""
+        """The network's own mode, else that of the first rule that has one; None: neither has."""
         of_rules = (block.layer.rule.mode for block in self.blocks)
         return self.mode or next((mode for mode in of_rules if mode is not None), None)
 
 
 def _check_settling(blocks: Sequence[BlockSpec]) -> None:
-    """Raise for blocks that a settling network cannot have: other methods, or parts around the layer."""
+    """Raise if the blocks of a settling network differ in method or have parts around the layer."""
     method = next(block.layer.method for block in blocks if block.settles)
     for i, block in enumerate(blocks):
         where = f"b{i}"
         if block.layer.method != method:
             raise ConfigError(
                 where,
-                f"must be {method}, as the other blocks of a settling network, got {block.layer.method}",
+                f"must be {method}, like every block of this settling network, got {block.layer.method}",
                 hint=f"write {method} in every block",
             )
         parts = {
@@ -288,7 +288,7 @@ def _check_settling(blocks: Sequence[BlockSpec]) -> None:
 class PluginSpec:
     """A plugin that a run needs: its module or the absolute path of its file, and its digest.
 
-    Only the digest decides the bits: where the file has moved, ``--plugin`` names it.
+    Only the digest decides the bits. If the file has moved, ``--plugin`` gives its new place.
     """
 
     name: str
@@ -306,26 +306,26 @@ class RunConfig:
     Attributes:
         network: the blocks.
         mode: training mode, a name of ``hebb.config.plan.MODES``.
-        dataset_sup: data of phases that use labels, of the evaluation, and of the shapes.
+        dataset_sup: data of the supervised phases and of the evaluation; its images set the shapes.
         dataset_unsup: data of the unsupervised phases.
         training_blocks: blocks that learn; None means all. The others stay at their initialisation.
-        bp_blockwise: train every BP block alone, below frozen ones, instead of end to end.
+        bp_blockwise: train one BP block at a time, with the others frozen, instead of all end to end.
         classifier: the back-prop optimiser.
         stop: when Hebbian phases end early.
         seed: varies initialisation, order, dropout and augmentation.
-        pack: distinct seeds, this run's among them, that train together, which decides the last bits; empty: none.
-        split_seed: varies subset and validation split only.
+        pack: distinct seeds that train together, this run's among them; they decide the last bits. Empty: no pack.
+        split_seed: varies only the subset and the validation split.
         threads: CPU threads; sums are split among them, so they decide the last bits.
         device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
         feature_dtype: number type in which features of frozen blocks are kept.
         compute_dtype: number type of the products of Hebbian layers; weights, statistics and updates are float32.
-        compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes last bits.
-        probes: readouts made at the end.
-        probe_blocks: the blocks they read; None means all but the classifier.
-        probe_samples: training images they are fitted on, at most.
-        resume: ``all`` or ``without_classifier`` when the run starts from stored weights.
-        resume_sha256: digest of the checkpoint it starts from.
-        plugins: plugins that it needs.
+        compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes the last bits.
+        probes: readouts at the end of the run.
+        probe_blocks: blocks that the probes read; None means all but the classifier.
+        probe_samples: largest number of training images on which a probe is fitted.
+        resume: which stored weights the run starts from, ``all`` or ``without_classifier``; None: new weights.
+        resume_sha256: digest of the checkpoint that the run starts from.
+        plugins: plugins that the run needs.
     """
 
     network: NetworkSpec
@@ -372,7 +372,7 @@ class RunConfig:
         if self.compute_dtype == NumberType.FLOAT16:
             raise ConfigError("compute_dtype", "must be float32 or bfloat16, got float16")
         if self.resume is None and self.resume_sha256 is not None:
-            raise ConfigError("resume_sha256", "names a checkpoint, and 'resume' does not say what is loaded from it")
+            raise ConfigError("resume_sha256", "names a checkpoint, but 'resume' does not say what to load from it")
         limits = {"seed": (0, 2**63), "split_seed": (0, 2**63), "threads": (1, 4096), "probe_samples": (1, 2**31)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) < high:
@@ -382,7 +382,7 @@ class RunConfig:
         reduced = self.compute_dtype != NumberType.FLOAT32
         for name, changed in (("compute_dtype", reduced), ("compile", self.compile)):
             if changed and not any(block.hebbian for block in self.network.blocks):
-                raise ConfigError(name, f"needs Hebbian layers, and {self.network.name} has none", hint="leave it out")
+                raise ConfigError(name, f"needs Hebbian layers, but {self.network.name} has none", hint="leave it out")
 
     @property
     def classes(self) -> int:

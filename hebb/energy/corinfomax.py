@@ -16,11 +16,12 @@ from hebb.energy.network import PhaseState, TwoPhase
 
 @dataclass
 class Currents:
-    """What no phase of a batch changes.
+    """The inputs and synapses that stay the same in all phases of a batch.
 
     Attributes:
-        first: what drives the first layer, W_1 x / eps, (N, n_1).
-        synapses: per layer (n_l, n_{l-1} + n_l + n_{l+1}): what multiplies the rates of the layers around it.
+        first: input to the first layer, W_1 x / eps, (N, n_1).
+        synapses: per layer (n_l, n_{l-1} + n_l + n_{l+1}), the factors of the rates of the layer below, its own rates
+            and those of the layer above.
     """
 
     first: Tensor
@@ -30,15 +31,15 @@ class Currents:
 class CorInfoMax(TwoPhase[Currents]):
     """Membranes u_l and rates r_l = clip(u_l) = min(max(u_l, 0), 1); forward W_l, feedback V_l, lateral B_l.
 
-    Every phase starts with u = r. One step goes through the layers from below, so that each sees the new rates of
-    the layer below and the old ones of the layer above; with gamma = (1 - lambda)/lambda,
+    Every phase starts with u = r. One step updates the layers from the lowest to the highest, so each layer uses the
+    new rates of the layer below and the old rates of the layer above. With gamma = (1 - lambda)/lambda,
 
         hidden   du = (W_l r_{l-1} - u)/eps + (V_{l+1} r_{l+1} - u)/eps + 2 gamma B_l r_l + g (r_l - u)
         output   du = (W_L r_{L-1} - u)/eps + gamma B_L r_L + g (r_L - u) - u - beta (r_L - y)
         u <- u + eta_t du;  r <- clip(u)
 
-    From the nudged state n and the low state f, with prediction errors e_l = r_l - W_l r_{l-1} and
-    d_l = r_l - V_{l+1} r_{l+1}, and all of it from the old weights,
+    The changes use the nudged state n and the low state f, the prediction errors e_l = r_l - W_l r_{l-1} and
+    d_l = r_l - V_{l+1} r_{l+1}, and the old weights throughout:
 
         W_l     += lr_l/beta          (<e_l^n r_{l-1}^nT> - <e_l^f r_{l-1}^fT>)
         V_{l+1} += lr_feedback_l+1/beta (<d_l^n r_{l+1}^nT> - <d_l^f r_{l+1}^fT>)
@@ -46,7 +47,7 @@ class CorInfoMax(TwoPhase[Currents]):
     """
 
     def prepare(self, x: Tensor) -> Currents:
-        """Return drive and synapses; one matrix product a step and layer is left."""
+        """Return inputs and synapses; a step then takes one matrix product per layer."""
         s = self.settings
         gamma = (1 - s.forgetting) / s.forgetting
         synapses = []
@@ -88,9 +89,9 @@ class CorInfoMax(TwoPhase[Currents]):
     def _circuits(
         self, currents: Currents, rates: Tensor, target: Tensor | None, beta: float
     ) -> list[tuple[Tensor, Tensor, Tensor, Tensor, float, Tensor | None]]:
-        """Return per layer: membrane, rates, the rates it sees, their synapses, leak, constant input.
+        """Return per layer: membrane, rates, the rates that it receives, their synapses, leak, constant input.
 
-        All rates are views of one tensor, so that what a layer sees is a view too.
+        All rates are views of one tensor, so the rates that a layer receives are a view too.
         """
         s, circuits = self.settings, []
         for i, span in enumerate(self.spans):
@@ -111,7 +112,7 @@ class CorInfoMax(TwoPhase[Currents]):
         return circuits
 
     def begin(self, like: Tensor, start: PhaseState | None) -> PhaseState:
-        """Return the state a phase starts from."""
+        """Return the state that a phase starts from."""
         return PhaseState(self.at_rest(like)) if start is None else start.copy()
 
     def fire(self, i: int, membrane: Tensor, rates: Tensor, state: PhaseState, eta: float) -> None:

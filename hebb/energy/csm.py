@@ -12,19 +12,19 @@ from hebb.energy.network import PhaseState
 
 
 class CSM(EP):
-    """Equilibrium propagation with symmetric lateral weights M_l in the hidden layers, which add to the energy
+    """Equilibrium propagation with symmetric lateral weights M_l in the hidden layers. They add to the energy
 
-        sum_{l<L} s_l^T M_l s_l / 2,   and so - M_l s_l to what pulls at a hidden layer
+        sum_{l<L} s_l^T M_l s_l / 2,   which adds - M_l s_l to the input of a hidden layer
 
     W and b learn as in EP. With a = ``lr_lateral``, a_t = a times the schedule's factor, and the signed beta,
 
         M_l <- M_l + a_t/(2 beta) <s_l^n s_l^nT>;   then   M_l <- M_l - a/(2 |beta|) M_l
 
-    as the published code does: the nudged state alone, and a decay that the schedule does not reach.
+    As in the published code, this uses only the nudged state, and the schedule does not change the decay.
     """  # noqa: D415
 
     def pull(self, i: int, rates: list[Tensor], drive: Tensor, out: Tensor) -> None:
-        """Write what pulls at layer i against its leak."""
+        """Write the input of layer i, without its leak."""
         super().pull(i, rates, drive, out)
         lateral = self.layers[i].lateral
         if lateral is not None:

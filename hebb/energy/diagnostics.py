@@ -1,4 +1,4 @@
-"""Numbers of a settling network: alignment of its weights, activity and correlation of its layers."""
+"""Diagnostics of a settling network: alignment of its weights, activity and correlation of its layers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hebb.energy.network import EnergyNetwork
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a network.
+    """Numbers measured in a network while it learns.
 
     Attributes:
-        update: number of updates made before it.
-        blocks: numbers by name, by ``bN``.
+        update: number of updates before the measurement.
+        blocks: numbers by name, for each block ``bN``.
     """
 
     update: int
@@ -28,7 +28,7 @@ class Look:
 def angle(forward: Tensor, backward: Tensor) -> float:
     """Return the angle in degrees between two matrices of one shape: acos(<A, B>/(|A| |B|)), Frobenius.
 
-    It is 90 for independent matrices and 0 where one is a multiple of the other; NaN where one is 0.
+    It is near 90 for independent matrices, 0 if one is a positive multiple of the other, and NaN if one is 0.
     """
     a, b = forward.detach().double().flatten(), backward.detach().double().flatten()
     cosine = (a @ b) / (a.norm() * b.norm())
@@ -51,9 +51,9 @@ def sparsity(activity: Tensor) -> float:
 
 
 def correlation(activity: Tensor) -> float:
-    """Return the mean of |r_ij| over pairs i < j of neurons, r their correlation over the N images of (N, n).
+    """Return the mean of |r_ij| over pairs i < j of neurons, where r is their correlation over the N images of (N, n).
 
-    Neurons that do not vary are left out; NaN where fewer than two vary.
+    Neurons that do not vary are left out; NaN if fewer than two vary.
     """
     centred = activity.double() - activity.double().mean(dim=0)
     norms = centred.norm(dim=0)
@@ -66,11 +66,11 @@ def correlation(activity: Tensor) -> float:
 
 
 def layer_numbers(network: EnergyNetwork, x: Tensor) -> dict[str, dict[str, float]]:
-    """Return what is recorded of every layer, by ``bN``; here it crosses to the host.
+    """Return the recorded numbers of every layer, by ``bN``; this waits for the device.
 
     Args:
         network: the network.
-        x: (N, n_0), images whose free state is looked at.
+        x: images (N, n_0) whose free state is measured.
     """
     blocks = {}
     for i, (layer, activity) in enumerate(zip(network.layers, network.predict(x), strict=True)):
@@ -91,7 +91,7 @@ def hidden_states(
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's activity (n, n_l) for the first ``most`` images and their labels (n,), on the CPU.
 
-    It is what t-SNE and the like look at: ``sklearn.manifold.TSNE().fit_transform(activity)``.
+    Pass it to t-SNE or a similar method: ``sklearn.manifold.TSNE().fit_transform(activity)``.
     """
     activities, labels, count = [], [], 0
     for x, y in batches:

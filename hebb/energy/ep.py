@@ -12,11 +12,11 @@ from hebb.energy.network import PhaseState, TwoPhase
 
 
 class EP(TwoPhase[Tensor]):
-    """States s_l with symmetric weights and biases, and the energy of an image
+    """States s_l, symmetric weights and biases. The energy of an image is
 
         Phi = sum_l |s_l|^2/2 - sum_l s_l (W_l s_{l-1} + b_l) + beta |s_L - y|^2
 
-    All layers move at once, from 0 in the free phase and from the free state in the nudged one:
+    All layers move at once. The free phase starts at 0, the nudged phase at the free state:
 
         s_l <- clip(s_l - eta (s_l - W_l s_{l-1} - b_l - W_{l+1}^T s_{l+1} + [l = L] 2 beta (s_L - y)))
 
@@ -58,7 +58,7 @@ class EP(TwoPhase[Tensor]):
         return state
 
     def pull(self, i: int, rates: list[Tensor], drive: Tensor, out: Tensor) -> None:
-        """Write W_l s_{l-1} + b_l + W_{l+1}^T s_{l+1}, what pulls at layer i against its leak."""
+        """Write W_l s_{l-1} + b_l + W_{l+1}^T s_{l+1}, the input of layer i, without its leak."""
         layer, last = self.layers[i], i == self.last
         if i == 0:
             base = drive

@@ -1,4 +1,4 @@
-"""What a layer of a settling network stores: ordinary tensors; the dynamics are the network's.
+"""The tensors that a layer of a settling network stores. The network has the dynamics.
 
 Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
 """
@@ -39,14 +39,14 @@ class SettlingLayer(nn.Module):
         super().__init__()
         self.spec = spec
         if not isinstance(spec.rule, SettlingRule):
-            raise TypeError(f"a layer of {spec.method} is no part of a settling network")
+            raise TypeError(f"a layer of {spec.method} cannot be part of a settling network")
         self.stored = shapes.stored_tensors(spec.rule, fan_in, width, first=first, last=last)
         for name in shapes.STORED:
             self.register_buffer(name, torch.zeros(self.stored[name][0]) if name in self.stored else None)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw every tensor uniform in +-bound; lateral weights are X X^T of such an X, so near 1 and symmetric."""
+        """Draw every tensor uniformly from +-bound. Lateral weights are X X^T of such an X: symmetric, near 1."""
         for name, (shape, bound) in self.stored.items():
             drawn = torch.zeros(shape)
             if bound:

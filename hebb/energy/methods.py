@@ -1,8 +1,9 @@
 """Settling networks: CorInfoMax, CorInfoMaxSparse, EP, CSM, PC, PCNudge.
 
-The neurons of such a network relax together to a state, and the weights change by what two states differ in, or by
-the errors that are left in one. The entries stand here, the equations in ``hebb.energy``, one file per method.
-A layer's rates are tokens; what concerns the whole network (phases, steps, nudge, schedule) is in ``settings``.
+The neurons of such a network relax together to a state. The weights change by the difference of two states, or by the
+errors that remain in one. This file has the entries; the other files of ``hebb.energy`` have the equations, one file
+per method. The rates of a layer are tokens; ``settings`` has what concerns the whole network (phases, steps, nudge,
+schedule).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _CORINFOMAX = "Bozkurt, Pehlevan & Erdogan 2023 (NeurIPS), Correlative informati
 
 
 def _weight(fan_in: int, width: int) -> tuple[tuple[int, int], float]:
-    """Glorot's uniform law."""
+    """Return shape and bound of weights by Glorot's uniform law."""
     return (width, fan_in), glorot_bound(fan_in, width)
 
 
 def _corinfomax(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
-    """Forward weights, feedback weights to the layer below where one settles, inverse correlation."""
+    """Forward weights; feedback weights to the layer below, except in the first layer; inverse correlation."""
     tensors: Tensors = {"weight": _weight(fan_in, width)}
     if not first:
         tensors["feedback"] = ((fan_in, width), tensors["weight"][1])
@@ -41,13 +42,13 @@ def _ep(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
 
 
 def _csm(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
-    """As EP, and lateral weights in hidden layers."""
+    """The tensors of EP, and lateral weights in hidden layers."""
     tensors = _ep(fan_in, width, first, last)
     return tensors if last else tensors | {"lateral": ((width, width), math.sqrt(3 / width))}
 
 
 def _pc(fan_in: int, width: int, first: bool, last: bool) -> Tensors:
-    """He's uniform law; biases by that of torch."""
+    """Weights by He's uniform law, biases by torch's."""
     return {"weight": ((width, fan_in), he_bound(fan_in)), "bias": ((width,), torch_bound(fan_in))}
 
 
@@ -59,7 +60,7 @@ FEEDBACK = Field(
     kind=float,
     minimum=0,
     default=0.0,
-    meaning="rate of the feedback weights from this layer to the one below; 0: they stay random; b0 has none",
+    meaning="rate of the feedback weights from this layer to the one below (b0 has none); 0: they stay random",
 )
 THRESHOLD = Field(
     name="lr_threshold",
@@ -111,22 +112,22 @@ def _step(step: float) -> Field:
     return _number("step", step, "step of the neurons", above=True)
 
 
-EVALUATION_STEP = _number("eval_step", 0.0, "step of the neurons in evaluation; 0: that of training")
+EVALUATION_STEP = _number("eval_step", 0.0, "step of the neurons in evaluation; 0: same as in training")
 THIRD_PHASE = Field(
     name="third_phase",
     token=None,
     kind=bool,
     default=False,
-    meaning="a third phase with the nudge of the other sign, from the nudged state; it takes the free state's place",
+    meaning="add a third phase, from the nudged state, with the opposite nudge; its state replaces the free state",
 )
 SCHEDULE = (
     _number("decay", 1.0, "factor m of the rates: m^floor(e/decay_every) in epoch e from 0", above=True),
     _count("decay_every", 1, "epochs between two decays"),
-    _count("late_from", 0, "epoch from which late_decay takes the place of decay, with e still from 0; 0: never", 0),
+    _count("late_from", 0, "epoch from which m is late_decay; e still counts from 0; 0: never", 0),
     _number("late_decay", 0.9, "m from epoch late_from", above=True),
-    _count("last_from", 0, "epoch from which last_decay takes its place; 0: never", 0),
+    _count("last_from", 0, "epoch from which m is last_decay; 0: never", 0),
     _number("last_decay", 0.8, "m from epoch last_from", above=True),
-    _number("weight_decay", 0.0, "share of a weight that a change takes away, times its rate"),
+    _number("weight_decay", 0.0, "L2 decay: every update first subtracts weight_decay times the rate times the weight"),
 )
 CORINFOMAX = (
     *_nudge(1.0),
@@ -137,7 +138,7 @@ CORINFOMAX = (
     _number("step_slope", 0.01, "slope of the slow rule"),
     _number("step_floor", 0.001, "least step of the slow and the loop rule"),
     EVALUATION_STEP,
-    _number("epsilon", 0.15, "variance that a prediction leaves, of the activity's own", above=True),
+    _number("epsilon", 0.15, "epsilon, by which the membrane equation divides prediction errors", above=True),
     _number("forgetting", 0.99999, "lambda, the weight of the past in the correlations, at most 1", above=True),
     _number("gain", 0.5, "g, the pull of the membrane towards the rate"),
     *SCHEDULE,
@@ -145,7 +146,7 @@ CORINFOMAX = (
 
 
 def _check_phases(values: Mapping[str, Any], where: str) -> None:
-    """Raise for a schedule whose parts are out of order."""
+    """Raise if the late and the last part of the schedule are out of order."""
     late, last = values["late_from"], values["last_from"]
     if last and (not late or last <= late):
         raise ConfigError(where, f"last_from must be > late_from, {late}, got {last}")
@@ -236,7 +237,7 @@ for _entry in (
         name="PC",
         archs=("MLP",),
         network=lambda: _load("PC"),
-        summary="predictive coding: the errors that are left when the output is clamped to the label",
+        summary="predictive coding: learns from the errors that remain when the output is clamped to the label",
         source="Whittington & Bogacz 2017 (Neural Comput. 29:1229)",
         fields=("lr",),
         defaults={"MLP": {"lr": 0.001}},

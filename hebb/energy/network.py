@@ -1,4 +1,4 @@
-"""The contract of a settling network, and what networks with a free and a nudged phase share.
+"""The base class of all settling networks, and that of networks with a free and a nudged phase.
 
 Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates and z are (N, n_1 + ... + n_L).
 """
@@ -21,30 +21,30 @@ Drive = TypeVar("Drive")
 
 @dataclass
 class PhaseState:
-    """Where a batch has settled.
+    """The state in which a batch has settled.
 
     Attributes:
-        rates: (N, n_1 + ... + n_L), layer beside layer.
-        thresholds: per layer (N, 1), where the method has them.
+        rates: (N, n_1 + ... + n_L), the layers side by side.
+        thresholds: per layer (N, 1); empty if the method has none.
     """
 
     rates: Tensor
     thresholds: list[Tensor] = field(default_factory=list)
 
     def copy(self) -> PhaseState:
-        """Return a state of its own."""
+        """Return a copy that shares no tensor."""
         return PhaseState(self.rates.clone(), [a.clone() for a in self.thresholds])
 
 
 class EnergyNetwork:
-    """A settling network. Subclasses give ``settle``, ``learn`` and, where it has one, ``energy``.
+    """A settling network. Subclasses define ``settle``, ``learn``, ``predict`` and, if they descend one, ``energy``.
 
-    It owns no tensor: the layers do, and device and type follow theirs. Nothing here waits for the device.
+    The layers own all tensors, so they decide device and type. Nothing here waits for the device.
 
     Attributes:
-        layers: from the lowest to the output.
+        layers: the layers, from the lowest to the output.
         settings: the network's settings.
-        spans: where the neurons of each layer stand in a state.
+        spans: per layer, the columns of its neurons in a state.
     """
 
     def __init__(self, layers: Sequence[SettlingLayer], settings: SettleSpec) -> None:
@@ -72,7 +72,7 @@ class EnergyNetwork:
             x: (N, n_0).
             target: one-hot labels (N, n_L), read when ``beta`` is not 0.
             beta: strength and sign of the nudge; 0 is the free phase.
-            start: state the phase starts from; None: the method's own start.
+            start: state that the phase starts from; None: the method's own start.
         """
         raise NotImplementedError
 
@@ -84,14 +84,14 @@ class EnergyNetwork:
         Args:
             x: (N, n_0).
             target: one-hot labels (N, n_L).
-            sign: of the nudge in this batch, +1 or -1.
-            factor: of all rates, from the schedule.
-            optimiser: the one that ``optimiser`` made, where the method has one.
+            sign: sign of the nudge in this batch, +1 or -1.
+            factor: factor of all rates, from the schedule.
+            optimiser: what the method ``optimiser`` returned.
         """
         raise NotImplementedError
 
     def predict(self, x: Tensor) -> list[Tensor]:
-        """Return the activity (N, n_l) of every layer, without a label; the output's largest is the answer."""
+        """Return the activity (N, n_l) of every layer without a label; the largest output is the predicted class."""
         raise NotImplementedError
 
     def activity(self, x: Tensor) -> list[Tensor]:
@@ -107,11 +107,11 @@ class EnergyNetwork:
         return states
 
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
-        """Return (N,): what settling descends."""
+        """Return the energy of every image, (N,), which settling descends."""
         raise NotImplementedError(f"{type(self).__name__} descends no energy")
 
     def optimiser(self) -> torch.optim.Optimizer | None:
-        """Make the optimiser of the weights; None where the method's own step moves them."""
+        """Make the optimiser of the weights; None if the method updates them itself."""
         return None
 
     def split(self, rates: Tensor) -> list[Tensor]:
@@ -119,7 +119,7 @@ class EnergyNetwork:
         return [rates[:, span] for span in self.spans]
 
     def one_hot(self, labels: Tensor, like: Tensor) -> Tensor:
-        """(N,) int64 -> (N, n_L) of the type of ``like``; ``F.one_hot`` would look at the labels on the host."""
+        """(N,) int64 -> (N, n_L) of the type of ``like``; ``F.one_hot`` would wait for the device."""
         classes = torch.arange(len(self.layers[-1].weight), device=labels.device)
         return (labels.unsqueeze(1) == classes).to(like.dtype)
 
@@ -131,9 +131,9 @@ class EnergyNetwork:
 
 
 class TwoPhase(EnergyNetwork, Generic[Drive]):
-    """Learns from a free and a nudged state, and perhaps a third one with the other nudge.
+    """A network that learns from a free and a nudged state; a third state, with the opposite nudge, is optional.
 
-    ``Drive`` is what ``prepare`` computes once for all phases of a batch.
+    ``Drive`` is the type of the result of ``prepare``, which is computed once for all phases of a batch.
     """
 
     @classmethod
@@ -144,10 +144,10 @@ class TwoPhase(EnergyNetwork, Generic[Drive]):
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
     ) -> None:
-        """Free phase, nudged phase from there, and a change of the weights over beta.
+        """Run the free phase, then the nudged phase from its end, and change the weights by the difference over beta.
 
-        With ``third_phase`` the state for -beta, reached from the nudged one, takes the place of the free state and
-        the change is over 2 beta.
+        With ``third_phase``, a phase with -beta follows from the nudged state. Its state replaces the free state, and
+        the difference is divided by 2 beta.
         """
         beta, settings = sign * self.settings.beta, self.settings
         drive = self.prepare(x)
@@ -167,13 +167,13 @@ class TwoPhase(EnergyNetwork, Generic[Drive]):
         return self.relax(self.prepare(x), count, self.settings.step, target, beta, start)
 
     def predict(self, x: Tensor) -> list[Tensor]:
-        """Return the rates after a free phase with the step of evaluation."""
+        """Return the rates after a free phase with the evaluation step."""
         settings = self.settings
         state = self.relax(self.prepare(x), settings.free_steps, settings.eval_step or settings.step)
         return self.split(state.rates)
 
     def prepare(self, x: Tensor) -> Drive:
-        """Compute what no phase of a batch changes: the drive of the first layer, products of the weights."""
+        """Compute what stays the same in all phases of a batch: drive of the first layer, products of the weights."""
         raise NotImplementedError
 
     def relax(
@@ -185,11 +185,11 @@ class TwoPhase(EnergyNetwork, Generic[Drive]):
         beta: float = 0.0,
         start: PhaseState | None = None,
     ) -> PhaseState:
-        """Make ``count`` steps; ``start`` is left as it is."""
+        """Return the state after ``count`` steps; ``start`` does not change."""
         raise NotImplementedError
 
     def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
-        """Change the weights by what the states differ in, over ``span`` = beta (2 beta with a third phase)."""
+        """Change the weights by the difference of the states over ``span``: beta, or 2 beta with a third phase."""
         raise NotImplementedError
 
     def at_rest(self, x: Tensor) -> Tensor:

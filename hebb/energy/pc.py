@@ -18,9 +18,9 @@ _ADAM_BETAS = (0.9, 0.999)
 
 
 class Coding(EnergyNetwork):
-    """What networks of prediction errors share: e_l = z_l - W_l f(z_{l-1}) - b_l with f(z_0) = x.
+    """Base class of predictive coding, with prediction errors e_l = z_l - W_l f(z_{l-1}) - b_l with f(z_0) = x.
 
-    Their state is z. Hidden layers pass f(z) on, the output is linear.
+    The state is z. Hidden layers pass f(z) on; the output is linear.
     """
 
     def activation(self, z: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class Coding(EnergyNetwork):
         raise NotImplementedError
 
     def forward_pass(self, x: Tensor) -> Tensor:
-        """Return z without errors, (N, n_1 + ... + n_L): the free equilibrium."""
+        """Return the z (N, n_1 + ... + n_L) whose errors are all 0, the free equilibrium."""
         parts = []
         for i, layer in enumerate(self.layers):
             z = layer(x)
@@ -38,7 +38,7 @@ class Coding(EnergyNetwork):
         return torch.cat(parts, dim=1)
 
     def predict(self, x: Tensor) -> list[Tensor]:
-        """Return f(z) of the hidden layers and z of the output, of the forward pass."""
+        """Return the forward pass: f(z) of the hidden layers and z of the output."""
         *hidden, output = self.split(self.forward_pass(x))
         return [*(self.activation(z) for z in hidden), output]
 
@@ -48,12 +48,12 @@ class Coding(EnergyNetwork):
         return z - torch.cat([layer(r) for layer, r in zip(self.layers, inputs, strict=True)], dim=1)
 
     def descend(self, drive: Tensor, z: Tensor, error: Tensor, slope: Tensor) -> None:
-        """Write one step's e into ``error`` and W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers into ``slope``.
+        """Write e into ``error``, and W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers into ``slope``.
 
         Args:
-            drive: W_1 x + b_1 beside the biases of the other layers, (N, n_1 + ... + n_L).
+            drive: W_1 x + b_1 and the biases of the other layers, side by side, (N, n_1 + ... + n_L).
             z: (N, n_1 + ... + n_L).
-            error: like z.
+            error: same shape as z.
             slope: (N, n_1 + ... + n_{L-1}).
         """
         hidden = z[:, : slope.shape[1]]
@@ -66,11 +66,11 @@ class Coding(EnergyNetwork):
         self.times_derivative(slope, f)
 
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
-        """Multiply ``slope`` by f'(z), from f = f(z)."""
+        """Multiply ``slope`` by f'(z), computed from f = f(z)."""
         raise NotImplementedError
 
     def drive(self, x: Tensor) -> Tensor:
-        """Return what the first layer's prediction and the biases add in every step, (N, n_1 + ... + n_L)."""
+        """Return the part of the predictions that stays the same in every step, (N, n_1 + ... + n_L)."""
         biases = [layer.bias for layer in self.layers[1:] if layer.bias is not None]
         return torch.cat([self.layers[0](x), *(b.expand(len(x), -1) for b in biases)], dim=1)
 
@@ -78,12 +78,12 @@ class Coding(EnergyNetwork):
 class PC(Coding):
     """f = sigmoid. The output is clamped to t = (1 - 2 margin) y + margin; the hidden z start at the forward pass.
 
-    Settling descends F = sum_l |e_l|^2/2 over the hidden z, all at once:
+    Settling descends F = sum_l |e_l|^2/2 in all hidden z at once:
 
         z_l += eta (-e_l + f'(z_l) W_{l+1}^T e_{l+1})
 
-    and so do the weights at its end: dW_l = <e_l f(z_{l-1})^T>, db_l = <e_l>. Adam's epsilon is added to sqrt(v)
-    before the correction of its bias. Prediction: the forward pass.
+    Then the weights descend F too: dW_l = <e_l f(z_{l-1})^T>, db_l = <e_l>. Adam's epsilon is added to sqrt(v)
+    before the bias correction of v. Prediction: the forward pass.
     """
 
     def activation(self, z: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class PC(Coding):
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
     ) -> None:
-        """Settle and let the optimiser follow the gradient; without one, make a plain step."""
+        """Settle, then let the optimiser change the weights; without an optimiser, make a plain gradient step."""
         z = self.settle(x, target).rates
         errors, inputs = self.split(self.errors(x, z)), [x, *map(self.activation, self.split(z)[:-1])]
         for layer, e, f in zip(self.layers, errors, inputs, strict=True):
@@ -131,7 +131,7 @@ class PC(Coding):
             self._follow(optimiser, factor)
 
     def _follow(self, optimiser: torch.optim.Optimizer, factor: float) -> None:
-        """One step of Adam with epsilon beside the uncorrected sqrt(v)."""
+        """Make one step of Adam, with epsilon added to the uncorrected sqrt(v)."""
         first = optimiser.state.get(self.layers[0].weight, {})
         count = 1 + int(first.get("step", 0))  # kept on the host
         for group, layer in zip(optimiser.param_groups, self.layers, strict=True):
@@ -141,11 +141,11 @@ class PC(Coding):
         optimiser.zero_grad(set_to_none=True)
 
     def optimiser(self) -> torch.optim.Optimizer | None:
-        """Make Adam, one group a layer."""
+        """Make Adam, with one group per layer; None for plain gradient steps."""
         if self.settings.optimiser == Optimiser.SGD:
             return None
         groups = [{"params": [layer.weight, layer.bias], "lr": layer.spec.lr} for layer in self.layers]
-        # the fused kernel counts its steps on the device, where reading them would wait for it
+        # the fused kernel counts its steps on the device, and reading the count would wait for a GPU
         on_host = self.layers[0].weight.device.type == "cpu"
         return torch.optim.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
 

@@ -13,15 +13,16 @@ from hebb.energy.pc import Coding
 
 
 class PCNudge(Coding):
-    """f = relu. From the forward pass, which is the free equilibrium, all z ascend at once
+    """f = relu. The z start at the forward pass, which is the free equilibrium, and all ascend at once
 
-        J = - sum_l |e_l|^2 - beta |z_L - y|^2                 of an image, without 1/2
+        J = - sum_l |e_l|^2 - beta |z_L - y|^2                 for one image, without a factor 1/2
 
         hidden   z_l += 2 eta (-e_l + 1[z_l > 0] W_{l+1}^T e_{l+1})
         output   z_L += 2 eta (-e_L - beta (z_L - y))
 
-    and the weights ascend J/beta, summed over the batch: W_l += 2 lr/beta sum e_l f(z_{l-1})^T, b_l likewise.
-    e is of the order of beta: in single precision its rounding is divided by beta too. Prediction: the forward pass.
+    Then the weights ascend J/beta, summed over the batch: W_l += 2 lr/beta sum e_l f(z_{l-1})^T, b_l likewise.
+    e is of the order of beta. The change divides e by beta, and with it the rounding error of single precision.
+    Prediction: the forward pass.
     """  # noqa: D415
 
     def activation(self, z: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class PCNudge(Coding):
     def settle(
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
     ) -> PhaseState:
-        """Return z after the nudged relaxation; for beta = 0 the forward pass, where it rests."""
+        """Return z after the nudged relaxation; for beta = 0, return the forward pass, where nothing moves."""
         z = self.forward_pass(x) if start is None else start.rates.clone()
         if not beta:
             return PhaseState(z)
@@ -53,7 +54,7 @@ class PCNudge(Coding):
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
     ) -> None:
-        """Settle and change the weights by the errors that are left."""
+        """Settle, then change the weights by the remaining errors."""
         beta = sign * self.settings.beta
         z = self.settle(x, target, beta).rates
         errors, inputs = self.split(self.errors(x, z)), [x, *map(self.activation, self.split(z)[:-1])]

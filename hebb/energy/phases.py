@@ -1,4 +1,4 @@
-"""What the methods share outside their equations: step rules, sign of the nudge, schedule of the rates."""
+"""Schedules that the methods share: steps of a phase, signs of the nudge, rates of the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hebb.config.vocabulary import NudgeSign, StepRule
 
 
 def steps(settle: SettleSpec, count: int, first: float) -> list[float]:
-    """Return the steps eta_t, t = 0..count-1, of one phase; every phase starts anew at ``first``.
+    """Return the steps eta_t, t = 0..count-1, of one phase; every phase starts again at eta_0 = ``first``.
 
     constant: eta_0; slow: max(eta_0/(1 + slope t), floor); loop: max(eta_0/(t + 1), floor).
     """
@@ -29,8 +29,8 @@ def signs(settle: SettleSpec, count: int, generator: torch.Generator) -> list[in
 def factor(settle: SettleSpec, epoch: int) -> float:
     """Return the factor of the weights' rates in ``epoch`` (from 0): m^floor(epoch/decay_every).
 
-    m is ``decay``, from epoch ``late_from`` on ``late_decay`` and from ``last_from`` on ``last_decay``; the exponent
-    is still counted from 0, so the factor jumps where m changes.
+    m is ``decay`` at first, ``late_decay`` from epoch ``late_from`` and ``last_decay`` from epoch ``last_from``. The
+    exponent always counts from epoch 0, so the factor jumps where m changes.
     """
     m = settle.decay
     if settle.late_from and epoch >= settle.late_from:

@@ -13,7 +13,7 @@ from hebb.energy.network import PhaseState
 
 
 class CorInfoMaxSparse(CorInfoMax):
-    """As CorInfoMax with r = relu(u) and, in each layer, a threshold a >= 0 of the image.
+    """CorInfoMax with r = relu(u) and a threshold a >= 0 for each image and layer.
 
         du   <- du(CorInfoMax) - a;  u <- u + eta_t du;  r <- relu(u)
         v    <- v + lr_threshold (-v + a + sum_i r_i - 1);  a <- relu(v)
@@ -22,7 +22,7 @@ class CorInfoMaxSparse(CorInfoMax):
     """
 
     def begin(self, like: Tensor, start: PhaseState | None) -> PhaseState:
-        """Return the state a phase starts from, with the inner variables v of its thresholds."""
+        """Return the state that a phase starts from, and set the inner variables v of its thresholds."""
         state = super().begin(like, start)
         if start is None:
             state.thresholds = [like.new_zeros(len(like), 1) for _ in self.layers]
@@ -30,7 +30,7 @@ class CorInfoMaxSparse(CorInfoMax):
         return state
 
     def fire(self, i: int, membrane: Tensor, rates: Tensor, state: PhaseState, eta: float) -> None:
-        """Set the rates of layer i and then its threshold, in place."""
+        """Set the rates of layer i, then its threshold, in place."""
         threshold, inner = state.thresholds[i], self._inner[i]
         membrane.sub_(threshold, alpha=eta)
         torch.clamp(membrane, min=0, out=rates)

@@ -195,7 +195,7 @@ def test_another_method_for_a_whole_network_that_settles() -> None:
     before = run("settle:beta=0.5,epsilon=0.2 CorInfoMax-c4:flatten CorInfoMax-lf0.1")
     after = change(before, "b*.method=EP").network
     assert after.settle == grammar.parse_network("settle:beta=0.5 EP-c4:flatten EP", CATALOG.defaults).settle
-    with pytest.raises(ConfigError, match="must be EP, as the other blocks of a settling network, got CorInfoMax"):
+    with pytest.raises(ConfigError, match="must be EP, like every block of this settling network, got CorInfoMax"):
         change(before, "b0.method=EP")
     assert change(before, "b*.method=BP").network.settle is None
     assert change(before, "b*.layer.lr=0.3").network.blocks[1].layer.lr == 0.3
