@@ -80,6 +80,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         for number, name in enumerate(names):
             line = frame[(frame["metric"] == metric) & (frame["schedule"] == name)].sort_values("examples")
             style.band(panel, number, name, line["examples"], line, metric)
+        style.fit(panel, metric, frame[frame["metric"] == metric]["mean"])
         style.label(panel, "training examples seen", style.unit(metric))
     style.legend(figure, axes.flat[: len(metrics)], style.spread(frame))
     return figure

@@ -9,6 +9,8 @@ import pandas as pd
 
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
+from hebb.config.search_space import better
+from hebb.config.vocabulary import Goal
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +56,17 @@ def _phase_names(run: StoredRun) -> dict[int, str]:
     return names
 
 
+def best(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
+    """Return the ``most`` curves whose last values are best, best first, and a line that says so; empty if all are."""
+    names, metric = list(dict.fromkeys(frame["curve"])), str(frame["metric"].iloc[0])
+    if len(names) <= most:
+        return frame, ""
+    last = frame.groupby("curve", sort=False)["mean"].last()
+    kept = last.sort_values(ascending=better(metric) == Goal.MIN, kind="stable").index[:most]
+    note = f"{most} of {len(names)} curves, the best by their last {style.unit(metric)}"
+    return pd.concat([frame[frame["curve"] == name] for name in kept], ignore_index=True), note
+
+
 @style.drawn
 def draw(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw a panel per phase that measured the metric, and a line per curve."""
@@ -68,7 +81,9 @@ def draw(frame: pd.DataFrame, title: str = "") -> Figure:
                 style.band(panel, number, name, line["epoch"], line, metric)
         style.label(panel, "epoch", style.unit(metric) if panel is axes[0][0] else "", phase if len(phases) > 1 else "")
         style.whole(panel.xaxis, frame[frame["phase"] == phase]["epoch"])
+        style.fit(panel, metric, frame["mean"])
     if title:
         figure.suptitle(style.wrapped(title, int(13 * figure.get_size_inches()[0])), fontsize=10)
-    style.legend(figure, axes[0], style.spread(frame))
+    single = frame.groupby("phase")["epoch"].nunique().max() == 1
+    style.legend(figure, axes[0], style.spread(frame, "bars" if single else "band"))
     return figure

@@ -101,6 +101,15 @@ def _sorted(frame: pd.DataFrame, by: str, metric: str) -> pd.DataFrame:
     return frame[["dataset", "by", "series", "depth", "source", "metric", "n", "mean", "sd"]]
 
 
+def text(frame: pd.DataFrame) -> str:
+    """Write the table as people read it."""
+    metric = str(frame["metric"].iloc[0])
+    shown = frame.assign(
+        **{name: [replicates.number(value, metric) for value in frame[name]] for name in ("mean", "sd")}
+    )
+    return str(shown.to_string(index=False, na_rep=replicates.NOTHING))
+
+
 @style.drawn
 def draw(frame: pd.DataFrame) -> Figure:
     """Draw a panel per dataset; ours with filled markers and solid lines, the published values hollow and dotted."""

@@ -143,6 +143,13 @@ def number(value: float | None, metric: str) -> str:
     return f"{value:.{digits(metric)}f}"
 
 
+def minutes(value: float) -> str:
+    """Write minutes; a run of less than a hundredth of one took some time, too."""
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:.2f}" if value >= 0.005 else "< 0.01"
+
+
 def mean_and_deviation(line: Any, metric: str) -> str:
     """Write ``mean +- sd`` of a line of ``statistics``, or the mean alone of a single run."""
     mean = number(line.mean, metric)

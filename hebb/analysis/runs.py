@@ -353,10 +353,17 @@ def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[s
     differing = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
     if not differing:
         return [run.preset for run in runs]
-    plain = ("preset", "dataset", "search", "mode")
-    return [
-        ", ".join(str(key[i]) if columns[i] in plain else f"{columns[i]}={key[i]}" for i in differing) for key in keys
-    ]
+    for digits in (4, 8, 17):  # as many as tell the groups apart
+        texts = {key: ", ".join(_named(columns[i], key[i], digits) for i in differing) for key in keys}
+        if len(set(texts.values())) == len(texts):
+            break
+    return [texts[key] for key in keys]
+
+
+def _named(column: str, value: object, digits: int) -> str:
+    """Write a value with the name of its column, where it does not speak for itself."""
+    text = f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return text if column in ("preset", "dataset", "search", "mode") else f"{column}={text}"
 
 
 def _cell(run: StoredRun, column: str) -> object:

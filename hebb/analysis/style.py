@@ -44,6 +44,8 @@ _METRICS = {
 WIDTH, HEIGHT = 4.2, 3.0
 """Size of one panel in inches."""
 _LEGEND_LINE, _HANDLE, _LETTER = 0.19, 0.45, 0.065  # inches
+_FAR = 50
+"""Losses have a logarithmic axis when the largest is more than this many times the smallest."""
 TITLE = 6.0
 """Least width in inches of a figure whose title is a sentence."""
 
@@ -208,6 +210,19 @@ def spread(frame: pd.DataFrame, what: str = "band") -> str:
     if most == 2:
         return f"{what}: from one seed to the other, {n}"
     return f"{what}: ± 1 s.d.{', of two seeds from one to the other' if (frame['n'] == 2).any() else ''}, {n}"
+
+
+def fit(panel: Axes, metric: str, means: pd.Series) -> None:
+    """Fit the y axis to a metric: whole numbers for counts, a logarithmic one for losses that lie far apart."""
+    if metric == "R1":
+        from matplotlib.ticker import MaxNLocator
+
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, -0.05 * max(high, 1)), max(high, 1))
+    elif metric.endswith("loss") and 0 < _FAR * means.min() < means.max():
+        panel.set_yscale("log")
+        panel.set_ylim(means.min() / 1.5, means.max() * 1.5)
 
 
 def whole(axis: Axis, values: Iterable[float]) -> None:

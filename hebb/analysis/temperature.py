@@ -83,6 +83,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         warm = frame[frame["temperature"] > 0]["temperature"]
         if len(warm):
             style.logarithmic(panel, warm.min() / 1.5, warm.max() * 1.5)
+        style.fit(panel, metric, frame[frame["metric"] == metric]["mean"])
         style.label(panel, "temperature 1/β", style.unit(metric))
     style.legend(figure, axes[0], style.spread(frame, "bars"))
     return figure

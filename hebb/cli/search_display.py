@@ -205,7 +205,7 @@ def summary_table(summary: pd.DataFrame, metric: str) -> Table:
     table.title = None
     for line, spread in zip(summary.itertuples(), spreads, strict=True):
         mean = replicates.number(line.mean, metric)
-        table.add_row(str(line.configuration), str(line.n), mean, *spread.values(), f"{line.minutes:.2f}")
+        table.add_row(str(line.configuration), str(line.n), mean, *spread.values(), replicates.minutes(line.minutes))
     return table
 
 
@@ -297,7 +297,7 @@ def print_estimate(estimate: Estimate, search: Search) -> None:
     table = describe.table("", ("configuration", minutes), (minutes,))
     table.title = None
     for cost in estimate.costs:
-        table.add_row(cost.label, f"{cost.seconds / 60:.2f}")
+        table.add_row(cost.label, replicates.minutes(cost.seconds / 60))
     console.print(table)
     packs = f" in packs of {estimate.members}" if estimate.members > 1 else ""
     early = f" at most: {search.spec.scheduler.name} stops some early" if search.stops_early else ""

@@ -212,7 +212,7 @@ def lines(ranking: pd.DataFrame, metric: str) -> list[dict[str, str]]:
             "n": str(line.n),
             "mean": replicates.number(line.mean, metric),
             **spread,
-            "minutes a run": f"{line.minutes:.2f}",
+            "minutes a run": replicates.minutes(line.minutes),
         }
         for line, spread in zip(ranking.itertuples(), spreads, strict=True)
     ]

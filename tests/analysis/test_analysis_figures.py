@@ -19,7 +19,7 @@ import small
 import stored_runs
 from scipy import stats
 
-from hebb.analysis import compare, convergence, depth, published, runs
+from hebb.analysis import compare, convergence, curves, depth, published, runs, style
 from hebb.cli.analysis import command
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -224,6 +224,58 @@ def test_names_of_curves(home: Path) -> None:
     assert runs.labels(alike, ["trained"]) == ["soft1"] * 2 + ["random1"] * 2
     assert set(runs.labels(alike, ["seed"])) == {"seed=0", "seed=1"}
     assert set(runs.labels(there["norm"])) == {f"b0.layer.radius={r}" for r in (0.5, 1.5)}
+    assert [runs._named("b0.layer.lr", value, 4) for value in (0.0158384067031287, 48, "relu")] == [
+        "b0.layer.lr=0.01584",
+        "b0.layer.lr=48",
+        "b0.layer.lr=relu",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "most", "kept", "note"),
+    [
+        ("test_acc", 2, ["c", "a"], "2 of 4 curves, the best by their last test accuracy (%)"),
+        ("test_loss", 2, ["d", "b"], "2 of 4 curves, the best by their last test loss (nats)"),
+        ("test_acc", 4, ["a", "b", "c", "d"], ""),
+        ("test_acc", 9, ["a", "b", "c", "d"], ""),
+    ],
+)
+def test_of_many_curves_the_best_are_drawn_and_that_is_said(metric: str, most: int, kept: list[str], note: str) -> None:
+    """By the last value, not by the largest: d was better once."""
+    values = {"a": [1.0, 5.0], "b": [2.0, 4.0], "c": [3.0, 6.0], "d": [9.0, 1.0]}
+    frame = pd.DataFrame(
+        [
+            {"curve": name, "phase": "backprop 1", "epoch": epoch, "n": 1, "mean": mean, "sd": math.nan}
+            for name, means in values.items()
+            for epoch, mean in enumerate(means, 1)
+        ]
+    ).assign(metric=metric)
+    best, said = curves.best(frame, most)
+    assert (list(dict.fromkeys(best["curve"])), said) == (kept, note)
+    assert len(best) == 2 * len(kept)
+    figure = curves.draw(best, said)
+    assert figure.get_suptitle().replace("\n", " ") == note
+
+
+@pytest.mark.parametrize(
+    ("metric", "means", "scale"),
+    [("test_loss", [0.2, 200.0], "log"), ("test_loss", [0.2, 2.0], "linear"), ("test_acc", [1.0, 99.0], "linear")],
+)
+def test_losses_that_lie_far_apart_can_all_be_read(metric: str, means: list[float], scale: str) -> None:
+    figure, axes = style.figure()
+    style.fit(axes, metric, pd.Series(means))
+    assert axes.get_yscale() == scale
+    assert figure is axes.figure
+
+
+def test_counts_have_whole_ticks_from_0() -> None:
+    figure, axes = style.figure()
+    axes.plot([1, 2], [0, 0])
+    style.fit(axes, "R1", pd.Series([0.0]))
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert ticks == [0, 1]
+    assert figure is axes.figure
 
 
 def test_angles(home: Path, draw: Callable[..., pd.DataFrame]) -> None:

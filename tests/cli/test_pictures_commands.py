@@ -5,6 +5,7 @@ Without it a CSV could hold other numbers than the picture beside it.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -102,6 +103,30 @@ def test_best_images(home: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(x.flatten(1).norm(dim=1), 1, rtol=1e-5)
     pd.testing.assert_frame_equal(run(home, tmp_path, *arguments), frame)  # the same seed, the same bits
     assert pixels.of(run(home, tmp_path, "fields", "soft", "--block", "2", "--steps", "3")).shape == (10, 1, 8, 8)
+
+
+@pytest.mark.parametrize("show", [(), ("--show", "patches", "--patches", "2")])
+@pytest.mark.parametrize(("asked", "note"), [("3", ""), ("8", ""), ("99", "--neurons 99: b0 has 8, and all of them")])
+def test_fewer_neurons_than_asked_for_are_named(
+    home: Path, tmp_path: Path, show: tuple[str, ...], asked: str, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first block has 8 neurons."""
+    frame = run(home, tmp_path, "fields", "soft", "--neurons", asked, "--steps", "2", "--images", "20", *show)
+    assert frame["neuron"].nunique() == min(int(asked), 8)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(" are shown")[0] for line in printed if line.startswith("--neurons")] == [note] * bool(note)
+    title = "all 8 neurons" if int(asked) >= 8 else "3 random neurons of 8"
+    words = re.findall(r"<!-- (.*?) -->", (tmp_path / "fields.svg").read_text())
+    assert any(title in word for word in words)
+
+
+def test_a_report_of_a_single_run_is_refused_by_name(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        command.main(["report", "soft", "--data-dir", str(home), "--out", str(tmp_path)])
+    first, second = str(raised.value).splitlines()
+    assert first == "report: soft is a single run, and report needs a search"
+    assert second.endswith("analysis curves soft draws a run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_best_patches(home: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _stdp(options: argparse.Namespace) -> Output:
 
 
 def _rounded(frame: pd.DataFrame) -> str:
-    return str(frame.to_string(float_format="{:.3f}".format))
+    return str(frame.to_string(float_format="{:.3f}".format, na_rep="-"))
 
 
 def _progress(share: float) -> None:

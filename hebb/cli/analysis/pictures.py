@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -169,6 +170,7 @@ def _best_images(subject: Subject, options: argparse.Namespace) -> Output:
     isolated = neurons.isolate(subject.blocks, block)
     weight = subject.blocks[block].weight
     chosen = neurons.choose(weight, options.neurons or 72, options.seed, block).to(weight.device)
+    note = _neurons_note(options.neurons, len(weight), block)
     frame = preferred_images.best_images(
         isolated,
         chosen,
@@ -183,10 +185,20 @@ def _best_images(subject: Subject, options: argparse.Namespace) -> Output:
     title = _subtitled(
         subject,
         block,
-        f"preferred images of {len(frame)} random neurons of {len(weight)}",
+        f"preferred images of {_neurons(len(frame), len(weight))}",
         f"{height}x{width} pixels, {options.steps} steps of projected gradient, {sign}",
     )
-    return drawn(options, frame, partial(preferred_images.draw_images, title=title))
+    return replace(drawn(options, frame, partial(preferred_images.draw_images, title=title)), text=note)
+
+
+def _neurons(shown: int, total: int) -> str:
+    """Say which neurons of a block are shown."""
+    return f"all {total} neurons" if shown == total else f"{shown} random neurons of {total}"
+
+
+def _neurons_note(asked: int | None, total: int, block: int) -> str:
+    """Say that a block has fewer neurons than were asked for; empty if it has as many."""
+    return f"--neurons {asked}: b{block} has {total}, and all of them are shown" if asked and asked > total else ""
 
 
 def _best_patches(subject: Subject, options: argparse.Namespace) -> Output:
@@ -207,11 +219,11 @@ def _best_patches(subject: Subject, options: argparse.Namespace) -> Output:
     title = _subtitled(
         subject,
         block,
-        f"the patches of {subject.count(options.images):,} test images",
+        f"the patches of {subject.count(options.images):,} test images for {_neurons(len(chosen), len(weight))}",
         "with the largest pre-activation, which is the number above",
     )
     figure = preferred_images.draw_patches(frame, subject.images(set(frame["image"])), title)
-    return Output(options.name, frame, figure)
+    return Output(options.name, frame, figure, text=_neurons_note(options.neurons, len(weight), block))
 
 
 # -- embed ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, folder_of, selected
 from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
+from hebb.core import commands as core
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -85,7 +86,14 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _search_folder(options: argparse.Namespace) -> Path:
-    return folder_of(options.search, folders.Home.find(options.data_dir))
+    """Return the folder of the search; raise for that of a single run."""
+    folder = folder_of(options.search, folders.Home.find(options.data_dir))
+    if (folder / folders.CONFIG).is_file():
+        curves = core.line("analysis", "curves", options.search)
+        raise ConfigError(
+            "report", f"{options.search} is a single run, and report needs a search", hint=f"{curves} draws a run"
+        )
+    return folder
 
 
 def _report(options: argparse.Namespace) -> Output:

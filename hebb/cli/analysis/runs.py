@@ -6,6 +6,8 @@ Each finds bad input before it imports pandas and matplotlib.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from hebb.cli.analysis.verb import (
     selected,
     stored,
 )
+from hebb.cli.parsing import count
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
@@ -59,6 +62,7 @@ def _table(options: argparse.Namespace) -> Output:
 def _curves_flags(parser: argparse.ArgumentParser) -> None:
     add_selection_and_metric(parser)
     add_by(parser, "a curve")
+    parser.add_argument("--most", type=count, default=12, metavar="N", help="the best N curves (default: 12)")
 
 
 def _curves(options: argparse.Namespace) -> Output:
@@ -66,7 +70,9 @@ def _curves(options: argparse.Namespace) -> Output:
 
     from hebb.analysis import curves
 
-    return drawn(options, curves.compute(runs, options.metric, options.by), curves.draw)
+    frame, note = curves.best(curves.compute(runs, options.metric, options.by), options.most)
+    more = f"{note}; --most N draws more" if note else ""
+    return replace(drawn(options, frame, partial(curves.draw, title=note)), text=more)
 
 
 def _compare_flags(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ def _depth(options: argparse.Namespace) -> Output:
     from hebb.analysis.output import Output
 
     frame = depth.compute(runs, options.by, metric=options.metric, figure=options.published)
-    return Output(options.name, frame, depth.draw(frame), text=frame.to_string(index=False, na_rep="-"))
+    return Output(options.name, frame, depth.draw(frame), text=depth.text(frame))
 
 
 def _temperature(options: argparse.Namespace) -> Output:
