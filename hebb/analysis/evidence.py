@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from hebb.core import documents, shipped
+from hebb.core import documents, files, shipped
 from hebb.core.errors import ConfigError, within
 
 RECORD = "record.yaml"
@@ -300,4 +300,4 @@ def insert(path: Path, text: str) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}") from None
     with within(str(path)):
-        path.write_text(inserted(page, text), encoding="utf-8")
+        files.write_text(path.resolve(), inserted(page, text))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.analysis import style
+from hebb.core import files
 from hebb.core.errors import ConfigError
 from hebb.storage.folders import checked_name
 
@@ -45,26 +45,17 @@ class Output:
         """
         check_free(folder, self.name, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        temporaries: dict[Path, Path] = {}
-
-        def temporary(kind: str) -> Path:
-            final = folder / f"{self.name}{kind}"
-            temporaries[final] = folder / f".{self.name}{kind}.{os.getpid()}.tmp"
-            return temporaries[final]
-
-        try:
-            self.frame.to_csv(temporary(".csv"), index=False, lineterminator="\n")
+        kinds = (".csv", *self.more, *(() if self.figure is None else (".png", ".svg")))
+        paths = [folder / f"{self.name}{kind}" for kind in kinds]
+        with files.replaced(*paths) as temporaries:
+            temporary = dict(zip(kinds, temporaries, strict=True))
+            self.frame.to_csv(temporary[".csv"], index=False, lineterminator="\n")
             for kind, content in self.more.items():
-                temporary(kind).write_text(content, encoding="utf-8")
+                temporary[kind].write_text(content, encoding="utf-8", errors="replace")
             if self.figure is not None:
-                style.save(self.figure, temporary(".png"), "png")
-                style.save(self.figure, temporary(".svg"), "svg")
-            for final, path in temporaries.items():
-                os.replace(path, final)
-        finally:
-            for path in temporaries.values():
-                path.unlink(missing_ok=True)
-        return list(temporaries)
+                style.save(self.figure, temporary[".png"], "png")
+                style.save(self.figure, temporary[".svg"], "svg")
+        return paths
 
 
 def check_free(folder: Path, name: str, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
+from hebb.core import files
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -87,5 +88,7 @@ def draw(frame: pd.DataFrame, batches: np.ndarray | None = None) -> Figure:
 def write_figure(curve: np.ndarray, folder: Path) -> None:
     """Draw the curve of a run into its folder, as PNG and SVG."""
     figure = draw(averaged({"moving average": [(0, curve)]}), batches=curve)
-    for kind in ("png", "svg"):
-        style.save(figure, folder / f"post_hoc.{kind}", kind)
+    kinds = ("png", "svg")
+    with files.replaced(*(folder / f"post_hoc.{kind}" for kind in kinds)) as temporaries:
+        for temporary, kind in zip(temporaries, kinds, strict=True):
+            style.save(figure, temporary, kind)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
-import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from hebb.core import extras, threads
-from hebb.core.errors import HebbError
+from hebb.core import extras, threads, user_code
+from hebb.core.errors import ConfigError, HebbError, cause_of
+
+_LONGEST = 400  # characters of an error that names a path
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
@@ -22,20 +25,28 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without the character is no reason to stop
+    threading.excepthook = _in_thread
+    status = _status(main)
     try:
-        status = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    except (Exception, SystemExit) as error:
-        fault = _fault_of_plugin(error)
-        if fault is None and isinstance(error, SystemExit):
-            raise  # argparse has printed a help text
-        status = _explain(fault or error)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # here and not while Python exits, where an error has another exit code
+    except OSError as error:
+        _discard_output()
+        status = status or _explain(error)
     sys.exit(status)
+
+
+def _status(main: Callable[[list[str]], int]) -> int:
+    """Run ``main``, explain what stopped it, and return the exit code."""
+    try:
+        return main(sys.argv[1:])
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        cause = cause_of(error)
+        fault = _fault_of_plugin(error) if cause is error else None
+        if fault is None and isinstance(cause, SystemExit):
+            raise  # argparse has printed a help text
+        return _explain(fault or cause)
 
 
 def _fault_of_plugin(error: BaseException) -> BaseException | None:
@@ -48,21 +59,59 @@ def _explain(error: BaseException) -> int:
     """Print what went wrong, and return the exit code."""
     if isinstance(error, ModuleNotFoundError):
         error = _extra_for(error) or error
+    if isinstance(error, KeyboardInterrupt):
+        return _say("interrupted", 130)
     if isinstance(error, HebbError):
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _say(f"error: {error}", error.exit_code)
+    if isinstance(error, BrokenPipeError):  # the reader of our output (head, less) has gone
+        _discard_output()
+        return 0
     if isinstance(error, OSError):
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        too_long = error.errno == errno.ENAMETOOLONG
+        return _say(f"error: {_shortened(str(error))}", ConfigError.exit_code if too_long else 1)
     text = " ".join(str(error).split())[:300]
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
-        print(f"error: out of memory: {text}", file=sys.stderr)
-        return 1
-    with tempfile.NamedTemporaryFile("w", prefix="hebb-", suffix=".txt", delete=False) as file:
-        traceback.print_exception(error, file=file)  # for the report, off the user's screen
-    print(f"error: unexpected {type(error).__name__}: {text}", file=sys.stderr)
-    print(f"this should not happen; please report it with {file.name}", file=sys.stderr)
-    return 1
+        return _say(f"error: out of memory: {text}", 1)
+    return _say(f"error: unexpected {type(error).__name__}: {text}\n{_reported(error)}", 1)
+
+
+def _say(message: str, status: int) -> int:
+    """Print a message on the error stream, if there is one, and return the exit code."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        _discard_output()
+    return status
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:100]} ... {text[-100:]}"
+
+
+def _reported(error: BaseException) -> str:
+    """Write the traceback to a file, off the user's screen, and return a line that asks for it."""
+    try:
+        path = user_code.write_traceback("".join(traceback.format_exception(error)), None)
+    except OSError:
+        return "this should not happen; please report it with the command (its traceback could not be written)"
+    return f"this should not happen; please report it with {path}"
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere, where the reader has gone or the disk is full."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+
+
+def _in_thread(failure: threading.ExceptHookArgs) -> None:
+    """Print nothing of an error in a thread that writes files: it is raised again by whoever waits for the thread."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _extra_for(error: ModuleNotFoundError) -> HebbError | None:

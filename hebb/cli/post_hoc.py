@@ -62,10 +62,11 @@ def main(argv: list[str]) -> int:
     from hebb.cli.run_display import ConsoleReport
     from hebb.training import post_hoc, train
 
+    folder = home.network(name)
     report = ConsoleReport(options.verbose)
     place = train.Place(
         datasets=home.datasets,
-        folder=home.network(name),
+        folder=folder,
         device_index=arguments.device(options).index,
         overwrite=options.overwrite,
         resume_from=resume_from,
@@ -73,14 +74,15 @@ def main(argv: list[str]) -> int:
         cache=home.cache,
         **arguments.feature_cache(options),
     )
-    try:
-        curve = post_hoc.run(run, report, place=place)
-    finally:
-        report.close()
-    write_figure(curve, home.network(name))
+    with folders.all_held([folder]):
+        try:
+            curve = post_hoc.run(run, report, place=place)
+        finally:
+            report.close()
+        write_figure(curve, folder)
     first, last = (moving_average(curve)[i] for i in (0, -1))
     out = describe.console()
     start, end = (f"{describe.format_loss(loss)} after {examples:,.0f}" for examples, loss, *_ in (first, last))
     out.print(f"post-hoc loss {start} examples, {end}")
-    out.print(f"curve: {home.network(name) / 'post_hoc.csv'}, .png, .svg", soft_wrap=True)
+    out.print(f"curve: {folder / 'post_hoc.csv'}, .png, .svg", soft_wrap=True)
     return 0

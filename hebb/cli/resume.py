@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from hebb.cli import arguments, train_flags
@@ -41,7 +42,14 @@ def main(argv: list[str], flag: str = _VERB) -> int:
     arguments.load_plugins(options)
     home = folders.Home.find(options.data_dir)
     folder = folders.run_folder(str(options.folder), home, flag)
-    run = _interrupted_run(folder, flag)
+    _interrupted_run(folder, flag)
+    with folders.held(folder):
+        return _continue(folder, home, options, flag)
+
+
+def _continue(folder: Path, home: folders.Home, options: argparse.Namespace, flag: str) -> int:
+    """Continue the run in a folder that this process holds."""
+    run = _interrupted_run(folder, flag)  # again: another process may just have finished it
     device = arguments.device(options)
     if device.kind not in ("auto", run.device):
         where = f"GPU {device.index}" if device.kind == "cuda" else "the CPU"

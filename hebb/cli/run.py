@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from hebb.config import plan, plugins, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
 from hebb.core import commands
-from hebb.core.errors import ConfigError, InterruptedRunError, within
+from hebb.core.errors import ConfigError, DiskFullError, InterruptedRunError, cause_of, within
 from hebb.storage import folders
+from hebb.storage.folders import FolderState
 
 
 def members(run: RunConfig, folder: Path) -> dict[Path, RunConfig]:
@@ -80,10 +82,36 @@ def train_all(
         carry_on: whether to continue what is in the folders.
     """
     home.check_writable()
-    if not carry_on:
-        for folder in runs:
-            folders.refuse_existing(folder, overwrite)
+    for folder in runs:
+        folders.check_length(Path(folder.name), "--model-name")
+        folders.check_writable(folder, str(folder))
+    with folders.all_held(runs, carry_on=carry_on), _with_next_step(runs):
+        if not carry_on:
+            for folder in runs:
+                folders.refuse_existing(folder, overwrite)
+        _train(
+            runs,
+            home,
+            options,
+            overwrite=overwrite,
+            device_index=device_index,
+            resume_from=resume_from,
+            carry_on=carry_on,
+        )
+    return 0
 
+
+def _train(
+    runs: dict[Path, RunConfig],
+    home: folders.Home,
+    options: argparse.Namespace,
+    *,
+    overwrite: bool,
+    device_index: int,
+    resume_from: Path | None,
+    carry_on: bool,
+) -> None:
+    """Train the runs, in folders that this process holds; the arguments are those of ``train_all``."""
     from hebb.cli.run_display import reports_of
     from hebb.storage import checkpoints
     from hebb.training import train
@@ -116,22 +144,32 @@ def train_all(
     reports = reports_of(runs.values(), options.verbose)
     try:
         train.run_pack(list(runs.values()), reports, places=places)
-    except KeyboardInterrupt:
-        unfinished = _unfinished(runs)
-        if unfinished is not None:
-            raise InterruptedRunError(f"interrupted; {commands.line('resume', unfinished)} continues") from None
-        raise
     except (Exception, SystemExit) as error:
-        fault = plugins.explanation(error, _unfinished(runs))
+        fault = plugins.explanation(error, _unfinished(runs)) if cause_of(error) is error else None
         if fault is None:
             raise
         raise fault from error
     finally:
         for report in reports:
             report.close()
-    return 0
+
+
+@contextmanager
+def _with_next_step(run_folders: Iterable[Path]) -> Iterator[None]:
+    """Say how an interrupted run continues, also where a full disk or a closed output has interrupted it."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        cause, unfinished = cause_of(error), _unfinished(run_folders)
+        if unfinished is None or not isinstance(cause, KeyboardInterrupt | BrokenPipeError | DiskFullError):
+            raise
+        again = commands.line("resume", unfinished)
+        if isinstance(cause, DiskFullError):
+            raise DiskFullError(f"{cause}\n{again} continues, once there is space") from None
+        reason = "interrupted" if isinstance(cause, KeyboardInterrupt) else "interrupted: nobody reads the output"
+        raise InterruptedRunError(f"{reason}; {again} continues") from None
 
 
 def _unfinished(runs: Iterable[Path]) -> Path | None:
     """Return the first run folder that holds the beginning of a run."""
-    return next((folder for folder in runs if folders.state(folder) == folders.FolderState.INTERRUPTED), None)
+    return next((folder for folder in runs if folders.state(folder) == FolderState.INTERRUPTED), None)

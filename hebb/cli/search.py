@@ -13,7 +13,7 @@ from hebb.config import plan
 from hebb.config.catalog import Catalog
 from hebb.core import extras
 from hebb.core.commands import line as command_line
-from hebb.core.errors import HebbError, InterruptedRunError
+from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of
 from hebb.storage import folders
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
         if options.dry_run:
             return _dry_run(search, catalog, settings)
         settings.home.check_writable()
-        return _run(search, settings, catalog, fresh=False)
+        with search_folder.held(search.folder):
+            return _run(search, settings, catalog, fresh=False)
     catalog = arguments.load_catalog(options)
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
@@ -55,8 +56,9 @@ def main(argv: list[str]) -> int:
         print_estimate(estimate.run(search, settings), search)
         return 0
     settings.home.check_writable()
-    search_folder.check_free(search.folder, options.overwrite)
-    return _run(search, settings, catalog, fresh=True)
+    with search_folder.held(search.folder):
+        search_folder.check_free(search.folder, options.overwrite)
+        return _run(search, settings, catalog, fresh=True)
 
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
@@ -75,8 +77,11 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
     display = SearchDisplay()
     try:
         result = stages.run(search, settings, catalog, display, fresh=fresh)
-    except (InterruptedRunError, stages.DiskFullError) as error:
-        raise type(error)(f"{error}\n{continuation(search.folder)}") from None
+    except (Exception, KeyboardInterrupt) as error:
+        cause = cause_of(error)
+        if not isinstance(cause, InterruptedRunError | DiskFullError) or not (search.folder / folders.SEARCH).exists():
+            raise
+        raise type(cause)(f"{cause}\n{continuation(search.folder)}") from None
     _write_report(search, display)
     if not settings.save_trials:
         shutil.rmtree(search.folder / folders.TRIALS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -96,6 +98,52 @@ class InterruptedRunError(HebbError):
     """The user stopped the run; what was finished is on disk."""
 
     exit_code = 130
+
+
+class DiskFullError(HebbError):
+    """A file could not be written because the disk, a quota or a limit on the size of files is full."""
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def writing(path: os.PathLike[str]) -> Iterator[None]:
+    """Raise what stopped the writing of a file: an interrupt, or ``DiskFullError`` with the path.
+
+    Libraries that write archives go on to close them after an interrupt or a failed write, and then raise an error of
+    their own about an archive that is not whole.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = cause_of(error, path)
+        if cause is error:
+            raise
+        raise cause from None
+
+
+def cause_of(error: BaseException, path: os.PathLike[str] | None = None) -> BaseException:
+    """Return the interrupt or the full disk that an error hides, else the error itself."""
+    chain = list(_chain(error))
+    interrupt = next((one for one in chain if isinstance(one, KeyboardInterrupt)), None)
+    if interrupt is not None:
+        return interrupt
+    full = next((one for one in chain if isinstance(one, OSError) and one.errno in _NO_SPACE), None)
+    if full is None or isinstance(error, HebbError):
+        return error
+    place = path or full.filename
+    return DiskFullError(f"no space left{f' for {place}' if place else ''}: {os.strerror(full.errno or 0)}")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from or during."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:
+        seen.append(one)
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 def nearest(given: str, choices: Iterable[str]) -> str | None:

@@ -6,7 +6,6 @@ Shapes: B batch, n images of a piece, C channels, H height, W width, D = C H W v
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hebb.core import files
 from hebb.core.errors import ConfigError
 
 SMOOTHING = 0.1
@@ -124,12 +124,8 @@ def _one_thread() -> Iterator[None]:
 def _store(path: Path, whitening: Whitening) -> None:
     """Write to a temporary file and rename, so that another process reads all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        torch.save({"matrix": whitening.matrix, "offset": whitening.offset}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replaced(path) as (temporary,), open(temporary, "wb") as file:
+        torch.save({"matrix": whitening.matrix, "offset": whitening.offset}, file)
 
 
 def _stored(path: Path) -> Whitening | None:

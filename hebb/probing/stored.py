@@ -12,6 +12,7 @@ from hebb.config import shapes
 from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
+from hebb.core import files
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import losses, model
@@ -67,7 +68,8 @@ def evaluate(
     if features is not None:
         features.parent.mkdir(parents=True, exist_ok=True)
         assert inputs is not None
-        np.savez(features, features=inputs.numpy(), logits=logits.numpy(), labels=labels.numpy())
+        with files.replaced(features) as (temporary,), open(temporary, "wb") as file:
+            np.savez(file, features=inputs.numpy(), logits=logits.numpy(), labels=labels.numpy())
     hits = logits.argmax(dim=1) == labels
     return Evaluation(
         loss=float(losses.loss(network.loss, logits.double(), labels)),

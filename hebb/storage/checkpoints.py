@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hebb.core import files
 from hebb.core.errors import ConfigError
 
 NAME = "last.pt"
@@ -19,18 +20,17 @@ NAME = "last.pt"
 
 
 def save(path: Path, data: Mapping[str, object]) -> None:
-    """Write ``data`` to a temporary file and rename it, so that ``path`` is always complete."""
+    """Write ``data`` to a temporary file and rename it, so that ``path`` is always complete.
+
+    Raises:
+        DiskFullError: when there is no space left; the file that was there stays.
+    """
     own = _alone(dict(data))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(own, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replaced(path) as (temporary,), open(temporary, "wb") as file:
+        torch.save(own, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _alone(value: object) -> object:

@@ -16,14 +16,16 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from hebb.core import commands
+from hebb.core import commands, files, locks
 from hebb.core.documents import read_json as read_json
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, DiskFullError, cause_of
 from hebb.core.user_code import TRACEBACK
 
 # the files of a run folder
@@ -37,14 +39,19 @@ NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, un
 POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss
 # TRACEBACK: the error of a plugin, or an unexpected one, that ended the run
 RESULT = "result.json"  # written last: it makes the run finished
+LOCK = "lock"  # held by the process that trains the run, and removed by it
 
 # the files of a search folder
 SEARCH, JOURNAL, TRIALS = "search.json", "journal.jsonl", "trials"
+LOCKS = "locks"  # held by the process that runs the search, and by those that run its trials
 
 Row = dict[str, Any]
 """A line of ``metrics.jsonl``."""
 CACHE_LIMIT = 20 * 10**9
 """Default limit in bytes for the features in the cache."""
+_NAME, _PATH = 255, 4096
+"""Bytes of a file name and of a path that file systems and kernels commonly allow."""
+_BELOW = 200  # bytes of the path of a file inside the folder of a run or a search
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Home:
         name = data_dir if data_dir is not None else named or "hebb_data"
         source = "$HEBB_HOME" if data_dir is None and named else "--data-dir"
         parent = Path(name).absolute()
+        check_length(parent, source)
         if not name or (os.path.lexists(parent) and not parent.is_dir()):
             raise ConfigError(source, f"must be a folder, got '{name}'")
         return Home(parent, source)
@@ -83,7 +91,7 @@ class Home:
 
     def network(self, model_name: str) -> Path:
         """Folder of a single run."""
-        return self.networks / checked_name(model_name, "--model-name")
+        return _checked_folder(self.networks / checked_name(model_name, "--model-name"), self.source)
 
     @property
     def layers(self) -> Path:
@@ -102,7 +110,8 @@ class Home:
 
     def search(self, folder_name: str) -> Path:
         """Folder of a search."""
-        return self.parent / "hebb" / "search" / checked_name(folder_name, "--folder-name")
+        folder = self.parent / "hebb" / "search" / checked_name(folder_name, "--folder-name")
+        return _checked_folder(folder, self.source)
 
 
 def check_writable(folder: Path, where: str) -> None:
@@ -112,6 +121,8 @@ def check_writable(folder: Path, where: str) -> None:
         with tempfile.TemporaryDirectory(prefix=".hebb-", dir=existing):
             pass
     except OSError as error:
+        if isinstance(cause_of(error), DiskFullError):
+            raise DiskFullError(f"no space left for {folder}: {error.strerror}") from None
         problem = f"must be a folder you may write to, got '{folder}'"
         raise ConfigError(where, problem, hint=error.strerror) from None
 
@@ -122,7 +133,24 @@ def checked_name(name: str, where: str) -> str:
         raise ConfigError(
             where, f"must be a folder name, got '{name}'", hint="letters, digits and _ + . , = @ - are fine"
         )
+    check_length(Path(name), where)
     return name
+
+
+def check_length(path: Path, where: str, room: int = 0) -> None:
+    """Raise where a name in a path is longer than file systems allow, or the path with ``room`` bytes to follow."""
+    longest = max(len(os.fsencode(part)) for part in path.parts or ("",))
+    if longest > _NAME:
+        raise ConfigError(where, f"must be a name of at most {_NAME} bytes, got {longest}", hint="choose a shorter one")
+    length = len(os.fsencode(path))
+    if length > _PATH - room:
+        problem = f"must be a path of at most {_PATH - room} bytes, got {length}"
+        raise ConfigError(where, problem, hint="choose a shorter one")
+
+
+def _checked_folder(folder: Path, where: str) -> Path:
+    check_length(folder, where, room=_BELOW)
+    return folder
 
 
 class FolderState(StrEnum):
@@ -138,11 +166,48 @@ class FolderState(StrEnum):
 
 def state(folder: Path) -> FolderState:
     """Return what a run folder holds."""
-    if not folder.exists() or (folder.is_dir() and all(path.name == TRACEBACK for path in folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(_is_remainder, folder.iterdir()))):
         return FolderState.ABSENT
     if (folder / RESULT).exists():
         return FolderState.FINISHED
     return FolderState.INTERRUPTED if (folder / CONFIG).exists() else FolderState.FOREIGN
+
+
+def held(folder: Path, *, wait: bool = False) -> AbstractContextManager[None]:
+    """Hold a run folder: nobody else trains the run, or replaces it, at the same time.
+
+    The lock lies in the folder, or for a trial in the folder of its search.
+
+    Args:
+        folder: the run folder.
+        wait: whether to wait for a process that holds it.
+
+    Raises:
+        ConfigError: when another process holds the folder, unless ``wait``.
+    """
+    if folder.exists() and not folder.is_dir():
+        return nullcontext()  # to be refused by who asks what it holds
+    search = folder.absolute().parent.parent
+    trial = folder.absolute().parent.name == TRIALS and (search / SEARCH).is_file()
+    return locks.held(
+        search / LOCKS / folder.name if trial else folder / LOCK,
+        where=str(folder),
+        busy=None if wait else "is being trained",
+        hint="wait until it ends, or choose another --model-name",
+    )
+
+
+@contextmanager
+def all_held(run_folders: Iterable[Path | None], *, carry_on: bool = False) -> Iterator[None]:
+    """Hold the folders of runs that are trained together; None stands for a run without one.
+
+    With ``carry_on`` a finished run is only read, and is not held.
+    """
+    with ExitStack() as stack:
+        for folder in run_folders:
+            if folder is not None and not (carry_on and state(folder) == FolderState.FINISHED):
+                stack.enter_context(held(folder))
+        yield
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
@@ -160,11 +225,31 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
 
 
 def claim(folder: Path, overwrite: bool) -> None:
-    """Make an empty run folder; raise if it holds something, unless ``overwrite``."""
+    """Make an empty run folder, apart from its lock; raise if it holds something, unless ``overwrite``."""
     refuse_existing(folder, overwrite)
-    if state(folder) != FolderState.ABSENT:
-        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    empty(folder, last=CONFIG)
+
+
+def empty(folder: Path, last: str) -> None:
+    """Remove what is in the folder of a run or a search, except locks.
+
+    The file ``last`` shows what the folder is, so it goes last: if this is interrupted, it can be done again.
+    """
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        if path.is_dir() and not path.is_symlink():
+            if path.name != LOCKS:
+                shutil.rmtree(path)
+        elif not _is_lock(path):
+            path.unlink()
+
+
+def _is_remainder(path: Path) -> bool:
+    return _is_lock(path) or path.name == TRACEBACK
+
+
+def _is_lock(path: Path) -> bool:
+    return path.name == LOCK or path.name.startswith(f"{LOCK}.")
 
 
 def run_folder(name_or_folder: str, home: Home, where: str) -> Path:
@@ -200,9 +285,7 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
 
 def write_json(path: Path, data: object) -> None:
     """Write JSON, whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from hebb.core import shipped
+from hebb.core import files, shipped
 from hebb.core.errors import ConfigError
 from hebb.energy.diagnostics import Look
 from hebb.storage import folders, tiles
@@ -156,9 +156,7 @@ class Recorder:
 
 
 def _rewrite(path: Path, rows: list[Row]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _finite(blocks: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:

@@ -15,6 +15,7 @@ import torch
 
 from hebb.config import plan
 from hebb.config.specs import RunConfig
+from hebb.core import files
 from hebb.data import images
 from hebb.nn import model
 from hebb.storage import folders
@@ -29,6 +30,11 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
         One row per batch of the second training: examples seen, mean cross-entropy, accuracy in percent; also
         written to ``post_hoc.csv`` in the run folder.
     """
+    with folders.all_held([place.folder]):
+        return _run(config, report, place)
+
+
+def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndarray:
     phase = plan.post_hoc(config)
     trained = train.run(config, report, place=place)
     config = trained.config
@@ -66,4 +72,5 @@ def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, ph
 def write(curve: np.ndarray, folder: Path) -> None:
     """Write the curve into a run folder."""
     header = "examples,loss,accuracy"
-    np.savetxt(folder / folders.POST_HOC, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))
+    with files.replaced(folder / folders.POST_HOC) as (temporary,):
+        np.savetxt(temporary, curve, delimiter=",", header=header, comments="", fmt=("%d", "%.6g", "%.6g"))

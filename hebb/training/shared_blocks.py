@@ -21,7 +21,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ from hebb.config import shapes
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
-from hebb.core import shipped
+from hebb.core import locks, shipped
 from hebb.core.errors import ConfigError
 from hebb.storage import checkpoints
 from hebb.storage.folders import Row
@@ -100,21 +99,9 @@ def entry(
     if folder is None or digest is None:
         yield Entry(None)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    path, lock = folder / f"{digest}.pt", folder / f"{digest}.lock"
-    with open(lock, "a", encoding="utf-8") as file:
-        if not path.exists():
-            _lock(file)
+    path = folder / f"{digest}.pt"
+    with contextlib.nullcontext() if path.exists() else locks.held(folder / f"{digest}.lock"):
         yield Entry(path)
-        lock.unlink(missing_ok=True)  # a process that still waits will find the phase stored
-
-
-def _lock(file: IO[str]) -> None:
-    """Wait for the process that trains this phase; its death frees the lock. Without locks both processes train it."""
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]) -> str | None:

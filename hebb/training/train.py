@@ -16,6 +16,7 @@ import torch
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.nn.model import Network
+from hebb.storage import folders
 from hebb.training import early_stop, pack_run, start
 from hebb.training.early_stop import Watch
 from hebb.training.epoch import EpochEnd
@@ -38,7 +39,8 @@ def run(config: RunConfig, report: Report | None = None, *, place: Place) -> Res
         ConfigError: before anything is written, when the config, the data or a checkpoint cannot be used.
         DivergenceError: when weights or loss stop being finite.
     """
-    return _train(start.run(config, report or Report(), place))[0]
+    with folders.all_held([place.folder]):
+        return _train(start.run(config, report or Report(), place))[0]
 
 
 def run_pack(
@@ -55,7 +57,8 @@ def run_pack(
     reports = reports or [Report() for _ in configs]
     if len(configs) == 1:
         return [run(configs[0], reports[0], place=places[0])]
-    return _train(pack_run.start_pack(configs, reports, places))
+    with folders.all_held((place.folder for place in places), carry_on=places[0].carry_on):
+        return _train(pack_run.start_pack(configs, reports, places))
 
 
 class Trainee(Protocol[Data, Gain]):

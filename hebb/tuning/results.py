@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from hebb.analysis import fates, replicates
 from hebb.analysis.fates import Tally
+from hebb.core import files
 from hebb.storage import folders
 from hebb.storage.folders import Row
 from hebb.storage.journal import Journal
@@ -122,7 +122,6 @@ def write(runs: pd.DataFrame, path: Path) -> Path:
     """Write a line for each run as CSV, and beside it as Parquet; each file whole or not at all."""
     runs = runs.apply(lambda column: column.astype(float) if column.isna().all() else column)  # None has no type
     for kind, writer in ((".csv", runs.to_csv), (".parquet", runs.to_parquet)):
-        temporary = path.with_suffix(f"{kind}.tmp")
-        writer(temporary, index=False)
-        os.replace(temporary, path.with_suffix(kind))
+        with files.replaced(path.with_suffix(kind)) as (temporary,):
+            writer(temporary, index=False)
     return path

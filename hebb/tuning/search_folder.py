@@ -11,9 +11,6 @@ Nothing here is a pickle: an interrupted search is read back as data.
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,22 +20,21 @@ from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DomainKind, Goal, Scheduler
-from hebb.core import commands
+from hebb.core import commands, locks
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.storage.folders import SEARCH
+from hebb.storage.folders import LOCKS, SEARCH
 from hebb.storage.journal import Journal as Journal
 from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.trials import planned
 
-LOCKS = "locks"
 _KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
     """Raise where the folder holds something else, or a search and ``overwrite`` is false."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(path.name == LOCKS for path in folder.iterdir())):
         return
     if not (folder / SEARCH).exists():
         raise ConfigError(
@@ -55,34 +51,36 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 def claim(search: Search, settings: SearchSettings) -> None:
     """Make the folder of a search, in place of an earlier one, and write down what it is to do."""
-    if search.folder.exists():
-        shutil.rmtree(search.folder)
-    search.folder.mkdir(parents=True)
+    search.folder.mkdir(parents=True, exist_ok=True)
+    folders.empty(search.folder, last=SEARCH)
     write(search, settings)
 
 
 @contextlib.contextmanager
-def held(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock file, one process at a time; the kernel releases it when the process dies.
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder of a search, which one process at a time may run or replace.
 
-    Args:
-        path: the file, made when it is absent.
-        busy: the message when another process holds it; None waits for that process.
+    Raises:
+        ConfigError: when another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ConfigError(str(path.parent), str(busy)) from None
-        except (ImportError, OSError):  # a system, or a file system, without locks
-            pass
-        file.truncate(0)
-        file.write(f"{os.getpid()} {platform.node()}\n")
-        file.flush()
+    lock = folder / LOCKS / SEARCH
+    again = commands.line("search", "--restore", folder)
+    with locks.held(
+        lock,
+        where=str(folder),
+        busy="this search is being run",
+        hint=f"wait until it ends, or choose another --folder-name; {again} continues it if it is interrupted",
+    ):
         yield
+    with contextlib.suppress(OSError):  # held by this process still, or by workers that end
+        lock.parent.rmdir()
+
+
+def forget_trials(folder: Path) -> None:
+    """Remove the locks of trials, which killed workers have left; ``folder`` is held by this process."""
+    for path in (folder / LOCKS).iterdir():
+        if not path.name.startswith(SEARCH):
+            path.unlink(missing_ok=True)
 
 
 def write(search: Search, settings: SearchSettings) -> None:

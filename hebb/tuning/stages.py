@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 
 from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import DeviceKind, Goal
-from hebb.core.errors import HebbError, InterruptedRunError
+from hebb.core.errors import DiskFullError, InterruptedRunError
 from hebb.nn import model
 from hebb.storage import checkpoints, folders
 from hebb.storage.journal import Event, Journal
@@ -25,10 +24,6 @@ from hebb.tuning.ray_session import Resources
 from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.worker import Task
-
-
-class DiskFullError(HebbError):
-    """The search ended early because a disk is full; what was finished is on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,16 +163,13 @@ def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at
 @contextlib.contextmanager
 def _claimed(search: Search, settings: SearchSettings, fresh: bool) -> Iterator[None]:
     """Make or take over the folder of a search, which one process at a time may run."""
-    busy = "this search is being run by another process"
-    locks = search.folder / search_folder.LOCKS
-    if fresh:
-        with search_folder.held(locks / folders.SEARCH, busy) if locks.exists() else contextlib.nullcontext():
+    with search_folder.held(search.folder):
+        if fresh:
             search_folder.claim(search, settings)
-    with search_folder.held(locks / folders.SEARCH, busy):
-        if not fresh:
+        else:
             search_folder.write(search, settings)
         yield
-        shutil.rmtree(locks, ignore_errors=True)
+        search_folder.forget_trials(search.folder)
 
 
 def _sweep(context: Context) -> SearchResult:

@@ -7,7 +7,6 @@ before.
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import math
@@ -29,7 +28,7 @@ from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal
 from hebb.core import seeds, user_code
-from hebb.core.errors import HebbError
+from hebb.core.errors import DiskFullError, HebbError, cause_of
 from hebb.core.user_code import UserCodeError
 from hebb.data.images import Images, Split
 from hebb.nn import model
@@ -38,7 +37,7 @@ from hebb.probing.measures import BlockInfo
 from hebb.probing.readout import BATCH
 from hebb.storage import folders
 from hebb.training import train
-from hebb.tuning import hparams, search_folder, steps
+from hebb.tuning import hparams, steps
 from hebb.tuning.observer import TrialReport
 from hebb.tuning.search import Group, Trial
 from hebb.tuning.steps import Steps
@@ -89,19 +88,19 @@ def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = Non
         try:
             with ExitStack() as stack:
                 for trial in members:  # a worker whose driver was killed may live for a moment longer
-                    stack.enter_context(search_folder.held(folder.parent.parent / search_folder.LOCKS / trial.name))
+                    stack.enter_context(folders.held(trial.folder, wait=True))
                 complete = _run(members, task, scores, repeat_only=verdict is not None)
             if not complete:
                 break
-        except HebbError as error:  # it would happen again: no retry
-            if isinstance(error, UserCodeError):
-                folder.mkdir(parents=True, exist_ok=True)
-                plugins.explanation(error, folder)
-            scores.fail(str(error))
-            return
         except (Exception, SystemExit) as error:
             if isinstance(error, Exception) and _disk_full(error, folder):
                 scores.halt(f"no space left on the disk of {folder.parent.parent}")
+                return
+            if isinstance(error, HebbError):  # it would happen again: no retry
+                if isinstance(error, UserCodeError):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    plugins.explanation(error, folder)
+                scores.fail(str(error))
                 return
             folder.mkdir(parents=True, exist_ok=True)
             fault = plugins.explanation(error, folder)
@@ -145,7 +144,7 @@ def _reset(seed: int) -> None:
 
 
 def _disk_full(error: Exception, folder: Path) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(cause_of(error), DiskFullError):
         return True
     place = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(place).free < _FULL  # torch and TensorBoard raise errors of their own

@@ -13,6 +13,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ import pytest
 import small
 import torch
 import yaml
+from conftest import ROOT
 from kill_search import finished, table
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,7 +38,7 @@ from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders, records
 from hebb.training import train
-from hebb.tuning import ray_session, search_folder, shared_data, stages
+from hebb.tuning import ray_session, shared_data, stages
 from hebb.tuning.observer import Ranking, SearchObserver, Stage, TrialReport, Winner
 from hebb.tuning.request import SearchRequest
 from hebb.tuning.search import Group, Trial
@@ -402,12 +405,18 @@ def test_radii_are_compared_though_the_last_phase_has_none(run: Run, tmp_path: P
 
 
 def test_one_process_at_a_time(whole: Path, run: Run) -> None:
-    """A search that another process runs is not restored beside it."""
-    with (
-        search_folder.held(whole / search_folder.LOCKS / search_folder.SEARCH),
-        pytest.raises(ConfigError, match="another process"),
-    ):
-        run("--restore", str(whole))
+    """A search that another process runs is neither restored nor replaced beside it; the refusal names the process."""
+    hold = "import sys, pathlib; from hebb.tuning import search_folder as f\n"
+    hold += "with f.held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(whole)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        for flags in (["--restore", str(whole)], ["--folder-name", whole.name, "--overwrite"]):
+            with pytest.raises(ConfigError, match=f"by process {other.pid} on "):
+                run(*flags)
+        other.communicate(b"")
+    assert not (whole / folders.LOCKS).exists()
 
 
 @pytest.mark.parametrize("zca", [False, True])

@@ -1,0 +1,47 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from hebb.core.errors import writing
+
+SUFFIX = ".tmp"
+"""Ending of a file that is not whole; a process that is killed leaves it behind."""
+
+
+@contextlib.contextmanager
+def replaced(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield temporary files that take the place of ``paths`` at the end, all of them or none.
+
+    They lie in the same folders. Their names differ between processes and machines.
+
+    Raises:
+        DiskFullError: when there is no space left.
+    """
+    token = secrets.token_hex(6)
+    temporaries = tuple(path.with_name(f".{token}-{i}{SUFFIX}") for i, path in enumerate(paths))
+    try:
+        with writing(paths[0]):
+            yield temporaries
+            for temporary, path in zip(temporaries, paths, strict=True):
+                os.replace(temporary, path)
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove the files of a folder, and of those in it, that a killed process left half-written."""
+    for path in folder.rglob(f".*{SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; a byte of a path that is not UTF-8 becomes a question mark."""
+    with replaced(path) as (temporary,):
+        temporary.write_text(text, encoding="utf-8", errors="replace")
