@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
     """Start the nodes, search on both, take one away."""
     from ray.cluster_utils import Cluster
 
-    ray_session.make_token()
+    ray_session.token()
     node = {"num_cpus": 1, "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:

@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import stat
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ with warnings.catch_warnings():
 __all__ = ["RayTrial", "Resources", "places", "ray", "reason", "session", "terminated_as_interrupted", "tune"]
 
 _OBJECT_STORE = 256 << 20  # bytes beside the data: configs and numbers
+_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of the path of a socket, which the kernel limits
+_BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 _PATIENCE = 10.0  # seconds to find a cluster; Ray tries for minutes
 
 
@@ -119,7 +123,10 @@ def _start(resources: Resources, data_bytes: int) -> Path:
     if resources.gpu_id is not None:
         variables["CUDA_VISIBLE_DEVICES"] = str(resources.gpu_id)
     options: dict[str, Any] = {} if resources.gpu else {"num_gpus": 0}
-    make_token()
+    variables |= token()
+    short = _short_folder()
+    if short is not None:
+        options["_temp_dir"] = str(short)
     with _environment(variables):  # Ray's processes inherit it; a runtime_env would cost each worker a second
         context = ray.init(
             address="local",
@@ -131,7 +138,26 @@ def _start(resources: Resources, data_bytes: int) -> Path:
             object_store_memory=_OBJECT_STORE + int(1.2 * data_bytes),
             **options,
         )
-    return Path(context.address_info["session_dir"])
+    return short or Path(context.address_info["session_dir"])
+
+
+def _short_folder() -> Path | None:
+    """Make a folder for Ray's files where the usual one cannot hold its sockets; None if it can.
+
+    Raises:
+        ConfigError: when there is no such folder.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    usual = Path(os.environ[name]) if name else Path("/tmp")
+    problem = f"must be a folder with a path of at most {_SOCKET - _BELOW} bytes, got '{usual}'"
+    if len(os.fsencode(usual.absolute())) + _BELOW <= _SOCKET and str(usual).isascii():
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix="hebb-", dir=usual):
+            return None
+        problem = f"must be a folder you may write to, got '{usual}'"
+    for folder in ("/tmp", "/var/tmp"):
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix="hebb-", dir=folder))
+    raise ConfigError(name or "TMPDIR", problem, hint="Ray keeps its sockets there: export TMPDIR=DIR names another")
 
 
 @contextlib.contextmanager
@@ -149,17 +175,31 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def make_token() -> None:
-    """Make the token of this user's Ray, readable by nobody else; Ray would make it readable by everybody."""
-    token = Path.home() / ".ray" / "auth_token"
-    token.parent.mkdir(parents=True, exist_ok=True)
-    if not token.exists():
-        new = token.with_suffix(f".{os.getpid()}")
+def token() -> dict[str, str]:
+    """Return the environment variables that give this user's Ray its token; none if it is in the user's home.
+
+    The file is readable by nobody else; Ray would make it readable by everybody. A user without a home that can be
+    written gets a token for this session.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return {}
+    try:
+        make_token(Path.home() / ".ray" / "auth_token")
+    except (OSError, RuntimeError):  # no home, no right to write there, or no space
+        return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {}
+
+
+def make_token(path: Path) -> None:
+    """Make the file with the token, unless it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        new = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
-        os.replace(new, token)
-    if stat.S_IMODE(token.stat().st_mode) != 0o600:
-        token.chmod(0o600)
+        os.replace(new, path)
+    if stat.S_IMODE(path.stat().st_mode) != 0o600:
+        path.chmod(0o600)
 
 
 def _join(address: str) -> None:
