@@ -74,6 +74,11 @@ class Tally:
         return self.fates[Fate.STOPPED] + self.fates[Fate.FAILED] > 0
 
     @property
+    def left(self) -> bool:
+        """Whether a continued search might run something: what is left, or what failed by a mishap."""
+        return not self.complete or self.fates[Fate.FAILED] > 0
+
+    @property
     def complete(self) -> bool:
         """Whether no run is left."""
         return not any(self.fates[fate] for fate in LEFT)

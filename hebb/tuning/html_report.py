@@ -113,13 +113,20 @@ def read(folder: Path) -> SearchReport:
 
 
 def _by_label(search: Search, groups: Mapping[str, str]) -> dict[str, str]:
-    """Return what is said of groups by the label of their configuration, with the seeds of a single run or a pack."""
-    said: dict[str, str] = {}
+    """Return what is said of groups by the label of their configuration, with the seeds where it is not all of them."""
+    seeds: dict[tuple[str, str], list[int]] = {}
     for group, text in groups.items():
-        members = [trial for trial in search.trials if fates.holds(group, trial.name) and not trial.finished]
-        seeds = "" if len(members) == len(search.seeds) else ", seed " + " ".join(str(t.config.seed) for t in members)
-        said |= {f"{members[0].label}{seeds}": text} if members else {}
-    return said
+        for trial in search.trials:
+            if fates.holds(group, trial.name) and not trial.finished:
+                seeds.setdefault((trial.label, text), []).append(trial.config.seed)
+    return {
+        label if len(some) == len(search.seeds) else f"{label}, {_seeds(some)}": text
+        for (label, text), some in seeds.items()
+    }
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}"
 
 
 def _points(search: Search, ranking: pd.DataFrame) -> tuple[tuple[Axis, ...], list[Choice], list[float]]:
@@ -195,8 +202,7 @@ def facts(report: SearchReport) -> dict[str, str]:
 
 def progress(report: SearchReport) -> str:
     """Say how many runs ran to the end, what became of the others, and whether any is left."""
-    tally, numbers = report.tally, " ".join(map(str, report.search.seeds))
-    seeds = f"seed{'s' if len(report.search.seeds) > 1 else ''} {numbers}"
+    tally, seeds = report.tally, _seeds(report.search.seeds)
     if tally.ended_early:
         return f"{tally.sentence(report.search.spec.scheduler.name)}; {seeds}"
     left = "" if tally.complete else f"; not complete: {tally.others()}"
@@ -229,7 +235,8 @@ def curves_shown(report: SearchReport) -> str:
 def measured(report: SearchReport) -> str:
     """Say which of the configurations have a finished run, and so a mean; empty where all have."""
     with_mean, total = len(report.ranking), _configurations(report)
-    return f"{with_mean} of {total} configurations have a finished run" if with_mean < total else ""
+    has = "has" if with_mean == 1 else "have"
+    return f"{with_mean} of {total} configurations {has} a finished run" if with_mean < total else ""
 
 
 def _configurations(report: SearchReport) -> int:

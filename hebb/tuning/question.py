@@ -20,16 +20,18 @@ def of_search(search: Search, metric: str) -> str:
     """Return the question; ``metric`` is its name with its unit."""
     network, seeds = search.base.network.name, _seeds(search.seeds)
     least = "least" if not search.maximises else "highest"
-    if not search.spec.axes:
-        return f"What {metric} does {network} reach? One configuration, {seeds}."
+    varied = "; ".join(domain(axis) for axis in search.spec.axes if axis.count() != 1)
+    fixed = "; ".join(domain(axis) for axis in search.spec.axes if axis.count() == 1)
+    fixed = f" Fixed: {fixed}." if fixed else ""
+    if not varied:
+        return f"What {metric} does {network} reach?{fixed} One configuration, {seeds}."
     count = search.spec.count()
     number = f"{count} configuration{'' if count == 1 else 's'}"
     chosen = f"chosen by {search.spec.plan.algorithm}" if search.spec.plan.model_based else "compared"
-    varied = "; ".join(domain(axis) for axis in search.spec.axes)
     ask = f"Which values give {network} the {least} {metric}?"
     if not search.selects:
         ask = f"How does the {metric} of {network} depend on what is varied?"
-    return f"{ask} Varied: {varied}. {number} {chosen}, {seeds}."
+    return f"{ask} Varied: {varied}.{fixed} {number} {chosen}, {seeds}."
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

@@ -22,6 +22,7 @@ import small
 import stored_runs
 
 from hebb.analysis import importance, parallel
+from hebb.cli import search_display
 from hebb.cli.analysis import command
 from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind
@@ -314,6 +315,14 @@ def test_what_became_of_the_runs(
     assert dict(report.failed) == failures
 
 
+@pytest.mark.parametrize(("accuracies", "left"), [({A: BOTH, B: BOTH, C: BOTH, D: BOTH}, False), ({A: BOTH}, True)])
+def test_a_complete_search_offers_nothing_to_continue(
+    accuracies: dict[str, list[float]], left: bool, known: Callable[..., Path]
+) -> None:
+    commands = search_display.commands(html_report.read(known(accuracies)))
+    assert ("what is left of it" in commands) is left
+
+
 def test_the_curves_say_that_there_are_more(known: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """On the page and in the picture, which may be saved without it."""
     folder = known({A: [50.0, 51.0], B: [60.0, 60.0], C: [50.0, 50.0], D: [40.0, 50.0]})
@@ -334,7 +343,7 @@ def test_stopped_configurations_have_no_curves_and_that_is_said(known: Callable[
     folder = known({A: BOTH}, [{"event": "stopped", "group": "{B}", "step": 1, "score": 50.0, "n": 1}])
     words = read_page(folder).words
     assert "1 of 4 configurations, those with a finished run." in words
-    assert "1 of 4 configurations have a finished run." in words
+    assert "1 of 4 configurations has a finished run." in words
 
 
 @pytest.mark.parametrize("values", [[[98.0, 99.0]] * 4, [[98.0]] * 4, [[98.0, 98.0]] * 4])

@@ -38,6 +38,18 @@ QUESTIONS = [
         "2 configurations compared, mean over seeds 0 1.",
     ),
     (
+        {"space": {**RATE, "b0.layer.radius": {"grid": [25]}}},
+        "max",
+        f"How does the test accuracy (%) of {small.CNN} depend on what is varied? Varied: b0.layer.lr (0.05, 0.1). "
+        "Fixed: b0.layer.radius (25). 2 configurations compared, mean over seeds 0 1.",
+    ),
+    (
+        {"space": {"b0.layer.radius": {"grid": [25]}}},
+        "max",
+        f"What test accuracy (%) does {small.CNN} reach? Fixed: b0.layer.radius (25). One configuration, "
+        "mean over seeds 0 1.",
+    ),
+    (
         {"space": RATE, "purpose": "search", "seeds": [7]},
         "min",
         f"Which values give {small.CNN} the least test accuracy (%)? Varied: b0.layer.lr (0.05, 0.1). "
