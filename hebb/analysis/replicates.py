@@ -157,9 +157,10 @@ def mean_and_deviation(line: Any, metric: str) -> str:
 
 
 def spread_cells(lines: pd.DataFrame, metric: str) -> list[dict[str, str]]:
-    """Return the cells of a table for each line of ``statistics``, without columns in which nothing would stand.
+    """Return the cells of a table for each line of ``statistics``.
 
-    ``sd``, ``95 % interval`` and ``each seed``: the values, where there are several and no interval.
+    ``sd``; ``95 % interval`` and ``each seed`` where something stands in them: the values are shown of several seeds
+    without an interval.
     """
     cells = [
         {
@@ -169,7 +170,7 @@ def spread_cells(lines: pd.DataFrame, metric: str) -> list[dict[str, str]]:
         }
         for line in lines.itertuples()
     ]
-    shown = [name for name in ("sd", "95 % interval", "each seed") if any(cell[name] != NOTHING for cell in cells)]
+    shown = ["sd", *(n for n in ("95 % interval", "each seed") if any(cell[n] != NOTHING for cell in cells))]
     return [{name: cell[name] for name in shown} for cell in cells]
 
 

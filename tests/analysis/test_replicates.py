@@ -73,7 +73,7 @@ def test_values_stand_in_the_order_of_seeds_and_groups_in_that_of_their_first_li
 
 
 READ = [  # values, metric, the cells that are shown
-    ([98.0], "test_acc", {}),
+    ([98.0], "test_acc", {"sd": "-"}),
     ([98.0, 99.0], "test_acc", {"sd": "0.71", "each seed": "98.00, 99.00"}),
     ([98.0, 98.0], "test_acc", {"sd": "0.00", "each seed": "all 98.00"}),
     ([98.0] * 5, "test_acc", {"sd": "0.00", "each seed": "all 98.00"}),

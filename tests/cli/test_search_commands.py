@@ -164,7 +164,8 @@ def test_grid_search_1(execute: Execute, tmp_path: Path) -> None:
     assert "test" not in search.replace(str(tmp_path), "")
     assert not [name for name in results.columns if name.startswith("test")]
     best = results.groupby("configuration").val_acc.mean().sort_values(ascending=False)
-    order = [text.partition("  ")[0] for text in search.splitlines() if text.startswith("b0.") and " to " in text]
+    _, _, table = search.partition("\nconfiguration ")
+    order = [text.partition("  ")[0] for text in table.splitlines() if text.startswith("b0.")]
     assert order == list(best.index)
     assert final.splitlines()[0] == best.index[0]
 

@@ -39,7 +39,7 @@ TABLES = [
     (
         "test_acc",
         {"a": [98.0]},
-        [["configuration", "n", "mean test_acc %", "minutes a run"], ["a", "1", "98.00", "0.50"]],
+        [["configuration", "n", "mean test_acc %", "sd", "minutes a run"], ["a", "1", "98.00", "-", "0.50"]],
     ),
     (
         "test_acc",
