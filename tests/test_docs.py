@@ -2,7 +2,8 @@
 
 A block ``bash`` is run line by line in one folder for each page (``bash fails``: it ends with exit code 2); a block
 whose first line names a file is saved under that name; every line of a block ``console`` must be printed by the block
-before it, with numbers of its own; ``sh`` needs a cluster, and what it searches is resolved. ``text`` is text.
+before it, with numbers of its own, and a conclusion (``winner: ...``) to the letter; ``sh`` needs a cluster, and what
+it searches is resolved. ``text`` is text.
 
 Without it the tutorial would go stale with the first renamed flag.
 """
@@ -40,6 +41,8 @@ MAINS = {"multi_layer.py": train.main, "ray_search.py": search.main}
 SMALL = ("--threads", "1", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w+) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
+CONCLUSIONS = ("winner:", "tied with:", "no winner:")
+"""How lines begin that say what follows from the numbers."""
 Block = tuple[str, str, str]
 
 
@@ -55,7 +58,9 @@ def headings(page: Path) -> set[str]:
 
 
 def alike(line: str) -> str:
-    """A line in which numbers and spaces are all the same."""
+    """A line in which numbers and spaces are all the same; the numbers of a conclusion say what it is about."""
+    if line.startswith(CONCLUSIONS):
+        return " ".join(line.split())
     return " ".join(NUMBER.sub("#", line).split())
 
 
