@@ -142,26 +142,16 @@ class Subject:
             most: number of images.
             mean: take each channel's mean over the map. For settling networks the output is the free-phase state.
         """
-        numbers = [self.checked(block) for block in dict.fromkeys(blocks) if block is not None]
-        outputs = self._outputs(numbers, most, probes.averaged if mean else _flat)
-        first = list(_first(self.data.test, most))
-        layers = {
-            "input" if block is None else f"b{block}": (
-                torch.cat([_flat(x).cpu() for x, _ in first]) if block is None else outputs[block]
-            ).numpy()
-            for block in blocks
-        }
-        return layers, torch.cat([labels.cpu() for _, labels in first]).numpy()
-
-    def _outputs(self, blocks: Sequence[int], most: int, pool: readout.Pool) -> dict[int, Tensor]:
-        """Return the outputs (n, D) of blocks for the first test images, on the CPU."""
-        energy = self.network.energy
-        if energy is not None:
-            return {block: hidden_states(energy, self.data.test.batches(BATCH), block, most)[0] for block in blocks}
-        if not blocks:
-            return {}
-        features, _ = readout.features(self.network, self.data.test, [(block, pool) for block in blocks], most)
-        return {block: features[block, pool] for block in blocks}
+        numbers = [None if block is None else self.checked(block) for block in dict.fromkeys(blocks)]
+        energy, pool = self.network.energy, probes.averaged if mean else _flat
+        requests = {i: (i, _flat if i is None else pool) for i in numbers if i is None or energy is None}
+        values, labels = readout.features(self.network, self.data.test, requests.values(), most)
+        outputs = {i: values[request] for i, request in requests.items()}
+        for i in numbers:
+            if i is not None and energy is not None:
+                outputs[i] = hidden_states(energy, self.data.test.batches(BATCH), i, most)[0]
+        layers = {"input" if i is None else f"b{i}": outputs[i].numpy() for i in numbers}
+        return layers, labels.numpy()
 
     def prototypes(self, kind: Prototype, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the prototypes (C, H, W) of two classes."""

@@ -1,4 +1,7 @@
-"""Measurements of a block with a local learning rule, for reports and searches."""
+"""Measurements of a block with a local learning rule, for reports and searches.
+
+Shapes: C neurons; weights are (C, ...), bias, radius, rate and gate mass (C,).
+"""
 
 from __future__ import annotations
 

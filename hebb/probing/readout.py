@@ -23,6 +23,8 @@ BATCH = 250
 """Images in an evaluation batch: for images of 96 pixels, the output of 96 channels takes 0.9 GB."""
 
 Pool = Callable[[Tensor], Tensor]
+Request = tuple[int | None, Pool]
+"""A block, None for the input of the network, and how its output is pooled."""
 POOLS: dict[str, Pool] = {
     "linear": probes.pooled,
     "knn": probes.pooled,
@@ -48,8 +50,12 @@ def predict(network: Network, split: Split, *, keep_inputs: bool = False) -> tup
 
 @torch.no_grad()
 def features(
-    network: Network, split: Split, requests: Collection[tuple[int, Pool]], most: int | None = None
-) -> tuple[dict[tuple[int, Pool], Tensor], Tensor]:
+    network: Network,
+    split: Split,
+    requests: Collection[Request],
+    most: int | None = None,
+    order: torch.Generator | None = None,
+) -> tuple[dict[Request, Tensor], Tensor]:
     """Return pooled outputs (n, D) and the labels (n,) of the first ``most`` images, on the CPU.
 
     Args:
@@ -57,13 +63,15 @@ def features(
         split: images, read without augmentation.
         requests: blocks, each with the function that pools its output.
         most: number of images; None reads all.
+        order: draws the order of the images; None takes them as they are stored.
     """
     network.eval()
-    outputs: dict[tuple[int, Pool], list[Tensor]] = {key: [] for key in requests}
+    outputs: dict[Request, list[Tensor]] = {key: [] for key in requests}
+    top = max((block for block, _ in requests if block is not None), default=-1)
     labels, count = [], 0
-    for x, y in split.batches(BATCH):
-        for i in range(1 + max(block for block, _ in requests)):
-            x = network[i](x)
+    for x, y in split.batches(BATCH, order):
+        for i in (None, *range(top + 1)):
+            x = x if i is None else network[i](x)
             for block, pool in requests:
                 if block == i:
                     outputs[block, pool].append(pool(x).cpu())
@@ -183,8 +191,8 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
     """Fit the probes in the config. They may use the test set, since this is the end of a run."""
     blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
     fitted, measured = [], []
-    pooled = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
-    splits: dict[str, tuple[dict[tuple[int, Pool], Tensor], Tensor]] = {}
+    pooled: set[Request] = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
+    splits: dict[str, tuple[dict[Request, Tensor], Tensor]] = {}
     if pooled:
         parts = {"train": data.train, "val": data.val, "test": data.test}
         limits = {"train": config.probe_samples}

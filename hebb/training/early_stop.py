@@ -1,4 +1,7 @@
-"""Early stop of a Hebbian phase: the stopping rules of Krotov & Hopfield's layers, open to every learning rule."""
+"""Early stop of a Hebbian phase: the stopping rules of Krotov & Hopfield's layers, open to every learning rule.
+
+Shapes: L layers that learn in the phase; weights of a layer w_ij, one row i per neuron.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Watch:
     def __init__(self, spec: StopSpec, layers: Sequence[HebbLayer], epoch: int) -> None:
         self.spec, self.layers, self.epoch = spec, layers, epoch
         device = layers[0].weight.device
-        self._last = torch.full((len(layers),), torch.inf, device=device)
+        self._last = torch.full((len(layers),), torch.inf, device=device)  # (L,)
         self._least = self._last.clone()
         self._waited = torch.zeros((), dtype=torch.int64, device=device)
 

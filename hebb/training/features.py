@@ -2,6 +2,8 @@
 
 Keeping them does not change them. They are always computed in chunks of the phase's batch size, the last one padded,
 because the last bits of a convolution may depend on the size of its batch.
+
+Shapes: N images of a split, B images of a chunk, C channels, H height, W width; features are (N, C, H, W) or (N, M).
 """
 
 from __future__ import annotations
@@ -136,6 +138,7 @@ class _Frozen:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W) or (N, M)."""
         pieces = []
         for piece in x.split(self.chunk):
             missing = self.chunk - len(piece)

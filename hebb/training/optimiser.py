@@ -1,6 +1,8 @@
 """The optimiser of a phase and its rates.
 
 BP blocks use the optimiser of the classifier, blocks with a local loss use Adam, and a settling network has its own.
+
+Shapes: C neurons; weights are (C, ...) with two dimensions or more, biases (C,).
 """
 
 from __future__ import annotations

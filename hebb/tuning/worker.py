@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hebb.config import plugins
+from hebb.config import plugins, probed
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal
@@ -32,9 +32,8 @@ from hebb.core.errors import DiskFullError, HebbError, cause_of
 from hebb.core.user_code import UserCodeError
 from hebb.data.images import Images, Split
 from hebb.nn import model
-from hebb.probing import probes
+from hebb.probing import probes, readout
 from hebb.probing.measures import BlockInfo
-from hebb.probing.readout import BATCH
 from hebb.storage import folders
 from hebb.training import train
 from hebb.tuning import hparams, steps
@@ -280,19 +279,14 @@ def quick_probe(network: model.Network, block: int, data: Images, metric: str, s
     """
     splits = {"val": data.val, "test": None if metric.startswith("val") else data.test}
     scored = {name: None if split is None else _features(network, block, split, seed) for name, split in splits.items()}
-    probe = probes.fit("linear", block, _features(network, block, data.train, seed), scored)
+    train = _features(network, block, data.train, seed)
+    probed.check_linear("--probe-every", readout.images_of_probes("the images drawn", train[1], _PROBED))
+    probe = probes.fit("linear", block, train, scored)
     return {"train_acc": probe.train_acc, "val_acc": probe.val_acc, "test_acc": probe.test_acc}[metric]
 
 
-@torch.no_grad()
 def _features(network: model.Network, block: int, split: Split, seed: int) -> tuple[Tensor, Tensor]:
     """Return pooled features (n, D) and labels (n,) of ``_PROBED`` images drawn from the split, on the CPU."""
-    network.eval()
-    features, labels, count = [], [], 0
-    for x, y in split.batches(BATCH, seeds.generator(seed, "quick probe")):
-        features.append(probes.pooled(network(x, stop=block + 1)).cpu())
-        labels.append(y.cpu())
-        count += len(y)
-        if count >= _PROBED:
-            break
-    return torch.cat(features)[:_PROBED], torch.cat(labels)[:_PROBED]
+    request, order = (block, probes.pooled), seeds.generator(seed, "quick probe")
+    values, labels = readout.features(network, split, [request], _PROBED, order)
+    return values[request], labels
