@@ -52,6 +52,5 @@ def draw(frame: pd.DataFrame, config: ToyConfig) -> Figure:
     axes[0].set_ylim(-0.03, 1.03)
     axes[1].set_yscale("symlog", linthresh=1)
     axes[1].set_ylim(-0.1, 1.5 * max(1.0, frame["mean"].max()))
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    style.legend(figure, axes, style.spread(frame))
     return figure

@@ -160,6 +160,8 @@ def draw(frame: pd.DataFrame, config: SpikingConfig) -> Figure:
     style.label(axes[1, 0], "", "rate (Hz)", f"excitatory neurons, target {config.inhibition.target:g} Hz")
     _over_time(axes[1, 1], frame, config)
     _preferences(axes[1, 2], frame, config)
+    seeds = frame["seed"].nunique()
+    figure.suptitle(f"n = {seeds} seed{'' if seeds == 1 else 's'}, whose neurons are shown together", fontsize=10)
     return figure
 
 
