@@ -35,7 +35,7 @@ mutate: .venv/installed
 	$(BIN)/python tests/mutation.py
 
 # minutes: the tests with the oldest versions that pyproject.toml promises, in an environment of their own; what old packages
-# say about newer ones is no error; TORCH_INDEX=URL, an index of CPU builds of torch, saves gigabytes where there is one
+# say about newer ones, and processes that Ray 2.50 leaves to the garbage collector, are no errors; TORCH_INDEX=URL, an index of CPU builds of torch, saves gigabytes where there is one
 OLDEST := .venv-oldest
 oldest:
 	rm -rf $(OLDEST)
@@ -44,7 +44,8 @@ oldest:
 	echo 'pyarrow<20' >>$(OLDEST)/oldest.txt  # Ray's own; later ones need NumPy 2
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
-	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning
+	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning \
+		-W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
 OUT ?= hebb_data/benchmarks
 # minutes: searches of twelve trials, killed five times and restored; killed workers; a cluster that loses a node

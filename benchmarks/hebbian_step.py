@@ -45,7 +45,7 @@ from hebb.data.images import Split
 from hebb.kernels.private_torch import convolution_weight_gradient
 from hebb.nn import compiled as compiling
 from hebb.nn import model
-from hebb.nn.layers import HebbConv2d
+from hebb.nn.layers import ConvHebbLayer
 from hebb.probing import readout
 from hebb.storage import folders
 from hebb.training import engine
@@ -133,7 +133,7 @@ def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
     rows = []
     for i in range(len(network)):
         layer = network[i].hebb
-        if isinstance(layer, HebbConv2d):
+        if isinstance(layer, ConvHebbLayer):
             rows.append(_row(i, _alone(network, i), layer, split, phases[i], options))
         split = _features(network, i, split, options.features)
     if not rows:
@@ -163,7 +163,7 @@ def _features(network: model.Network, i: int, split: Split, most: int) -> Split:
 
 
 def _row(
-    i: int, network: model.Network, layer: HebbConv2d, split: Split, phase: Phase, options: argparse.Namespace
+    i: int, network: model.Network, layer: ConvHebbLayer, split: Split, phase: Phase, options: argparse.Namespace
 ) -> harness.Row:
     """Measure the steps of one block and, between them, its bare convolutions."""
     padded, bare = _bare(network, layer, split, phase.batch_size)
@@ -219,7 +219,7 @@ def _medians(found: dict[str, harness.Row]) -> tuple[float, str, float, float]:
 
 @torch.no_grad()
 def _bare(
-    network: model.Network, layer: HebbConv2d, split: Split, batch_size: int
+    network: model.Network, layer: ConvHebbLayer, split: Split, batch_size: int
 ) -> tuple[Tensor, dict[str, Callable[[], Tensor]]]:
     """Return the padded input of a batch, and the convolutions on it in both layouts."""
     x, labels = next(split.batches(batch_size))
@@ -227,7 +227,7 @@ def _bare(
     return padded, convolutions(layer, padded, layer.gate(layer.respond(padded), labels))
 
 
-def convolutions(layer: HebbConv2d, padded: Tensor, gate: Tensor) -> dict[str, Callable[[], Tensor]]:
+def convolutions(layer: ConvHebbLayer, padded: Tensor, gate: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Return the convolution of a padded batch and its weight gradient for the output gradient ``gate``, by layout."""
     spec = layer.spec
     functions: dict[str, Callable[[], Tensor]] = {}

@@ -34,7 +34,7 @@ from hebb.cli.parsing import Parser, count
 from hebb.config import catalog
 from hebb.config.specs import make_layer
 from hebb.core.errors import HebbError
-from hebb.nn.layers import HebbConv2d
+from hebb.nn.layers import ConvHebbLayer
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def measure(case: Case, options: argparse.Namespace) -> harness.Row:
     builtin.load()
     spec = make_layer("Krotov", "CNN", values, catalog.load().defaults, "benchmark")
     device = torch.device(options.device)
-    layer = HebbConv2d(spec, case.channels, case.filters)
+    layer = ConvHebbLayer(spec, case.channels, case.filters)
     layer.initialise(torch.Generator().manual_seed(0))
     layer.to(device)
     generator = torch.Generator().manual_seed(1)

@@ -11,6 +11,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hebb.api.estimators import HebbClassifier, HebbFeatures
+    from hebb.api.layers import HebbConv2d, HebbLinear
+    from hebb.api.networks import network
+    from hebb.api.runs import TrainedRun, train
+    from hebb.api.searches import FinishedSearch, load, search
     from hebb.config.fields import Field
     from hebb.config.registry import RULES
     from hebb.config.rule import BackpropRule, HebbianRule, LocalRule, SettlingRule
@@ -24,12 +29,22 @@ __all__ = [
     "BackpropRule",
     "ConfigError",
     "Field",
+    "FinishedSearch",
+    "HebbClassifier",
+    "HebbConv2d",
     "HebbError",
+    "HebbFeatures",
+    "HebbLinear",
     "HebbianRule",
     "LocalRule",
     "SettlingRule",
+    "TrainedRun",
     "__version__",
+    "load",
+    "network",
     "register",
+    "search",
+    "train",
 ]
 
 _HOMES = {
@@ -40,6 +55,16 @@ _HOMES = {
     "HebbianRule": "hebb.config.rule",
     "LocalRule": "hebb.config.rule",
     "SettlingRule": "hebb.config.rule",
+    "FinishedSearch": "hebb.api.searches",
+    "HebbClassifier": "hebb.api.estimators",
+    "HebbConv2d": "hebb.api.layers",
+    "HebbFeatures": "hebb.api.estimators",
+    "HebbLinear": "hebb.api.layers",
+    "TrainedRun": "hebb.api.runs",
+    "load": "hebb.api.searches",
+    "search": "hebb.api.searches",
+    "network": "hebb.api.networks",
+    "train": "hebb.api.runs",
     "register": "hebb.config.registry:RULES.register",
 }
 """Where the public names come from: MODULE, or MODULE:ATTRIBUTE if it has another name there."""

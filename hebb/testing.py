@@ -27,7 +27,7 @@ from hebb.config import catalog
 from hebb.config.fields import Value
 from hebb.config.registry import RULES, HebbianRule
 from hebb.config.specs import LayerSpec, make_layer
-from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
 
 builtin.load()
 
@@ -77,7 +77,7 @@ class RuleContract:
     def layer(self, arch: str, channels: int = CHANNELS, **values: Value) -> HebbLayer:
         """Make a layer of float64 with standard normal weights."""
         spec = self.spec(arch, **values)
-        layer = (HebbConv2d if arch == "CNN" else HebbLinear)(spec, channels, spec.out_channels).double()
+        layer = (ConvHebbLayer if arch == "CNN" else LinearHebbLayer)(spec, channels, spec.out_channels).double()
         layer.weight.normal_()
         return layer
 
@@ -155,7 +155,7 @@ class RuleContract:
         self.needs("CNN")
         self.needs("MLP")
         conv = self.layer("CNN", stride=stride, padding=padding, dilation=dilation, lebesgue_p=p)
-        linear = HebbLinear(self.spec("MLP", lebesgue_p=p), CHANNELS * KERNEL**2, NEURONS).double()
+        linear = LinearHebbLayer(self.spec("MLP", lebesgue_p=p), CHANNELS * KERNEL**2, NEURONS).double()
         linear.spec = conv.spec  # both architectures have defaults of their own
         linear.weight.copy_(conv.weight.flatten(1))
         x = self.batch("CNN")

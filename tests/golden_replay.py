@@ -22,7 +22,7 @@ from hebb.config import catalog
 from hebb.config.registry import RULES
 from hebb.config.specs import make_layer
 from hebb.core.errors import ConfigError, HebbError
-from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
 from hebb.rules import rates
 
 TOLERANCE = 1e-5
@@ -41,8 +41,8 @@ def build(config: dict[str, object]) -> HebbLayer:
     values.update({"speed": 7, "lr_div": 96})
     spec = make_layer(rule.name, arch, values, catalog.load().defaults, "config")
     if arch == "CNN":
-        return HebbConv2d(spec, int(str(config["in_channels"])), spec.out_channels)
-    return HebbLinear(spec, int(str(config["in_features"])), spec.out_channels)
+        return ConvHebbLayer(spec, int(str(config["in_channels"])), spec.out_channels)
+    return LinearHebbLayer(spec, int(str(config["in_features"])), spec.out_channels)
 
 
 def replay(path: Path) -> float:

@@ -10,7 +10,7 @@ from hebb.config import catalog, overrides
 from hebb.config.data_spec import DataSpec
 from hebb.config.grammar import make_layer
 from hebb.config.specs import RunConfig
-from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
 from hebb.training import train
 
 CNN = "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten:drop_0.2"
@@ -43,4 +43,4 @@ def layer(method: str, arch: str = "MLP", fan_in: int = 4, **values: object) -> 
     """Return a layer of three neurons."""
     fields = {"out_channels": 3, **({"kernel_size": 1} if arch == "CNN" else {}), **values}
     spec = make_layer(method, arch, fields, catalog.load().defaults, "test")
-    return (HebbConv2d if arch == "CNN" else HebbLinear)(spec, fan_in, spec.out_channels)
+    return (ConvHebbLayer if arch == "CNN" else LinearHebbLayer)(spec, fan_in, spec.out_channels)

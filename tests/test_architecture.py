@@ -30,6 +30,7 @@ FLOORS = (
     "analysis",  # figures and tables from stored runs
     "tuning",  # searches; the only room that knows Ray
     "cli",  # the only room that parses and prints
+    "api",  # what the public names are
     "__main__",
 )
 """From the ground up. A module may import from its own floor and from those below, at any depth of its code."""

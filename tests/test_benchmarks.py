@@ -5,6 +5,7 @@ Without it a ratio could compare different work.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -36,7 +37,7 @@ def numbers(command: Command, tmp_path: Path, name: str, *arguments: str, **opti
     assert data["benchmark"] == name
     assert data["machine"]["threads"] == 1
     assert data["machine"]["cores"] == os.cpu_count()
-    assert data["versions"]["torch"] == torch.__version__
+    assert data["versions"]["torch"] == importlib.metadata.version("torch")
     assert data["date"][:4].isdigit()
     for row in data["results"]:
         assert all(value > 0 for key, value in row.items() if key.endswith(("_ms", "_s", "_gb")) and key[:4] != "all_")
@@ -135,7 +136,7 @@ def test_the_bare_convolutions_are_forward_and_weight_gradient() -> None:
     network = hebbian_step.model.build(run)
     split = hebbian_step.images.load(run.dataset_unsup, Path("nowhere"), 0, CPU).train
     layer = network[0].hebb
-    assert isinstance(layer, hebbian_step.HebbConv2d)
+    assert isinstance(layer, hebbian_step.ConvHebbLayer)
     padded, bare = hebbian_step._bare(network, layer, split, 5)
     weight = layer.weight.clone().requires_grad_()
     u = F.conv2d(padded, weight)

@@ -20,7 +20,7 @@ from hebb.analysis import receptive
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.nn.blocks import Activate, After, Block
-from hebb.nn.layers import HebbConv2d
+from hebb.nn.layers import ConvHebbLayer
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def check_receptive_field(blocks: Sequence[Block]) -> None:
 
 def _leave_out_padding(block: Block) -> None:
     layer = block.layer
-    if isinstance(layer, HebbConv2d):
+    if isinstance(layer, ConvHebbLayer):
         values = tuple((name, 0 if name == "padding" else value) for name, value in layer.spec.values)
         layer.spec = replace(layer.spec, values=values)
     elif isinstance(layer, nn.Conv2d):
@@ -102,7 +102,7 @@ def _linearise(block: Block) -> None:
 
 
 def _no_triangle(block: Block) -> None:
-    if isinstance(block.layer, HebbConv2d) and block.layer.spec.pre_triangle:
+    if isinstance(block.layer, ConvHebbLayer) and block.layer.spec.pre_triangle:
         values = tuple((name, 0 if name == "pre_triangle" else value) for name, value in block.layer.spec.values)
         block.layer.spec = replace(block.layer.spec, values=values)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 from hebb.cli import arguments
 from hebb.cli.parsing import Parser, Section, boolean, count, natural
@@ -25,16 +23,6 @@ KEPT = (
     "preset_file",
 )
 """Flags that a continued search keeps as they were, unless they are given again."""
-_PLAN = {
-    "algorithm": "algorithm",
-    "num_samples": "samples",
-    "search_seed": "seed",
-    "time_budget": "time",
-    "max_trials": "trials",
-}
-"""Flags that set a value below ``search`` in a search config, and the key of the value."""
-_SCHEDULER = ("scheduler", "grace", "reduction")
-_CHANGES = ("purpose", "seeds", "space", *_PLAN, *_SCHEDULER)
 _BESIDE_RESTORE = (
     *(
         "restore",
@@ -254,33 +242,13 @@ def spec(options: argparse.Namespace) -> SearchSpec:
     """Read the search config, with the changes that flags make to it."""
     data, path = search_space.read(options.config)
     config = search_space.parse(data, path.stem, str(path))
-    changes = {name: getattr(options, name) for name in _CHANGES if getattr(options, name) is not None}
+    changes = {n: getattr(options, n) for n in search_space.CHANGES if getattr(options, n) is not None}
     if not changes:
         return config
-    flags = " ".join(f"--{name.replace('_', '-')}" for name in changes)
-    return search_space.parse(_changed(data, changes), config.name, flags)
-
-
-def _changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of a search config with the changes of the flags."""
-    space, plan = dict(data.get("space") or {}), dict(data.get("search") or {})
-    plan |= {_PLAN[name]: value for name, value in changes.items() if name in _PLAN}
     if "space" in changes:
-        space |= domains_of(changes["space"])
-    changed = {**data, "space": space, "search": plan}
-    changed |= {name: value for name, value in changes.items() if name in ("purpose", "seeds")}
-    if set(changes) & set(_SCHEDULER):
-        changed["scheduler"] = _scheduler(data.get("scheduler"), changes)
-    return changed
-
-
-def _scheduler(old: str | Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scheduler of a search config with the changes of the flags; a new one starts from defaults."""
-    if "scheduler" in changes:
-        values: dict[str, Any] = {"name": changes["scheduler"]}
-    else:
-        values = {"name": old} if isinstance(old, str) else {**(old or {"name": "none"})}
-    return values | {name: changes[name] for name in ("grace", "reduction") if name in changes}
+        changes["space"] = domains_of(changes["space"])
+    flags = " ".join(f"--{name.replace('_', '-')}" for name in changes)
+    return search_space.parse(search_space.changed(data, changes), config.name, flags)
 
 
 def domains_of(texts: list[str]) -> dict[str, object]:

@@ -43,6 +43,17 @@ _KEYS = (
     "metric",
     "mode",
 )
+_PLAN = {
+    "algorithm": "algorithm",
+    "num_samples": "samples",
+    "search_seed": "seed",
+    "time_budget": "time",
+    "max_trials": "trials",
+}
+"""What a user calls a value below ``search``, and the key of the value."""
+_SCHEDULER = ("scheduler", "grace", "reduction")
+CHANGES = ("purpose", "seeds", "space", *_PLAN, *_SCHEDULER)
+"""What ``changed`` can put in place of the values of a search config."""
 _ATTEMPTS = 100  # draws for each sample before a space counts as used up
 
 
@@ -219,6 +230,27 @@ def parse(data: object, name: str, where: str) -> SearchSpec:
         metric=None if metric is None else _metric(str(metric), where),
         mode=None if mode is None else choose(Goal, str(mode), f"{where}, mode"),
     )
+
+
+def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a search config with other values for some of ``CHANGES``; a space is added to its own."""
+    space, plan = dict(data.get("space") or {}), dict(data.get("search") or {})
+    plan |= {_PLAN[name]: value for name, value in changes.items() if name in _PLAN}
+    space |= changes.get("space", {})
+    new = {**data, "space": space, "search": plan}
+    new |= {name: value for name, value in changes.items() if name in ("purpose", "seeds")}
+    if set(changes) & set(_SCHEDULER):
+        new["scheduler"] = _changed_scheduler(data.get("scheduler"), changes)
+    return new
+
+
+def _changed_scheduler(old: str | Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scheduler of a search config with other values; another scheduler has values of its own."""
+    if "scheduler" in changes:
+        values: dict[str, Any] = {"name": changes["scheduler"]}
+    else:
+        values = {"name": old} if isinstance(old, str) else {**(old or {"name": "none"})}
+    return values | {name: changes[name] for name in ("grace", "reduction") if name in changes}
 
 
 def _known(data: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:

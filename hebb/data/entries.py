@@ -57,6 +57,12 @@ def _folder(path: str, where: str) -> Dataset:
     return own.folder(path, where)
 
 
+def _arrays(name: str, where: str) -> Dataset:
+    from hebb.data import memory
+
+    return memory.entry(name, where)
+
+
 def _npz_file(path: str, where: str) -> Dataset:
     from hebb.data import own
 
@@ -214,4 +220,5 @@ for _entry in (
 ):
     DATASETS.register(_entry)
 DATASETS.register_reader("folder", _folder)
+DATASETS.register_reader("memory", _arrays)
 DATASETS.register_reader("npz", _npz_file)

@@ -23,7 +23,7 @@ from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, sources, stream, whitening
 from hebb.data.augmentation import Augment
-from hebb.data.stores import Files, Store
+from hebb.data.stores import Files, Store, resize
 from hebb.data.stream import Stream
 from hebb.data.views import RandomView, zoomed
 
@@ -165,6 +165,11 @@ class Images:
         """The test split, read at first use; the test split of unlabelled data is never read."""
         return self.read_test()
 
+    @property
+    def scored(self) -> Split | None:
+        """The test split where it has images; arrays in memory may come without."""
+        return self.test if len(self.test) else None
+
 
 def load(
     spec: DataSpec,
@@ -199,17 +204,16 @@ def load(
     tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
     if not len(trained):
         raise ConfigError(where, "classes, samples and validation leave no training image")
-    if not len(tested):
+    if entry.test and not len(tested):
         raise ConfigError(where, "classes leave no test image")
 
     def take(store: Store, index: Tensor) -> Split:
         return Split(_kept(store, index, device, resident), store.labels[index].to(device))
 
-    train, finish = take(pool, trained), _normalise(spec, entry, pool, device, where)
-    if spec.zca:
-        # the key names the images by their origin, which saves a second pass over the pixels
-        key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
-        finish = whitening.fitted(lambda: _raw(train), shape, key, cache, where).to(device)
+    train = take(pool, trained)
+    # the key names the images by their origin, which saves a second pass over the pixels
+    key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+    finish = _finish(spec, entry, pool, train, key, device, cache)
 
     def finished(split: Split, augment: Augment | None = None) -> Split:
         return replace(_finished(split, finish, augment), zoom=spec.zoom)
@@ -220,6 +224,45 @@ def load(
         read_test=lambda: finished(take(test, tested)),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )
+
+
+def unseen(
+    images: Tensor, spec: DataSpec, folder: Path, split_seed: int, device: torch.device, cache: Path | None = None
+) -> Split:
+    """Return images that are in no dataset as ``load`` returns test images: resized, then normalised or whitened.
+
+    Args:
+        images: uint8 or float32 (N, C, H, W) on the CPU.
+        spec: as in ``load``; the training images are read only where it normalises by their statistics or whitens.
+        folder: as in ``load``.
+        split_seed: as in ``load``.
+        device: as in ``load``.
+        cache: as in ``load``.
+    """
+    where = f"dataset '{spec.dataset}'"
+    entry = DATASETS.get(spec.dataset, where)
+    shape = entry.shape(spec.size, where)
+    split = Split(resize(images, shape).to(device), torch.full((len(images),), -1, device=device))
+    finish = None
+    if spec.zca or spec.standardise or spec.deviations or entry.mean:
+        pool = sources.store(entry, folder, spec.split, shape)
+        trained, _ = _choose(spec, pool.labels, split_seed)
+        train = Split(_kept(pool, trained, device, RESIDENT), pool.labels[trained].to(device))
+        key = f"{_digest(pool)}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+        finish = _finish(spec, entry, pool, train, key, device, cache)
+    return replace(_finished(split, finish), zoom=spec.zoom)
+
+
+def _finish(
+    spec: DataSpec, entry: Dataset, pool: Store, train: Split, key: str, device: torch.device, cache: Path | None
+) -> Finish | None:
+    """Return the last step of every batch; ``key`` names the training images where a whitening is cached."""
+    where = f"dataset '{spec.dataset}'"
+    if not spec.zca:
+        return _normalise(spec, entry, pool, device, where)
+    if isinstance(train.images, Tensor) and train.images.dtype != torch.uint8:
+        raise ConfigError(where, "zca needs uint8 images, got floats", hint="whiten them yourself, or leave zca out")
+    return whitening.fitted(lambda: _raw(train), pool.shape, key, cache, where).to(device)
 
 
 def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -274,7 +317,9 @@ def _moments(pool: Store, where: str) -> tuple[tuple[float, ...], tuple[float, .
         raise ConfigError(where, "standardise needs a published mean or images in one file", hint="leave it out")
     total = square = torch.zeros(pool.shape[0], dtype=torch.float64)
     for piece in torch.arange(len(pool.labels)).split(_PIECE):
-        values = pool.read(piece).double().movedim(1, 0).flatten(1)  # (C, n H W)
+        pixels = pool.read(piece)
+        levels = pixels.double() if pixels.dtype == torch.uint8 else pixels.double() * 255
+        values = levels.movedim(1, 0).flatten(1)  # (C, n H W)
         total, square = total + values.sum(dim=1), square + values.square().sum(dim=1)
     count = len(pool.labels) * prod(pool.shape[1:])
     std = (square / count - (total / count) ** 2).sqrt()

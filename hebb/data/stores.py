@@ -62,10 +62,10 @@ class Store(Protocol):
 
 
 def resize(images: Tensor, shape: Shape) -> Tensor:
-    """Resize uint8 images (N, C, H, W) to (H, W) of ``shape``: bilinear, antialiased, without keeping the aspect."""
+    """Resize images (N, C, H, W) to (H, W) of ``shape``: bilinear, antialiased, without keeping the aspect."""
     if images.shape[1:] == shape:
         return images
-    out = torch.empty((len(images), *shape), dtype=torch.uint8)
+    out = torch.empty((len(images), *shape), dtype=images.dtype)
     for start in range(0, len(images), _PIECE):
         piece = images[start : start + _PIECE]
         out[start : start + _PIECE] = F.interpolate(piece, size=shape[1:], mode="bilinear", antialias=True)
@@ -80,7 +80,7 @@ def update_labels(digest: Digest, labels: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images in memory: uint8 (N, C, H, W) of any size; ``frames`` are places in time order."""
+    """Images in memory: uint8 or float32 (N, C, H, W) of any size; ``frames`` are places in time order."""
 
     images: Tensor
     labels: Tensor

@@ -25,7 +25,7 @@ from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.matmul import Linear
 from hebb.nn import contracts
 from hebb.nn.feedback import FeedbackLinear
-from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
 from hebb.nn.local_loss import LocalLoss
 from hebb.nn.noise import Noise
 from hebb.rules import initial
@@ -138,7 +138,7 @@ class Block(nn.Module):
     Attributes:
         spec, shapes: as in the arguments.
         before: the modules before the layer.
-        layer: ``HebbLinear`` or ``HebbConv2d``, or torch's own layers for BP and rules with a local loss.
+        layer: ``LinearHebbLayer`` or ``ConvHebbLayer``, or torch's own layers for BP and rules with a local loss.
         after: activation, batch norm, pool.
         local: the local loss, if the block has one.
         compiled: the compiled Hebbian step, if ``hebb.nn.compiled`` made one.
@@ -281,7 +281,7 @@ def _pool(spec: PoolSpec) -> nn.Module:
 def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module:
     fan_in, width = shapes.layer_in[0], shapes.out_channels
     if isinstance(spec.rule, HebbianRule):
-        kind = HebbConv2d if spec.arch == Arch.CNN else HebbLinear
+        kind = ConvHebbLayer if spec.arch == Arch.CNN else LinearHebbLayer
         return kind(spec, fan_in, width, behind_norm)
     if spec.method == "FA":
         return FeedbackLinear(fan_in, width, spec.add_bias)

@@ -351,7 +351,7 @@ class HebbLayer(nn.Module):
         return f"{self.spec.method}, {tuple(self.weight.shape)}"
 
 
-class HebbLinear(HebbLayer):
+class LinearHebbLayer(HebbLayer):
     """Fully connected Hebbian layer: x (B, N) -> u (B, C)."""
 
     def __init__(self, spec: LayerSpec, in_features: int, out_features: int, behind_norm: bool = False) -> None:
@@ -366,7 +366,7 @@ class HebbLinear(HebbLayer):
         return matmul.linear(y.T.to(x.dtype), x.T).to(y.dtype)
 
 
-class HebbConv2d(HebbLayer):
+class ConvHebbLayer(HebbLayer):
     """Convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W').
 
     The padding is added outside the convolution, so that border patches compete with the values of the padding mode.

@@ -194,7 +194,7 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
     pooled: set[Request] = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
     splits: dict[str, tuple[dict[Request, Tensor], Tensor]] = {}
     if pooled:
-        parts = {"train": data.train, "val": data.val, "test": data.test}
+        parts = {"train": data.train, "val": data.val, "test": data.scored}
         limits = {"train": config.probe_samples}
         splits = {name: features(network, s, pooled, limits.get(name)) for name, s in parts.items() if s is not None}
 
@@ -208,11 +208,11 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
                 continue
             train, test = read("train", block, kind), read("test", block, kind)
             assert train is not None
-            assert test is not None
             others = {"val": read("val", block, kind), "test": test}
             if kind == "geometry":
                 most = config.probe_samples
-                measured.append(geometry.measure(block, test[0][:most], test[1][:most]))
+                x, labels = train if test is None else test
+                measured.append(geometry.measure(block, x[:most], labels[:most]))
             elif kind == "short":
                 generator = seeds.generator(config.seed, "short probe", block=block)
                 fitted.append(probes.fit_short(block, train, others, config.classes, generator))
@@ -225,7 +225,7 @@ def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Pro
     """Return the accuracy of the winning neurons' labels; no probe for a block without a Hebbian rule."""
     if network[block].hebb is None:
         return []
-    train, val, test = neuron_label_accuracies(network, block, data.train, [data.val, data.test])
+    train, val, test = neuron_label_accuracies(network, block, data.train, [data.val, data.scored])
     assert train is not None
     return [probes.Probe(block=block, kind="neuron", train_acc=train, val_acc=val, test_acc=test)]
 

@@ -108,9 +108,14 @@ class Home:
         """Folder of figures and tables."""
         return self.parent / "hebb" / "analysis"
 
+    @property
+    def searches(self) -> Path:
+        """Folder of the searches."""
+        return self.parent / "hebb" / "search"
+
     def search(self, folder_name: str) -> Path:
         """Folder of a search."""
-        folder = self.parent / "hebb" / "search" / checked_name(folder_name, "--folder-name")
+        folder = self.searches / checked_name(folder_name, "--folder-name")
         return _checked_folder(folder, self.source)
 
 
@@ -281,6 +286,20 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
             hint=None if stored else "no model is stored there yet",
         )
     return path
+
+
+def stored_folder(name: str, home: Home, where: str = "runs") -> Path:
+    """Return the folder of a run or a search, given as a folder or by its name."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    parents = (home.searches, home.networks)
+    for candidate in parents:
+        if name and Path(name).name == name and (candidate / name).is_dir():
+            return candidate / name
+    names = sorted(p.name for parent in parents if parent.is_dir() for p in parent.iterdir() if p.is_dir())
+    problem = f"'{name}' is not a folder, and {home.parent} has no search or run of that name"
+    raise ConfigError(where, problem, given=name, choices=names)
 
 
 def write_json(path: Path, data: object) -> None:

@@ -23,7 +23,7 @@ def of_phase(phase: Phase, network: Network, data: images.Images, scores: Scores
     if not classifies and (top.spec.layer.arch == "CNN" or top.spec.local):
         return {}
     if not classifies:
-        others = [data.val, data.test if open_test else None]
+        others = [data.val, data.scored if open_test else None]
         train_acc, val_acc, test_acc = readout.neuron_label_accuracies(
             network, phase.top, data.train, others, phase.first
         )
@@ -32,7 +32,7 @@ def of_phase(phase: Phase, network: Network, data: images.Images, scores: Scores
     splits = {
         "train": data.train if scores.accuracy is None else None,
         "val": data.val,
-        "test": data.test if open_test else None,
+        "test": data.scored if open_test else None,
     }
     for name, split in splits.items():
         if split is not None:

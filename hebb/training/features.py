@@ -25,7 +25,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import machine
 from hebb.data.images import Images, Split
 from hebb.kernels.channels_last import Conv2d
-from hebb.nn.layers import HebbConv2d
+from hebb.nn.layers import ConvHebbLayer
 from hebb.nn.model import Network
 
 _SHARE = 0.8
@@ -151,7 +151,7 @@ class _Frozen:
     def order(self) -> torch.memory_format:
         """The memory order that the block above reads fastest."""
         layer = self.network[self.first].layer
-        channels_last = isinstance(layer, HebbConv2d | Conv2d) and layer.channels_last
+        channels_last = isinstance(layer, ConvHebbLayer | Conv2d) and layer.channels_last
         return torch.channels_last if channels_last else torch.contiguous_format
 
 

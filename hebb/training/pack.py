@@ -26,7 +26,7 @@ from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.private_torch import bind
 from hebb.nn.blocks import Dropout
-from hebb.nn.layers import HebbConv2d, HebbLayer
+from hebb.nn.layers import ConvHebbLayer, HebbLayer
 from hebb.nn.losses import loss
 from hebb.nn.model import Network
 from hebb.nn.noise import Noise
@@ -53,7 +53,7 @@ class Pack:
         self._step = _Step(copy.deepcopy(self.members[0]))
         self._network = self._step.network
         for module in self._network.modules():
-            if isinstance(module, HebbConv2d | Conv2d | Flatten):
+            if isinstance(module, ConvHebbLayer | Conv2d | Flatten):
                 module.channels_last = False  # torch.vmap knows one order of the dimensions
             if isinstance(module, HebbLayer):
                 module.unchecked.clear()  # torch.vmap looks at no value; ``rehearse`` does

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from hebb.config.data_spec import DataSpec
 from hebb.config.specs import RunConfig
-from hebb.data import images
+from hebb.data import images, memory
 from hebb.data.images import Images, Split
+from hebb.data.memory import ArrayData
 
 _MOST = 8  # datasets that are kept; a space over hundreds of subsets reads them as it goes
 Key = tuple[DataSpec, int]
@@ -93,6 +94,8 @@ class Shared:
 
     def __init__(self, packed: Packed) -> None:
         self._stored = {key: ray.put(data) for key, data in packed.items()}
+        arrays = {spec.dataset: memory.registered(spec.dataset) for spec, _ in packed}
+        self._arrays = {name: ray.put(data) for name, data in arrays.items() if data is not None}
 
     def __call__(
         self, spec: DataSpec, folder: Path, split_seed: int, device: torch.device, cache: Path | None = None
@@ -101,11 +104,16 @@ class Shared:
         key = _key(spec, split_seed)
         if device.type == "cpu" and key in self._stored:
             return _unpack(ray.get(self._stored[key]), lambda: images.load(spec, folder, split_seed, device, cache))
+        if spec.dataset in self._arrays and spec.dataset not in _ADOPTED:  # final runs hold nothing out: another split
+            _ADOPTED[spec.dataset] = ray.get(self._arrays[spec.dataset])
+            memory.adopt(_ADOPTED[spec.dataset])
         if (key, device) not in _LOADED:
             _LOADED[key, device] = images.load(spec, folder, split_seed, device, cache)
         return _LOADED[key, device]
 
 
+_ADOPTED: dict[str, ArrayData] = {}
+"""Arrays of the program that started the search, by name."""
 _LOADED: dict[tuple[Key, torch.device], Images] = {}
 
 

@@ -277,7 +277,7 @@ def quick_probe(network: model.Network, block: int, data: Images, metric: str, s
 
     The test set is not looked at where the metric is that of the validation images.
     """
-    splits = {"val": data.val, "test": None if metric.startswith("val") else data.test}
+    splits = {"val": data.val, "test": None if metric.startswith("val") else data.scored}
     scored = {name: None if split is None else _features(network, block, split, seed) for name, split in splits.items()}
     train = _features(network, block, data.train, seed)
     probed.check_linear("--probe-every", readout.images_of_probes("the images drawn", train[1], _PROBED))

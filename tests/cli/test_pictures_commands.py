@@ -199,7 +199,10 @@ def test_robustness(home: Path, tmp_path: Path) -> None:
             noisy = (part + 0.2 * torch.randn(part.shape, generator=generator)).clamp(0, 1)
             with torch.no_grad():
                 hits += int((loaded(home, name)(noisy).argmax(dim=1) == own).sum())
-        assert mine[(mine["kind"] == "noise") & (mine["strength"] == 0.2)]["accuracy"].item() == 100 * hits / len(x)
+        measured = mine[(mine["kind"] == "noise") & (mine["strength"] == 0.2)]["accuracy"].item()
+        assert measured == pytest.approx(
+            100 * hits / len(x), rel=1e-12
+        )  # pandas 2 reads its own CSV to the last digit but one
     attacked = frame[(frame["kind"] != "noise") & (frame["strength"] > 0)]
     clean = frame[(frame["kind"] != "noise") & (frame["strength"] == 0)]
     assert bool((attacked["mean"].to_numpy() < clean["mean"].to_numpy()).all())

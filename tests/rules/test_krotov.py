@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hebb.config import catalog, search_space
 from hebb.config.specs import LayerSpec, make_layer
-from hebb.nn.layers import HebbConv2d, HebbLinear
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 from hebb.rules import rates
 from hebb.rules.ranking import first_and_kth
 
@@ -40,9 +40,9 @@ X = [[0.1, 0.2, 0.3, 0.4], [0.1, 0.3, 0.3, 0.1], [0.4, 0.1, 0.1, 0.4]]
 W = [[1.62, -0.61, -0.53, -1.07], [0.87, -2.30, 1.74, -0.76], [0.32, -0.25, 1.46, -2.06]]
 
 
-def linear(**values: object) -> HebbLinear:
+def linear(**values: object) -> LinearHebbLayer:
     """Return the layer of the published example."""
-    made = HebbLinear(spec(**values), 4, 3)
+    made = LinearHebbLayer(spec(**values), 4, 3)
     made.weight.copy_(torch.tensor(W))
     return made
 
@@ -90,7 +90,7 @@ def test_published_radii_after_300_steps() -> None:
 
 def test_published_conv_step() -> None:
     """One image of 3 x 3 pixels, three filters of 2 x 2, four patches: one divisor per filter."""
-    made = HebbConv2d(spec("CNN", lebesgue_p=3, ranking_param=2, delta=0.4), 1, 3)
+    made = ConvHebbLayer(spec("CNN", lebesgue_p=3, ranking_param=2, delta=0.4), 1, 3)
     filters = [[0.5, -0.2, 0.3, 0.8], [-0.7, 0.4, 0.6, -0.1], [0.2, 0.9, -0.5, 0.35]]
     made.weight.copy_(torch.tensor(filters).view(3, 1, 2, 2))
     x = torch.tensor([[0.9, -0.4, 0.2], [0.1, 0.7, -0.6], [-0.3, 0.5, 1.1]]).view(1, 1, 3, 3)
@@ -148,7 +148,7 @@ def test_delta_0_punishes_nobody() -> None:
 def test_only_a_positive_current_is_punished_when_asked() -> None:
     u = torch.tensor([[2.0, -1.0, -3.0], [2.0, 1.0, -3.0]])
     always, positive = (
-        HebbLinear(spec(delta=0.4, ranking_param=2, punish_positive=p), 4, 3).gate(u) for p in (False, True)
+        LinearHebbLayer(spec(delta=0.4, ranking_param=2, punish_positive=p), 4, 3).gate(u) for p in (False, True)
     )
     assert always.tolist() == [[1, pytest.approx(-0.4), 0]] * 2
     assert positive.tolist() == [[1, 0, 0], [1, pytest.approx(-0.4), 0]]
@@ -158,7 +158,7 @@ def test_only_a_positive_current_is_punished_when_asked() -> None:
 
 
 def test_a_neuron_that_neither_wins_nor_is_punished_stays() -> None:
-    made = HebbConv2d(spec("CNN", out_channels=5, ranking_param=2, lebesgue_p=2), 1, 5)
+    made = ConvHebbLayer(spec("CNN", out_channels=5, ranking_param=2, lebesgue_p=2), 1, 5)
     torch.manual_seed(0)
     made.weight.copy_(torch.rand(5, 1, 2, 2))
     made.weight[3] = -9.0
@@ -173,7 +173,7 @@ def test_each_filter_moves_by_the_rate() -> None:
     torch.manual_seed(1)
     x = torch.randn(6, 2, 6, 6)
     for normaliser in ("filter", "layer"):
-        made = HebbConv2d(spec("CNN", normaliser=normaliser), 2, 3)
+        made = ConvHebbLayer(spec("CNN", normaliser=normaliser), 2, 3)
         made.weight.normal_()
         before = made.weight.clone()
         made.learn(x, 0.05)
@@ -185,7 +185,7 @@ def test_each_filter_moves_by_the_rate() -> None:
 def test_the_start_does_not_know_the_fan_in() -> None:
     """N(0, 1) or U(0, 1) for 4 inputs as for 4000."""
     for fan_in in (40, 4000):
-        made = HebbLinear(spec(out_channels=500), fan_in, 500)
+        made = LinearHebbLayer(spec(out_channels=500), fan_in, 500)
         made.initialise(torch.Generator().manual_seed(0))
         assert float(made.weight.mean()) == pytest.approx(0, abs=0.03)
         assert float(made.weight.std()) == pytest.approx(1, abs=0.03)
@@ -199,7 +199,7 @@ def test_the_start_does_not_know_the_fan_in() -> None:
 def test_radii_go_to_the_p_sphere(p: int) -> None:
     """Winners of positive current: sum |w|^p = 1 to 1 % when the rate falls; the published test of convergence."""
     torch.manual_seed(0)
-    made = HebbLinear(spec(out_channels=4, lebesgue_p=p, delta=0.05, ranking_param=2), 20, 4)
+    made = LinearHebbLayer(spec(out_channels=4, lebesgue_p=p, delta=0.05, ranking_param=2), 20, 4)
     made.initialise(torch.Generator().manual_seed(2))
     centres = torch.randn(4, 20)
     made.weight.copy_(centres + 0.3 * made.weight)  # each neuron near one cluster, so that all of them win
@@ -302,7 +302,7 @@ def test_learning_uses_the_statistics_of_the_batch() -> None:
     made, x = block()
     norm, layer = made.before[0], made.hebb  # type: ignore[attr-defined]
     weight, (mean, var) = layer.weight.clone(), (x.mean(), x.var())
-    alone = HebbConv2d(layer.spec, 1, 6)
+    alone = ConvHebbLayer(layer.spec, 1, 6)
     alone.weight.copy_(weight)
     made.learn(x, 0.02)  # type: ignore[attr-defined]
     alone.learn((x - mean) / (x.var(correction=0) + 1e-5).sqrt(), 0.02)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hebb.config import catalog
 from hebb.config.specs import make_layer
-from hebb.nn.layers import HebbConv2d, HebbLayer, HebbLinear
+from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
 
 VARIANCES = (4.0, 2.0, 1.0, 0.3, 0.1)
 
@@ -21,7 +21,7 @@ def layer(method: str, neurons: int = 3, arch: str = "MLP", fan_in: int = 5, **v
     """Return a layer with small random weights."""
     given = {"out_channels": neurons, **({"kernel_size": 1} if arch == "CNN" else {}), **values}
     spec = make_layer(method, arch, given, catalog.load().defaults, "test")
-    made = (HebbConv2d if arch == "CNN" else HebbLinear)(spec, fan_in, neurons).double()
+    made = (ConvHebbLayer if arch == "CNN" else LinearHebbLayer)(spec, fan_in, neurons).double()
     made.weight.copy_(0.3 * torch.randn(made.weight.shape, generator=torch.Generator().manual_seed(1)))
     return made
 

@@ -20,7 +20,7 @@ from hebb.nn import model
 from hebb.training import engine, train
 from hebb.training.epoch import Epoch
 from hebb.training.optimiser import of_blocks
-from hebb.training.pack import Pack
+from hebb.training.pack import Pack, of_members, of_pack
 
 SEEDS = (3, 0, 7)
 NETWORKS = {
@@ -86,3 +86,21 @@ def test_ten_steps_of_a_pack_are_those_of_its_members(name: str, mode: str) -> N
                 gap = (state[key].double() - expected[key].double()).abs().max()
                 scale = 1 if "weight" in key else max(1, float(expected[key].abs().max()))  # variances can be large
                 assert gap <= 1e-5 * scale, (SEEDS[i], key, gap)
+
+
+def test_every_member_has_its_own_moments() -> None:
+    """Adam's moments of three members, split and joined again; the number of steps is common to all."""
+    weights = torch.nn.Parameter(torch.rand(3, 4, 2))
+    optimiser = torch.optim.Adam([weights])
+    for _ in range(2):
+        weights.grad = torch.rand(3, 4, 2)
+        optimiser.step()
+    state = optimiser.state_dict()
+    members = of_members(state, 3)
+    for place, member in enumerate(members):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(member["state"][0][moment], state["state"][0][moment][place])
+        assert member["state"][0]["step"] == 2
+    joined = of_pack(members)
+    for moment in ("exp_avg", "exp_avg_sq", "step"):
+        assert torch.equal(joined["state"][0][moment], state["state"][0][moment])

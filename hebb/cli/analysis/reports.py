@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.cli.analysis.verb import Verb, add_selection_and_metric, folder_of, selected
+from hebb.cli.analysis.verb import Verb, add_selection_and_metric, selected
 from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
 from hebb.core import commands as core
@@ -87,7 +87,7 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
 
 def _search_folder(options: argparse.Namespace) -> Path:
     """Return the folder of the search; raise for that of a single run."""
-    folder = folder_of(options.search, folders.Home.find(options.data_dir))
+    folder = folders.stored_folder(options.search, folders.Home.find(options.data_dir))
     if (folder / folders.CONFIG).is_file():
         curves = core.line("analysis", "curves", options.search)
         raise ConfigError(

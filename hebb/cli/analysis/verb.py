@@ -83,7 +83,7 @@ def stored(options: argparse.Namespace) -> StoredRuns:
     from hebb.analysis import runs
 
     home = folders.Home.find(options.data_dir)
-    return runs.read([folder_of(name, home) for name in options.runs])
+    return runs.read([folders.stored_folder(name, home) for name in options.runs])
 
 
 def selected(options: argparse.Namespace) -> tuple[StoredRun, ...]:
@@ -116,20 +116,6 @@ def chosen_of(finished: Sequence[StoredRun], options: argparse.Namespace) -> tup
         datasets=options.dataset,
         values=overrides.parse(options.where, "--where"),
     )
-
-
-def folder_of(name: str, home: folders.Home) -> Path:
-    """Return the folder of a run or a search, given as a folder or by its name."""
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    parents = (home.parent / "hebb" / "search", home.networks)
-    for candidate in parents:
-        if name and Path(name).name == name and (candidate / name).is_dir():
-            return candidate / name
-    names = sorted(p.name for parent in parents if parent.is_dir() for p in parent.iterdir() if p.is_dir())
-    problem = f"'{name}' is not a folder, and {home.parent} has no search or run of that name"
-    raise ConfigError("runs", problem, given=name, choices=names)
 
 
 def add_metric(parser: argparse.ArgumentParser, default: str = "test_acc") -> None:

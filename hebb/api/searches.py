@@ -1,0 +1,353 @@
+"""``hebb.search``: seeds times a search space on Ray Tune, from Python."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hebb.api import data as data_argument
+from hebb.api import runs as run_api
+from hebb.api.data import Data
+from hebb.api.runs import TrainedRun
+from hebb.config import catalog as catalogs
+from hebb.config import search_space
+from hebb.config.fields import Value
+from hebb.config.vocabulary import DeviceKind, Goal
+from hebb.core import extras
+from hebb.core.choices import choose
+from hebb.core.errors import ConfigError, HebbError
+from hebb.storage import folders
+from hebb.storage.folders import Home
+from hebb.tuning import request, search_folder
+from hebb.tuning.request import SearchRequest
+from hebb.tuning.search_settings import SearchSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hebb.tuning.html_report import SearchReport
+    from hebb.tuning.observer import SearchObserver
+    from hebb.tuning.search import Search
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestConfiguration:
+    """The configuration with the best mean over its seeds.
+
+    Attributes:
+        values: the values of the search space, by override path.
+        network: its network as a preset string.
+        n: seeds that finished.
+        mean: of the metric over them.
+        sd: sample deviation; NaN for one seed.
+    """
+
+    values: Mapping[str, Value]
+    network: str
+    n: int
+    mean: float
+    sd: float
+
+
+class FinishedSearch:
+    """A search that has ended, read from its folder.
+
+    A search without a folder of its own lies in a temporary one, which is removed with this object, at the end of a
+    ``with`` block, or when the program ends.
+
+    Attributes:
+        folder: where it is stored.
+        failed: why configurations failed, by what they change.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        home: Home,
+        *,
+        arrays: data_argument.NamedData | None = None,
+        temporary: bool = False,
+    ) -> None:
+        self.folder, self._home, self._arrays = folder, home, arrays
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
+        self.failed = dict(self._stored.failed)
+
+    def __repr__(self) -> str:
+        search, best = self._stored.search, self.best
+        return f"<FinishedSearch {search.base.network.name}: {len(self.table())} configurations, best {best.mean:.2f}>"
+
+    def __enter__(self) -> FinishedSearch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary folder, if there is one."""
+        if self._remove is not None:
+            self._remove()
+
+    @functools.cached_property
+    def _stored(self) -> SearchReport:
+        from hebb.tuning import html_report
+
+        return html_report.read(self.folder)
+
+    @property
+    def metric(self) -> str:
+        """What configurations are compared by."""
+        return self._stored.search.metric
+
+    def table(self) -> pd.DataFrame:
+        """Return a line for each configuration, best first: n, mean, sd, half-width of the 95 % interval, minutes."""
+        return self._stored.ranking.copy()
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """A line for each run, as in ``results.csv``."""
+        return self._stored.runs.copy()
+
+    @property
+    def best(self) -> BestConfiguration:
+        """The configuration with the best mean."""
+        from hebb.tuning import trials
+
+        line, trial = self._stored.ranking.iloc[0], self._stored.best
+        file = search_folder.read(self.folder)["options"].get("preset_file")
+        network = trials.network_string(trial, catalogs.load(None if file is None else Path(file)))
+        return BestConfiguration(
+            values=dict(trial.choice), network=network, n=int(line["n"]), mean=float(line["mean"]), sd=float(line["sd"])
+        )
+
+    @functools.cached_property
+    def runs(self) -> tuple[TrainedRun, ...]:
+        """The finished runs, configuration by configuration."""
+        finished = (trial for trial in self._stored.search.trials if trial.finished)
+        return tuple(run_api.read_run(trial.folder, self._home, self._arrays) for trial in finished)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page of the search, one file that needs no network, and return its path."""
+        from hebb.tuning import html_report
+
+        path = Path(path).absolute()
+        if path.suffix != ".html" or not path.parent.is_dir():
+            raise ConfigError("report", f"must be a file that ends in .html, in a folder that exists, got '{path}'")
+        path.write_text(html_report.page(self._stored, {}), encoding="utf-8")
+        return path
+
+
+def search(
+    preset: str,
+    *,
+    data: Data = "Digits",
+    data_unsup: Data | None = None,
+    space: Mapping[str, object] | None = None,
+    seeds: Iterable[int] = (0,),
+    algorithm: str | None = None,
+    num_samples: int | None = None,
+    search_seed: int | None = None,
+    scheduler: str | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
+    config: str = "seed",
+    purpose: str | None = None,
+    final_seeds: int | None = None,
+    time_budget: float | str | None = None,
+    max_trials: int | None = None,
+    epochs: int | None = None,
+    epochs_unsup: int | None = None,
+    overrides: Mapping[str, object] | None = None,
+    training_mode: str | None = None,
+    training_blocks: Iterable[int] | None = None,
+    protocol: Iterable[str] = (),
+    probes: Iterable[str] = (),
+    validation: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    save_models: bool = False,
+    plugins: Iterable[str] = (),
+    preset_file: str | Path | None = None,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
+    carry_on: bool = False,
+    data_dir: str | Path | None = None,
+    progress: bool = False,
+) -> FinishedSearch:
+    """Train a network over seeds and a search space. The same arguments give the same bits as ``hebb search``.
+
+    A Ray that is initialised is used and left running; otherwise one is started, and stopped at the end.
+
+    Args:
+        preset: as in ``hebb.train``.
+        data: as in ``hebb.train``.
+        data_unsup: as in ``hebb.train``.
+        epochs: as in ``hebb.train``.
+        epochs_unsup: as in ``hebb.train``.
+        overrides: as in ``hebb.train``.
+        training_mode: as in ``hebb.train``.
+        training_blocks: as in ``hebb.train``.
+        protocol: as in ``hebb.train``.
+        probes: as in ``hebb.train``.
+        device: as in ``hebb.train``.
+        plugins: as in ``hebb.train``.
+        preset_file: as in ``hebb.train``.
+        threads: CPU threads of a trial; None shares the cores among the trials that run at once.
+        data_dir: as in ``hebb.train``.
+        space: a domain for each override path: ``{"b0.layer.lr": {"loguniform": [0.001, 0.1]}}``, ``{"grid": [...]}``.
+        seeds: the seeds of every configuration.
+        algorithm: ``grid``, ``random``, ``optuna`` or ``hyperopt``; None lists a space of lists and draws from others.
+        num_samples: configurations drawn.
+        search_seed: varies what is drawn.
+        scheduler: ``asha``, ``median`` or ``hyperband`` stop configurations early.
+        metric: what configurations are compared by; None takes ``val_acc`` with validation, else ``test_acc``.
+        mode: whether ``max`` or ``min`` of it is better; None is what suits the metric.
+        config: a search config to start from: a shipped name or a YAML file.
+        purpose: ``sweep`` reports every configuration; ``search`` names one, selected on validation images, and trains
+            it again on all images.
+        final_seeds: new seeds with which it does that; None makes 3.
+        time_budget: after which no trial goes on, as ``"2h"``.
+        max_trials: after which no other begins.
+        validation: share of the training images that is held out; None takes that of the search config.
+        workers: trials at the same time; None for as many as there is room for.
+        address: an existing Ray cluster.
+        save_models: keep the trained model of every run.
+        folder: where the search is stored; None uses a temporary folder.
+        overwrite: replace the search that the folder holds.
+        carry_on: continue the search in the folder, with the same arguments.
+        progress: show the trials, as the command does.
+
+    Raises:
+        ConfigError: for arguments that cannot be used, before anything is written.
+        HebbError: when no run could be finished.
+        InterruptedRunError: when Ctrl-C ends the search; ``carry_on`` continues it in its folder.
+    """
+    extras.require("hebb.search", "ray", "optuna", "pandas", "matplotlib", "jinja2", extra="search")
+    changes = {
+        "space": None if space is None else dict(space),
+        "seeds": list(seeds),
+        "algorithm": algorithm,
+        "num_samples": num_samples,
+        "search_seed": search_seed,
+        "scheduler": scheduler,
+        "purpose": purpose,
+        "time_budget": time_budget,
+        "max_trials": max_trials,
+    }
+    stored, path = search_space.read(config)
+    spec = search_space.parse(stored, path.stem, str(path))
+    given = {name: value for name, value in changes.items() if value is not None}
+    spec = search_space.parse(search_space.changed(stored, given), spec.name, "search")
+    share = spec.validation if validation is None else validation
+    base, named, index = run_api.describe(
+        preset,
+        data=data,
+        data_unsup=data_unsup,
+        epochs=epochs,
+        epochs_unsup=epochs_unsup,
+        overrides=overrides,
+        training_mode=training_mode,
+        protocol=protocol,
+        validation=share,
+        device=device,
+        plugins=plugins,
+        preset_file=preset_file,
+        seed=0,
+        training_blocks=None if training_blocks is None else tuple(training_blocks),
+        probes=tuple(probes),
+        threads=request.threads_of(spec, 1, workers) if threads is None else threads,
+    )
+    home = Home.find(None if data_dir is None else str(data_dir))
+    catalog = catalogs.load(None if preset_file is None else Path(preset_file))
+    settings = SearchSettings(
+        home=home,
+        gpu=index if base.device == DeviceKind.CUDA else None,
+        workers=workers,
+        address=address,
+        save_models=save_models,
+        preset_file=None if preset_file is None else Path(preset_file),
+    )
+    with _folder(folder) as place:
+        asked = SearchRequest(
+            base=base,
+            spec=spec,
+            folder=place,
+            source="search",
+            metric=metric,
+            mode=None if mode is None else choose(Goal, mode, "mode"),
+            final_seeds=final_seeds,
+        ).resolve(catalog)
+        fresh = not (carry_on and (place / folders.SEARCH).exists())
+        if fresh:
+            search_folder.check_free(place, overwrite)
+        else:
+            asked = _continued(asked, request.restored(place, catalog))
+        from hebb.tuning import stages
+
+        result = stages.run(asked, settings, catalog, _observer(progress), fresh=fresh)
+        if not len(result.runs):
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
+            raise HebbError(f"no run of the search could be finished: {reasons}")
+        return FinishedSearch(place, home, arrays=named, temporary=folder is None)
+
+
+@contextlib.contextmanager
+def _folder(asked: str | Path | None) -> Iterator[Path]:
+    """Yield the folder of a search; a temporary one is removed where the search fails."""
+    if asked is not None:
+        yield Path(asked).absolute()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="hebb-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _continued(asked: Search, begun: Search) -> Search:
+    """Return the search in the folder, which must be the one that the arguments describe."""
+    same_base = replace(asked.base, device=begun.base.device) == begun.base
+    if not same_base or (asked.spec, asked.seeds, asked.metric) != (begun.spec, begun.seeds, begun.metric):
+        hint = "hebb search --restore FOLDER --extend adds seeds and samples to it"
+        raise ConfigError("carry_on", f"{begun.folder} holds another search", hint=hint)
+    return begun
+
+
+def _observer(progress: bool) -> SearchObserver | None:
+    if not progress:
+        return None
+    from hebb.cli.search_display import SearchDisplay
+
+    return SearchDisplay()
+
+
+def load(name: str | Path, *, data_dir: str | Path | None = None) -> Any:
+    """Return a stored run (``TrainedRun``) or search (``FinishedSearch``).
+
+    Args:
+        name: its folder, or its name below ``data_dir``.
+        data_dir: parent folder of everything that is stored; None takes ``$HEBB_HOME``, else ``./hebb_data``.
+
+    Raises:
+        ConfigError: for a name that is neither, and for a run that is not finished.
+    """
+    from hebb import builtin
+
+    builtin.load()
+    home = Home.find(None if data_dir is None else str(data_dir))
+    folder = folders.stored_folder(str(name), home, "load").absolute()
+    if (folder / folders.SEARCH).exists():
+        return FinishedSearch(folder, home)
+    state = folders.state(folder)
+    if state != folders.FolderState.FINISHED:
+        raise ConfigError("load", f"must be a finished run or a search, and {folder} is {state}")
+    return run_api.read_run(folder, home)

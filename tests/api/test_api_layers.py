@@ -1,0 +1,151 @@
+"""``hebb.HebbLinear`` and ``hebb.HebbConv2d`` in anyone's module: the step of a network, the arguments of torch.
+
+Without it a layer of its own could learn by another equation than the same layer inside a network.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import hebb
+from hebb.config.registry import RULES
+from hebb.config.rule import HebbianRule
+
+HEBBIAN = [rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule)]
+
+
+def pair(rule: str, arch: str, seed: int) -> tuple[Any, Any, torch.Tensor, torch.Tensor]:
+    """Return a layer of its own and the same layer in a network, with an input and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 6, (9,), generator=generator)
+    if arch == "CNN":
+        x = torch.rand(9, 2, 7, 7, generator=generator)
+        net = hebb.network(f"{rule}-c6-k3-p1-s2 BP:flatten", input_shape=(2, 7, 7), classes=6)
+        layer: Any = hebb.HebbConv2d(2, 6, 3, stride=2, padding=1, padding_mode="reflect", rule=rule)
+    else:
+        x = torch.rand(9, 20, generator=generator)
+        net = hebb.network(f"{rule}-c6:flatten BP", input_shape=(1, 4, 5), classes=6)
+        layer = hebb.HebbLinear(20, 6, rule=rule)
+    twin = net[0].hebb
+    assert twin is not None
+    layer.weight.copy_(twin.weight)
+    return layer, twin, x, labels
+
+
+@pytest.mark.parametrize("arch", ["MLP", "CNN"])
+@pytest.mark.parametrize("rule", HEBBIAN)
+def test_a_step_is_that_of_a_network(rule: str, arch: str) -> None:
+    if arch not in RULES.get(rule, "rule").archs:
+        with pytest.raises(hebb.ConfigError, match=f"{rule} has no {arch} form"):
+            pair(rule, arch, 0)
+        return
+    layer, twin, x, labels = pair(rule, arch, 0)
+    before = layer.weight.clone()
+    for _ in range(3):
+        with torch.no_grad():
+            expected = twin.learn(x, labels=labels)
+        assert torch.equal(layer.learn(x, labels=labels), expected)
+    assert torch.equal(layer.weight, twin.weight)
+    assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("ours", [hebb.HebbLinear, hebb.HebbConv2d])
+def test_arguments_and_defaults_are_those_of_torch(ours: type) -> None:
+    """All of torch's arguments in torch's order; only the bias has another default."""
+    theirs = {hebb.HebbLinear: nn.Linear, hebb.HebbConv2d: nn.Conv2d}[ours]
+    mine = list(inspect.signature(ours).parameters.values())
+    for parameter in inspect.signature(theirs).parameters.values():
+        own = mine.pop(0)
+        assert own.name == parameter.name
+        if own.name == "bias":
+            assert (own.default, parameter.default) == (False, True)
+        else:
+            assert own.default == parameter.default
+    assert [parameter.name for parameter in mine] == ["rule", "behind_norm", "generator"]
+
+
+def test_the_forward_pass_is_that_of_torch() -> None:
+    """For p = 2 u is the convolution itself, with torch's padding."""
+    x = torch.rand(2, 4, 9, 9)
+    for options in (
+        {"padding": 2},
+        {"stride": 2, "padding": 1, "groups": 2},
+        {"dilation": 2, "padding_mode": "circular"},
+    ):
+        ours, theirs = hebb.HebbConv2d(4, 6, 3, rule="Soft", **options), nn.Conv2d(4, 6, 3, bias=False, **options)
+        theirs.weight.data.copy_(ours.weight)
+        torch.testing.assert_close(ours(x), theirs(x))
+    assert hebb.HebbConv2d(4, 6, 5, padding="same")(x).shape == (2, 6, 9, 9)
+    linear = hebb.HebbLinear(9, 5)
+    torch.testing.assert_close(linear(x), x @ linear.weight.T)
+
+
+def test_a_forward_pass_learns_nothing_and_an_optimiser_neither() -> None:
+    """The weight is a parameter that no gradient reaches; gradients pass through it to the layers below."""
+    below, layer = nn.Linear(10, 8), hebb.HebbLinear(8, 5)
+    net = nn.Sequential(below, layer)
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias", "1.weight"]
+    assert not layer.weight.requires_grad
+    before = layer.weight.clone()
+    optimiser = torch.optim.SGD(net.parameters(), lr=1.0)
+    net(torch.rand(4, 10)).square().sum().backward()
+    optimiser.step()
+    assert torch.equal(layer.weight, before)
+    assert below.weight.grad is not None
+    assert bool(below.weight.grad.abs().sum() > 0)
+    u = layer.learn(torch.rand(4, 8, requires_grad=True))
+    assert not u.requires_grad
+    assert isinstance(layer.weight, nn.Parameter)
+    assert not torch.equal(layer.weight, before)
+
+
+def test_a_layer_lives_in_a_module_as_any_other() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(3, affine=False), hebb.HebbConv2d(3, 8, 3), nn.ReLU())
+    x = torch.rand(4, 3, 6, 6)
+    net[1].learn(net[0](x))
+    net.eval()
+    fresh = nn.Sequential(nn.BatchNorm2d(3, affine=False), hebb.HebbConv2d(3, 8, 3), nn.ReLU()).eval()
+    fresh.load_state_dict(net.state_dict())
+    for twin in (fresh, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(twin(x), net(x))
+    assert list(net.state_dict())[-1] == "1.weight"
+    assert net.double()(x.double()).dtype == torch.float64
+
+
+def test_the_weights_come_from_the_generator() -> None:
+    torch.manual_seed(5)
+    first = hebb.HebbLinear(6, 4).weight
+    torch.manual_seed(5)
+    assert torch.equal(first, hebb.HebbLinear(6, 4).weight)
+    own = [hebb.HebbLinear(6, 4, generator=torch.Generator().manual_seed(1)).weight for _ in range(2)]
+    assert torch.equal(*own)
+    assert bool((first >= 0).all())
+    assert bool((hebb.HebbLinear(60, 40, behind_norm=True).weight < 0).any())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: hebb.HebbLinear(3, 4, rule="BP"), "rule 'BP': must be a Hebbian rule"),
+        (lambda: hebb.HebbLinear(3, 4, rule="LPL"), "rule 'LPL': must be a Hebbian rule"),
+        (lambda: hebb.HebbLinear(3, 4, rule="Sotf"), "unknown method 'Sotf' .did you mean 'Soft'"),
+        (lambda: hebb.HebbLinear(3, 4, rule="Soft-c9"), "'out_channels' is given twice"),
+        (lambda: hebb.HebbLinear(3, 4, True, rule="Hard"), "rule 'Hard'.*add_bias"),
+        (lambda: hebb.HebbLinear(0, 4), "in_features: must be a whole number >= 1, got 0"),
+        (lambda: hebb.HebbConv2d(3, 4, (3, 5)), "kernel_size: must be one number for rows and columns"),
+        (lambda: hebb.HebbConv2d(3, 4, 3, groups=2), "in_channels: must be a multiple of groups, 2, got 3"),
+        (lambda: hebb.HebbConv2d(3, 4, 4, padding="same"), "padding: 'same' needs stride 1"),
+        (lambda: hebb.HebbConv2d(3, 4, 3, padding_mode="zero"), "padding_mode must be .*did you mean 'zeros'"),
+        (lambda: hebb.HebbLinear(3, 4, rule="SupervisedSoftKrotov").learn(torch.rand(2, 3)), "learns from labels"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(build: Any, message: str) -> None:
+    with pytest.raises(hebb.ConfigError, match=message):
+        build()

@@ -1,0 +1,138 @@
+"""``hebb.search`` on the real Ray: the numbers of the command, the runs of ``hebb.train``, and no folder left behind.
+
+Without it a search from Python could compare other runs than the ones it says.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Command
+
+import hebb
+from hebb.data.sources import digits
+
+pytestmark = pytest.mark.ray
+
+PRESET = "SoftKrotov-c8-k3-p1-t1-lr0.05:bn:triangle:max_2_2_0 BP:flatten"
+SPACE = {"b0.layer.lr": {"grid": [0.01, 0.1]}}
+
+
+@pytest.fixture
+def arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, ...]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEBB_HOME", raising=False)
+    (x, y), (x_test, y_test) = digits(True), digits(False)
+    return x[:150], y[:150], x_test[:50], y_test[:50]
+
+
+def search(data: Any, **more: Any) -> hebb.FinishedSearch:
+    return hebb.search(PRESET, **{"data": data, "space": SPACE, "seeds": range(2), "epochs": 1, "threads": 1, **more})
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_a_run_of_a_search_is_that_run_alone(arrays: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    """Every trial by itself has the same accuracy; mean and deviation by hand; nothing is left on disk."""
+    with search(arrays) as found:
+        folder = found.folder
+        scores = {}
+        for run in found.runs:
+            rate = run.config.network.blocks[0].layer.lr
+            alone = hebb.train(
+                PRESET, data=arrays, epochs=1, threads=1, seed=run.config.seed, overrides={"b0.layer.lr": rate}
+            )
+            assert run.test_accuracy == alone.test_accuracy
+            scores.setdefault(rate, []).append(alone.test_accuracy)
+        table = found.table().set_index("configuration")
+        for rate, values in scores.items():
+            line = table.loc[f"b0.layer.lr={rate:g}"]
+            assert (line["n"], line["mean"]) == (2, pytest.approx(np.mean(values)))
+            assert line["sd"] == pytest.approx(np.std(values, ddof=1))
+        best = max(scores, key=lambda rate: np.mean(scores[rate]))
+        assert found.best.mean == pytest.approx(np.mean(scores[best]))
+        assert found.metric == "test_acc"
+        assert len(found.results) == len(found.runs) == 4
+        page = found.report(tmp_path / "page.html")
+        assert "<html" in page.read_text()
+    assert not folder.exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "page.html"] in ([], ["hebb_data"])
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_python_gives_the_numbers_of_the_command(command: Command, tmp_path: Path) -> None:
+    flags = ("--preset", PRESET, "--dataset", "Digits", "--threads", "1", "--gpu-id", "cpu", "--seeds", "0", "1")
+    small = ("dataset_sup.samples=200", "dataset_unsup.samples=200")
+    space = ("--space", "b0.layer.lr={loguniform: [0.01, 0.1]}", "--algorithm", "optuna", "--num-samples", "2")
+    done = command("ray_search.py", *flags, *space, "--folder-name", "s", "--set", *small)
+    assert done.returncode == 0, done.stderr
+    stored = pd.read_csv(tmp_path / "home" / "hebb" / "search" / "s" / "results.csv").sort_values("trial")
+    found = hebb.search(
+        PRESET,
+        data="Digits",
+        space={"b0.layer.lr": {"loguniform": [0.01, 0.1]}},
+        algorithm="optuna",
+        num_samples=2,
+        seeds=(0, 1),
+        threads=1,
+        device="cpu",
+        overrides={"dataset_sup.samples": 200, "dataset_unsup.samples": 200},
+        data_dir=tmp_path / "home",
+        folder=tmp_path / "p",
+    )
+    ours = found.results.sort_values("trial")  # two trials run at once, and either may be the first
+    assert list(ours["trial"]) == list(stored["trial"])
+    np.testing.assert_allclose(ours["test_acc"], stored["test_acc"], rtol=1e-12)
+    loaded = hebb.load(tmp_path / "p")
+    pd.testing.assert_frame_equal(loaded.table(), found.table())
+    assert loaded.best == found.best
+    with pytest.raises(hebb.ConfigError, match="holds a search already"):
+        search("Digits", folder=tmp_path / "p")
+    with pytest.raises(hebb.ConfigError, match=r"carry_on: .*holds another search"):
+        search("Digits", folder=tmp_path / "p", carry_on=True)
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_a_search_is_continued_in_its_folder(arrays: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    """What is missing is trained again, to the same numbers; models are kept where that is asked for."""
+    first = search(arrays, folder=tmp_path / "s", save_models=True)
+    before, trial = first.results, first.runs[1].folder
+    assert trial is not None
+    (trial / "result.json").unlink()
+    again = search(arrays, folder=tmp_path / "s", save_models=True, carry_on=True)
+    timed = ["minutes"]
+    pd.testing.assert_frame_equal(again.results.drop(columns=timed), before.drop(columns=timed))
+    assert again.runs[0].predict(arrays[2]).shape == (50,)
+    assert not math.isnan(again.best.sd)
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_a_search_that_selects_names_a_winner(arrays: tuple[np.ndarray, ...]) -> None:
+    with search(arrays, purpose="search", final_seeds=1, validation=0.25) as found:
+        assert found.metric == "val_acc"
+        assert len(list(found.folder.glob("final.csv"))) == 1
+        assert found.best.values["b0.layer.lr"] in (0.01, 0.1)
+        with pytest.raises(hebb.ConfigError, match="keeps no model"):
+            found.runs[0].predict(arrays[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"space": {"b9.layer.lr": {"grid": [1, 2]}}}, "b9"),
+        ({"space": {"b0.layer.lr": 3}}, "b0.layer.lr"),
+        ({"algorithm": "bayes"}, "unknown 'bayes'|algorithm"),
+        ({"metric": "accuracy"}, "unknown metric 'accuracy'"),
+        ({"seeds": ()}, "seeds"),
+        ({"seeds": (1, 1)}, "seeds"),
+        ({"config": "nope"}, "unknown search config 'nope'"),
+        ({"carry_on": True, "data": (np.zeros((2, 4, 4)), [0])}, "data, y: must be 2 labels"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(hebb.ConfigError, match=message):
+        search(**{"data": "Digits", **arguments})
