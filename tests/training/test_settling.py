@@ -298,8 +298,14 @@ def test_train_evaluate_and_start_again(inside: Command, tmp_path: Path) -> None
         (["--preset", "2EPDigits", "--training-blocks", "1"], ["--training-blocks", "a settling network"]),
         (["--preset", "2EPDigits", "--bp-blockwise"], ["--bp-blockwise"]),
         (["--preset", "2EPDigits", "--set", "settle.gain=1"], ["settle.gain", "EP"]),
-        (["--preset", "2EPDigits", "--set", "stop.patience=1"], ["stop", "Hebbian phases early, but 2EPDigits has none"]),
-        (["--preset", "2EPDigits", "--set", "stop.convergence=0.1"], ["stop", "Hebbian phases early, but 2EPDigits has none"]),
+        (
+            ["--preset", "2EPDigits", "--set", "stop.patience=1"],
+            ["stop", "Hebbian phases early, but 2EPDigits has none"],
+        ),
+        (
+            ["--preset", "2EPDigits", "--set", "stop.convergence=0.1"],
+            ["stop", "Hebbian phases early, but 2EPDigits has none"],
+        ),
         (["--preset", "2EPDigits", "--set", "dataset_sup.deviations=3"], ["deviations", "Digits"]),
         (
             ["--dataset", "CIFAR10", "--set", "dataset_sup.deviations=3", "dataset_sup.standardise=true", "--dry-run"],
