@@ -330,7 +330,7 @@ def test_the_command(command: Command, tmp_path: Path, monkeypatch: pytest.Monke
     ("flags", "words"),
     [
         (("--pack-seeds", "2", "--preset", "2EPDigits"), "--pack-seeds: 2EPDigits settles"),
-        (("--pack-seeds", "2", "--set", "stop.patience=1"), "--pack-seeds: the members would end"),
+        (("--pack-seeds", "2", "--set", "stop.patience=1"), "--pack-seeds: the seeds of a pack would end"),
         (("--pack-seeds", "2", "--preset", "3LPLCnnDigits", "--dataset", "Digits_lpl"), "a loss of its own"),
         (("--pack-seeds", "2", "--preset", "Soft-c8-k3:attdrop_0.2 BP:flatten"), "drops out by contrast"),
         (("--pack-seeds", "0"), "must be a whole number >= 1, got '0'"),
