@@ -80,7 +80,11 @@ def execute(line: str, folder: Path) -> int:
     assert words[0] == "python"
     if words[1] not in MAINS:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run([sys.executable, *words[1:]], cwd=folder, env=environment, check=False).returncode
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        )
+        print(done.stdout)
+        return done.returncode
     more = () if "--list" in words or "--run-config" in words or "--evaluate" in words else SMALL
     try:
         return MAINS[words[1]]([*words[2:], *more])
