@@ -282,7 +282,7 @@ def shown(page: str) -> str:
     _, begin, rest = page.partition(BEGIN)
     inside, end, _ = rest.partition(END)
     if not begin or not end:
-        raise ConfigError("page", f"must hold the marks {BEGIN} and {END}, which show where the table goes")
+        raise ConfigError("--page", f"must hold the marks {BEGIN} and {END}, which show where the table goes")
     return inside.strip("\n") + "\n"
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hebb.core import documents, shipped
+from hebb.core.commands import quoted
 from hebb.core.errors import ConfigError
 from hebb.storage.folders import checked_name
 
@@ -71,7 +72,7 @@ class TrainingCommand:
 
     def line(self) -> str:
         """Return it as a person types it."""
-        return shlex.join(["python", self.script, *self.words])
+        return quoted("python", self.script, *self.words)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,11 +73,11 @@ class Subject:
         """The blocks of the network."""
         return [self.network[i] for i in range(len(self.network))]
 
-    def checked(self, block: int) -> int:
-        """Return ``block``, or raise when the network has no such block."""
+    def checked(self, block: int, flag: str = "--block") -> int:
+        """Return ``block``, or raise when the network has no such block; ``flag`` names it."""
         if block >= len(self.network):
             blocks = [f"b{i}" for i in range(len(self.network))]
-            raise ConfigError("--block", f"the network has no b{block}", given=f"b{block}", choices=blocks)
+            raise ConfigError(flag, f"the network has no b{block}", given=f"b{block}", choices=blocks)
         return block
 
     def _of_pixels(self, split: Split) -> Split:
@@ -142,7 +142,7 @@ class Subject:
             most: number of images.
             mean: take each channel's mean over the map. For settling networks the output is the free-phase state.
         """
-        numbers = [None if block is None else self.checked(block) for block in dict.fromkeys(blocks)]
+        numbers = [None if block is None else self.checked(block, "--blocks") for block in dict.fromkeys(blocks)]
         energy, pool = self.network.energy, probes.averaged if mean else _flat
         requests = {i: (i, _flat if i is None else pool) for i in numbers if i is None or energy is None}
         values, labels = readout.features(self.network, self.data.test, requests.values(), most)

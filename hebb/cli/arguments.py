@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -149,8 +149,19 @@ def add_run_flags(parser: Parser) -> None:
         "--list",
         dest="listing",
         metavar="WHAT",
-        help="describe presets | datasets | methods | protocols | configs, then stop",
+        help="describe presets | datasets | methods | protocols | configs, or those named like the words after it",
     )
+
+
+def print_help(parser: Parser) -> int:
+    """Print the help of a command that was called without a word, which would train its defaults for minutes."""
+    parser.print_help()
+    return 0
+
+
+def asks_for_list(arguments: Iterable[str]) -> bool:
+    """Tell whether ``--list`` is there, which hands a command over to ``hebb.cli.listing``."""
+    return "--list" in {word.partition("=")[0] for word in arguments}
 
 
 def add_device_flags(parser: Parser) -> None:
@@ -181,6 +192,7 @@ def add_cache_flags(parser: Parser) -> None:
         metavar="GB",
         help="disk space for the output of frozen blocks if it does not fit into memory (default: 20)",
     )
+    parser.rule_out("--cache-limit", "--no-feature-cache", "keeps no output")
 
 
 def add_home_flag(parser: Parser) -> None:
@@ -242,6 +254,7 @@ def _add_readout_flags(parser: Parser) -> None:
     readout.add_argument(
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
     )
+    parser.require_beside("--probe-blocks", "--probe", "says how to read them out")
 
 
 def feature_cache(options: argparse.Namespace) -> FeatureCache:
@@ -278,7 +291,7 @@ def _device_of_name(text: str) -> Device:
     return Device(DeviceKind(kind), int(index or 0))
 
 
-_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks"}
+_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks", "compile": "--compile"}
 """Fields that ``RunConfig`` checks, and the flags that set them, for its error messages."""
 
 
@@ -305,6 +318,17 @@ def run_config(
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     blocks = options.training_blocks
+    for flag, values in (
+        ("--training-blocks", blocks),
+        ("--probe", options.probe),
+        ("--probe-blocks", options.probe_blocks),
+    ):
+        _check_distinct(values or (), flag)
+    changes = overrides.parse(options.changes)
+    if "seed" in changes and "seed" in options.given and changes["seed"] != str(options.seed):
+        raise ConfigError(
+            "--set seed", f"{changes['seed']} contradicts --seed {options.seed}", hint="leave out one of them"
+        )
     with said_as(_FLAGS):
         config = RunConfig(
             network=network,
@@ -313,7 +337,7 @@ def run_config(
             dataset_unsup=_held_out(catalog.dataset(unsup_name, unsup_flag), validation[1]),
             training_blocks=None if blocks is None else tuple(blocks),
             bp_blockwise=options.bp_blockwise,
-            probes=tuple(dict.fromkeys(options.probe)),
+            probes=tuple(options.probe),
             probe_blocks=None if options.probe_blocks is None else tuple(options.probe_blocks),
             seed=seed,
             threads=threads if options.threads is None else options.threads,
@@ -321,8 +345,15 @@ def run_config(
             compile=options.compile,
         )
     config = overrides.apply(config, catalog.protocol(options.protocol), catalog, where="--protocol,")
-    config = overrides.apply(config, overrides.parse(options.changes), catalog)
+    config = overrides.apply(config, changes, catalog)
     return replace(config, plugins=plugins.of_run(config))
+
+
+def _check_distinct(values: Sequence[object], flag: str) -> None:
+    """Raise for a value that is listed twice: it would count once."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(flag, f"{value} is given twice")
 
 
 def _held_out(spec: DataSpec, share: float) -> DataSpec:

@@ -21,7 +21,12 @@ _CIFAR10 = {
     "--dataset-sup": "CIFAR10_50",
     "--model-name": "demo",
 }
-_DIGITS = {"--preset": "2SoftHebbCnnDigits", "--dataset-unsup": "Digits_1", "--dataset-sup": "Digits_50"}
+_DIGITS = {
+    "--preset": "2SoftHebbCnnDigits",
+    "--dataset-unsup": "Digits_1",
+    "--dataset-sup": "Digits_50",
+    "--folder-name": "demo",
+}
 _DIGITS_HELP = """usage: {demo} [flags]
 
 Train 2SoftHebbCnnDigits on scikit-learn's digits with seeds 0 to 3, in less than a minute, as the search 'demo'.
@@ -60,10 +65,11 @@ def digits(argv: list[str]) -> int:
     if not _HELP.isdisjoint(argv):
         print(_DIGITS_HELP.format(demo=commands.name("demo"), search=commands.name("search")))
         return 0
-    words = [*_before(_DIGITS, argv), "--folder-name", "demo", *argv]
+    if {word.partition("=")[0] for word in argv} & {"--restore", "--list"}:
+        return search.main(argv)
+    words = [*_before(_DIGITS, argv, parser()), *argv]
     options = parser().parse(words)
-    runs = options.restore is None and options.listing is None and not (options.dry_run or options.estimate)
-    if runs and not options.overwrite and _replaces(options):
+    if not (options.dry_run or options.estimate or options.overwrite) and _replaces(options):
         words.append("--overwrite")
     return search.main(words)
 
@@ -98,11 +104,12 @@ def with_flags(argv: list[str]) -> list[str]:
     """Put the flags of ``demo.py`` in front, unless a flag asks for another use of the command."""
     if {word.partition("=")[0] for word in argv} & set(train.OTHER_USES):
         return argv
-    return [*_before(_CIFAR10, argv), *argv]
+    return [*_before(_CIFAR10, argv, train.parser()), *argv]
 
 
-def _before(defaults: dict[str, str], argv: list[str]) -> list[str]:
-    """Return the default flags as words; ``--dataset`` in ``argv`` replaces both datasets."""
-    both = any(word.partition("=")[0] == "--dataset" for word in argv)
-    pairs = [pair for pair in defaults.items() if not (both and pair[0].startswith("--dataset"))]
-    return [word for pair in pairs for word in pair]
+def _before(defaults: dict[str, str], argv: list[str], parser: Parser) -> list[str]:
+    """Return the default flags that ``argv`` does not give as words; ``--dataset`` replaces both datasets."""
+    given = parser.given(argv)
+    replaced = {"--dataset-sup", "--dataset-unsup"} if "dataset" in given else set()
+    kept = [flag for flag in defaults if flag not in replaced and not given & parser.given([flag])]
+    return [word for flag in kept for word in (flag, defaults[flag])]

@@ -31,9 +31,16 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """Return a console on the current stdout: as wide as the terminal, or wide enough for a table elsewhere."""
-    terminal = _Console(file=sys.stdout, highlight=False)
-    return terminal if terminal.is_terminal else _Console(file=sys.stdout, highlight=False, width=_WIDTH)
+    """Return a console on the current stdout: as wide as the terminal, or wide enough for a table elsewhere.
+
+    It prints text as it is: ``[x]`` in a path is no style, and ``:x:`` in a network is no picture.
+    """
+    terminal = _console()
+    return terminal if terminal.is_terminal else _console(width=_WIDTH)
+
+
+def _console(width: int | None = None) -> Console:
+    return _Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Table:

@@ -2,69 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from hebb.cli import arguments, train_flags
-from hebb.cli.describe import console, table
+from hebb.cli.describe import console, counted, table
 from hebb.cli.parsing import Exclusive, Parser
 from hebb.config import fields, grammar, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.fields import ARCHS, Value
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES
-from hebb.config.rule import SettlingRule
+from hebb.config.rule import Rule, SettlingRule
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 
 _VERB = "list"
 
 
-def parser(flag: str = _VERB) -> Parser:
-    """Return the parser of the command, in which the list follows the verb or the flag ``--list``."""
+def parser(flag: str = _VERB, others: Callable[[], Parser] = train_flags.parser) -> Parser:
+    """Return the parser of the command, in which the list follows the verb, or ``--list`` of another command."""
     flags = Parser(
-        "List what can be named on a command line.",
+        "List what can be named on a command line, or only the names that contain all of the given words.",
         prog=commands.name(_VERB),
-        exclusive=Exclusive(flag, "only prints a list", train_flags.parser),
+        exclusive=Exclusive(flag, "only prints a list", others),
     )
     flags.add_subject(flag, _VERB, dest="listing", metavar="WHAT", choices=tuple(LISTS), help=" | ".join(LISTS))
+    flags.add_argument("words", nargs="*", metavar="WORD", help="what the names contain (default: all names)")
     arguments.add_catalog_flags(flags)
     return flags
 
 
-def main(argv: list[str], flag: str = _VERB) -> int:
-    """Run the command and return its exit code."""
-    options = parser(flag).parse(argv)
-    print_list(options.listing, arguments.load_catalog(options), flag)
+def main(argv: list[str], flag: str = _VERB, others: Callable[[], Parser] = train_flags.parser) -> int:
+    """Run the command and return its exit code; ``others`` makes the parser of the command that ``flag`` belongs to."""
+    options = parser(flag, others).parse(argv)
+    catalog = arguments.load_catalog(options)
+    chosen = LISTS[options.listing]
+    names = chosen.names(catalog)
+    shown = {name for name in names if all(word.lower() in name.lower() for word in options.words)}
+    if not shown:
+        where = f"{flag if flag != _VERB else commands.name(_VERB)} {options.listing}"
+        text = " ".join(options.words)
+        raise ConfigError(where, f"no name contains '{text}'", given=text, choices=dict.fromkeys(names))
+    chosen.show(catalog, shown)
     return 0
 
 
-def print_list(name: str, catalog: Catalog, where: str = "--list") -> None:
-    """Print one of the lists; ``where`` is the place an error names."""
-    if name not in LISTS:
-        raise ConfigError(where, f"unknown list '{name}'", given=name, choices=LISTS)
-    LISTS[name](catalog)
+def _print(out: Console, rows: Table) -> None:
+    """Print a table that has rows."""
+    if rows.row_count:
+        out.print(rows)
 
 
-def _presets(catalog: Catalog) -> None:
-    presets = table(f"{len(catalog.models)} presets", ("name", "what", "source"))
+def _presets(catalog: Catalog, shown: Collection[str]) -> None:
+    presets = table(counted(len(shown), "preset"), ("name", "what", "source"))
     for name, model in catalog.models.items():
-        presets.add_row(name, model.description, model.source)
+        if name in shown:
+            presets.add_row(name, model.description, model.source)
     console().print(presets)
 
 
-def _datasets(catalog: Catalog) -> None:
+def _datasets(catalog: Catalog, shown: Collection[str]) -> None:
     out = console()
     for entry in DATASETS.entries():
+        specs = {name: s for name, s in catalog.datasets.items() if s.dataset == entry.name and name in shown}
+        if not specs:
+            continue
         size = f"{entry.channels}x{entry.height}x{entry.width}"
-        out.print(
-            f"[bold]{entry.name}[/bold]  {entry.summary}; {size}, {entry.classes} classes, "
-            f"{entry.train:,} + {entry.test:,} images"
-        )
+        images = f"{size}, {entry.classes} classes, {entry.train:,} + {entry.test:,} images"
+        out.print(Text.assemble((entry.name, "bold"), f"  {entry.summary}; {images}"))
         variants = table("", ("variant", "epochs", "batch", "images", "other"), ("epochs", "batch", "images"))
-        for name, spec in catalog.datasets.items():
-            if spec.dataset == entry.name:
-                numbers = (str(spec.epochs), str(spec.batch_size), f"{spec.train_samples():,}")
-                variants.add_row(name, *numbers, _other_settings(spec))
+        for name, spec in specs.items():
+            numbers = (str(spec.epochs), str(spec.batch_size), f"{spec.train_samples():,}")
+            variants.add_row(name, *numbers, _other_settings(spec))
         out.print(variants)
 
 
@@ -79,41 +93,55 @@ def _other_settings(spec: DataSpec) -> str:
     return ", ".join(words)
 
 
-def _methods(catalog: Catalog) -> None:
+def _method_names(catalog: Catalog) -> list[str]:
+    names = [*RULES.names(), *fields.FIELDS, *(entry.name for entry, *_ in _own_fields())]
+    return [*names, *(setting.name for setting in _settings()), *ACTIVATIONS.names()]
+
+
+def _settings() -> list[fields.Field]:
+    """Return the settings of networks that settle, each once."""
+    rules = [rule for rule in RULES.entries() if isinstance(rule, SettlingRule)]
+    return list({setting.name: setting for rule in rules for setting in rule.settings}.values())
+
+
+def _methods(catalog: Catalog, shown: Collection[str]) -> None:
     out = console()
     for rule in RULES.entries():
-        out.print(f"[bold]{rule.name}[/bold]  {rule.summary}\n  source: {rule.source}")
-        for arch in rule.archs:
-            names = [e.token or e.name for e in rule.fields_on(arch).values()]
-            other = [f"{name} {_written(value)}" for name, value in rule.defaults.get(arch, {}).items()]
-            out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
-        if isinstance(rule, SettlingRule):
-            out.print(
-                "  settle: "
-                + " ".join(
-                    f"{s.name}={grammar.format_value(s.default, s)}" for s in rule.settings if s.default is not None
-                ),
-                soft_wrap=True,
-            )
+        if rule.name in shown:
+            _method(out, rule)
     tokens = table("\nfields", ("token", "name", "legal", "MLP", "CNN", "meaning"))
     for entry in fields.FIELDS.values():
-        default = [_default(catalog, entry, arch) for arch in ("MLP", "CNN")]
-        tokens.add_row(entry.token or "", entry.name, entry.legal, *default, entry.meaning)
+        if entry.name in shown:
+            default = [_default(catalog, entry, arch) for arch in ("MLP", "CNN")]
+            tokens.add_row(entry.token or "", entry.name, entry.legal, *default, entry.meaning)
     for (entry, *default), methods in _own_fields().items():
-        tokens.add_row(entry.token or "", entry.name, entry.legal, *default, f"{' '.join(methods)}: {entry.meaning}")
-    out.print(tokens)
+        if entry.name in shown:
+            meaning = f"{' '.join(methods)}: {entry.meaning}"
+            tokens.add_row(entry.token or "", entry.name, entry.legal, *default, meaning)
+    _print(out, tokens)
     settings = table("\nsettings of networks that settle", ("name", "legal", "meaning"))
-    for entry in {
-        s.name: s for rule in RULES.entries() if isinstance(rule, SettlingRule) for s in rule.settings
-    }.values():
-        settings.add_row(entry.name, entry.legal, entry.meaning)
-    out.print(settings)
+    for entry in _settings():
+        if entry.name in shown:
+            settings.add_row(entry.name, entry.legal, entry.meaning)
+    _print(out, settings)
     functions = table("\nactivations", ("part", "formula"))
     for function in ACTIVATIONS.entries():
-        functions.add_row(
-            function.name + ("_" + function.parameter.split()[-1] if function.parameter else ""), function.formula
-        )
-    out.print(functions)
+        if function.name in shown:
+            parameter = "_" + function.parameter.split()[-1] if function.parameter else ""
+            functions.add_row(function.name + parameter, function.formula)
+    _print(out, functions)
+
+
+def _method(out: Console, rule: Rule) -> None:
+    """Print a method with its tokens."""
+    out.print(Text.assemble((rule.name, "bold"), f"  {rule.summary}\n  source: {rule.source}"))
+    for arch in rule.archs:
+        names = [e.token or e.name for e in rule.fields_on(arch).values()]
+        other = [f"{name} {_written(value)}" for name, value in rule.defaults.get(arch, {}).items()]
+        out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
+    if isinstance(rule, SettlingRule):
+        settings = [f"{s.name}={grammar.format_value(s.default, s)}" for s in rule.settings if s.default is not None]
+        out.print(f"  settle: {' '.join(settings)}", soft_wrap=True)
 
 
 def _own_fields() -> dict[tuple[fields.Field, str, str], list[str]]:
@@ -142,26 +170,35 @@ def _written(value: Value | None) -> str:
     return grammar.number(value)
 
 
-def _protocols(catalog: Catalog) -> None:
+def _protocols(catalog: Catalog, shown: Collection[str]) -> None:
     protocols = table("protocols", ("name", "what", "changes", "source"))
     for name, protocol in catalog.protocols.items():
-        changes = " ".join(f"{path}={value}" for path, value in protocol.changes.items())
-        protocols.add_row(name, protocol.description, changes, protocol.source)
+        if name in shown:
+            changes = " ".join(f"{path}={value}" for path, value in protocol.changes.items())
+            protocols.add_row(name, protocol.description, changes, protocol.source)
     console().print(protocols)
 
 
-def _configs(_: Catalog) -> None:
+def _configs(_: Catalog, shown: Collection[str]) -> None:
     configs = table("search configs", ("name", "runs", "purpose", "answers"), ("runs",))
-    for name in search_space.names():
+    for name in sorted(shown):
         spec = search_space.load(name)
         configs.add_row(name, str(spec.count() * len(spec.seeds)), spec.purpose, spec.description)
     console().print(configs)
 
 
-LISTS: dict[str, Callable[[Catalog], None]] = {
-    "presets": _presets,
-    "datasets": _datasets,
-    "methods": _methods,
-    "protocols": _protocols,
-    "configs": _configs,
+@dataclass(frozen=True)
+class _List:
+    """A list: the names that it can show, and what prints the chosen ones."""
+
+    names: Callable[[Catalog], Iterable[str]]
+    show: Callable[[Catalog, Collection[str]], None]
+
+
+LISTS = {
+    "presets": _List(lambda catalog: catalog.models, _presets),
+    "datasets": _List(lambda catalog: catalog.datasets, _datasets),
+    "methods": _List(_method_names, _methods),
+    "protocols": _List(lambda catalog: catalog.protocols, _protocols),
+    "configs": _List(lambda _: search_space.names(), _configs),
 }

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from hebb.core.errors import ConfigError
-from hebb.core.values import read_number
+from hebb.core.values import read_number, read_switch
 
 
 class Section(StrEnum):
@@ -43,6 +43,38 @@ class Exclusive:
     others: Callable[[], Parser]
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Two flags that do not go together, or of which one needs the other.
+
+    Attributes:
+        flag: the one that is refused.
+        message: why.
+        clash: tells from the options whether it is.
+    """
+
+    flag: str
+    message: str
+    clash: Callable[[argparse.Namespace], bool]
+
+
+class _Use(NamedTuple):
+    """A flag as the user wrote it, and the words up to the next flag."""
+
+    flag: str
+    action: argparse.Action
+    words: list[str]
+
+    def values(self) -> list[str]:
+        """Return the words that belong to the flag; those after them are arguments of the command."""
+        single = self.action.nargs is None
+        return (
+            self.words[:1]
+            if single
+            else self.words[: self.action.nargs if isinstance(self.action.nargs, int) else None]
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ``ConfigError`` and name the nearest flag.
 
@@ -62,6 +94,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", int, whole)
         self.register("type", float, real)
         self._exclusive = exclusive
+        self._pairs: list[_Pair] = []
         self._sections = {title: self.add_argument_group(title) for title in Section}
 
     def section(self, title: Section) -> argparse._ArgumentGroup:
@@ -80,6 +113,25 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(options.pop("dest"), **options)
         else:
             self.add_argument(flag, required=True, **options)
+
+    def rule_out(
+        self, flag: str, other: str, reason: str, *, clash: Callable[[argparse.Namespace], bool] | None = None
+    ) -> None:
+        """Refuse ``flag`` beside ``other``, which ``reason`` describes; ``clash`` tells when, by default always."""
+        first, second = self._name(flag), self._name(other)
+        both = clash or (lambda options: {first, second} <= options.given)
+        self._pairs.append(_Pair(flag, f"cannot be combined with {other}, which {reason}", both))
+
+    def require_beside(self, flag: str, other: str, reason: str) -> None:
+        """Refuse ``flag`` without ``other``, which ``reason`` describes."""
+        first, second = self._name(flag), self._name(other)
+        alone = _Pair(
+            flag, f"needs {other}, which {reason}", lambda options: {first, second} & options.given == {first}
+        )
+        self._pairs.append(alone)
+
+    def _name(self, flag: str) -> str:
+        return self._option_string_actions[flag.split()[0]].dest
 
     def flags(self) -> list[str]:
         """List every flag that starts with two dashes."""
@@ -113,7 +165,40 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(arguments)
         if unknown:
             self._refuse(unknown[0])
+        uses = self._uses(arguments)
+        for name, several in uses.items():
+            self._check_once(name, several)
+        options.given = frozenset(uses)
+        for pair in self._pairs:
+            if pair.clash(options):
+                raise ConfigError(pair.flag, pair.message)
         return options
+
+    def given(self, arguments: list[str]) -> frozenset[str]:
+        """Return the names under which the flags among the arguments are parsed, as ``dataset_sup``."""
+        return frozenset(self._uses(arguments))
+
+    def _uses(self, arguments: list[str]) -> dict[str, list[_Use]]:
+        """Return every use of every flag, by the name under which it is parsed."""
+        uses: dict[str, list[_Use]] = {}
+        words: list[str] = []
+        for argument in arguments:
+            flag, separator, value = argument.partition("=")
+            action = self._option_string_actions.get(flag)
+            if action is None:
+                words.append(argument)
+            else:
+                words = [value] if separator else []
+                uses.setdefault(action.dest, []).append(_Use(flag, action, words))
+        return uses
+
+    def _check_once(self, name: str, uses: list[_Use]) -> None:
+        """Raise for a flag with several values, of which argparse takes the last; the same one again is no harm."""
+        values = list(dict.fromkeys(" ".join(use.values()) for use in uses))
+        if len(values) == 1 or isinstance(uses[0].action, argparse._ExtendAction):
+            return
+        hint = f"{uses[-1].flag} takes several values at once" if uses[0].action.nargs == "+" else None
+        raise ConfigError(uses[-1].flag, f"is given twice, as {values[0]} and {values[1]}", hint=hint)
 
     def _refuse(self, argument: str) -> NoReturn:
         flag = argument.partition("=")[0]
@@ -138,46 +223,46 @@ def _sentence(message: str) -> tuple[str, str]:
     return place, problem.replace("ignored explicit argument", "takes no value, got")
 
 
-def whole(text: str) -> int:
-    """Read a whole number; parsers read it for ``type=int``."""
-    if not re.fullmatch("[+-]?[0-9]+", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'")
-    return int(text)
+def whole_number(least: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers; parsers read them for ``type=int``."""
+    bound = "" if least is None else f" >= {least}"
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch("[+-]?[0-9]{1,4000}", text) else None
+        if number is None or (least is not None and number < least):
+            raise argparse.ArgumentTypeError(f"must be a whole number{bound}, got '{text}'")
+        return number
+
+    return read
 
 
-def real(text: str) -> float:
-    """Read a number; parsers read it for ``type=float``."""
-    number = read_number(text, float)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"must be a number, got '{text}'")
-    return float(number)
+def real_number(least: float | None = None, *, above: bool = False) -> Callable[[str], float]:
+    """Return a reader of numbers; parsers read them for ``type=float``. ``above`` excludes the bound itself."""
+    bound = "" if least is None else f" {'>' if above else '>='} {least:g}"
+
+    def read(text: str) -> float:
+        number = read_number(text, float)
+        if number is None or (least is not None and (number <= least if above else number < least)):
+            raise argparse.ArgumentTypeError(f"must be a number{bound}, got '{text}'")
+        return float(number)
+
+    return read
 
 
-def natural(text: str) -> int:
-    """Read a whole number >= 0."""
-    if not re.fullmatch("[0-9]+", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got '{text}'")
-    return int(text)
+whole, natural, count, real = whole_number(), whole_number(0), whole_number(1), real_number()
 
 
 def boolean(text: str) -> bool:
     """Read true or false."""
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
+    value = read_switch(text)
+    if value is None:
         raise argparse.ArgumentTypeError(f"must be true or false, got '{text}'")
-    return words[text.lower()]
+    return value
 
 
 def gigabytes(text: str) -> int:
     """Read a size in GB (10^9 bytes) as bytes."""
     size = read_number(text, float)
-    if size is None or size < 0:
+    if size is None or not 0 <= size < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of gigabytes >= 0, got '{text}'")
     return int(size * 10**9)
-
-
-def count(text: str) -> int:
-    """Read a whole number >= 1."""
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got '{text}'")
-    return int(text)

@@ -42,11 +42,12 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> RunConfig:
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
+    if arguments.asks_for_list(argv):
+        return listing.main(argv, "--list", parser)
+    if not argv:
+        return arguments.print_help(parser())
     options = parser().parse(argv)
     catalog = arguments.load_catalog(options)
-    if options.listing is not None:
-        listing.print_list(options.listing, catalog)
-        return 0
     run = resolve(options, catalog)
     home = folders.Home.find(options.data_dir)
     name = options.model_name or f"{arguments.plain_name(run)}_post_hoc"

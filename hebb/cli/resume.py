@@ -74,7 +74,7 @@ def _interrupted_run(folder: Path, flag: str) -> RunConfig:
     if state == FolderState.FINISHED:
         raise ConfigError(flag, f"{folder} is finished; there is nothing to continue")
     if state != FolderState.INTERRUPTED:
-        runs = sorted(path.parent.name for path in folder.parent.glob(f"*/{folders.CONFIG}"))
+        runs = folders.names(folder.parent, FolderState.INTERRUPTED)
         raise ConfigError(flag, f"nothing to resume: {folder} holds no run", given=folder.name, choices=runs)
     return read_config(folder / folders.CONFIG)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from hebb.cli import describe
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
+from hebb.core import commands
 from hebb.core.errors import DivergenceError
 from hebb.storage.folders import Row
 from hebb.training.report import Report
@@ -173,8 +173,7 @@ class ConsoleReport(Report):
             self.console.print(f"b{shape.block}: " + "  ".join(numbers))
         if result.folder is not None:
             self.console.print(f"results: {result.folder}", soft_wrap=True)
-            command = shlex.join(["tensorboard", "--logdir", str(result.folder.parent)])
-            self.console.print(f"compare: {command}", soft_wrap=True)
+            self.console.print(f"compare: {commands.tensorboard(result.folder.parent)}", soft_wrap=True)
 
     def _probes(self, probes: Iterable[Probe]) -> None:
         table = describe.table("", ("block", "probe", *_ACCURACIES), _ACCURACIES)

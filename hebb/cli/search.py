@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from hebb.cli import arguments, describe, listing, search_flags
 from hebb.cli.parsing import Parser
-from hebb.config import plan
+from hebb.config import overrides, plan
 from hebb.config.catalog import Catalog
 from hebb.core import extras
 from hebb.core.commands import line as command_line
-from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of
+from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of, said_as
 from hebb.storage import folders
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code. Help and lists load nothing of a search."""
+    if arguments.asks_for_list(argv):
+        return listing.main(argv, "--list", parser)
+    if not argv:
+        return arguments.print_help(parser())
     options = parser().parse(argv)
     line = command_line("search", *argv)
-    if options.listing is not None:
-        listing.print_list(options.listing, arguments.load_catalog(options))
-        return 0
     from hebb.cli import search_request
     from hebb.tuning import search_folder
 
@@ -65,7 +66,11 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     """Return the search that the flags describe, with every trial of it checked; nothing is written."""
     from hebb.cli import search_request
 
-    return search_request.of_flags(options, catalog).resolve(catalog)
+    spec = search_flags.spec(options)
+    with said_as(search_flags.places(options, spec)):
+        search = search_request.of_flags(options, catalog, spec).resolve(catalog)
+    search_request.check_used(overrides.parse(options.changes), search)
+    return search
 
 
 def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from hebb.analysis import replicates
 from hebb.cli import describe
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
+from hebb.core.commands import quoted, tensorboard
 from hebb.storage import folders
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
 from hebb.tuning.search import Group, Search, Trial
@@ -150,7 +150,7 @@ class SearchDisplay(SearchObserver):
             self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
         self._print(f"results: {ranking.path}")
         if ranking.path.stem == "results":
-            self._print(f"compare: {_tensorboard(ranking.path.parent)}")
+            self._print(f"compare: {tensorboard(ranking.path.parent / folders.TRIALS)}")
 
     def summed_up(self, outcome: Outcome, finished: int, total: int) -> None:
         """Print why trials failed, and what a budget has left."""
@@ -168,12 +168,11 @@ class SearchDisplay(SearchObserver):
         if winner is None:
             self._print(f"no winner: no configuration has a finite {self._progress.stage.metric} on every seed")
             return
-        words = ["--preset", shlex.quote(winner.network)]
-        words += ["--set", *map(shlex.quote, winner.changes)] if winner.changes else []
+        words = ["--preset", winner.network, *(["--set", *winner.changes] if winner.changes else ())]
         self._print(f"winner: {winner.trial.label}")
         if winner.tied:
             self._print(tied(trial.label for trial in winner.tied))
-        self._print(f"its network: {' '.join(words)}")
+        self._print(f"its network: {quoted(*words)}")
 
     def retraining(self, trials: tuple[Trial, ...]) -> None:
         """Say on what the winner is trained again."""
@@ -272,11 +271,6 @@ def continuation(folder: Path) -> str:
     return f"{command_line('search', '--restore', folder)} continues"
 
 
-def _tensorboard(folder: Path) -> str:
-    """Return the command that shows the trials of a search."""
-    return shlex.join(["tensorboard", "--logdir", str(folder / folders.TRIALS)])
-
-
 def commands(report: SearchReport) -> dict[str, list[str]]:
     """Return the commands on the page of a search, by what they do."""
     search, best = report.search, report.best
@@ -286,7 +280,7 @@ def commands(report: SearchReport) -> dict[str, list[str]]:
         **({"what is left of it": [command_line("search", "--restore", search.folder)]} if report.tally.left else {}),
         "the best run again, to the same bits": [again],
         "this page": [command_line("analysis", "report", search.folder)],
-        "TensorBoard": [_tensorboard(search.folder)],
+        "TensorBoard": [tensorboard(search.folder / folders.TRIALS)],
     }
 
 

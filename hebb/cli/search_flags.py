@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from hebb.cli import arguments
 from hebb.cli.parsing import Parser, Section, boolean, count, natural
@@ -10,7 +11,7 @@ from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Scheduler
 from hebb.core import commands, documents
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, said_as
 
 KEPT = (
     "no_feature_cache",
@@ -61,6 +62,13 @@ def parser(description: str) -> Parser:
         action="store_true",
         help="time the real steps on this machine, print the hours and disk of the search, then stop",
     )
+    flags.rule_out("--estimate", "--dry-run", "does not run a step")
+    flags.rule_out(
+        "--save-model", "--save false", "keeps no run", clash=lambda options: options.save_model and not options.save
+    )
+    flags.require_beside("--extend", "--restore", "names the search")
+    flags.require_beside("--retry-failed", "--restore", "names the search")
+    flags.require_beside("--model-name", "--resume", "says that a model is loaded")
     return flags
 
 
@@ -219,10 +227,10 @@ def _add_result_flags(group: Flags) -> None:
 def check_restore(options: argparse.Namespace) -> None:
     """Raise for flags that a continued search would ignore."""
     allowed = (*_BESIDE_RESTORE, *(_EXTENDING if options.extend else ()))
-    for name in set_flags(options):
+    for name in sorted(options.given):
         if name in allowed:
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = _flag(name)
         if name in _EXTENDING:
             raise ConfigError(
                 flag, "changes the search that --restore continues", hint="--extend adds it to the search"
@@ -230,12 +238,6 @@ def check_restore(options: argparse.Namespace) -> None:
         raise ConfigError(
             "--restore", f"{flag} cannot be combined with --restore, which continues the search as it was started"
         )
-
-
-def set_flags(options: argparse.Namespace) -> list[str]:
-    """List the flags whose value differs from the default."""
-    defaults = vars(parser("").parse([]))
-    return [name for name, value in vars(options).items() if name in defaults and value != defaults[name]]
 
 
 def spec(options: argparse.Namespace) -> SearchSpec:
@@ -247,8 +249,31 @@ def spec(options: argparse.Namespace) -> SearchSpec:
         return config
     if "space" in changes:
         changes["space"] = domains_of(changes["space"])
-    flags = " ".join(f"--{name.replace('_', '-')}" for name in changes)
-    return search_space.parse(search_space.changed(data, changes), config.name, flags)
+    with said_as({f"{path}, {key}": flag for key, flag in _places(changes).items()}):
+        changed = search_space.parse(search_space.changed(data, changes), config.name, str(path))
+    if options.search_seed is not None and changed.plan.algorithm == Algorithm.GRID:
+        raise ConfigError("--search-seed", "needs points that are drawn, and a grid runs every point")
+    return changed
+
+
+def places(options: argparse.Namespace, spec: SearchSpec) -> dict[str, str]:
+    """Return the flags that the user wrote, by the places of a search config that errors name."""
+    where = f"search config '{spec.name}'"
+    flags = _places(name for name in search_space.CHANGES if getattr(options, name) is not None)
+    by_place = {f"{where}, {key}": flag for key, flag in flags.items()}
+    paths = domains_of(options.space or [])
+    if paths.keys() >= {axis.name for axis in spec.axes}:
+        by_place[f"{where},"] = "--space"  # nothing of the space is the config's own
+    return by_place | {f"{where}, {path}": f"--space {path}" for path in paths}
+
+
+def _places(changes: Iterable[str]) -> dict[str, str]:
+    """Return the flags of changes by the places of the values that they change."""
+    return {search_space.place_of(name): _flag(name) for name in changes}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def domains_of(texts: list[str]) -> dict[str, object]:

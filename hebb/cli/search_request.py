@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from hebb import builtin
 from hebb.cli import arguments, search_flags
 from hebb.config import catalog as catalogs
-from hebb.config import search_space
+from hebb.config import overrides, search_space
 from hebb.config.catalog import Catalog
+from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
@@ -20,12 +22,8 @@ from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
 
 
-def of_flags(options: argparse.Namespace, catalog: Catalog) -> SearchRequest:
-    """Return the search that the flags ask for."""
-    for flag, asked in (("--extend", options.extend), ("--retry-failed", options.retry_failed)):
-        if asked:
-            raise ConfigError(flag, "needs --restore FOLDER, which names the search")
-    spec = search_flags.spec(options)
+def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) -> SearchRequest:
+    """Return the search that the flags ask for; ``spec`` is its search config with the changes of flags."""
     home = folders.Home.find(options.data_dir)
     share_sup, share_unsup = (
         request.validation_share(spec, held_out) for held_out in (options.validation_sup, options.validation_unsup)
@@ -56,6 +54,24 @@ def of_flags(options: argparse.Namespace, catalog: Catalog) -> SearchRequest:
         probe_every=options.probe_every,
         resume_from=resume_from,
     )
+
+
+def check_used(changes: Iterable[str], search: Search) -> None:
+    """Raise for a path of ``--set`` that the space sets in every configuration: its value would do nothing."""
+    network = search.base.network
+    always = [path for axis in search.spec.axes if not axis.when for path in axis.paths()]
+    varied = {name for path in always for name in overrides.single(path, network)}
+    for path in changes:
+        names = overrides.single(path, network)
+        if all(name in varied or _replaced(name, varied) for name in names):
+            problem = "is what the space varies, so its value would do nothing"
+            raise ConfigError(f"--set {path}", problem, hint="leave it out, or take it out of the space")
+
+
+def _replaced(path: str, varied: Collection[str]) -> bool:
+    """Tell whether ``bN.preset`` of the space replaces the layer that a path belongs to."""
+    block, _, part = path.partition(".")
+    return f"{block}.preset" in varied and part.partition(".")[0] in ("layer", "method")
 
 
 def settings(options: argparse.Namespace, home: folders.Home, *commands: str) -> SearchSettings:
@@ -110,7 +126,6 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
 
 def _with_kept(options: argparse.Namespace, stored: dict[str, object]) -> argparse.Namespace:
     """Return the flags of a continued search, given the values that were stored with it."""
-    anew = search_flags.set_flags(options)
-    kept = {name: stored[name] for name in search_flags.KEPT if name not in anew}
+    kept = {name: stored[name] for name in search_flags.KEPT if name not in options.given}
     file = kept.get("preset_file")
     return argparse.Namespace(**{**vars(options), **kept, "preset_file": None if file is None else Path(str(file))})

@@ -15,7 +15,6 @@ from hebb.cli.run import start
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
-from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 
 OTHER_USES = {
@@ -36,9 +35,9 @@ def main(argv: list[str]) -> int:
         if flag in flags:
             code: int = importlib.import_module(module).main(argv, flag)
             return code
+    if not argv:
+        return arguments.print_help(parser())
     options = parser().parse(argv)
-    if options.export_features is not None:
-        raise ConfigError("--export-features", "needs --evaluate, which names the model")
     catalog = arguments.load_catalog(options)
     return start(resolve(options, catalog), options, catalog, device_index=arguments.device(options).index)
 

@@ -56,6 +56,9 @@ def add_storage_flags(parser: Parser) -> None:
         help="keep the trained model (default: true)",
     )
     storage.add_argument("--save-model", action="store_true", help="the same as --save true")
+    parser.rule_out(
+        "--save-model", "--save false", "keeps no model", clash=lambda options: options.save_model and not options.save
+    )
     storage.add_argument(
         "--checkpoint-every",
         type=count,
@@ -93,3 +96,4 @@ def _add_other_uses(parser: Parser) -> None:
         "--evaluate", metavar="MODEL_OR_DIR", help="measure a stored model on the test images of --dataset-sup"
     )
     add_export_flag(parser, "with --evaluate: ")
+    parser.require_beside("--export-features", "--evaluate", "names the model")

@@ -131,10 +131,10 @@ def _named(path: str, block: int) -> str:
 
 
 def parse(space: object, where: str) -> tuple[Axis, ...]:
-    """Check the data of a space."""
+    """Check the data of a space; ``where`` is its place."""
     if not isinstance(space, Mapping):
-        raise ConfigError(where, f"space must be a mapping of override paths, got {space!r}")
-    axes = tuple(_axis(str(name), domain, f"{where}, space {name}") for name, domain in space.items())
+        raise ConfigError(where, f"must be a mapping of override paths, got {space!r}")
+    axes = tuple(_axis(str(name), domain, f"{where} {name}") for name, domain in space.items())
     check(axes, where)
     return axes
 
@@ -147,7 +147,7 @@ def check(axes: tuple[Axis, ...], where: str) -> None:
     for i, axis in enumerate(axes):
         before = {path: other for other in axes[:i] for path in other.paths()}
         for path, values in axis.when:
-            place = f"{where}, space {axis.name}, when"
+            place = f"{where} {axis.name}, when"
             if path not in before:
                 raise ConfigError(place, f"no domain before this one sets '{path}'", given=path, choices=before)
             if not before[path].listed:
@@ -164,7 +164,7 @@ def check_once(paths: Iterable[str], where: str) -> None:
     names = list(paths)
     for path in names:
         if names.count(path) > 1:
-            raise ConfigError(where, f"two domains of the space set {path}")
+            raise ConfigError(where, f"two domains set {path}")
 
 
 def _axis(name: str, domain: object, where: str) -> Axis:
@@ -189,7 +189,7 @@ def _when(body: object, where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
         raise ConfigError(where, f"when must be a mapping from paths to values, got {body!r}")
     conditions = {str(path): tuple(map(_value, v if isinstance(v, list) else [v])) for path, v in body.items()}
     if any(not values or any(isinstance(v, dict | list) for v in values) for values in conditions.values()):
-        raise ConfigError(where, "values of when must be words or numbers")
+        raise ConfigError(where, f"values of when must be words or numbers, got {body!r}")
     return tuple(conditions.items())
 
 
@@ -199,7 +199,7 @@ def _grid(kind: DomainKind, body: object, where: str) -> list[Any]:
     if any(isinstance(value, dict | list) for value in body):
         raise ConfigError(
             where,
-            f"values of {kind} must be words or numbers",
+            f"values of {kind} must be words or numbers, got {body!r}",
             hint="'joint' takes mappings of several paths to values",
         )
     values = [_value(value) for value in body]
@@ -225,7 +225,7 @@ def _joint(body: object, where: str) -> tuple[Choice, ...]:
                 where, f"every choice of joint must set {' and '.join(choices[0])}, got {' '.join(choice)}"
             )
         if any(isinstance(value, dict | list) for value in choice.values()):
-            raise ConfigError(where, "values of joint must be words or numbers")
+            raise ConfigError(where, f"values of joint must be words or numbers, got {choice!r}")
     if any(choice in choices[:i] for i, choice in enumerate(choices)):
         raise ConfigError(where, "a choice of joint is given twice")
     return choices
@@ -238,7 +238,8 @@ def _geometric(body: object, where: str) -> tuple[float, ...]:
     base, first, last = (_value(body[key]) for key in ("base", "from", "to"))
     whole = all(map(_number, (base, first, last))) and first == int(first) and last == int(last)
     if not whole or base <= 0 or base == 1 or last < first:
-        raise ConfigError(where, "geometric must have a base > 0 other than 1, and whole exponents with from <= to")
+        problem = "geometric must have a base > 0 other than 1, and whole exponents with from <= to"
+        raise ConfigError(where, f"{problem}, got {body!r}")
     try:
         values = tuple(float(base) ** power for power in range(int(first), int(last) + 1))
     except OverflowError:

@@ -15,6 +15,7 @@ from typing import Any
 from hebb.config import grammar
 from hebb.config.annotations import annotations_of
 from hebb.config.catalog import Catalog, operations
+from hebb.config.data_spec import DataSpec
 from hebb.config.fields import Value, plain_values
 from hebb.config.registry import DATASETS, RULES
 from hebb.config.rule import BackpropRule, SettlingRule
@@ -59,7 +60,18 @@ def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, wh
     for path in sorted(changes, key=_rank):
         with within(f"{where} {path}"):
             config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
+    for name in ("dataset_sup", "dataset_unsup"):
+        if f"{name}.samples" in changes:
+            _check_samples(getattr(config, name), f"{where} {name}.samples")
     return config
+
+
+def _check_samples(data: DataSpec, where: str) -> None:
+    """Raise for more images than there are: all of them would be used."""
+    available = replace(data, samples=None).pool_samples()
+    if data.samples is not None and data.samples > available:
+        problem = f"must be at most the {available:,} images of {data.dataset}, got {data.samples}"
+        raise ConfigError(where, problem, hint="leave it out to use all of them")
 
 
 def values(config: RunConfig) -> dict[str, Value | None]:
@@ -110,6 +122,21 @@ def value_at(table: Mapping[str, Value | None], path: str) -> Value | None:
     return shared.pop()
 
 
+def single(path: str, network: NetworkSpec) -> list[str]:
+    """Return the paths of single blocks that ``b*`` or ``b-1`` stands for; another path stands for itself."""
+    head, _, part = path.partition(".")
+    if head not in ("b*", "b-1"):
+        return [path]
+    return [f"b{i}.{part}" for i in _blocks(head, network)]
+
+
+def _blocks(head: str, network: NetworkSpec) -> list[int]:
+    """Return the numbers of the blocks that the first part of a path means."""
+    if head == "b*":
+        return [i for i, block in enumerate(network.blocks) if block.learns_locally or block.settles]
+    return [len(network.blocks) - 1 if head == "b-1" else int(head[1:])]
+
+
 def _own_rule(table: Mapping[str, Value | None], block: int) -> bool:
     """Tell whether ``b*`` stands for a block."""
     return not isinstance(RULES.get(str(table[f"b{block}.method"]), f"b{block}"), BackpropRule)
@@ -142,20 +169,16 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
 
 
 def _change_blocks(config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str) -> RunConfig:
-    blocks = list(config.network.blocks)
-    if head == "b*":
-        chosen = [i for i, block in enumerate(blocks) if block.learns_locally or block.settles]
-        if not chosen:
-            raise ConfigError(where, f"{config.network.name} has no Hebbian block")
-    else:
-        chosen = [int(head[1:])]
-        if chosen[0] >= len(blocks):
-            raise ConfigError(
-                where,
-                f"block {head} does not exist in {config.network.name}",
-                given=head,
-                choices=[f"b{i}" for i in range(len(blocks))],
-            )
+    blocks, chosen = list(config.network.blocks), _blocks(head, config.network)
+    if not chosen:
+        raise ConfigError(where, f"{config.network.name} has no Hebbian block")
+    if chosen[-1] >= len(blocks):
+        raise ConfigError(
+            where,
+            f"block {head} does not exist in {config.network.name}",
+            given=head,
+            choices=[f"b{i}" for i in range(len(blocks))],
+        )
     for i in chosen:
         blocks[i] = _change_block(blocks[i], part, value, catalog.defaults, where)
     network = config.network

@@ -153,7 +153,7 @@ class SearchSpec:
             if len(drawn) == self.plan.samples:
                 return list(drawn.values())
         raise ConfigError(
-            f"search config '{self.name}'",
+            f"search config '{self.name}', search, samples",
             f"must have {self.plan.samples} points for as many samples, got about {len(drawn)}",
             hint="algorithm grid runs every point once; more seeds give more replicates",
         )
@@ -169,7 +169,7 @@ class SearchSpec:
     def on_block(self, block: int) -> SearchSpec:
         """Return the spec in which ``bX`` is ``block``."""
         axes = tuple(axis.on_block(block) for axis in self.axes)
-        domains.check(axes, f"search config '{self.name}'")
+        domains.check(axes, f"search config '{self.name}', space")
         return replace(self, axes=axes)
 
 
@@ -216,7 +216,7 @@ def parse(data: object, name: str, where: str) -> SearchSpec:
     _known(data, _KEYS, where)
     purpose = choose(Purpose, str(data.get("purpose", Purpose.SWEEP)), f"{where}, purpose")
     metric, mode = data.get("metric"), data.get("mode")
-    axes = domains.parse({} if data.get("space") is None else data["space"], where)
+    axes = domains.parse({} if data.get("space") is None else data["space"], f"{where}, space")
     return SearchSpec(
         name=name,
         description=str(data.get("description", "")),
@@ -242,6 +242,15 @@ def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     if set(changes) & set(_SCHEDULER):
         new["scheduler"] = _changed_scheduler(data.get("scheduler"), changes)
     return new
+
+
+def place_of(change: str) -> str:
+    """Return the place of the value that one of ``CHANGES`` changes, as errors name it."""
+    if change in _PLAN:
+        return f"search, {_PLAN[change]}"
+    if change in _SCHEDULER:
+        return f"scheduler, {'name' if change == 'scheduler' else change}"
+    return change
 
 
 def _changed_scheduler(old: str | Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,16 +288,16 @@ def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     algorithm = choose(Algorithm, str(data.get("algorithm", by_itself)), f"{where}, algorithm")
     if algorithm == Algorithm.GRID and drawn:
         raise ConfigError(
-            where,
+            f"{where}, algorithm",
             f"a grid cannot list the points of {drawn[0].name}, a {drawn[0].kind}",
             hint="algorithm random, optuna or hyperopt draws from it",
         )
     if algorithm != Algorithm.GRID and not axes:
-        raise ConfigError(where, f"algorithm {algorithm} has no space to draw from")
+        raise ConfigError(f"{where}, algorithm", f"{algorithm} has no space to draw from")
     samples = _whole(data.get("samples", 1), "samples", 1, where)
     if algorithm == Algorithm.GRID and samples > 1:
         raise ConfigError(
-            where,
+            f"{where}, samples",
             "this space has no distribution to draw from: every point of its grid is run once",
             hint="algorithm random draws samples from it; more seeds give more replicates",
         )
@@ -297,7 +306,7 @@ def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
         algorithm=algorithm,
         samples=samples,
         seed=_whole(data.get("seed", 0), "seed", 0, where),
-        time=None if time is None else duration(time, where),
+        time=None if time is None else duration(time, f"{where}, time"),
         trials=None if data.get("trials") is None else _whole(data["trials"], "trials", 1, where),
     )
 
@@ -312,11 +321,12 @@ def _scheduler(data: object, where: str) -> SchedulerSpec:
     name = choose(Scheduler, str(data.get("name")), f"{where}, name")
     if name == Scheduler.NONE and len(data) > 1:
         setting = next(key for key in data if key != "name")
-        raise ConfigError(where, f"{setting} needs scheduler asha, median or hyperband, got none")
+        raise ConfigError(f"{where}, {setting}", "needs scheduler asha, median or hyperband, got none")
     if name == Scheduler.MEDIAN and "reduction" in data:
-        raise ConfigError(where, "scheduler median stops trials worse than the median, so reduction must be left out")
+        problem = "must be left out: scheduler median stops trials that are worse than the median"
+        raise ConfigError(f"{where}, reduction", problem)
     if name == Scheduler.HYPERBAND and "grace" in data:
-        raise ConfigError(where, "hyperband has its own brackets, so grace must be left out")
+        raise ConfigError(f"{where}, grace", "must be left out: hyperband has its own brackets")
     return SchedulerSpec(
         name=name,
         grace=_whole(data.get("grace", 1), "grace", 1, where),
@@ -324,18 +334,21 @@ def _scheduler(data: object, where: str) -> SchedulerSpec:
     )
 
 
-def duration(text: Any, where: str) -> float:
-    """Read a time as seconds: 90s, 30m, 1.5h, 2d; a bare number is seconds."""
-    match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([smhd]?)", str(text).strip())
-    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
-    if isinstance(text, bool) or not 0 < seconds < 1e9:
-        raise ConfigError(where, f"must be a time > 0, got '{text}'", hint="for example 90s, 30m, 1.5h or 2d")
+def duration(time: Any, where: str) -> float:
+    """Read a time as seconds: 90s, 30m, 1.5h, 2d; a number, as a file can hold it, is seconds."""
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([smhd])", time.strip()) if isinstance(time, str) else None
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    if isinstance(time, int | float) and not isinstance(time, bool):
+        seconds = float(time)
+    if not 0 < seconds < 1e9:
+        problem = "must be a time > 0 with its unit" if isinstance(time, str) else "must be a time > 0"
+        raise ConfigError(where, f"{problem}, got '{time}'", hint="for example 90s, 30m, 1.5h or 2d")
     return seconds
 
 
 def _whole(data: object, name: str, least: int, where: str) -> int:
     if not isinstance(data, int) or isinstance(data, bool) or not least <= data < 2**63:
-        raise ConfigError(where, f"{name} must be a whole number >= {least}, got {data}")
+        raise ConfigError(f"{where}, {name}", f"must be a whole number >= {least}, got {data!r}")
     return data
 
 
@@ -343,11 +356,12 @@ def _seeds(data: object, where: str) -> tuple[int, ...]:
     seeds = data if isinstance(data, list) else []
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
-        raise ConfigError(where, f"seeds must be a list of distinct whole numbers >= 0, got {data}")
+        raise ConfigError(f"{where}, seeds", f"must be a list of distinct whole numbers >= 0, got {data!r}")
     return tuple(seeds)
 
 
 def _share(data: object, where: str) -> float:
     if not isinstance(data, int | float) or isinstance(data, bool) or not 0 <= data < 1:
-        raise ConfigError(where, f"validation must be a share >= 0 and < 1, got {data}", hint="for example 0.2")
+        problem = f"must be a share >= 0 and < 1, got {data!r}"
+        raise ConfigError(f"{where}, validation", problem, hint="for example 0.2")
     return float(data)

@@ -26,7 +26,17 @@ def line(verb: str, *arguments: object) -> str:
 
     That is ``hebb resume DIR``, or ``python multi_layer.py --resume-run DIR`` if a script of the repository was called.
     """
-    return shlex.join([*_start(verb), *map(str, arguments)])
+    return quoted(*_start(verb), *arguments)
+
+
+def quoted(*words: object) -> str:
+    """Write words as a shell reads them back when they are pasted; every printed command comes from here."""
+    return shlex.join(map(str, words))
+
+
+def tensorboard(folder: Path) -> str:
+    """Write the command that shows the runs in a folder."""
+    return quoted("tensorboard", "--logdir", folder)
 
 
 def name(verb: str) -> str:

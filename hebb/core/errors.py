@@ -54,9 +54,20 @@ class ConfigError(HebbError, ValueError):
         if hint:
             lines.append(hint)
         super().__init__("\n".join(lines))
+        self.place = where
+        """Where it happened; ``within`` and ``said_as`` change it."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _with_text, (str(self),)  # a worker's error travels to the driver as its text
+        return _with_text, (str(self), self.place)  # a worker's error travels to the driver as its text
+
+    @property
+    def explanation(self) -> str:
+        """The message without the place."""
+        return str(self).removeprefix(f"{self.place}: ")
+
+    def move(self, place: str) -> None:
+        """Name another place."""
+        self.args, self.place = (f"{place}: {self.explanation}",), place
 
 
 @contextmanager
@@ -65,28 +76,33 @@ def within(where: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        if str(error).startswith(where):
+        if error.place.startswith(where):
             raise
-        place, _, problem = str(error).partition(": ")
-        error.args = (f"{where}: {problem}" if where.endswith(f" {place}") else f"{where}, {error}",)
+        error.move(where if where.endswith(f" {error.place}") else f"{where}, {error.place}")
         raise
 
 
 @contextmanager
-def said_as(flags: Mapping[str, str]) -> Iterator[None]:
-    """Name the flag of a ``ConfigError`` raised inside, where it names the field that the flag sets."""
+def said_as(places: Mapping[str, str]) -> Iterator[None]:
+    """Name a place of a ``ConfigError`` raised inside as the user wrote it: the flag instead of the field that it sets.
+
+    Args:
+        places: what the user wrote, by the place or by the words that it begins with.
+    """
     try:
         yield
     except ConfigError as error:
-        place, _, problem = str(error).partition(": ")
-        if place not in flags:
-            raise
-        raise _with_text(f"{flags[place]}: {problem}") from None
+        for place in sorted(places, key=len, reverse=True):
+            rest = error.place.removeprefix(place)
+            if error.place.startswith(place) and rest[:1] in ("", " ", ","):
+                error.move(places[place] + rest)
+                break
+        raise
 
 
-def _with_text(text: str) -> ConfigError:
+def _with_text(text: str, place: str = "") -> ConfigError:
     error = ConfigError("", "")
-    error.args = (text,)
+    error.args, error.place = (text,), place
     return error
 
 

@@ -178,6 +178,11 @@ def state(folder: Path) -> FolderState:
     return FolderState.INTERRUPTED if (folder / CONFIG).exists() else FolderState.FOREIGN
 
 
+def names(parent: Path, *states: FolderState) -> list[str]:
+    """List the run folders below a folder that are in one of the states."""
+    return sorted(path.parent.name for path in parent.glob(f"*/{CONFIG}") if state(path.parent) in states)
+
+
 def held(folder: Path, *, wait: bool = False) -> AbstractContextManager[None]:
     """Hold a run folder: nobody else trains the run, or replaces it, at the same time.
 
@@ -277,7 +282,8 @@ def checkpoint_of(name_or_folder: str, home: Home, where: str = "--resume") -> P
     folder = run_folder(name_or_folder, home, where)
     path = folder / CHECKPOINT
     if not path.exists():
-        stored = sorted(p.parent.parent.name for p in home.networks.glob(f"*/{CHECKPOINT}"))
+        finished = names(home.networks, FolderState.FINISHED)
+        stored = [name for name in finished if (home.networks / name / CHECKPOINT).exists()]
         raise ConfigError(
             where,
             f"no stored model in {path.parent.parent}",
@@ -297,9 +303,10 @@ def stored_folder(name: str, home: Home, where: str = "runs") -> Path:
     for candidate in parents:
         if name and Path(name).name == name and (candidate / name).is_dir():
             return candidate / name
-    names = sorted(p.name for parent in parents if parent.is_dir() for p in parent.iterdir() if p.is_dir())
+    searches = (path.parent.name for path in parents[0].glob(f"*/{SEARCH}"))
+    choices = sorted({*searches, *names(home.networks, FolderState.FINISHED)})
     problem = f"'{name}' is not a folder, and {home.parent} has no search or run of that name"
-    raise ConfigError(where, problem, given=name, choices=names)
+    raise ConfigError(where, problem, given=name, choices=choices)
 
 
 def write_json(path: Path, data: object) -> None:

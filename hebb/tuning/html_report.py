@@ -21,6 +21,7 @@ from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
 from hebb.config import catalog
 from hebb.config.domains import Axis, Choice
+from hebb.core.commands import quoted
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.journal import Journal
@@ -177,7 +178,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
         failed=report.failed,
         stopped=report.stopped,
         commands=commands,
-        network_string=trials.network_string(report.best, catalog.load()),
+        network_string=quoted("--preset", trials.network_string(report.best, catalog.load())),
     )
 
 

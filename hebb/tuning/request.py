@@ -139,7 +139,7 @@ def check_steps(search: Search) -> None:
     grace = search.spec.scheduler.grace
     if grace > last:
         raise ConfigError(
-            "scheduler, grace",
+            f"search config '{search.spec.name}', scheduler, grace",
             f"must be at most the last step, {last}, got {grace}: nothing would ever be stopped",
             hint="steps are the epochs of the classifier, over all seeds",
         )

@@ -177,4 +177,5 @@ def network_string(trial: Trial, catalog: Catalog) -> str:
 
 def other_changes(choice: Choice) -> list[str]:
     """Return what a choice changes outside the network, as words for ``--set``."""
-    return [f"{path}={value}" for path, value in choice.items() if not re.match(r"(b(-?\d+|\*)|settle)\.", path)]
+    values = {path: grammar.number(v) if isinstance(v, float) else v for path, v in choice.items()}
+    return [f"{path}={value}" for path, value in values.items() if not re.match(r"(b(-?\d+|\*)|settle)\.", path)]

@@ -193,11 +193,13 @@ def test_a_run_to_continue_is_given_by_its_name(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / file).write_text("{}")
     (home.network("tiny") / "result.json").write_text("{}")
+    home.network("short").mkdir()
+    (home.network("short") / "config.json").write_text("{}")
     place = ["--data-dir", str(tmp_path)]
     with pytest.raises(ConfigError, match="tiny is finished"):
         main(["resume", "tiny", *place])
-    for name in ("tinyy", str(home.network("tinyy"))):
-        with pytest.raises(ConfigError, match=r"\(did you mean 'tiny'\?\)"):
+    for name in ("shortt", str(home.network("shortt"))):
+        with pytest.raises(ConfigError, match=r"\(did you mean 'short'\?\)\nlegal: short$"):
             main(["resume", name, *place])
     for verb in ("resume", "evaluate"):
         for name in ("ss", str(home.search("ss"))):

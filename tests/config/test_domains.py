@@ -154,7 +154,7 @@ def test_seeds_go_together_where_trials_are_judged(scheduler: str, algorithm: st
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), (45, 45), ("7", 7)]
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), (45, 45), (1.5, 1.5)]
 )
 def test_durations(text: Any, seconds: float) -> None:
     assert search_space.duration(text, "x") == seconds
@@ -188,19 +188,19 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"search": {"algorithm": "optuna"}}, ["no space to draw from"]),
     ({"search": {"samples": 3}, "space": {"x": {"grid": [1]}}}, ["no distribution", "seeds"]),
     *(
-        ({"search": {"samples": n}, "space": {"x": {"choice": [1]}}}, ["samples must be a whole number >= 1"])
+        ({"search": {"samples": n}, "space": {"x": {"choice": [1]}}}, ["samples: must be a whole number >= 1"])
         for n in (0, -1, 1.5, "3", True)
     ),
-    *(({"search": {"time": time}}, ["time", "1.5h"]) for time in ("soon", 0, -1, True, "3 weeks", "h")),
-    ({"search": {"trials": 0}}, ["trials must be"]),
+    *(({"search": {"time": time}}, ["time", "1.5h"]) for time in ("soon", 0, -1, True, "3 weeks", "h", "7")),
+    ({"search": {"trials": 0}}, ["trials: must be"]),
     ({"scheduler": "ahsa"}, ["scheduler: unknown 'ahsa'", "'asha'"]),
     ({"scheduler": 3}, ["scheduler"]),
     ({"scheduler": {"grace": 2}}, ["scheduler"]),
     ({"scheduler": {"name": "asha", "brackets": 2}}, ["'brackets'"]),
-    ({"scheduler": {"name": "asha", "reduction": 1}}, ["reduction must be"]),
-    ({"scheduler": {"name": "none", "grace": 1}}, ["grace needs scheduler asha, median or hyperband"]),
-    ({"scheduler": {"name": "median", "reduction": 2}}, ["reduction must be left out"]),
-    ({"scheduler": {"name": "hyperband", "grace": 2}}, ["grace must be left out"]),
+    ({"scheduler": {"name": "asha", "reduction": 1}}, ["reduction: must be"]),
+    ({"scheduler": {"name": "none", "grace": 1}}, ["grace: needs scheduler asha, median or hyperband"]),
+    ({"scheduler": {"name": "median", "reduction": 2}}, ["reduction: must be left out"]),
+    ({"scheduler": {"name": "hyperband", "grace": 2}}, ["grace: must be left out"]),
 ]
 
 

@@ -183,7 +183,7 @@ def test_the_open_block_becomes_the_searched_one() -> None:
 
 def test_the_open_block_may_not_meet_a_named_one() -> None:
     spec = parse(space={"bX.layer.lr": {"grid": [0.1]}, "b1.layer.lr": {"grid": [0.2]}})
-    with pytest.raises(ConfigError, match=r"two domains of the space set b1\.layer\.lr"):
+    with pytest.raises(ConfigError, match=r"two domains set b1\.layer\.lr"):
         spec.on_block(1)
 
 
@@ -231,11 +231,11 @@ BAD: list[tuple[Any, list[str]]] = [
     ({"metric": "test_ac"}, ["metric: unknown 'test_ac'", "'test_acc'"]),
     ({"mode": "maximum"}, ["mode: unknown 'maximum'", "max min"]),
     *(
-        ({"seeds": seeds}, ["seeds must be"])
+        ({"seeds": seeds}, ["seeds: must be"])
         for seeds in ([], None, 3, "0", [-1], [0, 0], [0.5], [True], ["0"], {0: 1})
     ),
-    ({"space": "b0.layer.lr"}, ["space must be a mapping"]),
-    ({"space": ["b0.layer.lr"]}, ["space must be a mapping"]),
+    ({"space": "b0.layer.lr"}, ["space: must be a mapping"]),
+    ({"space": ["b0.layer.lr"]}, ["space: must be a mapping"]),
     *(({"space": {"b0.layer.lr": value}}, ["b0.layer.lr", "grid"]) for value in (0.1, [0.1, 0.2], None, {}, "grid")),
     (domain(grid=[1], geometric={}), ["b0.layer.lr", "one domain"]),
     (domain(gird=[1]), ["b0.layer.lr", "domain: unknown 'gird'", "'grid'"]),
@@ -260,7 +260,7 @@ BAD: list[tuple[Any, list[str]]] = [
     ({"space": {"b0.pool": {"grid": ["a"]}, "x": {"joint": [{"b0.pool": "b"}]}}}, ["two domains", "b0.pool"]),
     ({"space": {"seed": {"grid": [5]}}}, ["seed cannot be", "'seeds'"]),
     *(
-        ({"validation": share}, ["validation must be", "0.2"])
+        ({"validation": share}, ["validation: must be", "0.2"])
         for share in (1, -0.1, "0.2", True, None, math.nan, [0.2])
     ),
 ]

@@ -10,10 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection, drawn, selected
-from hebb.cli.parsing import count
+from hebb.cli.parsing import count, natural, real_number
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
-from hebb.core.values import read_number
 from hebb.storage.folders import Home
 
 if TYPE_CHECKING:
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from hebb.analysis.robust import Attack, Loss
     from hebb.analysis.runs import StoredRun
     from hebb.analysis.subject import Subject
+
+
+_positive, _at_least_zero = real_number(0, above=True), real_number(0)
 
 
 class _Show(StrEnum):
@@ -49,22 +51,6 @@ def _load(run: StoredRun, options: argparse.Namespace) -> Subject:
     return load(run, Home.find(options.data_dir))
 
 
-def _number(text: str) -> float:
-    """Read a number >= 0."""
-    number = read_number(text, float)
-    if number is None or number < 0:
-        raise argparse.ArgumentTypeError(f"must be a number >= 0, got '{text}'")
-    return float(number)
-
-
-def _positive(text: str) -> float:
-    """Read a number > 0."""
-    number = read_number(text, float)
-    if number is None or number <= 0:
-        raise argparse.ArgumentTypeError(f"must be a number > 0, got '{text}'")
-    return float(number)
-
-
 def _block(text: str) -> int:
     """Read the number of a block, written 1 or b1."""
     digits = text.removeprefix("b")
@@ -83,7 +69,7 @@ def _add_block(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"seed of {purpose} (default: 0)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help=f"seed of {purpose} (default: 0)")
 
 
 def _subtitled(subject: Subject, block: int, line: str, second: str) -> str:
@@ -285,7 +271,7 @@ def _robust_flags(parser: argparse.ArgumentParser) -> None:
         ("linf", "radii of the Linf ball"),
     ):
         parser.add_argument(
-            f"--{kind}", type=_number, nargs="+", metavar="X", help=f"{strengths}; pixels are in [0, 1]"
+            f"--{kind}", type=_at_least_zero, nargs="+", metavar="X", help=f"{strengths}; pixels are in [0, 1]"
         )
     parser.add_argument(
         "--loss",
@@ -369,7 +355,7 @@ def _interpolate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=count, default=11, metavar="N", help="images in a row (default: 11)")
     parser.add_argument(
         "--radius",
-        type=_number,
+        type=_at_least_zero,
         default=0.3,
         metavar="X",
         help="radius of the ball in the middle, in units of the prototypes' distance (default: 0.3)",

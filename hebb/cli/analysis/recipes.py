@@ -110,7 +110,7 @@ def train(status: TrainingStatus, home: folders.Home, search_flags: list[str]) -
     """
     name, script = status.command.name, status.command.script
     words = [*_words(status), "--data-dir", str(home.parent), *(search_flags if script is Script.SEARCH else ())]
-    print(f"$ {shlex.join(['python', script, *words])}", flush=True)
+    print(f"$ {commands.quoted('python', script, *words)}", flush=True)
     line = [sys.executable, "-m", "hebb", _VERBS[script], *words]
     done = subprocess.run(line, env=_environment(), check=False)
     if done.returncode == InterruptedRunError.exit_code:

@@ -54,7 +54,7 @@ def _check_record(options: argparse.Namespace) -> None:
         raise ConfigError("--out", "must name the folder of the record", hint="as in --out records/2026-11-22-mine")
     if options.name != "record":
         raise ConfigError("--name", f"must be record, got '{options.name}'", hint="--out names the folder")
-    about = [name for name in ("source", "sd", "n", "what", "why") if getattr(options, name) is not None]
+    about = [name for name in ("metric", "source", "sd", "n", "what", "unit", "why") if name in options.given]
     if options.published is None and about:
         raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
     if options.published is not None and options.source is None:
