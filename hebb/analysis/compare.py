@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hebb.analysis import replicates, style
+from hebb.analysis.runs import check_metric
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def compute(
     """
     if len(groups) < 2:
         raise ConfigError("runs", f"must be at least two searches or folders, got {len(groups)}")
+    check_metric(metric)
     values = {name: _by_seed(name, runs, metric) for name, runs in groups.items()}
     (reference, base), *others = values.items()
     lines = []

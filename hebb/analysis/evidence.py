@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from hebb.core import documents, files, shipped
-from hebb.core.errors import ConfigError, within
+from hebb.core.errors import ConfigError, said_as, within
 
 RECORD = "record.yaml"
 BEGIN, END = "<!-- evidence -->", "<!-- /evidence -->"
@@ -217,7 +217,9 @@ def _values(path: Path, column: str) -> dict[int, float]:
         if name not in data:
             raise ConfigError(path.name, f"has no column '{name}'", given=name, choices=map(str, data.columns))
     if not len(data) or data["seed"].duplicated().any():
-        raise ConfigError(path.name, "must have one line for each seed, and at least one")
+        raise ConfigError(
+            path.name, f"must have one line for each seed, and at least one, got seeds {list(data['seed'])}"
+        )
     numbers = pd.to_numeric(data[column], errors="coerce")
     if not numbers.map(math.isfinite).all():
         raise ConfigError(path.name, f"column {column} holds a value that is not a finite number")
@@ -295,9 +297,7 @@ def inserted(page: str, text: str) -> str:
 
 def insert(path: Path, text: str) -> None:
     """Put ``text`` between the marks of a file."""
-    try:
-        page = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read: {error}") from None
-    with within(str(path)):
+    where = f"--page {path}"
+    page = documents.read_text(path, "a text file", where)
+    with said_as({"--page": where}):
         files.write_text(path.resolve(), inserted(page, text))

@@ -16,7 +16,6 @@ Where the published README has a command, the recipe has the same one, so that r
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hebb.core import documents, shipped
-from hebb.core.commands import quoted
+from hebb.core.commands import quoted, words_of
 from hebb.core.errors import ConfigError
 from hebb.storage.folders import checked_name
 
@@ -139,7 +138,7 @@ def parse(data: object, name: str, where: str) -> Recipe:
         source=source,
         draw=_panels(entries["draw"], f"{where}, draw"),
         commands=commands,
-        add=tuple(shlex.split(_text(small.get("add") or " ", f"{where}, small, add"))),
+        add=_words(small.get("add") or " ", f"{where}, small, add"),
         replace=_replacements(small.get("replace") or {}, commands, f"{where}, small, replace"),
         leave=_left_out(small.get("leave") or [], commands, f"{where}, small, leave"),
     )
@@ -147,18 +146,15 @@ def parse(data: object, name: str, where: str) -> Recipe:
 
 def _panels(data: object, where: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(data, dict):
-        return {"": tuple(shlex.split(_text(data, where)))}
+        return {"": _words(data, where)}
     if not data:
         raise ConfigError(where, "has no panel")
-    return {
-        checked_name(str(name), where): tuple(shlex.split(_text(text, f"{where}, {name}")))
-        for name, text in data.items()
-    }
+    return {checked_name(str(name), where): _words(text, f"{where}, {name}") for name, text in data.items()}
 
 
 def _commands(data: object, where: str) -> tuple[TrainingCommand, ...]:
     if not isinstance(data, list) or not data:
-        raise ConfigError(where, "must be a list of command lines, at least one")
+        raise ConfigError(where, f"must be a list of command lines, at least one, got {data!r}")
     commands = tuple(_command(line, where) for line in data)
     stored = [command.name for command in commands]
     if len(set(stored)) < len(stored):
@@ -168,14 +164,14 @@ def _commands(data: object, where: str) -> tuple[TrainingCommand, ...]:
 
 
 def _command(line: object, where: str) -> TrainingCommand:
-    words = shlex.split(_text(line, where))
+    words = _words(line, where)
     name = words[0] if words else ""
     if name not in list(Script):
         raise ConfigError(where, f"'{name}' trains nothing", given=name, choices=Script)
     script = Script(name)
     if script.name_flag not in words[:-1]:
         raise ConfigError(where, f"{script.name_flag} is missing in '{line}'", hint="the figure finds its runs by name")
-    return TrainingCommand(name=words[words.index(script.name_flag) + 1], script=script, words=tuple(words[1:]))
+    return TrainingCommand(name=words[words.index(script.name_flag) + 1], script=script, words=words[1:])
 
 
 def _replacements(data: object, commands: tuple[TrainingCommand, ...], where: str) -> dict[str, str]:
@@ -204,6 +200,10 @@ def _table(data: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
         if key not in keys:
             raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=keys)
     return data
+
+
+def _words(value: object, where: str) -> tuple[str, ...]:
+    return words_of(_text(value, where), where)
 
 
 def _text(value: object, where: str) -> str:

@@ -100,8 +100,10 @@ class StoredRun:
         """Every value of the config, by override path."""
         return overrides.values(self.config)
 
-    def value(self, path: str) -> Value | None:
+    def value(self, path: str, where: str | None = None) -> Value | None:
         """Return the value at an override path (``b0.layer.lr``, ``b*.method``, ``dataset_sup.epochs``).
+
+        ``where`` is the flag that named the path.
 
         Raises:
             ConfigError: when the run has no value there, or its blocks have different ones.
@@ -109,8 +111,12 @@ class StoredRun:
         try:
             return overrides.value_at(self.values, path)
         except KeyError:
-            problem = f"has no single value at '{path}'"
-            raise ConfigError(str(self.folder), problem, given=path, choices=self.values) from None
+            problem = (
+                f"has no single value at '{path}'"
+                if where is None
+                else f"{self.folder.name} has no single value at '{path}'"
+            )
+            raise ConfigError(where or str(self.folder), problem, given=path, choices=self.values) from None
 
     def number(self, path: str) -> float:
         """Return the number at an override path.
@@ -370,7 +376,7 @@ def _cell(run: StoredRun, column: str) -> object:
     """Return the value of a run in a column of ``COLUMNS`` or at an override path."""
     if column in _CELLS:
         return _CELLS[column](run)
-    return getattr(run, column) if column in COLUMNS else run.value(column)
+    return getattr(run, column) if column in COLUMNS else run.value(column, "--by")
 
 
 _CELLS: Mapping[str, Callable[[StoredRun], str]] = {
@@ -404,7 +410,7 @@ def frame(
     lines = [
         {
             **{name: _cell(run, name) for name in COLUMNS[:-1]},
-            **{path: run.values.get(path) if paths is None else run.value(path) for path in columns},
+            **{path: run.values.get(path) if paths is None else run.value(path, "--by") for path in columns},
             **{metric: run.measured(metric) for metric in metrics},
             "seconds": run.seconds,
         }

@@ -17,7 +17,7 @@ from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.specs import MODES_DEFAULT, RunConfig
 from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume
-from hebb.core.errors import ConfigError, nearest, said_as
+from hebb.core.errors import ConfigError, nearest, said_as, within
 from hebb.storage import folders
 
 DEFAULT_PRESET = "2SoftHebbCnnDigits"
@@ -291,7 +291,7 @@ def _device_of_name(text: str) -> Device:
     return Device(DeviceKind(kind), int(index or 0))
 
 
-_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks", "compile": "--compile"}
+_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks", "threads": "--threads", "compile": "--compile"}
 """Fields that ``RunConfig`` checks, and the flags that set them, for its error messages."""
 
 
@@ -313,7 +313,8 @@ def run_config(
     sup_flag, unsup_flag = ("--dataset", "--dataset") if both is not None else ("--dataset-sup", "--dataset-unsup")
     sup_name = _first(both, options.dataset_sup, DEFAULT_DATASET)
     unsup_name = _first(both, options.dataset_unsup, sup_name)
-    network = catalog.network(_first(options.preset, DEFAULT_PRESET))
+    with within("--preset"):
+        network = catalog.network(_first(options.preset, DEFAULT_PRESET))
     mode = _first(options.training_mode, network.preferred_mode, MODES_DEFAULT)
     if mode not in plan.MODES:
         raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
@@ -401,4 +402,6 @@ def load_plugins(options: argparse.Namespace) -> None:
 def load_catalog(options: argparse.Namespace) -> Catalog:
     """Load the plugins, then the shipped presets with ``--preset-file`` merged over them."""
     load_plugins(options)
-    return read_catalog(getattr(options, "preset_file", None))
+    file = getattr(options, "preset_file", None)
+    with said_as({str(file): f"--preset-file {file}"}):
+        return read_catalog(file)

@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     catalog = arguments.load_catalog(options)
     run = resolve(options, catalog)
     home = folders.Home.find(options.data_dir)
-    name = options.model_name or f"{arguments.plain_name(run)}_post_hoc"
+    name = f"{arguments.plain_name(run)}_post_hoc" if options.model_name is None else options.model_name
+    folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     if options.dry_run:
         describe.dry_run(run, catalog, cache_limit=arguments.cache_limit(options))

@@ -12,6 +12,7 @@ from hebb.config import overrides, plan, plugins, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
 from hebb.core import commands
+from hebb.core.errors import said_as
 
 
 def parser(flag: str = "--run-config") -> Parser:
@@ -44,7 +45,9 @@ def main(argv: list[str], flag: str = "--run-config") -> int:
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> RunConfig:
     """Return the stored run with the changes of ``--set``, with its plan and shapes checked."""
-    run = overrides.apply(read_config(options.run_config), overrides.parse(options.changes), catalog)
+    with said_as({str(options.run_config): f"--run-config {options.run_config}"}):
+        run = read_config(options.run_config)
+    run = overrides.apply(run, overrides.parse(options.changes), catalog)
     run = replace(run, plugins=plugins.of_run(run))
     plan.phases(run)
     shapes.of_run(run)

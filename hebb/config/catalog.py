@@ -31,7 +31,7 @@ from hebb.config.specs import BlockSpec, NetworkSpec
 from hebb.config.vocabulary import Operation
 from hebb.core import documents, shipped
 from hebb.core.choices import choose
-from hebb.core.errors import ConfigError, within
+from hebb.core.errors import ConfigError, said_as, within
 
 SHIPPED = shipped.path("preset.json")
 _MODEL_KEYS = ("blocks", "settle", "description", "source", "comment", "mode")
@@ -107,7 +107,8 @@ class Catalog:
     def dataset(self, name: str, where: str) -> DataSpec:
         """Return the dataset variant called ``name``, or the dataset that ``name`` spells out."""
         if DATASETS.spelled_out(name):
-            return DataSpec(dataset=name)
+            with said_as({f"dataset '{name}'": f"{where} {name}"}):
+                return DataSpec(dataset=name)
         if name not in self.datasets:
             raise ConfigError(
                 where,
@@ -193,7 +194,7 @@ def _model(name: str, data: object, defaults: grammar.Defaults, where: str) -> M
         )
     blocks = data.get("blocks")
     if not isinstance(blocks, list):
-        raise ConfigError(where, "blocks must be a list of blocks")
+        raise ConfigError(where, f"blocks must be a list of blocks, got {blocks!r}")
     mode = data.get("mode")
     if mode is not None and mode not in plan.MODES:
         raise ConfigError(where, f"unknown mode '{mode}'", given=str(mode), choices=plan.MODES)

@@ -233,7 +233,7 @@ def probability(text: str, part: str, where: str) -> float:
     """Read the probability of ``drop_P``."""
     value = read_number(text, float)
     if value is None or not 0 <= value < 1:
-        raise ConfigError(where, f"'{part}' must have a probability >= 0 and < 1, as in drop_0.5")
+        raise ConfigError(where, f"must have a probability >= 0 and < 1, as in drop_0.5, got '{part}'")
     return value
 
 
@@ -247,7 +247,7 @@ def parse_activation(text: str, where: str) -> ActivationSpec:
         raise ConfigError(where, f"activation {entry.name} takes no parameter, got '{text}'")
     parameter = None if "_" in tail else read_number(tail, float)
     if parameter is None or not 0 < parameter < float("inf"):
-        raise ConfigError(where, f"activation '{text}' must have a {entry.parameter} > 0, as in {name}_1")
+        raise ConfigError(where, f"activation must have a {entry.parameter} > 0, as in {name}_1, got '{text}'")
     return ActivationSpec(name=entry.name, parameter=parameter)
 
 
@@ -322,7 +322,7 @@ def _settings(text: str) -> SettleSpec:
     for part in text.partition(":")[2].split(","):
         name, separator, value = part.partition("=")
         if not separator or not name or not value:
-            raise ConfigError(f"'{text}'", f"'{part}' is not of the form name=value", hint="as in settle:beta=0.5")
+            raise ConfigError(f"'{text}'", f"must be name=value, as in settle:beta=0.5, got '{part}'")
         if name in settings:
             raise ConfigError(f"'{text}'", f"'{name}' is given twice")
         settings[name] = value

@@ -142,7 +142,7 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
     rules = [block.layer.rule for block in blocks]
     rule = next((rule for rule in rules if isinstance(rule, SettlingRule)), None)
     if rule is None:
-        raise ConfigError(where, "must be null unless a block settles")
+        raise ConfigError(where, f"must be null unless a block settles, got {dict(values)!r}")
     for entry in rule.settings:
         if entry.name not in values:
             raise ConfigError(where, f"'{entry.name}' is missing")

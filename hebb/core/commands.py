@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hebb.core import shipped
+from hebb.core.errors import ConfigError
 
 _SCRIPTS: dict[str, tuple[str, ...]] = {
     "train": ("multi_layer.py",),
@@ -32,6 +33,15 @@ def line(verb: str, *arguments: object) -> str:
 def quoted(*words: object) -> str:
     """Write words as a shell reads them back when they are pasted; every printed command comes from here."""
     return shlex.join(map(str, words))
+
+
+def words_of(text: str, where: str) -> tuple[str, ...]:
+    """Read words as a shell does; ``where`` is the place an error names."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        problem = f"must be words as in a shell, got '{text}'"
+        raise ConfigError(where, problem, hint=str(error).lower()) from None
 
 
 def tensorboard(folder: Path) -> str:

@@ -89,7 +89,7 @@ class ToyConfig:
         check(self, 0, 1, "rate", above=True)
         check(self, 0, 10, "decay")
         if not self.sigmas:
-            raise ConfigError("sigmas", "must name at least one deviation")
+            raise ConfigError("sigmas", "must name at least one deviation, got none")
         if self.batch % 2:
             raise ConfigError("batch", f"must be even, for two clusters of equal size, got {self.batch}")
 

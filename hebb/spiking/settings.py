@@ -114,7 +114,10 @@ class InputSpec:
         check(self, 0, 1e4, "periods", "sample", above=True)
         check(self, 1, 1e3, "falloff")
         if not self.periods or min(self.periods) < 2 * self.sample:
-            raise ConfigError("periods", f"must be one or more periods >= {2 * self.sample:g} s (two samples)")
+            raise ConfigError(
+                "periods",
+                f"must be one or more periods >= {2 * self.sample:g} s (two samples), got {list(self.periods)}",
+            )
 
     @property
     def populations(self) -> int:
@@ -270,7 +273,7 @@ class SpikingConfig:
         check_seeds(self.seeds)
         for name, value in (("rule.every", self.rule.every), ("priming", self.priming), ("seconds", self.seconds)):
             _multiple(name, value, STRETCH)
-        _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s")
+        _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s, got {self.dt:g} s")
         _multiple("rule.lag", self.rule.lag, self.dt)
         if self.measured > min(self.priming, self.seconds):
             raise ConfigError("measured", f"must be no longer than priming and learning, got {self.measured:g} s")
@@ -327,11 +330,11 @@ class StdpConfig:
         check(self, -1e3, 1e3, "potential")
         check(self, 1e-5, 2e-3, "dt")
         check_words("dtype", (self.dtype,), _DTYPES)
-        _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s")
+        _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s, got {self.dt:g} s")
         _multiple("rule.every", self.rule.every, STRETCH)
         _multiple("rule.lag", self.rule.lag, self.dt)
         if not self.variances or not self.rates:
-            raise ConfigError("variances" if not self.variances else "rates", "must name at least one value")
+            raise ConfigError("variances" if not self.variances else "rates", "must name at least one value, got none")
 
     def rate_dependence(self, rate: float) -> StdpConfig:
         """Return the protocol of one rate of the rate dependence: two inputs, one before and one after."""

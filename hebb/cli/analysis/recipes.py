@@ -6,10 +6,9 @@ import argparse
 import functools
 import importlib
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -102,7 +101,7 @@ def _comparable(config: RunConfig) -> RunConfig:
     return replace(config, threads=1, device=DeviceKind.AUTO)
 
 
-def train(status: TrainingStatus, home: folders.Home, search_flags: list[str]) -> None:
+def train(status: TrainingStatus, home: folders.Home, search_flags: Sequence[str]) -> None:
     """Train the missing runs by the command itself, which prints its own progress.
 
     Raises:
@@ -162,6 +161,7 @@ def _file_name(options: argparse.Namespace) -> str:
 
 
 def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.Namespace) -> list[Output]:
+    search_flags = commands.words_of(options.search_flags, "--search-flags")
     recipe, home, catalog = recipes.load(options.figure), folders.Home.find(options.data_dir), load_catalog()
     statuses = [status_of(command, home, catalog) for command in recipe.needed(_scale(options))]
     panels = [_panel(panel, recipe, statuses, home, drawing, parser, options) for panel in recipe.draw]
@@ -175,7 +175,7 @@ def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.N
             hint=f"--run trains them; --scale small is faster; {listing} lists the commands",
         )
     for status in incomplete:
-        train(status, home, shlex.split(options.search_flags))
+        train(status, home, search_flags)
     return [output for verb, words in panels for output in verb.outputs(words)]
 
 
