@@ -53,14 +53,15 @@ def execute(
     """Run the command of a line of the table and return what it prints; it must end with exit code 0."""
     monkeypatch.setenv("HEBB_HOME", str(tmp_path))
 
-    def run(line: str, *, more: tuple[str, ...] = (), preset: str = "") -> str:
+    def run(line: str, *, more: tuple[str, ...] = (), preset: str = "", config: str = "") -> str:
         row = COMMANDS[line]
         words = shlex.split(row["command"])[2:]
         for flag in DIGITS:
             if flag in words:
                 words[words.index(flag) + 1] = DIGITS[flag]
-        if preset:
-            words[words.index("--preset") + 1] = preset
+        for flag, value in (("--preset", preset), ("--config", config)):
+            if value:
+                words[words.index(flag) + 1] = value
         words += ["--workers", "1"] if row["script"] == "ray_search.py" else []  # two start more slowly than they run
         words += ["--threads", "1", "--device", "cpu", "--set", *SMALL.split(), *more]
         assert MAINS[row["script"]](words) == 0
@@ -134,7 +135,7 @@ def test_one_seed(execute: Execute, tmp_path: Path) -> None:
 def test_radius(execute: Execute, tmp_path: Path) -> None:
     """The largest two radii, two seeds each. No winner is named."""
     radii = {"b0.layer.radius": {"geometric": {"base": 1.25, "from": 15, "to": 16}}}
-    printed = execute("234", more=("--config", smaller("radius", tmp_path, seeds=[0, 1], space=radii)))
+    printed = execute("234", config=smaller("radius", tmp_path, seeds=[0, 1], space=radii))
     results = check_table(printed, stored(tmp_path, COMMANDS["234"]["stored"]), "test_acc", 2)
     assert list(results.configuration.unique()) == ["b0.layer.radius=28.42", "b0.layer.radius=35.53"]
     assert results.test_acc.min() > 2 * CHANCE
@@ -145,7 +146,7 @@ def test_radius(execute: Execute, tmp_path: Path) -> None:
 def test_regimes(execute: Execute, tmp_path: Path) -> None:
     """Two rules at two temperatures."""
     temperatures = {"b*.layer.t_invert": {"geometric": {"base": 1.25, "from": -1, "to": 0}}}
-    printed = execute("222", more=("--config", smaller("regimes", tmp_path, seeds=[0], space=temperatures)))
+    printed = execute("222", config=smaller("regimes", tmp_path, seeds=[0], space=temperatures))
     results = check_table(printed, stored(tmp_path, COMMANDS["222"]["stored"]), "test_acc", 1)
     assert list(results.configuration) == [
         f"b*.method={rule} b*.layer.t_invert={t}" for rule in ("Soft", "SoftKrotov") for t in ("0.8", "1")
@@ -156,7 +157,7 @@ def test_regimes(execute: Execute, tmp_path: Path) -> None:
 def test_grid_search_1(execute: Execute, tmp_path: Path) -> None:
     """It selects on validation images, and the winner's test accuracy comes from new runs on all training images."""
     grids = {"bX.layer.lr": {"grid": [1e-9, 0.08]}, "bX.layer.t_invert": {"grid": [1]}}
-    printed = execute("468", more=("--config", smaller("1", tmp_path, seeds=[0, 1], space=grids)))
+    printed = execute("468", config=smaller("1", tmp_path, seeds=[0, 1], space=grids))
     folder = stored(tmp_path, "layerx_search1")
     search, _, final = printed.partition("winner: ")
 
