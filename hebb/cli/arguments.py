@@ -75,7 +75,12 @@ def add_network_flags(parser: Parser) -> None:
 
 def add_changes_flag(parser: Parser, example: str) -> None:
     """Add ``--set``."""
-    parser.section(Section.NETWORK).add_argument(
+    add_changes(parser.section(Section.NETWORK), example)
+
+
+def add_changes(group: argparse._ActionsContainer, example: str) -> None:
+    """Add ``--set`` to a group of flags, or to a parser without groups."""
+    group.add_argument(
         "--set",
         dest="changes",
         nargs="+",

@@ -64,7 +64,6 @@ def main(argv: list[str]) -> int:
     from hebb.cli.run_display import ConsoleReport
     from hebb.training import post_hoc, train
 
-    folder = home.network(name)
     report = ConsoleReport(options.verbose)
     place = train.Place(
         datasets=home.datasets,

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from hebb.cli.analysis.verb import Verb
+from hebb.cli.arguments import add_changes
 from hebb.cli.parsing import count
 
 if TYPE_CHECKING:
@@ -20,15 +21,7 @@ Config = TypeVar("Config")
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        dest="changes",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change single values: seeds=0,1 dtype=float64; an unknown path lists the legal ones",
-    )
+    add_changes(parser, "seeds=0,1 dtype=float64; an unknown path lists the legal ones")
     parser.add_argument(
         "--threads", type=count, default=1, metavar="N", help="CPU threads; the last bits depend on them (default: 1)"
     )
