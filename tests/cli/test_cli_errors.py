@@ -210,7 +210,7 @@ NETWORKS = [
     _one("flatten", "Soft-c8-k3:bn BP", "b1", None, "8x6x6", "flatten"),
     _one("flatten-alone", "BP", "b0", None, "1x8x8", "flatten"),
     _one("width", "Soft-k3:bn BP:flatten", "b0", None, "c96"),
-    _one("classes", "Soft-c8-k3:bn BP-c7:flatten", "b1", None, "10 classes"),
+    _one("classes", "Soft-c8-k3:bn BP-c7:flatten", "b1", None, "number of classes, 10"),
     _one("rank", "HardKrotov-c8-k3-rank9:bn BP:flatten", "b0", None, "rank 9", "8 competing"),
     _one("groups", "Soft-c9-k3-g2:bn BP:flatten", "b0", None, "2 groups"),
     Case("loss", "multi_layer --train simultaneous --preset 'BP-c8-k3:bn Soft-c10:flatten'", "b1", None, ("BP",)),
