@@ -165,13 +165,19 @@ class StoredRuns:
     Attributes:
         runs: the finished ones.
         unfinished: the others, with those that a search planned and never started.
+        damaged: for each run or search with a file that cannot be read, the error that says which and why.
     """
 
     runs: tuple[StoredRun, ...]
     unfinished: tuple[UnfinishedRun, ...]
+    damaged: tuple[ConfigError, ...] = ()
 
     def check(self) -> None:
-        """Raise when a run is not finished, and name it."""
+        """Raise when a run is damaged or not finished, and name it."""
+        if self.damaged:
+            more = f" (and {len(self.damaged) - 1} more)" if len(self.damaged) > 1 else ""
+            where, _, problem = str(self.damaged[0]).partition(": ")
+            raise ConfigError(where, f"{problem}{more}", hint="--partial leaves out what cannot be read")
         if self.unfinished:
             resume, search = commands.name("resume"), commands.name("search")
             finishes = f"{resume} DIR finishes a run, {search} --restore DIR a search; "
@@ -182,6 +188,10 @@ class StoredRuns:
     def tally(self) -> Tally:
         """How many ran to the end, and how many had which other fate."""
         return fates.tally([*(None for _ in self.runs), *(run.fate for run in self.unfinished)])
+
+    def describe_damaged(self) -> str:
+        """Name what cannot be read, one line each; empty when there is nothing."""
+        return "\n".join("cannot be read: " + str(error).splitlines()[0] for error in self.damaged)
 
     def describe_unfinished(self) -> str:
         """Say in one line which runs did not run to the end, and why; empty when all did."""
@@ -205,15 +215,17 @@ def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
     A folder may be that of a run or a search, or hold any number of them.
 
     Raises:
-        ConfigError: for a folder that does not exist or holds no run, and for a stored file that cannot be read.
+        ConfigError: for a folder that does not exist or holds no run.
     """
+    damaged: dict[str, ConfigError] = {}
     finished: dict[Path, StoredRun] = {}
     unfinished: dict[Path, UnfinishedRun] = {}
     for place in places:
         if not place.is_dir():
             raise ConfigError(where, f"{place} is not a folder")
         inside = place.resolve()
-        planned = {folder: plan for folder, plan in _planned(inside).items() if folder.is_relative_to(inside)}
+        plans = _planned(inside, damaged)
+        planned = {folder: plan for folder, plan in plans.items() if folder.is_relative_to(inside)}
         begun = [path.parent for path in sorted(inside.rglob(folders.CONFIG))]
         if not begun and not planned:
             raise ConfigError(where, f"{place} holds no run")
@@ -221,14 +233,23 @@ def read(places: Iterable[Path], where: str = "runs") -> StoredRuns:
             choice, fate = planned.get(folder, ({}, None))
             state = folders.state(folder)
             if state == folders.FolderState.FINISHED:
-                finished.setdefault(folder, read_run(folder, choice))
+                try:
+                    finished.setdefault(folder, read_run(folder, choice))
+                except (ConfigError, OSError, TypeError, ValueError) as error:
+                    fault = (
+                        error if isinstance(error, ConfigError) else ConfigError(str(folder), f"is damaged: {error}")
+                    )
+                    damaged[str(fault)] = fault
             else:
                 early = fate or _ended(folder)
                 ongoing = Fate.INTERRUPTED if state == folders.FolderState.INTERRUPTED else Fate.NEVER_STARTED
                 unfinished.setdefault(folder, UnfinishedRun(folder=folder, fate=early or ongoing))
+    if damaged and not finished and not unfinished:
+        raise next(iter(damaged.values()))
     return StoredRuns(
         runs=tuple(finished[folder] for folder in sorted(finished)),
         unfinished=tuple(unfinished[folder] for folder in sorted(unfinished)),
+        damaged=tuple(damaged.values()),
     )
 
 
@@ -263,14 +284,20 @@ def read_run(folder: Path, choice: Choice | None = None) -> StoredRun:
     )
 
 
-def _planned(inside: Path) -> dict[Path, tuple[Choice, Fate | None]]:
+def _planned(inside: Path, damaged: dict[str, ConfigError]) -> dict[Path, tuple[Choice, Fate | None]]:
     """Return the runs that searches around and below a folder planned: folder, choice, and why it ended early."""
     around = [p / folders.SEARCH for p in (inside.parent.parent, inside.parent) if (p / folders.SEARCH).exists()]
     planned: dict[Path, tuple[Choice, Fate | None]] = {}
-    for path in (*around, *sorted(inside.rglob(folders.SEARCH))):
-        data = folders.read_json(path)
+    below = (path for path in sorted(inside.rglob(folders.SEARCH)) if path.parent.name != folders.LOCKS)
+    for path in (*around, *below):
+        try:
+            data = folders.read_json(path)
+        except ConfigError as error:
+            damaged[str(error)] = error
+            continue
         if not isinstance(data, dict) or not isinstance(data.get("trials"), list):
-            raise ConfigError(str(path), "does not describe a search")
+            damaged[str(path)] = ConfigError(str(path), "does not describe a search")
+            continue
         journal = Journal.load(path.parent)
         choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
         choices |= {f"{group}-s{seed}": c for group, c in journal.chosen.items() for seed in data.get("seeds", ())}

@@ -9,6 +9,7 @@ import argparse
 
 from hebb.cli import arguments, describe, listing
 from hebb.cli.parsing import Parser, Section
+from hebb.cli.run import check_start
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
     name = f"{arguments.plain_name(run)}_post_hoc" if options.model_name is None else options.model_name
     folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
+    check_start(run, home, resume_from)
     if options.dry_run:
         describe.dry_run(run, catalog, cache_limit=arguments.cache_limit(options))
         phase = plan.post_hoc(run)

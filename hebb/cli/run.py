@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hebb.cli import arguments, describe
-from hebb.config import plan, plugins, serialise
+from hebb.config import plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Resume
 from hebb.core import commands
 from hebb.core.errors import ConfigError, DiskFullError, InterruptedRunError, cause_of, within
 from hebb.storage import folders
@@ -41,12 +42,36 @@ def read_config(path: Path) -> RunConfig:
     return run
 
 
+def check_start(run: RunConfig, home: folders.Home, resume_from: Path | None) -> None:
+    """Raise where the stored weights that a run starts from are absent, or of other shapes; loads no tensor."""
+    for i, block in enumerate(run.network.blocks):
+        if block.resume is not None:
+            folders.stored_block(home.layers, block.resume, f"b{i}")
+    if resume_from is None:
+        return
+    try:
+        stored = shapes.of_run(read_config(resume_from.parent.parent / folders.CONFIG))
+    except ConfigError:
+        return  # only the tensors tell
+    own = shapes.of_run(run)
+    if len(own) != len(stored):
+        raise ConfigError("--resume", f"{resume_from} has {len(stored)} blocks, and this network {len(own)}")
+    loaded = len(own) if run.resume == Resume.ALL else len(own) - 1
+    for i, (mine, other) in enumerate(zip(own[:loaded], stored[:loaded], strict=True)):
+        if mine.weights != other.weights:
+            problem = f"{resume_from}, b{i}: weights must be {mine.weights}, got {other.weights}"
+            last = i == len(own) - 1
+            hint = "without_classifier leaves out the last block" if last else "it stores a network of other shapes"
+            raise ConfigError("--resume", problem, hint=hint)
+
+
 def start(run: RunConfig, options: argparse.Namespace, catalog: Catalog, *, device_index: int = 0) -> int:
     """Train a run, or the pack it stands for, under its name; with ``--dry-run`` describe it."""
     name = arguments.plain_name(run) if options.model_name is None else options.model_name
     home = folders.Home.find(options.data_dir)
     folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
+    check_start(run, home, resume_from)
     if options.dry_run:
         describe.dry_run(run, catalog, trials=max(1, len(run.pack)), cache_limit=arguments.cache_limit(options))
         return 0
@@ -84,6 +109,7 @@ def train_all(
     home.check_writable()
     for folder in runs:
         folders.check_length(Path(folder.name), "--model-name")
+        folders.check_length(folder, str(folder))
         folders.check_writable(folder, str(folder))
     with folders.all_held(runs, carry_on=carry_on), _with_next_step(runs):
         if not carry_on:

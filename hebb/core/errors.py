@@ -141,12 +141,14 @@ def writing(path: os.PathLike[str]) -> Iterator[None]:
 
 def cause_of(error: BaseException, path: os.PathLike[str] | None = None) -> BaseException:
     """Return the interrupt or the full disk that an error hides, else the error itself."""
+    if isinstance(error, HebbError):
+        return error
     chain = list(_chain(error))
     interrupt = next((one for one in chain if isinstance(one, KeyboardInterrupt)), None)
     if interrupt is not None:
         return interrupt
     full = next((one for one in chain if isinstance(one, OSError) and one.errno in _NO_SPACE), None)
-    if full is None or isinstance(error, HebbError):
+    if full is None:
         return error
     place = path or full.filename
     return DiskFullError(f"no space left{f' for {place}' if place else ''}: {os.strerror(full.errno or 0)}")

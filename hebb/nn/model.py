@@ -23,7 +23,7 @@ from hebb.nn import compiled
 from hebb.nn.blocks import Block
 from hebb.nn.layers import HebbLayer
 from hebb.nn.local_loss import LocalLoss
-from hebb.storage import checkpoints
+from hebb.storage import checkpoints, folders
 
 
 class Network(nn.Module):
@@ -161,16 +161,7 @@ def load_blocks(network: Network, layers: Path | None) -> None:
             continue
         if layers is None:
             raise ConfigError(f"b{i}", f"resume={block.resume} needs a folder of stored blocks")
-        path = layers / f"{block.resume}.pt"
-        if not path.exists():
-            stored_blocks = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
-            raise ConfigError(
-                f"b{i}",
-                f"no stored block {block.resume} in {layers}",
-                given=block.resume,
-                choices=stored_blocks,
-                hint=None if stored_blocks else "a finished run stores its blocks there",
-            )
+        path = folders.stored_block(layers, block.resume, f"b{i}")
         _load_strictly(network[i], checkpoints.load(path)["model"], path)
 
 

@@ -143,7 +143,13 @@ def checked_name(name: str, where: str) -> str:
 
 
 def check_length(path: Path, where: str, room: int = 0) -> None:
-    """Raise where a name in a path is longer than file systems allow, or the path with ``room`` bytes to follow."""
+    """Raise where a name in a path is longer than file systems allow, or the path with ``room`` bytes to follow.
+
+    Also where the path is no text: the writer of TensorBoard's files needs it as UTF-8.
+    """
+    if not _is_text(path):
+        hint = "export PYTHONUTF8=1 reads names as UTF-8; else choose another folder"
+        raise ConfigError(where, f"must be a path in UTF-8, got {os.fsencode(path)!r}", hint=hint)
     longest = max(len(os.fsencode(part)) for part in path.parts or ("",))
     if longest > _NAME:
         raise ConfigError(where, f"must be a name of at most {_NAME} bytes, got {longest}", hint="choose a shorter one")
@@ -151,6 +157,14 @@ def check_length(path: Path, where: str, room: int = 0) -> None:
     if length > _PATH - room:
         problem = f"must be a path of at most {_PATH - room} bytes, got {length}"
         raise ConfigError(where, problem, hint="choose a shorter one")
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checked_folder(folder: Path, where: str) -> Path:
@@ -307,6 +321,21 @@ def stored_folder(name: str, home: Home, where: str = "runs") -> Path:
     choices = sorted({*searches, *names(home.networks, FolderState.FINISHED)})
     problem = f"'{name}' is not a folder, and {home.parent} has no search or run of that name"
     raise ConfigError(where, problem, given=name, choices=choices)
+
+
+def stored_block(layers: Path, name: str, where: str) -> Path:
+    """Return the file of a stored block, ``MODEL/bN``; raise if there is none."""
+    path = layers / f"{name}.pt"
+    if not path.exists():
+        stored_blocks = sorted(f"{p.parent.name}/{p.stem}" for p in layers.glob("*/b*.pt"))
+        raise ConfigError(
+            where,
+            f"no stored block {name} in {layers}",
+            given=name,
+            choices=stored_blocks,
+            hint=None if stored_blocks else "a finished run stores its blocks there",
+        )
+    return path
 
 
 def write_json(path: Path, data: object) -> None:

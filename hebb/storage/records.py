@@ -192,7 +192,7 @@ def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str |
     )
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        "dirty": any(_git(*question) for question in _CHANGES),
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
@@ -209,6 +209,16 @@ def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str |
     }
 
 
+_CHANGES = (
+    ("status", "--porcelain", "--untracked-files=no"),
+    ("ls-files", "--others", "--exclude-standard", "--", "hebb", "search_configs", "figures"),
+)
+"""What is asked of git: which tracked files differ, and which files of the package it does not track.
+
+Other untracked files, as a linked ``.venv`` or a notebook, change no run.
+"""
+
+
 def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
     """Return the environment in which a run was started, with ``now`` added; the data must be the same."""
     started = folders.read_json(path)
@@ -223,9 +233,19 @@ def _git(*arguments: str) -> str | None:
     """Ask git about the checkout; an installed package may stand in the repository of another project."""
     if shipped.CHECKOUT is None:
         return None
+    # a hook of git names its own repository in these; and many runs that start at once must not lock the index
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=shipped.CHECKOUT, capture_output=True, text=True, timeout=10, check=False
+            ["git", "-c", f"safe.directory={shipped.CHECKOUT}", *arguments],
+            cwd=shipped.CHECKOUT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -38,7 +38,8 @@ def _list(options: argparse.Namespace) -> Output:
     frame = runs.frame(chosen)
     shown = frame[["run", "preset", "dataset", "seed", "train_acc", "val_acc", "test_acc", "seconds"]]
     others = f"\n{everything.tally.sentence()}\n{everything.describe_unfinished()}" if everything.unfinished else ""
-    text = shown.round(2).to_string(index=False, na_rep="-") + others
+    damaged = f"\n{everything.describe_damaged()}" if everything.damaged else ""
+    text = shown.round(2).to_string(index=False, na_rep="-") + others + damaged
     return Output(options.name, frame, text=text)
 
 

@@ -99,8 +99,9 @@ def narrowed(everything: StoredRuns, options: argparse.Namespace) -> tuple[Store
     """Return those of the stored runs that the flags of ``add_selection`` choose."""
     if not options.partial:
         everything.check()
-    elif everything.unfinished:
-        print(f"left out: {everything.describe_unfinished()}", file=sys.stderr)
+    elif everything.unfinished or everything.damaged:
+        left_out = filter(None, (everything.describe_unfinished(), everything.describe_damaged()))
+        print(f"left out: {'; '.join(left_out)}", file=sys.stderr)
     return chosen_of(everything.runs, options)
 
 
