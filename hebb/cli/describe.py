@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from hebb.config import grammar, plan, shapes
+from hebb.config import grammar, plan, probed, shapes
 from hebb.config.catalog import Catalog
+from hebb.config.registry import DATASETS
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import NetworkSpec, RunConfig
-from hebb.config.vocabulary import Normaliser
+from hebb.config.vocabulary import Normaliser, ProbeKind
 
 _DISTANCE = 3
 """How far a weight that starts from N(0, 1) travels until its neuron has radius 1, as a round number."""
+_SHORT_UPDATES = 500
+"""Updates below which the short probe has not left its initial weights behind, as a round number."""
 _WIDTH = 140
 """Width of a table that does not go to a terminal."""
 
@@ -136,6 +140,29 @@ def seeds(config: RunConfig) -> str:
 
 
 def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+    """Say what the user should know before a run: what was skipped in the data, probes and rates that are too short."""
+    phases = tuple(phases)
+    return [*_data_notes(config, phases), *_probe_notes(config, phases), *_rate_notes(config, phases)]
+
+
+def _data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+    """Say what was skipped or renamed when the data were listed."""
+    roles = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
+    entries = [DATASETS.get(roles[phase.data].dataset, "dataset") for phase in phases]
+    return [f"note: {name}: {note}" for name, note in {e.name: e.note for e in entries}.items() if note]
+
+
+def _probe_notes(config: RunConfig, phases: Sequence[plan.Phase]) -> list[str]:
+    """Name the probe whose fixed number of epochs makes few updates."""
+    if ProbeKind.SHORT not in config.probes:
+        return []
+    updates = probed.short_updates(probed.stated(config, tuple(phases)).images)
+    if updates >= _SHORT_UPDATES:
+        return []
+    return [f"note: the short probe makes {updates} updates on these images, too few to converge: --probe linear does"]
+
+
+def _rate_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     """Name the blocks that cannot reach radius 1: their rates add up to less than weights of N(0, 1) must travel."""
     from hebb.rules import rates
 
@@ -180,10 +207,13 @@ def _gigabytes(size: float) -> str:
 def evaluation(
     name: str, dataset: str, loss: float, accuracy: float, classes: Iterable[tuple[int, int, float]]
 ) -> None:
-    """Print what a stored model achieves on a dataset."""
+    """Print what a stored model achieves on a dataset; classes with names are named in a last column."""
+    names = DATASETS.get(dataset, "dataset").class_names
     out = console()
     out.print(f"{name} on the test images of {dataset}: accuracy {accuracy:.2f} %, loss {format_loss(loss)}")
-    accuracies = table("", ("class", "images", "accuracy %"), ("class", "images", "accuracy %"))
+    numbers = ("class", "images", "accuracy %")
+    accuracies = table("", (*numbers, "name") if names else numbers, numbers)
     for label, images, hits in classes:
-        accuracies.add_row(str(label), str(images), f"{hits:.2f}" if images else "-")
+        named = (escape(names[label]),) if names else ()
+        accuracies.add_row(str(label), str(images), f"{hits:.2f}" if images else "-", *named)
     out.print(accuracies)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hebb.cli import arguments, describe
 from hebb.config import plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
+from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Resume
 from hebb.core import commands
@@ -36,6 +38,7 @@ def read_config(path: Path) -> RunConfig:
     with within(str(path)):
         phases = plan.described(plan.phases(run))
     if listed is not None and listed != phases:
+        _check_counts(path, run, listed, phases)
         raise ConfigError(
             str(path), "'phases' does not match mode and blocks", hint="delete 'phases': it is there for readers only"
         )
@@ -63,6 +66,28 @@ def check_start(run: RunConfig, home: folders.Home, resume_from: Path | None) ->
             last = i == len(own) - 1
             hint = "without_classifier leaves out the last block" if last else "it stores a network of other shapes"
             raise ConfigError("--resume", problem, hint=hint)
+
+
+def _check_counts(path: Path, run: RunConfig, listed: object, phases: list[dict[str, Any]]) -> None:
+    """Raise for phases that differ in their updates alone, where the user's own data say how many there are."""
+
+    def stripped(plan_of: object) -> object:
+        return [{**phase, "updates": 0} for phase in plan_of] if isinstance(plan_of, list) else plan_of
+
+    roles = {"sup": run.dataset_sup, "unsup": run.dataset_unsup}
+    own = [name for name in dict.fromkeys(p["data"] for p in phases) if DATASETS.spelled_out(roles[name].dataset)]
+    if not own or not isinstance(listed, list) or not all(isinstance(phase, dict) for phase in listed):
+        return
+    if stripped(listed) != stripped(phases):
+        return
+    before, now = next((a, b) for a, b in zip(listed, phases, strict=True) if a != b)
+    data = roles[now["data"]]
+    raise ConfigError(
+        str(path),
+        f"the data have changed since the run started: {data.dataset} now has {data.train_samples():,} images to train "
+        f"on, which make {now['updates']:,} updates instead of {before.get('updates')}",
+        hint="restore the data, or start a new run",
+    )
 
 
 def start(run: RunConfig, options: argparse.Namespace, catalog: Catalog, *, device_index: int = 0) -> int:

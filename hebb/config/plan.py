@@ -12,11 +12,11 @@ from math import prod
 from typing import Any
 
 from hebb.config import probed, shapes
-from hebb.config.data_spec import DataSpec, batches
+from hebb.config.data_spec import DataSpec, batches, held_out
 from hebb.config.registry import DATASETS
 from hebb.config.rule import BackpropRule
 from hebb.config.specs import BlockSpec, RunConfig
-from hebb.config.vocabulary import LossSource, Operation
+from hebb.config.vocabulary import LossSource, Operation, Part
 from hebb.core import user_code
 from hebb.core.errors import ConfigError
 
@@ -123,11 +123,31 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     planned = (_settle(config),) if config.network.settles else _of_mode(config)
     config.classifier.check()
     _check_stop(config, planned)
+    _check_held(config, planned)
     if config.probes:
         probed.check(config, probed.stated(config, planned))
     if config.pack:
         _check_pack(config)
     return planned
+
+
+def _check_held(config: RunConfig, planned: tuple[Phase, ...]) -> None:
+    """Raise where ``validation`` is a share of so few images that it holds none out."""
+    for role in dict.fromkeys(phase.data for phase in planned):
+        spec = config.dataset_sup if role == "sup" else config.dataset_unsup
+        if spec.split != Part.SEQUENCES:
+            check_held(role, spec, held_out(spec.pool_samples(), spec.validation))
+
+
+def check_held(role: str, spec: DataSpec, held: int) -> None:
+    """Raise unless ``held`` images are one or more, where validation asks for some."""
+    if spec.validation and not held:
+        images = f"{spec.pool_samples():,} training images of {spec.dataset}"
+        raise ConfigError(
+            f"dataset_{role}",
+            f"validation={spec.validation:g} of the {images} holds none out",
+            hint="more samples, a larger share, or no validation",
+        )
 
 
 def _of_mode(config: RunConfig) -> tuple[Phase, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hebb.config.data_spec import batches
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Part, ProbeKind
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 10
 """k of the nearest-neighbour probe."""
+SHORT_EPOCHS, SHORT_BATCH = 20, 512
+"""Training of the ``short`` probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,11 @@ def stated(config: RunConfig, phases: Iterable[Phase]) -> ProbedImages:
         unlabelled=unlabelled,
         labels=entry.classes,
     )
+
+
+def short_updates(images: int) -> int:
+    """Return the number of steps of the short probe."""
+    return SHORT_EPOCHS * batches(images, SHORT_BATCH)
 
 
 def check(config: RunConfig, probed: ProbedImages) -> None:

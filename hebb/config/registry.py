@@ -57,6 +57,8 @@ class Dataset:
         standard: published mean and deviation for ``DataSpec.standardise``; None: those of the training images.
         frames: frames of the split ``sequences``, images in the order of time; 0 where there is none.
         statistics: mean and deviation per channel for ``DataSpec.deviations``; None: it has none.
+        class_names: names of the labels, in their order; empty where they have none.
+        note: what was skipped or renamed when the data were listed, for the output of a run; empty for nothing.
         load: ``load(folder, train) -> (images, labels)``: uint8 arrays (N, H, W) or with channels, and (N,).
         order: ``order(folder) -> places``, int64 (frames,), of an entry with ``load`` and sequences.
         open: ``open(folder, split, shape) -> Store`` (``hebb.data.stores``), for images that are read one by one
@@ -80,6 +82,8 @@ class Dataset:
     standard: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     frames: int = 0
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    class_names: tuple[str, ...] = ()
+    note: str = ""
     load: Callable[..., Any] | None = None
     order: Callable[..., Any] | None = None
     open: Callable[..., Any] | None = None

@@ -21,7 +21,7 @@ from hebb.config.registry import DATASETS, Dataset
 from hebb.config.vocabulary import Part
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
-from hebb.data import augmentation, sources, stream, whitening
+from hebb.data import augmentation, decode, sources, stream, whitening
 from hebb.data.augmentation import Augment
 from hebb.data.stores import Files, Store, resize
 from hebb.data.stream import Stream
@@ -197,8 +197,7 @@ def load(
     entry = DATASETS.get(spec.dataset, where)
     shape = entry.shape(spec.size, where)
     augment = _augment(spec, entry, where)
-    pool = sources.store(entry, folder, spec.split, shape)
-    test = sources.store(entry, folder, Part.TEST, shape)
+    pool, test = (_store(spec, entry, folder, part, shape) for part in (spec.split, Part.TEST))
     digests = [_digest(pool), _digest(test)]
     trained, held = _choose(spec, pool.labels, split_seed)
     tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
@@ -245,7 +244,7 @@ def unseen(
     split = Split(resize(images, shape).to(device), torch.full((len(images),), -1, device=device))
     finish = None
     if spec.zca or spec.standardise or spec.deviations or entry.mean:
-        pool = sources.store(entry, folder, spec.split, shape)
+        pool = _store(spec, entry, folder, spec.split, shape)
         trained, _ = _choose(spec, pool.labels, split_seed)
         train = Split(_kept(pool, trained, device, RESIDENT), pool.labels[trained].to(device))
         key = f"{_digest(pool)}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
@@ -262,7 +261,14 @@ def _finish(
         return _normalise(spec, entry, pool, device, where)
     if isinstance(train.images, Tensor) and train.images.dtype != torch.uint8:
         raise ConfigError(where, "zca needs uint8 images, got floats", hint="whiten them yourself, or leave zca out")
+    key += f"/{decode.VERSION}" if isinstance(pool, Files) else ""
     return whitening.fitted(lambda: _raw(train), pool.shape, key, cache, where).to(device)
+
+
+def _store(spec: DataSpec, entry: Dataset, folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
+    """Return the images of a part; a size that is asked for resizes all of them."""
+    store = sources.store(entry, folder, split, shape)
+    return replace(store, native=None) if spec.size is not None and isinstance(store, Files) else store
 
 
 def _choose(spec: DataSpec, labels: Tensor, split_seed: int) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,14 @@ def _refusals(path: Path, name: str) -> Iterator[None]:
         raise ConfigError(str(path), f"lacks {name}", hint="Keras layout: x_train y_train x_test y_test") from None
     except FileNotFoundError:
         raise ConfigError(str(path), "no such file") from None
+    except PermissionError:
+        raise ConfigError(str(path), "cannot be read: permission denied") from None
+    except IsADirectoryError:
+        raise ConfigError(str(path), "is a folder, and must be an .npz file") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0]
+        if "allow_pickle" in reason:
+            raise ConfigError(
+                str(path), f"{name} holds Python objects", hint=f"save numbers or text: np.array({name}.tolist())"
+            ) from None
         raise ConfigError(str(path), "is truncated or not an .npz file", hint=reason) from None

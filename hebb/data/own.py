@@ -7,6 +7,8 @@ same in another process and in a stored ``config.json``.
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ import numpy as np
 from hebb.config.registry import Dataset
 from hebb.config.vocabulary import Augmentation, Part
 from hebb.core.errors import ConfigError, within
-from hebb.data import npz, scan
+from hebb.data import npz, npz_labels, scan
 
 if TYPE_CHECKING:
     from hebb.data.sources import Arrays
@@ -41,14 +43,16 @@ def npz_file(path: str, where: str) -> Dataset:
 def _folder(root: Path) -> Dataset:
     where = f"folder:{root}"
     train, test = (scan.part(root, part, where) for part in (True, False))
-    channels, height, width = scan.image_shape(train, where)
-    if scan.image_shape(test, where)[1:] != (height, width):
-        height = width = 0
+    shapes = scan.image_shape(train), scan.image_shape(test)
+    channels = max(shape[0] for shape in shapes)
+    height, width = shapes[0][1:] if shapes[0][1:] == shapes[1][1:] else (0, 0)
 
     def open_files(_: Path, split: str, shape: tuple[int, int, int]) -> Files:
         from hebb.data.stores import Files
 
-        return Files(scan.part(root, split == Part.TRAIN, where), shape)
+        # beyond the headers that were read there may be images of another size
+        native = (height, width) if height and shape[1:] == (height, width) else None
+        return Files(scan.part(root, split == Part.TRAIN, where), shape, native)
 
     return Dataset(
         name=where,
@@ -62,31 +66,47 @@ def _folder(root: Path) -> Dataset:
         test_per_class=test.per_class(),
         summary=f"the images below {root}",
         augmentation=Augmentation.RESIZED_CROP,
+        class_names=train.classes,
+        note=_note(train, test),
         open=open_files,
     )
 
 
+def _note(train: scan.Listing, test: scan.Listing) -> str:
+    """Say what was skipped, which classes have no test image, and which a person could take for one."""
+    skipped = Counter(dict(train.skipped)) + Counter(dict(test.skipped))
+    notes = [f"skipped {scan.said(sorted(skipped.items()))}"] if skipped else []
+    untested = [name for name, count in zip(test.classes, test.per_class(), strict=True) if not count]
+    notes += [f"no test image of {_few(untested)}"] if untested else []
+    lower = Counter(name.lower() for name in train.classes)
+    alike = [name for name in train.classes if lower[name.lower()] > 1]
+    notes += [f"classes that differ only by case: {_few(alike)}"] if alike else []
+    return "; ".join(notes)
+
+
+def _few(words: Sequence[object]) -> str:
+    """List up to five words."""
+    return ", ".join(map(str, words[:5])) + (f" ... ({len(words)} in all)" if len(words) > 5 else "")
+
+
 @functools.cache
 def _npz_file(path: Path) -> Dataset:
-    shape, kind = npz.header(path, "x_train")
-    if kind != np.uint8:
-        raise ConfigError(str(path), f"images must be uint8, got {kind}")
-    channels, height, width = npz.image_shape(shape, str(path))
-    labels = {part: npz.array(path, f"y_{part}").reshape(-1) for part in ("train", "test")}
-    for part, values in labels.items():
-        if values.dtype.kind not in "iu" or not len(values) or values.min() < 0:
-            raise ConfigError(str(path), f"y_{part} must hold labels, whole numbers >= 0")
-    classes = 1 + max(int(values.max()) for values in labels.values())
-    counts = {part: tuple(np.bincount(values, minlength=classes).tolist()) for part, values in labels.items()}
+    channels, height, width = _check_images(path)
+    values = {part: npz_labels.read(path, part) for part in ("train", "test")}
+    names = npz_labels.classes(path, values["train"], values["test"])
+    labels = {part: np.searchsorted(names, of_part) for part, of_part in values.items()}
+    counts = {part: tuple(np.bincount(of_part, minlength=len(names)).tolist()) for part, of_part in labels.items()}
+    renamed = not np.array_equal(names, np.arange(len(names)))
 
     frames = npz.array(path, "frames").reshape(-1) if "frames" in npz.names(path) else np.zeros(0, np.int64)
-    if frames.dtype.kind not in "iu" or len(frames) == 1 or ((frames < 0) | (frames >= shape[0])).any():
-        raise ConfigError(str(path), f"frames must hold two or more places in x_train, whole numbers below {shape[0]}")
+    images = len(labels["train"])
+    if frames.dtype.kind not in "iu" or len(frames) == 1 or ((frames < 0) | (frames >= images)).any():
+        raise ConfigError(str(path), f"frames must hold two or more places in x_train, whole numbers below {images}")
 
     def load(_: Path, train: bool) -> Arrays:
         from hebb.data import sources
 
-        return sources.npz_arrays(path, train)
+        return sources.npz_arrays(path, train)[0], labels["train" if train else "test"]
 
     return Dataset(
         name=f"npz:{path}",
@@ -95,11 +115,32 @@ def _npz_file(path: Path) -> Dataset:
         channels=channels,
         height=height,
         width=width,
-        classes=classes,
+        classes=len(names),
         train=len(labels["train"]),
         per_class=counts["train"],
         test=len(labels["test"]),
         test_per_class=counts["test"],
         summary=f"the arrays of {path}",
+        class_names=tuple(map(str, names.tolist())) if renamed else (),
+        note=f"classes 0 to {len(names) - 1} are the labels {_few(names.tolist())}" if renamed else "",
         load=load,
     )
+
+
+def _check_images(path: Path) -> tuple[int, int, int]:
+    """Return (C, H, W) of both parts, from the headers; raise for parts that a run could not read."""
+    shapes = {}
+    for part in ("train", "test"):
+        shape, kind = npz.header(path, f"x_{part}")
+        if kind != np.uint8:
+            raise ConfigError(
+                str(path), f"x_{part} must be uint8, got {kind}", hint="0 is black and 255 white: scale, round, astype"
+            )
+        shapes[part] = npz.image_shape(shape, str(path))
+        count = npz_labels.count(path, part)
+        if count != shape[0]:
+            raise ConfigError(str(path), f"y_{part} must hold one label for each image, got {count} for {shape[0]:,}")
+    if shapes["train"] != shapes["test"]:
+        sizes = (f"{c} x {h} x {w}" for c, h, w in shapes.values())
+        raise ConfigError(str(path), "x_train and x_test must hold images of one size, got {} and {}".format(*sizes))
+    return shapes["train"]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hebb.core.errors import ConfigError
+from hebb.data import decode
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions of image files, those of torchvision's ``ImageFolder``."""
 HEADERS = 2000
 """Image headers that are read at most; 0.1 ms each."""
-_GREY = ("1", "L", "LA", "I", "I;16", "F")
+_OF_THE_SYSTEM = frozenset(
+    {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"}
+)
+"""What systems leave in folders, in lower case, besides names that begin with a dot."""
+_HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,14 @@ class Listing:
         classes: names of its subfolders; the label of an image is the place of its class.
         names: (N,) bytes, paths below ``root``; an array, because a million strings would be copied to each worker.
         labels: int64 (N,).
+        skipped: what is not read, (kind, number): ``hidden`` entries, and files by their extension.
     """
 
     root: Path
     classes: tuple[str, ...]
     names: np.ndarray
     labels: np.ndarray
+    skipped: tuple[tuple[str, int], ...] = ()
 
     def per_class(self) -> tuple[int, ...]:
         """Count the images of each class."""
@@ -47,13 +55,15 @@ def listing(root: Path, where: str, classes: Sequence[str] | None = None) -> Lis
     """List the images below ``root``, in the order of torchvision's ``ImageFolder``.
 
     Class names that are all numbers (ImageNetV2) are ordered as numbers; ``ImageFolder`` would put 10 before 2.
+    Hidden entries (``.ipynb_checkpoints``, ``__MACOSX``, ``._1.png``) and files of other kinds are skipped and counted.
 
     Args:
         root: folder of ``<class>/**/<image>``.
         where: the place an error names.
         classes: the legal classes in label order; None takes the subfolders.
     """
-    subfolders = sorted((entry.name for entry in os.scandir(root) if entry.is_dir()), key=_class_order)
+    skipped: Counter[str] = Counter()
+    subfolders = sorted(_subfolders(root, where, skipped), key=_class_order)
     legal = tuple(subfolders if classes is None else classes)
     for name in subfolders:
         if name not in legal:
@@ -62,36 +72,114 @@ def listing(root: Path, where: str, classes: Sequence[str] | None = None) -> Lis
             )
     names: list[bytes] = []
     labels: list[int] = []
+    empty = None
     for label, name in enumerate(legal):
-        for folder, _, files in sorted(os.walk(root / name, followlinks=True)):
-            images = sorted(file for file in files if file.lower().endswith(EXTENSIONS))
-            names += [os.fsencode(Path(folder, file).relative_to(root)) for file in images]
-            labels += [label] * len(images)
+        images = _images(root / name, where, skipped) if name in subfolders else []
+        if name in subfolders and not images:
+            empty = empty or root / name
+        names += [os.fsencode(path.relative_to(root)) for path in images]
+        labels += [label] * len(images)
     if not names:
-        raise ConfigError(where, f"{root} holds no image", hint=f"expected {root.name}/<class>/<image>")
-    return Listing(root, legal, np.array(names), np.array(labels, dtype=np.int64))
+        raise ConfigError(
+            where,
+            f"{root} holds no image{_also(skipped)}",
+            hint=f"expected {root.name}/<class>/<image>, an image being {' '.join(EXTENSIONS)}",
+        )
+    if empty is not None:
+        counts: Counter[str] = Counter()
+        _images(empty, where, counts)
+        raise ConfigError(
+            where,
+            f"{empty} is a class that holds no image{_also(counts)}",
+            hint=f"remove the folder, or put images there: {' '.join(EXTENSIONS)}",
+        )
+    return Listing(root, legal, np.array(names), np.array(labels, dtype=np.int64), tuple(sorted(skipped.items())))
+
+
+def said(skipped: Sequence[tuple[str, int]]) -> str:
+    """Say what was skipped: ``3 hidden entries, 2 .txt files``; empty for nothing."""
+    words = []
+    for kind, count in skipped:
+        noun = ("entry" if count == 1 else "entries") if kind == _HIDDEN else "file" + "s" * (count != 1)
+        words.append(f"{count:,} {kind} {noun}")
+    return ", ".join(words)
+
+
+def _also(skipped: Counter[str]) -> str:
+    return f", but {said(sorted(skipped.items()))}" if skipped else ""
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_THE_SYSTEM
+
+
+def _kind(name: str) -> str:
+    """Return what a file is counted as when it is not read."""
+    return Path(name).suffix.lower() or "other"
+
+
+def _subfolders(root: Path, where: str, skipped: Counter[str]) -> Iterator[str]:
+    """Yield the names of the class folders, and count what else lies there."""
+    try:
+        entries = list(os.scandir(root))
+    except OSError as error:
+        raise ConfigError(where, f"{root} cannot be read: {error.strerror}") from None
+    for entry in entries:
+        if _hidden(entry.name):
+            skipped[_HIDDEN] += 1
+        elif entry.is_dir():
+            yield entry.name
+        else:
+            skipped[_kind(entry.name)] += 1
+
+
+def _images(top: Path, where: str, skipped: Counter[str]) -> list[Path]:
+    """List the images of a class, below all its folders, and count what is skipped."""
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(where, f"{error.filename} cannot be read: {error.strerror}")
+
+    visited = []
+    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=refuse):
+        for name in [name for name in subfolders if _hidden(name)]:
+            subfolders.remove(name)
+            skipped[_HIDDEN] += 1
+        for name in subfolders:
+            _check_loop(Path(folder, name), where)
+        visited.append((folder, files))
+    images = []
+    for folder, files in sorted(visited):
+        for file in sorted(files):
+            if _hidden(file):
+                skipped[_HIDDEN] += 1
+            elif file.lower().endswith(EXTENSIONS):
+                images.append(Path(folder, file))
+            else:
+                skipped[_kind(file)] += 1
+    return images
+
+
+def _check_loop(folder: Path, where: str) -> None:
+    """Raise for a link to a folder that holds it: its images would be listed many times."""
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(where, f"{folder} is a link to a folder that holds it", hint="remove the link")
 
 
 def _class_order(name: str) -> tuple[int, str]:
     return (int(name) if name.isascii() and name.isdigit() else -1, name)
 
 
-def image_shape(images: Listing, where: str) -> tuple[int, int, int]:
+def image_shape(images: Listing) -> tuple[int, int, int]:
     """Return (C, H, W) from the headers: C is 1 when all images are grey, H and W are 0 where sizes differ.
 
     Up to ``HEADERS`` headers are read, at equal distances.
     """
-    from PIL import Image, UnidentifiedImageError
-
     sizes, grey = set(), True
     for i in range(0, len(images.names), -(-len(images.names) // HEADERS)):
-        try:
-            with Image.open(images.path(i)) as image:
-                sizes.add(image.size)
-                grey = grey and image.mode in _GREY
-        except (OSError, UnidentifiedImageError):
-            raise ConfigError(where, f"{images.path(i)} is not an image that can be read") from None
-    width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
+        with decode.opened(images.path(i)) as image:
+            grey = grey and image.mode in decode.GREY
+            sizes.add(decode.size(image))
+    height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
     return (1 if grey else 3, height, width)
 
 

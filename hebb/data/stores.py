@@ -14,11 +14,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hebb.core.errors import HebbError
+from hebb.core.errors import ConfigError
+from hebb.data import decode
 from hebb.data.scan import Listing
 
 Shape = tuple[int, int, int]
@@ -150,10 +150,15 @@ class Binary:
 
 @dataclass(frozen=True)
 class Files:
-    """Image files (JPEG, PNG, ...), decoded when they are read and resized to ``shape``."""
+    """Image files (JPEG, PNG, ...), decoded when they are read and resized to ``shape``.
+
+    Attributes:
+        native: (H, W) that every image must have; None resizes whatever size it has.
+    """
 
     listing: Listing
     shape: Shape
+    native: tuple[int, int] | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -166,11 +171,14 @@ class Files:
     def __getitem__(self, i: int) -> Tensor:
         """Decode image i: uint8 (C, H, W)."""
         path = self.listing.path(i)
-        try:
-            with Image.open(path) as image:
-                pixels = np.array(image.convert("L" if self.shape[0] == 1 else "RGB"))
-        except OSError as error:
-            raise HebbError(f"{path} is not an image that can be read: {error}") from None
+        pixels = decode.pixels(path, self.shape[0])
+        if self.native is not None and pixels.shape[:2] != self.native:
+            sizes = (f"{width}x{height}" for height, width in (pixels.shape[:2], self.native))
+            raise ConfigError(
+                str(path),
+                "is an image of {}, and the others are {}".format(*sizes),
+                hint="--set dataset_sup.size=64 dataset_unsup.size=64 resizes all",
+            )
         planes = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
         return resize(planes[None], self.shape)[0]
 

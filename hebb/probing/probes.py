@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hebb.config.probed import NEIGHBOURS
+from hebb.config.probed import NEIGHBOURS, SHORT_BATCH, SHORT_EPOCHS
 
 GRID = 2
 """Side of the pooled map."""
-SHORT_EPOCHS, SHORT_BATCH, SHORT_LR = 20, 512, 1e-3
-"""Training of the ``short`` probe: Adam at a constant rate, the images in the same order in every epoch."""
+SHORT_LR = 1e-3
+"""Constant rate of Adam for the ``short`` probe, which reads the images in the same order in every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

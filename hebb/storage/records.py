@@ -225,7 +225,18 @@ def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
         raise ConfigError(str(path), "is not the environment of a run")
     if started.get("data_sha256") != now["data_sha256"]:
-        raise ConfigError(str(path), "the data differ from those the run was started with", hint="nothing was changed")
+        before = started.get("data_sha256")
+        names = [
+            name
+            for name in now["data_sha256"]
+            if not isinstance(before, dict) or before.get(name) != now["data_sha256"][name]
+        ]
+        raise ConfigError(
+            str(path),
+            f"the data have changed since the run started: {' and '.join(f'dataset_{name}' for name in names)} "
+            "holds other images or labels (for image files: other names or sizes)",
+            hint="nothing was written; restore the data, or start a new run",
+        )
     return {**started, "continued": [*started.get("continued", []), now]}
 
 

@@ -14,7 +14,7 @@ from hebb import builtin
 from hebb.config import plan, probed
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
-from hebb.config.vocabulary import DeviceKind
+from hebb.config.vocabulary import DeviceKind, Part
 from hebb.core import machine
 from hebb.core.errors import ConfigError
 from hebb.core.user_code import TRACEBACK
@@ -137,9 +137,15 @@ def check_data(config: RunConfig, phases: tuple[Phase, ...], data: dict[str, ima
     """Raise for images with which a phase or a probe would fail: entries state numbers, and files may hold others."""
     for phase in phases:
         plan.check_batches(config, phase, len(data[phase.data].train))
+    for role, loaded in data.items():
+        spec = config.dataset_sup if role == "sup" else config.dataset_unsup
+        if spec.split != Part.SEQUENCES:
+            plan.check_held(role, spec, 0 if loaded.val is None else len(loaded.val))
     role = probed.role(phases)
     spec = config.dataset_sup if role == "sup" else config.dataset_unsup
     readout.check(config, spec.dataset, data[role])
+    if role == "sup" or config.probes:
+        data[role].test  # noqa: B018  (read now: a broken file must not stop the run after its first phase)
 
 
 def open_records(

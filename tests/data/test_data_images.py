@@ -267,5 +267,5 @@ def test_a_broken_file_in_a_stream_is_named(workers: int, tmp_path: Path) -> Non
     found = scan.part(tmp_path, True, "test")
     found.path(11).write_bytes(b"none")
     stream = Stream(Files(found, (3, 16, 20)), workers=workers)
-    with pytest.raises(HebbError, match=r"^\S+dog_2.png is not an image that can be read"):
+    with pytest.raises(HebbError, match=r"^\S+dog_2.png: is not an image that can be read"):
         list(stream.read(4))

@@ -84,11 +84,11 @@ def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...
         ("folder:{}/nothing", "train"),
         ("folder:{}/empty", "holds no image"),
         ("folder:{}/more", "'?.*bird is a class"),
-        ("folder:{}/broken", "broken.png is not an image"),
+        ("folder:{}/broken", "broken.png: is not an image"),
         ("npz:{}/nothing.npz", "no such file"),
         ("npz:{}/text.npz", "truncated or not an .npz"),
         ("npz:{}/lacks.npz", "lacks x_train"),
-        ("npz:{}/floats.npz", "must be uint8, got float64"),
+        ("npz:{}/floats.npz", "x_train must be uint8, got float64"),
         ("npz:{}/labels.npz", "y_train must hold labels"),
     ],
 )
@@ -133,4 +133,4 @@ def test_headers_of_many_images_are_sampled(tmp_path: Path, monkeypatch: pytest.
     image_files.folder(tmp_path)
     monkeypatch.setattr(scan, "HEADERS", 5)
     (tmp_path / "train" / "cat" / "cat_1.png").write_bytes(b"none")  # not among the five
-    assert scan.image_shape(scan.part(tmp_path, True, "test"), "test") == (3, 16, 20)
+    assert scan.image_shape(scan.part(tmp_path, True, "test")) == (3, 16, 20)

@@ -1,0 +1,148 @@
+"""Decodes one image file: upright, 8 bits a channel, or refused by its name. Never imports torch.
+
+Shapes: C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hebb.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
+"""Modes of Pillow without colour."""
+VERSION = 2
+"""Changes when the same file gives other pixels: part of the key under which what is computed from files is kept."""
+_ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC, _PAGE_KIND = 258, 262, 254
+"""Tags of TIFF."""
+_WHITE_IS_ZERO = 0
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image]:
+    """Open an image file; whatever Pillow raises inside becomes an error that names the file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            _check_frames(image, path)
+            _check_turned(image, path)
+            yield image
+    except ConfigError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # the decoders of Pillow raise OSError, ValueError, SyntaxError, struct.error, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(path), path.name)
+        raise ConfigError(str(path), f"is not an image that can be read: {reason}") from None
+
+
+def size(image: Image) -> tuple[int, int]:
+    """Return (H, W) of an image as it is shown; an image that is stored turned is decoded for it."""
+    stored_turned = image.format != "PNG" or "exif" in image.info or "XML:com.adobe.xmp" in image.info
+    shown = _upright(image) if stored_turned and _orientation(image) != 1 else image
+    return shown.height, shown.width
+
+
+def pixels(path: Path, channels: int) -> np.ndarray:
+    """Decode a file: uint8 (H, W) for one channel, (H, W, 3) for three.
+
+    Sixteen bits are divided by 257 and rounded, and floats in [0, 1] are multiplied by 255, so that white stays
+    white. Transparency is dropped.
+
+    Raises:
+        ConfigError: when the file is broken, in colour where ``channels`` is 1, or has no stated white.
+    """
+    with opened(path) as image:
+        if channels == 1 and image.mode not in GREY:
+            raise ConfigError(str(path), "is in colour, and the images before it are grey", hint="convert it to grey")
+        image.load()
+        shown = _upright(image)
+        if shown.mode in ("RGBa", "La"):  # colours multiplied by alpha
+            shown = shown.convert({"RGBa": "RGBA", "La": "LA"}[shown.mode])
+        if shown.mode == "F" or shown.mode.startswith("I"):
+            grey = _eight_bits(np.array(shown), image, path)
+            return grey if channels == 1 else np.repeat(grey[:, :, None], 3, axis=2)
+        return np.array(shown.convert("L" if channels == 1 else "RGB"))
+
+
+def _eight_bits(values: np.ndarray, image: Image, path: Path) -> np.ndarray:
+    """Scale grey values (H, W) of more than 8 bits to uint8."""
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ConfigError(str(path), f"holds floats from {values.min():g} to {values.max():g}", hint=_FLOATS)
+        scaled = np.rint(values * np.float64(255)).astype(np.uint8)
+    elif image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):  # a PGM is scaled to 16 bits by Pillow
+        white = (1 << int(tags.get(_BITS, (16,))[0])) - 1
+        if int(values.min()) < 0 or int(values.max()) > white:
+            raise ConfigError(str(path), f"holds values beyond {white}, the white of its bits")
+        scaled = ((values.astype(np.int64) * 510 + white) // (2 * white)).astype(np.uint8)
+    else:
+        raise ConfigError(str(path), "holds whole numbers of 32 or signed bits, whose white is unknown", hint=_INTEGERS)
+    return 255 - scaled if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled
+
+
+_FLOATS = "floats must be from 0 (black) to 1 (white): divide them by their white"
+_INTEGERS = "save it with 8 or 16 bits a channel, white as 255 or 65535"
+
+
+def _orientation(image: Image) -> int:
+    """Return the orientation tag, 1 (upright) to 8; a broken tag counts as upright, as viewers show it."""
+    with contextlib.suppress(Exception):
+        tag = image.getexif().get(_ORIENTATION, 1)
+        return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
+    return 1
+
+
+def _upright(image: Image) -> Image:
+    """Turn and mirror an image as its orientation tag says."""
+    from PIL.Image import Transpose
+
+    image.load()
+    if image.format == "TIFF":  # Pillow has turned it
+        return image
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _check_frames(image: Image, path: Path) -> None:
+    """Raise for a film or a stack of pages; the preview in a phone's photo and the levels of a pyramid are neither."""
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1 and not _pyramid(image, frames):
+        raise ConfigError(str(path), f"holds {frames} images, and an image file must hold one", hint="save each alone")
+
+
+def _check_turned(image: Image, path: Path) -> None:
+    """Raise for a TIFF stored on its side: Pillow can take its rows for its columns when it decodes it."""
+    if image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) in (5, 6, 7, 8):  # type: ignore[attr-defined]
+        raise ConfigError(str(path), "is a TIFF on its side (orientation tag)", hint="store it upright, or as PNG")
+
+
+def _pyramid(image: Image, frames: int) -> bool:
+    if image.format != "TIFF":
+        return False
+    reduced = []
+    for frame in range(1, frames):
+        image.seek(frame)
+        reduced.append(int(image.tag_v2.get(_PAGE_KIND, 0)) & 1)  # type: ignore[attr-defined]
+    image.seek(0)
+    return all(reduced)

@@ -1,0 +1,314 @@
+"""How people store images, folders and labels: each line is an input and what must come out of it.
+
+Without it a 16-bit photo could be trained on as white, or a hidden folder take the label of a class.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import image_files
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hebb.cli import describe, run
+from hebb.config import catalog, plan, probed
+from hebb.config.registry import DATASETS
+from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
+from hebb.data import decode, images, own, scan
+from hebb.data.images import RESIDENT
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)
+CATALOG = catalog.load()
+Save = Callable[[Path], None]
+
+
+def exif(orientation: object) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def saved(pixels: np.ndarray, ending: str, mode: str | None = None, **options: object) -> tuple[str, Save]:
+    """Return the ending and what saves pixels, converted to a mode of Pillow."""
+
+    def save(path: Path) -> None:
+        image = Image.fromarray(pixels)
+        (image if mode is None else image.convert(mode)).save(path, **options)
+
+    return ending, save
+
+
+def written(content: bytes, ending: str) -> tuple[str, Save]:
+    return ending, lambda path: path.write_bytes(content) and None
+
+
+def pages(kind: str) -> tuple[str, Save]:
+    first, second = Image.fromarray(GREY), Image.fromarray(255 - GREY)
+    return kind, lambda path: first.save(path, save_all=True, append_images=[second])
+
+
+WIDE = GREY.astype(np.uint16) * 257
+READ = {
+    "8-bit PNG": (saved(GREY, "png"), GREY),
+    "16-bit PNG": (saved(WIDE, "png"), GREY),
+    "16-bit TIFF": (saved(WIDE, "tif"), GREY),
+    "16-bit TIFF whose white is 0": (saved(65535 - WIDE, "tif", tiffinfo={262: 0}), GREY),
+    "16-bit PGM": (saved(WIDE, "pgm"), GREY),
+    "16 bits are rounded": (saved(WIDE + 128, "png"), GREY),
+    "float TIFF": (saved(GREY.astype(np.float32) / 255, "tif"), GREY),
+    "black and white": (saved((GREY > 99).astype(np.uint8) * 255, "png", "1"), (GREY > 99).astype(np.uint8) * 255),
+    "grey with alpha": (saved(GREY, "png", "LA"), GREY),
+    "colour": (saved(COLOUR, "png"), COLOUR),
+    "colour with alpha": (saved(COLOUR, "png", "RGBA"), COLOUR),
+    "colour as TIFF": (saved(COLOUR, "tiff"), COLOUR),
+    "a palette": (saved(GREY, "png", "P"), np.repeat(GREY[:, :, None], 3, axis=2)),
+    "turned by its tag": (saved(np.rot90(COLOUR), "png", exif=exif(6)), COLOUR),
+    "mirrored by its tag": (saved(GREY[:, ::-1], "png", exif=exif(2)), GREY),
+    "16 bits, turned by its tag": (saved(np.rot90(WIDE).copy(), "png", exif=exif(6)), GREY),
+    "TIFF upside down by its tag": (saved(GREY[::-1, ::-1].copy(), "tif", tiffinfo={274: 3}), GREY),
+    "a tag out of range": (saved(GREY, "png", exif=exif(9)), GREY),
+}
+REFUSED = {
+    "32-bit whole numbers": (saved(GREY.astype(np.int32) * 257, "tif"), "holds whole numbers of 32 or signed bits"),
+    "floats above 1": (saved(GREY.astype(np.float32), "tif"), "holds floats from 0 to 235"),
+    "floats that are not numbers": (saved(np.full((6, 8), np.nan, np.float32), "tif"), "holds floats from nan"),
+    "TIFF on its side": (saved(GREY, "tif", tiffinfo={274: 6}), "is a TIFF on its side"),
+    "pages of a TIFF": (pages("tif"), "holds 2 images"),
+    "frames of a WebP": (pages("webp"), "holds 2 images"),
+    "frames of a PNG": (pages("png"), "holds 2 images"),
+    "a broken header": (written(b"P5\n8 x\n255\n" + bytes(64), "pgm"), "is not an image that can be read"),
+    "nothing": (written(b"", "png"), "is not an image that can be read"),
+    "text": (written(b"text", "jpg"), "is not an image that can be read"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_pixels_of_an_image(case: str, tmp_path: Path) -> None:
+    (ending, save), expected = READ[case]
+    path = tmp_path / f"image.{ending}"
+    save(path)
+    channels = 1 if expected.ndim == 2 else 3
+    assert np.array_equal(decode.pixels(path, channels), expected)
+    with decode.opened(path) as image:
+        assert decode.size(image) == expected.shape[:2]
+        assert (image.mode in decode.GREY) == (channels == 1)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_images_that_are_refused_by_name(case: str, tmp_path: Path) -> None:
+    (ending, save), message = REFUSED[case]
+    path = tmp_path / f"odd.{ending}"
+    save(path)
+    with pytest.raises(ConfigError, match=rf"odd\.{ending}: {message}"):
+        decode.pixels(path, 1)
+
+
+def test_a_truncated_image_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    Image.fromarray(COLOUR).resize((64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ConfigError, match=r"half\.png: is not an image that can be read"):
+        decode.pixels(path, 3)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"), [((7, 9, "L"), "an image of 7x9, and the others are 20x16"), ((20, 16, "RGB"), "is in colour")]
+)
+@pytest.mark.parametrize("resident", [RESIDENT, 0])
+def test_an_odd_image_beyond_the_headers_is_refused(
+    odd: tuple[int, int, str], message: str, resident: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory and streamed alike, as a small folder would show it."""
+    image_files.folder(tmp_path, mode="L")
+    monkeypatch.setattr(scan, "HEADERS", 5)
+    own._folder.cache_clear()
+    Image.new(odd[2], odd[:2]).save(tmp_path / "train" / "cat" / "cat_1.png")  # not among the five
+    spec = CATALOG.dataset(f"folder:{tmp_path}", "test")
+    with pytest.raises(ConfigError, match=rf"cat_1\.png: .*{message}"):
+        list(images.load(spec, tmp_path, 0, torch.device("cpu"), resident=resident).train.batches(4))
+
+
+# -- folders ------------------------------------------------------------------------------------------------
+
+
+def hidden_copies(root: Path) -> None:
+    for place in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "cat/.ipynb_checkpoints", "cat/more/.git"):
+        shutil.copytree(root / "train" / "dog", root / "train" / place)
+
+
+def system_files(root: Path) -> None:
+    for name in ("cat/._cat_0.png", ".DS_Store", "cat/Thumbs.db", "dog/desktop.ini"):
+        (root / "train" / name).write_bytes(b"none")
+
+
+def upper_case(root: Path) -> None:
+    path = root / "train" / "cat" / "cat_0.png"
+    path.rename(path.with_suffix(".PNG"))
+
+
+def nested(root: Path) -> None:
+    (root / "train" / "cat" / "deep" / "er").mkdir(parents=True)
+    (root / "train" / "cat" / "cat_8.png").rename(root / "train" / "cat" / "deep" / "er" / "cat_8.png")
+
+
+def linked(root: Path) -> None:
+    (root / "train" / "cat").rename(root / "elsewhere")
+    (root / "train" / "cat").symlink_to(root / "elsewhere")
+
+
+def other_kinds(root: Path) -> None:
+    for name in ("cat/a.txt", "cat/b.txt", "notes.md"):
+        (root / "train" / name).write_text("text")
+
+
+def untested(root: Path) -> None:
+    shutil.rmtree(root / "test" / "dog")
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (hidden_copies, "skipped 5 hidden entries"),
+        (system_files, "skipped 4 hidden entries"),
+        (other_kinds, "skipped 1 .md file, 2 .txt files"),
+        (untested, "no test image of dog"),
+        (upper_case, ""),
+        (nested, ""),
+        (linked, ""),
+    ],
+)
+def test_a_folder_as_it_lies_on_a_disk(change: Callable[[Path], None], note: str, tmp_path: Path) -> None:
+    change(image_files.folder(tmp_path))
+    entry = DATASETS.get(f"folder:{tmp_path}", "test")
+    assert (entry.class_names, entry.per_class, entry.note) == (("cat", "dog"), (9, 9), note)
+
+
+def empty_class(root: Path) -> None:
+    (root / "train" / "ant").mkdir()
+
+
+def unread_class(root: Path) -> None:
+    (root / "train" / "ant").mkdir()
+    (root / "train" / "ant" / "a.jp2").write_bytes(b"none")
+
+
+def loop(root: Path) -> None:
+    (root / "train" / "cat" / "again").symlink_to(root / "train")
+
+
+def broken_link(root: Path) -> None:
+    (root / "train" / "cat" / "gone.png").symlink_to(root / "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (empty_class, r"ant is a class that holds no image\n"),
+        (unread_class, r"ant is a class that holds no image, but 1 \.jp2 file\n"),
+        (loop, "again is a link to a folder that holds it"),
+        (broken_link, r"gone\.png: is not an image that can be read"),
+    ],
+)
+def test_folders_that_are_refused(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    change(image_files.folder(tmp_path))
+    with pytest.raises(ConfigError, match=message):
+        DATASETS.get(f"folder:{tmp_path}", "test")
+
+
+# -- arrays -------------------------------------------------------------------------------------------------
+
+TWO = np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("train", "names"),
+    [
+        (TWO, ()),
+        (TWO.astype(np.float64), ()),
+        (TWO.astype(bool), ()),
+        (TWO[:, None], ()),
+        (TWO[None], ()),
+        (np.eye(2)[TWO], ()),
+        (TWO + 1, ("1", "2")),
+        (TWO * 10**9, ("0", "1000000000")),
+        (np.array(["cat", "dog"])[TWO], ("cat", "dog")),
+        (np.array([b"cat", b"dog"])[TWO], ("cat", "dog")),
+    ],
+)
+def test_labels_as_people_store_them(train: np.ndarray, names: tuple[str, ...], tmp_path: Path) -> None:
+    pixels = np.zeros((4, 5, 5), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=train, x_test=pixels, y_test=train)
+    spec = CATALOG.dataset(f"npz:{tmp_path}/a.npz", "test")
+    entry = DATASETS.get(spec.dataset, "test")
+    assert (entry.classes, entry.class_names, bool(entry.note)) == (2, names, bool(names))
+    loaded = images.load(spec, tmp_path, 0, torch.device("cpu"))
+    assert loaded.train.labels.tolist() == loaded.test.labels.tolist() == TWO.tolist()
+
+
+X = np.zeros((4, 5, 5), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_train": TWO - 1}, "y_train must hold labels, whole numbers >= 0, got -1"),
+        ({"y_train": TWO + 0.5}, "y_train must hold labels, whole numbers >= 0, got 0.5"),
+        ({"y_train": TWO * np.nan}, "y_train must hold labels, whole numbers >= 0, got nan"),
+        ({"y_train": TWO.astype(object)}, "y_train holds Python objects"),
+        ({"y_train": TWO[:3]}, "y_train must hold one label for each image, got 3 for 4"),
+        ({"y_train": np.ones((4, 2), int)}, "y_train must hold one label for each image, or one-hot rows"),
+        ({"y_test": np.array([0, 1, 2, 1])}, "y_test holds class 2, and y_train has no image of it"),
+        ({"y_test": TWO.astype(str)}, "both hold numbers, or both text"),
+        ({"x_test": np.zeros((4, 6, 6), np.uint8)}, "one size, got 1 x 5 x 5 and 1 x 6 x 6"),
+        ({"x_test": X.astype(np.float32)}, "x_test must be uint8, got float32"),
+        ({"x_train": X.reshape(4, 25)}, "images must be"),
+    ],
+)
+def test_arrays_that_a_dry_run_refuses(changes: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+    arrays = {"x_train": X, "y_train": TWO, "x_test": X, "y_test": TWO, **changes}
+    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        DATASETS.get(f"npz:{tmp_path}/a.npz", "test")
+
+
+# -- what is said before a run ------------------------------------------------------------------------------
+
+
+def digits(**changes: object) -> RunConfig:
+    data = replace(CATALOG.dataset("Digits", "test"), **changes)
+    return RunConfig(network=CATALOG.network("BP:flatten"), mode="successive", dataset_sup=data, dataset_unsup=data)
+
+
+def test_a_validation_share_that_holds_nothing_out_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"dataset_sup: validation=0\.2 of the 4 training images .* holds none out"):
+        plan.phases(digits(samples=4, validation=0.2))
+    assert plan.phases(digits(samples=5, validation=0.2))
+
+
+def test_a_short_probe_of_few_images_is_noted() -> None:
+    config = replace(digits(), probes=("short",))
+    assert probed.short_updates(1438) == 60, "20 epochs of 3 batches"
+    assert any("60 updates" in note for note in describe.notes(config, plan.phases(config)))
+
+
+def test_data_that_have_grown_are_the_reason(tmp_path: Path) -> None:
+    from hebb.storage import folders
+    from hebb.training.run import stored_config
+
+    root = image_files.folder(tmp_path / "pets")
+    data = CATALOG.dataset(f"folder:{root}", "test")
+    config = replace(digits(), dataset_sup=replace(data, batch_size=1), dataset_unsup=data)
+    folders.write_json(tmp_path / "config.json", stored_config(config, plan.phases(config)))
+    assert run.read_config(tmp_path / "config.json") == config
+    Image.new("RGB", (20, 16)).save(root / "train" / "cat" / "new.png")
+    own._folder.cache_clear()
+    with pytest.raises(ConfigError, match=r"the data have changed since the run started: .* now has 19 images"):
+        run.read_config(tmp_path / "config.json")
