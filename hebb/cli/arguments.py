@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from hebb import builtin
 from hebb.cli.parsing import Parser, Section, count, gigabytes, natural
-from hebb.config import overrides, plan, plugins, serialise
+from hebb.config import compose, overrides, plan, plugins, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
@@ -320,9 +320,6 @@ def run_config(
     unsup_name = _first(both, options.dataset_unsup, sup_name)
     with within("--preset"):
         network = catalog.network(_first(options.preset, DEFAULT_PRESET))
-    mode = _first(options.training_mode, network.preferred_mode, MODES_DEFAULT)
-    if mode not in plan.MODES:
-        raise ConfigError("--training-mode", f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     blocks = options.training_blocks
     for flag, values in (
         ("--training-blocks", blocks),
@@ -336,11 +333,17 @@ def run_config(
             "--set seed", f"{changes['seed']} contradicts --seed {options.seed}", hint="leave out one of them"
         )
     with said_as(_FLAGS):
-        config = RunConfig(
-            network=network,
-            mode=mode,
-            dataset_sup=_held_out(catalog.dataset(sup_name, sup_flag), validation[0]),
-            dataset_unsup=_held_out(catalog.dataset(unsup_name, unsup_flag), validation[1]),
+        return compose.run_config(
+            catalog,
+            network,
+            (
+                _held_out(catalog.dataset(sup_name, sup_flag), validation[0]),
+                _held_out(catalog.dataset(unsup_name, unsup_flag), validation[1]),
+            ),
+            mode=options.training_mode,
+            protocols=options.protocol,
+            changes=changes,
+            names={"mode": "--training-mode", "protocol": "--protocol", "changes": "--set"},
             training_blocks=None if blocks is None else tuple(blocks),
             bp_blockwise=options.bp_blockwise,
             probes=tuple(options.probe),
@@ -350,9 +353,6 @@ def run_config(
             device=device(options).kind,
             compile=options.compile,
         )
-    config = overrides.apply(config, catalog.protocol(options.protocol), catalog, where="--protocol,")
-    config = overrides.apply(config, changes, catalog)
-    return replace(config, plugins=plugins.of_run(config))
 
 
 def _check_distinct(values: Sequence[object], flag: str) -> None:

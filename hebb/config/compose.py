@@ -37,7 +37,7 @@ def run_config(
         fields: further fields of ``RunConfig``.
     """
     names = {"mode": "mode", "protocol": "protocol", "changes": "overrides", **(names or {})}
-    mode = mode or network.preferred_mode or MODES_DEFAULT
+    mode = (network.preferred_mode or MODES_DEFAULT) if mode is None else mode
     if mode not in plan.MODES:
         raise ConfigError(names["mode"], f"unknown mode '{mode}'", given=mode, choices=plan.MODES)
     config = RunConfig(network=network, mode=mode, dataset_sup=data[0], dataset_unsup=data[1], **fields)

@@ -615,7 +615,7 @@ def _no_preparation(folder: Path) -> None:
             _no_preparation,
             f"--preset 2SoftMlpDigits {TINY} --resume tiny --model-name b",
             "last.pt",
-            ("another architecture", "has an extra"),
+            ("weights must be (200, 64), got (4, 1, 3, 3)", "has an extra"),
             id="mismatch",
         ),
         pytest.param(
