@@ -615,7 +615,7 @@ def _no_preparation(folder: Path) -> None:
             _no_preparation,
             f"--preset 2SoftMlpDigits {TINY} --resume tiny --model-name b",
             "last.pt",
-            ("weights must be (200, 64), got (4, 1, 3, 3)", "has an extra"),
+            ("b0: weights must be (200, 64), got (4, 1, 3, 3)", "other shapes"),
             id="mismatch",
         ),
         pytest.param(

@@ -517,7 +517,7 @@ def test_ablations() -> None:
         (LPL, ("b0.layer.loss=above", "b1.layer.pooling=0"), "consecutive", "b1: pooling=0"),
         (LPL, ("dataset_unsup.batch_size=1",), "consecutive", "two images or more"),
         (LPL, ("dataset_unsup.batch_size=199",), "consecutive", "leave one alone"),
-        (LPL, ("dataset_unsup.augmentation=1",), "consecutive", "vary already"),
+        (LPL, ("dataset_unsup.augmentation=1",), "consecutive", "vary the images already"),
         (LPL, ("dataset_unsup.zca=1",), "consecutive", "zca"),
         (LPL, ("dataset_sup.held=1",), "consecutive", "dataset_sup: held"),
         ("LPL-c4:flatten:relu:pooling=0 BP", (), "successive", "has no 'pooling'"),

@@ -112,7 +112,7 @@ def test_a_member_that_diverges_is_named(one_ray: None, run: Run, tmp_path: Path
 
 
 def test_what_cannot_be_packed_is_refused(run: Run) -> None:
-    with pytest.raises(ConfigError, match=r"--pack-seeds: .* apart"):
+    with pytest.raises(ConfigError, match=r"--pack-seeds: .* at different epochs"):
         run("--pack-seeds", "2", config={"seeds": [0, 1], "space": {"stop.patience": {"grid": [1]}}})
     with pytest.raises(ConfigError, match="--pack-seeds"):
         run("--restore", "s", "--pack-seeds", "2")

@@ -401,7 +401,7 @@ def test_radii_are_compared_though_the_last_phase_has_none(run: Run, tmp_path: P
     results = pd.read_csv(folder_of(tmp_path) / "results.csv")
     assert results.convergence.notna().all()
     mean = results[results.configuration == "b0.layer.radius=9"].convergence.mean()
-    assert f"{mean:.2f}" in next(line for line in printed.splitlines() if line.startswith("b0.layer.radius=9"))
+    assert f"{mean:.4f}" in next(line for line in printed.splitlines() if line.startswith("b0.layer.radius=9"))
 
 
 def test_one_process_at_a_time(whole: Path, run: Run) -> None:
@@ -412,7 +412,10 @@ def test_one_process_at_a_time(whole: Path, run: Run) -> None:
         [sys.executable, "-c", hold, str(whole)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        for flags in (["--restore", str(whole)], ["--folder-name", whole.name, "--overwrite"]):
+        for flags in (
+            ["--restore", str(whole)],
+            ["--folder-name", whole.name, "--overwrite", "--data-dir", str(whole.parents[2])],
+        ):
             with pytest.raises(ConfigError, match=f"by process {other.pid} on "):
                 run(*flags)
         other.communicate(b"")

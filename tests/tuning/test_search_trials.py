@@ -63,7 +63,7 @@ def test_seeds_in_packs(tmp_path: Path) -> None:
     alone = resolve(f"{DEEP} --config mine.yaml --seed 1", tmp_path, text)
     assert [trial.name for trial in alone.trials] == [trial.name for trial in search.trials]
     stop = text.replace("bX.layer.lr: {grid: [0.1, 0.2]}", "stop.patience: {grid: [1]}")
-    refused(f"{DEEP} --config mine.yaml --pack-seeds 2", tmp_path, "--pack-seeds", "apart", text=stop)
+    refused(f"{DEEP} --config mine.yaml --pack-seeds 2", tmp_path, "--pack-seeds", "at different epochs", text=stop)
 
 
 # -- the searched block -------------------------------------------------------------------------------------
