@@ -35,12 +35,6 @@ def replaced(*paths: Path) -> Iterator[tuple[Path, ...]]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove the files of a folder, and of those in it, that a killed process left half-written."""
-    for path in folder.rglob(f".*{SUFFIX}"):
-        path.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; a byte of a path that is not UTF-8 becomes a question mark."""
     with replaced(path) as (temporary,):

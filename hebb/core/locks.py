@@ -57,15 +57,6 @@ def held(path: Path, *, where: str = "", busy: str | None = None, hint: str | No
         yield
 
 
-@contextlib.contextmanager
-def held_if_possible(path: Path) -> Iterator[None]:
-    """Wait for a lock file and hold it; where no file can be made, nobody else writes either, and nothing is held."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            stack.enter_context(held(path))
-        yield
-
-
 def _remove_empty(folders: list[Path]) -> None:
     with contextlib.suppress(OSError):  # not empty
         for folder in folders:
