@@ -94,6 +94,7 @@ def execute(line: str, folder: Path) -> int:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # searches whose workers start one after the other, while other tests run
 @pytest.mark.usefixtures("registries", "one_ray")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(kind == "bash" for kind, *_ in blocks(page))])
 def test_the_commands_of_a_page_run(
