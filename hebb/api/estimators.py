@@ -5,8 +5,9 @@ Shapes: N samples, D values of a sample, C channels, H height, W width.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
         batches = {"dataset_sup.batch_size": size, "dataset_unsup.batch_size": size}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*floats are taken as they are")  # the network has a norm
+        with _any_scale():
             return runs.train(
                 self.preset,
                 data=(x, y),
@@ -81,9 +81,6 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
 
     def _images(self, x: np.ndarray) -> np.ndarray:
         """Return samples as images of ``input_shape``."""
-        if x.dtype.kind not in "fu" or x.dtype == np.uint16:
-            x = x.astype(np.float32)
-        x = x if x.dtype == np.uint8 else x.astype(np.float32, copy=False)
         if self.input_shape is None:
             return x
         shape = tuple(self.input_shape)
@@ -99,11 +96,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         )
         return self._images(array)
 
-    def _quiet(self, method: str, *arguments: Any) -> np.ndarray:
+    def _asked(self, method: str, samples: Any, *arguments: Any) -> np.ndarray:
+        """Return what a method of the finished run answers about samples."""
         check_is_fitted(self, "run_")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*floats are taken as they are")
-            result: np.ndarray = getattr(self.run_, method)(*arguments)
+        x = self._checked(samples, reset=False)
+        with _any_scale():
+            result: np.ndarray = getattr(self.run_, method)(x, *arguments)
         return result
 
 
@@ -139,20 +137,18 @@ class HebbClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the label of each sample."""
-        check_is_fitted(self, "run_")
-        labels: np.ndarray = self.classes_[self._quiet("predict", self._checked(X, reset=False))]
+        places = self._asked("predict", X)
+        labels: np.ndarray = self.classes_[places]
         return labels
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the outputs of the network, (N, classes); of two classes the difference, (N,)."""
-        check_is_fitted(self, "run_")
-        logits = self._quiet("logits", self._checked(X, reset=False))
+        logits = self._asked("logits", X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the softmax of the outputs, (N, classes)."""
-        check_is_fitted(self, "run_")
-        logits = self._quiet("logits", self._checked(X, reset=False)).astype(np.float64)
+        logits = self._asked("logits", X).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: np.ndarray = shares / shares.sum(axis=1, keepdims=True)
         return probabilities
@@ -217,9 +213,16 @@ class HebbFeatures(TransformerMixin, _Estimator):  # type: ignore[misc]
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the output of the block for each sample, flattened: (N, features)."""
-        check_is_fitted(self, "run_")
-        features = self._quiet("features", self._checked(X, reset=False), self.block)
+        features = self._asked("features", X, self.block)
         return features.reshape(len(features), -1)
+
+
+@contextlib.contextmanager
+def _any_scale() -> Iterator[None]:
+    """Warn of no value above 1: the default network has a batch norm first, and other networks are the user's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*floats are taken as they are")
+        yield
 
 
 def _labels(x: np.ndarray, y: Any) -> np.ndarray:

@@ -52,7 +52,8 @@ class TrainedRun:
         probes: the readouts of its blocks, a mapping each: block, kind, train_acc, val_acc, test_acc.
         seconds: how long it took.
         folder: its run folder; None where nothing was kept.
-        classes: the labels, in the order of the network's outputs.
+        classes: what the network's outputs stand for, in their order: the labels that were given with arrays, and for
+            a dataset with a name the numbers of its classes.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class TrainedRun:
         return self._network.eval()
 
     def predict(self, x: Any) -> np.ndarray:
-        """Return the label of each image, as labels were given for training: (N,).
+        """Return one of ``classes`` for each image: (N,).
 
         Args:
             x: images like those of the training data, (N, H, W), (N, H, W, C), (N, C, H, W) or (N, D): uint8, or floats
@@ -217,8 +218,8 @@ def train(
         plugins=plugins,
         preset_file=preset_file,
         seed=seed,
-        training_blocks=None if training_blocks is None else tuple(training_blocks),
-        probes=tuple(probes),
+        training_blocks=training_blocks,
+        probes=probes,
         threads=cores() if threads is None else threads,
     )
     plan.phases(config)
@@ -256,7 +257,10 @@ def describe(
     device: str,
     plugins: Iterable[str],
     preset_file: str | Path | None,
-    **fields: Any,
+    seed: int,
+    training_blocks: Iterable[int] | None,
+    probes: Iterable[str],
+    threads: int,
 ) -> tuple[RunConfig, data_argument.NamedData, int]:
     """Return the config that the arguments of ``train`` or ``search`` describe, its data, and the number of the GPU."""
     builtin.load()
@@ -277,7 +281,10 @@ def describe(
         changes={path: _written(value) for path, value in (overrides or {}).items()},
         names={"mode": "training_mode"},
         device=choose(DeviceKind, kind, "device"),
-        **fields,
+        seed=seed,
+        training_blocks=None if training_blocks is None else tuple(training_blocks),
+        probes=tuple(probes),
+        threads=threads,
     )
     return config, named, int(index or 0)
 

@@ -20,7 +20,7 @@ from hebb.config import catalog as catalogs
 from hebb.config import search_space
 from hebb.config.fields import Value
 from hebb.config.vocabulary import DeviceKind, Goal
-from hebb.core import extras
+from hebb.core import extras, files
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders
@@ -139,7 +139,7 @@ class FinishedSearch:
         path = Path(path).absolute()
         if path.suffix != ".html" or not path.parent.is_dir():
             raise ConfigError("report", f"must be a file that ends in .html, in a folder that exists, got '{path}'")
-        path.write_text(html_report.page(self._stored, {}), encoding="utf-8")
+        files.write_text(path, html_report.page(self._stored, {}))
         return path
 
 
@@ -261,8 +261,8 @@ def search(
         plugins=plugins,
         preset_file=preset_file,
         seed=0,
-        training_blocks=None if training_blocks is None else tuple(training_blocks),
-        probes=tuple(probes),
+        training_blocks=training_blocks,
+        probes=probes,
         threads=request.threads_of(spec, 1, workers) if threads is None else threads,
     )
     home = Home.find(None if data_dir is None else str(data_dir))
