@@ -17,7 +17,7 @@ PRESET = "SoftKrotov-c8-k3-p1-t1-lr0.05:bn:triangle:max_2_2_0 BP:flatten"
 
 
 def search() -> None:
-    hebb.search(PRESET, data="Digits", seeds=(0,), threads=1, overrides={"dataset_sup.samples": 100}).close()
+    hebb.search(PRESET, data="Digits", seeds=(0,), threads=1, workers=1, overrides={"dataset_sup.samples": 100}).close()
 
 
 def test_ray_belongs_to_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ def arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray,
 
 
 def search(data: Any, **more: Any) -> hebb.FinishedSearch:
-    return hebb.search(PRESET, **{"data": data, "space": SPACE, "seeds": range(2), "epochs": 1, "threads": 1, **more})
+    return hebb.search(
+        PRESET, **{"data": data, "space": SPACE, "seeds": range(2), "epochs": 1, "threads": 1, "workers": 1, **more}
+    )
 
 
 @pytest.mark.usefixtures("one_ray")
@@ -68,7 +70,7 @@ def test_python_gives_the_numbers_of_the_command(command: Command, tmp_path: Pat
     flags = ("--preset", PRESET, "--dataset", "Digits", "--threads", "1", "--gpu-id", "cpu", "--seeds", "0", "1")
     small = ("dataset_sup.samples=200", "dataset_unsup.samples=200")
     space = ("--space", "b0.layer.lr={loguniform: [0.01, 0.1]}", "--algorithm", "optuna", "--num-samples", "2")
-    done = command("ray_search.py", *flags, *space, "--folder-name", "s", "--set", *small)
+    done = command("ray_search.py", *flags, *space, "--folder-name", "s", "--workers", "1", "--set", *small)
     assert done.returncode == 0, done.stderr
     stored = pd.read_csv(tmp_path / "home" / "hebb" / "search" / "s" / "results.csv").sort_values("trial")
     found = hebb.search(
@@ -79,6 +81,7 @@ def test_python_gives_the_numbers_of_the_command(command: Command, tmp_path: Pat
         num_samples=2,
         seeds=(0, 1),
         threads=1,
+        workers=1,
         device="cpu",
         overrides={"dataset_sup.samples": 200, "dataset_unsup.samples": 200},
         data_dir=tmp_path / "home",
