@@ -102,29 +102,35 @@ def test_every_sentence_that_compares_measurements_is_a_claim(page: str) -> None
     assert [s for s in comparing if not any(claim.search(s) for claim in own)] == []
 
 
-# -- the table of the README --------------------------------------------------------------------------------------
+# -- the tables of the evidence --------------------------------------------------------------------------------------
 
 CELL = rf"({NUMBER})(?: ± ({NUMBER}))?"
 ROW = re.compile(rf"^\| .* \| {CELL}(?: \(n \d+\))? \| {CELL} \| \d+ \| ({NUMBER})(?: \((\d+)\))? \|")
 
 
-def rows() -> list[re.Match[str]]:
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+TABLES = {"README.md": 10, "docs/evidence.md": 30}
+"""Pages with a table of the evidence, and the least number of its rows."""
+
+
+def rows(page: str) -> list[re.Match[str]]:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     return [match for line in lines if (match := ROW.match(line))]
 
 
-def test_the_differences_of_the_table_are_those_of_its_numbers() -> None:
+@pytest.mark.parametrize("page", TABLES)
+def test_the_differences_of_the_table_are_those_of_its_numbers(page: str) -> None:
     """Up to the last digit, since all three are rounded."""
-    assert len(rows()) > 20
-    for row in rows():
+    assert len(rows(page)) >= TABLES[page]
+    for row in rows(page):
         assert float(row[5]) == pytest.approx(float(row[3]) - float(row[1]), abs=0.011), row[0]
 
 
-def test_the_notes_of_the_table_follow_from_its_rows() -> None:
+@pytest.mark.parametrize("page", TABLES)
+def test_the_notes_of_the_table_follow_from_its_rows(page: str) -> None:
     """A note that calls a difference larger or smaller than a deviation names that deviation."""
-    notes = dict(re.findall(r"^(\d+)\. (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    notes = dict(re.findall(r"^(\d+)\. (.*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE))
     checked = []
-    for row in (row for row in rows() if row[6]):
+    for row in (row for row in rows(page) if row[6]):
         note, gap = notes[row[6]], abs(float(row[5]))
         claim = re.search(r"(less|more) than (a third of )?(?:the deviation of our|one of ours).*?\((\d\.\d+)\)", note)
         if claim:

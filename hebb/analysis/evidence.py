@@ -55,6 +55,7 @@ class Claim:
         runs: CSV in the folder, one line a seed, with a column ``seed``.
         column: column of the CSV with the quantity.
         why: why ours differs; required when it does by more than the published deviation.
+        headline: ``GROUP: NAME`` of a claim that the README shows; None for all others.
         values: our values by seed, read from the CSV.
     """
 
@@ -66,6 +67,7 @@ class Claim:
     column: str
     config: str | None = None
     why: str | None = None
+    headline: str | None = None
     values: Mapping[int, float]
 
     @property
@@ -169,7 +171,7 @@ def read_one(folder: Path) -> Record:
 
 def _claim(folder: Path, data: object, where: str) -> Claim:
     entries = _checked(Claim, data, where, computed=("values",))
-    for key in ("what", "unit", "command", "runs", "column", "config", "why"):
+    for key in ("what", "unit", "command", "runs", "column", "config", "why", "headline"):
         if key in entries and not isinstance(entries[key], str):
             raise ConfigError(where, f"{key} must be text, got '{entries[key]}'")
     if "config" in entries and not (folder / entries["config"]).is_file():
@@ -227,7 +229,7 @@ def _values(path: Path, column: str) -> dict[int, float]:
 
 
 def table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one line a claim: what, unit, published and ours with sd and n, difference, source, why, record."""
+    """Return one line a claim: its text, both numbers with sd and n, the difference, and where it stands."""
     return pd.DataFrame(
         [
             {
@@ -243,11 +245,28 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
                 "source": claim.published.source,
                 "why": claim.why or "",
                 "record": record.folder.name,
+                "headline": claim.headline or "",
             }
             for record in records
             for claim in record.claims
         ]
     )
+
+
+def headlines(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of the claims that have a headline, under that name: by group, the highest value first.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    lines = frame[frame["headline"] != ""]
+    if lines.empty:
+        raise ConfigError(
+            "--headlines", "no claim of these records has a headline", hint="the key 'headline' of a claim"
+        )
+    group = lines["headline"].str.partition(": ")[0]
+    order = pd.DataFrame({"group": group, "value": -lines["published"]}).sort_values(["group", "value"]).index
+    return lines.assign(what=lines["headline"]).loc[order]
 
 
 def markdown(frame: pd.DataFrame, records: str = "records") -> str:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from hebb.analysis import evidence
+from hebb.analysis import evidence, evidence_figure
 from hebb.cli.analysis import command
 from hebb.core.errors import ConfigError
 
@@ -117,6 +117,30 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
         evidence.read(tmp_path)
 
 
+def test_headlines_stand_by_group_and_value(tmp_path: Path) -> None:
+    for name, headline, value in (
+        ("a", "B: low", 50.0),
+        ("b", "B: high", 60.5),
+        ("c", "A: one", 40.0),
+        ("d", None, 70.0),
+    ):
+        folder = record(tmp_path / name, headline=headline, published={"value": value, "source": "s"})
+        folder.rename(tmp_path / f"2026-11-22-{name}")
+    frame = evidence.table(evidence.read(tmp_path))
+    assert list(evidence.headlines(frame)["what"]) == ["A: one", "B: high", "B: low"]
+    (panels, names) = zip(
+        *[
+            (panel.get_title(), [tick.get_text() for tick in panel.get_yticklabels()])
+            for panel in evidence_figure.draw(evidence.headlines(frame)).axes
+        ],
+        strict=True,
+    )
+    assert [title.partition(",")[0] for title in panels] == ["A", "B"]
+    assert list(names) == [["one"], ["high", "low"]]
+    with pytest.raises(ConfigError, match="--headlines: no claim"):
+        evidence.headlines(frame[frame["headline"] == ""])
+
+
 def test_a_page_shows_what_stands_between_its_marks() -> None:
     page = f"before\n{evidence.BEGIN}\nold\n{evidence.END}\nafter\n"
     changed = evidence.inserted(page, "new\n")
@@ -148,17 +172,23 @@ def test_every_folder_is_a_record() -> None:
         assert (folder / "README.md").exists()
 
 
-def test_the_readme_shows_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``python analysis.py evidence --page README.md`` brings it up to date."""
-    page = tmp_path / "page.md"
+@pytest.mark.parametrize(("shown", "more"), [("README.md", ["--headlines"]), ("docs/evidence.md", [])])
+def test_a_page_of_ours_shows_what_the_command_prints(
+    shown: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``hebb analysis evidence --page docs/evidence.md`` and ``--headlines --page README.md`` bring them up to date."""
+    shutil.copytree(RECORDS, tmp_path / "records")  # links lead from the page to the folder
+    page = tmp_path / shown
+    page.parent.mkdir(exist_ok=True)
     page.write_text(f"a\n{evidence.BEGIN}\nold\n{evidence.END}\nb\n")
-    flags = ["--out", str(tmp_path), "--page", str(page)]
+    flags = [str(tmp_path / "records"), *more, "--out", str(tmp_path), "--page", str(page)]
     assert [command.main(["evidence", *flags]) for _ in range(2)] == [0, 0]
-    text = evidence.shown((ROOT / "README.md").read_text())
-    assert capsys.readouterr().out.startswith(text)
+    text = evidence.shown((ROOT / shown).read_text())
+    assert capsys.readouterr().out.startswith(text.replace("](../", "]("))
     assert page.read_text() == f"a\n{evidence.BEGIN}\n{text}{evidence.END}\nb\n"
     lines = pd.read_csv(tmp_path / "evidence.csv")
     assert len(lines) == sum(line.startswith("| ") for line in text.splitlines()) - 1
+    assert (tmp_path / "evidence.png").exists() == bool(more)
     with pytest.raises(ConfigError, match="must hold the marks"):
         command.main(["evidence", "--out", str(tmp_path), "--page", str(ROOT / "CONTRIBUTING.md")])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +24,24 @@ def _evidence_flags(parser: argparse.ArgumentParser) -> None:
         "records", nargs="?", type=Path, metavar="RECORDS", help="folder of the records (default: records/)"
     )
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the table between the marks of this page too")
+    parser.add_argument("--headlines", action="store_true", help="only the claims of the README, and a figure of them")
 
 
 def _evidence(options: argparse.Namespace) -> Output:
-    from hebb.analysis import evidence
+    from hebb.analysis import evidence, evidence_figure
     from hebb.analysis.output import Output
 
-    frame = evidence.table(evidence.read(options.records or evidence.default_folder()))
+    folder = options.records or evidence.default_folder()
+    frame = evidence.table(evidence.read(folder))
+    figure = None
+    if options.headlines:
+        frame = evidence.headlines(frame)
+        figure = evidence_figure.draw(frame)
     text = evidence.markdown(frame)
     if options.page is not None:
-        evidence.insert(options.page, text)
-    return Output(options.name, frame, text=text, more={".md": text})
+        beside = os.path.relpath(folder, options.page.parent)
+        evidence.insert(options.page, evidence.markdown(frame, Path(beside).as_posix()))
+    return Output(options.name, frame, figure, text=text, more={".md": text})
 
 
 def _record_flags(parser: argparse.ArgumentParser) -> None:
