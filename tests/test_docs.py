@@ -38,6 +38,8 @@ LINKING = (
 )
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 MAINS = {"multi_layer.py": train.main, "ray_search.py": search.main}
+LONG = ("own-rule.md", "python.md")
+"""Pages with a search of minutes; ``make slow`` runs them."""
 SMALL = ("--threads", "1", "--device", "cpu")
 BLOCK = re.compile(r"^```(\w+) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
@@ -97,7 +99,14 @@ def execute(line: str, folder: Path) -> int:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("registries", "one_ray")
-@pytest.mark.parametrize("page", [page for page in PAGES if any(kind == "bash" for kind, *_ in blocks(page))])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [])
+        for page in PAGES
+        if any(kind == "bash" for kind, *_ in blocks(page))
+    ],
+)
 def test_the_commands_of_a_page_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

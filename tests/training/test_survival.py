@@ -12,22 +12,24 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import ROOT, Command
 
 from hebb.storage import folders
 
 
-def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.survival)])
+def test_kills_at_random_moments(times: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "kill_runs.py"), str(tmp_path), "10"],
+        [sys.executable, str(ROOT / "tests" / "kill_runs.py"), str(tmp_path), str(times)],
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal") == 10
+    assert done.stdout.count("equal") == times
 
 
 def test_a_killed_command_is_continued(inside: Command, tmp_path: Path) -> None:
