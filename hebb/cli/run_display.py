@@ -137,10 +137,12 @@ class ConsoleReport(Report):
             f" (deviation {scalars['radius_deviation']:.3f}, at most {scalars['radius_max_deviation']:.3f})"
             f"  convergence {scalars['convergence']:.3f}  R1 {scalars['R1']:.0f} of {neurons}"
         )
-        self.console.print(
-            f"    {' ' * len(name)}  weight {scalars['weight_mean']:.3g} ± {scalars['weight_std']:.3g}"
-            f"  bias {scalars['bias_mean']:.3g} ± {scalars['bias_std']:.3g}  largest win share {max(info.wins):.1f} %"
+        spreads = (
+            f"{what} {scalars[f'{what}_mean']:.3g} ± {scalars[f'{what}_std']:.3g}"
+            for what in ("weight", "bias")
+            if f"{what}_mean" in scalars
         )
+        self.console.print(f"    {' ' * len(name)}  {'  '.join(spreads)}  largest win share {max(info.wins):.1f} %")
         if self.verbose:
             columns = ("neuron", "rate", "radius", "wins %")
             table = describe.table("", columns, columns)

@@ -18,9 +18,10 @@ class BlockInfo:
     """Measurements of one Hebbian block in a report.
 
     Attributes:
-        scalars: mean and spread of bias, weight, radius and rate; convergence (mean distance of the radii from
-            1), R1 (neurons within the threshold of 1), norm_error_max (the largest ||w|_p^p - 1|) and dead (neurons
-            that won nothing in this epoch). For a local loss: the means over the epoch of the loss and its terms.
+        scalars: mean and spread of weight, radius, rate and, where there is one, bias; convergence (mean distance of
+            the radii from 1), R1 (neurons within the threshold of 1), norm_error_max (the largest ||w|_p^p - 1|) and
+            dead (neurons that won nothing in this epoch). For a local loss: the means over the epoch of the loss and
+            its terms.
         lr, radius, wins: per neuron; wins is the share of the positive gate mass of this epoch in percent.
         neurons_shown: how many neurons the table of ``-v`` lists.
     """
@@ -43,10 +44,9 @@ def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
     lr = layer.rate(scheduled)
     rate = lr if isinstance(lr, torch.Tensor) else torch.full_like(radius, lr)
     deviation = (radius - radius.mean()).abs()
-    bias = torch.zeros(1) if layer.bias is None else layer.bias
+    biases = {} if layer.bias is None else {"bias_mean": layer.bias.mean(), "bias_std": layer.bias.std(correction=0)}
     numbers = {
-        "bias_mean": bias.mean(),
-        "bias_std": bias.std(correction=0),
+        **biases,
         "weight_mean": weight.mean(),
         "weight_std": weight.std(correction=0),
         "radius_mean": radius.mean(),

@@ -19,7 +19,7 @@ from torch import Tensor
 from hebb.core import files, shipped
 from hebb.core.errors import ConfigError
 from hebb.energy.diagnostics import Look
-from hebb.storage import folders, tiles
+from hebb.storage import folders, tags, tiles
 from hebb.storage.folders import Row, read_rows
 
 COLUMNS = (
@@ -106,10 +106,10 @@ class Recorder:
         self._metrics.flush()
         for name in _SCALARS:
             if row[name] is not None:
-                self._events.add_scalar(f"run/{name}", row[name], row["step"])
+                self._events.add_scalar(tags.of_column(name), row[name], row["step"])
         for block, numbers in blocks.items():
             for name, value in numbers.items():
-                self._events.add_scalar(f"{block}/{name}", value, row["step"])
+                self._events.add_scalar(tags.of_block(block, name), value, row["step"])
         self._events.flush()
 
     def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
@@ -133,20 +133,20 @@ class Recorder:
         for look in looks:
             for block, numbers in look.blocks.items():
                 for name, value in numbers.items():
-                    self._events.add_scalar(f"{block}/{name}", value, look.update)
+                    self._events.add_scalar(tags.of_block(block, name), value, look.update)
 
     def radii(self, radii: Mapping[str, Sequence[float]], step: int) -> None:
         """Store the radii of the neurons of each Hebbian block as a TensorBoard histogram."""
         for block, values in radii.items():
             if self._events is not None and len(values) and all(map(math.isfinite, values)):
-                self._events.add_histogram(f"{block}/radii", torch.tensor(values), step)
+                self._events.add_histogram(tags.of_weights(block, "radii"), torch.tensor(values), step)
 
     def filters(self, weight: Tensor, into: tuple[int, ...], step: int) -> None:
         """Store the first layer's filters as an image grid; ``into`` is the shape of an image."""
         if weight.dim() == 2 and len(into) == 3:
             weight = weight.view(-1, *into)
         if self._events is not None and weight.dim() == 4 and weight.shape[-1] > 1:
-            self._events.add_image("b0/filters", filter_grid(weight), step)
+            self._events.add_image(tags.of_weights("b0", "filters"), filter_grid(weight), step)
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -23,7 +23,7 @@ from hebb.config import catalog
 from hebb.config.domains import Axis, Choice
 from hebb.core.commands import quoted
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import folders, tags
 from hebb.storage.journal import Journal
 from hebb.tuning import question, results, search_folder, trials
 from hebb.tuning.search import Search, Trial
@@ -296,6 +296,6 @@ def filters(folder: Path) -> str | None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
-    if "b0/filters" not in events.Tags()["images"]:
-        return None
-    return _data_url("image/png", events.Images("b0/filters")[-1].encoded_image_string)
+    names = (tags.of_weights("b0", "filters"), "b0/filters")  # the second by runs of earlier versions
+    stored = next((name for name in names if name in events.Tags()["images"]), None)
+    return None if stored is None else _data_url("image/png", events.Images(stored)[-1].encoded_image_string)

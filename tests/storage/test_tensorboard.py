@@ -57,7 +57,7 @@ def test_the_hparams_tab_lists_the_runs_of_all_searches(searches: Path) -> None:
     values = context.hparams_metadata(request, "")
     experiment = context.experiment_from_metadata(request, "", True, values, [])
     assert {info.name for info in experiment.hparam_infos} == {"search", "seed", "b0.layer.lr", "b1.layer.lr"}
-    assert "run/test_acc" in {info.name.tag for info in experiment.metric_infos}
+    assert "accuracy/test" in {info.name.tag for info in experiment.metric_infos}
     wanted = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=10, allowed_statuses=[api_pb2.STATUS_SUCCESS], col_params=[]
     )
@@ -67,7 +67,7 @@ def test_the_hparams_tab_lists_the_runs_of_all_searches(searches: Path) -> None:
     for group in groups:
         chosen = {name: value.string_value or value.number_value for name, value in group.hparams.items()}
         (session,) = group.sessions
-        (last,) = (m.value for m in session.metric_values if m.name.tag == "run/test_acc")
+        (last,) = (m.value for m in session.metric_values if m.name.tag == "accuracy/test")
         rows = folders.read_rows(searches / session.name / "metrics.jsonl")
         assert last == pytest.approx(rows[-1]["test_acc"], rel=1e-6)
         assert chosen["seed"] == 3
@@ -86,9 +86,9 @@ def test_radii_of_every_hebbian_block_at_reported_epochs(tmp_path: Path) -> None
     )
     result = small.run(made, tmp_path / "run")
     found = events(tmp_path / "run")
-    assert sorted(found.Tags()["histograms"]) == ["b0/radii", "b1/radii"]
+    assert sorted(found.Tags()["histograms"]) == ["weights/b0 radii", "weights/b1 radii"]
     for block, neurons, first in (("b0", 8, 0), ("b1", 12, 9)):
-        stored = found.Histograms(f"{block}/radii")
+        stored = found.Histograms(f"weights/{block} radii")
         assert [event.step for event in stored] == [first + 3, first + 6, first + 9]  # epochs 1, 2, 3 of 3 updates
         radii = result.network[int(block[1])].weight.flatten(1).norm(dim=1).double()
         last = stored[-1].histogram_value
@@ -103,7 +103,7 @@ def test_radii_of_every_hebbian_block_at_reported_epochs(tmp_path: Path) -> None
 def test_filters_are_an_image_after_every_phase(tmp_path: Path) -> None:
     made = small.config(small.DEEP, "dataset_sup.samples=60", "dataset_unsup.samples=60")
     result = small.run(made, tmp_path / "run")
-    images = events(tmp_path / "run").Images("b0/filters")
+    images = events(tmp_path / "run").Images("weights/b0 filters")
     assert [image.step for image in images] == [3, 6, 9]
     grid = records.filter_grid(result.network[0].weight)
     assert (images[-1].height, images[-1].width) == grid.shape[1:]

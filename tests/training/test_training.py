@@ -232,10 +232,17 @@ def test_tensorboard_has_scalars_and_filters(tmp_path: Path) -> None:
 
     result = small.run(small.config(), tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run")).Reload()
-    assert "b0/filters" in events.Tags()["images"]
-    last = events.Scalars("run/test_acc")[-1]
+    assert "weights/b0 filters" in events.Tags()["images"]
+    last = events.Scalars("accuracy/test")[-1]
     assert (last.step, last.value) == (result.metrics["step"], pytest.approx(result.metrics["test_acc"]))
-    assert events.Scalars("b0/radius_mean")[-1].value == pytest.approx(result.network[0].hebb.radius().mean().item())  # type: ignore[union-attr]
+    layer = result.network[0].hebb
+    assert layer is not None
+    assert layer.bias is None
+    names = events.Tags()["scalars"]
+    assert not [name for name in names if "bias" in name]  # only what exists
+    assert min(names) == "accuracy/test"  # TensorBoard sorts its groups
+    radius = events.Scalars("training b0/radius_mean")[-1].value
+    assert radius == pytest.approx(layer.radius().mean().item())
 
 
 def test_the_model_of_a_finished_run_is_kept_or_not(tmp_path: Path) -> None:

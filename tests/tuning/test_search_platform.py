@@ -387,7 +387,7 @@ def test_hyper_parameters_reach_tensorboard(whole: Path) -> None:
         content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert b"b0.layer.radius" in content
         assert b"seed" in content
-        accuracy = events.Scalars("run/test_acc")[-1].value
+        accuracy = events.Scalars("accuracy/test")[-1].value
         accuracies.append(accuracy)
     assert sorted(accuracies) == pytest.approx(sorted(table(whole).test_acc), rel=1e-6)
 
