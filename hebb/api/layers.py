@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from hebb import builtin
-from hebb.config import catalog, grammar
+from hebb.config import catalog, grammar, shapes
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError
 from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+
+_FLATTEN = "put an nn.Flatten() before the layer if x is a batch of images"
 
 
 class _Learning(HebbLayer):
@@ -36,22 +38,35 @@ class _Learning(HebbLayer):
             self.register_parameter(name, parameter)
         self.to(device=device, dtype=dtype)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pre-activation u; nothing is learnt."""
+        return self._like(super().forward(self._batch(x)), x)
+
     @torch.no_grad()
     def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
         """Return the pre-activation u of this batch, without a gradient, and make one Hebbian step.
 
         Args:
-            x: (B, N) or (B, C, H, W).
+            x: as ``nn.Linear`` or ``nn.Conv2d`` take it.
             rate: of this step, where the rule's rate does not adapt to the radius (``v0``); None takes ``lr``.
-            labels: (B,) int64, for rules that read them.
+            labels: int64, one for each row or image, for rules that read them.
         """
         if self.rule.labels and labels is None:
             raise ConfigError("labels", f"{self.rule.name} learns from labels: pass learn(x, labels=labels)")
-        return super().learn(x, rate, labels)
+        u = super().learn(self._batch(x), rate, None if labels is None else labels.reshape(-1))
+        return self._like(u, x)
+
+    def _batch(self, x: Tensor) -> Tensor:
+        """Return the input with one dimension for the batch."""
+        raise NotImplementedError
+
+    def _like(self, u: Tensor, x: Tensor) -> Tensor:
+        """Return u with the dimensions that x had in place of the batch's."""
+        raise NotImplementedError
 
 
 class HebbLinear(_Learning, LinearHebbLayer):
-    """A fully connected Hebbian layer: x (B, N) -> u (B, C).
+    """A fully connected Hebbian layer: x (B, N) -> u (B, C), or (..., N) -> (..., C), whose rows are all samples.
 
     Args:
         in_features: N.
@@ -63,7 +78,8 @@ class HebbLinear(_Learning, LinearHebbLayer):
         generator: draws the weights; None is torch's global one.
 
     Raises:
-        ConfigError: for a rule that is not Hebbian, and a token that it does not have.
+        ConfigError: for a rule that is not Hebbian, a token that it does not have, a rank or number of winners beyond
+            the neurons that compete, and an input of another shape.
     """
 
     def __init__(
@@ -83,9 +99,17 @@ class HebbLinear(_Learning, LinearHebbLayer):
         self.in_features, self.out_features = in_features, out_features
         self._settle(device, dtype, generator)
 
+    def _batch(self, x: Tensor) -> Tensor:
+        if x.dim() < 1 or x.shape[-1] != self.in_features:
+            raise ConfigError("x", f"must be (..., {self.in_features}), got {tuple(x.shape)}", hint=_FLATTEN)
+        return _floats(x).reshape(-1, self.in_features)
+
+    def _like(self, u: Tensor, x: Tensor) -> Tensor:
+        return u.view(*x.shape[:-1], self.out_features)
+
 
 class HebbConv2d(_Learning, ConvHebbLayer):
-    """A convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W').
+    """A convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W'), or one image without B.
 
     Args:
         in_channels: C_in.
@@ -99,7 +123,7 @@ class HebbConv2d(_Learning, ConvHebbLayer):
         rule, behind_norm, generator: as in ``HebbLinear``.
 
     Raises:
-        ConfigError: for a rule that is not Hebbian, a token that it does not have, and filters that are not square.
+        ConfigError: as in ``HebbLinear``, and for filters that are not square.
     """
 
     def __init__(
@@ -142,6 +166,15 @@ class HebbConv2d(_Learning, ConvHebbLayer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self._settle(device, dtype, generator)
 
+    def _batch(self, x: Tensor) -> Tensor:
+        if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
+            channels = self.in_channels
+            raise ConfigError("x", f"must be (B, {channels}, H, W) or ({channels}, H, W), got {tuple(x.shape)}")
+        return _floats(x) if x.dim() == 4 else _floats(x)[None]
+
+    def _like(self, u: Tensor, x: Tensor) -> Tensor:
+        return u if x.dim() == 4 else u[0]
+
 
 def _spec(rule: str, arch: Arch, shape: Mapping[str, object], *, bias: bool) -> LayerSpec:
     """Return the layer that a rule and a shape describe."""
@@ -150,7 +183,16 @@ def _spec(rule: str, arch: Arch, shape: Mapping[str, object], *, bias: bool) -> 
     spec = grammar.parse_layer(rule, catalog.load().defaults, "rule", arch=arch, named=named)
     if not isinstance(spec.rule, HebbianRule):
         raise ConfigError(f"rule '{rule}'", f"must be a Hebbian rule, and {spec.method} learns by {spec.rule.learning}")
+    if problem := shapes.too_few_rivals(spec, spec.out_channels):
+        raise ConfigError(f"rule '{rule}'", problem)
     return spec
+
+
+def _floats(x: Tensor) -> Tensor:
+    """Return an input that the weights can be multiplied with; whole numbers would round them."""
+    if not x.is_floating_point():
+        raise ConfigError("x", f"must be floating point, got {x.dtype}", hint="x.float() / 255 scales images to 0..1")
+    return x
 
 
 def _positive(number: int, where: str) -> int:

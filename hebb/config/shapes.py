@@ -152,6 +152,15 @@ def text(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
+def too_few_rivals(layer: LayerSpec, width: int) -> str | None:
+    """Return what is wrong with a rank, or a number of winners, that ``width`` neurons in groups do not have."""
+    rivals = width // layer.groups
+    for noun, place in (("rank", layer.ranking_param), ("number of winners", layer.winners)):
+        if place > rivals:
+            return f"{noun} {place} exceeds the {rivals} competing neurons"
+    return None
+
+
 def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain: list[str]) -> BlockShapes:
     def fail(problem: str, hint: str | None = None) -> ConfigError:
         return ConfigError(where, f"{problem}; {' -> '.join(chain)}", hint=hint)
@@ -178,10 +187,8 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
         raise fail(
             f"the width of the last block must be the number of classes, {classes}, got {width}", "leave out its c"
         )
-    rivals = width // layer.groups
-    for noun, place in (("rank", layer.ranking_param), ("number of winners", layer.winners)):
-        if place > rivals:
-            raise fail(f"{noun} {place} exceeds the {rivals} competing neurons")
+    if problem := too_few_rivals(layer, width):
+        raise fail(problem)
     if layer.arch == Arch.MLP:
         if len(shape) != 1:
             raise fail(f"a fully connected layer needs a vector, got {text(shape)}", "add flatten to the block")

@@ -106,6 +106,21 @@ def test_a_forward_pass_learns_nothing_and_an_optimiser_neither() -> None:
     assert not torch.equal(layer.weight, before)
 
 
+def test_every_row_is_a_sample_as_for_torch() -> None:
+    """Tokens (B, T, N) learn as B T rows, an image without a batch as a batch of one."""
+    rows, batch = hebb.HebbLinear(6, 5), hebb.HebbLinear(6, 5)
+    batch.weight.copy_(rows.weight)
+    tokens = torch.rand(3, 4, 6)
+    assert torch.equal(batch(tokens), rows(tokens.view(12, 6)).view(3, 4, 5))
+    assert torch.equal(batch.learn(tokens), rows.learn(tokens.view(12, 6)).view(3, 4, 5))
+    assert torch.equal(batch.weight, rows.weight)
+    single, many = hebb.HebbConv2d(2, 5, 3), hebb.HebbConv2d(2, 5, 3)
+    single.weight.copy_(many.weight)
+    image = torch.rand(2, 6, 6)
+    assert torch.equal(single.learn(image), many.learn(image[None])[0])
+    assert torch.equal(single(image), many(image[None])[0])
+
+
 def test_a_layer_lives_in_a_module_as_any_other() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3, affine=False), hebb.HebbConv2d(3, 8, 3), nn.ReLU())
     x = torch.rand(4, 3, 6, 6)
@@ -144,6 +159,14 @@ def test_the_weights_come_from_the_generator() -> None:
         (lambda: hebb.HebbConv2d(3, 4, 4, padding="same"), "padding: 'same' needs stride 1"),
         (lambda: hebb.HebbConv2d(3, 4, 3, padding_mode="zero"), "padding_mode must be .*did you mean 'zeros'"),
         (lambda: hebb.HebbLinear(3, 4, rule="SupervisedSoftKrotov").learn(torch.rand(2, 3)), "learns from labels"),
+        (lambda: hebb.HebbLinear(3, 4, rule="Krotov-rank5"), "rule 'Krotov-rank5': rank 5 exceeds the 4 competing"),
+        (lambda: hebb.HebbLinear(3, 4, rule="KWTA"), "rule 'KWTA': number of winners 5 exceeds the 4 competing"),
+        (lambda: hebb.HebbConv2d(4, 4, 3, groups=4, rule="Krotov"), "rank 2 exceeds the 1 competing neurons"),
+        (lambda: hebb.HebbLinear(12, 4)(torch.rand(2, 3, 2, 2)), r"x: must be \(..., 12\), got \(2, 3, 2, 2\)"),
+        (lambda: hebb.HebbLinear(12, 4).learn(torch.rand(2, 5)), r"x: must be \(..., 12\), got \(2, 5\)"),
+        (lambda: hebb.HebbConv2d(3, 4, 3).learn(torch.rand(2, 1, 5, 5)), r"x: must be \(B, 3, H, W\) or \(3, H, W\)"),
+        (lambda: hebb.HebbConv2d(3, 4, 3)(torch.rand(3, 5)), r"x: must be .*got \(3, 5\)"),
+        (lambda: hebb.HebbLinear(3, 4).learn(torch.ones(2, 3, dtype=torch.uint8)), "x: must be floating point"),
     ],
 )
 def test_what_cannot_be_built_is_refused(build: Any, message: str) -> None:
