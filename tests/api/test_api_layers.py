@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
+import math
 import pickle
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 import hebb
 from hebb.config.registry import RULES
 from hebb.config.rule import HebbianRule
 
+BIOPYTORCH = json.loads((ROOT / "tests" / "data" / "biopytorch.json").read_text())
 HEBBIAN = [rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule)]
 
 
@@ -54,6 +58,31 @@ def test_a_step_is_that_of_a_network(rule: str, arch: str) -> None:
         assert torch.equal(layer.learn(x, labels=labels), expected)
     assert torch.equal(layer.weight, twin.weight)
     assert not torch.equal(layer.weight, before)
+
+
+def wave(shape: tuple[int, ...], rate: float, phase: float) -> torch.Tensor:
+    """sin(rate n + phase) of the flat index n."""
+    return (rate * torch.arange(math.prod(shape), dtype=torch.float64) + phase).sin().view(shape)
+
+
+@pytest.mark.parametrize("case", BIOPYTORCH["cases"], ids=lambda case: f"{case['layer']}-{case['tokens']}")
+def test_steps_behind_a_norm_are_those_of_biopytorch(case: dict[str, Any]) -> None:
+    """Three of its ``training_step``, with the norm that it has inside: weights, convergence and later responses."""
+    kind, norm_of = {"conv": (hebb.HebbConv2d, nn.BatchNorm2d), "linear": (hebb.HebbLinear, nn.BatchNorm1d)}[
+        case["layer"]
+    ]
+    layer = kind(*case["shape"], rule=case["tokens"], **case["geometry"], dtype=torch.float64)
+    norm = norm_of(case["shape"][0], affine=False, dtype=torch.float64)
+    layer.weight.copy_(wave(layer.weight.shape, 2.1, 0.3))
+    convergence = []
+    for step in range(BIOPYTORCH["steps"]):
+        layer.learn(norm.train()(wave(case["into"], 1.7, step) + 0.5), BIOPYTORCH["rate"])
+        convergence.append(layer.norm_error().item())
+    assert convergence == pytest.approx(case["convergence"], abs=1e-9)
+    assert layer.weight.flatten().tolist() == pytest.approx(case["weight"], abs=1e-9)
+    assert norm.running_mean.tolist() == pytest.approx(case["norm_mean"], abs=1e-9)
+    response = layer(norm.eval()(wave(case["into"], 1.7, 9) + 0.5)).flatten()[: len(case["response"])]
+    assert response.tolist() == pytest.approx(case["response"], abs=1e-8)
 
 
 @pytest.mark.parametrize("ours", [hebb.HebbLinear, hebb.HebbConv2d])
