@@ -35,6 +35,7 @@ _LATER: dict[type, dict[str, Any]] = {
         "probes": [],
         "probe_blocks": None,
         "probe_samples": 10000,
+        "curve_points": None,
         "plugins": [],
     },
     NetworkSpec: {"settle": None},

@@ -323,6 +323,8 @@ class RunConfig:
         probes: readouts at the end of the run.
         probe_blocks: blocks that the probes read; None means all but the classifier.
         probe_samples: largest number of training images on which a probe is fitted.
+        curve_points: measurements inside the epochs of a phase (``hebb.training.curves``), which change no bit; 0 makes
+            none. None makes about 50, and at most one in ten updates.
         resume: which stored weights the run starts from, ``all`` or ``without_classifier``; None: new weights.
         resume_sha256: digest of the checkpoint that the run starts from.
         plugins: plugins that the run needs.
@@ -347,6 +349,7 @@ class RunConfig:
     probes: tuple[ProbeKind, ...] = ()
     probe_blocks: tuple[int, ...] | None = None
     probe_samples: int = 10000
+    curve_points: int | None = None
     resume: Resume | None = None
     resume_sha256: str | None = None
     plugins: tuple[PluginSpec, ...] = ()
@@ -377,6 +380,8 @@ class RunConfig:
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) < high:
                 raise ConfigError(name, f"must be a whole number >= {low} and < {high}, got {getattr(self, name)}")
+        if self.curve_points is not None and self.curve_points < 0:
+            raise ConfigError("curve_points", f"must be a whole number >= 0, got {self.curve_points}")
         if self.pack and (len(set(self.pack)) < max(2, len(self.pack)) or self.seed not in self.pack):
             raise ConfigError("seed", f"{self.seed} is not one of the pack's: {' '.join(map(str, self.pack))}")
         reduced = self.compute_dtype != NumberType.FLOAT32

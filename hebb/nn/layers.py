@@ -300,13 +300,13 @@ class HebbLayer(nn.Module):
         radius: Tensor = torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
         return radius
 
-    def convergence(self) -> Tensor:
-        """Return the mean distance of the radii from 1."""
-        return (self.radius() - 1).abs().mean()
+    def convergence(self, radius: Tensor | None = None) -> Tensor:
+        """Return the mean distance of the radii from 1; ``radius`` is ``radius()``, where it is known."""
+        return ((self.radius() if radius is None else radius) - 1).abs().mean()
 
-    def converged(self) -> Tensor:
+    def converged(self, radius: Tensor | None = None) -> Tensor:
         """Return R1, the number of neurons whose radius is within the threshold of 1."""
-        return ((self.radius() - 1).abs() < self.r1_threshold).sum()
+        return (((self.radius() if radius is None else radius) - 1).abs() < self.r1_threshold).sum()
 
     def norm_error(self) -> Tensor:
         """Return max_i |sum_j |w_ij|^p - 1|, the convergence number of Krotov & Hopfield: the worst neuron's."""

@@ -125,7 +125,11 @@ class LocalLoss(nn.Module):
 
     def means(self) -> dict[str, float]:
         """Return the mean of the loss and of each term over this epoch's updates; this waits for the device."""
-        return {name: float(total) / self.updates for name, total in self._sums.items() if name != _FINITE}
+        return {name: float(total) / self.updates for name, total in self.sums().items()}
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return the sums of the loss and of each term over this epoch's updates, on the device."""
+        return {name: total for name, total in self._sums.items() if name != _FINITE}
 
     def finite_updates(self) -> int:
         """Count the updates of this epoch whose loss was finite."""

@@ -19,7 +19,8 @@ from torch import Tensor
 from hebb.core import files, shipped
 from hebb.core.errors import ConfigError
 from hebb.energy.diagnostics import Look
-from hebb.storage import folders, tags, tiles
+from hebb.storage import curves, folders, tags, tiles
+from hebb.storage.curves import Point
 from hebb.storage.folders import Row, read_rows
 
 COLUMNS = (
@@ -59,6 +60,7 @@ class Recorder:
     Attributes:
         rows: the rows of the run.
         blocks: measures of the Hebbian blocks, one entry for each row recorded here.
+        points: the points of its learning curves.
 
     Args:
         folder: an existing folder, or None to write nothing.
@@ -69,6 +71,8 @@ class Recorder:
     def __init__(self, folder: Path | None, position: tuple[int, int, int] | None = None) -> None:
         self.rows: list[Row] = []
         self.blocks: list[dict[str, dict[str, float]]] = []
+        self.points: list[Point] = []
+        self._steps: dict[str, int] = {}  # step of the last scalar of each tag
         self._warned: set[tuple[int, int]] = set()
         self._warnings: Path | None = None
         self._metrics: TextIO | None = None
@@ -89,12 +93,14 @@ class Recorder:
         if self._warnings.exists():
             self._warned = {(line["phase"], line["block"]) for line in read_rows(self._warnings)}
         self._looks = folder / folders.LOOKS
+        last = 0 if position is None else position[2]
         if self._looks.exists():
-            last = 0 if position is None else position[2]
             _rewrite(self._looks, [look for look in read_rows(self._looks) if look["update"] <= last])
+            self.points = curves.read(folder)
         _rewrite(path, self.rows)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
-        self._events = SummaryWriter(str(folder), purge_step=None if position is None else position[2] + 1)
+        begun = position is not None or self.points
+        self._events = SummaryWriter(str(folder), purge_step=last + 1 if begun else None)
 
     def row(self, row: Row, blocks: dict[str, dict[str, float]]) -> None:
         """Append a row; add its scalars and those of each Hebbian block to TensorBoard."""
@@ -104,12 +110,8 @@ class Recorder:
             return
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
-        for name in _SCALARS:
-            if row[name] is not None:
-                self._events.add_scalar(tags.of_column(name), row[name], row["step"])
-        for block, numbers in blocks.items():
-            for name, value in numbers.items():
-                self._events.add_scalar(tags.of_block(block, name), value, row["step"])
+        self._add_scalars({tags.of_column(name): row[name] for name in _SCALARS}, row["step"])
+        self._add_blocks(blocks, row["step"])
         self._events.flush()
 
     def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
@@ -122,6 +124,41 @@ class Recorder:
                 file.write(json.dumps({"phase": phase, "epoch": epoch + 1, "block": block, "text": text}) + "\n")
         return True
 
+    def point(self, point: Point) -> None:
+        """Append a point of a learning curve to ``blocks.jsonl`` and to TensorBoard.
+
+        A run that continues at the start of a phase may have measured it before it was interrupted.
+        """
+        if self.points and (self.points[-1].phase, self.points[-1].update) == (point.phase, point.update):
+            return
+        self.points.append(point)
+        if self._metrics is None:
+            return
+        with open(self._looks, "a", encoding="utf-8") as file:
+            file.write(json.dumps(point.to_json()) + "\n")
+        self._add_scalars({tags.of_column(name): value for name, value in point.recent.items()}, point.update)
+        self._add_blocks(point.blocks, point.update)
+
+    def _add_blocks(self, blocks: Mapping[str, curves.Numbers], step: int) -> None:
+        """Add numbers of blocks to TensorBoard."""
+        for block, numbers in blocks.items():
+            self._add_scalars({tags.of_block(block, name): value for name, value in numbers.items()}, step)
+
+    def _add_scalars(self, numbers: curves.Numbers, step: int) -> None:
+        """Add numbers by tag to TensorBoard, but none that it has at this step: curve and epoch may end together.
+
+        They are one event: an event of its own for each takes five times as long.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary()
+        for tag, value in numbers.items():
+            if value is not None and self._steps.get(tag) != step:
+                self._steps[tag] = step
+                summary.value.add(tag=tag, simple_value=value)
+        if summary.value:
+            self._events.file_writer.add_summary(summary, step)
+
     def looks(self, looks: list[Look]) -> None:
         """Append the measures of a settling network to ``blocks.jsonl`` and to TensorBoard."""
         if self._metrics is None or not looks:
@@ -131,9 +168,7 @@ class Recorder:
                 json.dumps({"update": look.update, "blocks": _finite(look.blocks)}) + "\n" for look in looks
             )
         for look in looks:
-            for block, numbers in look.blocks.items():
-                for name, value in numbers.items():
-                    self._events.add_scalar(tags.of_block(block, name), value, look.update)
+            self._add_blocks(look.blocks, look.update)
 
     def radii(self, radii: Mapping[str, Sequence[float]], step: int) -> None:
         """Store the radii of the neurons of each Hebbian block as a TensorBoard histogram."""

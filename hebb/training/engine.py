@@ -23,6 +23,7 @@ from hebb.nn.model import Network
 from hebb.probing.readout import BATCH
 from hebb.rules import rates
 from hebb.training import settling
+from hebb.training.curves import Curves
 from hebb.training.early_stop import Watch
 from hebb.training.epoch import Epoch, Progress, Scores
 
@@ -37,6 +38,7 @@ def run_epoch(
     optimiser: torch.optim.Optimizer | None,
     progress: Progress,
     watch: Watch | None = None,
+    curves: Curves | None = None,
 ) -> Scores:
     """Run one epoch of the phase: train or calibrate the network, depending on the kind of phase."""
     kind = at.phase.kind
@@ -45,9 +47,9 @@ def run_epoch(
     if kind == PhaseKind.SETTLE:
         return settling.settle(network, split, at, optimiser, progress)
     if kind == PhaseKind.HEBBIAN:
-        return hebbian(network, split, at, progress, optimiser, watch)
+        return hebbian(network, split, at, progress, optimiser, watch, curves)
     assert optimiser is not None
-    return backprop(network, split, at, optimiser, progress)
+    return backprop(network, split, at, optimiser, progress, curves)
 
 
 def hebbian(
@@ -57,17 +59,20 @@ def hebbian(
     progress: Progress,
     optimiser: torch.optim.Optimizer | None = None,
     watch: Watch | None = None,
+    curves: Curves | None = None,
 ) -> Scores:
     """Train the Hebbian blocks and the blocks with a local loss for one epoch.
 
     Each block learns from the output that the block below computed before its own update on this batch. ``split``
     holds the inputs of the lowest block of the phase. Blocks in between that are not part of the phase stay in
     evaluation mode. ``optimiser`` updates the blocks with a local loss; the loss of the epoch is the sum over these
-    blocks of their mean loss. ``watch`` measures the weights after each update.
+    blocks of their mean loss. ``watch`` measures the weights after each update, and ``curves`` after a few.
     """
     phase = at.phase
     update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at), torch.no_grad():
+        if curves is not None:
+            curves.begin()
         for x, labels in _batches(split, at):
             if optimiser is not None:
                 optimiser.zero_grad(set_to_none=True)
@@ -76,6 +81,8 @@ def hebbian(
                 optimiser.step()
             if watch is not None:
                 watch.update()
+            if curves is not None:
+                curves.update()
             update += 1
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)
@@ -124,16 +131,25 @@ def _step_block(
     return block.learn(x, rate, labels, last=last)
 
 
-def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, progress: Progress) -> Scores:
+def backprop(
+    network: Network,
+    split: Split,
+    at: Epoch,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    curves: Curves | None = None,
+) -> Scores:
     """Train the BP blocks of the phase by back-prop for one epoch; all other blocks are frozen.
 
     ``split`` holds the inputs of the lowest block of the phase. A joint phase also trains its Hebbian blocks, on the
-    same batches.
+    same batches. ``curves`` measures the network after a few updates.
     """
     phase = at.phase
     total = Sums(split.labels.device)
     update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at):
+        if curves is not None:
+            curves.begin()
         for x, labels in _batches(split, at):
             optimiser.zero_grad(set_to_none=True)
             logits = backprop_step(network, x, labels, phase, update)
@@ -141,6 +157,8 @@ def backprop(network: Network, split: Split, at: Epoch, optimiser: torch.optim.O
             loss.backward()
             optimiser.step()
             total.add(loss.detach(), logits.detach(), labels)
+            if curves is not None:
+                curves.update(total)
             update += 1
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)

@@ -31,6 +31,7 @@ from hebb.nn.losses import loss
 from hebb.nn.model import Network
 from hebb.nn.noise import Noise
 from hebb.training import engine
+from hebb.training.curves import Curves
 from hebb.training.epoch import Epoch, Progress, Scores
 
 Tensors = dict[str, Tensor]
@@ -76,6 +77,7 @@ class Pack:
         epochs: Sequence[Epoch],
         optimiser: torch.optim.Optimizer | None,
         progress: Progress,
+        curves: Curves | None = None,
     ) -> list[Scores]:
         """Run ``engine.run_epoch`` for every member; ``progress`` is called once per batch."""
         phase = epochs[0].phase
@@ -84,16 +86,22 @@ class Pack:
             members = zip(self.members, splits, epochs, tells, strict=True)
             return [engine.calibrate(member, split, at, tell) for member, split, at, tell in members]
         if not phase.descends:
-            return self.hebbian(splits, epochs, progress)
+            return self.hebbian(splits, epochs, progress, curves)
         assert optimiser is not None
-        return self.backprop(splits, epochs, optimiser, progress)
+        return self.backprop(splits, epochs, optimiser, progress, curves)
 
-    def hebbian(self, splits: Sequence[Split], epochs: Sequence[Epoch], progress: Progress) -> list[Scores]:
+    def hebbian(
+        self, splits: Sequence[Split], epochs: Sequence[Epoch], progress: Progress, curves: Curves | None = None
+    ) -> list[Scores]:
         """Run ``engine.hebbian`` for every member, each on its own split and in its own order."""
         phase = epochs[0].phase
         with self._training(epochs), torch.no_grad():
+            if curves is not None:
+                curves.begin()
             for update, x, labels in self._batches(splits, epochs):
                 self._vmapped(engine.hebbian_step, phase, update)(self._state, x, labels, self._factors(x, phase))
+                if curves is not None:
+                    curves.update()
                 if (update + 1) % engine.CHECK_EVERY == 0:
                     self._check(epochs)
                 progress(labels.shape[1])
@@ -101,12 +109,19 @@ class Pack:
         return [Scores() for _ in self.members]
 
     def backprop(
-        self, splits: Sequence[Split], epochs: Sequence[Epoch], optimiser: torch.optim.Optimizer, progress: Progress
+        self,
+        splits: Sequence[Split],
+        epochs: Sequence[Epoch],
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+        curves: Curves | None = None,
     ) -> list[Scores]:
         """Run ``engine.backprop`` for every member; ``optimiser`` updates the stacked parameters of the phase."""
         phase = epochs[0].phase
         total = engine.Sums(splits[0].labels.device, len(self.members))
         with self._training(epochs):
+            if curves is not None:
+                curves.begin()
             for update, x, labels in self._batches(splits, epochs):
                 step = self._vmapped(engine.backprop_step, phase, update)
                 logits, weights = step(self._state, x, labels, self._factors(x, phase))  # (S, B, K)
@@ -116,6 +131,8 @@ class Pack:
                 optimiser.step()
                 self._write_back(weights)
                 total.add(losses.detach(), logits.detach(), labels)
+                if curves is not None:
+                    curves.update(total)
                 if (update + 1) % engine.CHECK_EVERY == 0:
                     self._check(epochs, total)
                 progress(labels.shape[1])

@@ -31,7 +31,7 @@ from hebb.training.pack import Pack
 from hebb.training.place import Place
 from hebb.training.report import Report
 from hebb.training.result import Result
-from hebb.training.run import Run, RunState
+from hebb.training.run import Run, RunState, curves_of
 from hebb.training.stillness import Stillness
 
 
@@ -200,7 +200,9 @@ class PackRun:
         phase = self.phases[index]
         at = [Epoch(seed=m.config.seed, phase=phase, phase_index=index, epoch=epoch) for m in self.members]
         stillness = [Stillness(member.network, phase) for member in self.members]
-        scores = self.pack.run_epoch([images.train for images in data], at, optimiser, self._teller.progress)
+        splits, progress = [images.train for images in data], self._teller.progress
+        followed = curves_of(self.members, at[0], splits[0], self.active)
+        scores = self.pack.run_epoch(splits, at, optimiser, progress, followed)
         machine.wait_for(data[0].train.labels.device)
         for member, of_member in zip(self.members, stillness, strict=True):
             if member in self.active:

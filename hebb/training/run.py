@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +17,15 @@ from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 from hebb.core import machine
-from hebb.data.images import Images
+from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.nn.model import Network
 from hebb.probing import measures, readout
 from hebb.probing.measures import BlockInfo
 from hebb.rules import rates
 from hebb.storage import checkpoints, folders, records
-from hebb.training import engine, evaluation, features, shared_blocks
+from hebb.training import curves, engine, evaluation, features, shared_blocks
+from hebb.training.curves import Curves
 from hebb.training.early_stop import Watch
 from hebb.training.epoch import Epoch, EpochEnd, Scores
 from hebb.training.optimiser import optimiser_of
@@ -128,7 +129,8 @@ class Run:
         """Train for one epoch, and wait until the device has finished."""
         at = Epoch(seed=self.config.seed, phase=self.phases[index], phase_index=index, epoch=epoch)
         stillness = Stillness(self.network, at.phase)
-        scores = engine.run_epoch(self.network, data.train, at, optimiser, self.report.progress, watch)
+        progress, followed = self.report.progress, curves_of([self], at, data.train)
+        scores = engine.run_epoch(self.network, data.train, at, optimiser, progress, watch, followed)
         machine.wait_for(data.train.labels.device)
         self.warn(index, epoch, stillness)
         return scores
@@ -228,13 +230,16 @@ class Run:
         pairs = zip(recorder.rows[::-1], recorder.blocks[::-1], strict=False)
         rows = [(row, blocks) for row, blocks in pairs if row["phase"] == index]
         states = {i: self.network[i].state_dict() for i in self.phases[index].blocks}
-        return shared_blocks.Stored(states, rows[::-1], self.state.step)
+        points = [point for point in recorder.points if point.phase == index]
+        return shared_blocks.Stored(states, rows[::-1], points, self.state.step)
 
     def reuse(self, index: int, stored: shared_blocks.Stored) -> None:
         """Go on as if this run had trained the phase itself."""
         phase, network, recorder = self.phases[index], self.network, self.recorder
         for i, tensors in stored.blocks.items():
             network[i].load_state_dict(tensors)
+        for point in stored.points:
+            recorder.point(point)
         for row, blocks in stored.rows:
             recorder.row(row, blocks)
             if row is stored.rows[-1][0] or phase.evaluates(row["epoch"] - 1):  # last: an early stop
@@ -301,6 +306,21 @@ class Run:
         """Remove the checkpoint unless the place keeps the model."""
         if self.place.folder is not None and not self.place.keep_model:
             shutil.rmtree(self.place.folder / folders.CHECKPOINT.parent, ignore_errors=True)
+
+
+def curves_of(runs: Sequence[Run], at: Epoch, split: Split, recorded: Container[Run] | None = None) -> Curves:
+    """Return what measures an epoch of a run, or of the members of a pack, inside it.
+
+    Args:
+        runs: the run, or all members.
+        at: the epoch.
+        split: its images, of the first member.
+        recorded: the members whose points are recorded; None: all.
+    """
+    updates = at.phase.updates_per_epoch(len(split))
+    tells = [run.recorder.point if recorded is None or run in recorded else None for run in runs]
+    places = curves.places(at.phase, updates, runs[0].config.curve_points)
+    return Curves([run.network for run in runs], at, places, runs[0].state.step, tells)
 
 
 def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 from hebb.core import locks, shipped
 from hebb.core.errors import ConfigError
-from hebb.storage import checkpoints
+from hebb.storage import checkpoints, curves
+from hebb.storage.curves import Point
 from hebb.storage.folders import Row
 
 _ABOVE = ("classifier", "probes", "probe_blocks", "probe_samples", "mode", "training_blocks", "bp_blockwise")
@@ -45,11 +46,13 @@ class Stored:
     Attributes:
         blocks: state of each of its blocks, by number.
         rows: the rows it recorded, each with the numbers of its Hebbian blocks.
+        points: the points of its learning curves.
         step: updates made in the run by the end of the phase.
     """
 
     blocks: dict[int, dict[str, Tensor]]
     rows: list[tuple[Row, dict[str, dict[str, float]]]]
+    points: list[Point]
     step: int
 
 
@@ -70,7 +73,8 @@ class Entry:
             for name, tensor in data["model"].items():
                 number, _, tail = name.partition(".")
                 blocks.setdefault(int(number), {})[tail] = tensor
-            return Stored(blocks, rows, int(data["step"]))
+            points = [curves.of_json(line) for line in json.loads(data["points"])]
+            return Stored(blocks, rows, points, int(data["step"]))
         except (ConfigError, KeyError, TypeError, ValueError):
             return None
 
@@ -79,7 +83,9 @@ class Entry:
         if self.path is None:
             return
         flat = {f"{i}.{name}": tensor for i, state in stored.blocks.items() for name, tensor in state.items()}
-        checkpoints.save(self.path, {"model": flat, "rows": json.dumps(stored.rows), "step": stored.step})
+        points = json.dumps([point.to_json() for point in stored.points])
+        data = {"model": flat, "rows": json.dumps(stored.rows), "points": points, "step": stored.step}
+        checkpoints.save(self.path, data)
 
 
 @contextlib.contextmanager

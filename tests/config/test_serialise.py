@@ -146,7 +146,18 @@ def test_digest_tells_runs_apart() -> None:
 
 
 LATER = {
-    *("stop", "pack", "compute_dtype", "compile", "probes", "probe_blocks", "probe_samples", "plugins", "settle"),
+    *(
+        "stop",
+        "pack",
+        "compute_dtype",
+        "compile",
+        "probes",
+        "probe_blocks",
+        "probe_samples",
+        "curve_points",
+        "plugins",
+        "settle",
+    ),
     *("held", "standardise", "deviations", "zoom", "view_area", "view_flip", "view_colour", "view_gray", "view_blur"),
     *("loss", "optimiser", "momentum", "restart", "restart_growth", "decay", "decay_every"),
 }
