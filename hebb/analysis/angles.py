@@ -13,6 +13,7 @@ import pandas as pd
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
 from hebb.core.errors import ConfigError
+from hebb.storage import curves as learning_curves
 from hebb.storage import folders
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, numbe
     lines, measured = [], dict[str, None]()
     for run, label in zip(runs, stored.labels(runs, by), strict=True):
         path = run.folder / folders.LOOKS
-        if not path.exists():
-            raise ConfigError(str(run.folder), "has no blocks.jsonl, which only settling networks write")
-        for look in folders.read_rows(path):
+        looks = (
+            [line for line in folders.read_rows(path) if not learning_curves.is_point(line)] if path.exists() else []
+        )
+        if not looks:
+            raise ConfigError(str(run.folder), "has no measurements of a settling network in blocks.jsonl")
+        for look in looks:
             for block, numbers in look["blocks"].items():
                 measured |= dict.fromkeys(numbers)
                 if numbers.get(number) is not None:

@@ -35,7 +35,10 @@ _RANGES = {
     "angle": (0.0, 180.0),
     "alignment": (0.0, 1.0),
     "correlation": (-1.0, 1.0),
-    **dict.fromkeys(("loss", "convergence", "R1", "lr", "second", "norm", "response"), (0.0, math.inf)),
+    "share": (0.0, 100.0),
+    **dict.fromkeys(
+        ("loss", "convergence", "R1", "change", "winners", "lr", "second", "norm", "response"), (0.0, math.inf)
+    ),
 }
 """Ranges of metrics by the last word of their names."""
 _DIGITS = {"loss": 4, "convergence": 4}

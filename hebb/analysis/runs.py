@@ -22,7 +22,9 @@ from hebb.config.fields import Value
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
+from hebb.storage import curves as learning_curves
 from hebb.storage import folders
+from hebb.storage.curves import Point
 from hebb.storage.journal import Journal
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ COLUMNS = ("run", "search", "preset", "dataset", "mode", "trained", "hidden", "s
 """Columns of every line of ``frame``, beside values at override paths and metrics."""
 
 
-def check_metric(name: str) -> None:
-    """Raise for a metric that is not a column of ``metrics.jsonl``."""
-    if name not in METRICS:
-        raise ConfigError("--metric", f"unknown '{name}'", given=name, choices=METRICS)
+def check_metric(name: str, others: Sequence[str] = ()) -> None:
+    """Raise for a metric that is neither a column of ``metrics.jsonl`` nor one of the ``others``."""
+    if name not in (*METRICS, *others):
+        raise ConfigError("--metric", f"unknown '{name}'", given=name, choices=(*METRICS, *others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,11 @@ class StoredRun:
     def values(self) -> Mapping[str, Value | None]:
         """Every value of the config, by override path."""
         return overrides.values(self.config)
+
+    @functools.cached_property
+    def points(self) -> list[Point]:
+        """The points of its learning curves, in order."""
+        return learning_curves.read(self.folder)
 
     def value(self, path: str, where: str | None = None) -> Value | None:
         """Return the value at an override path (``b0.layer.lr``, ``b*.method``, ``dataset_sup.epochs``).

@@ -40,6 +40,10 @@ _METRICS = {
     "convergence": "mean distance of the radii from 1",
     "images_per_second": "images per second",
     "lr": "learning rate",
+    "radius_mean": "mean radius",
+    "weight_change": "relative change of the weights",
+    "winner_share": "largest share of the wins (%)",
+    "winners": "neurons that share the wins",
 }
 WIDTH, HEIGHT = 4.2, 3.0
 """Size of one panel in inches."""

@@ -32,7 +32,7 @@ from hebb.core.user_code import TRACEBACK
 CONFIG = "config.json"  # all that decides the bits
 ENVIRONMENT = "environment.json"  # versions, machine, command, digests of the data
 METRICS = "metrics.jsonl"  # one row for each epoch
-LOOKS = "blocks.jsonl"  # what was measured inside a settling network while it learned
+LOOKS = "blocks.jsonl"  # what was measured inside the epochs: curves.py, and of settling networks diagnostics.py
 WARNINGS = "warnings.jsonl"  # what the user was warned of, once for each block and phase
 CHECKPOINT = Path("checkpoint") / "last.pt"
 NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, until all members have theirs

@@ -197,6 +197,26 @@ def test_convergence(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     check(line, [(run[1]["test_acc"] + run[2]["test_acc"]) / 2 for run in rows(home, "speed")])
 
 
+def test_convergence_inside_the_epochs(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
+    """Points stand at the images seen, each phase has a line of its own, and it ends with the record of its epoch."""
+    stored = runs.read([home / "hebb" / "search" / "soft2"]).runs
+    lines = draw("inside", "convergence", "soft2").set_index(["metric", "blocks", "examples"]).sort_index()
+    steps = [row["step"] for row in stored[0].rows]
+    for i, block in enumerate(("b0", "b1")):
+        for metric in ("convergence", "radius_mean", "weight_change", "winner_share"):
+            points = [[p for p in run.points if p.phase == i and metric in p.blocks[block]] for run in stored]
+            seen = [60 * i + (p.update - i * steps[0]) * 60 // steps[0] for p in points[0]]
+            assert list(lines.loc[(metric, block)].index) == seen
+            for place, at in enumerate(seen):
+                check(lines.loc[(metric, block, at)], [of_run[place].blocks[block][metric] for of_run in points])
+        check(lines.loc[("convergence", block, 60 * (i + 1))], [run.rows[i]["convergence"] for run in stored])
+        assert 60 * i in lines.loc[("R1", block)].index
+    smooth = convergence.compute(runs.read([home / "hebb" / "search" / "speed"]).runs, ["weight_change"], window=2)
+    assert sorted(set(smooth["examples"])) == [120, 180, 240]  # the ends of the epochs, and no other point
+    with pytest.raises(ConfigError, match="did you mean 'winners'"):
+        convergence.compute(stored, ["winner"])
+
+
 def test_examples_are_counted_over_phases(home: Path) -> None:
     """Two Hebbian phases and a classifier, an epoch of 60 images each."""
     for run in runs.read([home / "hebb" / "search" / "soft2"]).runs:
@@ -293,7 +313,7 @@ def test_angles(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     assert {(line.block, line.update) for line in lines.itertuples()} == set(angles)
     for _, line in lines.iterrows():
         check(line, angles[line["block"], line["update"]])
-    with pytest.raises(ConfigError, match=r"has no blocks\.jsonl"):
+    with pytest.raises(ConfigError, match="has no measurements of a settling network"):
         draw("none", "angles", "soft1")
     with pytest.raises(ConfigError, match="did you mean 'angle'"):
         draw("none", "angles", "angles", "--number", "angel")

@@ -51,9 +51,13 @@ def _radius(options: argparse.Namespace) -> Output:
 
 def _convergence_flags(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    default = ("convergence", "R1", "train_loss", "test_acc")
+    default = ("convergence", "R1", "radius_mean", "weight_change", "winner_share", "train_loss", "test_acc")
     parser.add_argument(
-        "--metric", nargs="+", default=default, metavar="NAME", help=f"panels (default: {' '.join(default)})"
+        "--metric",
+        nargs="+",
+        default=default,
+        metavar="NAME",
+        help=f"panels, drawn if they were measured (default: {' '.join(default)})",
     )
     parser.add_argument(
         "--window", type=count, default=1, metavar="N", help="epochs of the moving average (default: 1, no average)"
