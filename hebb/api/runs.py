@@ -30,6 +30,7 @@ from hebb.nn import model
 from hebb.nn.model import Network
 from hebb.probing import stored
 from hebb.storage import folders
+from hebb.storage.curves import Point
 from hebb.storage.folders import FolderState, Home
 from hebb.training import train as trainer
 from hebb.training.place import Place
@@ -63,6 +64,7 @@ class TrainedRun:
         probes: Sequence[Mapping[str, Any]],
         seconds: float,
         *,
+        points: Sequence[Point],
         home: Home,
         folder: Path | None = None,
         network: Network | None = None,
@@ -72,6 +74,7 @@ class TrainedRun:
         self.metrics = dict(rows[-1])
         self.probes = list(probes)
         self._rows, self._home, self._network, self._arrays = rows, home, network, arrays
+        self._points = points
         classes = None if arrays is None else arrays.classes
         self.classes = np.arange(config.classes) if classes is None else classes
 
@@ -91,6 +94,17 @@ class TrainedRun:
         import pandas as pd
 
         return pd.DataFrame(self._rows)
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """Learning curves inside the epochs: a line for each block and point (``curve_points`` of the config).
+
+        Columns: update, phase, kind, epoch (0 at the start of a phase), block; convergence, R1, radius_mean,
+        weight_change, winner_share and winners, of the rules that have them; recent_loss and recent_acc.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([line for point in self._points for line in point.by_block()])
 
     @property
     def network(self) -> Network:
@@ -333,6 +347,7 @@ def of_result(result: Result, home: Home, named: data_argument.NamedData | None 
         result.rows,
         [vars(probe) for probe in result.probes],
         result.seconds,
+        points=result.points,
         home=home,
         folder=result.folder,
         network=result.network,
@@ -345,7 +360,9 @@ def read_run(folder: Path, home: Home, named: data_argument.NamedData | None = N
     from hebb.analysis import runs
 
     run = runs.read_run(folder)
-    return TrainedRun(run.config, run.rows, run.probes, run.seconds, home=home, folder=folder, arrays=named)
+    return TrainedRun(
+        run.config, run.rows, run.probes, run.seconds, points=run.points, home=home, folder=folder, arrays=named
+    )
 
 
 @contextlib.contextmanager

@@ -260,6 +260,13 @@ def _add_readout_flags(parser: Parser) -> None:
         "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
     )
     parser.require_beside("--probe-blocks", "--probe", "says how to read them out")
+    readout.add_argument(
+        "--curve-points",
+        type=natural,
+        metavar="N",
+        help="measurements of radii, wins and weights inside the epochs of a phase, for learning curves; 0 makes "
+        "none, and no result changes (default: about 50)",
+    )
 
 
 def feature_cache(options: argparse.Namespace) -> FeatureCache:
@@ -296,7 +303,13 @@ def _device_of_name(text: str) -> Device:
     return Device(DeviceKind(kind), int(index or 0))
 
 
-_FLAGS = {"probes": "--probe", "probe_blocks": "--probe-blocks", "threads": "--threads", "compile": "--compile"}
+_FLAGS = {
+    "probes": "--probe",
+    "probe_blocks": "--probe-blocks",
+    "threads": "--threads",
+    "compile": "--compile",
+    "curve_points": "--curve-points",
+}
 """Fields that ``RunConfig`` checks, and the flags that set them, for its error messages."""
 
 
@@ -328,10 +341,12 @@ def run_config(
     ):
         _check_distinct(values or (), flag)
     changes = overrides.parse(options.changes)
-    if "seed" in changes and "seed" in options.given and changes["seed"] != str(options.seed):
-        raise ConfigError(
-            "--set seed", f"{changes['seed']} contradicts --seed {options.seed}", hint="leave out one of them"
-        )
+    for name, flag in (("seed", "--seed"), ("curve_points", "--curve-points")):
+        value = getattr(options, name, None)
+        if name in changes and name in options.given and changes[name] != str(value):
+            raise ConfigError(
+                f"--set {name}", f"{changes[name]} contradicts {flag} {value}", hint="leave out one of them"
+            )
     with said_as(_FLAGS):
         return compose.run_config(
             catalog,
@@ -352,6 +367,7 @@ def run_config(
             threads=threads if options.threads is None else options.threads,
             device=device(options).kind,
             compile=options.compile,
+            curve_points=options.curve_points,
         )
 
 

@@ -49,6 +49,11 @@ class Point:
         blocks = {name: _finite(numbers) for name, numbers in data.pop("blocks").items()}
         return {**data, **_finite(recent), "blocks": blocks}
 
+    def by_block(self) -> list[dict[str, Any]]:
+        """Return a flat line for each block: where the point lies, the means of the phase, the numbers of the block."""
+        place = {"update": self.update, "phase": self.phase, "kind": self.kind, "epoch": self.epoch}
+        return [{**place, "block": block, **self.recent, **numbers} for block, numbers in self.blocks.items()]
+
     def value(self, name: str) -> float | None:
         """Return a number of the phase: one of ``RECENT``, the sum of R1, or the mean of another over the blocks."""
         if name in RECENT:

@@ -10,6 +10,7 @@ from hebb.nn import model
 from hebb.probing.geometry import Geometry
 from hebb.probing.probes import Probe
 from hebb.storage import folders
+from hebb.storage.curves import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Result:
     Attributes:
         config: the config as it was run, with the device resolved.
         rows: all rows of ``metrics.jsonl``.
+        points: the points of its learning curves.
         network: the trained network, on its device.
         probes: accuracies of the probes in the config.
         geometry: geometry of the representations, if the config includes it.
@@ -28,6 +30,7 @@ class Result:
 
     config: RunConfig
     rows: list[folders.Row]
+    points: list[Point] = field(repr=False)
     network: model.Network = field(repr=False)
     probes: list[Probe]
     geometry: list[Geometry]

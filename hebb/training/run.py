@@ -274,6 +274,7 @@ class Run:
         return Result(
             config=self.config,
             rows=self.recorder.rows,
+            points=self.recorder.points,
             network=self.network,
             probes=probes,
             geometry=geometry,

@@ -119,6 +119,9 @@ def test_what_a_finished_run_offers(arrays: tuple[np.ndarray, ...]) -> None:
     np.testing.assert_array_equal(run.logits(x)[7], run.logits(x[7:8])[0])
     assert run.logits(x).shape == (60, 10)
     assert list(run.history["kind"]) == ["hebbian", "backprop", "backprop"]
+    curve = run.curves[run.curves["block"] == "b0"]
+    assert list(curve["update"]) == sorted(set(curve["update"]))
+    assert curve["convergence"].iloc[-1] == run.history["convergence"].iloc[0]
     assert [probe["kind"] for probe in run.probes] == ["linear"]
     assert run.metrics["epoch"] == 2
     assert "test" in repr(run)

@@ -27,6 +27,7 @@ SHARED = {
     "--dataset": ("nope",),
     "--set": (
         "nope=1",
+        "curve_points=4 --curve-points 3",
         "b0",
         "b0.layer.lr=x",
         "b9.layer.lr=1",
@@ -44,6 +45,7 @@ SHARED = {
     "--seed": ("-1", "x", "1.5", "1 --seed 2"),
     "--gpu-id": ("x", "-1"),
     "--device": ("x", "cpu --gpu-id 0"),
+    "--curve-points": ("-1", "x"),
     "--threads": ("0", "x", "5000", "1 --threads 2"),
     "--cache-limit": ("x", "-1", "inf", "3 --no-feature-cache"),
     "--data-dir": ("file", "''"),
