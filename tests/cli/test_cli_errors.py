@@ -254,6 +254,8 @@ OVERRIDES = [
     _set("pool", "b0.pool=mux_2_2_0", "max_k_s_p"),
     _set("operation", "b1.operation=flaten", "flatten"),
     Case("twice", "multi_layer --set seed=1 --set seed=2", "seed", None, ("twice",)),
+    _set("value-points", "curve_points=-1", None, "a whole number >= 0, got -1"),
+    Case("points", "multi_layer --set curve_points=1 --curve-points 2", "--set curve_points", None, ("contradicts",)),
 ]
 
 SPACES = [

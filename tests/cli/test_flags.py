@@ -27,7 +27,6 @@ SHARED = {
     "--dataset": ("nope",),
     "--set": (
         "nope=1",
-        "curve_points=4 --curve-points 3",
         "b0",
         "b0.layer.lr=x",
         "b9.layer.lr=1",
