@@ -21,7 +21,7 @@ say "install it: one top-level name, one command"
 site=$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 names=$(cd "$site" && ls | grep -v '^hebb_learning-.*\.dist-info$')
 [ "$names" = hebb ] || { echo "site-packages holds: $names"; exit 1; }
-for file in py.typed tuning/html_report.html.j2 shipped/preset.json shipped/search_configs/seed.yaml \
+for file in py.typed tuning/html_report_files/report.html.j2 tuning/html_report_files/tablesort.LICENCE.txt shipped/preset.json shipped/search_configs/seed.yaml \
 	shipped/figures/published.csv; do
 	[ -f "$site/hebb/$file" ] || { echo "the wheel lacks $file"; exit 1; }
 done

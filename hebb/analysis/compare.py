@@ -46,8 +46,12 @@ def compute(
     if len(groups) < 2:
         raise ConfigError("runs", f"must be at least two searches or folders, got {len(groups)}")
     check_metric(metric)
-    values = {name: _by_seed(name, runs, metric) for name, runs in groups.items()}
-    (reference, base), *others = values.items()
+    return of_values({name: _by_seed(name, runs, metric) for name, runs in groups.items()}, metric, paired=paired)
+
+
+def of_values(groups: Mapping[str, Mapping[int, float]], metric: str, *, paired: bool = True) -> pd.DataFrame:
+    """Compare as ``compute`` does; every group gives its value of the metric by seed."""
+    (reference, base), *others = groups.items()
     lines = []
     for name, group in others:
         seeds = sorted(set(base) & set(group))

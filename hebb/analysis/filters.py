@@ -34,8 +34,14 @@ class View(StrEnum):
 
 
 class Order(StrEnum):
-    """How filters are sorted: by deviation of the weights (as published) or radius |w|_2, falling, or by index."""
+    """How filters are sorted.
 
+    ``learned``: neurons whose radius is within the threshold of R1 first, by their share of the wins, then the others,
+    radius nearest 1 first; by deviation where the block is not Hebbian. ``deviation`` of the weights (as published) and
+    ``radius`` |w|_2 fall; ``index`` is the order of the layer.
+    """
+
+    LEARNED = "learned"
     DEVIATION = "deviation"
     RADIUS = "radius"
     INDEX = "index"
@@ -49,6 +55,8 @@ SUBTITLES = {
 """How a figure describes each view."""
 COLUMNS = 15
 """Filters in a row of the published figure, which has eight rows."""
+_FLAT = 1e-6
+"""Weights deviate by no more than this share of the largest deviation where they are equal up to rounding."""
 
 
 def view_of(blocks: Sequence[Block], block: int, view: View | None = None) -> View:
@@ -80,28 +88,59 @@ def images(blocks: Sequence[Block], block: int, view: View) -> Tensor:
 
 
 def table(
-    blocks: Sequence[Block], block: int, *, view: View, order: Order = Order.DEVIATION, most: int = 120
+    blocks: Sequence[Block],
+    block: int,
+    *,
+    view: View,
+    order: Order = Order.LEARNED,
+    most: int = 120,
+    share: Tensor | None = None,
 ) -> pd.DataFrame:
-    """Return the first ``most`` filters: rank, neuron, deviation and radius of its weights, and its pixels."""
+    """Return the first ``most`` filters: rank, neuron, deviation and radius of its weights, share, and its pixels.
+
+    Args:
+        blocks: the network.
+        block: number of the block.
+        view: how a filter is shown.
+        order: how they are sorted.
+        most: how many.
+        share: (N,) share of the wins of each neuron in percent, which settles the order of those of radius 1 and is a
+            column; a neuron that wins nothing is silent.
+    """
     weight = blocks[block].weight.detach()
     rows = weight.flatten(1)
-    places = {
-        Order.DEVIATION: neurons.by_deviation(weight),
-        Order.RADIUS: rows.norm(dim=1).sort(descending=True, stable=True).indices.cpu(),
-        Order.INDEX: torch.arange(len(rows)),
-    }[order][:most]
-    frame = pd.DataFrame(
-        {
-            "rank": range(len(places)),
-            "neuron": places.numpy(),
-            "deviation": rows.std(dim=1, correction=0).cpu()[places].numpy(),
-            "radius": rows.norm(dim=1).cpu()[places].numpy(),
-        }
-    )
-    return pixels.beside(frame, images(blocks, block, view).cpu()[places])
+    places = _order(blocks[block], order, share)[:most]
+    columns = {
+        "rank": range(len(places)),
+        "neuron": places.numpy(),
+        "deviation": rows.std(dim=1, correction=0).cpu()[places].numpy(),
+        "radius": rows.norm(dim=1).cpu()[places].numpy(),
+    }
+    if share is not None:
+        columns["share"] = share.cpu()[places].numpy()
+    return pixels.beside(pd.DataFrame(columns), images(blocks, block, view).cpu()[places])
+
+
+def _order(block: Block, order: Order, share: Tensor | None) -> Tensor:
+    """Return the neurons of a block in an order."""
+    weight = block.weight.detach()
+    if order == Order.INDEX:
+        return torch.arange(len(weight))
+    if order == Order.RADIUS:
+        falling: Tensor = weight.flatten(1).norm(dim=1).sort(descending=True, stable=True).indices.cpu()
+        return falling
+    if order == Order.DEVIATION or block.hebb is None:
+        return neurons.by_deviation(weight)
+    return neurons.by_learning(block.hebb.radius(), block.hebb.r1_threshold, share)
+
+
+def silent(frame: pd.DataFrame) -> list[bool]:
+    """Tell for each filter of a table whether its neuron is silent: it wins nothing, or all its weights are equal."""
+    flat = frame["deviation"] <= _FLAT * max(float(frame["deviation"].max()), 1e-30)
+    return list(flat | (frame["share"] == 0) if "share" in frame else flat)
 
 
 @style.drawn
 def draw(frame: pd.DataFrame, title: str) -> Figure:
-    """Draw the filters of a table row by row, each stretched to its own range."""
-    return pixels.gallery(frame, title, COLUMNS, 0.42)
+    """Draw the filters of a table row by row, each stretched to its own range; a cross marks silent neurons."""
+    return pixels.gallery(frame, title, COLUMNS, 0.42, silent=silent(frame))

@@ -8,24 +8,22 @@ interactions. Hutter, Hoos & Leyton-Brown 2014 (ICML), as in Optuna (64 trees, s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hebb.analysis import style
 from hebb.config.domains import Axis, Choice
 from hebb.core import extras
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from optuna.distributions import BaseDistribution
 
 LEAST = 8
 """Least number of configurations for an answer."""
 
 
-def value_of(axis: Axis, choice: Choice) -> Any:
+def value_of(axis: Axis, choice: Mapping[str, Any]) -> Any:
     """Return the value of an axis in a configuration, or None; for a joint axis, its values in one string."""
     if axis.kind != "joint":
         return choice.get(axis.name)
@@ -82,19 +80,3 @@ def _coded(axis: Axis, values: Sequence[Any]) -> tuple[BaseDistribution, list[fl
         return FloatDistribution(-0.5, len(listed) - 0.5), [float(listed.index(value)) for value in values]
     scale = math.log if axis.kind == "loguniform" else float
     return FloatDistribution(scale(axis.low), scale(axis.high)), [scale(value) for value in values]
-
-
-@style.drawn
-def draw(frame: pd.DataFrame) -> Figure:
-    """Draw a bar for each hyper-parameter, the most important on top."""
-    figure, axes = style.figure(width=5.5, height=0.9 + 0.35 * len(frame))
-    places = range(len(frame))[::-1]
-    axes.barh(list(places), 100 * frame["importance"], color=style.COLOURS[0], height=0.6)
-    for place, share in zip(places, frame["importance"], strict=True):
-        axes.text(100 * share + 1, place, f"{100 * share:.0f} %", va="center", fontsize=8)
-    axes.set_yticks(list(places), list(frame["parameter"]))
-    axes.set_xlim(0, 110)
-    axes.set_xticks(range(0, 101, 20))
-    axes.grid(visible=False, axis="y")
-    style.label(axes, f"share of the variance explained by itself (%), n = {int(frame['n'].iloc[0])}", "")
-    return figure

@@ -6,7 +6,7 @@ Shapes: n images, C channels, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,10 @@ from hebb.storage import tiles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_PALE = 0.9
+"""Grey of a tile without an image."""
 
 
 def names(shape: Sequence[int]) -> list[str]:
@@ -48,15 +52,45 @@ def show(axes: Axes, images: Tensor, columns: int | None = None) -> None:
     picture(axes, tiles.tiled(tiles.visible(images.detach().cpu()), columns))
 
 
-def gallery(frame: pd.DataFrame, title: str, columns: int, cell: float) -> Figure:
-    """Draw the images of a frame row by row, each stretched to its own range and ``cell`` inches wide."""
-    shown = tiles.stretched(torch.from_numpy(of(frame)))
+def gallery(frame: pd.DataFrame, title: str, columns: int, cell: float, silent: Sequence[bool] | None = None) -> Figure:
+    """Draw the images of a frame row by row, each stretched to its own range and ``cell`` inches wide.
+
+    A cross on light grey stands for an image that is the same everywhere, and a frame is around that of any other
+    ``silent`` neuron.
+    """
+    images = torch.from_numpy(of(frame))
+    flat = images.flatten(1).amax(1) == images.flatten(1).amin(1)
+    framed = torch.zeros_like(flat) if silent is None else torch.tensor(silent) & ~flat
+    shown = torch.where(flat.view(-1, 1, 1, 1), _PALE, tiles.stretched(images))
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = style.figure(width=max(cell * columns + 0.4, style.TITLE), height=cell * rows + 0.5)
     show(axes, shown, columns)
+    tall, wide = images.shape[2] + 1, images.shape[3] + 1
+    for i in (flat | framed).nonzero().flatten().tolist():
+        _mark(axes, (i % columns) * wide, (i // columns) * tall, wide, tall, crossed=bool(flat[i]))
     axes.set_title(title)
+    axes.set_xlabel(_silence(int(flat.sum()), int(framed.sum()), len(shown)), fontsize=8)
     return figure
+
+
+def _mark(axes: Axes, left: float, top: float, wide: float, tall: float, *, crossed: bool) -> None:
+    """Cross out or frame a tile of ``tiles.tiled``, at a distance of half a pixel."""
+    from matplotlib.patches import Rectangle
+
+    look: dict[str, Any] = {"edgecolor": style.COLOURS[1], "linewidth": 1.0, "fill": False}
+    if not crossed:
+        axes.add_patch(Rectangle((left, top), wide, tall, **look))
+        return
+    for start, end in ((top + 1, top + tall - 1), (top + tall - 1, top + 1)):
+        axes.plot([left + 1, left + wide - 1], [start, end], color=style.COLOURS[1], linewidth=0.8)
+
+
+def _silence(flat: int, framed: int, total: int) -> str:
+    """Say what marks there are."""
+    parts = [f"cross: the same everywhere ({flat} of {total})"] if flat else []
+    parts += [f"frame: the neuron wins nothing ({framed} of {total})"] if framed else []
+    return "; ".join(parts)
 
 
 def picture(axes: Axes, image: Tensor) -> None:

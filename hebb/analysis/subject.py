@@ -115,6 +115,15 @@ class Subject:
         """Return the function from images (B, C, H, W) in [0, 1] to the pre-activation of a block."""
         return lambda x: self.network[block].pre_activation(self.network(self._finish(x), stop=block))
 
+    @torch.no_grad()
+    def winner_share(self, block: int, most: int | None = 1000) -> Tensor:
+        """Return the share (N,) of the places in the first test images that each neuron of a block wins, in percent."""
+        respond, neurons = self.pre_activation(block), len(self.network[block].weight)
+        wins = torch.zeros(neurons, dtype=torch.int64)
+        for x in self.pixels(most):
+            wins += torch.bincount(respond(x).argmax(dim=1).flatten().cpu(), minlength=neurons)
+        return 100 * wins / wins.sum()
+
     @contextmanager
     def logits(self, *, differentiable: bool = True) -> Iterator[Callable[[Tensor], Tensor]]:
         """Give the function from images (B, C, H, W) in [0, 1] to logits (B, classes), with its true gradient.

@@ -1,39 +1,48 @@
 """``report.html``: everything a search found, on one page in one file that needs no network.
 
-Everything is read from the folder of the search. The numbers are those of ``hebb.tuning.results``; curves, importance
-and parallel coordinates those of ``hebb.analysis``; the filters are the picture that TensorBoard shows.
+Everything is read from the folder of the search. The numbers are those of ``hebb.tuning.results``, the answer that of
+``hebb.tuning.verdict``, the drawings those of ``hebb.tuning.report_charts``. The page holds its style, its script and
+Tablesort, which sorts the table (MIT; its licence stands beside it).
 """
 
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
-from hebb.analysis import curves, fates, importance, parallel, replicates, runs, style
+from hebb.analysis import fates, importance, replicates, runs, style
 from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
 from hebb.config import catalog
 from hebb.config.domains import Axis, Choice
 from hebb.core.commands import quoted
 from hebb.core.errors import ConfigError
-from hebb.storage import folders, tags
+from hebb.storage import folders
 from hebb.storage.journal import Journal
-from hebb.tuning import question, results, search_folder, trials
+from hebb.tuning import (
+    charts,
+    question,
+    report_charts,
+    report_filters,
+    report_table,
+    results,
+    search_folder,
+    trials,
+    verdict,
+)
 from hebb.tuning.search import Search, Trial
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NAME = "report"
 CURVES = 6
 """Configurations whose curves are drawn."""
+_FILES = Path(__file__).with_name("html_report_files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,8 @@ class SearchReport:
         importance: a line for each hyper-parameter.
         failed: reasons by configuration.
         stopped: configurations that a scheduler stopped.
+        fates: for each configuration with runs that did not run to the end, what became of them.
+        to_come: runs that a model-based algorithm has yet to choose.
         commands: the commands that began and continued the search.
     """
 
@@ -62,6 +73,8 @@ class SearchReport:
     importance: pd.DataFrame
     failed: Mapping[str, str]
     stopped: Sequence[str]
+    fates: Mapping[str, str]
+    to_come: int
     commands: Sequence[str]
 
     @property
@@ -109,6 +122,8 @@ def read(folder: Path) -> SearchReport:
         importance=importance.compute(*_points(search, ranking)),
         failed=_by_label(search, {name: str(entry.get("reason", "")) for name, entry in journal.failed.items()}),
         stopped=list(_by_label(search, dict.fromkeys(journal.stopped, ""))),
+        fates=report_table.fates_of(search, journal),
+        to_come=results.to_come(search, journal),
         commands=data["options"].get("commands", ()),
     )
 
@@ -151,35 +166,67 @@ def _final(search: Search, ranking: pd.DataFrame, journal: Journal) -> pd.DataFr
 def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
     """Return the page as HTML; everything but our own markup is escaped."""
     search = report.search
+    curves = _curves(report)
+    table = report_table.of_report(report)
+    best = [trial for trial in search.trials if trial.label == report.best.label]
+    return render(
+        "report.html.j2",
+        name=search.folder.name,
+        question=question.of_search(search, style.unit(search.metric)),
+        verdict=verdict.of_search(search, report.runs, report.ranking, report.leading, report.final),
+        metric=style.unit(search.metric),
+        selects=search.selects,
+        progress=progress(report),
+        facts=facts(report),
+        answer=report_charts.answer(report),
+        multiples=report_charts.multiples(report),
+        heat=report_charts.heat(report),
+        strands=report_charts.strands(report),
+        most_drawn=report_charts.MOST if len(report.ranking) > report_charts.MOST else 0,
+        several=len(search.spec.axes) > 1,
+        importance=list(report.importance.itertuples()),
+        least=importance.LEAST,
+        table=table,
+        measured=measured(report),
+        final=lines(report.final, "test_acc"),
+        curves=curves,
+        curves_shown=curves_shown(report),
+        filters=report_filters.of_configuration(best),
+        failed=report.failed,
+        commands={
+            **commands,
+            "the best network": [quoted("--preset", trials.network_string(report.best, catalog.load()))],
+        },
+    )
+
+
+def render(template: str, **values: object) -> str:
+    """Return a page with its style and scripts inside, and a policy that lets no other script run."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(_FILES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("html_report.html.j2").render(
-        name=search.folder.name,
-        spec=search.spec,
-        network=search.base.network.name,
-        data=search.base.dataset_sup.dataset,
-        metric=style.unit(search.metric),
-        facts=facts(report),
-        configurations=lines(report.ranking, search.metric),
-        final=lines(report.final, "test_acc"),
-        leading=report.leading,
-        curves=curves_shown(report),
-        measured=measured(report),
-        pictures=pictures(report),
-        filters=filters(report.best.folder),
-        best=report.best.label,
-        importance=len(report.importance) > 0,
-        least=importance.LEAST,
-        failed=report.failed,
-        stopped=report.stopped,
-        commands=commands,
-        network_string=quoted("--preset", trials.network_string(report.best, catalog.load())),
+    scripts = [_text("tablesort.min.js"), _text("report.js")]
+    return environment.get_template(template).render(
+        style=Markup(_text("report.css")),
+        scripts=[Markup(script) for script in scripts],
+        licence=Markup(_text("tablesort.LICENCE.txt")),
+        policy=" ".join(map(_hash, scripts)),
+        shades=range(charts.SHADES),
+        **values,
     )
+
+
+def _text(name: str) -> str:
+    return (_FILES / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """Return what a content security policy calls a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def facts(report: SearchReport) -> dict[str, str]:
@@ -189,7 +236,6 @@ def facts(report: SearchReport) -> dict[str, str]:
     environment = folders.read_json(report.best.folder / folders.ENVIRONMENT)
     machine, versions = environment["machine"], environment["versions"]
     return {
-        "question": question.of_search(search, style.unit(search.metric)),
         **({"search config": f"{search.spec.name}: {description}"} if description else {}),
         "network": search.base.network.name,
         "data": question.data(search),
@@ -245,24 +291,6 @@ def _configurations(report: SearchReport) -> int:
     return report.tally.total // len(report.search.seeds)
 
 
-def pictures(report: SearchReport) -> dict[str, str]:
-    """Return the figures by their name, as data URLs."""
-    search = report.search
-    axes, choices, means = _points(search, report.ranking)
-    figures = {"curves": curves.draw(_curves(report), curves_shown(report))} if _measured(report) else {}
-    frame = parallel.compute(axes, choices, means, search.metric)
-    if len(frame.columns) > 1:
-        figures["parallel"] = parallel.draw(frame, search.mode, len(report.leading))
-    if len(report.importance):
-        figures["importance"] = importance.draw(report.importance)
-    return {name: _inline(figure) for name, figure in figures.items()}
-
-
-def _measured(report: SearchReport) -> bool:
-    """Return whether the metric has a curve; the radii of a phase without neurons have none."""
-    return any(row.get(report.search.metric) is not None for run in _runs(report, 1) for row in run.rows)
-
-
 def _runs(report: SearchReport, count: int) -> list[runs.StoredRun]:
     """Return the finished runs of the best configurations."""
     shown = set(report.ranking["configuration"][:count])
@@ -270,32 +298,9 @@ def _runs(report: SearchReport, count: int) -> list[runs.StoredRun]:
     return [runs.read_run(trial.folder, {"configuration": trial.label}) for trial in best]
 
 
-def _curves(report: SearchReport) -> pd.DataFrame:
+def _curves(report: SearchReport) -> tuple[Markup, list[tuple[int, str]]] | None:
     """Return the metric by epoch of the best configurations, mean and deviation over their seeds."""
     by_label: dict[str, list[runs.StoredRun]] = {label: [] for label in report.ranking["configuration"][:CURVES]}
     for run in _runs(report, CURVES):
         by_label[str(run.choice["configuration"])].append(run)
-    metric = report.search.metric
-    parts = [curves.compute(members, metric, []).assign(curve=label) for label, members in by_label.items()]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _inline(figure: Figure) -> str:
-    """Return a figure as a data URL: an SVG, whose text stays sharp at every size."""
-    file = io.BytesIO()
-    style.save(figure, file, "svg")
-    return _data_url("image/svg+xml", file.getvalue())
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def filters(folder: Path) -> str | None:
-    """Return the last picture of the first layer's filters that a run left for TensorBoard, or None."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
-    names = (tags.of_weights("b0", "filters"), "b0/filters")  # the second by runs of earlier versions
-    stored = next((name for name in names if name in events.Tags()["images"]), None)
-    return None if stored is None else _data_url("image/png", events.Images(stored)[-1].encoded_image_string)
+    return report_charts.epochs(by_label, report.search.metric)

@@ -6,12 +6,15 @@ Without it the report could rank configurations or importances wrongly.
 from __future__ import annotations
 
 import base64
+import hashlib
+import itertools
 import json
 import math
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,14 +24,14 @@ import pytest
 import small
 import stored_runs
 
-from hebb.analysis import importance, parallel
+from hebb.analysis import importance, parallel, scales
 from hebb.cli import search_display
 from hebb.cli.analysis import command
 from hebb.config.domains import Axis
-from hebb.config.vocabulary import DomainKind
+from hebb.config.vocabulary import DomainKind, Goal
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.tuning import html_report
+from hebb.tuning import html_report, report_charts, results, verdict
 
 RATES, POWERS = [0.05, 0.1], ["triangle", "triangle_2"]
 EVIL = "<script>alert('x')</script> & \"more\""
@@ -42,23 +45,44 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
+        self._labelled: list[tuple[str, list[str]]] = []
         self.words = ""
-        self.bold = ""
-        self._in_bold = False
+        self.best: list[str] = []
+        self.charts: list[dict[str, str | None]] = []
+        self.code: list[str] = []
+        self._in_code = False
         self.feed(text)
+
+    @property
+    def configurations(self) -> dict[str, dict[str, str]]:
+        """The rows of the table of configurations: cell by the name of the column."""
+        names = next(row for row in self.rows if row and row[0] == "rank")
+        return {label: dict(zip(names, row, strict=True)) for label, row in self._labelled}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag == "tr":
             self.rows.append([])
-            self._in_bold = dict(attrs).get("class") == "best"
+            label = dict(attrs).get("data-configuration")
+            if label is not None:
+                self._labelled.append((label, self.rows[-1]))
+            if dict(attrs).get("class") == "best":
+                self.best.append(label or "")
         elif tag in ("td", "th"):
             self.rows[-1].append("")
+        elif tag == "svg":
+            self.charts.append(dict(attrs))
+        elif tag == "code":
+            self.code.append("")
+            self._in_code = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_code = self._in_code and tag != "code"
 
     def handle_data(self, data: str) -> None:
         self.words += data
-        if self._in_bold and len(self.rows[-1]) == 1:
-            self.bold += data.strip()
+        if self._in_code:
+            self.code[-1] += data
         if self.rows and self.rows[-1]:
             self.rows[-1][-1] += data.strip()
 
@@ -108,13 +132,15 @@ def reached(folder: Path) -> dict[str, list[float]]:
 
 def test_the_table_by_hand(page: Path, folder: Path) -> None:
     """n, mean, deviation and the seeds, of which two are too few for an interval; best first, incomplete last."""
-    lines = [row for row in Page(page.read_text()).rows if row[0].startswith("b0.")]
+    lines = Page(page.read_text()).configurations
     by_hand = reached(folder)
-    assert {line[0] for line in lines} == set(by_hand)
+    assert set(lines) == set(by_hand)
     assert sorted(len(values) for values in by_hand.values()) == [1, 2, 2, 2]
-    for name, n, mean, sd, seeds, _ in lines:
+    for name, line in lines.items():
+        n, mean, sd, seeds = (line[column] for column in ("n", "mean test accuracy (%)", "s.d.", "each seed"))
         values = by_hand[name]
         middle = sum(values) / len(values)
+        assert f"b0.layer.lr={line['b0.layer.lr']} b0.activation={line['b0.activation']}" == name
         assert n == str(len(values))
         assert float(mean) == pytest.approx(middle, abs=0.005001)
         if len(values) == 1:
@@ -123,8 +149,8 @@ def test_the_table_by_hand(page: Path, folder: Path) -> None:
         deviation = abs(values[0] - values[1]) / math.sqrt(2)
         assert float(sd) == pytest.approx(deviation, abs=0.005001)
         assert [float(text) for text in seeds.split(", ")] == pytest.approx(values, abs=0.005001)
-    assert [line[1] for line in lines] == ["2", "2", "2", "1"]
-    means = [float(line[2]) for line in lines[:3]]
+    assert [line["n"] for line in lines.values()] == ["2", "2", "2", "1"]
+    means = [float(line["mean test accuracy (%)"]) for line in list(lines.values())[:3]]
     assert means == sorted(means, reverse=True)
     csv = pd.read_csv(folder / "report.csv")
     assert dict(zip(csv["configuration"], csv["mean"], strict=True)) == pytest.approx(
@@ -133,24 +159,42 @@ def test_the_table_by_hand(page: Path, folder: Path) -> None:
 
 
 def test_one_file_without_a_network(page: Path, folder: Path) -> None:
+    """Nothing is loaded, and the policy of the page lets only its own two scripts run."""
     text = page.read_text()
     html = Page(text)
-    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in html.tags}
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in html.tags}
     sources = [attributes["src"] or "" for tag, attributes in html.tags if tag == "img"]
-    kinds = [source.partition(";")[0] for source in sources]
-    assert kinds == ["data:image/svg+xml"] * 3 + ["data:image/png"]  # curves, parallel, importance; filters
+    assert [source.partition(";")[0] for source in sources] == ["data:image/png"]  # the filters
     assert all(attributes.get("alt") for tag, attributes in html.tags if tag == "img")
-    assert not re.search(r"""\b(src|href)\s*=\s*["'](?!data:)""", text)
+    assert not re.search(r"""\b(src|href)\s*=\s*["'](?!data:|#)""", text)
     assert "url(" not in text
-    assert len(text) < 1_000_000
-    drawn = base64.b64decode(sources[0].partition(",")[2]).decode()
-    assert "<svg" in drawn
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|import)\s*\(", text)
+    assert len(text) < 300_000
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    (policy,) = (str(a["content"]) for tag, a in html.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; ")
+    assert policy.endswith("script-src " + " ".join(f"'sha256-{digest}'" for digest in hashes))
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == ["report.csv", "report.html", "search.json"]
+
+
+def test_a_reader_of_screens_finds_its_way(page: Path) -> None:
+    """One first heading, no level left out, every chart and section has a name, every link of the contents a target."""
+    tags = Page(page.read_text()).tags
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+    ids = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    assert {str(a["href"])[1:] for tag, a in tags if tag == "a"} <= ids
+    assert all(a["aria-labelledby"] in ids for tag, a in tags if tag == "section")
+    assert all(a.get("aria-label") or a.get("aria-hidden") for tag, a in tags if tag == "svg")
 
 
 def test_what_others_wrote_is_escaped(page: Path) -> None:
     assert EVIL in Page(page.read_text()).words
-    assert "<script" not in page.read_text()
+    assert EVIL not in page.read_text()
+    assert page.read_text().count("<script") == 2
 
 
 def test_facts_and_commands(page: Path, folder: Path) -> None:
@@ -162,13 +206,18 @@ def test_facts_and_commands(page: Path, folder: Path) -> None:
     best = max(reached(folder).items(), key=lambda item: (len(item[1]), sum(item[1])))[0]
     stored = json.loads(Path(config).read_text())
     assert str(stored["network"]["blocks"][0]["layer"]["lr"]) in best
+    typed = search_display.commands(html_report.read(folder))
+    assert Page(page.read_text()).code[:-1] == ["\n".join(lines) for lines in typed.values()]  # as they are printed
+    assert Page(page.read_text()).code[-1].startswith("--preset ")
+    buttons = [attributes for tag, attributes in Page(page.read_text()).tags if tag == "button"]
+    assert len(buttons) == 1 + len(typed) + 1  # light or dark, and one for each command
     assert f"First layer of {best}" in words
 
 
 def test_filters_are_those_of_the_best(page: Path, folder: Path) -> None:
     """The picture is the one that the run left for TensorBoard."""
     read = html_report.read(folder)
-    (shown,) = (a["src"] for tag, a in Page(page.read_text()).tags if a.get("class") == "filters")
+    (shown,) = (a["src"] for tag, a in Page(page.read_text()).tags if a.get("class") == "picture")
     picture = base64.b64decode((shown or "").partition(",")[2])
     (events,) = read.best.folder.glob("events.*")
     assert picture in events.read_bytes()
@@ -233,16 +282,6 @@ def read_page(folder: Path) -> Page:
     return Page(html_report.page(html_report.read(folder), {}))
 
 
-def black_line(report: html_report.SearchReport) -> tuple[object, ...]:
-    """The values of the configuration that the parallel coordinates draw as a thick black line, read off the figure."""
-    axes, choices, means = html_report._points(report.search, report.ranking)
-    frame = parallel.compute(axes, choices, means, report.search.metric)
-    (panel,) = parallel.draw(frame, report.search.mode, len(report.leading)).axes
-    (line,) = (line for line in panel.lines if line.get_color() == "black" and line.get_linewidth() == 2)
-    ticks = [dict(parallel.heights(list(frame[column]))[1]) for column in frame.columns[:-1]]
-    return tuple(tick[height] for tick, height in zip(ticks, line.get_ydata(), strict=False))
-
-
 TIES = [  # better, accuracies, the bold row, those tied with it
     ("max", {A: [90.0, 91.0], B: [80.0, 80.0], C: [91.0, 90.0], D: [85.0, 85.0]}, A, [C]),
     ("max", {A: [10.0, 10.0], B: [90.5, 90.5], C: [91.0, 90.0], D: [90.0, 91.0]}, B, [C, D]),
@@ -254,28 +293,36 @@ TIES = [  # better, accuracies, the bold row, those tied with it
 
 
 @pytest.mark.parametrize(("mode", "accuracies", "bold", "tied"), TIES)
-def test_the_black_line_is_the_bold_row_and_ties_are_named(
+def test_the_marked_row_leads_and_ties_are_named(
     mode: str, accuracies: dict[str, list[float]], bold: str, tied: list[str], known: Callable[..., Path]
 ) -> None:
     folder = known(accuracies, mode=mode)
     report, page = html_report.read(folder), read_page(folder)
-    assert next(row[0] for row in page.rows if row[0].startswith("b0.")) == bold
-    assert page.bold == bold
-    assert black_line(report) == tuple(word.partition("=")[2] for word in bold.split())
+    assert next(iter(page.configurations)) == bold
+    assert page.best == [bold]
     assert (f"{bold} is tied with {'; '.join(tied)}: the same mean" in page.words) == bool(tied)
-    assert ("those tied with it are dashed" in page.words) == bool(tied)
+    end = "highest" if mode == "max" else "lowest"
+    assert f"{bold} {'shares' if tied else 'has'} the {end} mean." in page.words
+    assert [label for label, row in page.configurations.items() if row["rank"] == "1"] == [bold, *tied]
     assert report.best.label == bold
 
 
-def test_nothing_is_bold_where_no_configuration_is_complete(known: Callable[..., Path]) -> None:
+def test_nothing_is_marked_where_no_configuration_is_complete(known: Callable[..., Path]) -> None:
     page = read_page(known({A: [90.0], B: [91.0]}))
-    assert page.bold == ""
-    assert "No configuration has finished on every seed, so none is marked as the best." in page.words
-    assert "is black" not in page.words
+    assert page.best == []
+    assert f"{B} has the highest mean so far; no configuration has finished on every seed." in page.words
+    assert set(page.configurations) == {A, B, C, D}
 
 
 ASHA = {"name": "asha", "grace": 1, "reduction": 3}
 BOTH = [50.0, 60.0]
+
+
+def _ended(journal: list[dict[str, object]], label: str) -> bool:
+    """Whether the journal has a line about a configuration."""
+    return any(f"{{{LETTERS[label]}}}" in str(entry["group"]) for entry in journal)
+
+
 PROGRESS = [  # accuracies, journal, what is said of the runs
     ({A: BOTH, B: BOTH, C: BOTH, D: BOTH}, [], "8 of 8 finished, seeds 0 1"),
     (
@@ -313,6 +360,16 @@ def test_what_became_of_the_runs(
     assert html_report.facts(report)["runs"] == says
     failures = {D: "it diverged"} if "6 of 8" in says else {f"{D}, seed 1": "it diverged"} if "7 of 8" in says else {}
     assert dict(report.failed) == failures
+    table = read_page(folder).configurations
+    assert set(table) == {A, B, C, D}
+    for label in (A, B, C, D):
+        finished = len(accuracies.get(label, []))
+        state = table[label].get("state", "")
+        assert bool(state) == (finished < 2)
+        assert ("stopped by asha at step 1, test accuracy then 50.00 %" in state) == (
+            "stopped" in says and finished < 2 and _ended(journal, label)
+        )
+        assert ("failed: it diverged" in state) == ("failed" in says and finished < 2)
 
 
 @pytest.mark.parametrize(("accuracies", "left"), [({A: BOTH, B: BOTH, C: BOTH, D: BOTH}, False), ({A: BOTH}, True)])
@@ -324,19 +381,23 @@ def test_a_complete_search_offers_nothing_to_continue(
 
 
 def test_the_curves_say_that_there_are_more(known: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the page and in the picture, which may be saved without it."""
     folder = known({A: [50.0, 51.0], B: [60.0, 60.0], C: [50.0, 50.0], D: [40.0, 50.0]})
     assert html_report.curves_shown(html_report.read(folder)) == ""
     monkeypatch.setattr(html_report, "CURVES", 2)
     report = html_report.read(folder)
-    text = "2 of 4 configurations, the best by test accuracy (%)"
-    assert f"{text}." in read_page(folder).words
-    drawn: list[str] = []
-    draw = html_report.curves.draw
-    monkeypatch.setattr(html_report.curves, "draw", lambda frame, title: drawn.append(title) or draw(frame, title))
-    html_report.pictures(report)
-    assert drawn == [text]
-    assert set(html_report._curves(report)["curve"]) == {B, A}
+    assert "2 of 4 configurations, the best by test accuracy (%)." in read_page(folder).words
+    shown = html_report._curves(report)
+    assert shown is not None
+    assert [label for _, label in shown[1]] == [B, A]
+
+
+def test_the_table_says_what_it_leaves_out(known: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worst of the finished ones are left out before those that tell why they failed."""
+    monkeypatch.setattr(html_report.report_table, "MOST", 3)
+    failed = [{"event": "failed", "group": "{D}", "reason": "it diverged", "again": False}]
+    page = read_page(known({A: BOTH, B: [90.0, 91.0], C: [70.0, 71.0]}, failed))
+    assert list(page.configurations) == [B, C, D]
+    assert "1 of 4 configurations are left out." in page.words
 
 
 def test_stopped_configurations_have_no_curves_and_that_is_said(known: Callable[..., Path]) -> None:
@@ -360,6 +421,124 @@ def test_the_question_is_that_of_this_search(page: Path) -> None:
         "b0.activation (triangle, triangle_2). 4 configurations compared, mean over seeds 0 1." in words
     )
     assert "60 images of Digits, 1 epoch (hebbian); 60 images of Digits, 3 epochs (backprop)" in words
+
+
+# -- the answer -----------------------------------------------------------------------------------------------------
+
+SEEDS = (0, 1, 2, 3)
+
+
+def judged(folder: Path, values: dict[str, list[float]], *, maximises: bool = True) -> verdict.Verdict:
+    """The verdict on values by configuration, one a seed; A changes nothing of the preset but its activation."""
+    frame = pd.DataFrame(
+        [
+            {"configuration": label, "seed": seed, "status": "finished", "test_acc": value, "minutes": 1.0}
+            for label, every in values.items()
+            for seed, value in enumerate(every)
+        ]
+    )
+    search = html_report.read(folder).search
+    seeds = SEEDS[: max(map(len, values.values()))]
+    search = replace(search, seeds=seeds, mode=Goal.MAX if maximises else Goal.MIN)
+    ranking = results.ranked(results.summary(frame, "test_acc"), search)
+    return verdict.of_search(search, frame, ranking, results.best(search, ranking), pd.DataFrame())
+
+
+def test_by_how_much_and_whether_the_seeds_can_tell(known: Callable[..., Path]) -> None:
+    """Differences 2, 4, 3, 3: their mean is 3, their deviation 0.8165, and t(0.975, 3) = 3.1824."""
+    values = {A: [90.0, 91.0, 90.0, 91.0], B: [92.0, 95.0, 93.0, 94.0], C: [93.0, 94.0, 92.0, 94.5]}
+    folder = known({A: [90.0, 91.0]})
+    answer = judged(folder, values)
+    assert answer.leader == B
+    assert answer.number == "93.50 %"
+    assert "4 seeds" in answer.spread
+    text = " ".join(answer.sentences)
+    assert f"against the next, {C}" in text
+    assert "so the seeds cannot tell them apart" in text
+    assert "Of the 2 others 1 is lower beyond the chance of the seeds" in text
+    half = 3.182446 * math.sqrt(2 / 3) / 2
+    apart = judged(folder, {A: values[A], B: values[B]})
+    assert f"+3.00 points (95 % interval +{3 - half:.2f} to +{3 + half:.2f}; paired t-test, n = 4" in apart.sentences[0]
+    assert "cannot tell" not in apart.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "says", "caution"),
+    [
+        ({A: [90.0], B: [91.0]}, "+1.00 points against the next, {A}, with one seed each", "One seed is too few"),
+        (
+            {A: [90.0, 90.0], B: [91.0, 92.0]},
+            "+1.50 points (seed by seed +1.00, +2.00) against",
+            "Two seeds are too few",
+        ),
+        (
+            {A: [90.0, 90.0], B: [92.0, 92.0]},
+            "+2.00 points (seed by seed +2.00, +2.00) against",
+            "Two seeds are too few",
+        ),
+    ],
+)
+def test_few_seeds_have_no_test(
+    values: dict[str, list[float]], says: str, caution: str, known: Callable[..., Path]
+) -> None:
+    answer = judged(known({A: [90.0, 91.0]}), values)
+    assert answer.leader == B
+    assert says.format(A=A) in answer.sentences[0]
+    assert answer.caution.startswith(caution)
+
+
+def test_the_least_loss_leads(known: Callable[..., Path]) -> None:
+    answer = judged(known({A: [90.0, 91.0]}), {A: [3.0, 2.0], B: [4.0, 5.0]}, maximises=False)
+    assert (answer.leader, answer.verb) == (A, "has the lowest mean")
+    assert answer.sentences[0].startswith("−2.00 points")
+
+
+# -- which charts ---------------------------------------------------------------------------------------------------
+
+RATE = "b0.layer.lr"
+DOMAINS = [
+    (Axis(name=RATE, kind=DomainKind.LOGUNIFORM, low=0.01, high=1.0), "log"),
+    (Axis(name=RATE, kind=DomainKind.UNIFORM, low=0.01, high=1.0), "linear"),
+    (Axis(name=RATE, kind=DomainKind.GRID, options=({RATE: 0.05}, {RATE: 0.1})), "linear"),
+]
+
+
+@pytest.mark.parametrize(("axis", "scale"), DOMAINS)
+def test_a_sweep_over_one_number_is_a_curve_over_it(axis: Axis, scale: str, known: Callable[..., Path]) -> None:
+    """On a logarithmic axis where the domain is one; once for a desk and once for a phone; nothing parallel."""
+    report = html_report.read(known({A: BOTH, C: [70.0, 71.0]}))
+    space = replace(report.search.spec, axes=(axis,))
+    text = html_report.page(replace(report, search=replace(report.search, spec=space)), {})
+    page = Page(text)
+    drawn = [chart for chart in page.charts if "data-scale" in chart]
+    assert [chart["data-scale"] for chart in drawn] == [scale] * 2
+    assert [chart["class"] for chart in drawn] == ["chart desk", "chart phone"]
+    assert ("(logarithmic)" in text) == (scale == "log")
+    assert 'id="parallel"' not in text
+
+
+@pytest.mark.parametrize(("count", "parallel_too"), [(2, False), (3, True)])
+def test_parallel_coordinates_need_three_axes(count: int, parallel_too: bool, known: Callable[..., Path]) -> None:
+    report = html_report.read(known({A: BOTH, B: [70.0, 71.0], C: [60.0, 61.0]}))
+    axes = [*report.search.spec.axes, grid("extra", [1, 2, 3])][:count]
+    extra = {A: 1, B: 2, C: 3, D: 1}
+    made = tuple(replace(t, choice={**t.choice, "extra": extra[t.label]}) for t in report.search.trials)
+    search = replace(report.search, spec=replace(report.search.spec, axes=tuple(axes)), trials=made)
+    drawn = report_charts.strands(replace(report, search=search))
+    assert (drawn is not None) == parallel_too
+    if drawn is not None:
+        assert drawn[1] == ("55.00", "70.50")  # the worst mean and the best, under the colours
+        assert drawn[0].count('class="strand') == 2 * 3  # a line each, for a desk and for a phone
+    assert report_charts.multiples(replace(report, search=search)) is not None
+
+
+def test_two_lists_in_full_are_a_table(known: Callable[..., Path]) -> None:
+    full = {A: BOTH, B: [70.0, 71.0], C: [60.0, 61.0], D: [50.0, 52.0]}
+    heat = report_charts.heat(html_report.read(known(full)))
+    assert heat is not None
+    assert (heat.columns, [name for name, _ in heat.rows]) == (POWERS, ["0.05", "0.1"])
+    assert [[cell[0] for cell in cells] for _, cells in heat.rows] == [["55.00", "70.50"], ["60.50", "51.00"]]
+    assert [best for _, cells in heat.rows for _, _, best in cells] == [False, True, False, False]
 
 
 # -- importance and parallel coordinates ----------------------------------------------------------------------------
@@ -418,13 +597,38 @@ def test_a_domain_that_exists_in_part_is_left_out() -> None:
     assert set(table["parameter"]) == {"a", "c"}
 
 
+LOG, EVEN, LINEAR = "log", "even", "linear"
+SCALES: list[tuple[Sequence[object], str, list[str]]] = [  # values, scale, ticks
+    ([1, 3, 5], LINEAR, ["1", "3", "5"]),
+    ([0, 0.99, 1], LINEAR, ["0", "0.2", "0.4", "0.6", "0.8", "1"]),  # too near for ticks of their own
+    ([0.001, 0.1, 10.0], LOG, ["0.001", "0.1", "10"]),
+    ([0.5, 1, 2], LOG, ["0.5", "1", "2"]),
+    ([32, 64, 128, 256], LOG, ["32", "64", "128", "256"]),
+    ([1, 2, 3, 4, 5], LINEAR, ["1", "2", "3", "4", "5"]),
+    ([0, 0.001, 0.01, 0.1], EVEN, ["0", "0.001", "0.01", "0.1"]),
+    (["soft", "hard"], EVEN, ["hard", "soft"]),
+    ([3, None, 1], LINEAR, ["-", "1", "3"]),
+    (["soft", None, 2], EVEN, ["-", "2", "soft"]),
+    ([True, False], EVEN, ["False", "True"]),
+    ([7], EVEN, ["7"]),
+]
+
+
+@pytest.mark.parametrize(("values", "kind", "ticks"), SCALES)
+def test_scales(values: Sequence[object], kind: str, ticks: list[str]) -> None:
+    """The kind fits the values, the ticks stand at real ones, and places keep the order."""
+    scale = scales.of_values(values)
+    assert (scale.kind, [tick.text for tick in scale.ticks]) == (kind, ticks)
+    places = [scale.at(value) for value in values]
+    assert all(0 <= place <= 1 for place in places)
+    assert len(set(places)) == len(values)
+    assert [tick.place for tick in scale.ticks] == sorted(tick.place for tick in scale.ticks)
+
+
 def test_places_on_the_axes() -> None:
-    assert parallel.heights([1, 3, 5])[0] == [0, 0.5, 1]
-    assert [text for _, text in parallel.heights([0, 0.99, 1])[1]] == ["0", "0.25", "0.5", "0.75", "1"]  # apart
-    assert parallel.heights([0.001, 0.1, 10.0])[0] == pytest.approx([0, 0.5, 1])  # over more than a decade
-    places, ticks = parallel.heights(["soft", None, "hard"])
-    assert ticks == [(0.0, "-"), (0.5, "hard"), (1.0, "soft")]
-    assert places == [1.0, 0.0, 0.5]
+    assert [scales.of_values([1, 3, 5]).at(v) for v in (1, 3, 5)] == [0, 0.5, 1]
+    assert scales.of_values([0.001, 0.1, 10.0]).at(0.1) == pytest.approx(0.5)
+    assert scales.of_values([3, None, 1]).at(None) == 0 < scales.of_values([3, None, 1]).at(1)
     joint = Axis(name="both", kind=DomainKind.JOINT, options=({"a": 1, "b": 2}, {"a": 3, "b": 4}))
     frame = parallel.compute([joint, grid("d", [5])], [{"a": 1, "b": 2, "d": 5}, {"a": 3, "b": 4, "d": 5}], [1, 2], "m")
     assert list(frame.columns) == ["both", "m"]  # d is never another
@@ -440,7 +644,13 @@ onload = () => {{
     const page = frame.contentDocument, root = page.documentElement;
     const pictures = [...page.images].map(i => i.complete ? i.naturalWidth : 0);
     const font = page.defaultView.getComputedStyle(page.body).fontSize;
-    return {{wide: root.scrollWidth, seen: root.clientWidth, pictures, font}};
+    const rows = () => [...page.querySelectorAll("table.sorted tbody tr")];
+    const right = Math.max(...rows().flatMap(row => [...row.cells].map(cell => cell.getBoundingClientRect().right)));
+    const charts = [...page.querySelectorAll("figure svg.chart")].filter(svg => svg.getBoundingClientRect().width);
+    page.querySelector("table.sorted th.number:nth-child(2)").click();
+    const sorted = rows().map(row => row.cells[1].textContent);
+    return {{wide: root.scrollWidth, seen: root.clientWidth, pictures, font, right, sorted,
+             charts: charts.map(svg => svg.getAttribute("class"))}};
   }});
   document.getElementById("out").textContent = JSON.stringify(seen);
 }};
@@ -448,7 +658,7 @@ onload = () => {{
 
 
 def test_a_browser_shows_it_on_a_phone_and_on_a_desk(page: Path, tmp_path: Path) -> None:
-    """The page does not scroll sideways, every picture is decoded, the style is taken; without a network."""
+    """Nothing is cut off at the side, every picture is decoded, the style is taken, the table sorts; no network."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium here to open the page in")
@@ -469,6 +679,9 @@ def test_a_browser_shows_it_on_a_phone_and_on_a_desk(page: Path, tmp_path: Path)
     (text,) = re.findall(r'<pre id="out">(.*?)</pre>', done.stdout)
     for width, seen in zip(WIDTHS, json.loads(text), strict=True):
         assert seen["seen"] == seen["wide"] == width
-        assert len(seen["pictures"]) == 4
+        assert seen["right"] <= width
+        assert len(seen["pictures"]) == 1
+        assert set(seen["charts"]) == {"chart phone" if width == 360 else "chart desk"}
+        assert seen["sorted"] == ["0.1", "0.1", "0.05", "0.05"]
         assert min(seen["pictures"]) > 0
         assert seen["font"] == "16px"

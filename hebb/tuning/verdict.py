@@ -1,0 +1,211 @@
+"""What a search found, in sentences: what leads, by how much, against what, and whether its seeds can tell.
+
+The statistics are those of ``hebb.analysis.replicates`` (mean, deviation, interval) and ``hebb.analysis.compare``
+(difference seed by seed, paired t-test, Holm's correction).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from hebb.analysis import compare, replicates, style
+from hebb.config import overrides
+from hebb.tuning import results
+from hebb.tuning.search import Search
+
+LEVEL = 0.05
+"""Level of the tests."""
+Values = Mapping[str, Mapping[int, float]]
+"""The metric by configuration and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer of a search.
+
+    Attributes:
+        leader: what leads; empty where nothing is varied.
+        verb: how it leads.
+        number: its mean, with the unit.
+        spread: how sure it is.
+        sentences: by how much, against what.
+        final: number and spread of the final runs; empty without any.
+        caution: what a reader should know before quoting the number; may be empty.
+    """
+
+    leader: str
+    verb: str
+    number: str
+    spread: str
+    sentences: Sequence[str]
+    final: tuple[str, str] | None = None
+    caution: str = ""
+
+
+def of_search(
+    search: Search, runs: pd.DataFrame, ranking: pd.DataFrame, leading: Sequence[str], final: pd.DataFrame
+) -> Verdict:
+    """Return the verdict on a search.
+
+    Args:
+        search: the search.
+        runs: a line for each run, as ``results.read``.
+        ranking: a line for each configuration, best first.
+        leading: the best and those of the same mean.
+        final: the summary of the winner's runs on all training images; may be empty.
+    """
+    metric, first = search.metric, ranking.iloc[0]
+    values = _values(runs, metric)
+    complete = [
+        str(label)
+        for label in ranking["configuration"][ranking["n"] == len(search.seeds)]
+        if all(map(math.isfinite, values.get(str(label), {}).values()))
+    ]
+    sentences = _ties(leading) if len(leading) > 1 else []
+    if leading and leading[0] in complete:
+        sentences += _against(search, values, leading, complete)
+    return Verdict(
+        leader=str(first["configuration"]) if len(search.spec.paths()) else "",
+        verb=_verb(search, leading),
+        number=_with_unit(first["mean"], metric),
+        spread=_spread(first, metric),
+        sentences=sentences,
+        final=_final(final),
+        caution=_caution(search, leading, len(complete), len(final) > 0),
+    )
+
+
+def _values(runs: pd.DataFrame, metric: str) -> Values:
+    finished = runs[runs["status"] == "finished"]
+    return {
+        str(label): dict(zip(rows["seed"].astype(int), rows[metric].astype(float), strict=True))
+        for label, rows in finished.groupby("configuration", sort=False)
+    }
+
+
+def _verb(search: Search, leading: Sequence[str]) -> str:
+    """Say how the first configuration stands to the others."""
+    end = "highest" if search.maximises else "lowest"
+    if not leading:
+        return f"has the {end} mean so far; no configuration has finished on every seed"
+    if len(leading) > 1:
+        return f"shares the {end} mean"
+    return "wins" if search.selects else f"has the {end} mean"
+
+
+def _ties(leading: Sequence[str]) -> list[str]:
+    return [
+        f"{leading[0]} is tied with {'; '.join(leading[1:])}: the same mean. The first in the order of the search is "
+        "named."
+    ]
+
+
+def _against(search: Search, values: Values, leading: Sequence[str], complete: Sequence[str]) -> list[str]:
+    """Compare the leader with the next, with the preset's own values, and with all others together."""
+    best, others = leading[0], [label for label in complete if label not in leading]
+    if not others:
+        return []
+    groups = {best: values[best], **{label: values[label] for label in others}}
+    if len(search.seeds) < 2:
+        gap = groups[best][search.seeds[0]] - groups[others[0]][search.seeds[0]]
+        return [f"{difference(gap, search.metric)} against the next, {others[0]}, with one seed each."]
+    table = compare.of_values(groups, search.metric).set_index("group")
+    sentences = [f"{_compared(table.loc[others[0]], search.metric)} against the next, {others[0]}."]
+    own = _preset_values(search, others[1:])
+    if own:
+        sentences.append(f"{_compared(table.loc[own], search.metric)} against the preset's own values, {own}.")
+    return [*sentences, *_together(table, search)]
+
+
+def _preset_values(search: Search, labels: Sequence[str]) -> str:
+    """Return the label of the configuration that changes nothing of the base run; empty if there is none."""
+    own = overrides.values(search.base)
+    for label in labels:
+        choice = results.trial_of(search, label).choice
+        if all(path in own and own[path] == value for path, value in choice.items()):
+            return label
+    return ""
+
+
+def _compared(line: pd.Series, metric: str) -> str:
+    """Write the difference of the leader to another, with its interval or its pairs, and the test."""
+    gap = difference(-line["difference"], metric)
+    if not math.isnan(line["low"]):
+        low, high = (_signed(-line[end], metric) for end in ("high", "low"))
+        unsure = ", so the seeds cannot tell them apart" if line["p"] >= LEVEL else ""
+        test = f"{line['test']}, n = {line['n']}, p = {probability(line['p'])}"
+        return f"{gap} (95 % interval {low} to {high}; {test}{unsure})"
+    pairs = ", ".join(_signed(-float(value), metric) for value in str(line["values"]).split())
+    return f"{gap} (seed by seed {pairs})"
+
+
+def _together(table: pd.DataFrame, search: Search) -> list[str]:
+    """Say from how many others the leader can be told apart."""
+    tested = table[table["p_holm"].notna()]
+    if len(tested) < 2 or len(search.seeds) < replicates.LEAST:
+        return []
+    apart, untested = int((tested["p_holm"] < LEVEL).sum()), len(table) - len(tested)
+    side = "lower" if search.maximises else "higher"
+    without = f"; {untested} differ alike on every seed, and have no test" if untested else ""
+    return [
+        f"Of the {len(table)} others {apart if apart else 'none'} {'is' if apart < 2 else 'are'} {side} beyond the "
+        f"chance of the seeds (paired t-tests with Holm's correction, p < {LEVEL:g}{without})."
+    ]
+
+
+def _caution(search: Search, leading: Sequence[str], complete: int, final: bool) -> str:
+    if complete < 2 or not leading:
+        return ""
+    few = len(search.seeds) < replicates.LEAST
+    if few:
+        number = "One seed is" if len(search.seeds) == 1 else "Two seeds are"
+        return f"{number} too few for an interval or a test: the order may be chance."
+    if final:
+        return "The best was chosen by the runs of the search, which flatter it; the final runs do not."
+    return "The best of many is flattered by the seeds that chose it; new seeds would not."
+
+
+def _final(final: pd.DataFrame) -> tuple[str, str] | None:
+    """Return number and spread of the winner's runs on all training images."""
+    if not len(final):
+        return None
+    line = final.iloc[0]
+    return _with_unit(line["mean"], "test_acc"), _spread(line, "test_acc")
+
+
+def _spread(line: pd.Series, metric: str) -> str:
+    """Say how sure a mean is."""
+    (cells,) = replicates.spread_cells(line.to_frame().T, metric)
+    seeds = "one seed" if line["n"] == 1 else f"{line['n']} seeds"
+    if "95 % interval" in cells:
+        return f"± {cells['sd']} s.d., 95 % interval {cells['95 % interval']}, {seeds}"
+    return f"{seeds}: {cells['each seed']}" if "each seed" in cells else seeds
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def _with_unit(value: float, metric: str) -> str:
+    return replicates.number(value, metric) + (" %" if metric.endswith("_acc") else "")
+
+
+def _signed(value: float, metric: str) -> str:
+    size = replicates.number(abs(value), metric)
+    if not size.strip("0."):
+        return size
+    return f"{'+' if value > 0 else '−'}{size}"
+
+
+def difference(value: float, metric: str) -> str:
+    """Write a difference of the metric with its sign and unit."""
+    unit = "points" if metric.endswith("_acc") else f"in {style.unit(metric)}"
+    return f"{_signed(value, metric)} {unit}"
+
+
+def probability(p: float) -> str:
+    """Write a p value."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
