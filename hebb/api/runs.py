@@ -20,6 +20,7 @@ from hebb.config import catalog as catalogs
 from hebb.config import compose, plan, serialise, shapes
 from hebb.config import overrides as changes_of
 from hebb.config import plugins as plugin_files
+from hebb.config.registry import DATASETS
 from hebb.config.specs import NetworkSpec, RunConfig
 from hebb.config.vocabulary import DeviceKind
 from hebb.core.choices import choose
@@ -53,8 +54,8 @@ class TrainedRun:
         probes: the readouts of its blocks, a mapping each: block, kind, train_acc, val_acc, test_acc.
         seconds: how long it took.
         folder: its run folder; None where nothing was kept.
-        classes: what the network's outputs stand for, in their order: the labels that were given with arrays, and for
-            a dataset with a name the numbers of its classes.
+        classes: what the network's outputs stand for, in their order: the labels that were given with arrays or are
+            in an ``.npz`` file, the names of a folder's classes, and for other datasets the numbers of the classes.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class TrainedRun:
         self._rows, self._home, self._network, self._arrays = rows, home, network, arrays
         self._points = points
         classes = None if arrays is None else arrays.classes
-        self.classes = np.arange(config.classes) if classes is None else classes
+        self.classes = _class_names(config) if classes is None else classes
 
     def __repr__(self) -> str:
         scores = (f"{name[:-4]} {self.metrics[name]:.2f} %" for name in ("test_acc", "val_acc") if self.metrics[name])
@@ -301,6 +302,11 @@ def describe(
         threads=threads,
     )
     return config, named, int(index or 0)
+
+
+def _class_names(config: RunConfig) -> np.ndarray:
+    """Return what a dataset with a name calls its classes."""
+    return np.array(DATASETS.get(config.dataset_sup.dataset, "dataset_sup").class_names or range(config.classes))
 
 
 def network_of(preset: str) -> NetworkSpec:

@@ -214,6 +214,6 @@ def evaluation(
     numbers = ("class", "images", "accuracy %")
     accuracies = table("", (*numbers, "name") if names else numbers, numbers)
     for label, images, hits in classes:
-        named = (escape(names[label]),) if names else ()
+        named = (escape(str(names[label])),) if names else ()
         accuracies.add_row(str(label), str(images), f"{hits:.2f}" if images else "-", *named)
     out.print(accuracies)

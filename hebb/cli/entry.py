@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from types import FrameType
 
@@ -26,6 +27,7 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without the character is no reason to stop
     threading.excepthook = _in_thread
+    warnings.filterwarnings("ignore", "Image size")  # of Pillow, for an image that is large and legal
     status = _status(main)
     try:
         for stream in (sys.stdout, sys.stderr):

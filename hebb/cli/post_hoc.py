@@ -6,18 +6,22 @@ The curve (loss and accuracy per example seen) is written to the run folder as C
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from hebb.cli import arguments, describe, listing
-from hebb.cli.parsing import Parser, Section
-from hebb.cli.run import check_start
+from hebb.cli import arguments, describe, listing, resume
+from hebb.cli.parsing import Exclusive, Parser, Section
+from hebb.cli.run import check_start, read_config, with_next_step
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.specs import RunConfig
 from hebb.core import commands, extras
+from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
+from hebb.storage.folders import FolderState
 
 _VERB = "post-hoc"
+_CONTINUE = "--resume-run"
 
 
 def parser() -> Parser:
@@ -29,6 +33,25 @@ def parser() -> Parser:
         "--model-name", metavar="NAME", help="name under which the run is stored (default: PRESET_post_hoc)"
     )
     arguments.add_run_flags(flags)
+    flags.section(Section.INSTEAD).add_argument(
+        _CONTINUE, metavar="MODEL_OR_DIR", help="continue an interrupted training or measurement, to the same bits"
+    )
+    return flags
+
+
+def _parser_to_continue() -> Parser:
+    """Return the parser of the command with ``--resume-run``."""
+    flags = Parser(
+        "Continue an interrupted training or measurement, to the bits of an uninterrupted one.",
+        prog=commands.name(_VERB),
+        exclusive=Exclusive(_CONTINUE, "continues the run as it was started", parser),
+    )
+    flags.add_subject(_CONTINUE, _VERB, metavar="MODEL_OR_DIR", help="name of the run, or its folder")
+    arguments.add_plugin_flag(flags)
+    arguments.add_device_flags(flags)
+    arguments.add_cache_flags(flags)
+    arguments.add_home_flag(flags)
+    arguments.add_verbose_flag(flags)
     return flags
 
 
@@ -47,6 +70,8 @@ def main(argv: list[str]) -> int:
         return listing.main(argv, "--list", parser)
     if not argv:
         return arguments.print_help(parser())
+    if _CONTINUE in {word.partition("=")[0] for word in argv}:
+        return _continue(_parser_to_continue().parse(argv))
     options = parser().parse(argv)
     catalog = arguments.load_catalog(options)
     run = resolve(options, catalog)
@@ -60,7 +85,67 @@ def main(argv: list[str]) -> int:
         phase = plan.post_hoc(run)
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
+    return _measure(
+        run,
+        folder,
+        home,
+        options,
+        device_index=arguments.device(options).index,
+        overwrite=options.overwrite,
+        resume_from=resume_from,
+    )
+
+
+def _continue(options: argparse.Namespace) -> int:
+    """Continue what was begun in the folder of ``--resume-run``."""
+    arguments.load_plugins(options)
+    home = folders.Home.find(options.data_dir)
+    folder = folders.run_folder(options.resume_run, home, _CONTINUE)
+    if folders.state(folder) not in (FolderState.INTERRUPTED, FolderState.FINISHED):
+        choices = folders.names(folder.parent, FolderState.INTERRUPTED)
+        raise ConfigError(_CONTINUE, f"{folder} holds no run", given=folder.name, choices=choices)
+    if _is_measured(folder):
+        raise ConfigError(_CONTINUE, f"{folder} is finished; there is nothing to continue")
+    run = read_config(folder / folders.CONFIG)
+    if run.pack:
+        raise ConfigError(_CONTINUE, f"{folder} holds a member of a pack, which has no post-hoc loss")
+    plan.post_hoc(run)
+    return _measure(
+        run,
+        folder,
+        home,
+        options,
+        device_index=resume.device_index(options, run),
+        resume_from=resume.initial_weights(run, folder),
+        carry_on=True,
+    )
+
+
+def _is_measured(folder: Path) -> bool:
+    """Tell whether a folder holds the curve and its pictures, which are written last."""
+    return (folder / folders.POST_HOC).with_suffix(".svg").exists()
+
+
+def _next_step(folder: Path) -> str | None:
+    """Return the command that continues what was begun in a folder."""
+    begun = folders.state(folder) in (FolderState.INTERRUPTED, FolderState.FINISHED) and not _is_measured(folder)
+    return commands.line(_VERB, _CONTINUE, folder) if begun else None
+
+
+def _measure(
+    run: RunConfig,
+    folder: Path,
+    home: folders.Home,
+    options: argparse.Namespace,
+    *,
+    device_index: int,
+    resume_from: Path | None,
+    overwrite: bool = False,
+    carry_on: bool = False,
+) -> int:
+    """Train the network and measure the loss; the arguments are those of ``train_all``."""
     home.check_writable()
+    folders.check_writable(folder, str(folder))
     extras.require("the curve of the post-hoc loss", "matplotlib", "pandas", extra=extras.EXTRAS["matplotlib"])
     from hebb.analysis.post_hoc import moving_average, write_figure
     from hebb.cli.run_display import ConsoleReport
@@ -70,19 +155,23 @@ def main(argv: list[str]) -> int:
     place = train.Place(
         datasets=home.datasets,
         folder=folder,
-        device_index=arguments.device(options).index,
-        overwrite=options.overwrite,
+        device_index=device_index,
+        overwrite=overwrite,
+        carry_on=carry_on,
         resume_from=resume_from,
         layers=home.layers,
         cache=home.cache,
         **arguments.feature_cache(options),
     )
     with folders.all_held([folder]):
-        try:
-            curve = post_hoc.run(run, report, place=place)
-        finally:
-            report.close()
-        write_figure(curve, folder)
+        if not carry_on:
+            folders.refuse_existing(folder, overwrite)
+        with with_next_step(lambda: _next_step(folder)):
+            try:
+                curve = post_hoc.run(run, report, place=place)
+            finally:
+                report.close()
+            write_figure(curve, folder)
     first, last = (moving_average(curve)[i] for i in (0, -1))
     out = describe.console()
     start, end = (f"{describe.format_loss(loss)} after {examples:,.0f}" for examples, loss, *_ in (first, last))

@@ -50,6 +50,18 @@ def main(argv: list[str], flag: str = _VERB) -> int:
 def _continue(folder: Path, home: folders.Home, options: argparse.Namespace, flag: str) -> int:
     """Continue the run in a folder that this process holds."""
     run = _interrupted_run(folder, flag)  # again: another process may just have finished it
+    return train_all(
+        _together(run, folder, flag),
+        home,
+        options,
+        device_index=device_index(options, run),
+        resume_from=initial_weights(run, folder),
+        carry_on=True,
+    )
+
+
+def device_index(options: argparse.Namespace, run: RunConfig) -> int:
+    """Return the number of the GPU; raise where the flags name another device than that of the run."""
     device = arguments.device(options)
     if device.kind not in ("auto", run.device):
         where = f"GPU {device.index}" if device.kind == "cuda" else "the CPU"
@@ -58,14 +70,7 @@ def _continue(folder: Path, home: folders.Home, options: argparse.Namespace, fla
             f"must be {run.device}, which the run started on, got {where}",
             hint="another device would not give the same bits",
         )
-    return train_all(
-        _together(run, folder, flag),
-        home,
-        options,
-        device_index=device.index,
-        resume_from=_initial_weights(run, folder),
-        carry_on=True,
-    )
+    return device.index
 
 
 def _interrupted_run(folder: Path, flag: str) -> RunConfig:
@@ -79,7 +84,7 @@ def _interrupted_run(folder: Path, flag: str) -> RunConfig:
     return read_config(folder / folders.CONFIG)
 
 
-def _initial_weights(run: RunConfig, folder: Path) -> Path | None:
+def initial_weights(run: RunConfig, folder: Path) -> Path | None:
     """Return the checkpoint that the run started from, if it did."""
     if run.resume is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +136,7 @@ def train_all(
         folders.check_length(Path(folder.name), "--model-name")
         folders.check_length(folder, str(folder))
         folders.check_writable(folder, str(folder))
-    with folders.all_held(runs, carry_on=carry_on), _with_next_step(runs):
+    with folders.all_held(runs, carry_on=carry_on), with_next_step(lambda: _next_step(runs)):
         if not carry_on:
             for folder in runs:
                 folders.refuse_existing(folder, overwrite)
@@ -206,19 +206,28 @@ def _train(
 
 
 @contextmanager
-def _with_next_step(run_folders: Iterable[Path]) -> Iterator[None]:
-    """Say how an interrupted run continues, also where a full disk or a closed output has interrupted it."""
+def with_next_step(next_step: Callable[[], str | None]) -> Iterator[None]:
+    """Say how interrupted work continues, also where a full disk or a closed output has interrupted it.
+
+    Args:
+        next_step: returns the command; None where nothing has begun.
+    """
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        cause, unfinished = cause_of(error), _unfinished(run_folders)
-        if unfinished is None or not isinstance(cause, KeyboardInterrupt | BrokenPipeError | DiskFullError):
+        cause, again = cause_of(error), next_step()
+        if again is None or not isinstance(cause, KeyboardInterrupt | BrokenPipeError | DiskFullError):
             raise
-        again = commands.line("resume", unfinished)
         if isinstance(cause, DiskFullError):
             raise DiskFullError(f"{cause}\n{again} continues, once there is space") from None
         reason = "interrupted" if isinstance(cause, KeyboardInterrupt) else "interrupted: nobody reads the output"
         raise InterruptedRunError(f"{reason}; {again} continues") from None
+
+
+def _next_step(runs: Iterable[Path]) -> str | None:
+    """Return the command that continues the first unfinished run."""
+    unfinished = _unfinished(runs)
+    return None if unfinished is None else commands.line("resume", unfinished)
 
 
 def _unfinished(runs: Iterable[Path]) -> Path | None:

@@ -57,7 +57,7 @@ class Dataset:
         standard: published mean and deviation for ``DataSpec.standardise``; None: those of the training images.
         frames: frames of the split ``sequences``, images in the order of time; 0 where there is none.
         statistics: mean and deviation per channel for ``DataSpec.deviations``; None: it has none.
-        class_names: names of the labels, in their order; empty where they have none.
+        class_names: what the labels 0, 1, ... stand for: names, or the numbers in the file; empty for themselves.
         note: what was skipped or renamed when the data were listed, for the output of a run; empty for nothing.
         load: ``load(folder, train) -> (images, labels)``: uint8 arrays (N, H, W) or with channels, and (N,).
         order: ``order(folder) -> places``, int64 (frames,), of an entry with ``load`` and sequences.
@@ -82,7 +82,7 @@ class Dataset:
     standard: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     frames: int = 0
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | tuple[int, ...] = ()
     note: str = ""
     load: Callable[..., Any] | None = None
     order: Callable[..., Any] | None = None

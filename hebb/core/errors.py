@@ -78,7 +78,9 @@ def within(where: str) -> Iterator[None]:
     except ConfigError as error:
         if error.place.startswith(where):
             raise
-        error.move(where if where.endswith(f" {error.place}") else f"{where}, {error.place}")
+        before = where.removesuffix("'").removesuffix(error.place)
+        once = len(before) < len(where) - 1 and before[-1:] in (" ", "'", ":")
+        error.move(where if once else f"{where}, {error.place}")
         raise
 
 

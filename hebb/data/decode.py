@@ -34,6 +34,9 @@ def opened(path: Path) -> Iterator[Image]:
     from PIL import Image
 
     try:
+        if not path.is_file():  # opening a pipe would wait for its writer
+            problem = "is not a file" if path.exists() else "no such file" + " behind this link" * path.is_symlink()
+            raise ConfigError(str(path), problem)
         with Image.open(path) as image:
             _check_frames(image, path)
             _check_turned(image, path)
@@ -42,9 +45,19 @@ def opened(path: Path) -> Iterator[Image]:
         raise
     except MemoryError:
         raise
+    except PermissionError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
     except Exception as error:  # the decoders of Pillow raise OSError, ValueError, SyntaxError, struct.error, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(path), path.name)
         raise ConfigError(str(path), f"is not an image that can be read: {reason}") from None
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of an image file."""
+    try:
+        return path.stat().st_size
+    except OSError as error:  # it has gone since the folder was listed
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
 
 
 def size(image: Image) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import numpy as np
 from hebb.config.registry import Dataset
 from hebb.config.vocabulary import Augmentation, Part
 from hebb.core.errors import ConfigError
-from hebb.data import npz
+from hebb.data import labels, npz
 
 if TYPE_CHECKING:
     from hebb.data.stores import Shape, Store
@@ -59,7 +59,7 @@ def register(arrays: Sequence[Any], where: str = "data") -> ArrayData:
     Args:
         arrays: ``(x, y)`` or ``(x, y, x_test, y_test)``; ``(x,)`` for images without labels. Images are (N, H, W),
             (N, H, W, C), (N, C, H, W) or (N, D). uint8 is divided by 255 when it is read; floats are taken as they are.
-            Labels are (N,), numbers or words.
+            Labels are whole numbers or words, (N,), or one-hot rows (N, K).
         where: the argument, as an error names it.
 
     Raises:
@@ -68,15 +68,17 @@ def register(arrays: Sequence[Any], where: str = "data") -> ArrayData:
     if len(arrays) not in (1, 2, 4):
         raise ConfigError(where, f"must be (x, y) or (x, y, x_test, y_test), got {len(arrays)} arrays")
     x = images(arrays[0], f"{where}, x")
-    labels = None if len(arrays) == 1 else _labels(arrays[1], len(x), f"{where}, y")
+    y = None if len(arrays) == 1 else _labels(arrays[1], len(x), where, "y")
     x_test = images(arrays[2], f"{where}, x_test") if len(arrays) == 4 else x[:0]
     if x_test.shape[1:] != x.shape[1:] or x_test.dtype != x.dtype:
         ours, theirs = (f"{'x'.join(map(str, a.shape[1:]))} {a.dtype}" for a in (x, x_test))
         raise ConfigError(where, f"x_test must be like x, {ours}, got {theirs}")
-    classes = np.unique(labels) if labels is not None else np.zeros(1, np.int64)
-    y = np.full(len(x), -1) if labels is None else np.searchsorted(classes, labels)
-    y_test = _places(_labels(arrays[3], len(x_test), f"{where}, y_test"), classes, where) if len(arrays) == 4 else y[:0]
-    return _register(classes, x, y.astype(np.int64), x_test, y_test.astype(np.int64))
+    if y is None:
+        return _register(np.zeros(1, np.int64), x, np.full(len(x), -1), x_test, np.zeros(0, np.int64))
+    y_test = _labels(arrays[3], len(x_test), where, "y_test") if len(arrays) == 4 else y[:0]
+    classes = labels.classes(y, y_test, where, ("y", "y_test"))
+    train, test = (np.searchsorted(classes, of_part).astype(np.int64) for of_part in (y, y_test))
+    return _register(classes, x, train, x_test, test)
 
 
 def _register(classes: np.ndarray, x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> ArrayData:
@@ -134,31 +136,22 @@ def images(values: Any, where: str) -> np.ndarray:
     return np.ascontiguousarray(x)
 
 
-def _labels(values: Any, count: int, where: str) -> np.ndarray:
-    y = _array(values, where)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.shape != (count,):
-        raise ConfigError(where, f"must be {count} labels, one for each image, got {y.shape}")
-    if y.dtype.kind == "f" and not (np.isfinite(y).all() and (y == np.round(y)).all()):
-        raise ConfigError(where, "must be labels, got fractions or NaN")
-    return y.astype(str) if y.dtype.kind == "O" else y
-
-
-def _places(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:
-    """Return the place of each label in ``classes``."""
-    unknown = np.setdiff1d(labels, classes)
-    if len(unknown):
-        raise ConfigError(where, f"y_test has {', '.join(map(str, unknown[:5]))}, which no image of y shows")
-    return np.searchsorted(classes, labels)
+def _labels(values: Any, count: int, where: str, name: str) -> np.ndarray:
+    """Return labels (N,) in the type in which they were given."""
+    y = _array(values, f"{where}, {name}")
+    if labels.count(y.shape) != count:
+        raise ConfigError(f"{where}, {name}", f"must be {count} labels, one for each image, got {y.shape}")
+    return labels.read(y, where, name, least=None) if count else y.reshape(-1)
 
 
 def _array(values: Any, where: str) -> np.ndarray:
     """Return an array, from anything that NumPy reads; tensors are taken off their graph and device."""
     values = values.detach().cpu() if hasattr(values, "detach") else values
+    if np.ma.is_masked(values):
+        raise ConfigError(where, "has masked values", hint="fill them (x.filled(0)), or leave these images out")
     try:
         array = np.asarray(values)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(where, f"must be an array, got {type(values).__name__}", hint=str(error)) from None
     if array.dtype == object and array.ndim != 1:
         raise ConfigError(where, f"must be numbers, got {type(values).__name__} of objects")

@@ -13,6 +13,9 @@ import numpy as np
 
 from hebb.core.errors import ConfigError
 
+_COLOURS = 4
+"""Length of a colour axis at most."""
+
 
 def array(path: Path, name: str) -> np.ndarray:
     """Read one array."""
@@ -47,14 +50,29 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
-    """Return (C, H, W) of arrays (N, H, W), (N, H, W, C) or (N, C, H, W); a colour axis is at most 4 long."""
+    """Return (C, H, W) of arrays (N, H, W), (N, H, W, C) or (N, C, H, W); a colour axis is at most 4 long.
+
+    Where both the first and the last axis of an image may be its colours, the layout of square images is taken, else
+    the one with 1 or 3 colours.
+    """
     if len(shape) == 3:
         return (1, shape[1], shape[2])
-    if len(shape) == 4 and shape[3] <= 4:
-        return (shape[3], shape[1], shape[2])
-    if len(shape) == 4 and shape[1] <= 4:
-        return (shape[1], shape[2], shape[3])
-    raise ConfigError(where, f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {shape}")
+    if len(shape) != 4 or min(shape[1], shape[3]) > _COLOURS:
+        raise ConfigError(where, f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {shape}")
+    last, first = (shape[3], shape[1], shape[2]), shape[1:]
+    if max(shape[1], shape[3]) > _COLOURS:
+        return last if shape[3] <= _COLOURS else first
+    for likely in (lambda layout: layout[1] == layout[2], lambda layout: layout[0] in (1, 3)):
+        layouts = [layout for layout in (last, first) if likely(layout)]
+        if len(layouts) == 1:
+            return layouts[0]
+    if shape[1] == shape[3] == 1:
+        return last  # both are the same pixels
+    raise ConfigError(
+        where,
+        f"images of shape {shape} may be (N, H, W, C) or (N, C, H, W)",
+        hint="enlarge them, so that one axis is longer than 4; grey images may be (N, H, W)",
+    )
 
 
 @contextmanager

@@ -17,7 +17,10 @@ import numpy as np
 from hebb.config.registry import Dataset
 from hebb.config.vocabulary import Augmentation, Part
 from hebb.core.errors import ConfigError, within
-from hebb.data import npz, npz_labels, scan
+from hebb.data import labels as label_reader
+from hebb.data import npz, scan
+
+_ONE_CLASS = "all images are of one class, so every accuracy will be 100 %"
 
 if TYPE_CHECKING:
     from hebb.data.sources import Arrays
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 def folder(path: str, where: str) -> Dataset:
     """Return the entry of a folder with ``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``."""
     with within(where):
-        return _folder(Path(path).expanduser().resolve())
+        return _folder(_absolute(path, "folder"))
 
 
 def npz_file(path: str, where: str) -> Dataset:
@@ -36,7 +39,21 @@ def npz_file(path: str, where: str) -> Dataset:
     An array ``frames`` (whole numbers, the places in x_train of the frames of a film) adds the split ``sequences``.
     """
     with within(where):
-        return _npz_file(Path(path).expanduser().resolve())
+        return _npz_file(_absolute(path, "npz"))
+
+
+def _absolute(path: str, prefix: str) -> Path:
+    """Return the absolute path, without links, of what the user wrote after ``folder:`` or ``npz:``."""
+    try:
+        absolute = Path(path).expanduser().resolve()
+        absolute.exists()
+    except RuntimeError:  # no such user, no home, or a link that leads to itself
+        reason = "has no such home" if path.startswith("~") else "leads to itself by links"
+        raise ConfigError(f"{prefix}:{path}", reason) from None
+    except (OSError, ValueError) as error:  # no permission, a name that is too long or has a zero byte
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError(f"{prefix}:{path}", problem) from None
+    return absolute
 
 
 @functools.cache
@@ -67,12 +84,12 @@ def _folder(root: Path) -> Dataset:
         summary=f"the images below {root}",
         augmentation=Augmentation.RESIZED_CROP,
         class_names=train.classes,
-        note=_note(train, test),
+        note=_note(root, train, test),
         open=open_files,
     )
 
 
-def _note(train: scan.Listing, test: scan.Listing) -> str:
+def _note(root: Path, train: scan.Listing, test: scan.Listing) -> str:
     """Say what was skipped, which classes have no test image, and which a person could take for one."""
     skipped = Counter(dict(train.skipped)) + Counter(dict(test.skipped))
     notes = [f"skipped {scan.said(sorted(skipped.items()))}"] if skipped else []
@@ -81,6 +98,9 @@ def _note(train: scan.Listing, test: scan.Listing) -> str:
     lower = Counter(name.lower() for name in train.classes)
     alike = [name for name in train.classes if lower[name.lower()] > 1]
     notes += [f"classes that differ only by case: {_few(alike)}"] if alike else []
+    notes += [_ONE_CLASS] if len(train.classes) == 1 else []
+    unused = [name for name in scan.TEST_PARTS if (root / name).is_dir() and root / name != test.root]
+    notes += [f"{test.root.name}/ holds the test images, and {name}/ is not used" for name in unused]
     return "; ".join(notes)
 
 
@@ -92,8 +112,8 @@ def _few(words: Sequence[object]) -> str:
 @functools.cache
 def _npz_file(path: Path) -> Dataset:
     channels, height, width = _check_images(path)
-    values = {part: npz_labels.read(path, part) for part in ("train", "test")}
-    names = npz_labels.classes(path, values["train"], values["test"])
+    values = {part: _labels(path, f"y_{part}") for part in ("train", "test")}
+    names = label_reader.classes(values["train"], values["test"], str(path), ("y_train", "y_test"))
     labels = {part: np.searchsorted(names, of_part) for part, of_part in values.items()}
     counts = {part: tuple(np.bincount(of_part, minlength=len(names)).tolist()) for part, of_part in labels.items()}
     renamed = not np.array_equal(names, np.arange(len(names)))
@@ -121,10 +141,16 @@ def _npz_file(path: Path) -> Dataset:
         test=len(labels["test"]),
         test_per_class=counts["test"],
         summary=f"the arrays of {path}",
-        class_names=tuple(map(str, names.tolist())) if renamed else (),
+        class_names=tuple(names.tolist()) if renamed else (),
         note=f"classes 0 to {len(names) - 1} are the labels {_few(names.tolist())}" if renamed else "",
         load=load,
     )
+
+
+def _labels(path: Path, name: str) -> np.ndarray:
+    """Read labels: int64 (N,) or text (N,)."""
+    values = label_reader.read(npz.array(path, name), str(path), name)
+    return values if values.dtype.kind == "U" else values.astype(np.int64)
 
 
 def _check_images(path: Path) -> tuple[int, int, int]:
@@ -137,7 +163,7 @@ def _check_images(path: Path) -> tuple[int, int, int]:
                 str(path), f"x_{part} must be uint8, got {kind}", hint="0 is black and 255 white: scale, round, astype"
             )
         shapes[part] = npz.image_shape(shape, str(path))
-        count = npz_labels.count(path, part)
+        count = label_reader.count(npz.header(path, f"y_{part}")[0])
         if count != shape[0]:
             raise ConfigError(str(path), f"y_{part} must hold one label for each image, got {count} for {shape[0]:,}")
     if shapes["train"] != shapes["test"]:

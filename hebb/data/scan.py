@@ -15,6 +15,8 @@ from hebb.data import decode
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions of image files, those of torchvision's ``ImageFolder``."""
+TEST_PARTS = ("test", "val")
+"""What the folder of the test images may be called; the first one that exists is used."""
 HEADERS = 2000
 """Image headers that are read at most; 0.1 ms each."""
 _OF_THE_SYSTEM = frozenset(
@@ -22,6 +24,7 @@ _OF_THE_SYSTEM = frozenset(
 )
 """What systems leave in folders, in lower case, besides names that begin with a dot."""
 _HIDDEN = "hidden"
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ def said(skipped: Sequence[tuple[str, int]]) -> str:
         noun = ("entry" if count == 1 else "entries") if kind == _HIDDEN else "file" + "s" * (count != 1)
         words.append(f"{count:,} {kind} {noun}")
     return ", ".join(words)
+
+
+def _among(folders: Sequence[str]) -> str:
+    return f", only {' '.join(folders[:_FEW])}{' ...' * (len(folders) > _FEW)}" if folders else ""
 
 
 def _also(skipped: Counter[str]) -> str:
@@ -188,12 +195,15 @@ def part(root: Path, train: bool, where: str) -> Listing:
 
     The test part is called ``test`` or ``val``; some evaluation sets have no training part.
     """
-    part_names = ("train",) if train else ("test", "val")
+    part_names = ("train",) if train else TEST_PARTS
     folder = next((root / name for name in part_names if (root / name).is_dir()), None)
     if folder is None:
+        if not root.is_dir():
+            raise ConfigError(where, "is not a folder" if root.exists() else "no such folder")
+        others = sorted(path.name for path in root.iterdir() if path.is_dir() and not _hidden(path.name))
         raise ConfigError(
             where,
-            f"{root} has no folder '{' or '.join(part_names)}'",
+            f"{root} has no folder '{' or '.join(part_names)}'{_among(others)}",
             hint="expected train/<class>/<image> and test/<class>/<image> (or val/)",
         )
     classes = None if train else part(root, True, where).classes

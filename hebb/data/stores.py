@@ -205,5 +205,5 @@ class Files:
     def update(self, digest: Digest) -> None:
         """See ``Store``. Names and sizes stand in for the content: reading all of ImageNet would take an hour."""
         for i in range(len(self)):
-            digest.update(b"%s %d\n" % (bytes(self.listing.names[i]), self.listing.path(i).stat().st_size))
+            digest.update(b"%s %d\n" % (bytes(self.listing.names[i]), decode.file_size(self.listing.path(i))))
         update_labels(digest, self.labels)

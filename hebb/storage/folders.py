@@ -72,7 +72,11 @@ class Home:
         check_length(parent, source)
         if not name or (os.path.lexists(parent) and not parent.is_dir()):
             raise ConfigError(source, f"must be a folder, got '{name}'")
-        return Home(parent, source)
+        home = Home(parent, source)
+        if os.path.lexists(home.datasets) and not home.datasets.is_dir():
+            where = "$HEBB_DATASETS" if os.environ.get("HEBB_DATASETS") else source
+            raise ConfigError(where, f"must be a folder, got '{home.datasets}'")
+        return home
 
     def check_writable(self) -> None:
         """Raise unless files can be written below the parent folder."""

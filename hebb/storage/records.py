@@ -256,23 +256,31 @@ Other untracked files, as a linked ``.venv`` or a notebook, change no run.
 
 def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
     """Return the environment in which a run was started, with ``now`` added; the data must be the same."""
+    started = check_data(path, now["data_sha256"])
+    return {**started, "continued": [*started.get("continued", []), now]}
+
+
+def check_data(path: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return the environment in which a run was started; raise where data it was trained on have changed since.
+
+    Args:
+        path: the ``environment.json`` of the run.
+        digests: of the data as they are now, by role.
+    """
     started = folders.read_json(path)
     if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
         raise ConfigError(str(path), "is not the environment of a run")
-    if started.get("data_sha256") != now["data_sha256"]:
-        before = started.get("data_sha256")
-        names = [
-            name
-            for name in now["data_sha256"]
-            if not isinstance(before, dict) or before.get(name) != now["data_sha256"][name]
-        ]
+    before = started.get("data_sha256")
+    before = before if isinstance(before, dict) else {}
+    changed = [f"dataset_{name}" for name, digest in digests.items() if before.get(name) != digest]
+    if changed:
         raise ConfigError(
             str(path),
-            f"the data have changed since the run started: {' and '.join(f'dataset_{name}' for name in names)} "
+            f"the data have changed since the run started: {' and '.join(changed)} "
             "holds other images or labels (for image files: other names or sizes)",
             hint="nothing was written; restore the data, or start a new run",
         )
-    return {**started, "continued": [*started.get("continued", []), now]}
+    return started
 
 
 def _git(*arguments: str) -> str | None:

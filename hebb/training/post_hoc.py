@@ -18,7 +18,10 @@ from hebb.config.specs import RunConfig
 from hebb.core import files
 from hebb.data import images
 from hebb.nn import model
-from hebb.storage import folders
+from hebb.nn.model import Network
+from hebb.probing import stored
+from hebb.storage import folders, records
+from hebb.storage.folders import FolderState
 from hebb.training import engine, train
 from hebb.training.epoch import Epoch
 
@@ -36,15 +39,17 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
 
 def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndarray:
     phase = plan.post_hoc(config)
-    trained = train.run(config, report, place=place)
-    config = trained.config
+    config, trained = _trained(config, report, place)
     network = model.build(config)
     model.load_blocks(network, place.layers)
     last = len(network) - 1
-    network[last].load_state_dict({name: t.cpu() for name, t in trained.network[last].state_dict().items()})
-    device = next(iter(trained.network.state_dict().values())).device
+    network[last].load_state_dict({name: t.cpu() for name, t in trained[last].state_dict().items()})
+    device = next(iter(trained.state_dict().values())).device
     network.to(device)
-    split = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache).train
+    data = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache)
+    if place.folder is not None:
+        records.check_data(place.folder / folders.ENVIRONMENT, {"sup": data.sha256})
+    split = data.train
     optimiser = train.optimiser_of(config, phase, network)
     index = len(plan.phases(config))
     report.phase(index, phase, 0, len(split))
@@ -58,6 +63,15 @@ def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndar
     if place.folder is not None:
         write(curve, place.folder)
     return curve
+
+
+def _trained(config: RunConfig, report: train.Report, place: train.Place) -> tuple[RunConfig, Network]:
+    """Train the network, or read it where an earlier command has trained it."""
+    folder = place.folder
+    if folder is None or not place.carry_on or folders.state(folder) != FolderState.FINISHED:
+        result = train.run(config, report, place=place)
+        return result.config, result.network
+    return config, stored.restore(config, folder / folders.CHECKPOINT, place.device_index)
 
 
 def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, phase: plan.Phase) -> np.ndarray:

@@ -30,6 +30,10 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # a busy machine starts it slowly
+try:
+    Path.home()
+except RuntimeError:  # a user without a name and a home: Ray's import needs the name of one
+    os.environ["HOME"] = "/nonexistent"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own deprecations
     import ray

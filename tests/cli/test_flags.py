@@ -114,7 +114,7 @@ SEARCH = {
     "--estimate": ("--dry-run",),
     "--address": (),  # any word; only Ray can tell
 }
-POST_HOC = {**SHARED, "--model-name": ("a/b", "''"), "--list": ("nope",)}
+POST_HOC = {**SHARED, "--model-name": ("a/b", "''"), "--list": ("nope",), "--resume-run": ("nope",)}
 STORED = {flag: SHARED[flag] for flag in ("--plugin", "--gpu-id", "--device", "--data-dir")}
 RESUME = {**STORED, **SAVED, "--cache-limit": ("x",)}
 EVALUATE = {

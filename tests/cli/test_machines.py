@@ -88,6 +88,23 @@ def test_a_folder_with_an_odd_name(name: str, tmp_path: Path) -> None:
         assert code == 0 or (code == 2 and "$HEBB_HOME: must be a path in UTF-8" in output), output
 
 
+NAMELESS = """
+import pwd
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+import hebb.tuning.ray_session
+"""
+
+
+def test_ray_of_a_user_without_a_name_and_a_home() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
+    done = subprocess.run(
+        [sys.executable, "-c", NAMELESS], env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "place"),
     [

@@ -81,7 +81,7 @@ def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("folder:{}/nothing", "train"),
+        ("folder:{}/nothing", "no such folder"),
         ("folder:{}/empty", "holds no image"),
         ("folder:{}/more", "'?.*bird is a class"),
         ("folder:{}/broken", "broken.png: is not an image"),

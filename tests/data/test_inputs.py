@@ -5,10 +5,13 @@ Without it a 16-bit photo could be trained on as white, or a hidden folder take 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import image_files
 import numpy as np
@@ -16,13 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
+from hebb.api.runs import TrainedRun
 from hebb.cli import describe, run
 from hebb.config import catalog, plan, probed
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
-from hebb.data import decode, images, own, scan
+from hebb.data import decode, images, memory, npz, own, scan, sources
 from hebb.data.images import RESIDENT
+from hebb.storage.folders import Home
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)
@@ -169,6 +174,10 @@ def other_kinds(root: Path) -> None:
         (root / "train" / name).write_text("text")
 
 
+def validated(root: Path) -> None:
+    shutil.copytree(root / "test", root / "val")
+
+
 def untested(root: Path) -> None:
     shutil.rmtree(root / "test" / "dog")
 
@@ -180,6 +189,7 @@ def untested(root: Path) -> None:
         (system_files, "skipped 4 hidden entries"),
         (other_kinds, "skipped 1 .md file, 2 .txt files"),
         (untested, "no test image of dog"),
+        (validated, "test/ holds the test images, and val/ is not used"),
         (upper_case, ""),
         (nested, ""),
         (linked, ""),
@@ -204,6 +214,10 @@ def loop(root: Path) -> None:
     (root / "train" / "cat" / "again").symlink_to(root / "train")
 
 
+def pipe(root: Path) -> None:
+    os.mkfifo(root / "train" / "cat" / "pipe.png")
+
+
 def broken_link(root: Path) -> None:
     (root / "train" / "cat" / "gone.png").symlink_to(root / "nowhere.png")
 
@@ -214,7 +228,8 @@ def broken_link(root: Path) -> None:
         (empty_class, r"ant is a class that holds no image\n"),
         (unread_class, r"ant is a class that holds no image, but 1 \.jp2 file\n"),
         (loop, "again is a link to a folder that holds it"),
-        (broken_link, r"gone\.png: is not an image that can be read"),
+        (pipe, r"pipe\.png: is not a file"),
+        (broken_link, r"gone\.png: no such file behind this link"),
     ],
 )
 def test_folders_that_are_refused(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
@@ -223,9 +238,46 @@ def test_folders_that_are_refused(change: Callable[[Path], None], message: str, 
         DATASETS.get(f"folder:{tmp_path}", "test")
 
 
+def paths_that_lead_nowhere(root: Path) -> dict[str, str]:
+    (root / "a").symlink_to(root / "b")
+    (root / "b").symlink_to(root / "a")
+    (root / "file").write_text("text")
+    return {
+        f"folder:{root}/a": "leads to itself by links",
+        f"npz:{root}/a": "leads to itself by links",
+        "folder:~nobody-of-this-name/x": "has no such home",
+        "npz:~nobody-of-this-name/x": "has no such home",
+        f"folder:{root}/nope": "no such folder",
+        f"folder:{root}/file": "is not a folder",
+        f"npz:{root}": "is a folder",
+        f"npz:{root}/nope.npz": "no such file",
+        "folder:/a\0b": "cannot be read: embedded null byte",
+        f"folder:/{'a' * 300}": "cannot be read: File name too long",
+    }
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    for name, message in paths_that_lead_nowhere(tmp_path).items():
+        with pytest.raises(ConfigError, match=message) as error:
+            CATALOG.dataset(name, "--dataset")
+        assert str(error.value).count(name.partition(":")[2]) == 1, "the path is said once"
+
+
+def test_an_image_that_has_gone_since_the_folder_was_listed(tmp_path: Path) -> None:
+    root = image_files.folder(tmp_path)
+    spec = CATALOG.dataset(f"folder:{root}", "test")
+    DATASETS.get(spec.dataset, "test")
+    store = sources.store(DATASETS.get(spec.dataset, "test"), tmp_path, "train", (3, 16, 20))
+    (root / "train" / "cat" / "cat_1.png").unlink()
+    for use in (lambda: store.read(torch.arange(9)), lambda: store.update(hashlib.sha256())):
+        with pytest.raises(ConfigError, match=r"cat_1\.png: (no such file|cannot be read: No such file)"):
+            use()
+
+
 # -- arrays -------------------------------------------------------------------------------------------------
 
 TWO = np.array([0, 1, 0, 1])
+X = np.zeros((4, 5, 5), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +289,8 @@ TWO = np.array([0, 1, 0, 1])
         (TWO[:, None], ()),
         (TWO[None], ()),
         (np.eye(2)[TWO], ()),
-        (TWO + 1, ("1", "2")),
-        (TWO * 10**9, ("0", "1000000000")),
+        (TWO + 1, (1, 2)),
+        (TWO * 10**9, (0, 10**9)),
         (np.array(["cat", "dog"])[TWO], ("cat", "dog")),
         (np.array([b"cat", b"dog"])[TWO], ("cat", "dog")),
     ],
@@ -251,9 +303,62 @@ def test_labels_as_people_store_them(train: np.ndarray, names: tuple[str, ...], 
     assert (entry.classes, entry.class_names, bool(entry.note)) == (2, names, bool(names))
     loaded = images.load(spec, tmp_path, 0, torch.device("cpu"))
     assert loaded.train.labels.tolist() == loaded.test.labels.tolist() == TWO.tolist()
+    held = memory.register((pixels, train, pixels, train.tolist()))
+    assert held.y_train.tolist() == held.y_test.tolist() == TWO.tolist()
+    assert tuple(held.classes.tolist()) == (names or (0, 1))
 
 
-X = np.zeros((4, 5, 5), np.uint8)
+@pytest.mark.parametrize(
+    ("order", "kind"), [("F", "u1"), ("C", ">u1"), ("C", "u1")], ids=["by columns", "big-endian", "plain"]
+)
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_pixels_as_people_store_them(order: Any, kind: str, save: Any, tmp_path: Path) -> None:
+    pixels = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    stored = np.array(pixels, dtype=kind, order=order)
+    save(tmp_path / "a.npz", x_train=stored, y_train=TWO.astype(">i8"), x_test=stored, y_test=TWO, more=np.eye(3))
+    spec = CATALOG.dataset(f"npz:{tmp_path}/a.npz", "test")
+    assert np.array_equal(images.load(spec, tmp_path, 0, torch.device("cpu")).train.images[:, 0].numpy(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((9, 28, 28), (1, 28, 28)),
+        ((9, 28, 28, 1), (1, 28, 28)),
+        ((9, 1, 28, 28), (1, 28, 28)),
+        ((9, 28, 20, 3), (3, 28, 20)),
+        ((9, 3, 20, 28), (3, 20, 28)),
+        ((9, 3, 4, 4), (3, 4, 4)),
+        ((9, 4, 4, 3), (3, 4, 4)),
+        ((9, 1, 3, 3), (1, 3, 3)),
+        ((9, 3, 5, 4), (3, 5, 4)),
+        ((9, 4, 5, 3), (3, 4, 5)),
+        ((9, 1, 1, 1), (1, 1, 1)),
+        ((9, 3, 3, 3), None),
+        ((9, 2, 2, 2), None),
+        ((9, 2, 3, 4), None),
+        ((9, 28, 28, 5), None),
+        ((9, 25), None),
+        ((9, 1, 1, 2, 2), None),
+    ],
+)
+def test_the_layout_of_images(shape: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+    if expected is None:
+        with pytest.raises(ConfigError, match="images "):
+            npz.image_shape(shape, "test")
+    else:
+        assert npz.image_shape(shape, "test") == expected
+
+
+def test_a_run_names_its_classes(tmp_path: Path) -> None:
+    """What ``predict`` answers: the names of a folder's classes, the labels of a file, else numbers."""
+    root = image_files.folder(tmp_path / "pets")
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=TWO + 7, x_test=X, y_test=TWO + 7)
+    for name, expected in ((f"folder:{root}", ["cat", "dog"]), (f"npz:{tmp_path}/a.npz", [7, 8])):
+        data = replace(CATALOG.dataset(name, "test"), batch_size=1)
+        row = {"test_acc": None, "val_acc": None}
+        stored = TrainedRun(replace(digits(), dataset_sup=data), [row], [], 0.0, home=Home(tmp_path))
+        assert stored.classes.tolist() == expected
 
 
 @pytest.mark.parametrize(

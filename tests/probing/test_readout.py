@@ -5,8 +5,10 @@ Without it a probe could be trained on the images it is measured on.
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,13 +18,14 @@ from conftest import Command
 from torch.nn import functional as F
 
 from hebb.analysis.post_hoc import moving_average, write_figure
+from hebb.cli import post_hoc as command
 from hebb.config import plan
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images
 from hebb.nn import model
 from hebb.probing import probes, readout
 from hebb.storage import folders
-from hebb.training import post_hoc, train
+from hebb.training import engine, post_hoc, train
 from hebb.training.epoch import Epoch
 
 
@@ -177,6 +180,29 @@ def test_post_hoc_loss(tmp_path: Path, network: str) -> None:
     write_figure(curve, tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").glob("post_hoc.*")} == {"post_hoc.csv", "post_hoc.png", "post_hoc.svg"}
     assert np.allclose(np.loadtxt(tmp_path / "run" / "post_hoc.csv", delimiter=",", skiprows=1), curve, rtol=1e-5)
+
+
+def test_an_interrupted_post_hoc_loss_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In training and in the measurement: the same curve, without training twice; a full disk names the command."""
+    words = ["--data-dir", str(tmp_path)]
+    asked = [*words, "--preset", "Soft-c4-k3-p1-t1:bn:triangle:max_2_2_0 BP:flatten", "--dataset", "Digits"]
+    asked += ["--threads", "1", "--set", "dataset_sup.epochs=1", "dataset_unsup.epochs=1"]
+    assert command.main([*asked, "--model-name", "whole"]) == 0
+    home = folders.Home(tmp_path)
+    failures = {"train": KeyboardInterrupt(), "measure": OSError(errno.ENOSPC, "full")}
+    places = {"train": (engine, "run_epoch"), "measure": (engine, "post_hoc")}
+    for name, failure in failures.items():
+        with monkeypatch.context() as patch, pytest.raises(HebbError, match=f"post-hoc --resume-run .*{name} cont"):
+            patch.setattr(*places[name], Mock(side_effect=failure))
+            command.main([*asked, "--model-name", name])
+        assert command.main([*words, "--resume-run", name]) == 0
+        curve = (home.network(name) / folders.POST_HOC).read_bytes()
+        assert curve == (home.network("whole") / folders.POST_HOC).read_bytes()
+    assert "phase 0" not in capsys.readouterr().out.rpartition("done in")[2], "the finished training is only read"
+    with pytest.raises(ConfigError, match="there is nothing to continue"):
+        command.main([*words, "--resume-run", "whole"])
 
 
 def test_post_hoc_back_prop_lowers_the_loss(tmp_path: Path) -> None:
