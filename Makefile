@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install wheel kill demo test check lint slow mutate oldest bench clean
+.PHONY: install wheel kill demo test check lint docs slow mutate oldest bench clean
 
 install: .venv/installed
 
@@ -26,6 +26,18 @@ check: lint test
 # the wheel, installed into an environment of its own and run from an empty folder
 wheel: .venv/installed
 	tests/install_check.sh $(BIN)/python
+
+# the documentation site, offline: warnings are errors, the notebooks are executed, every link inside is followed
+SITE := docs/_build/html
+docs: .venv/installed-docs
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d docs/_build/doctrees -c docs . $(SITE)
+	$(BIN)/python docs/check_links.py $(SITE)
+	@echo "docs: $(SITE)/index.html"
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
+	touch $@
 
 # minutes: every scheduler, algorithm and arm as a search of its own
 slow: .venv/installed

@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its commands are run, its outputs compared; the pages of the rules are the code's.
+"""The pages do what they say: commands are run, outputs compared; pages and pictures made from the code are the code's.
 
 A block ``bash`` is run line by line in one folder for each page (``bash fails``: it ends with exit code 2); a block
 whose first line names a file is saved under that name; every line of a block ``console`` must be printed by the block
@@ -21,12 +21,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import hebb
 from hebb.cli import search, train
 from hebb.config import plugins
 from hebb.config.registry import DATASETS, RULES
 from hebb.core.errors import HebbError
 
 sys.path.insert(0, str(ROOT / "docs"))
+import check_links
+import draw_architecture
 import write_rules
 
 DOCS = ROOT / "docs"
@@ -151,6 +154,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_tutorial_lists_every_page() -> None:
+    """The site makes its table of contents from these lists."""
     listed = re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "README.md").read_text())
     assert sorted([*listed, "README.md"]) == PAGES
 
@@ -158,6 +162,72 @@ def test_the_tutorial_lists_every_page() -> None:
 def test_the_rule_of_the_tutorial_is_twenty_lines() -> None:
     (code,) = (text for kind, rest, text in blocks("own-rule.md") if rest == "confident.py")
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
+
+
+# -- the site --------------------------------------------------------------------------------------------------
+
+
+def cells(page: str) -> list[str]:
+    """The code of a text notebook, cell by cell."""
+    text = (DOCS / "gallery" / page).read_text()
+    parts = re.findall(r"^```\{code-cell\} ipython3\n(?::tags:[^\n]*\n\n?)?(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(parts) == text.count("{code-cell}")
+    return parts
+
+
+@pytest.mark.ray
+def test_a_notebook_runs_the_public_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel has an event loop and a display of its own, which a script does not; ``make docs`` runs the others."""
+    nbclient = pytest.importorskip("nbclient", reason="the extra 'test' installs it")
+    nbformat = pytest.importorskip("nbformat", reason="the extra 'test' installs it")
+    pytest.importorskip("ipykernel", reason="the extra 'test' installs it")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    code = cells("interface.md")
+    assert {name for name in hebb.__all__ if f"hebb.{name}" in "\n".join(code)} == {*hebb.__all__} - {"__version__"}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in code])
+    client = nbclient.NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()  # raises what a cell raises
+    outputs = [output for cell in notebook.cells for output in cell.outputs]
+    tables = [output for output in outputs if "text/html" in output.get("data", {})]
+    assert len(tables) == 2
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+
+
+def test_the_public_names_are_documented() -> None:
+    text = "\n".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
+    documented = re.findall(r"^\.\. auto(?:function|class|exception):: hebb\.(\w+)$", text, re.MULTILINE)
+    assert sorted(documented) == sorted({*hebb.__all__} - {"__version__"})
+
+
+def test_every_page_is_listed_in_the_index_of_its_folder() -> None:
+    """The table of contents of the site is made from these lists."""
+    for index in DOCS.glob("*/README.md"):
+        listed = re.findall(r"\]\(([\w-]+\.md)\)", index.read_text())
+        pages = sorted(path.name for path in index.parent.glob("*.md") if path != index)
+        assert sorted(set(listed) & set(pages)) == pages, index
+
+
+def test_the_picture_of_the_floors_is_that_of_the_code() -> None:
+    """``python docs/draw_architecture.py`` draws it anew."""
+    assert draw_architecture.PAGE.read_text() == draw_architecture.picture(), "python docs/draw_architecture.py"
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.html").write_text(
+        '<a href="../c.html#there">x</a><a href="#me"></a><p id="me"><img src="d.png">'
+    )
+    (tmp_path / "c.html").write_text(
+        '<p id="there"><a href="a/b.html#nowhere"></a><a href="e.html"></a><a href="https://x.org/y">y</a>'
+        '<a href="https://localhost/y">y</a>'
+    )
+    assert check_links.broken(tmp_path) == [
+        "a/b.html: d.png",
+        "c.html: a/b.html#nowhere",
+        "c.html: e.html",
+        "c.html: https://localhost/y",
+    ]
 
 
 # -- pages of the rules ----------------------------------------------------------------------------------------

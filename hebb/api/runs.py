@@ -80,8 +80,10 @@ class TrainedRun:
         self.classes = _class_names(config) if classes is None else classes
 
     def __repr__(self) -> str:
-        scores = (f"{name[:-4]} {self.metrics[name]:.2f} %" for name in ("test_acc", "val_acc") if self.metrics[name])
-        return f"<TrainedRun {self.config.network.name}, seed {self.config.seed}: {', '.join(scores) or 'no accuracy'}>"
+        measured = [name for name in ("test_acc", "val_acc", "train_acc") if self.metrics[name] is not None]
+        held_out = [name for name in measured if name != "train_acc"]
+        scores = ", ".join(f"{name[:-4]} {self.metrics[name]:.2f} %" for name in held_out or measured)
+        return f"<TrainedRun {self.config.network.name}, seed {self.config.seed}: {scores or 'no accuracy'}>"
 
     @property
     def test_accuracy(self) -> float | None:
@@ -91,7 +93,7 @@ class TrainedRun:
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
-        """A line for each epoch: the rows of ``metrics.jsonl``."""
+        """A line for each epoch, as in ``metrics.jsonl``."""
         import pandas as pd
 
         return pd.DataFrame(self._rows)

@@ -106,13 +106,26 @@ class FinishedSearch:
         return self._stored.search.metric
 
     def table(self) -> pd.DataFrame:
-        """Return a line for each configuration, best first: n, mean, sd, half-width of the 95 % interval, minutes."""
-        return self._stored.ranking.copy()
+        """Return a line for each configuration, best first.
+
+        Its columns are the configuration, a column for each path of the search space, n, mean, sd, half-width and ends
+        of the 95 % interval, the values of the seeds, and minutes.
+        """
+        return self._with_choices(self._stored.ranking)
 
     @property
     def results(self) -> pd.DataFrame:
-        """A line for each run, as in ``results.csv``."""
-        return self._stored.runs.copy()
+        """A line for each run, as in ``results.csv``, with a column for each path of the search space."""
+        return self._with_choices(self._stored.runs)
+
+    def _with_choices(self, lines: pd.DataFrame) -> pd.DataFrame:
+        """Return lines with what was chosen for each, behind the configuration."""
+        choices = {trial.label: trial.choice for trial in self._stored.search.trials}
+        paths = dict.fromkeys(path for choice in choices.values() for path in choice)
+        values = {path: [choices[label].get(path) for label in lines["configuration"]] for path in paths}
+        place = list(lines.columns).index("configuration") + 1
+        before, after = lines.iloc[:, :place], lines.iloc[:, place:]
+        return before.assign(**values).join(after)
 
     @property
     def best(self) -> BestConfiguration:

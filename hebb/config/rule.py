@@ -181,7 +181,7 @@ class BackpropRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class SettlingRule(Rule):
-    """A settling network and learns as a whole (``hebb.energy``).
+    """A network that settles and learns as a whole (``hebb.energy``).
 
     Attributes:
         settings: the settings of the network, each with a default.

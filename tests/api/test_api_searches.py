@@ -55,10 +55,12 @@ def test_a_run_of_a_search_is_that_run_alone(arrays: tuple[np.ndarray, ...], tmp
             line = table.loc[f"b0.layer.lr={rate:g}"]
             assert (line["n"], line["mean"]) == (2, pytest.approx(np.mean(values)))
             assert line["sd"] == pytest.approx(np.std(values, ddof=1))
+            assert line["b0.layer.lr"] == rate
         best = max(scores, key=lambda rate: np.mean(scores[rate]))
         assert found.best.mean == pytest.approx(np.mean(scores[best]))
         assert found.metric == "test_acc"
-        assert len(found.results) == len(found.runs) == 4
+        rates = [run.config.network.blocks[0].layer.lr for run in found.runs]
+        assert list(found.results["b0.layer.lr"]) == rates == [0.01, 0.01, 0.1, 0.1]
         page = found.report(tmp_path / "page.html")
         assert "<html" in page.read_text()
     assert not folder.exists()
