@@ -399,7 +399,7 @@ README = {  # words by which a published README is told, and what of it must be 
     "biopytorch": (
         "PyTorch implementation of Hebbian",
         r"Bio(?:Linear|Conv2d)|nn\.\w+|F\.\w+|training_step|\w+/\w+\.py|pip install \w+|notebooks|slides|Optuna|wandb"
-        r"|Classifier|Dropout|Params|#layers|Accuracy \(test\)|\$\\?\w+\$|bias\b",
+        r"|Classifier|Dropout|Params|#layers|Accuracy \(test\)|bias\b",
     ),
     "lpl": (
         "fmi-basel/latent-predictive-learning",

@@ -52,6 +52,8 @@ class TrainedRun:
         config: everything that decided its bits.
         metrics: the last row of ``metrics.jsonl``: losses are means per sample, accuracies in percent.
         probes: the readouts of its blocks, a mapping each: block, kind, train_acc, val_acc, test_acc.
+        geometry: how its blocks represent the images, with ``probes=["geometry"]``; a mapping each: block,
+            dimensionality and the other numbers of ``hebb.probing.geometry``.
         seconds: how long it took.
         folder: its run folder; None where nothing was kept.
         classes: what the network's outputs stand for, in their order: the labels that were given with arrays or are
@@ -63,6 +65,7 @@ class TrainedRun:
         config: RunConfig,
         rows: Sequence[folders.Row],
         probes: Sequence[Mapping[str, Any]],
+        geometry: Sequence[Mapping[str, Any]],
         seconds: float,
         *,
         points: Sequence[Point],
@@ -73,7 +76,7 @@ class TrainedRun:
     ) -> None:
         self.config, self.seconds, self.folder = config, seconds, folder
         self.metrics = dict(rows[-1])
-        self.probes = list(probes)
+        self.probes, self.geometry = list(probes), list(geometry)
         self._rows, self._home, self._network, self._arrays = rows, home, network, arrays
         self._points = points
         classes = None if arrays is None else arrays.classes
@@ -354,6 +357,7 @@ def of_result(result: Result, home: Home, named: data_argument.NamedData | None 
         result.config,
         result.rows,
         [vars(probe) for probe in result.probes],
+        [shape.row for shape in result.geometry],
         result.seconds,
         points=result.points,
         home=home,
@@ -369,7 +373,15 @@ def read_run(folder: Path, home: Home, named: data_argument.NamedData | None = N
 
     run = runs.read_run(folder)
     return TrainedRun(
-        run.config, run.rows, run.probes, run.seconds, points=run.points, home=home, folder=folder, arrays=named
+        run.config,
+        run.rows,
+        run.probes,
+        run.geometry,
+        run.seconds,
+        points=run.points,
+        home=home,
+        folder=folder,
+        arrays=named,
     )
 
 

@@ -40,6 +40,11 @@ class Geometry:
     block: int
     numbers: dict[str, float | None]
 
+    @property
+    def row(self) -> dict[str, float | None]:
+        """Return them as ``result.json`` holds them."""
+        return {"block": self.block, **self.numbers}
+
 
 def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
     """Measure outputs z (N, M) of images with labels (N,); unlabelled images (-1) count only where labels do not."""

@@ -298,7 +298,7 @@ class Run:
                 "seed": result.config.seed,
                 "metrics": result.metrics,
                 "probes": [vars(probe) for probe in result.probes],
-                "geometry": [{"block": block.block, **block.numbers} for block in result.geometry],
+                "geometry": [shape.row for shape in result.geometry],
                 "seconds": round(result.seconds, 3),
             },
         )

@@ -111,7 +111,7 @@ def test_labels_come_back_as_they_were_given(arrays: tuple[np.ndarray, ...]) -> 
 
 def test_what_a_finished_run_offers(arrays: tuple[np.ndarray, ...]) -> None:
     """Features are those of the network by hand, and an answer does not depend on the images beside it."""
-    run = train(arrays, probes=["linear"])
+    run = train(arrays, probes=["linear", "geometry"])
     x = arrays[2]
     with torch.no_grad():
         by_hand = run.network[0](torch.from_numpy(x[:, None]).float() / 255)
@@ -123,6 +123,10 @@ def test_what_a_finished_run_offers(arrays: tuple[np.ndarray, ...]) -> None:
     assert list(curve["update"]) == sorted(set(curve["update"]))
     assert curve["convergence"].iloc[-1] == run.history["convergence"].iloc[0]
     assert [probe["kind"] for probe in run.probes] == ["linear"]
+    spectrum = np.linalg.eigvalsh(np.cov(run.features(x).mean(axis=(2, 3)).astype(float).T))
+    (shape,) = run.geometry
+    assert shape["block"] == 0
+    assert shape["dimensionality"] == pytest.approx(spectrum.sum() ** 2 / np.square(spectrum).sum(), rel=1e-4)
     assert run.metrics["epoch"] == 2
     assert "test" in repr(run)
 
@@ -142,12 +146,14 @@ def test_unlabelled_images_train_the_hebbian_blocks(arrays: tuple[np.ndarray, ..
 
 def test_a_run_in_a_folder_is_loaded_by_name(arrays: tuple[np.ndarray, ...], tmp_path: Path) -> None:
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "mine"
-    run = train(arrays, folder=folder)
+    run = train(arrays, folder=folder, probes=["geometry"])
     for place, where in ((folder, {}), ("mine", {"data_dir": tmp_path / "home"})):
         loaded = hebb.load(place, **where)
         assert isinstance(loaded, hebb.TrainedRun)
         assert loaded.metrics == json.loads(json.dumps(run.metrics))
         np.testing.assert_array_equal(loaded.predict(arrays[2]), run.predict(arrays[2]))
+        assert loaded.geometry == json.loads(json.dumps(run.geometry))
+        assert loaded.geometry
     with pytest.raises(hebb.ConfigError, match="holds a finished run"):
         train(arrays, folder=folder)
     with pytest.raises(hebb.ConfigError, match="load: 'miné' is not a folder"):
