@@ -305,7 +305,8 @@ def search(
             asked = _continued(asked, request.restored(place, catalog))
         from hebb.tuning import stages
 
-        result = stages.run(asked, settings, catalog, _observer(progress), fresh=fresh)
+        with _observer(progress) as observer:
+            result = stages.run(asked, settings, catalog, observer, fresh=fresh)
         if not len(result.runs):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
             raise HebbError(f"no run of the search could be finished: {reasons}")
@@ -335,12 +336,18 @@ def _continued(asked: Search, begun: Search) -> Search:
     return begun
 
 
-def _observer(progress: bool) -> SearchObserver | None:
+@contextlib.contextmanager
+def _observer(progress: bool) -> Iterator[SearchObserver]:
     if not progress:
-        return None
+        yield SearchObserver()
+        return
     from hebb.cli.search_display import SearchDisplay
 
-    return SearchDisplay()
+    display = SearchDisplay()
+    try:
+        yield display
+    finally:
+        display.close()
 
 
 def load(name: str | Path, *, data_dir: str | Path | None = None) -> Any:

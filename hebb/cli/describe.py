@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,8 +27,19 @@ _WIDTH = 140
 """Width of a table that does not go to a terminal."""
 
 
-class _Console(Console):
-    """A console that falls silent when its reader (``head``, ``less``) is gone, so that the work continues."""
+class CommandConsole(Console):
+    """A console that falls silent when its reader (``head``, ``less``) is gone, so that the work continues.
+
+    Attributes:
+        printed: when it last printed, on the monotonic clock.
+    """
+
+    printed = 0.0
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as a console does, and note the time."""
+        super().print(*objects, **options)
+        self.printed = time.monotonic()
 
     def on_broken_pipe(self) -> None:
         """Discard what follows."""
@@ -34,7 +47,7 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def console() -> Console:
+def console() -> CommandConsole:
     """Return a console on the current stdout: as wide as the terminal, or wide enough for a table elsewhere.
 
     It prints text as it is: ``[x]`` in a path is no style, and ``:x:`` in a network is no picture.
@@ -43,8 +56,8 @@ def console() -> Console:
     return terminal if terminal.is_terminal else _console(width=_WIDTH)
 
 
-def _console(width: int | None = None) -> Console:
-    return _Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
+def _console(width: int | None = None) -> CommandConsole:
+    return CommandConsole(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def table(title: str, columns: Iterable[str], numbers: Iterable[str] = ()) -> Table:
@@ -125,6 +138,13 @@ def _print_phases(out: Console, config: RunConfig, phases: Iterable[plan.Phase])
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless it is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time for a person."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def format_loss(loss: float) -> str:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from hebb.cli import arguments, describe, train_flags
+from hebb.cli import arguments, describe, pulse, train_flags
 from hebb.cli.parsing import Exclusive, Parser, Section
 from hebb.cli.run import read_config
 from hebb.config import overrides
@@ -53,7 +53,9 @@ def main(argv: list[str], flag: str = _VERB) -> int:
 
     from hebb.probing import stored
 
-    measured = stored.evaluate(run, checkpoint, data, home, device_index=device.index, features=options.export_features)
+    file = options.export_features
+    with pulse.during(f"measuring {run.network.name} on {data.dataset}"):
+        measured = stored.evaluate(run, checkpoint, data, home, device_index=device.index, features=file)
     describe.evaluation(run.network.name, data.dataset, measured.loss, measured.accuracy, measured.classes)
     if options.export_features is not None:
         describe.console().print(f"features: {options.export_features.absolute()}", soft_wrap=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hebb.cli import describe
+from hebb.cli.notebook import NotebookLine
+from hebb.cli.pulse import Pulse
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import commands
@@ -18,6 +20,8 @@ from hebb.storage.folders import Row
 from hebb.training.report import Report
 
 if TYPE_CHECKING:
+    from hebb.data.images import Images
+    from hebb.nn.model import Network
     from hebb.probing.measures import BlockInfo
     from hebb.probing.probes import Probe
     from hebb.training.place import Place
@@ -28,8 +32,37 @@ _ACCURACIES = ("train %", "val %", "test %")
 _SPLITS = ("train", "val", "test")
 
 
+@dataclass
+class _Stretch:
+    """Work whose images are counted: a phase, or the features for one.
+
+    Attributes:
+        name: what it is.
+        total: its images.
+        done: those that are processed.
+        before: those that were processed when it began, of a run that continues.
+        began: when it began, on the monotonic clock.
+    """
+
+    name: str
+    total: int
+    done: int
+    before: int
+    began: float
+
+    def __str__(self) -> str:
+        text = f"{self.name}, {self.done:,} of {self.total:,} images"
+        processed, seconds = self.done - self.before, time.monotonic() - self.began
+        if not processed:
+            return text
+        speed = processed / seconds
+        return f"{text}, {speed:,.0f} img/s, {describe.duration((self.total - self.done) / speed)} left"
+
+
 class ConsoleReport(Report):
-    """Shows a live line for each phase in a terminal and plain lines elsewhere, with numbers at each report.
+    """Shows a live line for each phase in a terminal or a notebook, with numbers at each report.
+
+    Elsewhere it prints plain lines, at least one every half a minute.
 
     Args:
         verbose: whether to print the table of the first neurons.
@@ -39,15 +72,27 @@ class ConsoleReport(Report):
     def __init__(self, verbose: bool = False, seed: int | None = None) -> None:
         self.verbose = verbose
         self.seed = seed
-        self.console: Console = describe.console()
+        self.console = describe.console()
         self._bar: Progress | None = None
+        self._cell: NotebookLine | None = None
         self._task = TaskID(0)
         self._images = 0
         self._begun = self._drawn = 0.0
+        self._doing: _Stretch | str = ""
+        self._pulse: Pulse | None = None
+
+    def loading(self, dataset: str) -> None:
+        """Say in a while that images are read; the download shows its own progress."""
+        self._doing = f"reading {dataset}"
+        if self._pulse is None:
+            self._pulse = Pulse(self.console, lambda: str(self._doing))
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Print what is trained on which data."""
         self._begun = time.monotonic()
+        self._doing = "preparing the first phase"
+        if self.console.is_terminal:
+            self._stop_pulse()  # the live line shows that it goes on
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(
             f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, {describe.seeds(config)}, "
@@ -70,8 +115,10 @@ class ConsoleReport(Report):
         """Start a live line in a terminal, or print name and detail elsewhere."""
         self._stop_bar()
         self._images = 0
+        self._doing = _Stretch(name, total, done, done, time.monotonic())
         if not self.console.is_terminal:
             self.console.print(f"{name}, {detail}")
+            self._cell = NotebookLine() if self.console.is_jupyter else None
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -90,16 +137,27 @@ class ConsoleReport(Report):
     def progress(self, images: int) -> None:
         """Move the live line, at most five times a second."""
         self._images += images
+        if isinstance(self._doing, _Stretch):
+            self._doing.done += images
         now = time.monotonic()
-        if self._bar is None or now - self._drawn < _REFRESH:
+        if now - self._drawn < _REFRESH:
             return
         self._drawn = now
+        if self._cell is not None:
+            self._cell.show(str(self._doing))
+        if self._bar is None:
+            return
         task = self._bar.tasks[0]
         self._bar.advance(self._task, self._images)
         self._images = 0
         speed = f"{task.speed:,.0f} img/s" if task.speed else ""
         self._bar.update(self._task, speed=speed)
         self._bar.refresh()
+
+    def trained(self, index: int, phase: Phase, network: Network, data: Images) -> None:
+        """Say in a while what follows, which has no progress of its own."""
+        self._stop_bar()
+        self._doing = f"phase {index} is trained; reading out its blocks, or preparing the next phase"
 
     def row(self, row: Row, blocks: dict[str, BlockInfo]) -> None:
         """Print the numbers of an evaluation."""
@@ -161,7 +219,7 @@ class ConsoleReport(Report):
 
     def finish(self, result: Result) -> None:
         """Print the last numbers and where everything is stored."""
-        self._stop_bar()
+        self.close()
         row = result.metrics
         scores = {split: row[f"{split}_acc"] for split in _SPLITS}
         accuracies = [f"{split} accuracy {score:.2f} %" for split, score in scores.items() if score is not None]
@@ -188,12 +246,21 @@ class ConsoleReport(Report):
 
     def close(self) -> None:
         """Remove the live line, also after an error."""
+        self._stop_pulse()
         self._stop_bar()
+
+    def _stop_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._cell is not None:
+            self._cell.clear()
+            self._cell = None
 
 
 class _MemberReport(ConsoleReport):
@@ -202,6 +269,9 @@ class _MemberReport(ConsoleReport):
     def __init__(self, first: ConsoleReport, seed: int) -> None:
         super().__init__(first.verbose, seed)
         self.console = first.console  # it prints above the live line
+
+    def loading(self, dataset: str) -> None:
+        """Say nothing."""
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Start the clock."""

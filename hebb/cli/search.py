@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hebb.cli import arguments, describe, listing, search_flags
+from hebb.cli import arguments, describe, listing, pulse, search_flags
 from hebb.cli.parsing import Parser
 from hebb.config import overrides, plan
 from hebb.config.catalog import Catalog
@@ -54,7 +55,9 @@ def main(argv: list[str]) -> int:
         from hebb.cli.search_display import print_estimate
         from hebb.tuning import estimate
 
-        print_estimate(estimate.run(search, settings), search)
+        with pulse.during("measuring a few updates of each configuration"):
+            cost = estimate.run(search, settings)
+        print_estimate(cost, search)
         return 0
     settings.home.check_writable()
     with search_folder.held(search.folder):
@@ -79,15 +82,15 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
     from hebb.cli.search_display import SearchDisplay, continuation
     from hebb.tuning import stages
 
-    display = SearchDisplay()
-    try:
-        result = stages.run(search, settings, catalog, display, fresh=fresh)
-    except (Exception, KeyboardInterrupt) as error:
-        cause = cause_of(error)
-        if not isinstance(cause, InterruptedRunError | DiskFullError) or not (search.folder / folders.SEARCH).exists():
-            raise
-        raise type(cause)(f"{cause}\n{continuation(search.folder)}") from None
-    _write_report(search, display)
+    with contextlib.closing(SearchDisplay()) as display:
+        try:
+            result = stages.run(search, settings, catalog, display, fresh=fresh)
+        except (Exception, KeyboardInterrupt) as error:
+            cause, begun = cause_of(error), (search.folder / folders.SEARCH).exists()
+            if not isinstance(cause, InterruptedRunError | DiskFullError) or not begun:
+                raise
+            raise type(cause)(f"{cause}\n{continuation(search.folder)}") from None
+        _write_report(search, display)
     if not settings.save_trials:
         shutil.rmtree(search.folder / folders.TRIALS)
     return 0 if result.succeeded else 1

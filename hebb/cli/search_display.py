@@ -15,6 +15,7 @@ from rich.table import Table
 
 from hebb.analysis import replicates
 from hebb.cli import describe
+from hebb.cli.pulse import Pulse
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _TAIL = 4096  # bytes of a run's metrics that hold its last row
 _SHOWN = 8  # ended trials that stay in the table
+_GOING = 4  # trials that a line of progress names
 
 
 @dataclass
@@ -59,7 +61,7 @@ class _Progress:
         if not self.seconds:
             return "time left unknown"
         mean = sum(self.seconds) / len(self.seconds)
-        return f"{duration(mean * self.left / min(self.stage.at_once, self.left))} left"
+        return f"{describe.duration(mean * self.left / min(self.stage.at_once, self.left))} left"
 
 
 class SearchDisplay(SearchObserver):
@@ -73,8 +75,16 @@ class SearchDisplay(SearchObserver):
         self.console = describe.console()
         self._progress = _Progress(Stage(metric="", groups=0, at_once=1), 0)
         self._live: Live | None = None
+        self._pulse: Pulse | None = None
+        self._preparing = ""
         self._begun = 0.0
         self._folder, self._maximises, self._scheduler = Path(), True, ""
+
+    def preparing(self, what: str) -> None:
+        """Say in a while what the search is waiting for."""
+        self._preparing = what
+        if self._pulse is None:
+            self._pulse = Pulse(self.console, lambda: self._preparing or self.state())
 
     def start(self, search: Search) -> None:
         """Name the search."""
@@ -89,8 +99,9 @@ class SearchDisplay(SearchObserver):
     def stage(self, stage: Stage) -> None:
         """Start the live table in a terminal."""
         self._progress = _Progress(stage, stage.groups)
-        self._begun = time.monotonic()
+        self._begun, self._preparing = time.monotonic(), ""
         if self.console.is_terminal:
+            self._stop_pulse()  # the table shows that it goes on
             self._live = Live(
                 get_renderable=self.table, console=self.console, refresh_per_second=1, transient=True, screen=False
             )
@@ -120,9 +131,29 @@ class SearchDisplay(SearchObserver):
 
     def stage_over(self) -> None:
         """Take the live table away."""
+        self._preparing = "summing up"
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def close(self) -> None:
+        """Print nothing more from a thread, also after an error."""
+        self._stop_pulse()
+        self.stage_over()
+
+    def _stop_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
+
+    def state(self) -> str:
+        """Say in a line how far the search is, and how far each trial that goes on."""
+        progress = self._progress
+        done, total = progress.stage.groups - progress.left, progress.stage.groups
+        text = f"{done} of {describe.counted(total, 'trial')} ended, {progress.time_left()}"
+        going = [f"{group.label} {_progress_of(group)}" for group, _ in list(progress.started.values())]
+        more = f"; and {len(going) - _GOING} more" if len(going) > _GOING else ""
+        return f"{text}; {'; '.join(going[:_GOING])}{more}" if going else text
 
     def table(self) -> Table:
         """Lay out the trials that go on, and the last ones that ended."""
@@ -236,17 +267,20 @@ def _seeds(group: Group) -> str:
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {' '.join(seeds)}"
 
 
-def duration(seconds: float) -> str:
-    """Write a time for a person."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def current(group: Group) -> tuple[Trial, dict[str, Any] | None]:
     """Return the run of a group that goes on, and the last row it recorded."""
     trial = next((trial for trial in group.runs if not trial.finished), group.runs[-1])
     return trial, _last_row(trial.folder / folders.METRICS)
+
+
+def _progress_of(group: Group) -> str:
+    """Say how much of its updates the run of a group that goes on has made, by its records."""
+    trial, row = current(group)
+    point = _last_row(trial.folder / folders.LOOKS)
+    made = max(int((row or {}).get("step") or 0), int((point or {}).get("update") or 0))
+    share = 100 * made / sum(phase.updates for phase in phases(trial.config))
+    where = "begins" if row is None and point is None else f"{share:.0f} % of its updates"
+    return f"seed {trial.config.seed}: {where}"
 
 
 def _last_row(path: Path) -> dict[str, Any] | None:
@@ -296,8 +330,8 @@ def print_estimate(estimate: Estimate, search: Search) -> None:
     packs = f" in packs of {estimate.members}" if estimate.members > 1 else ""
     early = f" at most: {search.spec.scheduler.name} stops some early" if search.stops_early else ""
     console.print(
-        f"{estimate.runs} runs{packs}, about {duration(estimate.seconds)} each, {estimate.at_once} at a time on "
-        f"{estimate.device} with {describe.counted(search.base.threads, 'thread')}: {estimate.hours:.2f} hours, "
+        f"{estimate.runs} runs{packs}, about {describe.duration(estimate.seconds)} each, {estimate.at_once} at a time "
+        f"on {estimate.device} with {describe.counted(search.base.threads, 'thread')}: {estimate.hours:.2f} hours, "
         f"{estimate.disk / 2**20:.0f} MB in {search.folder}{early}",
         soft_wrap=True,
     )

@@ -49,7 +49,7 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
     networks = list(map(start.initial_network, configs, places))
     finished = [place.carry_on and _is_finished(place.folder) for place in places]
     states = _continued(networks, places, finished, len(phases))
-    data = start.load_data(configs[0], phases, places[0], devices[0])
+    data = start.load_data(configs[0], phases, places[0], devices[0], reports[0])
     start.check_data(configs[0], phases, data)
     for network in networks:
         network.to(devices[0])

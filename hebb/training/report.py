@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Report:
     """Receives the events of a run. Every method does nothing by default; a subclass overrides those it needs."""
 
+    def loading(self, dataset: str) -> None:
+        """Called before the images of a dataset are read, which may download or decode them."""
+
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Called when the run starts."""
 

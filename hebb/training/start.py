@@ -41,7 +41,7 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     phases = plan.phases(config)
     network = initial_network(config, place)
     state = _continued(network, place)
-    data = load_data(config, phases, place, device)
+    data = load_data(config, phases, place, device, report)
     check_data(config, phases, data)
     network.to(device)
     recorder = open_records(config, phases, place, data, state)
@@ -117,7 +117,7 @@ def settle_on(path: Path) -> None:
 
 
 def load_data(
-    config: RunConfig, phases: tuple[Phase, ...], place: Place, device: torch.device
+    config: RunConfig, phases: tuple[Phase, ...], place: Place, device: torch.device, report: Report
 ) -> dict[str, images.Images]:
     """Load the datasets that the phases use; load them once if both are the same."""
     specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
@@ -127,6 +127,7 @@ def load_data(
         spec = specs[name]
         content = replace(spec, epochs=1, batch_size=1, print_freq=1)
         if (content,) not in loaded:
+            report.loading(spec.dataset)
             load = images.load if place.load is None else place.load
             loaded[(content,)] = load(spec, place.datasets, config.split_seed, device, place.cache)
         data[name] = loaded[(content,)]

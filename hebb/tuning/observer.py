@@ -117,6 +117,9 @@ class Winner:
 class SearchObserver:
     """Follows a search. Every method does nothing here; override those of interest."""
 
+    def preparing(self, what: str) -> None:
+        """Something begins that takes a while: data are read, Ray is started."""
+
     def start(self, search: Search) -> None:
         """The search begins, or continues."""
 

@@ -103,8 +103,10 @@ def run(
     search = _on_device(search, settings, catalog)
     configs = [trial.config for trial in search.trials] or [search.base]
     # read, or download, once before any trial does
+    observer.preparing("reading the data")
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     resources = _resources(search, settings)
+    observer.preparing("starting Ray")
     with ray_session.session(resources, shared_data.size(data)), _claimed(search, settings, fresh):
         context = Context(
             search=search,

@@ -1,0 +1,62 @@
+"""What a command says while it works for long: a line wherever nothing else was printed for half a minute."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hebb.cli import describe
+from hebb.cli.describe import CommandConsole
+
+EVERY = 30.0
+"""Seconds of silence after which a line is due."""
+SOON = 2.0
+"""Seconds after which a terminal says what it is waiting for."""
+_LEAST = 0.01
+
+
+class Pulse:
+    """Prints what goes on, from a thread of its own, whenever the console was silent for a while.
+
+    Args:
+        console: where it prints.
+        state: returns the text.
+    """
+
+    def __init__(self, console: CommandConsole, state: Callable[[], str]) -> None:
+        self._console, self._state = console, state
+        self._wait = SOON if console.is_terminal else EVERY
+        self._begun = self._said = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="hebb-pulse", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Print no more; it may be called twice."""
+        self._over.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(max(_LEAST, self._due() - time.monotonic())):
+            if time.monotonic() < self._due():
+                continue
+            self._said, self._wait = time.monotonic(), EVERY
+            with contextlib.suppress(OSError, ValueError):  # nobody reads, or the output is closed: the work goes on
+                self._console.print(f"{self._said - self._begun:8.1f} s  {self._state()}", soft_wrap=True)
+
+    def _due(self) -> float:
+        return max(self._console.printed, self._said) + self._wait
+
+
+@contextmanager
+def during(text: str) -> Iterator[None]:
+    """Say what goes on inside, if it takes long."""
+    pulse = Pulse(describe.console(), lambda: text)
+    try:
+        yield
+    finally:
+        pulse.stop()
