@@ -29,7 +29,7 @@ class Pulse:
     def __init__(self, console: CommandConsole, state: Callable[[], str]) -> None:
         self._console, self._state = console, state
         self._wait = SOON if console.is_terminal else EVERY
-        self._begun = self._said = time.monotonic()
+        self._said = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="hebb-pulse", daemon=True)
         self._thread.start()
@@ -46,16 +46,22 @@ class Pulse:
                 continue
             self._said, self._wait = time.monotonic(), EVERY
             with contextlib.suppress(OSError, ValueError):  # nobody reads, or the output is closed: the work goes on
-                self._console.print(f"{self._said - self._begun:8.1f} s  {self._state()}", soft_wrap=True)
+                self._console.print(self._state(), soft_wrap=True)
 
     def _due(self) -> float:
         return max(self._console.printed, self._said) + self._wait
 
 
+def after(began: float, text: str) -> str:
+    """Return a line that starts with the seconds since a moment on the monotonic clock."""
+    return f"{time.monotonic() - began:6.1f} s  {text}"
+
+
 @contextmanager
 def during(text: str) -> Iterator[None]:
     """Say what goes on inside, if it takes long."""
-    pulse = Pulse(describe.console(), lambda: text)
+    began = time.monotonic()
+    pulse = Pulse(describe.console(), lambda: after(began, text))
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from hebb.cli import describe
 from hebb.cli.notebook import NotebookLine
-from hebb.cli.pulse import Pulse
+from hebb.cli.pulse import Pulse, after
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import commands
@@ -51,6 +51,8 @@ class _Stretch:
     began: float
 
     def __str__(self) -> str:
+        if self.done >= self.total:
+            return f"{self.name}, all {self.total:,} images done"
         text = f"{self.name}, {self.done:,} of {self.total:,} images"
         processed, seconds = self.done - self.before, time.monotonic() - self.began
         if not processed:
@@ -85,13 +87,14 @@ class ConsoleReport(Report):
         """Say in a while that images are read; the download shows its own progress."""
         self._doing = f"reading {dataset}"
         if self._pulse is None:
-            self._pulse = Pulse(self.console, lambda: str(self._doing))
+            self._begun = time.monotonic()
+            self._pulse = Pulse(self.console, lambda: "  " + after(self._begun, str(self._doing)))
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Print what is trained on which data."""
         self._begun = time.monotonic()
         self._doing = "preparing the first phase"
-        if self.console.is_terminal:
+        if self.console.is_terminal or self.console.is_jupyter:
             self._stop_pulse()  # the live line shows that it goes on
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from hebb.analysis import replicates
 from hebb.cli import describe
-from hebb.cli.pulse import Pulse
+from hebb.cli.pulse import Pulse, after
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
@@ -84,7 +84,8 @@ class SearchDisplay(SearchObserver):
         """Say in a while what the search is waiting for."""
         self._preparing = what
         if self._pulse is None:
-            self._pulse = Pulse(self.console, lambda: self._preparing or self.state())
+            self._begun = time.monotonic()
+            self._pulse = Pulse(self.console, lambda: after(self._begun, self._preparing or self.state()))
 
     def start(self, search: Search) -> None:
         """Name the search."""
@@ -220,7 +221,7 @@ class SearchDisplay(SearchObserver):
 
     def _line(self, text: str) -> None:
         if self._live is None:
-            self._print(f"{time.monotonic() - self._begun:6.1f} s  {text}")
+            self._print(after(self._begun, text))
 
     def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,16 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of the point, in which a number that is not finite is null."""
-        data = asdict(self)
-        recent = data.pop("recent")
-        blocks = {name: _finite(numbers) for name, numbers in data.pop("blocks").items()}
-        return {**data, **_finite(recent), "blocks": blocks}
+        blocks = {name: _finite(numbers) for name, numbers in self.blocks.items()}
+        return {**self._place, **_finite(self.recent), "blocks": blocks}
 
     def by_block(self) -> list[dict[str, Any]]:
         """Return a flat line for each block: where the point lies, the means of the phase, the numbers of the block."""
-        place = {"update": self.update, "phase": self.phase, "kind": self.kind, "epoch": self.epoch}
-        return [{**place, "block": block, **self.recent, **numbers} for block, numbers in self.blocks.items()]
+        return [{**self._place, "block": block, **self.recent, **numbers} for block, numbers in self.blocks.items()]
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"update": self.update, "phase": self.phase, "kind": self.kind, "epoch": self.epoch}
 
     def value(self, name: str) -> float | None:
         """Return a number of the phase: one of ``RECENT``, the sum of R1, or the mean of another over the blocks."""

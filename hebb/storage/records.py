@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -43,6 +44,8 @@ COLUMNS = (
 """Keys of a row of ``metrics.jsonl``; a missing value is null."""
 
 _SCALARS = COLUMNS[5:]
+_LATER = 2.0
+"""Seconds that the points of a curve wait for TensorBoard, so that those of a short phase are written at once."""
 
 
 def make_row(**values: object) -> Row:
@@ -73,9 +76,12 @@ class Recorder:
         self.blocks: list[dict[str, dict[str, float]]] = []
         self.points: list[Point] = []
         self._steps: dict[str, int] = {}  # step of the last scalar of each tag
+        self._waiting: list[tuple[Any, int, float]] = []  # events for TensorBoard: summary, step, time
+        self._sent = 0.0
         self._warned: set[tuple[int, int]] = set()
         self._warnings: Path | None = None
         self._metrics: TextIO | None = None
+        self._points: TextIO | None = None
         self._events: Any = None
         if folder is None:
             return
@@ -112,7 +118,7 @@ class Recorder:
         self._metrics.flush()
         self._add_scalars({tags.of_column(name): row[name] for name in _SCALARS}, row["step"])
         self._add_blocks(blocks, row["step"])
-        self._events.flush()
+        self._send()
 
     def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
         """Store a warning of a block, once for each phase; return whether it is the first. ``epoch`` counts from 0."""
@@ -134,10 +140,14 @@ class Recorder:
         self.points.append(point)
         if self._metrics is None:
             return
-        with open(self._looks, "a", encoding="utf-8") as file:
-            file.write(json.dumps(point.to_json()) + "\n")
+        if self._points is None:
+            self._points = open(self._looks, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
+        self._points.write(json.dumps(point.to_json()) + "\n")
+        self._points.flush()
         self._add_scalars({tags.of_column(name): value for name, value in point.recent.items()}, point.update)
         self._add_blocks(point.blocks, point.update)
+        if point.epoch == 0 or time.monotonic() - self._sent > _LATER:
+            self._send()
 
     def _add_blocks(self, blocks: Mapping[str, curves.Numbers], step: int) -> None:
         """Add numbers of blocks to TensorBoard."""
@@ -145,7 +155,7 @@ class Recorder:
             self._add_scalars({tags.of_block(block, name): value for name, value in numbers.items()}, step)
 
     def _add_scalars(self, numbers: curves.Numbers, step: int) -> None:
-        """Add numbers by tag to TensorBoard, but none that it has at this step: curve and epoch may end together.
+        """Collect numbers by tag for TensorBoard, but none that it has at this step: curve and epoch may end together.
 
         They are one event: an event of its own for each takes five times as long.
         """
@@ -157,7 +167,15 @@ class Recorder:
                 self._steps[tag] = step
                 summary.value.add(tag=tag, simple_value=value)
         if summary.value:
-            self._events.file_writer.add_summary(summary, step)
+            self._waiting.append((summary, step, time.time()))
+
+    def _send(self) -> None:
+        """Pass on what was collected: the writer's thread stops this one at each event."""
+        for event in self._waiting:
+            self._events.file_writer.add_summary(*event)
+        self._waiting.clear()
+        self._events.flush()
+        self._sent = time.monotonic()
 
     def looks(self, looks: list[Look]) -> None:
         """Append the measures of a settling network to ``blocks.jsonl`` and to TensorBoard."""
@@ -169,6 +187,7 @@ class Recorder:
             )
         for look in looks:
             self._add_blocks(look.blocks, look.update)
+        self._send()
 
     def radii(self, radii: Mapping[str, Sequence[float]], step: int) -> None:
         """Store the radii of the neurons of each Hebbian block as a TensorBoard histogram."""
@@ -187,7 +206,10 @@ class Recorder:
         """Flush and close the files."""
         if self._metrics is not None:
             self._metrics.close()
+            self._send()
             self._events.close()
+        if self._points is not None:
+            self._points.close()
 
 
 def _rewrite(path: Path, rows: list[Row]) -> None:
