@@ -74,6 +74,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/lpl_step.py --out $(OUT)/lpl_step.json
 	$(BIN)/python benchmarks/energy_step.py --out $(OUT)/energy_step.json
 	$(BIN)/python benchmarks/classifier_epoch.py --out $(OUT)/classifier_epoch.json
+	$(BIN)/python benchmarks/curves.py --all --out $(OUT)/curves.json
 	$(BIN)/python benchmarks/pack.py --preset 2SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digits_50 \
 		--threads 1 --repeats 3 --out $(OUT)/pack.json
 	$(BIN)/python benchmarks/peak_memory.py --out $(OUT)/peak_memory.json

@@ -32,6 +32,7 @@ from hebb.config import catalog, plan
 from hebb.config.catalog import Catalog
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.specs import RunConfig
+from hebb.core.errors import ConfigError
 from hebb.nn import model
 from hebb.storage import records
 from hebb.training import curves, engine
@@ -98,11 +99,10 @@ def measure(presets: Catalog, preset: str, data: str, options: argparse.Namespac
         dataset_unsup=spec,
         device=options.device,
     )
-    return [
-        {"preset": preset, **_measured(run, index, phase, options)}
-        for index, phase in enumerate(plan.phases(run))
-        if phase.kind == PhaseKind.HEBBIAN
-    ]
+    hebbian = [(i, phase) for i, phase in enumerate(plan.phases(run)) if phase.kind == PhaseKind.HEBBIAN]
+    if not hebbian:
+        raise ConfigError("--preset", f"{preset} has no Hebbian phase")
+    return [{"preset": preset, **_measured(run, i, phase, options)} for i, phase in hebbian]
 
 
 def _measured(run: RunConfig, index: int, phase: Phase, options: argparse.Namespace) -> harness.Row:

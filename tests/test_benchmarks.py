@@ -56,6 +56,15 @@ def test_krotov_step(command: Command, tmp_path: Path) -> None:
         assert row["ratio"] == pytest.approx(row["step_ms"] / row["floor_ms"])
 
 
+def test_curves(command: Command, tmp_path: Path) -> None:
+    """Digits has 144 updates in its Hebbian epoch, and so 14 points, ten updates apart or more."""
+    flags = ("--preset=2SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--repeats", "2")
+    (row,) = numbers(command, tmp_path, "curves", *flags)["results"]
+    assert (row["updates"], row["points"]) == (144, 14)
+    assert row["ratio"] == pytest.approx(row["point_ms"] / row["update_ms"])
+    assert row["share_percent"] == pytest.approx(100 * 14 / 144 * row["ratio"])
+
+
 def test_pack(command: Command, tmp_path: Path) -> None:
     small = ("dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_sup.epochs=2")
     flags = ("--preset=2SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_50", "--seeds", "2")
