@@ -44,7 +44,8 @@ def compute(
         ConfigError: for fewer than two groups, a group that holds a seed twice, or fewer than two runs or pairs.
     """
     if len(groups) < 2:
-        raise ConfigError("runs", f"must be at least two searches or folders, got {len(groups)}")
+        problem = f"must be at least two searches or folders, got {len(groups)}"
+        raise ConfigError("runs", problem, hint="--by compares the values of one of its columns (--by b0.layer.lr)")
     check_metric(metric)
     return of_values({name: _by_seed(name, runs, metric) for name, runs in groups.items()}, metric, paired=paired)
 
@@ -94,7 +95,9 @@ def _by_seed(name: str, runs: Sequence[StoredRun], metric: str) -> dict[int, flo
     for run in runs:
         if run.seed in values:
             problem = f"{name} has more than one run of seed {run.seed}"
-            raise ConfigError("runs", problem, hint="--where, --preset or --dataset choose one configuration")
+            raise ConfigError(
+                "runs", problem, hint="--where, --preset or --dataset choose one configuration, --by compares several"
+            )
         values[run.seed] = run.measured(metric)
     if any(math.isnan(value) for value in values.values()):
         raise ConfigError("--metric", f"not every run of {name} measured '{metric}'")
@@ -156,7 +159,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     axes.set_yticks(list(places), [f"{style.wrapped(line.group, 40)}\n(n = {line.n})" for line in frame.itertuples()])
     axes.set_ylim(-0.6, len(frame) - 0.4)
     unit = style.unit(str(first["metric"])).replace("(%)", "(percentage points)")
-    style.label(axes, f"difference in {unit}", "", f"against {first['reference']}\n{_shown(frame)}")
+    style.label(axes, style.wrapped(f"difference in {unit}", 34), "", f"against {first['reference']}\n{_shown(frame)}")
     return figure
 
 

@@ -24,6 +24,8 @@ from hebb.nn.blocks import Block
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hebb.analysis.subject import Subject
+
 
 class View(StrEnum):
     """How a filter is shown."""
@@ -132,6 +134,32 @@ def _order(block: Block, order: Order, share: Tensor | None) -> Tensor:
     if order == Order.DEVIATION or block.hebb is None:
         return neurons.by_deviation(weight)
     return neurons.by_learning(block.hebb.radius(), block.hebb.r1_threshold, share)
+
+
+def sorting(block: Block, order: Order) -> str:
+    """Say how the filters of a block are sorted."""
+    if order == Order.LEARNED and block.hebb is None:
+        order = Order.DEVIATION
+    return {
+        Order.LEARNED: "radius 1 and most wins first",
+        Order.DEVIATION: "largest deviation first",
+        Order.RADIUS: "largest radius first",
+        Order.INDEX: "in the order of the layer",
+    }[order]
+
+
+def shares(subject: Subject, block: int) -> tuple[Tensor | None, str]:
+    """Return the share of the wins of each neuron of a Hebbian block, or None, and why where it should be known.
+
+    Whether the data are there depends on the machine, and the filters are there without them.
+    """
+    if subject.blocks[block].hebb is None or subject.run.config.dataset_sup.zca:
+        return None, ""
+    try:
+        return subject.winner_share(block), ""
+    except (ConfigError, OSError) as error:
+        first = str(error).splitlines()[0]
+        return None, f"the shares of the wins are not known, because the images cannot be read ({first})"
 
 
 def silent(frame: pd.DataFrame) -> list[bool]:

@@ -20,6 +20,7 @@ from hebb.analysis.neurons import Isolated
 from hebb.storage import tiles
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 12
@@ -97,13 +98,19 @@ def strongest(respond: Callable[[Tensor], Tensor], batches: Iterable[Tensor], ch
     )
 
 
-def patch_table(tops: Tops, chosen: Tensor, boxes: Callable[[int, int], receptive.Box]) -> pd.DataFrame:
-    """Return one line a patch: neuron, rank, image, answer, and its box in the image.
+def patch_table(
+    tops: Tops,
+    chosen: Tensor,
+    boxes: Callable[[int, int], receptive.Box],
+    reaches: Callable[[int, int], receptive.Box],
+) -> pd.DataFrame:
+    """Return one line a patch: neuron, rank, image, answer, its box in the image, and its whole field (``reach_top``).
 
     Args:
         tops: where the neurons answer most.
         chosen: (n,) the neurons.
         boxes: place in the map -> pixels of the image.
+        reaches: place in the map -> receptive field, which may reach over the borders of the image.
     """
     lines = [
         {
@@ -111,12 +118,17 @@ def patch_table(tops: Tops, chosen: Tensor, boxes: Callable[[int, int], receptiv
             "rank": rank,
             "image": int(tops.images[i, rank]),
             "answer": float(tops.answers[i, rank]),
-            **vars(boxes(int(tops.rows[i, rank]), int(tops.columns[i, rank]))),
+            **vars(boxes(*_place(tops, i, rank))),
+            **{f"reach_{end}": at for end, at in vars(reaches(*_place(tops, i, rank))).items()},
         }
         for i, neuron in enumerate(chosen.tolist())
         for rank in range(tops.answers.shape[1])
     ]
     return pd.DataFrame(lines)
+
+
+def _place(tops: Tops, neuron: int, rank: int) -> tuple[int, int]:
+    return int(tops.rows[neuron, rank]), int(tops.columns[neuron, rank])
 
 
 @style.drawn
@@ -128,6 +140,8 @@ def draw_images(frame: pd.DataFrame, title: str) -> Figure:
 @style.drawn
 def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> Figure:
     """Draw two rows for each neuron: the patches, and below them their images with the patches framed.
+
+    All patches have the size of the receptive field; hatching is what lies outside the image.
 
     Args:
         frame: of ``patch_table``.
@@ -143,7 +157,8 @@ def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> 
         for line in frame[frame["neuron"] == neuron].to_dict("records"):
             patch_axes, image_axes = axes[2 * i][line["rank"]], axes[2 * i + 1][line["rank"]]
             image = tiles.visible(images[line["image"]].unsqueeze(0))[0]
-            pixels.picture(patch_axes, image[:, line["top"] : line["bottom"], line["left"] : line["right"]])
+            pixels.picture(patch_axes, image)
+            _show_only(patch_axes, line)
             pixels.picture(image_axes, image)
             patch_axes.set_title(f"{line['answer']:.3g}", fontsize=7, pad=2)
             corner = line["left"] - 0.5, line["top"] - 0.5
@@ -155,3 +170,10 @@ def draw_patches(frame: pd.DataFrame, images: dict[int, Tensor], title: str) -> 
         axes[2 * i + 1][0].set_ylabel("in its image", fontsize=7)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _show_only(axes: Axes, line: dict[str, float]) -> None:
+    """Show of an image the receptive field of a line of ``patch_table``, hatched where there is no image."""
+    axes.set_xlim(line["reach_left"] - 0.5, line["reach_right"] - 0.5)
+    axes.set_ylim(line["reach_bottom"] - 0.5, line["reach_top"] - 0.5)
+    axes.patch.set(facecolor="0.93", hatch="/////", edgecolor="0.75", linewidth=0)

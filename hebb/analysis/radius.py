@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 ZONES = ((0.0, 1.0, "none"), (1.0, 2.2, "partial"), (2.2, float("inf"), "learning"))
 """Published zones of the initial radius: from, to, name."""
+ZONE_MEANINGS = {
+    "none": "no learning: weights start inside the unit sphere (radius < 1)",
+    "partial": "partial learning: they start just outside it (1 to 2.2)",
+    "learning": "learning: they start well outside it (2.2 and above)",
+}
+"""What the published zones mean."""
+SOURCE = "shades: the regimes of Journé et al. (2023), figure B.3"
 ZONE_LABELS = {"none": "no learning", "partial": "partial learning", "learning": "learning"}
 
 
@@ -52,7 +59,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     for number, (start, end, name) in enumerate(ZONES):
         left, right = max(start, low), min(end, high)
         if left < right:
-            axes.axvspan(left, right, color="0.5", alpha=(0.20, 0.10, 0.0)[number], linewidth=0)
+            shading = {"facecolor": ("0.80", "0.91", "1.0")[number], "edgecolor": "0.7", "linewidth": 0.5}
+            axes.axvspan(left, right, zorder=-1, label=ZONE_MEANINGS[name], **shading)
             place = (left * right) ** 0.5
             axes.text(
                 place,
@@ -65,5 +73,5 @@ def draw(frame: pd.DataFrame) -> Figure:
             )
     style.logarithmic(axes, low, high)
     style.label(axes, "initial radius of the first block", style.unit(metric))
-    style.legend(figure, axes, style.spread(frame, "bars"))
+    style.legend(figure, axes, f"{SOURCE}; {style.spread(frame, 'bars')}")
     return figure

@@ -91,6 +91,21 @@ def box(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int, 
     return Box(min(rows), min(columns), max(rows) + 1, max(columns) + 1)
 
 
+def reach(blocks: Sequence[BlockSpec], shapes: Sequence[BlockShapes], block: int, row: int, column: int) -> Box:
+    """Return the whole receptive field of ``block`` at (row, column), which may reach over the borders of the image.
+
+    All places of a map have fields of one size, ``side``; ``box`` is what lies inside the image.
+    """
+    _, height, width = shapes[0].into
+    if sees_all(blocks, block):
+        return Box(0, 0, height, width)
+    top, left = row, column
+    for window in _downwards(blocks, block):
+        top, left = top * window.stride - window.padding, left * window.stride - window.padding
+    size = side(blocks, block)
+    return Box(top, left, top + size, left + size)
+
+
 def _downwards(blocks: Sequence[BlockSpec], block: int) -> list[_Window]:
     """List the convolutions and pools from the pre-activation of ``block`` down to the image."""
     windows = []

@@ -15,7 +15,6 @@ Shapes: B images of a batch, C channels, H x W pixels.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -255,12 +254,16 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Draw accuracy against strength: a panel for each kind, a line for each arm, bars of one deviation over runs."""
     kinds = list(dict.fromkeys(frame["kind"]))
     arms = list(dict.fromkeys(frame["arm"]))
-    figure, axes = style.figure(1, len(kinds), squeeze=False, sharey=True)
+    figure, axes = style.figure(
+        1, len(kinds), width=min(style.WIDTH, style.PAGE / len(kinds)), height=2.6, squeeze=False, sharey=True
+    )
     for panel, kind in zip(axes[0], kinds, strict=True):
         for number, arm in enumerate(arms):
             line = frame[(frame["kind"] == kind) & (frame["arm"] == arm)]
-            style.bars(panel, number, textwrap.fill(arm, 60), line["strength"], line, "accuracy")
-        style.label(panel, STRENGTH_LABELS[kind], "test accuracy (%)" if panel is axes[0][0] else "")
+            style.bars(panel, number, arm, line["strength"], line, "accuracy")
+        style.label(
+            panel, STRENGTH_LABELS[kind].replace(": ", "\n"), "test accuracy (%)" if panel is axes[0][0] else ""
+        )
         panel.set_ylim(bottom=0)
         panel.locator_params(axis="x", nbins=5)  # 0.025 0.050 0.075 would touch
     images = int(frame["images"].iloc[0])

@@ -369,13 +369,22 @@ def varying(runs: Sequence[StoredRun]) -> list[str]:
 def groups(runs: Sequence[StoredRun]) -> list[str]:
     """Return the columns whose values runs must share to be replicates.
 
-    Preset and dataset, mode and trained blocks where they differ, and the paths at which runs of one preset differ.
+    Preset and dataset, mode and trained blocks where they differ, and the paths at which runs of one preset differ. A
+    path that some runs lack counts where those that have it differ.
     """
     paths: dict[str, None] = {}
     for preset in dict.fromkeys(run.preset for run in runs):
-        paths |= dict.fromkeys(varying([run for run in runs if run.preset == preset]))
+        members = [run for run in runs if run.preset == preset]
+        paths |= dict.fromkeys(path for path in varying(members) if _differ(members, path, among=runs))
     differing = [name for name in ("mode", "trained") if len({_cell(run, name) for run in runs}) > 1]
-    return ["preset", "dataset", *differing, *(path for path in paths if all(path in run.values for run in runs))]
+    return ["preset", "dataset", *differing, *paths]
+
+
+def _differ(members: Sequence[StoredRun], path: str, among: Sequence[StoredRun]) -> bool:
+    """Tell whether a path that varies among members separates them by its values, not by its absence alone."""
+    return (
+        all(path in run.values for run in among) or len({run.values[path] for run in members if path in run.values}) > 1
+    )
 
 
 def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[str]:
@@ -386,24 +395,39 @@ def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[s
         by: columns of ``COLUMNS`` or override paths; None takes ``groups``.
     """
     columns = groups(runs) if by is None else list(by)
-    keys = [tuple(_cell(run, name) for name in columns) for run in runs]
+    cell = _cell_or_absent if by is None else _cell
+    keys = [tuple(cell(run, name) for name in columns) for run in runs]
     pairs = {(key, run.search) for key, run in zip(keys, runs, strict=True)}
     if all(run.search for run in runs) and len(pairs) == len(set(keys)) == len({search for _, search in pairs}):
         return [str(run.search) for run in runs]
     differing = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
     if not differing:
         return [run.preset for run in runs]
-    for digits in (4, 8, 17):  # as many as tell the groups apart
-        texts = {key: ", ".join(_named(columns[i], key[i], digits) for i in differing) for key in keys}
+    texts, _ = _texts([tuple(key[i] for i in differing) for key in keys], [columns[i] for i in differing])
+    return [texts[tuple(key[i] for i in differing)] for key in keys]
+
+
+def _texts(keys: Iterable[tuple[object, ...]], columns: Sequence[str]) -> tuple[dict[tuple[object, ...], str], int]:
+    """Write the values of groups in some columns, with as many digits as tell them apart, and return the digits."""
+    keys = list(keys)
+    for digits in (4, 8, 17):
+        texts = {
+            key: ", ".join(_named(c, v, digits) for c, v in zip(columns, key, strict=True) if v is not _ABSENT)
+            for key in keys
+        }
         if len(set(texts.values())) == len(texts):
             break
-    return [texts[key] for key in keys]
+    return texts, digits
 
 
 def _named(column: str, value: object, digits: int) -> str:
     """Write a value with the name of its column, where it does not speak for itself."""
-    text = f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    text = _value_text(value, digits)
     return text if column in ("preset", "dataset", "search", "mode") else f"{column}={text}"
+
+
+def _value_text(value: object, digits: int) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def _cell(run: StoredRun, column: str) -> object:
@@ -413,12 +437,58 @@ def _cell(run: StoredRun, column: str) -> object:
     return getattr(run, column) if column in COLUMNS else run.value(column, "--by")
 
 
+def _cell_or_absent(run: StoredRun, column: str) -> object:
+    """Return the value of a run in a column of ``groups``, which it may lack."""
+    return _cell(run, column) if column in COLUMNS else run.values.get(column, _ABSENT)
+
+
 _CELLS: Mapping[str, Callable[[StoredRun], str]] = {
     "run": lambda run: run.folder.name,
     "mode": lambda run: run.config.mode,
     "search": lambda run: run.search or "",
 }
 """Columns that are no attribute of a run under that name."""
+_ABSENT = object()
+"""Stands for the value of a path that a run lacks."""
+
+
+def by_value(
+    runs: Sequence[StoredRun], columns: Sequence[str], first: Sequence[str] | None = None
+) -> dict[str, tuple[StoredRun, ...]]:
+    """Return the runs by the names of their values in some columns, numbers rising.
+
+    Args:
+        runs: the runs.
+        columns: of ``COLUMNS``, or override paths.
+        first: the values, as a user writes them, of the group that comes first.
+
+    Raises:
+        ConfigError: where no group has the values of ``first``; it lists those that there are.
+    """
+    groups: dict[tuple[object, ...], list[StoredRun]] = {}
+    for run in runs:
+        groups.setdefault(tuple(_cell(run, column) for column in columns), []).append(run)
+    keys = sorted(groups, key=lambda key: [(0, v, "") if _is_number(v) else (1, 0.0, str(v)) for v in key])
+    texts, digits = _texts(keys, columns)
+    if first is not None:
+        keys.sort(key=lambda key: not _written(key, first, digits))
+        if not _written(keys[0], first, digits):
+            choices = [" ".join(_value_text(value, digits) for value in key) for key in keys]
+            problem = f"no run has {' and '.join(f'{c}={v}' for c, v in zip(columns, first, strict=True))}"
+            raise ConfigError("--baseline", problem, given=" ".join(first), choices=choices)
+    return {texts[key]: tuple(groups[key]) for key in keys}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _written(key: Sequence[object], texts: Sequence[str], digits: int) -> bool:
+    """Tell whether these values are what texts write, in full or with as many digits as they are shown with."""
+    return all(
+        _comparable(text) in (_comparable(str(value)), _comparable(_value_text(value, digits)))
+        for value, text in zip(key, texts, strict=True)
+    )
 
 
 def schedule(run: StoredRun) -> str:
@@ -429,7 +499,11 @@ def schedule(run: StoredRun) -> str:
 
 
 def frame(
-    runs: Sequence[StoredRun], metrics: Iterable[str] = METRICS, paths: Iterable[str] | None = None
+    runs: Sequence[StoredRun],
+    metrics: Iterable[str] = METRICS,
+    paths: Iterable[str] | None = None,
+    *,
+    lacking: bool = False,
 ) -> pd.DataFrame:
     """Lay runs out one a line: ``COLUMNS``, values at paths, metrics.
 
@@ -437,14 +511,16 @@ def frame(
         runs: the runs.
         metrics: names from ``METRICS``.
         paths: override paths that become columns; None takes those at which the runs differ.
+        lacking: leave a cell empty where a run has no value at a path, which is an error otherwise.
     """
     import pandas as pd
 
+    lacking = lacking or paths is None
     columns = varying(runs) if paths is None else list(paths)
     lines = [
         {
             **{name: _cell(run, name) for name in COLUMNS[:-1]},
-            **{path: run.values.get(path) if paths is None else run.value(path, "--by") for path in columns},
+            **{path: run.values.get(path) if lacking else run.value(path, "--by") for path in columns},
             **{metric: run.measured(metric) for metric in metrics},
             "seconds": run.seconds,
         }

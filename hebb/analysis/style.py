@@ -50,6 +50,8 @@ WIDTH, HEIGHT = 4.2, 3.0
 _LEGEND_LINE, _HANDLE, _LETTER = 0.19, 0.45, 0.065  # inches
 _FAR = 50
 """Losses have a logarithmic axis when the largest is more than this many times the smallest."""
+PAGE = 7.0
+"""Width in inches of a page of a paper; figures of several panels in a row fit it."""
 TITLE = 6.0
 """Least width in inches of a figure whose title is a sentence."""
 

@@ -24,14 +24,14 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         runs: finished runs.
         metric: a name of ``runs.METRICS``.
         by: override paths, or ``preset``, ``dataset``, ``search``, ``mode``, ``hidden``; None takes preset, dataset
-            and every path at which runs of one preset differ.
+            and every path at which runs of one preset differ; a run that lacks one has an empty cell.
 
     Raises:
         ConfigError: when no run measured the metric, or runs of one group have the same seed.
     """
     columns = list(by) if by is not None else stored.groups(runs)
     paths = [name for name in columns if name not in stored.COLUMNS]
-    frame = stored.frame(runs, [metric], paths)
+    frame = stored.frame(runs, [metric], paths, lacking=by is None)
     if frame[metric].isna().all():
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
     twice = frame[frame.duplicated([*columns, "seed"], keep=False)]

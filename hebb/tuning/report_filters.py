@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.core.errors import ConfigError
 from hebb.storage import folders, tags
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from torch import Tensor
 
-    from hebb.analysis.subject import Subject
     from hebb.tuning.search import Trial
 
 MOST = 96
@@ -109,7 +106,7 @@ def _of_model(trial: Trial) -> Filters | None:
     block = stored.blocks[0]
     if len(block.weight.shape) == 4 and block.weight.shape[-1] == 1:
         return None  # single weights are no picture
-    share, unknown = _share(stored)
+    share, unknown = filters.shares(stored, 0)
     table = filters.table(stored.blocks, 0, view=filters.View.WEIGHTS, most=MOST, share=share)
     order = (
         "neurons of radius 1 first, by their share of the wins, then the others, radius nearest 1 first"
@@ -118,18 +115,13 @@ def _of_model(trial: Trial) -> Filters | None:
     )
     tiles, scale, colour = _tiles(table, filters.silent(table))
     return Filters(
-        run=_name(trial), tiles=tiles, total=len(block.weight), scale=scale, note=order + unknown, colour=colour
+        run=_name(trial),
+        tiles=tiles,
+        total=len(block.weight),
+        scale=scale,
+        note=f"{order}; {unknown}" if unknown else order,
+        colour=colour,
     )
-
-
-def _share(stored: Subject) -> tuple[Tensor | None, str]:
-    """Return the share of the wins of each neuron, or None and why it is not known."""
-    if stored.blocks[0].hebb is None or stored.run.config.dataset_sup.zca:
-        return None, ""
-    try:
-        return stored.winner_share(0), ""
-    except (ConfigError, OSError):
-        return None, "; the shares of the wins are not known, because the images are not on this machine"
 
 
 def _tiles(table: pd.DataFrame, silent: Sequence[bool]) -> tuple[list[Tile], tuple[str, str], bool]:

@@ -91,6 +91,44 @@ def test_boxes_are_the_support_of_the_gradient(text: str) -> None:
 
 
 @pytest.mark.parametrize("block", [0, 1, 2])
+def test_every_place_has_a_field_of_one_size(block: int) -> None:
+    """Patches stay aligned at the borders: the box is the part of the whole field that lies inside the image."""
+    made = network(DEEP)
+    specs, shapes = [b.spec for b in blocks(made)], [b.shapes for b in blocks(made)]
+    _, rows, columns = shapes[block].layer_out
+    side, fields = receptive.side(specs, block), set()
+    for row in range(rows):
+        for column in range(columns):
+            whole, box = (of(specs, shapes, block, row, column) for of in (receptive.reach, receptive.box))
+            assert (whole.bottom - whole.top, whole.right - whole.left) == (side, side)
+            inside = receptive.Box(max(whole.top, 0), max(whole.left, 0), min(whole.bottom, 24), min(whole.right, 24))
+            assert inside == box
+            fields.add((whole.top, whole.left))
+    assert len(fields) == rows * columns
+
+
+def test_what_was_learned_comes_first() -> None:
+    """Radius 1 first, by the share of the wins; then the radius nearest 1; what wins nothing last."""
+    radius = torch.tensor([1.001, 2.0, 0.998, 1.2, 1.0, 1.5])
+    share = torch.tensor([10.0, 50.0, 20.0, 0.0, 5.0, 15.0])
+    assert neurons.by_learning(radius, 0.005, share).tolist() == [2, 0, 4, 5, 1, 3]
+    assert neurons.by_learning(radius, 0.005).tolist() == [4, 0, 2, 3, 5, 1]
+
+
+def test_silent_neurons_are_marked() -> None:
+    """A flat filter is crossed out, one that wins nothing is framed; both are counted below."""
+    images = torch.rand(4, 1, 3, 3, generator=generator())
+    images[2] = 0.5
+    frame = pixels.beside(
+        pd.DataFrame({"deviation": images.flatten(1).std(1), "share": [50.0, 0.0, 0.0, 50.0]}), images
+    )
+    assert filters.silent(frame) == [False, True, True, False]
+    (axes,) = filters.draw(frame, "title").axes
+    assert axes.get_xlabel() == "cross: the same everywhere (1 of 4); frame: the neuron wins nothing (1 of 4)"
+    assert (len(axes.lines), len(axes.patches)) == (2, 1)
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
 def test_an_isolated_neuron_answers_as_in_its_network(block: int) -> None:
     """Where no border is near, u at a place of the map is u of the piece of image in its box."""
     made = network(DEEP, (2, 40, 40))

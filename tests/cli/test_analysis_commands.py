@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import xml.etree.ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,58 @@ def rates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     stored_runs.sweep(home, "rates", small.config(small.CNN, *TINY), {"b0.layer.lr": [0.05, 0.1]}, [0, 1, 2])
     return home
+
+
+def test_values_within_a_search_are_compared(rates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rate 0.05 against the baseline 0.1, seed by seed; and it says at once what it reads."""
+    flags = ["--data-dir", str(rates), "--out", str(tmp_path)]
+    assert analysis.main(["compare", "rates", "--by", "b0.layer.lr", "--baseline", "0.10", *flags]) == 0
+    assert capsys.readouterr().err == "reading rates ...\n"
+    line = pd.read_csv(tmp_path / "compare.csv").iloc[0]
+    assert (line["group"], line["reference"], line["n"]) == ("b0.layer.lr=0.05", "b0.layer.lr=0.1", 3)
+    stored = runs.frame(runs.read([rates]).runs, ["test_acc"], ["b0.layer.lr"])
+    means = stored.groupby("b0.layer.lr")["test_acc"].mean()
+    assert line["difference"] == pytest.approx(means[0.05] - means[0.1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--by", "b0.layer.lr", "--baseline", "0.2"], "--baseline: no run has b0.layer.lr=0.2"),
+        (["--by", "b0.layer.lr", "--baseline", "0.1", "3"], "must be one value for each of b0.layer.lr, got 0.1 3"),
+        (["--by", "b0.layer.lrr"], "has no single value at 'b0.layer.lrr'"),
+        (["--baseline", "rate"], "is none of RUNS: 'rate' (did you mean 'rates'?)"),
+        (["--by", "preset"], "must be at least two"),
+        (["--by", "seed"], "seed=0 has more than one run of seed 0"),
+        ([], "--by compares the values of one of its columns"),
+    ],
+)
+def test_sides_that_there_are_not(flags: list[str], says: str, rates: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        analysis.main(["compare", "rates", *flags, "--data-dir", str(rates), "--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_searches_over_different_keys_share_a_table(rates: Path) -> None:
+    """The keys that differ are columns; a run that lacks one has an empty cell, and labels leave it out."""
+    first = runs.read([rates]).runs[0]
+
+    def made(network: str, change: str, seed: int) -> runs.StoredRun:
+        config = small.config(network, change, seed=seed)
+        return replace(first, folder=Path(f"{network}-{change}-{seed}"), search=None, config=config)
+
+    soft, hard = "Soft-c8-k3-p1-t1-lr0.08:bn:relu BP:flatten", "Hard-c8-k3-p1-lr0.08:bn:relu BP:flatten"
+    both = [made(soft, f"b0.layer.t_invert={t}", s) for t in (1, 2) for s in (0, 1)]
+    both += [made(hard, f"b0.layer.lr={rate}", s) for rate in (0.1, 0.2) for s in (0, 1)]
+    frame = table.compute(both, "test_acc")
+    assert list(frame["n"]) == [2, 2, 2, 2]
+    assert list(frame["b0.layer.lr"]) == [0.08, 0.08, 0.1, 0.2]
+    assert frame["b0.layer.t_invert"].tolist()[:2] == [1, 2]
+    assert frame["b0.layer.t_invert"].isna().tolist() == [False, False, True, True]
+    assert list(table.cells(frame)["b0.layer.t_invert"])[2:] == ["-", "-"]
+    names = list(dict.fromkeys(runs.labels(both)))
+    assert len(names) == 4
+    assert names[2] == f"{hard}, b0.layer.lr=0.1"
 
 
 def test_table_by_hand(rates: Path, command: Command, tmp_path: Path) -> None:

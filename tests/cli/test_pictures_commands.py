@@ -79,9 +79,19 @@ def stored_accuracy(home: Path, name: str) -> float:
 def test_filters(home: Path, tmp_path: Path) -> None:
     weight = checkpoints.load(folders.Home(home).network("soft") / folders.CHECKPOINT)["model"]["blocks.0.layer.weight"]
     rows = weight.flatten(1).double().numpy()
+    by_deviation = run(home, tmp_path, "filters", "soft", "--most", "5", "--order", "deviation")
+    assert list(by_deviation["neuron"]) == sorted(range(8), key=lambda i: -rows[i].std())[:5]
     frame = run(home, tmp_path, "filters", "soft", "--most", "5")
-    order = sorted(range(8), key=lambda i: -rows[i].std())[:5]
+    block = loaded(home, "soft")[0]
+    with torch.no_grad():
+        winners = block.pre_activation(digits()[0]).argmax(dim=1).flatten()
+        distance = (block.hebb.radius() - 1).abs()
+    share = 100 * np.bincount(winners, minlength=8) / len(winners)
+    near = [float(d) < block.hebb.r1_threshold for d in distance]
+    keys = [(share[i] == 0, not near[i], -share[i] if near[i] else 0, float(distance[i])) for i in range(8)]
+    order = sorted(range(8), key=lambda i: keys[i])[:5]
     assert list(frame["neuron"]) == order
+    np.testing.assert_allclose(frame["share"], share[order], rtol=1e-5)
     np.testing.assert_allclose(pixels.of(frame).reshape(5, -1), rows[order], rtol=1e-6)
     deeper = run(home, tmp_path, "filters", "soft", "--block", "b1")
     assert pixels.of(deeper).shape == (12, 1, 8, 8)  # 3 of the kernel, 1 of the pool, 2 x 2 of the kernel above

@@ -5,6 +5,8 @@ Each verb writes a PNG, an SVG and the CSV of the numbers drawn.
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 from hebb import builtin
@@ -44,6 +46,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError("command line", f"unknown verb '{argv[0]}'", given=argv[0], choices=VERBS)
     verb = VERBS[argv[0]]
     options = parser(verb).parse(argv[1:])
+    print(_begins(verb, options), file=sys.stderr, flush=True)  # the imports alone take seconds
     extras.require(f"{commands.name('analysis')} {verb.name}", "matplotlib", "pandas", extra="analysis")
     if options.name is None:
         options.name = verb.name if verb.file_name is None else verb.file_name(options)
@@ -63,6 +66,16 @@ def main(argv: list[str]) -> int:
             print(result.text)
         print("\n".join(str(path) for path in paths))
     return 0
+
+
+def _begins(verb: Verb, options: argparse.Namespace) -> str:
+    """Say what a verb reads, or that it begins."""
+    places = getattr(options, "runs", None) or [getattr(options, name, None) for name in ("search", "records")]
+    names = [str(place) for place in places if place is not None]
+    if not names:
+        return f"{verb.name} begins ..."
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"reading {' '.join(names[:5])}{more} ..."
 
 
 def usage() -> str:

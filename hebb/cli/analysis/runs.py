@@ -23,9 +23,11 @@ from hebb.cli.analysis.verb import (
     stored,
 )
 from hebb.cli.parsing import count
+from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
+    from hebb.analysis.runs import StoredRun
 
 
 def _list(options: argparse.Namespace) -> Output:
@@ -78,15 +80,22 @@ def _curves(options: argparse.Namespace) -> Output:
 
 def _compare_flags(parser: argparse.ArgumentParser) -> None:
     add_selection_and_metric(parser)
+    add_by(parser, "a side, within the runs of all RUNS", default="each of RUNS is a side")
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        metavar="VALUE",
+        help="the side that the others are compared with: its value for each column of --by, or its name among RUNS "
+        "(default: the first)",
+    )
     parser.add_argument("--unpaired", action="store_true", help="Welch's test: do not pair runs of the same seed")
 
 
 def _compare(options: argparse.Namespace) -> Output:
-    names = list(dict.fromkeys(options.runs))
-    searches = [stored(argparse.Namespace(**{**vars(options), "runs": [name]})) for name in names]
-    short = [Path(name).name for name in names]
-    labels = short if len(set(short)) == len(short) else names
-    groups = {label: narrowed(search, options) for label, search in zip(labels, searches, strict=True)}
+    if options.by and options.baseline and len(options.baseline) != len(options.by):
+        problem = f"must be one value for each of {' '.join(options.by)}, got {' '.join(options.baseline)}"
+        raise ConfigError("--baseline", problem)
+    groups = _named_sides(options) if options.by is None else _sides_by_value(options)
 
     from hebb.analysis import compare
     from hebb.analysis.output import Output
@@ -96,9 +105,38 @@ def _compare(options: argparse.Namespace) -> Output:
     return Output(options.name, frame, compare.draw(frame), text=text)
 
 
+def _named_sides(options: argparse.Namespace) -> dict[str, tuple[StoredRun, ...]]:
+    """Return the runs of each folder or search by its name, the baseline first."""
+    names = list(dict.fromkeys(options.runs))
+    searches = [stored(argparse.Namespace(**{**vars(options), "runs": [name]})) for name in names]
+    short = [Path(name).name for name in names]
+    labels = short if len(set(short)) == len(short) else names
+    groups = {label: narrowed(search, options) for label, search in zip(labels, searches, strict=True)}
+    if options.baseline is None:
+        return groups
+    baseline = " ".join(options.baseline)
+    if baseline not in groups:
+        raise ConfigError("--baseline", f"is none of RUNS: '{baseline}'", given=baseline, choices=list(groups))
+    return {baseline: groups[baseline], **groups}
+
+
+def _sides_by_value(options: argparse.Namespace) -> dict[str, tuple[StoredRun, ...]]:
+    """Return the runs of all RUNS by their values in the columns of ``--by``, the baseline first."""
+    chosen = selected(options)
+
+    from hebb.analysis import runs
+
+    return runs.by_value(chosen, options.by, options.baseline)
+
+
 VERBS = (
     Verb("runs", "every stored run, one line each: what it was and what it measured", add_selection, _list),
     Verb("table", "mean, deviation, 95 % interval and n over seeds, as CSV, Markdown, LaTeX", _table_flags, _table),
     Verb("curves", "a metric over the epochs, with a band over seeds", _curves_flags, _curves),
-    Verb("compare", "searches against the first, seed by seed: difference, interval, test", _compare_flags, _compare),
+    Verb(
+        "compare",
+        "searches, or values within one, against a first, seed by seed: difference, interval, test",
+        _compare_flags,
+        _compare,
+    ),
 )

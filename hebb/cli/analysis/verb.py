@@ -132,7 +132,7 @@ def add_selection_and_metric(parser: argparse.ArgumentParser) -> None:
     add_metric(parser)
 
 
-def add_by(parser: argparse.ArgumentParser, item: str) -> None:
+def add_by(parser: argparse.ArgumentParser, item: str, default: str = "those that differ") -> None:
     """Add the flag that says which runs are replicates; each group of them is one ``item`` of the output."""
-    columns = "preset, dataset, search, mode, trained, hidden, paths of --set (default: those that differ)"
+    columns = f"preset, dataset, search, mode, trained, hidden, paths of --set (default: {default})"
     parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"what makes {item}: {columns}")
