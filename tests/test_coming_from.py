@@ -44,6 +44,8 @@ SEEDS = Path(os.environ.get("HEBB_SEEDS", ROOT.parent / "shared" / "seeds"))
 CATALOG = catalog.load()
 SCRIPTS = {"multi_layer.py": train, "ray_search.py": search, "post_hoc_loss.py": post_hoc}
 
+MAINS = {"analysis.py": analysis.main, **{script: module.main for script, module in SCRIPTS.items()}}
+
 # -- what stands for the real thing -----------------------------------------------------------------------------
 
 SMALL = {  # what takes minutes or a download, and what the session runs instead
@@ -57,18 +59,14 @@ SMALL = {  # what takes minutes or a download, and what the session runs instead
     "CIFAR10_lplprobe": "Digits_1",
     "2CorInfoMaxMNIST": "2CorInfoMaxDigits",
     "MNIST_settle": "Digits_settle",
-    "dataset_unsup.epochs=40": "dataset_unsup.epochs=2",
     "b*.layer.warmup=2": "b*.layer.warmup=1",
-    "dataset_sup.epochs=5": "dataset_sup.epochs=1",
+    "dataset_unsup.epochs=40": "",  # of which ``FEW`` has fewer
+    "dataset_sup.epochs=5": "",
 }
 CPU = ("--device", "cpu")
-FEW = ("--set", "dataset_sup.samples=200", "dataset_unsup.samples=200", "--threads", "1", *CPU)
-EXPERIMENTS = {  # values with which an experiment takes a second
-    "toy": "steps=20 sigmas=0.5,2 seeds=0",
-    "stdp": "pairings=3 inputs=11 dt=1e-3 variances=0.1,100 rates=10,50",
-    "spiking": "seconds=1 priming=0.5 measured=0.5 streams=2 seeds=3 arms=lpl,untrained excitatory=8 inhibitory=3 "
-    "inputs.channels=12 wiring.input_share=0.5 wiring.input_exc=0.5",
-}
+LESS = ("samples=200", "epochs=2")
+FEW = ("--set", *(f"dataset_{half}.{less}" for half in ("sup", "unsup") for less in LESS), "--threads", "1", *CPU)
+RUN_ELSEWHERE = ("toy", "stdp", "spiking", "figures")  # by spiking/ and cli/test_recipes.py: only parsed
 STORED = ("--resume", "--resume-run", "--evaluate")  # about a stored run: only parsed
 AFTER_A_SEARCH = ("results.csv", "report.html")  # files of a finished search, which no session has
 PROGRAMS = ("python", "hebb", "pip", "make", "conda", "tensorboard", "ssh")
@@ -193,18 +191,19 @@ def play(session: Session) -> None:
             if kind == "python":
                 exec(compile(content, name, "exec"), session.names)
             elif kind == "bash":
-                session.faults.extend(line for line in content.splitlines() if run_small(line) != 0)
+                session.faults.extend(fault for fault in map(run_small, content.splitlines()) if fault)
         printed = out.getvalue()
 
 
-def run_small(line: str) -> int:
-    """Run a command of a session on the networks and data of ``SMALL``; a search is only planned."""
-    _, script, *arguments = [SMALL.get(word, word) for word in shlex.split(line)]
-    if script == "analysis.py":
-        return analysis.main(arguments)
-    if script == "ray_search.py":
-        return search.main([*arguments, "--dry-run"])
-    return train.main([*arguments, *(CPU if "--evaluate" in arguments else FEW)])
+def run_small(line: str) -> str | None:
+    """Run a command of a session on the networks and data of ``SMALL``, and return what is wrong with it."""
+    _, script, *arguments = filter(None, (SMALL.get(word, word) for word in shlex.split(line)))
+    added = {"analysis.py": (), "ray_search.py": ("--dry-run",), "multi_layer.py": FEW}[script]
+    try:
+        code = MAINS[script]([*arguments, *(CPU if "--evaluate" in arguments else added)])
+    except HebbError as error:
+        return f"{line}: {error}"
+    return None if code == 0 else f"{line}: exit code {code}"
 
 
 # -- what a code span may be, and how it is tried -----------------------------------------------------------------
@@ -248,9 +247,10 @@ def run_analysis(arguments: list[str], session: Session) -> None:
     verb, *others = arguments
     if verb == "figure":
         assert others[0] in recipes.names()
+    elif verb in RUN_ELSEWHERE:
+        analysis.parser(analysis.VERBS[verb]).parse(others)
     else:
-        values = ["--set", *EXPERIMENTS[verb].split()] if verb in EXPERIMENTS else []
-        assert analysis.main([verb, *others, *values, "--overwrite"]) == 0
+        assert analysis.main([*arguments, "--overwrite"]) == 0
 
 
 def parse_flag(span: str, session: Session, script: str | None) -> None:
