@@ -7,6 +7,8 @@ source file that a page links to.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import posixpath
 import re
 from collections.abc import Iterator
@@ -48,6 +50,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-collect-pages", _source_pages)
     app.connect("build-finished", _start_page)
     app.connect("autodoc-process-docstring", _formulas)
+    app.connect("autodoc-process-signature", _fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -121,6 +124,21 @@ def _formulas(app: Sphinx, what: str, name: str, thing: object, options: object,
         pieces = line.split("``")  # every second one is code
         pieces[::2] = [re.sub(r"(?<!\\)([|*])", r"\\\1", piece) for piece in pieces[::2]]
         lines[i] = "``".join(pieces)
+
+
+def _fields(
+    app: Sphinx, what: str, name: str, thing: type, options: object, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """Show the fields of a record whose own ``__new__`` hides them."""
+    if what != "class" or not dataclasses.is_dataclass(thing) or not (signature or "").startswith("(*values"):
+        return None
+    parameters = list(inspect.signature(thing.__init__).parameters.values())[1:]
+    shown = (p.name if p.default is p.empty else f"{p.name}={_default(p.default)}" for p in parameters)
+    return f"(*, {', '.join(shown)})", None
+
+
+def _default(value: object) -> str:
+    return repr(value) if isinstance(value, bool | int | float | str | tuple | None) else "..."
 
 
 # -- files that are no pages -----------------------------------------------------------------------------------
