@@ -339,6 +339,8 @@ def _continued(asked: Search, begun: Search) -> Search:
 @contextlib.contextmanager
 def _observer(progress: bool) -> Iterator[SearchObserver]:
     if not progress:
+        from hebb.tuning.observer import SearchObserver
+
         yield SearchObserver()
         return
     from hebb.cli.search_display import SearchDisplay
