@@ -20,7 +20,7 @@ from hebb.config import catalog as catalogs
 from hebb.config import search_space
 from hebb.config.fields import Value
 from hebb.config.vocabulary import DeviceKind, Goal
-from hebb.core import extras, files
+from hebb.core import files
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders
@@ -243,7 +243,6 @@ def search(
         HebbError: when no run could be finished.
         InterruptedRunError: when Ctrl-C ends the search; ``carry_on`` continues it in its folder.
     """
-    extras.require("hebb.search", "ray", "optuna", "pandas", "matplotlib", "jinja2", extra="search")
     changes = {
         "space": None if space is None else dict(space),
         "seeds": list(seeds),
@@ -255,10 +254,9 @@ def search(
         "time_budget": time_budget,
         "max_trials": max_trials,
     }
-    stored, path = search_space.read(config)
-    spec = search_space.parse(stored, path.stem, str(path))
     given = {name: value for name, value in changes.items() if value is not None}
-    spec = search_space.parse(search_space.changed(stored, given), spec.name, "search")
+    spec = search_space.load(config, given)
+    request.check_installed("hebb.search", spec)
     share = spec.validation if validation is None else validation
     base, named, index = run_api.describe(
         preset,

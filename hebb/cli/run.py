@@ -50,6 +50,7 @@ def check_start(run: RunConfig, home: folders.Home, resume_from: Path | None) ->
     for i, block in enumerate(run.network.blocks):
         if block.resume is not None:
             folders.stored_block(home.layers, block.resume, f"b{i}")
+            _check_block(run, i, block.resume, home)
     if resume_from is None:
         return
     try:
@@ -66,6 +67,18 @@ def check_start(run: RunConfig, home: folders.Home, resume_from: Path | None) ->
             last = i == len(own) - 1
             hint = "without_classifier leaves out the last block" if last else "it stores a network of other shapes"
             raise ConfigError("--resume", problem, hint=hint)
+
+
+def _check_block(run: RunConfig, i: int, name: str, home: folders.Home) -> None:
+    """Raise where the run that stored a block gave it weights of another shape."""
+    model, _, number = name.rpartition("/b")
+    try:
+        stored = shapes.of_run(read_config(home.networks / model / folders.CONFIG))[int(number)].weights
+    except (ConfigError, ValueError, IndexError):
+        return  # the run has gone: only the tensors tell
+    own = shapes.of_run(run)[i].weights
+    if own != stored:
+        raise ConfigError(f"b{i}", f"resume={name}: weights must be {own}, got {stored}")
 
 
 def _check_counts(path: Path, run: RunConfig, listed: object, phases: list[dict[str, Any]]) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from hebb.cli import arguments, describe, listing, pulse, search_flags
 from hebb.cli.parsing import Parser
+from hebb.cli.run import check_start
 from hebb.config import overrides, plan
 from hebb.config.catalog import Catalog
-from hebb.core import extras
 from hebb.core.commands import line as command_line
 from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of, said_as
 from hebb.storage import folders
@@ -49,6 +49,10 @@ def main(argv: list[str]) -> int:
     catalog = arguments.load_catalog(options)
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
+    for trial in search.trials[:: len(search.seeds)]:
+        check_start(trial.config, settings.home, search.resume_from)
+    if not search.trials:
+        check_start(search.base, settings.home, search.resume_from)
     if options.dry_run:
         return _dry_run(search, catalog, settings)
     if options.estimate:
@@ -78,7 +82,9 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
 
 def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
     """Run the trials on Ray; torch and Ray are imported here and not before."""
-    extras.require("search", "ray", "optuna", "pandas", "matplotlib", "jinja2", extra="search")
+    from hebb.tuning import request
+
+    request.check_installed("search", search.spec)
     from hebb.cli.search_display import SearchDisplay, continuation
     from hebb.tuning import stages
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hebb.tuning.html_report import SearchReport
 
 _TAIL = 4096  # bytes of a run's metrics that hold its last row
-_SHOWN = 8  # ended trials that stay in the table
+_SHOWN = 8  # ended trials that stay in the table, and warnings
 _GOING = 4  # trials that a line of progress names
 
 
@@ -188,6 +188,10 @@ class SearchDisplay(SearchObserver):
         """Print why trials failed, and what a budget has left."""
         for trial, reason in outcome.failed.items():
             self._print(f"failed: {trial}: {reason}")
+        for text, count in list(outcome.warnings.items())[:_SHOWN]:
+            self._print(f"{text} ({count} of {total} runs)")
+        if len(outcome.warnings) > _SHOWN:
+            self._print(f"{len(outcome.warnings) - _SHOWN} other warnings are in the {folders.WARNINGS} of the runs")
         if outcome.tally.ended_early:
             self._print(outcome.tally.sentence(self._scheduler))
         if outcome.cause in (Cause.TIME, Cause.TRIALS):

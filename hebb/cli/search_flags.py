@@ -11,7 +11,7 @@ from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Scheduler
 from hebb.core import commands, documents
-from hebb.core.errors import ConfigError, said_as
+from hebb.core.errors import ConfigError
 
 KEPT = (
     "no_feature_cache",
@@ -242,15 +242,10 @@ def check_restore(options: argparse.Namespace) -> None:
 
 def spec(options: argparse.Namespace) -> SearchSpec:
     """Read the search config, with the changes that flags make to it."""
-    data, path = search_space.read(options.config)
-    config = search_space.parse(data, path.stem, str(path))
     changes = {n: getattr(options, n) for n in search_space.CHANGES if getattr(options, n) is not None}
-    if not changes:
-        return config
     if "space" in changes:
         changes["space"] = domains_of(changes["space"])
-    with said_as({f"{path}, {key}": flag for key, flag in _places(changes).items()}):
-        changed = search_space.parse(search_space.changed(data, changes), config.name, str(path))
+    changed = search_space.load(options.config, changes, {name: _flag(name) for name in changes})
     if options.search_seed is not None and changed.plan.algorithm == Algorithm.GRID:
         raise ConfigError("--search-seed", "needs points that are drawn, and a grid runs every point")
     return changed

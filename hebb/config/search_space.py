@@ -27,7 +27,7 @@ from hebb.config.specs import VALIDATION_SHARE
 from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Purpose, Scheduler
 from hebb.core import documents, shipped
 from hebb.core.choices import choose
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, said_as
 
 FOLDER = shipped.path("search_configs")
 METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc", "convergence", "R1")
@@ -183,12 +183,6 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load(name: str) -> SearchSpec:
-    """Read a search config by its shipped name or by a path to a YAML file."""
-    data, path = read(name)
-    return parse(data, path.stem, str(path))
-
-
 def read(name: str) -> tuple[Any, Path]:
     """Return the data of a search config, unchecked, and its path."""
     path = Path(name)
@@ -207,6 +201,22 @@ def read(name: str) -> tuple[Any, Path]:
     if not path.exists():
         raise ConfigError("--config", f"no such file '{name}'")
     return documents.read_yaml(path), path
+
+
+def load(name: str, changes: Mapping[str, Any] | None = None, words: Mapping[str, str] | None = None) -> SearchSpec:
+    """Read and check a search config, then again with other values for some of ``CHANGES``.
+
+    Args:
+        name: a shipped config or a YAML file.
+        changes: the new values.
+        words: what the user calls each change, for errors; by default as ``CHANGES`` does.
+    """
+    data, path = read(name)
+    spec = parse(data, path.stem, str(path))
+    if not changes:
+        return spec
+    with said_as({f"{path}, {place_of(change)}": (words or {}).get(change, change) for change in changes}):
+        return parse(changed(data, changes), spec.name, str(path))
 
 
 def parse(data: object, name: str, where: str) -> SearchSpec:

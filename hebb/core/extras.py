@@ -22,6 +22,10 @@ EXTRAS = {
 """The extra that installs each optional package, by the name in an import statement."""
 
 
+SEARCH = ("ray", "optuna", "pandas", "matplotlib", "jinja2")
+"""What every search needs."""
+
+
 def require(feature: str, *modules: str, extra: str) -> None:
     """Raise when a module that a feature needs is not installed; nothing is imported.
 

@@ -63,6 +63,7 @@ class Recorder:
     Attributes:
         rows: the rows of the run.
         blocks: measures of the Hebbian blocks, one entry for each row recorded here.
+        warnings: phase, epoch (from 1), block and text of what the user was warned of.
         points: the points of its learning curves.
 
     Args:
@@ -78,7 +79,7 @@ class Recorder:
         self._steps: dict[str, int] = {}  # step of the last scalar of each tag
         self._waiting: list[tuple[Any, int, float]] = []  # events for TensorBoard: summary, step, time
         self._sent = 0.0
-        self._warned: set[tuple[int, int]] = set()
+        self.warnings: list[dict[str, Any]] = []
         self._warnings: Path | None = None
         self._metrics: TextIO | None = None
         self._points: TextIO | None = None
@@ -97,7 +98,7 @@ class Recorder:
             self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
         self._warnings = folder / folders.WARNINGS
         if self._warnings.exists():
-            self._warned = {(line["phase"], line["block"]) for line in read_rows(self._warnings)}
+            self.warnings = read_rows(self._warnings)
         self._looks = folder / folders.LOOKS
         last = 0 if position is None else position[2]
         if self._looks.exists():
@@ -122,12 +123,12 @@ class Recorder:
 
     def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
         """Store a warning of a block, once for each phase; return whether it is the first. ``epoch`` counts from 0."""
-        if (phase, block) in self._warned:
+        if any((line["phase"], line["block"]) == (phase, block) for line in self.warnings):
             return False
-        self._warned.add((phase, block))
+        self.warnings.append({"phase": phase, "epoch": epoch + 1, "block": block, "text": text})
         if self._warnings is not None:
             with open(self._warnings, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"phase": phase, "epoch": epoch + 1, "block": block, "text": text}) + "\n")
+                file.write(json.dumps(self.warnings[-1]) + "\n")
         return True
 
     def point(self, point: Point) -> None:

@@ -138,8 +138,11 @@ class Run:
     def warn(self, index: int, epoch: int, stillness: Stillness) -> None:
         """Report and record the blocks whose weights an epoch left as they were, once in a phase."""
         for still in stillness.still(epoch):
-            if self.recorder.warn(index, epoch, still.block, still.text):
-                self.report.warning(still.text)
+            self._warn(index, epoch, still.block, still.text)
+
+    def _warn(self, index: int, epoch: int, block: int, text: str) -> None:
+        if self.recorder.warn(index, epoch, block, text):
+            self.report.warning(text)
 
     def record(self, end: EpochEnd, data: Images, scores: Scores) -> None:
         """Evaluate and record an epoch, and note what comes next."""
@@ -231,7 +234,8 @@ class Run:
         rows = [(row, blocks) for row, blocks in pairs if row["phase"] == index]
         states = {i: self.network[i].state_dict() for i in self.phases[index].blocks}
         points = [point for point in recorder.points if point.phase == index]
-        return shared_blocks.Stored(states, rows[::-1], points, self.state.step)
+        warnings = [line for line in recorder.warnings if line["phase"] == index]
+        return shared_blocks.Stored(states, rows[::-1], points, self.state.step, warnings)
 
     def reuse(self, index: int, stored: shared_blocks.Stored) -> None:
         """Go on as if this run had trained the phase itself."""
@@ -244,6 +248,8 @@ class Run:
             recorder.row(row, blocks)
             if row is stored.rows[-1][0] or phase.evaluates(row["epoch"] - 1):  # last: an early stop
                 self.report.row(row, {})
+        for line in stored.warnings:
+            self._warn(index, line["epoch"] - 1, line["block"], line["text"])
         recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
         radii = {f"b{i}": layer.radius().tolist() for i, layer in network.hebbian() if i in phase.blocks}
         recorder.radii(radii, stored.step)

@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,12 +49,14 @@ class Stored:
         rows: the rows it recorded, each with the numbers of its Hebbian blocks.
         points: the points of its learning curves.
         step: updates made in the run by the end of the phase.
+        warnings: what its user was warned of, as ``Recorder.warnings``.
     """
 
     blocks: dict[int, dict[str, Tensor]]
     rows: list[tuple[Row, dict[str, dict[str, float]]]]
     points: list[Point]
     step: int
+    warnings: list[dict[str, Any]]
 
 
 class Entry:
@@ -74,7 +77,7 @@ class Entry:
                 number, _, tail = name.partition(".")
                 blocks.setdefault(int(number), {})[tail] = tensor
             points = [curves.of_json(line) for line in json.loads(data["points"])]
-            return Stored(blocks, rows, points, int(data["step"]))
+            return Stored(blocks, rows, points, int(data["step"]), json.loads(data["warnings"]))
         except (ConfigError, KeyError, TypeError, ValueError):
             return None
 
@@ -84,8 +87,8 @@ class Entry:
             return
         flat = {f"{i}.{name}": tensor for i, state in stored.blocks.items() for name, tensor in state.items()}
         points = json.dumps([point.to_json() for point in stored.points])
-        data = {"model": flat, "rows": json.dumps(stored.rows), "points": points, "step": stored.step}
-        checkpoints.save(self.path, data)
+        texts = {"rows": json.dumps(stored.rows), "points": points, "warnings": json.dumps(stored.warnings)}
+        checkpoints.save(self.path, {"model": flat, "step": stored.step, **texts})
 
 
 @contextlib.contextmanager

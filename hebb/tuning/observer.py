@@ -56,6 +56,7 @@ class Outcome:
         cause: why they are left.
         problem: what is wrong with the disk, where it is full.
         tally: what became of the runs of the stage.
+        warnings: what their user should know, and in how many runs.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class Outcome:
     cause: Cause = Cause.NOTHING_LEFT
     problem: str = ""
     tally: Tally = field(default_factory=lambda: fates.tally(()))
+    warnings: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.config.vocabulary import Algorithm, Goal, Purpose, Scheduler
+from hebb.core import extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
@@ -91,6 +92,14 @@ class SearchRequest:
         search = trials.planned(search, catalog)
         check_steps(search)
         return search
+
+
+def check_installed(feature: str, spec: SearchSpec) -> None:
+    """Raise where a package that a search or its algorithm needs is not installed; nothing is imported."""
+    extras.require(feature, *extras.SEARCH, extra="search")
+    if spec.plan.model_based:
+        algorithm = spec.plan.algorithm
+        extras.require(f"search algorithm {algorithm}", algorithm, extra=extras.EXTRAS[algorithm])
 
 
 def validation_share(spec: SearchSpec, held_out: bool | None) -> float:

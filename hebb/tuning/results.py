@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def tally(search: Search, trials: Sequence[Trial], journal: Journal) -> Tally:
     """Count what became of trials, and of those that a model-based algorithm has yet to choose."""
     states = [fates.of_run(folders.state(trial.folder), journal, trial.name) for trial in trials]
     return fates.tally(states, to_come=to_come(search, journal) if trials == search.trials else 0)
+
+
+def warnings(trials: Sequence[Trial]) -> dict[str, int]:
+    """Return what runs warned of, and how many of them did."""
+    files_of_runs = [path for trial in trials if (path := trial.folder / folders.WARNINGS).exists()]
+    texts = [{str(line["text"]) for line in folders.read_rows(path)} for path in files_of_runs]
+    return dict(Counter(text for of_run in texts for text in sorted(of_run)))
 
 
 def to_come(search: Search, journal: Journal) -> int:

@@ -20,7 +20,6 @@ from ray.tune.search import Searcher
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
 from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Scheduler
-from hebb.core import extras
 from hebb.core.seeds import derive
 
 Number = int | float
@@ -40,12 +39,6 @@ class _OptunaTrial(Protocol):
     def suggest_int(self, name: str, low: int, high: int) -> int: ...
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
-
-
-def require(plan: SearchPlan) -> None:
-    """Raise where the package of a model-based algorithm is not installed."""
-    if plan.model_based:
-        extras.require(f"search algorithm {plan.algorithm}", plan.algorithm, extra=extras.EXTRAS[plan.algorithm])
 
 
 def choice_of(axes: Sequence[Axis], parameters: Mapping[str, Number]) -> Choice:

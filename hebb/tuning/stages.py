@@ -17,7 +17,7 @@ from hebb.nn import model
 from hebb.storage import checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
-from hebb.tuning import driver, ray_session, results, search_folder, searchers, shared_data, trials
+from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
@@ -94,11 +94,9 @@ def run(
         fresh: begin in place of what the folder holds; otherwise continue the search in it.
 
     Raises:
-        ConfigError: when the package of the search algorithm is not installed.
         InterruptedRunError: when Ctrl-C ends the search; its folder can be continued.
         DiskFullError: when a disk is full.
     """
-    searchers.require(search.spec.plan)
     observer = SearchObserver() if observer is None else observer
     search = _on_device(search, settings, catalog)
     configs = [trial.config for trial in search.trials] or [search.base]
@@ -287,6 +285,7 @@ def _stopped(context: Context) -> dict[str, dict[str, Any]]:
 def _sum_up(context: Context, outcome: Outcome, runs: Sequence[Trial], total: int) -> None:
     """Tell how a stage ended; an interruption or a full disk ends the search here."""
     outcome.tally = results.tally(context.search, runs, context.journal)
+    outcome.warnings = results.warnings(runs)
     context.observer.summed_up(outcome, outcome.tally.finished, total)
     others = outcome.tally.others(context.search.spec.scheduler.name)
     text = f"{outcome.tally.finished} of {total} trials are finished, their results are in {context.search.folder}"

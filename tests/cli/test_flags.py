@@ -296,6 +296,14 @@ def refused(line: str, flag: str) -> None:
     assert len(text.splitlines()) <= 3
 
 
+@pytest.mark.parametrize("verb", ["train", "search", "post-hoc"])
+def test_a_dry_run_looks_at_stored_blocks(home: Path, verb: str) -> None:
+    for name, message in (("nope/b0", "no stored block nope/b0"), ("m/b0", r"resume=m/b0: weights must be \(7,")):
+        network = f"Soft-c7-k3-p1-t1:bn:triangle:max_2_2_0:resume={name} BP:flatten"
+        with pytest.raises(ConfigError, match=f"b0: {message}"):
+            main([verb, "--dry-run", "--dataset", "Digits", "--preset", network])
+
+
 LINES = [
     (start, flag, value) for start, _, table in TABLES.values() for flag, values in table.items() for value in values
 ]

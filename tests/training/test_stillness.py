@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import small
 from conftest import Command
 
 from hebb.config import plugins
 from hebb.config.registry import RULES
 from hebb.core import user_code
+from hebb.storage import folders
+from hebb.training import train as trainer
+from hebb.tuning import results
+from hebb.tuning.search import Trial
 
 IMAGES = ("dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_unsup.epochs=3", "dataset_sup.epochs=3")
 SMALL = ("--threads", "1", "--device", "cpu", "--model-name", "still", "--dataset", "Digits")
@@ -126,3 +131,27 @@ def test_what_learns_is_not_warned_of(inside: Command, tmp_path: Path, network: 
     output = train(inside, tmp_path, network.replace("-warmup2", ""), changes=warmup)
     assert "moved none" not in output
     assert kept(tmp_path) == []
+
+
+class _Listener(trainer.Report):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_a_shared_block_repeats_its_warning(tmp_path: Path) -> None:
+    """A trial that takes a block from the cache warns as the one that trained it, and a search counts both."""
+    config = small.config(small.CNN, "b0.layer.lr=0")
+    trials, texts = [], []
+    for name in ("first", "second"):
+        listener = _Listener()
+        place = trainer.Place(datasets=tmp_path, folder=tmp_path / name, shared_blocks=tmp_path / "blocks")
+        trainer.run(config, listener, place=place)
+        trials.append(Trial(name=name, label="", choice={}, config=config, folder=tmp_path / name))
+        texts.append(listener.texts)
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 1
+    assert (tmp_path / "first" / folders.WARNINGS).read_text() == (tmp_path / "second" / folders.WARNINGS).read_text()
+    assert results.warnings(trials) == {texts[0][0]: 2}
