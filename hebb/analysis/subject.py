@@ -17,6 +17,7 @@ from torch import Tensor
 from hebb.analysis import gradients, interpolate
 from hebb.analysis.interpolate import Prototype
 from hebb.analysis.runs import StoredRun
+from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.data.images import Images, Split
@@ -37,7 +38,11 @@ def load(run: StoredRun, home: folders.Home) -> Subject:
     """
     path = run.folder / folders.CHECKPOINT
     if not path.exists():
-        raise ConfigError(str(run.folder), "has no stored model", hint="train it with --save-model")
+        again = commands.line("train", "--run-config", run.folder / folders.CONFIG, "--model-name", "again")
+        kept = "a search keeps the models of its best configuration, and with --save-model all; " if run.search else ""
+        raise ConfigError(
+            str(run.folder), "has no stored model", hint=f"{kept}{again} trains it again, to the same bits"
+        )
     return Subject(run, stored.restore(run.config, path), home)
 
 

@@ -119,7 +119,11 @@ class TrainedRun:
             assert self.folder is not None
             path = self.folder / folders.CHECKPOINT
             if not path.exists():
-                raise ConfigError(str(self.folder), "keeps no model", hint="a search keeps them with save_models=True")
+                raise ConfigError(
+                    str(self.folder),
+                    "keeps no model",
+                    hint="a search keeps those of its best configuration, and all with save_models=True",
+                )
             self._network = stored.restore(self.config, path)
         return self._network.eval()
 

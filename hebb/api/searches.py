@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from hebb.tuning.html_report import SearchReport
     from hebb.tuning.observer import SearchObserver
-    from hebb.tuning.search import Search
+    from hebb.tuning.search import Search, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class BestConfiguration:
         n: seeds that finished.
         mean: of the metric over them.
         sd: sample deviation; NaN for one seed.
+        run: its run of the first seed, whose ``run.network`` is loaded from the model that the search keeps.
     """
 
     values: Mapping[str, Value]
@@ -54,6 +55,7 @@ class BestConfiguration:
     n: int
     mean: float
     sd: float
+    run: TrainedRun = field(repr=False)
 
 
 class FinishedSearch:
@@ -136,14 +138,28 @@ class FinishedSearch:
         file = search_folder.read(self.folder)["options"].get("preset_file")
         network = trials.network_string(trial, catalogs.load(None if file is None else Path(file)))
         return BestConfiguration(
-            values=dict(trial.choice), network=network, n=int(line["n"]), mean=float(line["mean"]), sd=float(line["sd"])
+            values=dict(trial.choice),
+            network=network,
+            n=int(line["n"]),
+            mean=float(line["mean"]),
+            sd=float(line["sd"]),
+            run=self._run(self._with_model(trial)),
         )
+
+    def _with_model(self, best: Trial) -> Trial:
+        """Return the run of the best configuration that kept its model; seeds that came later may lack those before."""
+        same = [trial for trial in self._stored.search.trials if trial.configuration == best.configuration]
+        kept = (trial for trial in same if trial.finished and (trial.folder / folders.CHECKPOINT).exists())
+        return next(kept, best)
+
+    def _run(self, trial: Trial) -> TrainedRun:
+        return run_api.read_run(trial.folder, self._home, self._arrays)
 
     @functools.cached_property
     def runs(self) -> tuple[TrainedRun, ...]:
         """The finished runs, configuration by configuration."""
         finished = (trial for trial in self._stored.search.trials if trial.finished)
-        return tuple(run_api.read_run(trial.folder, self._home, self._arrays) for trial in finished)
+        return tuple(map(self._run, finished))
 
     def report(self, path: str | Path) -> Path:
         """Write the page of the search, one file that needs no network, and return its path."""
@@ -187,6 +203,7 @@ def search(
     workers: int | None = None,
     address: str | None = None,
     save_models: bool = False,
+    save_best: bool = True,
     plugins: Iterable[str] = (),
     preset_file: str | Path | None = None,
     folder: str | Path | None = None,
@@ -233,6 +250,7 @@ def search(
         workers: trials at the same time; None for as many as there is room for.
         address: an existing Ray cluster.
         save_models: keep the trained model of every run.
+        save_best: keep those of the best configuration, which ``best.run`` loads, and of its final runs.
         folder: where the search is stored; None uses a temporary folder.
         overwrite: replace the search that the folder holds.
         carry_on: continue the search in the folder, with the same arguments.
@@ -284,6 +302,7 @@ def search(
         workers=workers,
         address=address,
         save_models=save_models,
+        keep_best=save_best,
         preset_file=None if preset_file is None else Path(preset_file),
     )
     with _folder(folder) as place:

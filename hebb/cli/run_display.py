@@ -16,6 +16,7 @@ from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import DivergenceError
+from hebb.storage import board
 from hebb.storage.folders import Row
 from hebb.training.report import Report
 
@@ -236,7 +237,7 @@ class ConsoleReport(Report):
             self.console.print(f"b{shape.block}: " + "  ".join(numbers))
         if result.folder is not None:
             self.console.print(f"results: {result.folder}", soft_wrap=True)
-            self.console.print(f"compare: {commands.tensorboard(result.folder.parent)}", soft_wrap=True)
+            self.console.print(f"compare: {commands.tensorboard(board.of_run(result.folder))}", soft_wrap=True)
 
     def _probes(self, probes: Iterable[Probe]) -> None:
         table = describe.table("", ("block", "probe", *_ACCURACIES), _ACCURACIES)

@@ -15,7 +15,7 @@ from hebb.config import overrides, plan
 from hebb.config.catalog import Catalog
 from hebb.core.commands import line as command_line
 from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of, said_as
-from hebb.storage import folders
+from hebb.storage import board, folders
 
 if TYPE_CHECKING:
     from hebb.cli.search_display import SearchDisplay
@@ -99,6 +99,7 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
         _write_report(search, display)
     if not settings.save_trials:
         shutil.rmtree(search.folder / folders.TRIALS)
+        board.renew(search.folder)
     return 0 if result.succeeded else 1
 
 

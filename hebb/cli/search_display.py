@@ -19,7 +19,7 @@ from hebb.cli.pulse import Pulse, after
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
-from hebb.storage import folders
+from hebb.storage import board, folders
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
 from hebb.tuning.search import Group, Search, Trial
 
@@ -182,7 +182,7 @@ class SearchDisplay(SearchObserver):
             self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
         self._print(f"results: {ranking.path}")
         if ranking.path.stem == "results":
-            self._print(f"compare: {tensorboard(ranking.path.parent / folders.TRIALS)}")
+            self._print(f"compare: {tensorboard(board.of_search(ranking.path.parent))}")
 
     def summed_up(self, outcome: Outcome, finished: int, total: int) -> None:
         """Print why trials failed, and what a budget has left."""
@@ -319,7 +319,7 @@ def commands(report: SearchReport) -> dict[str, list[str]]:
         **({"what is left of it": [command_line("search", "--restore", search.folder)]} if report.tally.left else {}),
         "the best run again, to the same bits": [again],
         "this page": [command_line("analysis", "report", search.folder)],
-        "TensorBoard": [tensorboard(search.folder / folders.TRIALS)],
+        "TensorBoard": [tensorboard(board.of_search(search.folder))],
     }
 
 

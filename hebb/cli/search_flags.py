@@ -19,6 +19,7 @@ KEPT = (
     "gpu_exp",
     "save",
     "save_model",
+    "save_best",
     "share_blocks",
     "max_failures",
     "preset_file",
@@ -38,7 +39,7 @@ _BESIDE_RESTORE = (
         "dashboard",
     ),
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
-    *("save", "save_model"),
+    *("save", "save_model", "save_best"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 
@@ -215,6 +216,13 @@ def _add_result_flags(group: Flags) -> None:
     group.add_argument("--folder-name", metavar="NAME", help="name of the search (default: preset and config)")
     group.add_argument("--model-name", metavar="NAME", help="model that --resume loads (default: the preset's name)")
     group.add_argument("--save-model", action="store_true", help="keep the trained model of every trial")
+    group.add_argument(
+        "--save-best",
+        type=boolean,
+        default=True,
+        metavar="BOOL",
+        help="keep the trained models of the best configuration and of its final runs (default: true)",
+    )
     group.add_argument(
         "--save",
         type=boolean,

@@ -90,6 +90,7 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
         keep_features=not options.no_feature_cache,
         cache_limit=options.cache_limit,
         save_models=options.save_model,
+        keep_best=options.save_best,
         save_trials=options.save,
         preset_file=options.preset_file,
         commands=commands,

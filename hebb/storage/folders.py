@@ -6,6 +6,7 @@
 <parent>/hebb/cache/                           results that later runs reuse
 <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
 <parent>/hebb/analysis/                        figures and tables
+<parent>/hebb/tensorboard/                     links to all of these runs, for TensorBoard (``board``)
 """
 
 from __future__ import annotations

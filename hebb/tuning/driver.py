@@ -26,6 +26,7 @@ from hebb.config.vocabulary import Scheduler
 from hebb.core.user_code import TRACEBACK
 from hebb.storage.journal import Event, Journal
 from hebb.tuning import ray_session
+from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
 from hebb.tuning.ray_session import RayTrial, Resources, ray, tune
 from hebb.tuning.search import Group, Search
@@ -95,6 +96,7 @@ class Work:
         limits: when to give up.
         journal: what became of groups, earlier and now.
         catalog: presets and datasets.
+        models: removes models while the stage goes on; None keeps what the runs store.
     """
 
     search: Search
@@ -103,6 +105,7 @@ class Work:
     limits: Limits
     journal: Journal
     catalog: Catalog
+    models: KeptModels | None = None
 
     @property
     def maker(self) -> GroupMaker | None:
@@ -168,6 +171,8 @@ class Work:
 def run(work: Work, resources: Resources, observer: SearchObserver) -> Outcome:
     """Run what is not finished, inside a session of Ray, and return when nothing goes on."""
     left = work.left()
+    if work.models is not None:
+        _judge_earlier(work, work.models)
     if left <= 0:
         return Outcome(failed=work.reasons())
     observer.stage(Stage(metric=work.task.metric, groups=left, at_once=ray_session.places(resources)))
@@ -182,6 +187,15 @@ def run(work: Work, resources: Resources, observer: SearchObserver) -> Outcome:
     return Outcome(
         failed=work.reasons(), left=left, cause=cause if left else Cause.NOTHING_LEFT, problem=callback.problem
     )
+
+
+def _judge_earlier(work: Work, models: KeptModels) -> None:
+    """Judge what an earlier session has finished."""
+    groups = work.all_groups()
+    for group in groups:
+        models.begun(group.runs)
+    for group in groups:
+        models.ended(group.runs, stopped=state(group, work.journal) == GroupState.STOPPED)
 
 
 def _fit(work: Work, resources: Resources, observer: SearchObserver) -> _Callback:
@@ -251,6 +265,7 @@ class _Callback(tune.Callback):
 
     def __init__(self, work: Work, verdicts: Mapping[str, str], observer: SearchObserver) -> None:
         self.journal, self.observer, self.maker = work.journal, observer, work.maker
+        self.models = work.models
         # groups whose reports are only repeated
         self.over = {*verdicts, *(group.name for group in work.all_groups() if group.finished)}
         self.groups = {group.name: group for group in work.groups or ()}
@@ -284,6 +299,8 @@ class _Callback(tune.Callback):
             if self._times[group.name] > sum(name == group.name for name, _ in self.journal.suggested):
                 self.journal.note(Event.CHOSEN, group.name, params=plain(trial.config), choice=group.choice)
         self.open.add(group.name)
+        if self.models is not None:
+            self.models.begun(group.runs)
         if group.name not in self.over:
             self.observer.started(group)
 
@@ -315,11 +332,15 @@ class _Callback(tune.Callback):
         final = state(group, self.journal)
         if final == GroupState.FINISHED:
             self.journal.note(Event.FINISHED, group.name, node=last.get("node"))
+            if self.models is not None:
+                self.models.ended(group.runs)
             self.observer.ended(group, "done")
         elif final == GroupState.FAILED and not self.journal.failed[group.name]["again"]:
             self._failed(group)
         else:
             self.journal.note(Event.STOPPED, group.name, **{key: last.get(key) for key in ("step", "score", "n")})
+            if self.models is not None:
+                self.models.ended(group.runs, stopped=True)
             self.observer.ended(group, f"stopped at step {last.get('step')}")
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:

@@ -99,6 +99,7 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
     members = max([1, *map(len, search.packs)])
     seconds = sum(cost.seconds for cost in costs) / len(costs)
     kept = max(cost.kept + (cost.checkpoint if settings.save_models else 0) for cost in costs)
+    models = len(search.seeds) + len(search.final_seeds) if settings.keep_best and not settings.save_models else 0
     return Estimate(
         costs=costs,
         runs=runs,
@@ -106,7 +107,7 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         at_once=at_once,
         device=DeviceKind(device.type),
         hours=(_START + seconds * (-(-units // at_once) + -(-last // at_once))) / 3600,
-        disk=kept * runs + max(cost.checkpoint for cost in costs) * at_once * members,
+        disk=kept * runs + max(cost.checkpoint for cost in costs) * (models + at_once * members),
     )
 
 

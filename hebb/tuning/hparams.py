@@ -13,12 +13,13 @@ from hebb.config.domains import Choice
 _START, _END = ".hparams", ".hparams-end"
 
 
-def write_run(folder: Path, choice: Choice, seed: int) -> None:
-    """Write the search, the seed and the values of one run into its folder, once."""
+def write_run(folder: Path, label: str, choice: Choice, seed: int) -> None:
+    """Write the search, the label, the seed and the values of one run into its folder, once."""
     from tensorboard.plugins.hparams import summary_v2
 
-    values = {path: _plain(value) for path, value in choice.items()}
-    _write(folder, _START, summary_v2.hparams_pb({"search": folder.parent.parent.name, "seed": seed, **values}))
+    search = folder.parent.parent.name
+    values = {"search": search, "seed": seed, **{path: _plain(value) for path, value in choice.items()}}
+    _write(folder, _START, summary_v2.hparams_pb(values, trial_id=f"{search} {label}"))
 
 
 def end_run(folder: Path) -> None:

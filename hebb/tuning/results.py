@@ -50,16 +50,21 @@ def read(trials: Sequence[Trial], metric: str, journal: Journal) -> pd.DataFrame
 def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, str] | None:
     """Return the last row of a run, its seconds, and whether it was finished or stopped."""
     if trial.finished:
-        result = folders.read_json(trial.folder / folders.RESULT)
-        row = result["metrics"]
-        if row[metric] is None:  # radii are those of the Hebbian phases, which come first
-            row = {**row, metric: folders.value_of(folders.read_rows(trial.folder / folders.METRICS), metric)}
-        return row, result["seconds"], "finished"
+        return *_finished(trial, metric), "finished"
     if trial.interrupted and trial.configuration in journal.stopped:
         rows = folders.read_rows(trial.folder / folders.METRICS)
         measured = [row for row in rows if row[metric] is not None]
         return (measured[-1], math.nan, "stopped") if measured else None
     return None
+
+
+def _finished(trial: Trial, metric: str) -> tuple[Row, float]:
+    """Return the last row of a finished run, and its seconds."""
+    result = folders.read_json(trial.folder / folders.RESULT)
+    row = result["metrics"]
+    if row[metric] is None:  # radii are those of the Hebbian phases, which come first
+        row = {**row, metric: folders.value_of(folders.read_rows(trial.folder / folders.METRICS), metric)}
+    return row, result["seconds"]
 
 
 def tally(search: Search, trials: Sequence[Trial], journal: Journal) -> Tally:
@@ -99,6 +104,12 @@ def ranked(table: pd.DataFrame, search: Search) -> pd.DataFrame:
     score = table["mean"].map(_score) * (-1 if search.maximises else 1)
     order = table.assign(_score=score).sort_values("_score", kind="stable")
     return order.sort_values("n", ascending=False, kind="stable", ignore_index=True).drop(columns="_score")
+
+
+def score_of(trials: Sequence[Trial], metric: str) -> float | None:
+    """Return the score by which a configuration is ranked, from its finished runs; None if one has no value."""
+    values = [_finished(trial, metric)[0][metric] for trial in trials]
+    return None if None in values else _score(sum(values) / len(values))
 
 
 def _score(mean: float) -> float:

@@ -28,6 +28,7 @@ class SearchSettings:
         keep_features: keep the output of frozen blocks from epoch to epoch.
         cache_limit: bytes of them that may lie in files.
         save_models: keep the trained model of every trial.
+        keep_best: keep the trained models of the best configuration, and of its final runs.
         save_trials: keep the run folders of the trials when the search is over.
         preset_file: presets of the user's own, read again when the search is continued.
         commands: the commands that began and continued the search, for its report.
@@ -45,6 +46,7 @@ class SearchSettings:
     keep_features: bool = True
     cache_limit: int = CACHE_LIMIT
     save_models: bool = False
+    keep_best: bool = True
     save_trials: bool = True
     preset_file: Path | None = None
     commands: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ class SearchSettings:
             "gpu_exp": self.trials_per_gpu,
             "save": self.save_trials,
             "save_model": self.save_models,
+            "save_best": self.keep_best,
             "share_blocks": self.share_blocks,
             "max_failures": self.max_failures,
             "preset_file": None if self.preset_file is None else str(self.preset_file.absolute()),
@@ -85,6 +88,7 @@ class SearchSettings:
             trials_per_gpu=data.get("gpu_exp", 1),
             save_trials=data.get("save", True),
             save_models=data.get("save_model", False),
+            keep_best=data.get("save_best", True),
             share_blocks=data.get("share_blocks", True),
             max_failures=data.get("max_failures", 1),
             preset_file=None if file is None else Path(file),

@@ -14,11 +14,12 @@ from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core.errors import DiskFullError, InterruptedRunError
 from hebb.nn import model
-from hebb.storage import checkpoints, folders
+from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
 from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials
 from hebb.tuning.driver import Limits, Work
+from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
 from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
@@ -65,6 +66,7 @@ class Context:
         journal: what became of its configurations.
         catalog: presets and datasets.
         observer: follows the search.
+        models: removes the models of configurations that are not the best; None keeps what the runs store.
     """
 
     search: Search
@@ -74,6 +76,7 @@ class Context:
     journal: Journal
     catalog: Catalog
     observer: SearchObserver
+    models: KeptModels | None = None
 
 
 def run(
@@ -114,6 +117,7 @@ def run(
             journal=Journal.load(search.folder),
             catalog=catalog,
             observer=observer,
+            models=KeptModels(search) if settings.keep_best and not settings.save_models else None,
         )
         del data
         for name in tuple(context.journal.failed) if settings.retry_failed else ():
@@ -150,7 +154,7 @@ def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at
         layers=home.layers,
         cache=home.cache,
         shared_blocks=home.cache / "blocks" if settings.share_blocks else None,
-        keep_model=settings.save_models,
+        keep_model=settings.save_models or settings.keep_best,
         resume_from=search.resume_from,
         keep_features=settings.keep_features,
         cache_limit=settings.cache_limit,
@@ -168,6 +172,7 @@ def _claimed(search: Search, settings: SearchSettings, fresh: bool) -> Iterator[
             search_folder.claim(search, settings)
         else:
             search_folder.write(search, settings)
+        board.renew(search.folder)
         yield
         search_folder.forget_trials(search.folder)
 
@@ -180,6 +185,7 @@ def _sweep(context: Context) -> SearchResult:
     table = runs
     if len(runs):
         table = results.summary(runs, search.metric)
+        _settle(context, outcome, results.ranked(table, search))
         path = results.write(runs, search.folder / "results.csv")
         context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path))
     _sum_up(context, outcome, search.trials, search.runs)
@@ -195,6 +201,7 @@ def _select(context: Context) -> SearchResult:
         _sum_up(context, outcome, search.trials, search.runs)
         return SearchResult(search=search, runs=runs, summary=runs, failed=outcome.failed)
     table = results.ranked(results.summary(runs, search.metric), search)
+    _settle(context, outcome, table)
     shown = runs if search.metric in results.TEST_COLUMNS else runs.drop(columns=list(results.TEST_COLUMNS))
     path = results.write(shown, search.folder / "results.csv")
     context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path, stopped=_stopped(context)))
@@ -212,6 +219,13 @@ def _select(context: Context) -> SearchResult:
         result = replace(result, final=final, failed={**result.failed, **failed})
     folders.write_json(search.folder / "winner.json", record)
     return replace(result, winner=winner)
+
+
+def _settle(context: Context, outcome: Outcome, ranking: pd.DataFrame) -> None:
+    """Keep the models of the best configuration alone, once nothing is left that could be better."""
+    if context.models is not None and outcome.cause == Cause.NOTHING_LEFT and len(ranking):
+        best = results.trial_of(context.search, str(ranking.iloc[0]["configuration"]))
+        context.models.settle(best.configuration)
 
 
 def _winner(search: Search, ranking: pd.DataFrame, catalog: Catalog) -> Winner | None:
@@ -243,7 +257,7 @@ def _retrain(context: Context, best: Trial) -> tuple[pd.DataFrame, dict[str, str
     final = trials.final_trials(best, search.final_seeds, packs_of(search.final_seeds, search.pack_seeds))
     context.observer.retraining(final)
     task = replace(context.task, metric="train_acc", mode=Goal.MAX, probe_every=0)
-    last = replace(context, task=task, limits=Limits(failures=context.limits.failures))
+    last = replace(context, task=task, models=None, limits=Limits(failures=context.limits.failures))
     outcome = _train(last, grouped(final, by_configuration=False))
     table = results.read(final, "test_acc", context.journal)
     if len(table):
@@ -272,6 +286,7 @@ def _train(context: Context, groups: Sequence[Group] | None) -> Outcome:
         limits=context.limits,
         journal=context.journal,
         catalog=context.catalog,
+        models=context.models,
     )
     return driver.run(work, context.resources, context.observer)
 

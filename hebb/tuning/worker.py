@@ -34,7 +34,7 @@ from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.probing import probes, readout
 from hebb.probing.measures import BlockInfo
-from hebb.storage import folders
+from hebb.storage import board, folders
 from hebb.training import train
 from hebb.tuning import hparams, steps
 from hebb.tuning.observer import TrialReport
@@ -248,8 +248,9 @@ class _RunReport(train.Report):
         self.scores, self.trial = scores, trial
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: train.Place) -> None:
-        """Write the run's values of the space for TensorBoard."""
-        hparams.write_run(self.trial.folder, self.trial.choice, config.seed)
+        """Write the run's values of the space for TensorBoard, and link the run under their name."""
+        label = board.link(self.trial.folder, self.trial.choice, config.seed)
+        hparams.write_run(self.trial.folder, label, self.trial.choice, config.seed)
 
     def finish(self, result: train.Result) -> None:
         """Tell TensorBoard that the run is complete."""

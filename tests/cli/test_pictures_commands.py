@@ -270,7 +270,7 @@ def test_what_is_refused(home: Path, tmp_path: Path, arguments: tuple[str, ...],
 def test_a_run_that_kept_no_model(home: Path, tmp_path: Path) -> None:
     shutil.copytree(folders.Home(home).network("soft"), tmp_path / "bare")
     (tmp_path / "bare" / folders.CHECKPOINT).unlink()
-    with pytest.raises(ConfigError, match=r"has no stored model[\s\S]*--save-model"):
+    with pytest.raises(ConfigError, match=r"has no stored model[\s\S]*--run-config[\s\S]*again trains it again"):
         command.main(["filters", str(tmp_path / "bare"), "--data-dir", str(home), "--out", str(tmp_path)])
 
 

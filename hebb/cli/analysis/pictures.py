@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -13,7 +14,7 @@ from hebb.cli.analysis.verb import Verb, add_selection, drawn, selected
 from hebb.cli.parsing import count, natural, real_number
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
-from hebb.storage.folders import Home
+from hebb.storage.folders import CHECKPOINT, SEARCH, Home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,14 +36,35 @@ class _Show(StrEnum):
 
 
 def _one(options: argparse.Namespace) -> Subject:
-    """Load the network of the one run that the flags choose."""
+    """Load the network of the one run that the flags choose; of a search it is that of the best configuration."""
     runs = selected(options)
+    if len(runs) > 1:
+        runs = _of_best(runs) or runs
     if len(runs) > 1:
         names = " ".join(run.folder.name for run in runs[:5])
         raise ConfigError(
             "runs", f"must be one run, got {len(runs)}: {names}", hint="name its folder, or --where seed=0"
         )
     return _load(runs[0], options)
+
+
+def _of_best(runs: Sequence[StoredRun]) -> tuple[StoredRun, ...]:
+    """Return the run to draw of those of one search, and say which: of the best configuration if that is among them.
+
+    The others have no model, unless the search keeps all. Nothing is returned for runs of several searches.
+    """
+    searches = {run.folder.parent.parent if run.search else None for run in runs}
+    folder = searches.pop()
+    if searches or folder is None or not (folder / SEARCH).exists():
+        return ()
+    from hebb.tuning import html_report
+
+    best = html_report.read(folder).best.configuration
+    stored = [run for run in runs if (run.folder / CHECKPOINT).exists()] or runs
+    chosen = min(stored, key=lambda run: (not run.folder.name.startswith(f"{best}-s"), run.seed))
+    values = " ".join(f"{path}={value}" for path, value in chosen.choice.items())
+    print(f"of {folder.name}: {values or chosen.preset} seed={chosen.seed}", file=sys.stderr)
+    return (chosen,)
 
 
 def _load(run: StoredRun, options: argparse.Namespace) -> Subject:
@@ -295,8 +317,16 @@ def _robust_flags(parser: argparse.ArgumentParser) -> None:
     _add_seed(parser, "noise and starts")
 
 
+def _with_model(runs: Sequence[StoredRun]) -> Sequence[StoredRun]:
+    """Return the runs that kept their model, or all where none did; say how many are left out."""
+    stored = [run for run in runs if (run.folder / CHECKPOINT).exists()]
+    if stored and len(stored) < len(runs):
+        print(f"left out: {len(runs) - len(stored)} of {len(runs)} runs, which kept no model", file=sys.stderr)
+    return stored or runs
+
+
 def _robust(options: argparse.Namespace) -> Output:
-    runs = selected(options)
+    runs = _with_model(selected(options))
     datasets = sorted({run.dataset for run in runs})
     if len(datasets) > 1:
         raise ConfigError("runs", f"must share a dataset, got {' '.join(datasets)}", hint="--dataset chooses one")
