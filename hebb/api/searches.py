@@ -55,7 +55,7 @@ class BestConfiguration:
     n: int
     mean: float
     sd: float
-    run: TrainedRun = field(repr=False)
+    run: TrainedRun = field(repr=False, compare=False)
 
 
 class FinishedSearch:

@@ -32,11 +32,10 @@ _LONGEST = 160  # bytes of a label
 
 def of_search(folder: Path) -> Path:
     """Return the folder that shows a search: with all others of its parent folder, or alone, or its trials."""
-    links = folder / BOARD
-    for shown in (_all(folder), links):
-        if shown is not None and shown.is_dir():
-            return shown
-    return folder / folders.TRIALS
+    everything = _all(folder)
+    if everything is not None and (everything / folder.name).is_symlink():
+        return everything
+    return folder / BOARD if _links(folder / BOARD) else folder / folders.TRIALS
 
 
 def of_run(folder: Path) -> Path:

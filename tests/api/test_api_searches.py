@@ -95,6 +95,10 @@ def test_python_gives_the_numbers_of_the_command(command: Command, tmp_path: Pat
     loaded = hebb.load(tmp_path / "p")
     pd.testing.assert_frame_equal(loaded.table(), found.table())
     assert loaded.best == found.best
+    assert loaded.best.run.metrics == found.best.run.metrics
+    assert {run.folder for run in loaded.runs if run.folder and (run.folder / "checkpoint").exists()} == {
+        run.folder for run in loaded.runs if run.config.network == loaded.best.run.config.network
+    }
     with pytest.raises(hebb.ConfigError, match="holds a search already"):
         search("Digits", folder=tmp_path / "p")
     with pytest.raises(hebb.ConfigError, match=r"carry_on: .*holds another search"):
@@ -121,8 +125,13 @@ def test_a_search_that_selects_names_a_winner(arrays: tuple[np.ndarray, ...]) ->
         assert found.metric == "val_acc"
         assert len(list(found.folder.glob("final.csv"))) == 1
         assert found.best.values["b0.layer.lr"] in (0.01, 0.1)
+        assert found.best.run.predict(arrays[2]).shape == (50,)
+        lr = found.best.values["b0.layer.lr"]
+        other = next(run for run in found.runs if run.config.network.blocks[0].layer.lr != lr)
         with pytest.raises(hebb.ConfigError, match="keeps no model"):
-            found.runs[0].predict(arrays[2])
+            other.predict(arrays[2])
+        (last,) = found.folder.glob("trials/final-*")
+        assert hebb.load(last).network[0].weight.shape == found.best.run.network[0].weight.shape
 
 
 @pytest.mark.parametrize(

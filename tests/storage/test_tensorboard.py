@@ -5,7 +5,16 @@ Without it curves and HParams could be missing from the viewer while every file 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +27,7 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
-from hebb.storage import folders, records
+from hebb.storage import board, folders, records
 from hebb.tuning import hparams
 
 RATES = [0.05, 0.1]
@@ -26,16 +35,17 @@ RATES = [0.05, 0.1]
 
 @pytest.fixture(scope="module")
 def searches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two searches of two runs each, with the HParams that a worker writes."""
+    """What the printed command shows of two searches of two runs each, with the HParams that a worker writes."""
     home = tmp_path_factory.mktemp("home")
     base = small.config(small.DEEP, "dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_unsup.epochs=2")
     for name, path in (("rates", "b0.layer.lr"), ("steps", "b1.layer.lr")):
         folder = stored_runs.sweep(home, name, base, {path: RATES}, [3])
         for trial, rate in zip(sorted(folder.glob("trials/*")), _rates(folder, path), strict=True):
             for _ in range(2):  # a run that is continued writes nothing again
-                hparams.write_run(trial, {path: rate}, 3)
+                hparams.write_run(trial, board.link(trial, {path: rate}, 3), {path: rate}, 3)
                 hparams.end_run(trial)
-    return home / "hebb" / "search"
+        board.renew(folder)
+    return board.of_search(folder)
 
 
 def _rates(folder: Path, path: str) -> list[float]:
@@ -57,7 +67,7 @@ def test_the_hparams_tab_lists_the_runs_of_all_searches(searches: Path) -> None:
     values = context.hparams_metadata(request, "")
     experiment = context.experiment_from_metadata(request, "", True, values, [])
     assert {info.name for info in experiment.hparam_infos} == {"search", "seed", "b0.layer.lr", "b1.layer.lr"}
-    assert "accuracy/test" in {info.name.tag for info in experiment.metric_infos}
+    assert experiment.metric_infos[0].name.tag == "accuracy/test"  # next to the values
     wanted = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=10, allowed_statuses=[api_pb2.STATUS_SUCCESS], col_params=[]
     )
@@ -68,11 +78,59 @@ def test_the_hparams_tab_lists_the_runs_of_all_searches(searches: Path) -> None:
         chosen = {name: value.string_value or value.number_value for name, value in group.hparams.items()}
         (session,) = group.sessions
         (last,) = (m.value for m in session.metric_values if m.name.tag == "accuracy/test")
+        search, label = session.name.split("/")
+        assert group.name == f"{search} {label}"
+        assert label == f"lr={chosen.get('b0.layer.lr') or chosen['b1.layer.lr']} seed=3"
         rows = folders.read_rows(searches / session.name / "metrics.jsonl")
         assert last == pytest.approx(rows[-1]["test_acc"], rel=1e-6)
         assert chosen["seed"] == 3
         seen.add((chosen["search"], chosen.get("b0.layer.lr"), chosen.get("b1.layer.lr")))
     assert seen == {("rates", rate, None) for rate in RATES} | {("steps", None, rate) for rate in RATES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["fast", "plain"])
+def test_the_real_server_follows_the_links(searches: Path, loader: str, tmp_path: Path) -> None:
+    """Every run under its label, once, with the accuracies as the first group, whichever of its loaders reads."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["-m", "tensorboard.main", "--logdir", str(searches), "--port", str(port)]
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, *command, f"--load_fast={'true' if loader == 'fast' else 'false'}"], stdout=log, stderr=log
+    )
+    try:
+        expected = sorted(f"{name}/lr={rate} seed=3" for name in ("rates", "steps") for rate in RATES)
+        assert sorted(_answer(server, f"http://localhost:{port}/data/runs", expected)) == expected
+        tags = _answer(server, f"http://localhost:{port}/data/plugin/scalars/tags", {})
+        for run in expected:
+            assert min(tags[run]) == "accuracy/test"
+        question = {"experimentName": "", "allowedStatuses": ["STATUS_SUCCESS"], "startIndex": 0, "sliceSize": 9}
+        asked = urllib.request.Request(
+            f"http://localhost:{port}/data/plugin/hparams/session_groups",
+            json.dumps(question).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(asked, timeout=30) as reply:
+            groups = json.load(reply)["sessionGroups"]
+        assert sorted(group["name"] for group in groups) == [run.replace("/", " ") for run in expected]
+        assert {group["hparams"]["seed"] for group in groups} == {3.0}
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def _answer(server: subprocess.Popen[bytes], address: str, expected: Sized) -> Any:
+    """Ask until the server has read everything."""
+    until = time.monotonic() + 90
+    while time.monotonic() < until and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=10) as reply:
+            answer = json.load(reply)
+            if answer and len(answer) >= len(expected):
+                return answer
+        time.sleep(0.5)
+    raise AssertionError(f"TensorBoard gives no answer at {address}")
 
 
 def test_radii_of_every_hebbian_block_at_reported_epochs(tmp_path: Path) -> None:

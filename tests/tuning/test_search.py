@@ -57,7 +57,11 @@ def test_a_search_over_seeds_and_a_grid(command: Command, inside: Command, tmp_p
         row = next(text.split() for text in done.stdout.splitlines() if text.startswith(f"b0.layer.radius={radius} "))
         assert row[1:4] == ["2", f"{accuracies.mean():.2f}", f"{accuracies.std(ddof=1):.2f}"]
         assert row[4:6] == [f"{accuracies.iloc[0]:.2f},", f"{accuracies.iloc[1]:.2f}"]  # two seeds, no interval
-    assert f"tensorboard --logdir {folder / 'trials'}" in done.stdout
+    shown = tmp_path / "home" / "hebb" / "tensorboard"
+    assert f"compare: tensorboard --logdir {shown}\n" in done.stdout
+    labels = sorted(path.name for path in (shown / "s").iterdir())
+    assert labels == [f"radius={radius} seed={seed}" for radius in (2, 25) for seed in (0, 1)]
+    assert {(shown / "s" / label).resolve() for label in labels} == set(trials.values())
 
     trial = trials[table.trial[3]]
     alone = inside("multi_layer.py", "--run-config", str(trial / "config.json"), "--model-name", "alone")
