@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 from hebb import builtin
 from hebb.cli.parsing import Parser, Section, count, gigabytes, natural
-from hebb.config import compose, overrides, plan, plugins, serialise
+from hebb.config import compose, grammar, overrides, plan, plugins, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
-from hebb.config.specs import MODES_DEFAULT, RunConfig
+from hebb.config.specs import MODES_DEFAULT, NetworkSpec, RunConfig
 from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume
 from hebb.core.errors import ConfigError, nearest, said_as, within
 from hebb.storage import folders
 
+_NAMED = 4  # blocks that appear in the name of a run
 DEFAULT_PRESET = "2SoftHebbCnnDigits"
 DEFAULT_DATASET = "Digits"
 
@@ -387,10 +388,29 @@ def _first(*words: str | None) -> str:
     return next(word for word in words if word is not None)
 
 
-def plain_name(config: RunConfig) -> str:
-    """Name a run after its preset, or after a digest if the network was written out."""
+def plain_name(config: RunConfig, folder: Callable[[str], Path]) -> str:
+    """Name a run after its preset; one whose network was written out, after its first tokens and a digest of the run.
+
+    A ``folder`` of that name from an earlier version, which was the digest alone, keeps it.
+    """
     name = config.network.name
-    return name if re.fullmatch(r"[\w+.,=@-]+", name) else f"inline-{serialise.digest(config)}"
+    if re.fullmatch(r"[\w+.,=@-]+", name):
+        return name
+    digest = serialise.digest(config)
+    earlier = f"inline-{digest}"
+    place = folder(earlier)
+    stored = place.exists() or any(place.parent.glob(f"{place.name}-s[0-9]*"))  # the members of a pack
+    return earlier if stored else f"{_blocks_in_short(config.network)}-{digest}"
+
+
+def _blocks_in_short(network: NetworkSpec) -> str:
+    """Return the method and the width of each block, ``Hard-c64+BP``; of many the first and the last ones."""
+    defaults = read_catalog().defaults
+    layers = [grammar.format_block(block, defaults).partition(":")[0].split("-") for block in network.blocks]
+    words = ["-".join([method, *(token for token in tokens[:1] if token[0] == "c")]) for method, *tokens in layers]
+    if len(words) > _NAMED:
+        words[_NAMED // 2 : -_NAMED // 2] = [f"{len(words) - _NAMED}more"]
+    return re.sub(r"[^\w+.,=@-]", "_", "+".join(words))
 
 
 def resumed(

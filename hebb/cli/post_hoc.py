@@ -76,7 +76,9 @@ def main(argv: list[str]) -> int:
     catalog = arguments.load_catalog(options)
     run = resolve(options, catalog)
     home = folders.Home.find(options.data_dir)
-    name = f"{arguments.plain_name(run)}_post_hoc" if options.model_name is None else options.model_name
+    name = options.model_name
+    if name is None:
+        name = f"{arguments.plain_name(run, lambda name: home.network(f'{name}_post_hoc'))}_post_hoc"
     folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     check_start(run, home, resume_from)

@@ -105,8 +105,8 @@ def _check_counts(path: Path, run: RunConfig, listed: object, phases: list[dict[
 
 def start(run: RunConfig, options: argparse.Namespace, catalog: Catalog, *, device_index: int = 0) -> int:
     """Train a run, or the pack it stands for, under its name; with ``--dry-run`` describe it."""
-    name = arguments.plain_name(run) if options.model_name is None else options.model_name
     home = folders.Home.find(options.data_dir)
+    name = arguments.plain_name(run, home.network) if options.model_name is None else options.model_name
     folder = home.network(name)
     run, resume_from = arguments.resumed(run, options.resume, home, name)
     check_start(run, home, resume_from)

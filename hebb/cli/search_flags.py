@@ -213,7 +213,7 @@ def _add_resource_flags(group: Flags) -> None:
 
 def _add_result_flags(group: Flags) -> None:
     """Add the flags that say what is kept, and under which name."""
-    group.add_argument("--folder-name", metavar="NAME", help="name of the search (default: preset and config)")
+    group.add_argument("--folder-name", metavar="NAME", help="name of the search (default: names of preset and config)")
     group.add_argument("--model-name", metavar="NAME", help="model that --resume loads (default: the preset's name)")
     group.add_argument("--save-model", action="store_true", help="keep the trained model of every trial")
     group.add_argument(

@@ -35,11 +35,14 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
         validation=(share_sup, share_unsup),
         threads=request.threads_of(spec, options.pack_seeds, options.workers),
     )
-    name = arguments.plain_name(base)
-    folder = home.search(f"{name}-{spec.name}" if options.folder_name is None else options.folder_name)
-    base, resume_from = arguments.resumed(
-        base, options.resume, home, name if options.model_name is None else options.model_name
-    )
+
+    def folder_of(name: str) -> Path:
+        return home.search(f"{name}-{spec.name}")
+
+    name = options.folder_name
+    folder = folder_of(arguments.plain_name(base, folder_of)) if name is None else home.search(name)
+    model = arguments.plain_name(base, home.network) if options.model_name is None else options.model_name
+    base, resume_from = arguments.resumed(base, options.resume, home, model)
     return SearchRequest(
         base=base,
         spec=spec,

@@ -39,7 +39,9 @@ def parser() -> Parser:
 def add_model_name_flag(parser: Parser) -> None:
     """Add the name of a run."""
     parser.section(Section.STORAGE).add_argument(
-        "--model-name", metavar="NAME", help="name under which the run is stored (default: the preset's name)"
+        "--model-name",
+        metavar="NAME",
+        help="name under which the run is stored (default: the preset's name; Hard-c64+BP-DIGEST if it is written out)",
     )
 
 
