@@ -295,7 +295,7 @@ def evaluate(span: str, session: Session, _: str | None) -> None:
 def is_home(path: str, session: Session) -> bool:
     """A folder of the layout, whether or not the session has filled it."""
     home = folders.Home((session.folder / "hebb_data").resolve())
-    leaves = (home.datasets, home.networks, home.layers, home.searches, home.analysis)
+    leaves = (home.datasets, home.networks, home.layers, home.searches, home.analysis, home.tensorboard)
     layout = {folder for leaf in leaves for folder in (leaf, *leaf.parents) if folder.is_relative_to(home.parent)}
     return (session.folder / path).resolve() in layout
 

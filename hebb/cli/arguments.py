@@ -25,6 +25,19 @@ DEFAULT_PRESET = "2SoftHebbCnnDigits"
 DEFAULT_DATASET = "Digits"
 
 
+FIRST = {
+    "--preset": f"preset or blocks (default: {DEFAULT_PRESET})",
+    "--dataset-sup": f"labelled data (default: {DEFAULT_DATASET})",
+    "--dataset-unsup": "data of Hebbian phases (default: the same)",
+    "--set": "change values, such as b0.layer.lr=0.05",
+    "--overwrite": "replace what is stored under this name",
+    "--data-dir": "where all is stored (default: ./hebb_data)",
+    "--dry-run": "print network, phases and updates, then stop",
+    "--list": "presets | datasets | methods | protocols | configs",
+}
+"""Flags that every command which trains puts first, and what it says of them in a line."""
+
+
 def add_network_flags(parser: Parser) -> None:
     """Add the flags that say which network is trained on which data, and how."""
     network = parser.section(Section.NETWORK)

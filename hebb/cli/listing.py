@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hebb.cli import arguments, train_flags
-from hebb.cli.describe import console, counted, table
+from hebb.cli import arguments, preset_list, train_flags
+from hebb.cli.describe import console, table
 from hebb.cli.parsing import Exclusive, Parser
 from hebb.config import fields, grammar, search_space
 from hebb.config.catalog import Catalog
@@ -18,8 +19,9 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.fields import ARCHS, Value
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES
 from hebb.config.rule import Rule, SettlingRule
+from hebb.config.vocabulary import Arch
 from hebb.core import commands
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, nearest
 
 _VERB = "list"
 
@@ -47,23 +49,23 @@ def main(argv: list[str], flag: str = _VERB, others: Callable[[], Parser] = trai
     if not shown:
         where = f"{flag if flag != _VERB else commands.name(_VERB)} {options.listing}"
         text = " ".join(options.words)
-        raise ConfigError(where, f"no name contains '{text}'", given=text, choices=dict.fromkeys(names))
+        raise ConfigError(where, f"no name contains '{text}'", given=_like(text, names), choices=dict.fromkeys(names))
     chosen.show(catalog, shown)
     return 0
+
+
+def _like(text: str, names: Iterable[str]) -> str:
+    """Return the name that looks most like a text or has such a word in it, else the text."""
+    names = list(names)
+    words = {word: name for name in reversed(names) for word in re.findall("[A-Z]*[a-z]+|[A-Z]+", name)}
+    close = nearest(text, names) or words.get(nearest(text, words) or "")
+    return close or text
 
 
 def _print(out: Console, rows: Table) -> None:
     """Print a table that has rows."""
     if rows.row_count:
         out.print(rows)
-
-
-def _presets(catalog: Catalog, shown: Collection[str]) -> None:
-    presets = table(counted(len(shown), "preset"), ("name", "what", "source"))
-    for name, model in catalog.models.items():
-        if name in shown:
-            presets.add_row(name, model.description, model.source)
-    console().print(presets)
 
 
 def _datasets(catalog: Catalog, shown: Collection[str]) -> None:
@@ -106,9 +108,14 @@ def _settings() -> list[fields.Field]:
 
 def _methods(catalog: Catalog, shown: Collection[str]) -> None:
     out = console()
+    whole = set(_method_names(catalog)) <= set(shown)
     for rule in RULES.entries():
         if rule.name in shown:
-            _method(out, rule)
+            out.print(Text.assemble((rule.name, "bold"), f"  {rule.summary}\n  source: {rule.source}"))
+            if whole:
+                _tokens_in_short(out, rule)
+            else:
+                _print(out, _tokens_of(catalog, rule))
     tokens = table("\nfields", ("token", "name", "legal", "MLP", "CNN", "meaning"))
     for entry in fields.FIELDS.values():
         if entry.name in shown:
@@ -132,9 +139,8 @@ def _methods(catalog: Catalog, shown: Collection[str]) -> None:
     _print(out, functions)
 
 
-def _method(out: Console, rule: Rule) -> None:
-    """Print a method with its tokens."""
-    out.print(Text.assemble((rule.name, "bold"), f"  {rule.summary}\n  source: {rule.source}"))
+def _tokens_in_short(out: Console, rule: Rule) -> None:
+    """Print the tokens of a method, whose meanings follow in one table for all."""
     for arch in rule.archs:
         names = [e.token or e.name for e in rule.fields_on(arch).values()]
         other = [f"{name} {_written(value)}" for name, value in rule.defaults.get(arch, {}).items()]
@@ -142,6 +148,26 @@ def _method(out: Console, rule: Rule) -> None:
     if isinstance(rule, SettlingRule):
         settings = [f"{s.name}={grammar.format_value(s.default, s)}" for s in rule.settings if s.default is not None]
         out.print(f"  settle: {' '.join(settings)}", soft_wrap=True)
+
+
+def _tokens_of(catalog: Catalog, rule: Rule) -> Table:
+    """Return the tokens of a method with its own defaults, and for a network that settles its settings."""
+    tokens = table("", ("token", "name", "legal", *rule.archs, "meaning"))
+    entries = {entry.name: entry for arch in rule.archs for entry in rule.fields_on(arch).values()}
+    for entry in entries.values():
+        own = [_own_default(catalog, rule, entry, arch) for arch in rule.archs]
+        tokens.add_row(entry.token or "", entry.name, entry.legal, *own, entry.meaning)
+    for setting in rule.settings if isinstance(rule, SettlingRule) else ():
+        default = "" if setting.default is None else grammar.format_value(setting.default, setting)
+        tokens.add_row("settle", setting.name, setting.legal, *(default for _ in rule.archs), setting.meaning)
+    return tokens
+
+
+def _own_default(catalog: Catalog, rule: Rule, entry: fields.Field, arch: str) -> str:
+    if entry.name not in rule.fields_on(Arch(arch)):
+        return "-"
+    own = rule.defaults.get(Arch(arch), {})
+    return _written(own[entry.name]) if entry.name in own else _default(catalog, entry, arch)
 
 
 def _own_fields() -> dict[tuple[fields.Field, str, str], list[str]]:
@@ -196,7 +222,7 @@ class _List:
 
 
 LISTS = {
-    "presets": _List(lambda catalog: catalog.models, _presets),
+    "presets": _List(lambda catalog: catalog.models, preset_list.show),
     "datasets": _List(lambda catalog: catalog.datasets, _datasets),
     "methods": _List(_method_names, _methods),
     "protocols": _List(lambda catalog: catalog.protocols, _protocols),

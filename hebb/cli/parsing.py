@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
@@ -75,8 +76,41 @@ class _Use(NamedTuple):
         )
 
 
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+
+
+class _HelpAll(argparse.Action):
+    """Prints all flags, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        assert isinstance(parser, Parser)
+        parser.print_help_all()
+        parser.exit()
+
+
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    """Writes the value of a flag once: ``--training-mode, --train MODE``, and several as ``N ...``."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = ", ".join(action.option_strings)
+        value = "" if action.nargs == 0 else self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{names} {value}".strip()
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+":
+            return f"{self._metavar_formatter(action, default_metavar)(1)[0]} ..."
+        return super()._format_args(action, default_metavar)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ``ConfigError`` and name the nearest flag.
+
+    ``--help`` lists the flags that ``put_first`` names, or all; ``--help-all`` lists all.
 
     Args:
         description: text above the flags.
@@ -88,24 +122,51 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             prog=prog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Layout,
             allow_abbrev=False,
+            add_help=False,
         )
         self.register("type", int, whole)
         self.register("type", float, real)
         self._exclusive = exclusive
         self._pairs: list[_Pair] = []
+        self._first: dict[str, str] = {}
+        self.add_argument(*HELP, action="help", help="show this help")
+        self.add_argument(HELP_ALL, action=_HelpAll, nargs=0, help="show all flags")
         self._sections = {title: self.add_argument_group(title) for title in Section}
 
     def section(self, title: Section) -> argparse._ArgumentGroup:
         """Return a group of flags; one without flags is not shown."""
         return self._sections[title]
 
-    def format_help(self) -> str:
+    def put_first(self, flags: Mapping[str, str]) -> None:
+        """Name the flags that ``--help`` lists, with what it says of each in a line; ``--help-all`` lists them all."""
+        self._first = {self._name(flag): text for flag, text in flags.items()}
+
+    def format_help(self, *, whole: bool = False) -> str:
         """Write the help text; its first line names the positional arguments and leaves the flags to the groups."""
         subjects = [str(action.metavar or action.dest) for action in self._get_positional_actions()]
         self.usage = " ".join(("%(prog)s", *subjects, "[flags]"))
-        return super().format_help()
+        if whole or not self._first:
+            return super().format_help()
+        texts = {action: action.help for action in self._actions if action.option_strings}
+        for action in texts:
+            if action.dest not in ("help", self._name(HELP_ALL)):
+                action.help = self._first.get(action.dest, argparse.SUPPRESS)
+        more = sum(action.help == argparse.SUPPRESS for action in texts)
+        try:
+            return f"{super().format_help()}\n{self.prog} {HELP_ALL} lists {more} more flags, and says more of these\n"
+        finally:
+            for action, text in texts.items():
+                action.help = text
+
+    def print_help_all(self) -> None:
+        """Print the help text with all flags."""
+        self._print_message(self.format_help(whole=True), sys.stdout)
+
+    @property
+    def _hint(self) -> str:
+        return f"{self.prog} {HELP_ALL if self._first else HELP[-1]} lists the flags"
 
     def add_subject(self, flag: str, verb: str, **options: Any) -> None:
         """Add what a command is about: an argument if it is called by its verb, else the value of ``flag``."""
@@ -139,7 +200,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print, in the words of the other errors."""
-        hint = f"{self.prog} --help lists the flags"
+        hint = self._hint
         lacking = re.fullmatch(r"the following arguments are required: ([^,]+).*", message)
         if lacking:
             names = {argparse._get_action_name(action): action.choices for action in self._actions}
@@ -159,8 +220,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: for an argument that is unknown, with the nearest flag, or that the command rules out.
         """
-        if self._exclusive is not None and not {"-h", "--help"}.isdisjoint(arguments):
-            self.print_help()  # also where the word stands in place of the flag's own value
+        if self._exclusive is not None and not {*HELP, HELP_ALL}.isdisjoint(arguments):
+            # also where the word stands in place of the flag's own value
+            self.print_help_all() if HELP_ALL in arguments else self.print_help()
             self.exit()
         options, unknown = self.parse_known_args(arguments)
         if unknown:
@@ -204,7 +266,7 @@ class Parser(argparse.ArgumentParser):
         flag = argument.partition("=")[0]
         if self._exclusive is not None and flag in self._exclusive.others().flags():
             raise ConfigError(flag, f"cannot be combined with {self._exclusive.flag}, which {self._exclusive.reason}")
-        hint = f"{self.prog} --help lists the flags"
+        hint = self._hint
         if not argument.startswith("-"):
             raise ConfigError("command line", f"the word '{argument}' belongs to no flag", hint=hint)
         raise ConfigError("command line", f"unknown argument '{argument}'", given=flag, choices=self.flags(), hint=hint)

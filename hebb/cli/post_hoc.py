@@ -23,6 +23,16 @@ from hebb.storage.folders import FolderState
 _VERB = "post-hoc"
 _CONTINUE = "--resume-run"
 
+_FIRST = {
+    "--protocol": "a named group of changes, before --set",
+    "--training-mode": "successive | consecutive | simultaneous",
+    "--seed": "of weights, order and dropout (default: 0)",
+    "--model-name": "name of the run (default: PRESET_post_hoc)",
+    "--gpu-id": "GPU, or cpu (default: GPU 0 if there is one)",
+    "--resume": "start from stored weights",
+    _CONTINUE: "continue what was interrupted, to the same bits",
+}
+
 
 def parser() -> Parser:
     """Return the parser of this command."""
@@ -36,6 +46,7 @@ def parser() -> Parser:
     flags.section(Section.INSTEAD).add_argument(
         _CONTINUE, metavar="MODEL_OR_DIR", help="continue an interrupted training or measurement, to the same bits"
     )
+    flags.put_first(arguments.FIRST | _FIRST)
     return flags
 
 

@@ -42,6 +42,19 @@ _BESIDE_RESTORE = (
     *("save", "save_model", "save_best"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
+_FIRST = {
+    "--config": "search config to start from (default: seed)",
+    "--seeds": "the replicates (default: those of the config)",
+    "--space": "domains: 'b0.layer.lr={grid: [0.01, 0.1]}'",
+    "--algorithm": " | ".join(Algorithm),
+    "--num-samples": "points drawn from the space",
+    "--purpose": "sweep compares everything, search names a winner",
+    "--metric": "what is compared (default: test_acc or val_acc)",
+    "--scheduler": " | ".join(Scheduler),
+    "--restore": "continue an interrupted search",
+    "--folder-name": "name of the search (default: preset and config)",
+    "--estimate": "print the hours and the disk it takes, then stop",
+}
 
 Flags = argparse._ArgumentGroup
 
@@ -67,9 +80,16 @@ def parser(description: str) -> Parser:
     flags.rule_out(
         "--save-model", "--save false", "keeps no run", clash=lambda options: options.save_model and not options.save
     )
+    flags.rule_out(
+        "--save-best",
+        "--save false",
+        "keeps no run",
+        clash=lambda options: "save_best" in options.given and options.save_best and not options.save,
+    )
     flags.require_beside("--extend", "--restore", "names the search")
     flags.require_beside("--retry-failed", "--restore", "names the search")
     flags.require_beside("--model-name", "--resume", "says that a model is loaded")
+    flags.put_first(arguments.FIRST | _FIRST)
     return flags
 
 

@@ -12,6 +12,17 @@ _DESCRIPTION = """Train one network, block by block, and store the run.
 
 example: {command}"""
 
+_FIRST = {
+    "--protocol": "a named group of changes, before --set",
+    "--training-mode": "successive | consecutive | simultaneous",
+    "--seed": "of weights, order and dropout (default: 0)",
+    "--validation": "hold out 20 %% of the training images",
+    "--gpu-id": "GPU, or cpu (default: GPU 0 if there is one)",
+    "--model-name": "name of the run (default: the preset's name)",
+    "--resume-run": "continue an interrupted run, to the same bits",
+    "--evaluate": "measure a stored model on the test images",
+}
+
 
 def parser() -> Parser:
     """Return the parser of the command."""
@@ -33,6 +44,7 @@ def parser() -> Parser:
     arguments.add_run_flags(flags)
     add_storage_flags(flags)
     _add_other_uses(flags)
+    flags.put_first(arguments.FIRST | _FIRST)
     return flags
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import hebb
+from hebb.cli.parsing import HELP, HELP_ALL
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 
@@ -42,7 +43,7 @@ _USAGE = """usage: {program} VERB [flags]
 
 Train and compare networks that learn by local, biologically plausible rules.
 
-verbs ({program} VERB --help lists the flags of a verb):
+verbs ({program} VERB --help lists the flags of a verb, --help-all the rare ones too):
 {verbs}
 
 {program} --version prints the version
@@ -53,7 +54,7 @@ first steps: {program} demo, then {program} list presets"""
 def main(argv: list[str]) -> int:
     """Run a verb and return its exit code."""
     first = argv[0] if argv else "--help"
-    if first in ("-h", "--help", "help"):
+    if first in (*HELP, HELP_ALL, "help"):
         print(usage())
         return 0
     if first == "--version":

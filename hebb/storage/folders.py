@@ -114,6 +114,11 @@ class Home:
         return self.parent / "hebb" / "analysis"
 
     @property
+    def tensorboard(self) -> Path:
+        """Folder of links to all runs, for TensorBoard; ``board`` makes it."""
+        return self.parent / "hebb" / "tensorboard"
+
+    @property
     def searches(self) -> Path:
         """Folder of the searches."""
         return self.parent / "hebb" / "search"

@@ -111,6 +111,7 @@ SEARCH = {
     "--model-name": ("x",),
     "--save": ("maybe",),
     "--save-model": ("--save false",),
+    "--save-best": ("maybe", "true --save false"),
     "--estimate": ("--dry-run",),
     "--address": (),  # any word; only Ray can tell
 }

@@ -314,7 +314,7 @@ def test_a_run_is_trained_measured_and_trained_again_by_verbs(
     assert main(["train", "--preset", "2SoftHebbCnnDigits", *tiny, *device, "--model-name", "m"]) == 0
     folder = place / "home" / "hebb" / "result" / "network" / "m"
     compare = capsys.readouterr().out.partition("compare: ")[2].splitlines()[0]
-    assert shlex.split(compare) == ["tensorboard", "--logdir", str(folder.parent)]
+    assert shlex.split(compare) == ["tensorboard", "--logdir", str(place / "home" / "hebb" / "tensorboard")]
     result = json.loads((folder / "result.json").read_text())
     assert main(["evaluate", "m", *device]) == 0
     assert f"accuracy {result['metrics']['test_acc']:.2f} %" in capsys.readouterr().out

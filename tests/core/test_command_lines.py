@@ -124,5 +124,5 @@ def test_the_lines_of_a_run_in_a_folder_with_a_space(inside: Command, tmp_path: 
     done = inside("multi_layer.py", *flags, "--model-name", "m")
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line.startswith(("compare", "results")))
-    assert shlex.split(lines["compare"]) == ["tensorboard", "--logdir", str(home / "hebb/result/network")]
+    assert shlex.split(lines["compare"]) == ["tensorboard", "--logdir", str(home / "hebb/tensorboard")]
     assert lines["results"] == str(home / "hebb/result/network/m"), "scripts read this line as it is"

@@ -12,7 +12,7 @@ from pathlib import Path
 from hebb import builtin
 from hebb.cli.analysis import experiments, pictures, recipes, reports, runs, sweeps
 from hebb.cli.analysis.verb import Verb
-from hebb.cli.parsing import Parser
+from hebb.cli.parsing import HELP, HELP_ALL, Parser
 from hebb.config import plugins
 from hebb.core import commands, extras
 from hebb.core.errors import ConfigError
@@ -39,7 +39,7 @@ VERBS: dict[str, Verb] = _DRAWING | {verb.name: verb for verb in recipes.verbs(_
 
 def main(argv: list[str]) -> int:
     """Run the verb that ``argv`` begins with and return the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in (*HELP, HELP_ALL):
         print(usage())
         return 0
     if argv[0] not in VERBS:

@@ -1,0 +1,120 @@
+"""The help of every verb: short at first, whole on demand.
+
+Without it a flag could be missing from the whole help, or the short one grow past a screen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+import pytest
+
+from hebb.cli import verbs
+from hebb.cli.analysis import command as analysis
+from hebb.cli.parsing import Parser
+from hebb.config import catalog
+from hebb.core.errors import ConfigError
+
+SCREEN, WIDTH = 42, 100
+PARSERS = {
+    **{name: importlib.import_module(verb.module).parser for name, verb in verbs.VERBS.items() if name != "analysis"},
+    **{f"analysis {name}": lambda verb=verb: analysis.parser(verb) for name, verb in analysis.VERBS.items()},
+}
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["hebb"])
+
+
+def words(text: str) -> set[str]:
+    """Return the flags that begin a line of a help text."""
+    lines = [line.strip() for line in text.splitlines() if line.startswith("  -")]
+    return {flag for line in lines for flag in re.findall(r"--[\w-]+", re.split(r"  | [^-]", line)[0])}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_short_help_fits_a_screen_and_the_whole_one_has_every_flag(name: str) -> None:
+    parser: Parser = PARSERS[name]()
+    short, whole = parser.format_help(), parser.format_help(whole=True)
+    assert len(short.splitlines()) <= SCREEN
+    assert "--help-all" in short
+    assert words(whole) == set(parser.flags())
+    left_out = words(whole) - words(short)
+    assert not left_out or re.search(r"--help-all lists \d+ more flags", short)
+    for flag in words(short):  # a line each, in which nothing is cut
+        assert f"{flag} " in whole or f"{flag}," in whole or f"{flag}\n" in whole
+    assert parser.format_help() == short  # asking for one leaves the other as it was
+
+
+@pytest.mark.parametrize("verb", ["train", "search", "post-hoc"])
+def test_the_common_flags_take_a_line_each(verb: str) -> None:
+    lines = PARSERS[verb]().format_help().splitlines()
+    flags = [line for line in lines if line.startswith("  --")]
+    assert len(flags) >= 16
+    assert max(len(line) for line in lines if line.startswith(" ")) <= 80
+
+
+@pytest.mark.parametrize("arguments", [["--help-all"], ["train", "--help-all"], ["demo", "--help-all"]])
+def test_all_flags_are_asked_for_as_help_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert verbs.main(arguments) == 0
+    except SystemExit as end:
+        assert not end.code
+    assert "--help-all" in capsys.readouterr().out
+
+
+def test_a_flag_that_is_not_in_the_short_help_is_suggested() -> None:
+
+    with pytest.raises(ConfigError, match=r"did you mean '--checkpoint-every'[\s\S]*hebb train --help-all lists"):
+        PARSERS["train"]().parse(["--checkpoint-evry", "3"])
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert verbs.main(["list", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_presets_are_a_line_each_in_the_groups_of_their_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every name stands there once: with its description, or as the alias of a network that is named before."""
+    models = catalog.load().models
+    lines = listed(capsys, "presets")
+    rows = [line for line in lines if line.startswith("  ")]
+    named = [line.split()[0] for line in rows]
+    aliases = [
+        name.rstrip(",)") for line in rows if "(also " in line for name in line.split("(also ")[1].split(")")[0].split()
+    ]
+    assert sorted([*named, *aliases]) == sorted(models)
+    assert "SoftKrotovCnnCIFAR" in aliases
+    assert "2SoftHebbCnnCIFAR" in named
+    group = lines.index(next(line for line in lines if line.startswith("EP  ")))
+    assert lines[group + 1].startswith("  2EPMNIST ")
+    assert len(lines) == len(rows) + len({models[name].network.blocks[0].layer.method for name in models}) + 2
+
+
+def test_presets_that_contain_a_word_and_all_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [line.split()[0] for line in listed(capsys, "presets", "digits") if line.startswith("  ")]
+    assert sorted(rows) == sorted(name for name in catalog.load().models if "Digits" in name)
+    one = "\n".join(listed(capsys, "presets", "2SoftHebbCnnDigits"))
+    for part in ("source: this project", "b0     SoftKrotov-c48-k3-p1", "b1     BP:flatten"):
+        assert part in one
+
+
+@pytest.mark.parametrize(("word", "near"), [("krotv", "Krotov"), ("SoftHebCnn", "SoftHebb"), ("imagnet", "ImNet")])
+def test_a_word_that_no_preset_contains(word: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no name contains '{word}' \(did you mean '\w*{near}\w*'\?\)"):
+        verbs.main(["list", "presets", word])
+
+
+def test_a_method_with_the_meaning_and_default_of_each_token(capsys: pytest.CaptureFixture[str]) -> None:
+    """The defaults are those of the method; a settling one lists the settings of its network too."""
+    lines = listed(capsys, "methods", "HardKrotov")
+    rows = {line.split()[0]: line for line in lines}
+    assert re.match(r"rank +ranking_param +a whole number >= 2 +3 +3 +rank k of the neuron", rows["rank"])
+    assert re.match(r"lr +lr +a number >= 0 +0\.05 +0\.009 +Hebbian rate", rows["lr"])
+    settles = listed(capsys, "methods", "PCNudge")
+    assert any(re.match(r"lr +lr +a number >= 0 +0\.001 ", line) for line in settles)
+    assert any(re.match(r"settle +beta +a number > 0 +0\.001 ", line) for line in settles)
