@@ -107,7 +107,7 @@ def run(
     observer.preparing("reading the data")
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     resources = _resources(search, settings)
-    observer.preparing("starting Ray")
+    observer.preparing("starting Ray" if settings.address is None else f"joining Ray at {settings.address}")
     with ray_session.session(resources, shared_data.size(data)), _claimed(search, settings, fresh):
         context = Context(
             search=search,

@@ -36,7 +36,7 @@ def test_the_block_holds(tmp_path: Path) -> None:
 
 SCRIPTS = ("multi_layer.py", "ray_search.py", "demo.py")
 DONE = [
-    *(f"{script} {rest}" for script in SCRIPTS for rest in ("--help", "-h", "--dry-run")),
+    *(f"{script} {rest}" for script in SCRIPTS for rest in ("--help", "-h", "--help-all", "--dry-run")),
     *(f"{script} --list {what}" for script in SCRIPTS for what in ("presets", "datasets", "methods", "configs")),
     "multi_layer.py --dry-run --preset 6SoftHebbCnnImNet --dataset ImageNet_1160",
     "multi_layer.py --dry-run --gpu-id 3 --validation",
@@ -277,7 +277,7 @@ README = {
         "config",
     ),
 }
-DEFAULTS = [  # script, flag, what --help must call its default
+DEFAULTS = [  # script, flag, what --help-all must call its default
     ("multi_layer.py", "resume", "None"),
     ("multi_layer.py", "model-name", "preset"),
     ("multi_layer.py", "training-blocks", "all"),
@@ -299,11 +299,11 @@ DEFAULTS = [  # script, flag, what --help must call its default
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, dict[str, str]]:
-    """What ``--help`` says about each flag, by script and flag."""
+    """What ``--help-all`` says about each flag, by script and flag."""
     found = {}
     for script in README:
         text = subprocess.run(
-            [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, str(ROOT / script), "--help-all"], capture_output=True, text=True, timeout=60, check=True
         ).stdout
         entries = re.split(r"\n  (?=-)", text)[1:]  # "--gpu-id N|cpu, --gpu_id N|cpu", two spaces or a new line, text
         heads = [re.split(r"  |\n", entry, maxsplit=1)[0] for entry in entries]

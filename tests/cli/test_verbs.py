@@ -139,8 +139,8 @@ def test_the_nearest_flag_of_the_command_is_named() -> None:
 
 def test_a_help_text_names_only_flags_of_its_command() -> None:
     assert "--evaluate" not in evaluate.parser().format_help()
-    assert "with --evaluate: write" in train.parser().format_help()
-    text = " ".join(search.parser().format_help().split())
+    assert "with --evaluate: write" in train.parser().format_help(whole=True)
+    text = " ".join(search.parser().format_help(whole=True).split())
     assert text.count("a search selects on the test set only with") == 1
     record = " ".join(command.parser(command.VERBS["record"]).format_help().split())
     assert "--out DIR folder of the record, such as records/2026-11-22-mine (required)" in record
@@ -442,7 +442,7 @@ def test_a_value_of_the_wrong_kind(read: object, text: str, problem: str) -> Non
 @pytest.mark.parametrize("module", [train, post_hoc, search, demo], ids=lambda module: module.__name__)
 def test_help_is_grouped(module: object) -> None:
     """At most a handful of flags outside a group."""
-    text = module.parser().format_help()
+    text = module.parser().format_help(whole=True)
     assert text.startswith("usage: ")
     for title in ("network and data:", "training:", "machine:", "storage:"):
         assert f"\n{title}\n" in text

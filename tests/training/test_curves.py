@@ -244,7 +244,7 @@ def test_tensorboard_has_the_points_under_their_blocks(whole: Path) -> None:
             assert [step for step, _ in shown[tags.of_block(block, name)]] == [p.update for p in of_block]
             values = [value for _, value in shown[tags.of_block(block, name)]]
             assert values == pytest.approx([p.blocks[block][name] for p in of_block])
-    assert len(shown["loss/recent"]) == len(shown["training b2/weight_change"]) == 8
+    assert len(shown["loss/train inside epochs"]) == len(shown["training b2/weight_change"]) == 8
 
 
 def test_members_of_a_pack_write_what_they_would_alone(tmp_path: Path) -> None:
