@@ -63,6 +63,11 @@ class Split:
         return len(self.labels) if self.frames is None else len(self.frames) - 1
 
     @property
+    def streamed(self) -> bool:
+        """Whether the images are decoded whenever they are read."""
+        return isinstance(self.images, Stream)
+
+    @property
     def gathers(self) -> bool:
         """Whether ``take`` returns a training batch: the images are in memory and are not varied."""
         return isinstance(self.images, Tensor) and self.augment is None and self.zoom == 1 and self.frames is None

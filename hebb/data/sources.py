@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +22,13 @@ from torch import Tensor
 from hebb.config import hooks
 from hebb.config.registry import Dataset
 from hebb.config.vocabulary import Part
-from hebb.core.errors import ConfigError, HebbError
+from hebb.core import locks
+from hebb.core.errors import ConfigError, HebbError, cause_of
 from hebb.data import npz, scan
 from hebb.data.stores import Arrays as ArrayStore
 from hebb.data.stores import Binary, Files, Shape, Store
 
+_REASON = 120  # characters of an error of torchvision
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 (N, H, W) or (N, H, W, C) or (N, C, H, W), and labels (N,)."""
 _KERAS = "x_train, y_train, x_test, y_test"
@@ -183,15 +187,22 @@ def _thousand(listing: scan.Listing, shape: Shape) -> Files:
 
 
 def _torchvision(class_name: str, folder: Path, layout: str, **arguments: object) -> Any:
-    """Make a torchvision dataset, downloading it into ``folder`` when it is absent."""
+    """Make a torchvision dataset, downloading it into ``folder`` when it is absent; one process at a time does."""
     declare_missing_operators()
     from torchvision import datasets
 
-    with _removed_on_failure(folder):
+    with _removed_on_failure(folder, f".{class_name.lower()}.lock"):
         try:
             return getattr(datasets, class_name)(root=str(folder), download=True, **arguments)
         except (OSError, RuntimeError) as error:
-            raise _absent(class_name, folder, layout, f" ({type(error).__name__})") from None
+            cause = cause_of(error)
+            if cause is not error:  # an interrupt, or a full disk
+                raise cause from None
+            text = " ".join(str(error).split())[:_REASON]
+            raise _absent(class_name, folder, layout, f" ({type(error).__name__}: {text})") from None
+        except (AssertionError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            problem = f"the files of {class_name} below it are damaged: {str(error) or type(error).__name__}"
+            raise ConfigError(str(folder), problem, hint="remove them; they are then downloaded again") from None
 
 
 def _absent(name: str, folder: Path, layout: str, reason: str = "") -> HebbError:
@@ -203,16 +214,18 @@ def _absent(name: str, folder: Path, layout: str, reason: str = "") -> HebbError
 
 
 @contextlib.contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """Make ``folder``; on failure remove the folders made here, such as a mistyped path."""
+def _removed_on_failure(folder: Path, lock: str) -> Iterator[None]:
+    """Make ``folder`` and hold a lock in it; on failure remove the folders made here, such as a mistyped path."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except HebbError:
-        if new:
-            shutil.rmtree(new[-1], ignore_errors=True)
-        raise
+    writable = os.access(folder, os.W_OK)  # else nothing is downloaded
+    with locks.held(folder / lock) if writable else contextlib.nullcontext():
+        try:
+            yield
+        except HebbError:
+            if new:
+                shutil.rmtree(new[-1], ignore_errors=True)
+            raise
 
 
 def declare_missing_operators() -> None:

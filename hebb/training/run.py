@@ -93,6 +93,8 @@ class Run:
     def begin(self) -> None:
         """Report the start."""
         self.report.start(self.config, self.phases, self.place)
+        for note in _streamed(self.data):
+            self.report.warning(note)
 
     @contextmanager
     def shared(self, index: int) -> Iterator[bool]:
@@ -355,3 +357,16 @@ def _measured(network: Network, phase: Phase, updates: int) -> dict[str, BlockIn
         if i in phase.blocks
     }
     return blocks | {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}
+
+
+def _streamed(data: dict[str, Images]) -> list[str]:
+    """Say which images are too many to be decoded before the first update: a broken one is found late."""
+    names = []
+    for role, loaded in data.items():
+        splits = {"training": loaded.train, "validation": loaded.val, "test": loaded.__dict__.get("test")}
+        names += [f"{name} images of dataset_{role}" for name, split in splits.items() if split and split.streamed]
+    if not names:
+        return []
+    return [
+        f"note: the {' and '.join(names)} are read from their files all along: a broken one is found when it is read"
+    ]

@@ -5,13 +5,18 @@ Without it a 16-bit photo could be trained on as white, or a hidden folder take 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import image_files
 import numpy as np
@@ -24,10 +29,11 @@ from hebb.cli import describe, run
 from hebb.config import catalog, plan, probed
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, DiskFullError, HebbError
 from hebb.data import decode, images, memory, npz, own, scan, sources
 from hebb.data.images import RESIDENT
 from hebb.storage.folders import Home
+from hebb.training import run as training_run
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)
@@ -139,6 +145,17 @@ def test_an_odd_image_beyond_the_headers_is_refused(
     spec = CATALOG.dataset(f"folder:{tmp_path}", "test")
     with pytest.raises(ConfigError, match=rf"cat_1\.png: .*{message}"):
         list(images.load(spec, tmp_path, 0, torch.device("cpu"), resident=resident).train.batches(4))
+
+
+def test_images_that_are_streamed_are_said_to_be(tmp_path: Path) -> None:
+    """They are not decoded before the first update, so a broken one is found late."""
+    image_files.folder(tmp_path)
+    spec = CATALOG.dataset(f"folder:{tmp_path}", "test")
+    for resident, expected in ((RESIDENT, []), (0, ["training images of dataset_sup and test images of dataset_sup"])):
+        data = images.load(spec, tmp_path, 0, torch.device("cpu"), resident=resident)
+        assert len(data.test) == 8
+        notes = training_run._streamed({"sup": data})
+        assert [note.partition(" are ")[0].removeprefix("note: the ") for note in notes] == expected
 
 
 # -- folders ------------------------------------------------------------------------------------------------
@@ -357,7 +374,7 @@ def test_a_run_names_its_classes(tmp_path: Path) -> None:
     for name, expected in ((f"folder:{root}", ["cat", "dog"]), (f"npz:{tmp_path}/a.npz", [7, 8])):
         data = replace(CATALOG.dataset(name, "test"), batch_size=1)
         row = {"test_acc": None, "val_acc": None}
-        stored = TrainedRun(replace(digits(), dataset_sup=data), [row], [], 0.0, home=Home(tmp_path))
+        stored = TrainedRun(replace(digits(), dataset_sup=data), [row], [], [], 0.0, points=[], home=Home(tmp_path))
         assert stored.classes.tolist() == expected
 
 
@@ -417,3 +434,50 @@ def test_data_that_have_grown_are_the_reason(tmp_path: Path) -> None:
     own._folder.cache_clear()
     with pytest.raises(ConfigError, match=r"the data have changed since the run started: .* now has 19 images"):
         run.read_config(tmp_path / "config.json")
+
+
+# -- downloads ----------------------------------------------------------------------------------------------
+
+
+def test_one_process_at_a_time_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that unpack the same archive would read each other's halves; the folder keeps no lock."""
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    inside, most = [], []
+
+    def unpack(root: str, **_: object) -> Any:
+        inside.append(root)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return SimpleNamespace(data=GREY[None], targets=[0])
+
+    monkeypatch.setattr(datasets, "MNIST", unpack)
+    threads = [Thread(target=sources.torchvision_images, args=("MNIST", tmp_path / "new", True)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (OSError(errno.ENOSPC, "full"), DiskFullError, "no space left"),
+        (OSError("refused"), HebbError, "could not be downloaded .OSError: refused"),
+        (AssertionError("29 of 78 values"), ConfigError, "files of MNIST below it are damaged: 29 of 78 values"),
+    ],
+)
+def test_a_download_that_fails(
+    error: Exception, kind: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets, "MNIST", Mock(side_effect=error))
+    with pytest.raises(kind, match=message):
+        sources.torchvision_images("MNIST", tmp_path / "new", True)
+    assert not (tmp_path / "new").exists(), "a mistyped folder is not left behind"
