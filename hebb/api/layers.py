@@ -46,6 +46,9 @@ class _Learning(HebbLayer):
     def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
         """Return the pre-activation u of this batch, without a gradient, and make one Hebbian step.
 
+        An input with NaN makes the weights NaN; no value is looked at, so that a GPU need not wait. Then
+        ``finite_updates`` stays behind ``update_count``.
+
         Args:
             x: as ``nn.Linear`` or ``nn.Conv2d`` take it.
             rate: of this step, where the rule's rate does not adapt to the radius (``v0``); None takes ``lr``.
@@ -53,7 +56,10 @@ class _Learning(HebbLayer):
         """
         if self.rule.labels and labels is None:
             raise ConfigError("labels", f"{self.rule.name} learns from labels: pass learn(x, labels=labels)")
-        u = super().learn(self._batch(x), rate, None if labels is None else labels.reshape(-1))
+        batch = self._batch(x)
+        if not batch.numel():
+            raise ConfigError("x", f"must hold at least one sample to learn from, got {tuple(x.shape)}")
+        u = super().learn(batch, rate, None if labels is None else labels.reshape(-1))
         return self._like(u, x)
 
     def _batch(self, x: Tensor) -> Tensor:

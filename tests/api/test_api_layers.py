@@ -135,6 +135,14 @@ def test_a_forward_pass_learns_nothing_and_an_optimiser_neither() -> None:
     assert not torch.equal(layer.weight, before)
 
 
+def test_a_step_that_is_not_finite_is_counted_out() -> None:
+    layer = hebb.HebbLinear(3, 4)
+    layer.learn(torch.rand(2, 3))
+    layer.learn(torch.tensor([[1.0, math.nan, 0.0]]))
+    assert (layer.update_count, int(layer.finite_updates)) == (2, 1)
+    assert hebb.HebbLinear(3, 4)(torch.rand(0, 3)).shape == (0, 4)
+
+
 def test_every_row_is_a_sample_as_for_torch() -> None:
     """Tokens (B, T, N) learn as B T rows, an image without a batch as a batch of one."""
     rows, batch = hebb.HebbLinear(6, 5), hebb.HebbLinear(6, 5)
@@ -196,6 +204,7 @@ def test_the_weights_come_from_the_generator() -> None:
         (lambda: hebb.HebbConv2d(3, 4, 3).learn(torch.rand(2, 1, 5, 5)), r"x: must be \(B, 3, H, W\) or \(3, H, W\)"),
         (lambda: hebb.HebbConv2d(3, 4, 3)(torch.rand(3, 5)), r"x: must be .*got \(3, 5\)"),
         (lambda: hebb.HebbLinear(3, 4).learn(torch.ones(2, 3, dtype=torch.uint8)), "x: must be floating point"),
+        (lambda: hebb.HebbLinear(3, 4).learn(torch.rand(0, 3)), r"x: must hold at least one sample.*got \(0, 3\)"),
     ],
 )
 def test_what_cannot_be_built_is_refused(build: Any, message: str) -> None:
