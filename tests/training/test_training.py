@@ -213,7 +213,7 @@ def test_run_folder(tmp_path: Path) -> None:
     made = small.config(small.CNN, "dataset_sup.epochs=2")
     result = small.run(made, folder)
     names = {path.name for path in folder.iterdir() if not path.name.startswith("events")}
-    assert names == {"config.json", "environment.json", "metrics.jsonl", "checkpoint", "result.json"}
+    assert names == {"config.json", "environment.json", "metrics.jsonl", "blocks.jsonl", "checkpoint", "result.json"}
     config = json.loads((folder / "config.json").read_text())
     assert [p["kind"] for p in config.pop("phases")] == ["hebbian", "backprop"]
     assert run_from_json(config, "config.json") == result.config
