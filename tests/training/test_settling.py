@@ -147,7 +147,7 @@ def test_what_is_recorded_of_the_blocks(tmp_path: Path) -> None:
     hidden = result.network(next(split.batches(settling.PROBE))[0], stop=1)
     assert look["blocks"]["b0"]["sparsity"] == pytest.approx(100 * float((hidden == 0).float().mean()), abs=1e-3)
     events = EventAccumulator(str(tmp_path / "run")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("b2/angle")] == [
+    assert [(e.step, e.value) for e in events.Scalars("training b2/angle")] == [
         (1, pytest.approx(look["blocks"]["b2"]["angle"], rel=1e-5))
     ]
 
