@@ -78,6 +78,15 @@ class SearchReport:
     commands: Sequence[str]
 
     @property
+    def question(self) -> str:
+        """What the search asks."""
+        return question.of_search(self.search, style.unit(self.search.metric))
+
+    def values_of(self, label: str) -> Mapping[int, float]:
+        """Return the metric of a configuration by seed."""
+        return verdict.values_of(self.runs, self.search.metric)[label]
+
+    @property
     def best(self) -> Trial:
         """A finished trial of the first configuration."""
         label = self.ranking.iloc[0]["configuration"]
@@ -172,7 +181,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
     return render(
         "report.html.j2",
         name=search.folder.name,
-        question=question.of_search(search, style.unit(search.metric)),
+        question=report.question,
         verdict=verdict.of_search(search, report.runs, report.ranking, report.leading, report.final),
         metric=style.unit(search.metric),
         selects=search.selects,

@@ -113,7 +113,8 @@ def _short(value: float, *, metric: str) -> str:
     return f"{value:g}" if abs(value) < 1e5 else replicates.number(value, metric)
 
 
-def _extent(chosen: Sequence[Mark]) -> list[float]:
+def extent(chosen: Sequence[Mark]) -> list[float]:
+    """Return every number that marks show."""
     return [v for mark in chosen for v in (mark.mean, mark.low, mark.high, *mark.seeds) if math.isfinite(v)]
 
 
@@ -130,7 +131,7 @@ def answer(report: SearchReport) -> tuple[Markup, str] | None:
     chosen = marks(report, axis)
     if not chosen:
         return None
-    y = scale_of_metric(_extent(chosen), metric)
+    y = scale_of_metric(extent(chosen), metric)
     x = scales.of_axis(axis, [mark.value for mark in chosen]) if axis is not None else None
     if axis is not None and x is not None and x.kind != ScaleKind.EVEN:
         draw = partial(charts.over, chosen, x, y, (name_of(axis), label))

@@ -59,7 +59,7 @@ def of_search(
         final: the summary of the winner's runs on all training images; may be empty.
     """
     metric, first = search.metric, ranking.iloc[0]
-    values = _values(runs, metric)
+    values = values_of(runs, metric)
     complete = [
         str(label)
         for label in ranking["configuration"][ranking["n"] == len(search.seeds)]
@@ -71,15 +71,16 @@ def of_search(
     return Verdict(
         leader=str(first["configuration"]) if len(search.spec.paths()) else "",
         verb=_verb(search, leading),
-        number=_with_unit(first["mean"], metric),
-        spread=_spread(first, metric),
+        number=with_unit(first["mean"], metric),
+        spread=spread(first, metric),
         sentences=sentences,
         final=_final(final),
         caution=_caution(search, leading, len(complete), len(final) > 0),
     )
 
 
-def _values(runs: pd.DataFrame, metric: str) -> Values:
+def values_of(runs: pd.DataFrame, metric: str) -> Values:
+    """Return the metric of the finished runs by configuration and seed."""
     finished = runs[runs["status"] == "finished"]
     return {
         str(label): dict(zip(rows["seed"].astype(int), rows[metric].astype(float), strict=True))
@@ -114,10 +115,10 @@ def _against(search: Search, values: Values, leading: Sequence[str], complete: S
         gap = groups[best][search.seeds[0]] - groups[others[0]][search.seeds[0]]
         return [f"{difference(gap, search.metric)} against the next, {others[0]}, with one seed each."]
     table = compare.of_values(groups, search.metric).set_index("group")
-    sentences = [f"{_compared(table.loc[others[0]], search.metric)} against the next, {others[0]}."]
+    sentences = [f"{compared(table.loc[others[0]], search.metric)} against the next, {others[0]}."]
     own = _preset_values(search, others[1:])
     if own:
-        sentences.append(f"{_compared(table.loc[own], search.metric)} against the preset's own values, {own}.")
+        sentences.append(f"{compared(table.loc[own], search.metric)} against the preset's own values, {own}.")
     return [*sentences, *_together(table, search)]
 
 
@@ -131,15 +132,20 @@ def _preset_values(search: Search, labels: Sequence[str]) -> str:
     return ""
 
 
-def _compared(line: pd.Series, metric: str) -> str:
-    """Write the difference of the leader to another, with its interval or its pairs, and the test."""
-    gap = difference(-line["difference"], metric)
+def compared(line: pd.Series, metric: str, sign: int = -1) -> str:
+    """Write a difference of ``compare.of_values``, with its interval or its pairs, and the test.
+
+    ``sign`` -1 writes that of the reference to the group, 1 that of the group to the reference.
+    """
+    gap = difference(sign * line["difference"], metric)
     if not math.isnan(line["low"]):
-        low, high = (_signed(-line[end], metric) for end in ("high", "low"))
+        low, high = (_signed(end, metric) for end in sorted((sign * line["low"], sign * line["high"])))
         unsure = ", so the seeds cannot tell them apart" if line["p"] >= LEVEL else ""
         test = f"{line['test']}, n = {line['n']}, p = {probability(line['p'])}"
         return f"{gap} (95 % interval {low} to {high}; {test}{unsure})"
-    pairs = ", ".join(_signed(-float(value), metric) for value in str(line["values"]).split())
+    if line["test"] != compare.PAIRED:
+        return f"{gap} ({line['values']}, too few for an interval)"
+    pairs = ", ".join(_signed(sign * float(value), metric) for value in str(line["values"]).split())
     return f"{gap} (seed by seed {pairs})"
 
 
@@ -174,10 +180,10 @@ def _final(final: pd.DataFrame) -> tuple[str, str] | None:
     if not len(final):
         return None
     line = final.iloc[0]
-    return _with_unit(line["mean"], "test_acc"), _spread(line, "test_acc")
+    return with_unit(line["mean"], "test_acc"), spread(line, "test_acc")
 
 
-def _spread(line: pd.Series, metric: str) -> str:
+def spread(line: pd.Series, metric: str) -> str:
     """Say how sure a mean is."""
     (cells,) = replicates.spread_cells(line.to_frame().T, metric)
     seeds = "one seed" if line["n"] == 1 else f"{line['n']} seeds"
@@ -189,7 +195,8 @@ def _spread(line: pd.Series, metric: str) -> str:
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _with_unit(value: float, metric: str) -> str:
+def with_unit(value: float, metric: str) -> str:
+    """Write a value of the metric with its unit."""
     return replicates.number(value, metric) + (" %" if metric.endswith("_acc") else "")
 
 

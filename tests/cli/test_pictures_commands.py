@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch.nn import functional as F
 
-from hebb.analysis import pixels, receptive
+from hebb.analysis import pixels, receptive, runs
 from hebb.cli.analysis import command
 from hebb.config import catalog, serialise
 from hebb.config.data_spec import DataSpec
@@ -30,6 +30,8 @@ from hebb.data import images
 from hebb.nn import model
 from hebb.nn.model import Network
 from hebb.storage import checkpoints, folders
+from hebb.tuning import report_filters
+from hebb.tuning.search import Trial
 
 RUNS = {"soft": small.DEEP, "bp": small.BP, "mlp": small.MLP, "settles": "2CorInfoMaxDigits"}
 
@@ -97,6 +99,26 @@ def test_filters(home: Path, tmp_path: Path) -> None:
     assert pixels.of(deeper).shape == (12, 1, 8, 8)  # 3 of the kernel, 1 of the pool, 2 x 2 of the kernel above
     dense = run(home, tmp_path, "filters", "mlp", "--order", "index")
     assert pixels.of(dense).shape == (30, 1, 8, 8)
+
+
+def test_the_report_shows_the_filters_of_a_stored_model(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the figure, with the scale of the weights, and the radius and the wins of each."""
+    monkeypatch.setenv("HEBB_HOME", str(home))
+    folder = folders.Home(home).network("soft")
+    trial = Trial(name="soft-s0", label="soft", choice={}, config=runs.read_run(folder).config, folder=folder)
+    shown = report_filters.of_configuration([trial])
+    assert shown is not None
+    frame = run(home, tmp_path, "filters", "soft")
+    assert [tile.title.split()[1] for tile in shown.tiles] == [f"{neuron}:" for neuron in frame["neuron"]]
+    assert [f"{radius:.3f}" in tile.title for tile, radius in zip(shown.tiles, frame["radius"], strict=True)] == [
+        True
+    ] * 8
+    assert [tile.silent for tile in shown.tiles] == [share == 0 for share in frame["share"]]
+    reach = np.percentile(np.abs(pixels.of(frame)), 99.5)
+    assert shown.scale == (f"−{reach:.2g}", f"{reach:.2g}")
+    assert (shown.total, shown.picture) == (8, "")
 
 
 def test_best_images(home: Path, tmp_path: Path) -> None:

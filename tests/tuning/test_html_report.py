@@ -493,6 +493,33 @@ def test_the_least_loss_leads(known: Callable[..., Path]) -> None:
     assert answer.sentences[0].startswith("−2.00 points")
 
 
+def test_several_searches_are_compared_with_the_first(folder: Path, known: Callable[..., Path], tmp_path: Path) -> None:
+    """Their best configurations, seed by seed; the page of several does not replace that of one."""
+    one = known({A: [90.0, 92.0], B: [80.0, 81.0]})
+    two = one.with_name("other")
+    shutil.copytree(one, two)
+    for result in two.glob("trials/*/result.json"):
+        stored = folders.read_json(result)
+        stored["metrics"]["test_acc"] += 3.0 if result.parent.name.endswith("-s0") else 1.0
+        folders.write_json(result, stored)
+    assert command.main(["report", str(one), str(two), "--out", str(tmp_path / "out"), "--name", "both"]) == 0
+    page = Page((tmp_path / "out" / "both.html").read_text())
+    assert "other has the highest mean of its best configuration." in page.words
+    assert "other: +2.00 points (seed by seed +3.00, +1.00) against known." in page.words
+    assert list(pd.read_csv(tmp_path / "out" / "both.csv")["search"]) == ["known", "other"]
+    assert [row[:3] for row in page.rows if row[0] in ("known", "other")] == [
+        ["known", A, "91.00"],
+        ["other", A, "93.00"],
+    ]
+    assert not (one / "both.html").exists()
+    with pytest.raises(ConfigError, match="two searches are called 'known'"):
+        command.main(["report", str(one), str(shutil.copytree(one, tmp_path / "again" / "known"))])
+    described = folders.read_json(two / folders.SEARCH)
+    folders.write_json(two / folders.SEARCH, {**described, "metric": "train_acc"})
+    with pytest.raises(ConfigError, match="compare by test_acc and train_acc"):
+        command.main(["report", str(one), str(two), "--out", str(tmp_path / "out")])
+
+
 # -- which charts ---------------------------------------------------------------------------------------------------
 
 RATE = "b0.layer.lr"

@@ -70,8 +70,8 @@ def main(argv: list[str]) -> int:
 
 def _begins(verb: Verb, options: argparse.Namespace) -> str:
     """Say what a verb reads, or that it begins."""
-    places = getattr(options, "runs", None) or [getattr(options, name, None) for name in ("search", "records")]
-    names = [str(place) for place in places if place is not None]
+    places: list[object] = next(filter(None, (getattr(options, name, None) for name in ("runs", "search"))), [])
+    names = [str(place) for place in places]
     if not names:
         return f"{verb.name} begins ..."
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

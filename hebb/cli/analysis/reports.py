@@ -90,26 +90,46 @@ def _record(options: argparse.Namespace) -> Output:
 
 def _report_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(overwrite=True)  # a new page holds all of the old one, and what has finished since
-    parser.add_argument("search", metavar="SEARCH", help="folder or name of a search; the page goes into its folder")
+    parser.add_argument(
+        "search",
+        nargs="+",
+        metavar="SEARCH",
+        help="folder or name of a search; the page goes into its folder. Of several, a page that compares their best "
+        "configurations with that of the first goes into hebb/analysis",
+    )
 
 
-def _search_folder(options: argparse.Namespace) -> Path:
-    """Return the folder of the search; raise for that of a single run."""
-    folder = folders.stored_folder(options.search, folders.Home.find(options.data_dir))
-    if (folder / folders.CONFIG).is_file():
-        curves = core.line("analysis", "curves", options.search)
-        raise ConfigError(
-            "report", f"{options.search} is a single run, and report needs a search", hint=f"{curves} draws a run"
-        )
-    return folder
+def _search_folders(options: argparse.Namespace) -> list[Path]:
+    """Return the folders of the searches, each once; raise for that of a single run."""
+    home = folders.Home.find(options.data_dir)
+    places = {name: folders.stored_folder(name, home) for name in dict.fromkeys(options.search)}
+    for name, folder in places.items():
+        if (folder / folders.CONFIG).is_file():
+            curves = core.line("analysis", "curves", name)
+            raise ConfigError(
+                "report", f"{name} is a single run, and report needs a search", hint=f"{curves} draws a run"
+            )
+    return list({folder.absolute(): folder for folder in places.values()}.values())
+
+
+def _report_folder(options: argparse.Namespace) -> Path:
+    """Return the folder of a page: that of its search, or of several the one of the analyses."""
+    places = _search_folders(options)
+    return places[0] if len(places) == 1 else folders.Home.find(options.data_dir).analysis
 
 
 def _report(options: argparse.Namespace) -> Output:
-    folder = _search_folder(options)
+    places = _search_folders(options)
 
-    from hebb.tuning import html_report
+    from hebb.tuning import comparison, html_report
 
-    return html_report.output(folder, options.name, commands=commands)
+    if len(places) == 1:
+        return html_report.output(places[0], options.name, commands=commands)
+    typed = {
+        "this page": [core.line("analysis", "report", *(place.absolute() for place in places))],
+        "the page of each search": [core.line("analysis", "report", place.absolute()) for place in places],
+    }
+    return comparison.output(places, options.name, typed)
 
 
 VERBS = (
@@ -118,8 +138,8 @@ VERBS = (
         "one page about a search: table, curves, importance, filters, commands",
         _report_flags,
         _report,
-        folder=_search_folder,
-        out="folder for its files (default: that of the search)",
+        folder=_report_folder,
+        out="folder for its files (default: that of the search; of several, hebb/analysis)",
     ),
     Verb(
         "evidence",
