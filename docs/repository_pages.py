@@ -178,7 +178,8 @@ def _source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         except ClassNotFound:
             lexer = TextLexer()
         code = highlight(text, lexer, HtmlFormatter(linenos="inline"))
-        yield f"{SOURCES}/{path}", {"title": path, "body": f"<h1>{path}</h1>\n{code}"}, "page.html"
+        heading = f'<h1 class="source">{path.replace("/", "/<wbr>")}</h1>'
+        yield f"{SOURCES}/{path}", {"title": path, "body": f"{heading}\n{code}"}, "page.html"
 
 
 # -- the whole -------------------------------------------------------------------------------------------------
