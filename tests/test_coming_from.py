@@ -189,7 +189,10 @@ def play(session: Session) -> None:
             continue
         with contextlib.redirect_stdout(io.StringIO()) as out:
             if kind == "python":
-                exec(compile(content, name, "exec"), session.names)
+                try:
+                    exec(compile(content, name, "exec"), session.names)
+                except Exception as error:  # a fault of the page, told once
+                    session.faults.append(f"{name}: {error!r}")
             elif kind == "bash":
                 session.faults.extend(fault for fault in map(run_small, content.splitlines()) if fault)
         printed = out.getvalue()
