@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hebb.analysis import replicates, style
+from hebb.analysis import runs as stored
 from hebb.analysis.runs import check_metric
 from hebb.core.errors import ConfigError
 
@@ -48,6 +49,45 @@ def compute(
         raise ConfigError("runs", problem, hint="--by compares the values of one of its columns (--by b0.layer.lr)")
     check_metric(metric)
     return of_values({name: _by_seed(name, runs, metric) for name, runs in groups.items()}, metric, paired=paired)
+
+
+def by_value(
+    runs: Sequence[StoredRun], columns: Sequence[str], first: Sequence[str] | None = None
+) -> dict[str, tuple[StoredRun, ...]]:
+    """Return the runs by the names of their values in some columns, numbers rising.
+
+    Args:
+        runs: the runs.
+        columns: of ``COLUMNS``, or override paths.
+        first: the values, as a user writes them, of the group that comes first.
+
+    Raises:
+        ConfigError: where no group has the values of ``first``; it lists those that there are.
+    """
+    groups: dict[tuple[object, ...], list[StoredRun]] = {}
+    for run in runs:
+        groups.setdefault(tuple(stored.value_in(run, column) for column in columns), []).append(run)
+    keys = sorted(groups, key=lambda key: [(0, v, "") if _is_number(v) else (1, 0.0, str(v)) for v in key])
+    texts, digits = stored.group_texts(keys, columns)
+    if first is not None:
+        keys.sort(key=lambda key: not _written(key, first, digits))
+        if not _written(keys[0], first, digits):
+            choices = [" ".join(stored.value_text(value, digits) for value in key) for key in keys]
+            problem = f"no run has {' and '.join(f'{c}={v}' for c, v in zip(columns, first, strict=True))}"
+            raise ConfigError("--baseline", problem, given=" ".join(first), choices=choices)
+    return {texts[key]: tuple(groups[key]) for key in keys}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _written(key: Sequence[object], texts: Sequence[str], digits: int) -> bool:
+    """Tell whether these values are what texts write, in full or with as many digits as they are shown with."""
+    return all(
+        stored.comparable(text) in (stored.comparable(str(value)), stored.comparable(stored.value_text(value, digits)))
+        for value, text in zip(key, texts, strict=True)
+    )
 
 
 def of_values(groups: Mapping[str, Mapping[int, float]], metric: str, *, paired: bool = True) -> pd.DataFrame:

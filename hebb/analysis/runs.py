@@ -343,14 +343,14 @@ def _with_value(runs: tuple[StoredRun, ...], path: str, text: str) -> tuple[Stor
     if not candidates:
         paths = dict.fromkeys(path for run in runs for path in run.values)
         raise ConfigError("--where", f"no run has a value at '{path}'", given=path, choices=paths)
-    kept = tuple(run for run in candidates if _comparable(str(run.value(path))) == _comparable(text))
+    kept = tuple(run for run in candidates if comparable(str(run.value(path))) == comparable(text))
     if not kept:
         values = {str(run.value(path)) for run in candidates}
         raise ConfigError(f"--where {path}", f"no run with '{text}'", given=text, choices=sorted(values))
     return kept
 
 
-def _comparable(text: str) -> float | str:
+def comparable(text: str) -> float | str:
     """Return a written value in a form in which 0.10 equals 0.1 and true equals 1."""
     words = {"true": 1.0, "false": 0.0}
     try:
@@ -376,7 +376,7 @@ def groups(runs: Sequence[StoredRun]) -> list[str]:
     for preset in dict.fromkeys(run.preset for run in runs):
         members = [run for run in runs if run.preset == preset]
         paths |= dict.fromkeys(path for path in varying(members) if _differ(members, path, among=runs))
-    differing = [name for name in ("mode", "trained") if len({_cell(run, name) for run in runs}) > 1]
+    differing = [name for name in ("mode", "trained") if len({value_in(run, name) for run in runs}) > 1]
     return ["preset", "dataset", *differing, *paths]
 
 
@@ -395,7 +395,7 @@ def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[s
         by: columns of ``COLUMNS`` or override paths; None takes ``groups``.
     """
     columns = groups(runs) if by is None else list(by)
-    cell = _cell_or_absent if by is None else _cell
+    cell = _cell_or_absent if by is None else value_in
     keys = [tuple(cell(run, name) for name in columns) for run in runs]
     pairs = {(key, run.search) for key, run in zip(keys, runs, strict=True)}
     if all(run.search for run in runs) and len(pairs) == len(set(keys)) == len({search for _, search in pairs}):
@@ -403,13 +403,14 @@ def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[s
     differing = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
     if not differing:
         return [run.preset for run in runs]
-    texts, _ = _texts([tuple(key[i] for i in differing) for key in keys], [columns[i] for i in differing])
+    texts, _ = group_texts([tuple(key[i] for i in differing) for key in keys], [columns[i] for i in differing])
     return [texts[tuple(key[i] for i in differing)] for key in keys]
 
 
-def _texts(keys: Iterable[tuple[object, ...]], columns: Sequence[str]) -> tuple[dict[tuple[object, ...], str], int]:
+def group_texts(
+    keys: Iterable[tuple[object, ...]], columns: Sequence[str]
+) -> tuple[dict[tuple[object, ...], str], int]:
     """Write the values of groups in some columns, with as many digits as tell them apart, and return the digits."""
-    keys = list(keys)
     for digits in (4, 8, 17):
         texts = {
             key: ", ".join(_named(c, v, digits) for c, v in zip(columns, key, strict=True) if v is not _ABSENT)
@@ -422,15 +423,16 @@ def _texts(keys: Iterable[tuple[object, ...]], columns: Sequence[str]) -> tuple[
 
 def _named(column: str, value: object, digits: int) -> str:
     """Write a value with the name of its column, where it does not speak for itself."""
-    text = _value_text(value, digits)
+    text = value_text(value, digits)
     return text if column in ("preset", "dataset", "search", "mode") else f"{column}={text}"
 
 
-def _value_text(value: object, digits: int) -> str:
+def value_text(value: object, digits: int) -> str:
+    """Write a value, floats with at most so many digits."""
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def _cell(run: StoredRun, column: str) -> object:
+def value_in(run: StoredRun, column: str) -> object:
     """Return the value of a run in a column of ``COLUMNS`` or at an override path."""
     if column in _CELLS:
         return _CELLS[column](run)
@@ -439,7 +441,7 @@ def _cell(run: StoredRun, column: str) -> object:
 
 def _cell_or_absent(run: StoredRun, column: str) -> object:
     """Return the value of a run in a column of ``groups``, which it may lack."""
-    return _cell(run, column) if column in COLUMNS else run.values.get(column, _ABSENT)
+    return value_in(run, column) if column in COLUMNS else run.values.get(column, _ABSENT)
 
 
 _CELLS: Mapping[str, Callable[[StoredRun], str]] = {
@@ -450,45 +452,6 @@ _CELLS: Mapping[str, Callable[[StoredRun], str]] = {
 """Columns that are no attribute of a run under that name."""
 _ABSENT = object()
 """Stands for the value of a path that a run lacks."""
-
-
-def by_value(
-    runs: Sequence[StoredRun], columns: Sequence[str], first: Sequence[str] | None = None
-) -> dict[str, tuple[StoredRun, ...]]:
-    """Return the runs by the names of their values in some columns, numbers rising.
-
-    Args:
-        runs: the runs.
-        columns: of ``COLUMNS``, or override paths.
-        first: the values, as a user writes them, of the group that comes first.
-
-    Raises:
-        ConfigError: where no group has the values of ``first``; it lists those that there are.
-    """
-    groups: dict[tuple[object, ...], list[StoredRun]] = {}
-    for run in runs:
-        groups.setdefault(tuple(_cell(run, column) for column in columns), []).append(run)
-    keys = sorted(groups, key=lambda key: [(0, v, "") if _is_number(v) else (1, 0.0, str(v)) for v in key])
-    texts, digits = _texts(keys, columns)
-    if first is not None:
-        keys.sort(key=lambda key: not _written(key, first, digits))
-        if not _written(keys[0], first, digits):
-            choices = [" ".join(_value_text(value, digits) for value in key) for key in keys]
-            problem = f"no run has {' and '.join(f'{c}={v}' for c, v in zip(columns, first, strict=True))}"
-            raise ConfigError("--baseline", problem, given=" ".join(first), choices=choices)
-    return {texts[key]: tuple(groups[key]) for key in keys}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _written(key: Sequence[object], texts: Sequence[str], digits: int) -> bool:
-    """Tell whether these values are what texts write, in full or with as many digits as they are shown with."""
-    return all(
-        _comparable(text) in (_comparable(str(value)), _comparable(_value_text(value, digits)))
-        for value, text in zip(key, texts, strict=True)
-    )
 
 
 def schedule(run: StoredRun) -> str:
@@ -519,7 +482,7 @@ def frame(
     columns = varying(runs) if paths is None else list(paths)
     lines = [
         {
-            **{name: _cell(run, name) for name in COLUMNS[:-1]},
+            **{name: value_in(run, name) for name in COLUMNS[:-1]},
             **{path: run.values.get(path) if lacking else run.value(path, "--by") for path in columns},
             **{metric: run.measured(metric) for metric in metrics},
             "seconds": run.seconds,

@@ -124,9 +124,9 @@ def _sides_by_value(options: argparse.Namespace) -> dict[str, tuple[StoredRun, .
     """Return the runs of all RUNS by their values in the columns of ``--by``, the baseline first."""
     chosen = selected(options)
 
-    from hebb.analysis import runs
+    from hebb.analysis import compare
 
-    return runs.by_value(chosen, options.by, options.baseline)
+    return compare.by_value(chosen, options.by, options.baseline)
 
 
 VERBS = (
