@@ -31,7 +31,7 @@ from hebb.training.epoch import Epoch
 POINTS = 50
 """Points of a phase where the config does not say how many."""
 SPACING = 10
-"""Updates between two of them at least: a point costs about a tenth of a small update."""
+"""Updates between two of them at least: a point costs about a third of a small update, and less of a large one."""
 
 Measures = dict[tuple[str, str], Tensor]
 """Numbers on the device, by block (an empty word for the phase) and name."""
