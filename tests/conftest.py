@@ -65,13 +65,15 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         if datasets is not None:
             monkeypatch.setenv("HEBB_DATASETS", str(datasets))
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
-        main, on_sigterm = importlib.import_module(Path(script).stem).main, signal.getsignal(signal.SIGTERM)
+        main = importlib.import_module(Path(script).stem).main
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         capsys.readouterr()
         try:
             with pytest.raises(SystemExit) as end:
                 run_command(main)
         finally:
-            signal.signal(signal.SIGTERM, on_sigterm)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         said = capsys.readouterr()
         return subprocess.CompletedProcess(sys.argv, int(end.value.code or 0), said.out, said.err)
 

@@ -46,11 +46,14 @@ def flags_of(trials: int, more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def finished(search: Path) -> dict[str, str]:
-    """Return a digest of every file of the finished trials, with the time it was written."""
+    """Return a digest of every file of the finished trials, with the time it was written.
+
+    Models are left out: a search keeps those of its best configuration, which another may become.
+    """
     digests = {}
     for result in search.glob("trials/*/result.json"):
         for path in result.parent.rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.parent.name != "checkpoint":
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 digests[str(path.relative_to(search))] = f"{path.stat().st_mtime_ns} {digest}"
     return digests

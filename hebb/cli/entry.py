@@ -23,6 +23,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     """Run ``main`` on the arguments and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     os.environ.update(threads.openmp_settings())  # before torch is loaded
     signal.signal(signal.SIGTERM, _as_interrupt)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a closed terminal; nohup ignores it
+        signal.signal(signal.SIGHUP, _as_interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without the character is no reason to stop

@@ -353,14 +353,20 @@ def write_json(path: Path, data: object) -> None:
     files.write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.jsonl`` or ``blocks.jsonl``; an unfinished last line (a killed run) is skipped."""
+def read_rows(path: Path, keys: Iterable[str] = ()) -> list[Row]:
+    """Read a file with a JSON object a line; an unfinished last line (a killed run) is skipped.
+
+    Raises:
+        ConfigError: for a line that is something else, or lacks one of the keys.
+    """
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             break
+    if not all(isinstance(row, dict) and set(keys) <= set(row) for row in rows):
+        raise ConfigError(str(path), "does not hold the rows of a run")
     return rows
 
 

@@ -96,13 +96,15 @@ class Recorder:
             if any(set(row) != set(COLUMNS) for row in rows):
                 raise ConfigError(str(path), "does not hold the rows of a run")
             self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
+            if position[:2] > (0, 0) and not self.rows:
+                raise ConfigError(str(path), "lacks the rows of the epochs before the checkpoint")
         self._warnings = folder / folders.WARNINGS
         if self._warnings.exists():
-            self.warnings = read_rows(self._warnings)
+            self.warnings = read_rows(self._warnings, ("phase", "epoch", "block", "text"))
         self._looks = folder / folders.LOOKS
         last = 0 if position is None else position[2]
         if self._looks.exists():
-            _rewrite(self._looks, [look for look in read_rows(self._looks) if look["update"] <= last])
+            _rewrite(self._looks, [look for look in read_rows(self._looks, ("update",)) if look["update"] <= last])
             self.points = curves.read(folder)
         _rewrite(path, self.rows)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)

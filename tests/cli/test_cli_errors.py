@@ -57,8 +57,11 @@ def tree(folder: Path) -> Tree:
 
 
 def message(done: subprocess.CompletedProcess[str], *says: str, code: int = 2) -> str:
-    """Check the form of a refusal and what it says; return its first line, which names the place."""
-    lines = done.stderr.splitlines()
+    """Check the form of a refusal and what it says; return its first line, which names the place.
+
+    A line that says what is being read may stand before it.
+    """
+    lines = [line for line in done.stderr.splitlines() if not line.endswith(" ...")]
     assert done.returncode == code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
     assert "unexpected" not in done.stderr, "our defect, not the user's mistake"

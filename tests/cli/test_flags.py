@@ -161,7 +161,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "runs": ("m", SELECTION),
     "table": ("m", {**SELECTION, **METRIC, **BY}),
     "curves": ("m", {**SELECTION, **METRIC, **BY, "--most": ("0",)}),
-    "compare": ("m n", {**SELECTION, **METRIC}),
+    "compare": ("m n", {**SELECTION, **METRIC, **BY, "--baseline": ("nope",)}),
     "depth": ("m", {**SELECTION, **METRIC, **BY, "--published": ("9",)}),
     "temperature": ("m", {**SELECTION, **METRIC}),
     "radius": ("m", {**SELECTION, **METRIC}),

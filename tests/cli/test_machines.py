@@ -149,7 +149,7 @@ def test_a_run_has_one_process(tmp_path: Path) -> None:
     assert not (folder / folders.LOCK).exists()
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)])
 def test_an_interrupt_while_a_checkpoint_is_written(kind: signal.Signals, code: int, tmp_path: Path) -> None:
     home, folder = tmp_path / "home", _run_folder(tmp_path / "home", "x")
     words = ("--set", "dataset_sup.samples=64", "dataset_sup.batch_size=64", *ENDLESS[1:])

@@ -16,7 +16,8 @@ from conftest import Command
 from hebb.config import plugins
 from hebb.config.registry import RULES
 from hebb.core import user_code
-from hebb.storage import folders
+from hebb.core.errors import ConfigError
+from hebb.storage import folders, records
 from hebb.training import train as trainer
 from hebb.tuning import results
 from hebb.tuning.search import Trial
@@ -155,3 +156,20 @@ def test_a_shared_block_repeats_its_warning(tmp_path: Path) -> None:
     assert len(texts[0]) == 1
     assert (tmp_path / "first" / folders.WARNINGS).read_text() == (tmp_path / "second" / folders.WARNINGS).read_text()
     assert results.warnings(trials) == {texts[0][0]: 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (folders.METRICS, "3\n", "does not hold the rows of a run"),
+        (folders.METRICS, "junk\n", "lacks the rows of the epochs before the checkpoint"),
+        (folders.WARNINGS, "{}\n", "does not hold the rows of a run"),
+        (folders.LOOKS, "{}\n", "does not hold the rows of a run"),
+    ],
+)
+def test_damaged_records_are_not_continued(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / folders.METRICS).write_text("")
+    (tmp_path / name).write_text(text)
+    position = (0, 0, 0) if name != folders.METRICS else (1, 0, 9)
+    with pytest.raises(ConfigError, match=f"{name}: {message}"):
+        records.Recorder(tmp_path, position)

@@ -270,7 +270,10 @@ def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
 
 
 def test_a_search_stored_by_the_first_version_goes_on(tmp_path: Path) -> None:
-    """Its ``search.json`` gives the same trials, named by hashes of their configurations, and is written back."""
+    """Its ``search.json`` gives the same trials, named by hashes of their configurations, and is written back.
+
+    What searches could not yet be asked for then is added, with its default.
+    """
     shutil.copy(ROOT / "tests" / "data" / "search.json", tmp_path)
     stored = search_folder.read(tmp_path)
     search = request.restored(tmp_path, CATALOG)
@@ -280,6 +283,8 @@ def test_a_search_stored_by_the_first_version_goes_on(tmp_path: Path) -> None:
     assert [trial.config.pack for trial in search.trials] == [(0, 1), (0, 1), ()] * 2
     assert (search.probe_every, search.final_seeds, search.mode) == (1, (3, 4), "max")
     search_folder.write(search, SearchSettings.restored(stored["options"], folders.Home(tmp_path)))
+    stored["base"]["curve_points"] = None
+    stored["options"]["save_best"] = True
     assert folders.read_json(tmp_path / folders.SEARCH) == stored
 
 
