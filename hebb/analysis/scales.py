@@ -44,7 +44,7 @@ class Tick:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class AxisScale:
     """Where values stand on an axis.
 
     Attributes:
@@ -92,7 +92,7 @@ def _even(place: int, count: int) -> float:
     return place / (count - 1) if count > 1 else 0.5
 
 
-def of_axis(axis: Axis, values: Sequence[object], write: Write = "{:.4g}".format) -> Scale:
+def of_axis(axis: Axis, values: Sequence[object], write: Write = "{:.4g}".format) -> AxisScale:
     """Return the scale of a domain: logarithmic where the domain is, or where its listed numbers are."""
     if axis.listed:
         return of_values(values, write)
@@ -105,7 +105,7 @@ def of_values(
     logarithmic: bool | None = None,
     *,
     rounded: bool = False,
-) -> Scale:
+) -> AxisScale:
     """Return a scale that spans the values; words are evenly spaced.
 
     Args:
@@ -123,22 +123,22 @@ def of_values(
             return _words(values, write)
     kind = ScaleKind.LOG if logarithmic else ScaleKind.LINEAR
     gap = _APART if None in values else 0
-    scale = Scale(kind=kind, low=numbers[0], high=numbers[-1], write=write, gap=gap)
+    scale = AxisScale(kind=kind, low=numbers[0], high=numbers[-1], write=write, gap=gap)
     places = [scale.at(number) for number in numbers]
     if rounded or any(above - below < _GAP for below, above in itertools.pairwise(places)):
         numbers = round_numbers(scale.low, scale.high, logarithmic)
     return _with_ticks(scale, numbers)
 
 
-def of_range(low: float, high: float, write: Write = "{:.4g}".format, *, logarithmic: bool = False) -> Scale:
+def of_range(low: float, high: float, write: Write = "{:.4g}".format, *, logarithmic: bool = False) -> AxisScale:
     """Return a scale of numbers from ``low`` to ``high``, with ticks at round numbers."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
     kind = ScaleKind.LOG if logarithmic else ScaleKind.LINEAR
-    return _with_ticks(Scale(kind=kind, low=low, high=high, write=write), round_numbers(low, high, logarithmic))
+    return _with_ticks(AxisScale(kind=kind, low=low, high=high, write=write), round_numbers(low, high, logarithmic))
 
 
-def _with_ticks(scale: Scale, numbers: Sequence[float]) -> Scale:
+def _with_ticks(scale: AxisScale, numbers: Sequence[float]) -> AxisScale:
     missing = (Tick(0, text_of(None)),) if scale.gap else ()
     return replace(scale, ticks=(*missing, *(Tick(scale.at(number), scale.write(number)) for number in numbers)))
 
@@ -177,7 +177,7 @@ def _crowded(numbers: Sequence[float]) -> bool:
     return few and numbers[0] == 0 and _spread_like_powers(numbers[1:]) and numbers[-1] > _WIDE * numbers[1]
 
 
-def _words(values: Sequence[object], write: Write) -> Scale:
+def _words(values: Sequence[object], write: Write) -> AxisScale:
     """Return an evenly spaced scale: missing values first, then numbers, then words."""
 
     def rank(value: object) -> tuple[int, float, str]:
@@ -186,4 +186,4 @@ def _words(values: Sequence[object], write: Write) -> Scale:
 
     words = tuple(dict.fromkeys(text_of(value, write) for value in sorted(values, key=rank)))
     ticks = tuple(Tick(_even(i, len(words)), word) for i, word in enumerate(words))
-    return Scale(kind=ScaleKind.EVEN, words=words, ticks=ticks, write=write)
+    return AxisScale(kind=ScaleKind.EVEN, words=words, ticks=ticks, write=write)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from hebb.analysis.scales import Scale, ScaleKind, Tick
+from hebb.analysis.scales import AxisScale, ScaleKind, Tick
 
 DESK, PHONE = 900, 344
 """Widths of a chart in pixels."""
@@ -86,8 +86,8 @@ class Panel:
     top: float
     width: float
     height: float
-    x: Scale
-    y: Scale
+    x: AxisScale
+    y: AxisScale
     pad: float = 14
 
     def at_x(self, value: object) -> float:
@@ -131,7 +131,7 @@ def _inside(tick: Tick, width: float) -> bool:
     return min(tick.place, 1 - tick.place) * width + 20 >= half
 
 
-def staggered(scale: Scale, width: float) -> list[tuple[Tick, int]]:
+def staggered(scale: AxisScale, width: float) -> list[tuple[Tick, int]]:
     """Return the ticks with the row of their texts; words that would touch stand in two rows."""
     ticks = list(scale.ticks)
     if scale.kind != ScaleKind.EVEN or len(apart(ticks, width)) == len(ticks):
@@ -188,7 +188,7 @@ def titled(parent: ElementTree.Element, title: str, look: str = "", **attributes
 # -- the metric over one hyper-parameter ----------------------------------------------------------------------------
 
 
-def over(marks: Sequence[Mark], x: Scale, y: Scale, labels: tuple[str, str], width: int) -> ElementTree.Element:
+def over(marks: Sequence[Mark], x: AxisScale, y: AxisScale, labels: tuple[str, str], width: int) -> ElementTree.Element:
     """Draw the mean over a value as a curve, with the interval and the seeds of each point."""
     height = 380 if width == DESK else 310
     svg = drawing(width, height)
@@ -216,13 +216,13 @@ def _with_spread(panel: Panel, mark: Mark) -> None:
     add(group, "rect", "target", x=x - 10, y=panel.top, width=20, height=panel.height)
 
 
-def rows(marks: Sequence[Mark], x: Scale, label: str, width: int) -> ElementTree.Element:
+def rows(marks: Sequence[Mark], x: AxisScale, label: str, width: int) -> ElementTree.Element:
     """Draw a row for each configuration, with its name above: mean, interval and seeds."""
     tall, top = 44, 8
     height = top + tall * len(marks) + _BOTTOM
     svg = drawing(width, height)
     svg.set("data-scale", x.kind)
-    panel = Panel(svg, 8, top, width - 16, tall * len(marks), x, Scale(kind=ScaleKind.LINEAR))
+    panel = Panel(svg, 8, top, width - 16, tall * len(marks), x, AxisScale(kind=ScaleKind.LINEAR))
     for tick in apart(x.ticks, panel.width - 2 * panel.pad):
         place = panel.left + panel.pad + tick.place * (panel.width - 2 * panel.pad)
         add(svg, "line", "grid", x1=place, x2=place, y1=top, y2=top + panel.height)
@@ -263,12 +263,12 @@ class Facet:
     """One hyper-parameter of several: its name, its scale, its configurations, and its means if it is a list."""
 
     name: str
-    scale: Scale
+    scale: AxisScale
     marks: Sequence[Mark]
     means: Sequence[tuple[Any, float]] = ()
 
 
-def multiples(facets: Sequence[Facet], y: Scale, label: str, width: int) -> ElementTree.Element:
+def multiples(facets: Sequence[Facet], y: AxisScale, label: str, width: int) -> ElementTree.Element:
     """Draw a panel for each hyper-parameter: every configuration, and the means over a list's values."""
     columns = min(len(facets), 3 if width == DESK else 1)
     if len(facets) in (2, 4):
@@ -301,7 +301,7 @@ class Strand:
 
 
 def parallel(
-    strands: Sequence[Strand], names: Sequence[str], scales: Sequence[Scale], width: int
+    strands: Sequence[Strand], names: Sequence[str], scales: Sequence[AxisScale], width: int
 ) -> ElementTree.Element:
     """Draw every configuration as a line through its values, the best on top; on a phone the axes lie."""
     upright = width == DESK
@@ -321,7 +321,7 @@ def parallel(
     return svg
 
 
-def _standing(svg: ElementTree.Element, name: str, scale: Scale, x: float, ends: tuple[float, float]) -> None:
+def _standing(svg: ElementTree.Element, name: str, scale: AxisScale, x: float, ends: tuple[float, float]) -> None:
     low, high = ends
     add(svg, "line", "axis", x1=x, x2=x, y1=low, y2=high)
     for tick in scale.ticks:
@@ -333,7 +333,7 @@ def _standing(svg: ElementTree.Element, name: str, scale: Scale, x: float, ends:
     text(svg, f"{start}." if start else "", x, low + 40, "tick middle")
 
 
-def _lying(svg: ElementTree.Element, name: str, scale: Scale, y: float, ends: tuple[float, float]) -> None:
+def _lying(svg: ElementTree.Element, name: str, scale: AxisScale, y: float, ends: tuple[float, float]) -> None:
     low, high = ends
     add(svg, "line", "axis", x1=low, x2=high, y1=y, y2=y)
     for tick in apart(scale.ticks, high - low):
@@ -346,7 +346,7 @@ def _lying(svg: ElementTree.Element, name: str, scale: Scale, y: float, ends: tu
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def curves(panels: Sequence[tuple[str, Sequence[Line]]], y: Scale, label: str, width: int) -> ElementTree.Element:
+def curves(panels: Sequence[tuple[str, Sequence[Line]]], y: AxisScale, label: str, width: int) -> ElementTree.Element:
     """Draw a panel for each phase with a line for each configuration, and a band over its seeds."""
     columns = min(len(panels), 2) if width == DESK else 1
     gap, tall = 16, 310
@@ -362,15 +362,15 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], y: Scale, label: str, w
     return svg
 
 
-def _epochs(low: float, high: float) -> Scale:
+def _epochs(low: float, high: float) -> AxisScale:
     """Return a scale of whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     if low == high:
-        return Scale(kind=ScaleKind.LINEAR, low=low - 1, high=high + 1, ticks=(Tick(0.5, f"{low:g}"),))
+        return AxisScale(kind=ScaleKind.LINEAR, low=low - 1, high=high + 1, ticks=(Tick(0.5, f"{low:g}"),))
     places = [place for place in MaxNLocator(6, integer=True).tick_values(low, high) if low <= place <= high]
     ticks = tuple(Tick((place - low) / (high - low), f"{place:g}") for place in places)
-    return Scale(kind=ScaleKind.LINEAR, low=low, high=high, ticks=ticks)
+    return AxisScale(kind=ScaleKind.LINEAR, low=low, high=high, ticks=ticks)
 
 
 def _line(panel: Panel, line: Line) -> None:

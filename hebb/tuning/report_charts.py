@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from hebb.analysis import curves, parallel, replicates, scales, style
 from hebb.analysis.importance import value_of
-from hebb.analysis.scales import Scale, ScaleKind
+from hebb.analysis.scales import AxisScale, ScaleKind
 from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind
 from hebb.tuning import charts
@@ -96,7 +96,7 @@ def _title(rank: int, line: Any, metric: str) -> str:
     return f"{rank}. {line.configuration}\n{mean}{' %' if metric.endswith('_acc') else ''}, n = {line.n}"
 
 
-def scale_of_metric(values: Sequence[float], metric: str) -> Scale:
+def scale_of_metric(values: Sequence[float], metric: str) -> AxisScale:
     """Return the scale of a metric that holds the values with a margin, within the range of the metric."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite), max(finite)
