@@ -72,7 +72,7 @@ READ = {
     "16-bit PNG": (saved(WIDE, "png"), GREY),
     "16-bit TIFF": (saved(WIDE, "tif"), GREY),
     "16-bit TIFF whose white is 0": (saved(65535 - WIDE, "tif", tiffinfo={262: 0}), GREY),
-    "16-bit PGM": (saved(WIDE, "pgm"), GREY),
+    "16-bit PGM": (saved(WIDE.astype(np.int32), "pgm"), GREY),
     "16 bits are rounded": (saved(WIDE + 128, "png"), GREY),
     "float TIFF": (saved(GREY.astype(np.float32) / 255, "tif"), GREY),
     "black and white": (saved((GREY > 99).astype(np.uint8) * 255, "png", "1"), (GREY > 99).astype(np.uint8) * 255),
