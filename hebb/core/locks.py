@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import threading
 import time
 from collections.abc import Iterator
@@ -124,7 +123,7 @@ def _released(file: IO[str], path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _exclusive(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock by a second file that only one process can make."""
-    mark, own = path.with_name(f"{path.name}.pid"), path.with_name(f"{path.name}.{os.getpid()}-{platform.node()}")
+    mark, own = path.with_name(f"{path.name}.pid"), path.with_name(f"{path.name}.{os.getpid()}-{os.uname().nodename}")
     own.write_text(_own_name(), encoding="utf-8")
     try:
         while not _linked(own, mark):
@@ -156,7 +155,7 @@ def _linked(own: Path, mark: Path) -> bool:
 def _may_live(owner: str, *, wait: bool) -> bool:
     """Whether the process may be alive; one of another machine is taken for dead only by those that would wait."""
     number, _, host = owner.strip().partition(" ")
-    if host != platform.node():
+    if host != os.uname().nodename:
         return not wait
     try:
         os.kill(int(number), 0)
@@ -168,7 +167,7 @@ def _may_live(owner: str, *, wait: bool) -> bool:
 
 
 def _own_name() -> str:
-    return f"{os.getpid()} {platform.node()}\n"
+    return f"{os.getpid()} {os.uname().nodename}\n"
 
 
 def _content(path: Path) -> str:

@@ -10,7 +10,6 @@ import functools
 import inspect
 import linecache
 import os
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +152,8 @@ def write_traceback(text: str, folder: Path | None) -> Path:
             pass
         else:
             return path
+    import tempfile
+
     with tempfile.NamedTemporaryFile("w", prefix="hebb-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write(text)
     return Path(file.name)

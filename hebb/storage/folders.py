@@ -16,7 +16,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -133,6 +132,8 @@ def check_writable(folder: Path, where: str) -> None:
     """Raise unless files can be written to a folder, which may have to be made; nothing is left behind."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     try:
+        import tempfile  # some 8 ms, which --help does without
+
         with tempfile.TemporaryDirectory(prefix=".hebb-", dir=existing):
             pass
     except OSError as error:
