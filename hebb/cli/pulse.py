@@ -19,37 +19,44 @@ _LEAST = 0.01
 
 
 class Pulse:
-    """Prints what goes on, from a thread of its own, whenever the console was silent for a while.
+    """Prints what goes on, from a thread of its own, whenever a console was silent for a while.
 
     Args:
-        console: where it prints.
         state: returns the text.
     """
 
-    def __init__(self, console: CommandConsole, state: Callable[[], str]) -> None:
-        self._console, self._state = console, state
-        self._wait = SOON if console.is_terminal else EVERY
-        self._said = time.monotonic()
+    def __init__(self, state: Callable[[], str]) -> None:
+        self._state = state
+        self._wait, self._said = EVERY, 0.0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="hebb-pulse", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def start(self, console: CommandConsole) -> None:
+        """Watch a console, unless one is watched already."""
+        if self._thread is None:
+            self._wait = SOON if console.is_terminal else EVERY
+            self._said = time.monotonic()
+            self._over.clear()
+            self._thread = threading.Thread(target=self._beat, args=(console,), name="hebb-pulse", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """Print no more; it may be called twice."""
         self._over.set()
-        if self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        self._thread = None
 
-    def _beat(self) -> None:
-        while not self._over.wait(max(_LEAST, self._due() - time.monotonic())):
-            if time.monotonic() < self._due():
+    def _beat(self, console: CommandConsole) -> None:
+        while not self._over.wait(max(_LEAST, self._due(console) - time.monotonic())):
+            if time.monotonic() < self._due(console):
                 continue
             self._said, self._wait = time.monotonic(), EVERY
             with contextlib.suppress(OSError, ValueError):  # nobody reads, or the output is closed: the work goes on
-                self._console.print(self._state(), soft_wrap=True)
+                console.print(self._state(), soft_wrap=True)
 
-    def _due(self) -> float:
-        return max(self._console.printed, self._said) + self._wait
+    def _due(self, console: CommandConsole) -> float:
+        return max(console.printed, self._said) + self._wait
 
 
 def after(began: float, text: str) -> str:
@@ -61,7 +68,8 @@ def after(began: float, text: str) -> str:
 def during(text: str) -> Iterator[None]:
     """Say what goes on inside, if it takes long."""
     began = time.monotonic()
-    pulse = Pulse(describe.console(), lambda: after(began, text))
+    pulse = Pulse(lambda: after(began, text))
+    pulse.start(describe.console())
     try:
         yield
     finally:

@@ -82,21 +82,20 @@ class ConsoleReport(Report):
         self._images = 0
         self._begun = self._drawn = 0.0
         self._doing: _Stretch | str = ""
-        self._pulse: Pulse | None = None
+        self._pulse = Pulse(lambda: "  " + after(self._begun, str(self._doing)))
 
     def loading(self, dataset: str) -> None:
         """Say in a while that images are read; the download shows its own progress."""
         self._doing = f"reading {dataset}"
-        if self._pulse is None:
-            self._begun = time.monotonic()
-            self._pulse = Pulse(self.console, lambda: "  " + after(self._begun, str(self._doing)))
+        self._begun = self._begun or time.monotonic()
+        self._pulse.start(self.console)
 
     def start(self, config: RunConfig, phases: tuple[Phase, ...], place: Place) -> None:
         """Print what is trained on which data."""
         self._begun = time.monotonic()
         self._doing = "preparing the first phase"
         if self.console.is_terminal or self.console.is_jupyter:
-            self._stop_pulse()  # the live line shows that it goes on
+            self._pulse.stop()  # the live line shows that it goes on
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(
             f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, {describe.seeds(config)}, "
@@ -250,13 +249,8 @@ class ConsoleReport(Report):
 
     def close(self) -> None:
         """Remove the live line, also after an error."""
-        self._stop_pulse()
+        self._pulse.stop()
         self._stop_bar()
-
-    def _stop_pulse(self) -> None:
-        if self._pulse is not None:
-            self._pulse.stop()
-            self._pulse = None
 
     def _stop_bar(self) -> None:
         if self._bar is not None:

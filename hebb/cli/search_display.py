@@ -75,7 +75,7 @@ class SearchDisplay(SearchObserver):
         self.console = describe.console()
         self._progress = _Progress(Stage(metric="", groups=0, at_once=1), 0)
         self._live: Live | None = None
-        self._pulse: Pulse | None = None
+        self._pulse = Pulse(lambda: after(self._begun, self._preparing or self.state()))
         self._preparing = ""
         self._begun = 0.0
         self._folder, self._maximises, self._scheduler = Path(), True, ""
@@ -83,9 +83,9 @@ class SearchDisplay(SearchObserver):
     def preparing(self, what: str) -> None:
         """Say in a while what the search is waiting for."""
         self._preparing = what
-        if self._pulse is None:
+        if not self._preparing:
             self._begun = time.monotonic()
-            self._pulse = Pulse(self.console, lambda: after(self._begun, self._preparing or self.state()))
+        self._pulse.start(self.console)
 
     def start(self, search: Search) -> None:
         """Name the search."""
@@ -102,7 +102,7 @@ class SearchDisplay(SearchObserver):
         self._progress = _Progress(stage, stage.groups)
         self._begun, self._preparing = time.monotonic(), ""
         if self.console.is_terminal:
-            self._stop_pulse()  # the table shows that it goes on
+            self._pulse.stop()  # the table shows that it goes on
             self._live = Live(
                 get_renderable=self.table, console=self.console, refresh_per_second=1, transient=True, screen=False
             )
@@ -139,13 +139,8 @@ class SearchDisplay(SearchObserver):
 
     def close(self) -> None:
         """Print nothing more from a thread, also after an error."""
-        self._stop_pulse()
+        self._pulse.stop()
         self.stage_over()
-
-    def _stop_pulse(self) -> None:
-        if self._pulse is not None:
-            self._pulse.stop()
-            self._pulse = None
 
     def state(self) -> str:
         """Say in a line how far the search is, and how far each trial that goes on."""

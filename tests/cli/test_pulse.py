@@ -65,7 +65,8 @@ def test_only_silence_is_filled(quick: None) -> None:
     """A console that prints by itself needs no line; the text is asked for when it is due."""
     printed = console()
     texts = iter(f"state {i}" for i in range(1000))
-    beat = pulse.Pulse(printed, lambda: next(texts))
+    beat = pulse.Pulse(lambda: next(texts))
+    beat.start(printed)
     for _ in range(10):
         printed.print("a row")
         time.sleep(0.01)
@@ -86,7 +87,8 @@ def test_an_output_that_is_closed_ends_no_work(quick: None, fault: Any) -> None:
         asked.release()
         raise fault
 
-    beat = pulse.Pulse(console(), state)
+    beat = pulse.Pulse(state)
+    beat.start(console())
     assert asked.acquire(timeout=5) and asked.acquire(timeout=5)  # it tries again, and never too often
     beat.stop()
 
