@@ -1,0 +1,82 @@
+"""Small networks of every method, by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import small
+import torch
+
+from hebb.config.registry import RULES, HebbianRule, LocalRule, SettlingRule
+from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
+from hebb.training import train
+
+TOLERANCE = 2e-3
+"""Largest difference from the CPU's, in units of the largest weight of a tensor."""
+
+TOKENS = {"CorInfoMax": "-lf0.2", "CorInfoMaxSparse": "-lf0.2-lt0.1", "CSM": "-lm0.1"}
+
+
+def _networks() -> dict[str, str]:
+    networks: dict[str, str] = {}
+    for rule in RULES.entries():
+        name = rule.name
+        if isinstance(rule, HebbianRule) and "CNN" in rule.archs:
+            networks[f"{name} cnn"] = f"{name}-c6-k3-p1:bn:relu:max_2_2_0 {name}-c8-k3-p1:bn:triangle_0.7:avg_2_2_0 BP:flatten"
+            networks[f"{name} mlp"] = f"{name}-c12:flatten BP"
+        elif isinstance(rule, LocalRule):
+            networks[name] = f"{name}-c6-k3-p1-ls0.01:relu:warmup=0 {name}-c8-k3-p1-ls0.01:relu:max_2_2_0:warmup=0 BP:flatten"
+        elif isinstance(rule, SettlingRule):
+            extra = TOKENS.get(name, "")
+            networks[name] = f"{name}-c16:flatten {name}-c12 {name}{extra}" if name != "CSM" else f"{name}-c16:flatten {name}{extra}"
+    return networks | {
+        "supervised": "Soft-c6-k3-p1:bn:triangle:avg_2_2_0 SupervisedSoftKrotov-t12-lr0.045-r3-v0:flatten",
+        "bias": "SoftKrotov-c12-b1:flatten BP",
+        "repu": "Soft-c6-k3-p1:bn:relu:soft_activation_fn=repu BP:flatten",
+        "strides": "SoftKrotov-c8-k3-p2-s2-g1:bn:relu BP-c6-k3-p1-s2:relu BP:flatten",
+        "bp": small.BP,
+        "FA": "FA-c20:flatten:relu FA-c15:relu FA",
+        "joint": small.MIXED,
+        "stale": "LPL-c6-k3-p1-ls0.01:relu:stale=true:warmup=0 BP:flatten",
+        "shuffle": "LPL-c6-k3-p1-ls0.01:relu:shuffle=true:warmup=0 BP:flatten",
+    }
+
+
+NETWORKS = _networks()
+
+
+def config(network: str, *changes: str, **fields: Any) -> RunConfig:
+    """Return a run of 60 images in batches of 10."""
+    few = ("dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_sup.batch_size=10", "dataset_unsup.batch_size=10")
+    return small.config(network, *few, *changes, **fields)
+
+
+def on_cpu(config: RunConfig, **place: Any) -> train.Result:
+    """Run it on the CPU."""
+    return small.run(replace(config, device=DeviceKind.CPU), **place)
+
+
+def on_gpu(config: RunConfig, index: int = 0, **place: Any) -> train.Result:
+    """Run it on a pretended GPU."""
+    return small.run(replace(config, device=DeviceKind.CUDA), device_index=index, **place)
+
+
+def assert_close(first: train.Result, second: train.Result, tolerance: float = TOLERANCE) -> None:
+    """Fail unless two networks have the same weights up to rounding."""
+    mine, other = first.network.state_dict(), second.network.state_dict()
+    assert mine.keys() == other.keys()
+    for name, tensor in mine.items():
+        a, b = tensor.to("cpu").double(), other[name].to("cpu").double()
+        assert (a - b).abs().max() <= tolerance * max(float(a.abs().max()), 1e-6), name
+
+
+def nowhere() -> Path:
+    return Path("nowhere")
+
+
+def devices(result: train.Result) -> set[torch.device]:
+    """Return where the tensors of a network are."""
+    return {tensor.device for tensor in result.network.state_dict().values()}
