@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install wheel kill demo test check lint docs slow mutate oldest bench clean
+.PHONY: devices install wheel kill demo test check lint docs slow mutate oldest bench clean
 
 install: .venv/installed
 
@@ -42,6 +42,10 @@ docs: .venv/installed-docs
 # minutes: every scheduler, algorithm and arm as a search of its own
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# minutes: every method, pack and analysis on pretended GPUs, against the CPU's numbers, with the waits of each step
+devices: .venv/installed
+	$(BIN)/python -m pytest -m devices tests/devices
 
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py

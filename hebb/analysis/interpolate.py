@@ -82,7 +82,7 @@ def line(a: Tensor, b: Tensor, points: int) -> tuple[Tensor, Tensor]:
     if points < 2:
         raise ConfigError("--points", f"must be >= 2, got {points}")
     t = torch.linspace(0, 1, points, dtype=torch.float64)
-    weight = t.view(-1, 1, 1, 1).to(a.dtype)
+    weight = t.view(-1, 1, 1, 1).to(a)
     return t, torch.lerp(a.unsqueeze(0), b.unsqueeze(0), weight)
 
 
@@ -107,6 +107,7 @@ def generated(
     """
     targets = torch.stack([1 - t, t], dim=1).to(images)  # (n, 2)
     balls = (4 * t * (1 - t) * radius).to(images) * (images[-1] - images[0]).norm()
+    balls = balls.view(-1, 1, 1, 1)
     columns = torch.tensor(pair, device=images.device)
 
     def distance(x: Tensor) -> Tensor:
@@ -118,12 +119,13 @@ def generated(
     for _ in range(steps):
         x.requires_grad_()
         (slope,) = torch.autograd.grad(distance(x).sum(), x)
-        x = x.detach() - 0.1 * balls.view(-1, 1, 1, 1) * robust.ascent(slope, Attack.L2)
-        x = torch.stack([robust.project(x[i], images[i], float(balls[i]), Attack.L2) for i in range(len(x))])
+        x = x.detach() - 0.1 * balls * robust.ascent(slope, Attack.L2)
+        x = robust.project(x, images, balls, Attack.L2)
         with torch.no_grad():
             reached = distance(x)
         better = reached < lowest
-        best[better], lowest[better] = x[better], reached[better]
+        best = torch.where(better.view(-1, 1, 1, 1), x, best)
+        lowest = torch.where(better, reached, lowest)
     return best
 
 

@@ -101,11 +101,14 @@ def ascent(gradients: Tensor, norm: Attack) -> Tensor:
     return gradients / _norms(gradients).clamp(min=1e-30)
 
 
-def project(x: Tensor, centre: Tensor, eps: float, norm: Attack) -> Tensor:
-    """Project images onto the ball around ``centre``, then onto [0, 1], which leaves them in the ball."""
+def project(x: Tensor, centre: Tensor, eps: float | Tensor, norm: Attack) -> Tensor:
+    """Project images onto the ball around ``centre``, then onto [0, 1], which leaves them in the ball.
+
+    ``eps`` is the radius, or that of each image, (B, 1, 1, 1).
+    """
     change = x - centre
     if norm == Attack.LINF:
-        change = change.clamp(-eps, eps)
+        change = change.clamp(-eps, eps)  # type: ignore[arg-type]  # two numbers or two tensors
     else:
         change = change * (eps / _norms(change).clamp(min=1e-30)).clamp(max=1)
     return (centre + change).clamp(0, 1)
@@ -152,7 +155,7 @@ def pgd(
         with torch.no_grad():
             wrong = logits(moved).argmax(dim=1) != labels[places]
         attacked[places] = moved
-        right[places[wrong]] = False
+        right[places] = ~wrong
 
     classify(torch.arange(len(x), device=x.device), x)
     for start in range(restarts if eps > 0 else 0):
@@ -169,7 +172,7 @@ def pgd(
             slope = gradient(logits, moved, labels[places], loss, targets)
             moved = project(moved + step * eps / steps * ascent(slope, norm), centre, eps, norm)
             classify(places, moved)
-            kept = right[places]
+            kept = right[places].nonzero().squeeze(1)  # the one wait of a step
             places, moved, centre = places[kept], moved[kept], centre[kept]
             targets = None if targets is None else targets[kept]
             if not len(places):

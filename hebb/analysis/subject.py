@@ -17,6 +17,7 @@ from torch import Tensor
 from hebb.analysis import gradients, interpolate
 from hebb.analysis.interpolate import Prototype
 from hebb.analysis.runs import StoredRun
+from hebb.config.vocabulary import DeviceKind
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.data import images
@@ -30,8 +31,14 @@ from hebb.probing.readout import BATCH
 from hebb.storage import folders
 
 
-def load(run: StoredRun, home: folders.Home) -> Subject:
+def load(run: StoredRun, home: folders.Home, kind: DeviceKind = DeviceKind.AUTO, index: int = 0) -> Subject:
     """Load the network of a finished run; its data are read when they are first needed.
+
+    Args:
+        run: the run.
+        home: parent folder of datasets and caches.
+        kind: the device; ``auto`` is that of the run, or the CPU where this machine has no GPU.
+        index: number of the GPU, where one is used.
 
     Raises:
         ConfigError: when the run stored no model.
@@ -43,7 +50,8 @@ def load(run: StoredRun, home: folders.Home) -> Subject:
         raise ConfigError(
             str(run.folder), "has no stored model", hint=f"{kept}{again} trains it again, to the same bits"
         )
-    return Subject(run, stored.restore(run.config, path), home)
+    config = model.readable(run.config) if kind == DeviceKind.AUTO else replace(run.config, device=kind)
+    return Subject(run, stored.restore(config, path, index), home)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Subject:
     def data(self) -> Images:
         """The labelled dataset."""
         config = self.run.config
-        device = model.device_of(config)
+        device = self.network.device
         return images.load(config.dataset_sup, self.home.datasets, config.split_seed, device, self.home.cache)
 
     @property

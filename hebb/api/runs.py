@@ -124,7 +124,7 @@ class TrainedRun:
                     "keeps no model",
                     hint="a search keeps those of its best configuration, and all with save_models=True",
                 )
-            self._network = stored.restore(self.config, path)
+            self._network = stored.restore(model.readable(self.config), path)
         return self._network.eval()
 
     def predict(self, x: Any) -> np.ndarray:
@@ -169,7 +169,7 @@ class TrainedRun:
         given = tuple(pixels.shape[1:])
         if given[0] != expected[0] or (spec.size is None and given != expected):
             raise ConfigError("x", f"must be images of {shapes.text(expected)}, got {'x'.join(map(str, given))}")
-        device = model.device_of(self.config)
+        device = self.network.device
         return images.unseen(pixels, spec, self._home.datasets, self.config.split_seed, device, self._home.cache)
 
 

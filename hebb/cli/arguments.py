@@ -16,7 +16,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.specs import MODES_DEFAULT, NetworkSpec, RunConfig
-from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume
+from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume, TensorFloat
 from hebb.core.errors import ConfigError, nearest, said_as, within
 from hebb.storage import folders
 
@@ -158,6 +158,19 @@ def add_run_flags(parser: Parser) -> None:
         "--compile",
         action="store_true",
         help="compile the Hebbian steps if possible (CUDA graphs on a GPU); changes the last bits",
+    )
+    machine.add_argument(
+        "--tf32",
+        default=TensorFloat.CONVOLUTIONS,
+        metavar="WHAT",
+        help="what a GPU may compute in TF32, with 10 bits of mantissa: none | convolutions | all; changes the last "
+        "bits (default: convolutions, as torch)",
+    )
+    machine.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="use kernels of the GPU that give the same bits each time, where torch has them; some are slower. A CPU "
+        "always gives the same bits",
     )
     add_cache_flags(parser)
     add_home_flag(parser)
@@ -322,6 +335,7 @@ _FLAGS = {
     "probe_blocks": "--probe-blocks",
     "threads": "--threads",
     "compile": "--compile",
+    "tf32": "--tf32",
     "curve_points": "--curve-points",
 }
 """Fields that ``RunConfig`` checks, and the flags that set them, for its error messages."""
@@ -355,7 +369,7 @@ def run_config(
     ):
         _check_distinct(values or (), flag)
     changes = overrides.parse(options.changes)
-    for name, flag in (("seed", "--seed"), ("curve_points", "--curve-points")):
+    for name, flag in (("seed", "--seed"), ("curve_points", "--curve-points"), ("tf32", "--tf32")):
         value = getattr(options, name, None)
         if name in changes and name in options.given and changes[name] != str(value):
             raise ConfigError(
@@ -381,6 +395,8 @@ def run_config(
             threads=threads if options.threads is None else options.threads,
             device=device(options).kind,
             compile=options.compile,
+            tf32=options.tf32,
+            deterministic=options.deterministic,
             curve_points=options.curve_points,
         )
 

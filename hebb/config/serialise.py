@@ -32,6 +32,8 @@ _LATER: dict[type, dict[str, Any]] = {
         "pack": [],
         "compute_dtype": "float32",
         "compile": False,
+        "tf32": "convolutions",
+        "deterministic": False,
         "probes": [],
         "probe_blocks": None,
         "probe_samples": 10000,

@@ -15,7 +15,17 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.fields import ARCHS, LayerFields, Value, plain_values
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, HebbianRule, LocalRule, Rule, SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
-from hebb.config.vocabulary import Arch, DeviceKind, NumberType, Operation, PoolKind, ProbeKind, Resume, set_words
+from hebb.config.vocabulary import (
+    Arch,
+    DeviceKind,
+    NumberType,
+    Operation,
+    PoolKind,
+    ProbeKind,
+    Resume,
+    TensorFloat,
+    set_words,
+)
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 
@@ -320,6 +330,8 @@ class RunConfig:
         feature_dtype: number type in which features of frozen blocks are kept.
         compute_dtype: number type of the products of Hebbian layers; weights, statistics and updates are float32.
         compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes the last bits.
+        tf32: which products a GPU may compute in TF32: ``none``, ``convolutions`` or ``all``; a CPU knows none.
+        deterministic: whether a GPU uses deterministic kernels, where torch has them; a CPU always does.
         probes: readouts at the end of the run.
         probe_blocks: blocks that the probes read; None means all but the classifier.
         probe_samples: largest number of training images on which a probe is fitted.
@@ -346,6 +358,8 @@ class RunConfig:
     feature_dtype: NumberType = NumberType.FLOAT32
     compute_dtype: NumberType = NumberType.FLOAT32
     compile: bool = False
+    tf32: TensorFloat = TensorFloat.CONVOLUTIONS
+    deterministic: bool = False
     probes: tuple[ProbeKind, ...] = ()
     probe_blocks: tuple[int, ...] | None = None
     probe_samples: int = 10000
@@ -370,7 +384,15 @@ class RunConfig:
         for block in self.probe_blocks or ():
             if not 0 <= block <= last:
                 raise ConfigError("probe_blocks", f"block {block} does not exist; there are 0 to {last}")
-        set_words(self, "", device=DeviceKind, feature_dtype=NumberType, compute_dtype=NumberType, resume=Resume)
+        set_words(
+            self,
+            "",
+            device=DeviceKind,
+            feature_dtype=NumberType,
+            compute_dtype=NumberType,
+            tf32=TensorFloat,
+            resume=Resume,
+        )
         object.__setattr__(self, "probes", tuple(choose(ProbeKind, probe, "probes") for probe in self.probes))
         if self.compute_dtype == NumberType.FLOAT16:
             raise ConfigError("compute_dtype", "must be float32 or bfloat16, got float16")

@@ -160,6 +160,15 @@ class NumberType(StrEnum):
     FLOAT16 = "float16"
 
 
+class TensorFloat(StrEnum):
+    """What a GPU may compute with factors rounded to TF32, 10 bits of mantissa."""
+
+    NONE = "none"
+    CONVOLUTIONS = "convolutions"
+    """torch's own default."""
+    ALL = "all"
+
+
 class ProbeKind(StrEnum):
     """Readouts of a block."""
 

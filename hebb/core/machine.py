@@ -67,12 +67,27 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def upload(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return ``x`` on a device. A copy to a GPU goes through pinned memory, so that the host does not wait for it."""
+    if device.type == "cuda" and x.device.type == "cpu" and not x.is_pinned():
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+def gpu_name(index: int = 0) -> str | None:
+    """Return the name of a GPU; None on a machine without one."""
+    import torch
+
+    return torch.cuda.get_device_name(index) if torch.cuda.is_available() else None
+
+
 def free_memory(device: torch.device) -> int:
     """Return the bytes that can still be allocated on a device; on the CPU, without swapping."""
     if device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for new tensors
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     room = _container_room()
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

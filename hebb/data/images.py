@@ -19,7 +19,7 @@ from torch import Tensor
 from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS, Dataset
 from hebb.config.vocabulary import Part
-from hebb.core import seeds
+from hebb.core import machine, seeds
 from hebb.core.errors import ConfigError
 from hebb.data import augmentation, decode, sources, stream, whitening
 from hebb.data.augmentation import Augment
@@ -30,6 +30,8 @@ from hebb.data.views import RandomView, zoomed
 RESIDENT = 4 << 30
 """Bytes up to which the image files of a split are decoded once and kept; beyond, they are streamed."""
 _PIECE = 1000
+_SHARE = 0.5
+"""Fraction of a GPU's free memory that one split may take; a larger one stays on the host."""
 
 Finish = Callable[[Tensor], Tensor]
 """The last step of a batch: images (B, C, H, W) in [0, 1] -> what the network receives."""
@@ -75,8 +77,9 @@ class Split:
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and labels of the images at ``places`` (n,), a tensor on their device."""
         assert isinstance(self.images, Tensor)
-        x = as_float(gather(self.images, places)).to(self.labels.device)
-        return x if self.finish is None else self.finish(x), self.labels[places.to(self.labels.device)]
+        device = self.labels.device
+        x = as_float(machine.upload(gather(self.images, places), device))
+        return x if self.finish is None else self.finish(x), self.labels[machine.upload(places, device)]
 
     def batches(
         self,
@@ -119,22 +122,24 @@ class Split:
         for i in order:
             places = frames[starts[i] : starts[i] + batch_size + 1]
             both = torch.cat([places[:-1], places[1:]])
-            yield self.images[both], self.labels[both]
+            images = gather(self.images, both.to(self.images.device))
+            yield machine.upload(images, self.labels.device), self.labels[both]
 
     def _stored(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of stored images and their labels, on the device."""
         device = self.labels.device
-        labels = self.labels if order is None else self.labels[order.to(device)]
+        labels = self.labels if order is None else self.labels[machine.upload(order, device)]
         if isinstance(self.images, Stream):
             batches = self.images.read(batch_size, order)
             for batch, batch_labels in zip(batches, labels.split(batch_size), strict=True):
-                yield batch.to(device, non_blocking=True), batch_labels
+                yield machine.upload(batch, device), batch_labels
             return
-        place = None if order is None else order.to(self.images.device)
+        place = None if order is None else machine.upload(order, self.images.device)
         for start in range(0, len(self), batch_size):
             stop = start + batch_size
             images = self.images[start:stop] if place is None else gather(self.images, place[start:stop])
-            yield images.to(device, non_blocking=True), labels[start:stop]
+            # images that lie on the host: while the device computes, the host gathers the next batch
+            yield machine.upload(images, device), labels[start:stop]
 
 
 def gather(images: Tensor, places: Tensor) -> Tensor:
@@ -347,7 +352,14 @@ def _kept(store: Store, index: Tensor, device: torch.device, limit: int) -> Tens
     """Read the images at ``index`` onto the device; stream them if they are files of more than ``limit`` bytes."""
     if isinstance(store, Files) and len(index) * prod(store.shape) > limit:
         return Stream(store.subset(index), stream.workers(), pin=device.type == "cuda")
-    return store.read(index).to(device)
+    images = store.read(index)
+    return images.to(_place(images.nbytes, device))
+
+
+def _place(size: int, device: torch.device) -> torch.device:
+    """Return where a split of ``size`` bytes lies: on the device, or on the host where the device has no room."""
+    full = device.type == "cuda" and size > _SHARE * machine.free_memory(device)
+    return torch.device("cpu") if full else device
 
 
 def _raw(split: Split) -> Iterator[Tensor]:
@@ -360,9 +372,11 @@ def _finished(split: Split, finish: Finish | None, augment: Augment | None = Non
     """Add the last steps; resident images that are not augmented are whitened here, once for all epochs."""
     if not isinstance(finish, whitening.Whitening) or augment is not None or isinstance(split.images, Stream):
         return Split(split.images, split.labels, augment, finish)
-    whitened = torch.empty(split.images.shape, device=split.images.device)
+    device = split.labels.device
+    size = split.images.numel() * torch.float32.itemsize
+    whitened = torch.empty(split.images.shape, device=_place(size, device))
     for start, piece in enumerate(split.images.split(_PIECE)):
-        whitened[start * _PIECE : (start + 1) * _PIECE] = finish(as_float(piece))
+        whitened[start * _PIECE : (start + 1) * _PIECE] = finish(as_float(machine.upload(piece, device)))
     return Split(whitened, split.labels)
 
 

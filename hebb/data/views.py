@@ -15,6 +15,7 @@ Shapes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,8 @@ SIGMA = (0.1, 2.0)
 """Range of the deviation of the blur, in pixels."""
 GRAY = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in the brightness of a pixel (ITU-R 601)."""
+_SEXTANTS = (5.0, 3.0, 1.0)
+"""n of red, green and blue in ``turn_hue``."""
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
 
@@ -104,7 +107,14 @@ def luminance(x: Tensor) -> Tensor:
     """Return the gray image (B, 1, H, W): the mean over channels unless there are three."""
     if x.shape[1] != 3:
         return x.mean(dim=1, keepdim=True)
-    return (x * torch.tensor(GRAY, device=x.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    return (x * _channels(GRAY, x.device)).sum(dim=1, keepdim=True)
+
+
+@functools.cache
+def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Return a number for each channel (3, 1, 1); it is sent to a device once, because the host waits for that."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
@@ -125,8 +135,7 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     sextant = sextant + 6 * turns.view(-1, 1, 1)
-    places = torch.tensor((5.0, 3.0, 1.0), device=x.device).view(3, 1, 1)
-    k = (places + sextant[:, None]).remainder(6)  # (B, 3, H, W)
+    k = (_channels(_SEXTANTS, x.device) + sextant[:, None]).remainder(6)  # (B, 3, H, W)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 

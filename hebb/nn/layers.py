@@ -392,13 +392,17 @@ class ConvHebbLayer(HebbLayer):
     def prepare(self, x: Tensor) -> Tensor:
         """Put the channels last and pad the four sides."""
         x = super().prepare(x)
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        p = self.spec.padding
+        p, host = self.spec.padding, x.device.type == "cpu"
+        if host or p == 0:
+            x = self._ordered(x)
         if p == 0:
             return x
         mode = "constant" if self.spec.padding_mode == PaddingMode.ZEROS else self.spec.padding_mode.value
-        return F.pad(x, (p, p, p, p), mode=mode)
+        x = F.pad(x, (p, p, p, p), mode=mode)
+        return x if host else self._ordered(x)  # a GPU pads into contiguous memory, whatever it is given
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
         """Convolve the padded input."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hebb.config.rule import LocalRule, LossContext
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import LossSource
+from hebb.core import machine
 from hebb.nn import contracts
 from hebb.rules import initial
 
@@ -78,7 +79,7 @@ class LocalLoss(nn.Module):
         views = self.read(out).chunk(self.rule.views)
         context = LossContext(
             labels=labels[: len(views[0])],
-            order=self._order(len(views[0])) if self.shuffle else None,
+            order=self._order(views[0]) if self.shuffle else None,
             before=self._before(views) if self.stale else None,
         )
         inputs = contracts.Inputs(views=views[0], labels=context.labels) if self._new else None
@@ -99,9 +100,9 @@ class LocalLoss(nn.Module):
         projected: Tensor = self.head(out)
         return projected
 
-    def _order(self, count: int) -> Tensor:
-        """Draw the order of the images for ``shuffle``."""
-        return torch.randperm(count, generator=self.positives)
+    def _order(self, view: Tensor) -> Tensor:
+        """Draw the order of the images for ``shuffle``, on the host, and send it to the device of ``view``."""
+        return machine.upload(torch.randperm(len(view), generator=self.positives), view.device)
 
     @torch.no_grad()
     def _before(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,6 +53,12 @@ class Network(nn.Module):
         if spec.settle is not None:
             self.loss = ClassifierLoss.MSE
             self.energy = _energy(spec.settling_rule)(layers, spec.settle)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the weights are on."""
+        weight: Tensor = next(iter(self.state_dict().values()))
+        return weight.device
 
     def __getitem__(self, index: int) -> Block:
         block = self.blocks[index]
@@ -188,6 +195,11 @@ def _load_strictly(module: nn.Module, stored: dict[str, Tensor], path: Path) -> 
 def save(network: Network, path: Path) -> None:
     """Write the weights alone, in the form ``load_weights`` reads."""
     checkpoints.save(path, {"model": network.state_dict()})
+
+
+def readable(config: RunConfig) -> RunConfig:
+    """Return the config with which a stored network is looked into: on the CPU where this machine has no GPU."""
+    return replace(config, device=DeviceKind.AUTO) if config.device == DeviceKind.CUDA else config
 
 
 def device_of(config: RunConfig, index: int = 0) -> torch.device:

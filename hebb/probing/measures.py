@@ -60,8 +60,9 @@ def measure(layer: HebbLayer, scheduled: float) -> BlockInfo:
         "R1": layer.converged(),
     }
     mass = layer.gate_mass
+    values = torch.stack([value.to(weight.dtype) for value in numbers.values()]).tolist()  # one wait for the device
     return BlockInfo(
-        scalars={name: float(value) for name, value in numbers.items()},
+        scalars=dict(zip(numbers, values, strict=True)),
         lr=rate.tolist(),
         radius=radius.tolist(),
         wins=(100 * mass / mass.sum().clamp(min=1e-30)).tolist(),

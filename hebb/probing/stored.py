@@ -15,7 +15,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import files
 from hebb.core.errors import ConfigError
 from hebb.data import images
-from hebb.nn import losses, model
+from hebb.nn import losses, model, numerics
 from hebb.nn.model import Network
 from hebb.probing import readout
 from hebb.storage.folders import Home
@@ -62,8 +62,7 @@ def evaluate(
         raise ConfigError(config.network.name, "has no classifier to evaluate")
     _check_fit(config, data)
     network = restore(config, checkpoint, device_index)
-    device = model.device_of(config, device_index)
-    split = images.load(data, home.datasets, config.split_seed, device, home.cache).test
+    split = images.load(data, home.datasets, config.split_seed, network.device, home.cache).test
     logits, labels, inputs = readout.predict(network, split, keep_inputs=features is not None)
     if features is not None:
         features.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +79,11 @@ def evaluate(
 
 def restore(config: RunConfig, checkpoint: Path, device_index: int = 0) -> Network:
     """Return the trained network in evaluation mode, on the device and with the threads of ``config``."""
-    torch.set_num_threads(config.threads)
+    device = model.device_of(config, device_index)
+    numerics.settle(config, device)
     network = model.build(config)
     model.load_weights(network, checkpoint)
-    return network.eval().to(model.device_of(config, device_index))
+    return network.eval().to(device)
 
 
 def _of_class(label: int, hits: torch.Tensor, labels: torch.Tensor) -> tuple[int, int, float]:

@@ -57,9 +57,13 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
         gap = u - u.amax(dim=1, keepdim=True)  # 0 for the winner, else below
         gap = gap if layer.t_invert == 1 else gap.mul_(layer.t_invert)
         return gap.softmax(dim=1).copysign_(gap)
+    import torch
+
     s = competition(u, layer)
     peak, winner = s.max(dim=1, keepdim=True)
-    return s.neg_().scatter_(1, winner, peak)
+    # no scatter of a tensor: torch.vmap would run it member by member
+    won = torch.zeros_like(s, dtype=torch.bool).scatter_(1, winner, True)
+    return torch.where(won, peak, s.neg_())
 
 
 def supervised(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:

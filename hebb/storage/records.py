@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from hebb.core import files, shipped
+from hebb.core import files, machine, shipped
 from hebb.core.errors import ConfigError
 from hebb.energy.diagnostics import Look
 from hebb.storage import curves, folders, tags, tiles
@@ -237,8 +237,8 @@ def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
     return tiles.tiled(tiles.stretched(weight[order]))
 
 
-def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None) -> dict[str, Any]:
-    """Describe the environment of a run; nothing in it affects the results."""
+def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None, gpu: int = 0) -> dict[str, Any]:
+    """Describe the environment of a run; nothing in it affects the results. ``gpu`` is the number of its GPU."""
     packages = (
         "hebb-learning",
         "torch",
@@ -261,7 +261,7 @@ def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str |
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "gpu": machine.gpu_name(gpu),
         },
         "paths": paths,
         "data_sha256": data,

@@ -40,11 +40,13 @@ class Room:
         file_limit: bytes that may go into files.
         folder: folder of the files, which have no name and vanish with the process; None writes no files.
         trials: number of runs that share the machine.
+        trials_on_gpu: number of runs that share a GPU.
     """
 
     file_limit: int
     folder: Path | None
     trials: int = 1
+    trials_on_gpu: int = 1
 
     def take(
         self,
@@ -59,7 +61,8 @@ class Room:
             return None if features is None else features.permute(0, 3, 1, 2)
         size = prod(shape) * dtype.itemsize
         for place in dict.fromkeys((device, torch.device("cpu"))):
-            if size <= _SHARE * machine.free_memory(place) / self.trials:
+            sharing = self.trials if place.type == "cpu" else self.trials_on_gpu
+            if size <= _SHARE * machine.free_memory(place) / sharing:
                 # zeroed at once, by all threads: page faults batch by batch take half as long again
                 return machine.use_huge_pages(torch.empty(shape, dtype=dtype, device=place)).zero_()
         return self._map(shape, dtype, size)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hebb.config.plan import Phase, PhaseKind
+from hebb.core import machine
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
@@ -213,7 +214,9 @@ class Pack:
         update = epochs[0].epoch * phase.updates_per_epoch(len(splits[0]))
         if all(split is splits[0] for split in splits) and splits[0].gathers:
             orders = torch.stack([torch.randperm(len(splits[0]), generator=at.order()) for at in epochs])  # (S, N)
-            for places in orders.to(device).split(size, dim=1):
+            images = splits[0].images
+            assert isinstance(images, Tensor)
+            for places in machine.upload(orders, images.device).split(size, dim=1):
                 x, labels = splits[0].take(places.flatten())  # one gather for all members
                 yield update, x.unflatten(0, places.shape), labels.view(places.shape)
                 update += 1

@@ -44,7 +44,7 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
     started = time.monotonic()
     builtin.load(configs[0].plugins)  # the process may be a worker that has only unpickled them
     configs, devices = zip(*map(start.resolved, configs, places), strict=True)
-    start.settle_process(configs[0])
+    start.settle_process(configs[0], devices[0])
     phases = plan.phases(configs[0])
     networks = list(map(start.initial_network, configs, places))
     finished = [place.carry_on and _is_finished(place.folder) for place in places]

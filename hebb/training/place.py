@@ -32,6 +32,7 @@ class Place:
         keep_features: whether the output of frozen blocks is kept from epoch to epoch.
         cache_limit: bytes of features that may go into files below ``cache`` when memory is full.
         trials: number of runs that share the memory of this machine.
+        trials_on_gpu: number of runs that share a GPU.
     """
 
     datasets: Path
@@ -50,10 +51,13 @@ class Place:
     keep_features: bool = True
     cache_limit: int = folders.CACHE_LIMIT
     trials: int = 1
+    trials_on_gpu: int = 1
 
     def room(self) -> features.Room | None:
         """Return the space for features; None keeps none."""
         if not self.keep_features:
             return None
         folder = None if self.cache is None else self.cache / "features"
-        return features.Room(file_limit=self.cache_limit, folder=folder, trials=self.trials)
+        return features.Room(
+            file_limit=self.cache_limit, folder=folder, trials=self.trials, trials_on_gpu=self.trials_on_gpu
+        )

@@ -44,7 +44,7 @@ def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndar
     model.load_blocks(network, place.layers)
     last = len(network) - 1
     network[last].load_state_dict({name: t.cpu() for name, t in trained[last].state_dict().items()})
-    device = next(iter(trained.state_dict().values())).device
+    device = trained.device
     network.to(device)
     data = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache)
     if place.folder is not None:

@@ -226,7 +226,7 @@ class Run:
         """Open the cache entry of a phase, empty if the phase has begun or is not ``usable``."""
         folder = self.place.shared_blocks if usable and self.state.epoch == 0 else None
         digests = {name: loaded.sha256 for name, loaded in self.data.items()}
-        return shared_blocks.entry(folder, self.config, self.phases, index, digests)
+        return shared_blocks.entry(folder, self.config, self.phases, index, digests, self.place.device_index)
 
     def left_behind(self, index: int) -> shared_blocks.Stored:
         """Return the blocks and rows of phase ``index`` for other runs."""

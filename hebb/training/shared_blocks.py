@@ -93,7 +93,12 @@ class Entry:
 
 @contextlib.contextmanager
 def entry(
-    folder: Path | None, config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]
+    folder: Path | None,
+    config: RunConfig,
+    phases: tuple[Phase, ...],
+    index: int,
+    data: Mapping[str, str],
+    gpu: int = 0,
 ) -> Iterator[Entry]:
     """Open the cache entry of phase ``index`` and keep other processes from training it at the same time.
 
@@ -103,8 +108,9 @@ def entry(
         phases: all phases of the run.
         index: number of the phase.
         data: digests of the datasets.
+        gpu: number of the GPU, where one is used.
     """
-    digest = None if folder is None else key(config, phases, index, data)
+    digest = None if folder is None else key(config, phases, index, data, gpu)
     if folder is None or digest is None:
         yield Entry(None)
         return
@@ -113,7 +119,7 @@ def entry(
         yield Entry(path)
 
 
-def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str]) -> str | None:
+def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str], gpu: int = 0) -> str | None:
     """Return the digest of everything that decides the result of phase ``index``; None if it is not shared.
 
     Runs share the phases before the first one that uses the classifier, but never their last phase.
@@ -134,16 +140,16 @@ def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[
         "data": {name: data[name] for name in sorted(used)},
         "shape": shapes.input_shape(config),
         "classes": config.classes,
-        "made by": _maker(config.device),
+        "made by": _maker(config.device, gpu),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
 @functools.cache
-def _maker(device: str) -> list[str]:
+def _maker(device: str, gpu: int) -> list[str]:
     """Identify the code and the machine, since others may give other bits."""
     digest = hashlib.sha256()
     for path in sorted(shipped.PACKAGE.rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
-    machine = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    machine = torch.cuda.get_device_name(gpu) if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return [digest.hexdigest(), torch.__version__, machine, os.uname().machine if hasattr(os, "uname") else ""]

@@ -19,7 +19,7 @@ from hebb.core import machine
 from hebb.core.errors import ConfigError
 from hebb.core.user_code import TRACEBACK
 from hebb.data import images
-from hebb.nn import compiled, model
+from hebb.nn import compiled, model, numerics
 from hebb.probing import readout
 from hebb.storage import checkpoints, folders, records
 from hebb.storage.folders import FolderState
@@ -37,7 +37,7 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     started = time.monotonic()
     builtin.load(config.plugins)  # the process may be a worker that has only unpickled them
     config, device = resolved(config, place)
-    settle_process(config)
+    settle_process(config, device)
     phases = plan.phases(config)
     network = initial_network(config, place)
     state = _continued(network, place)
@@ -55,11 +55,10 @@ def resolved(config: RunConfig, place: Place) -> tuple[RunConfig, torch.device]:
     return compiled.resolved(config, device, required=place.carry_on), device
 
 
-def settle_process(config: RunConfig) -> None:
+def settle_process(config: RunConfig, device: torch.device) -> None:
     """Set the global state of the process, which a search's workers reuse from trial to trial."""
     machine.keep_freed_memory()
-    torch.set_num_threads(config.threads)
-    torch.set_default_dtype(torch.float32)
+    numerics.settle(config, device)
     torch.manual_seed(config.seed)  # hebb never draws from this generator; a plugin that does is repeatable
 
 
@@ -163,6 +162,7 @@ def open_records(
         {"datasets": str(place.datasets), "folder": str(place.folder)},
         {name: loaded.sha256 for name, loaded in data.items()},
         str(place.resume_from) if place.resume_from else None,
+        place.device_index,
     )
     path = place.folder / folders.ENVIRONMENT
     if place.carry_on and folders.state(place.folder) != FolderState.ABSENT:

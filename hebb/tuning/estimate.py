@@ -91,7 +91,7 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         _of_run(label, replace(config, device=DeviceKind(device.type)), device, settings)
         for label, config in (points[i] for i in chosen)
     )
-    room = cores() // search.base.threads if device.type == "cpu" else settings.trials_per_gpu
+    room = _room(search.base.threads, device, settings)
     units = search.spec.count() * _units(len(search.seeds), search.packs)
     last = _units(len(search.final_seeds), packs_of(search.final_seeds, search.pack_seeds))
     at_once = max(1, min(units, room if settings.workers is None else min(room, settings.workers)))
@@ -109,6 +109,15 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         hours=(_START + seconds * (-(-units // at_once) + -(-last // at_once))) / 3600,
         disk=kept * runs + max(cost.checkpoint for cost in costs) * (models + at_once * members),
     )
+
+
+def _room(threads: int, device: torch.device, settings: SearchSettings) -> int:
+    """Return how many trials this machine has room for."""
+    by_core = cores() // threads
+    if device.type == "cpu":
+        return by_core
+    gpus = 1 if settings.gpu is not None else torch.cuda.device_count()
+    return min(by_core, gpus * settings.trials_per_gpu)
 
 
 def _units(seeds: int, packs: Packs) -> int:

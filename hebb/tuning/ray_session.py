@@ -44,6 +44,7 @@ __all__ = ["RayTrial", "Resources", "places", "ray", "reason", "session", "termi
 _OBJECT_STORE = 256 << 20  # bytes beside the data: configs and numbers
 _SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of the path of a socket, which the kernel limits
 _BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PATIENCE = 10.0  # seconds to find a cluster; Ray tries for minutes
 
 
@@ -111,7 +112,7 @@ def session(resources: Resources, data_bytes: int = 0) -> Iterator[None]:
         folder = _start(resources, data_bytes)
     else:
         _join(resources.address)
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # we report failed trials ourselves, without a traceback
+    _quieten()
     try:
         _check(resources)
         yield
@@ -121,11 +122,40 @@ def session(resources: Resources, data_bytes: int = 0) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)  # Ray never removes the files of its sessions
 
 
+@contextlib.contextmanager
+def joined(address: str | None) -> Iterator[bool | None]:
+    """Join the cluster of a search, and yield whether any of its nodes has a GPU.
+
+    Without an address, and while no Ray is running, yield None: the trials will run on this machine, which can tell.
+    """
+    if ray.is_initialized():
+        yield _has_gpu()
+        return
+    if address is None:
+        yield None
+        return
+    _join(address)
+    _quieten()
+    try:
+        yield _has_gpu()
+    finally:
+        ray.shutdown()
+
+
+def _quieten() -> None:
+    """Keep tracebacks of failed trials off the terminal: we report them ourselves."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
+def _has_gpu() -> bool:
+    return any(node.get("GPU", 0) for node in _nodes())
+
+
 def _start(resources: Resources, data_bytes: int) -> Path:
     """Start a local Ray and return its folder; a Ray that already runs on this machine is not joined."""
     variables = worker_environment()
     if resources.gpu_id is not None:
-        variables["CUDA_VISIBLE_DEVICES"] = str(resources.gpu_id)
+        variables[_VISIBLE] = visible_gpu(resources.gpu_id)
     options: dict[str, Any] = {} if resources.gpu else {"num_gpus": 0}
     variables |= token()
     short = _short_folder()
@@ -162,6 +192,17 @@ def _short_folder() -> Path | None:
         with contextlib.suppress(OSError):
             return Path(tempfile.mkdtemp(prefix="hebb-", dir=folder))
     raise ConfigError(name or "TMPDIR", problem, hint="Ray keeps its sockets there: export TMPDIR=DIR names another")
+
+
+def visible_gpu(index: int) -> str:
+    """Return what ``CUDA_VISIBLE_DEVICES`` must be to show GPU ``index`` alone, of those that it shows now."""
+    listed = os.environ.get(_VISIBLE)
+    if listed is None:
+        return str(index)
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    if index >= len(names):
+        raise ConfigError("--gpu-id or --device", f"{_VISIBLE}={listed} shows no GPU {index}")
+    return names[index]
 
 
 @contextlib.contextmanager
@@ -288,6 +329,8 @@ def reason(error: BaseException | None) -> str:
         return "it failed, and Ray does not say why"
     cause = getattr(error, "cause", None) or error
     text = str(cause).strip()
+    if "CUDA out of memory" in text:
+        return "the GPU was out of memory; fewer trials on a GPU (--gpu-exp) or a smaller batch may help"
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "OutOfMemory" in text or "memory pressure" in text:
         return "its worker was killed: the machine was out of memory"
     if isinstance(error, ray.exceptions.RayActorError):

@@ -23,6 +23,7 @@ from hebb.data import images, memory
 from hebb.data.images import Images, Split
 from hebb.data.memory import ArrayData
 
+_OF_A_RUN = 2  # datasets that one run uses, and a worker keeps: a GPU has no room for those of a whole space
 _MOST = 8  # datasets that are kept; a space over hundreds of subsets reads them as it goes
 Key = tuple[DataSpec, int]
 Arrays = dict[str, Any]
@@ -89,7 +90,7 @@ def _arrays(split: Split) -> Arrays:
 class Shared:
     """Reads datasets as ``images.load`` does, from the object store where it holds them; it is sent to the workers.
 
-    On a GPU each worker keeps a copy of its own, which outlives the trial.
+    On a GPU each worker keeps copies of its own, those of the last trial.
     """
 
     def __init__(self, packed: Packed) -> None:
@@ -107,8 +108,10 @@ class Shared:
         if spec.dataset in self._arrays and spec.dataset not in _ADOPTED:  # final runs hold nothing out: another split
             _ADOPTED[spec.dataset] = ray.get(self._arrays[spec.dataset])
             memory.adopt(_ADOPTED[spec.dataset])
-        if (key, device) not in _LOADED:
-            _LOADED[key, device] = images.load(spec, folder, split_seed, device, cache)
+        loaded = _LOADED.pop((key, device), None)
+        while loaded is None and len(_LOADED) >= _OF_A_RUN:
+            del _LOADED[next(iter(_LOADED))]  # the one whose last use is longest ago
+        _LOADED[key, device] = loaded or images.load(spec, folder, split_seed, device, cache)
         return _LOADED[key, device]
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import DeviceKind, Goal
-from hebb.core.errors import DiskFullError, InterruptedRunError
+from hebb.core.errors import ConfigError, DiskFullError, InterruptedRunError
 from hebb.nn import model
 from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
@@ -101,7 +101,15 @@ def run(
         DiskFullError: when a disk is full.
     """
     observer = SearchObserver() if observer is None else observer
-    search = _on_device(search, settings, catalog)
+    with ray_session.joined(settings.address) as has_gpu:
+        search = _on_device(search, settings, catalog, has_gpu)
+        return _run(search, settings, catalog, observer, fresh=fresh)
+
+
+def _run(
+    search: Search, settings: SearchSettings, catalog: Catalog, observer: SearchObserver, *, fresh: bool
+) -> SearchResult:
+    """Run a search whose device is settled."""
     configs = [trial.config for trial in search.trials] or [search.base]
     # read, or download, once before any trial does
     observer.preparing("reading the data")
@@ -126,11 +134,26 @@ def run(
         return _select(context) if search.selects else _sweep(context)
 
 
-def _on_device(search: Search, settings: SearchSettings, catalog: Catalog) -> Search:
-    """Return the search on the device that its runs will use, with the digest of their initial weights."""
-    device = model.device_of(search.base, settings.gpu or 0)
+def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_gpu: bool | None) -> Search:
+    """Return the search on the device that its runs will use, with the digest of their initial weights.
+
+    Args:
+        search: the search.
+        settings: how and where its trials run.
+        catalog: presets and datasets.
+        has_gpu: whether the cluster has a GPU, which the machine of this process may lack; None: it is this machine.
+    """
+    if has_gpu is None or search.base.device == DeviceKind.CPU:
+        kind = DeviceKind(model.device_of(search.base, settings.gpu or 0).type)
+    elif has_gpu:
+        kind = DeviceKind.CUDA
+    elif search.base.device == DeviceKind.AUTO:
+        kind = DeviceKind.CPU
+    else:
+        hint = "give --gpu-id cpu, or leave it out"
+        raise ConfigError("--gpu-id or --device", "no node of the cluster has a GPU", hint=hint)
     digest = None if search.resume_from is None else checkpoints.sha256(search.resume_from)
-    base = replace(search.base, device=DeviceKind(device.type), resume_sha256=digest)
+    base = replace(search.base, device=kind, resume_sha256=digest)
     return trials.planned(replace(search, base=base), catalog)
 
 
@@ -160,6 +183,7 @@ def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at
         cache_limit=settings.cache_limit,
         load=load,
         trials=at_once,
+        trials_on_gpu=settings.trials_per_gpu,
     )
     return Task(metric=search.metric, mode=search.mode, place=place, probe_every=search.probe_every)
 

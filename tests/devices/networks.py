@@ -25,13 +25,15 @@ def _networks() -> dict[str, str]:
     for rule in RULES.entries():
         name = rule.name
         if isinstance(rule, HebbianRule) and "CNN" in rule.archs:
-            networks[f"{name} cnn"] = f"{name}-c6-k3-p1:bn:relu:max_2_2_0 {name}-c8-k3-p1:bn:triangle_0.7:avg_2_2_0 BP:flatten"
+            first, second = f"{name}-c6-k3-p1:bn:relu:max_2_2_0", f"{name}-c8-k3-p1:bn:triangle_0.7:avg_2_2_0"
+            networks[f"{name} cnn"] = f"{first} {second} BP:flatten"
             networks[f"{name} mlp"] = f"{name}-c12:flatten BP"
         elif isinstance(rule, LocalRule):
-            networks[name] = f"{name}-c6-k3-p1-ls0.01:relu:warmup=0 {name}-c8-k3-p1-ls0.01:relu:max_2_2_0:warmup=0 BP:flatten"
+            first, second = (f"{name}-c{c}-k3-p1-ls0.01:relu:warmup=0" for c in (6, 8))
+            networks[name] = f"{first} {second} BP:flatten"
         elif isinstance(rule, SettlingRule):
-            extra = TOKENS.get(name, "")
-            networks[name] = f"{name}-c16:flatten {name}-c12 {name}{extra}" if name != "CSM" else f"{name}-c16:flatten {name}{extra}"
+            hidden = "" if name == "CSM" else f" {name}-c12"
+            networks[name] = f"{name}-c16:flatten{hidden} {name}{TOKENS.get(name, '')}"
     return networks | {
         "supervised": "Soft-c6-k3-p1:bn:triangle:avg_2_2_0 SupervisedSoftKrotov-t12-lr0.045-r3-v0:flatten",
         "bias": "SoftKrotov-c12-b1:flatten BP",
@@ -48,10 +50,14 @@ def _networks() -> dict[str, str]:
 NETWORKS = _networks()
 
 
+_FEW = {"samples": "60", "batch_size": "10"}
+
+
 def config(network: str, *changes: str, **fields: Any) -> RunConfig:
     """Return a run of 60 images in batches of 10."""
-    few = ("dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_sup.batch_size=10", "dataset_unsup.batch_size=10")
-    return small.config(network, *few, *changes, **fields)
+    few = {f"dataset_{role}.{name}": value for role in ("sup", "unsup") for name, value in _FEW.items()}
+    few |= dict(change.split("=", 1) for change in changes)
+    return small.config(network, *(f"{path}={value}" for path, value in few.items()), **fields)
 
 
 def on_cpu(config: RunConfig, **place: Any) -> train.Result:

@@ -1,12 +1,13 @@
 """A pretended GPU: the real trainer with real numbers on the CPU, under the rules of a CUDA device.
 
-``with gpus() as log:`` gives the process two GPUs. A tensor on one of them is an ``OnDevice``: a wrapper over ordinary memory
-whose ``device`` says ``cuda:N``, so the code takes the branches that it takes on a GPU. What a GPU refuses is refused: mixed
-devices, a generator of another device, ``numpy()``, own operations without a CUDA kernel. What costs time on a GPU is counted
-by the line of the caller: waits of the host, blocking uploads, and operations that start a kernel.
+``with gpus() as log:`` gives the process two GPUs. A tensor on one of them is an ``OnDevice``: a wrapper over ordinary
+memory whose ``device`` says ``cuda:N``, so the code takes the branches that it takes on a GPU. What a GPU refuses is
+refused: mixed devices, a generator of another device, ``numpy()``, own operations without a CUDA kernel. What costs
+time on a GPU is counted by the line of the caller: waits of the host, blocking uploads, and operations that start a
+kernel.
 
-torch knows the tensors as PrivateUse1, because its autograd asks a CUDA device for streams that a CPU build has not. That
-registration is for good, so these tests have a process of their own.
+torch knows the tensors as PrivateUse1, because its autograd asks a CUDA device for streams that a CPU build has not.
+That registration is for good, so these tests have a process of their own.
 
 It cannot see what only kernels do: types that a CUDA kernel lacks, races, memory, TF32, atomics.
 """
@@ -17,12 +18,11 @@ import collections
 import contextlib
 import ctypes
 import functools
-import os
 import sys
 import types
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,13 @@ WAITS = {
 ANYWHERE = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
 """Operations whose tensors may lie on several devices."""
 
-SILENT = {aten.detach.default, aten.empty_like.default, aten.new_empty.default, aten._reshape_alias.default, aten.lift_fresh.default}
+SILENT = {
+    aten.detach.default,
+    aten.empty_like.default,
+    aten.new_empty.default,
+    aten._reshape_alias.default,
+    aten.lift_fresh.default,
+}
 """Operations that start no kernel, beside views."""
 
 NAME = "pretended"
@@ -102,7 +108,6 @@ class Log:
 _log = Log()
 _on_gpu: weakref.WeakValueDictionary[int, torch.UntypedStorage] = weakref.WeakValueDictionary()
 _tags: dict[int, int] = {}
-_pinned: set[int] = set()
 
 
 def _caller() -> str:
@@ -194,7 +199,9 @@ class OnDevice(torch.Tensor):
 
     def to(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """As torch's: what is there already is not copied."""
-        device, dtype, non_blocking, order = torch._C._nn._parse_to(*arguments, **{k: v for k, v in options.items() if k != "copy"})
+        device, dtype, non_blocking, order = torch._C._nn._parse_to(
+            *arguments, **{k: v for k, v in options.items() if k != "copy"}
+        )
         wanted = self.device if device is None else _indexed(device)
         if wanted == self.device and dtype in (None, self.dtype) and not options.get("copy") and order is None:
             return self
@@ -307,8 +314,7 @@ def _wrapped(answer: Any, places: tuple[int | str, ...], arguments: Any, options
     def own(place: int | str, value: Any) -> Any:
         if place == -1 or value is None:
             return pytree.tree_map_only(torch.Tensor, lambda raw: wrap(raw, index), value)
-        argument = options[place] if isinstance(place, str) else arguments[place]
-        return argument
+        return options[place] if isinstance(place, str) else arguments[place]
 
     if len(places) == 1:
         return own(places[0], answer)
@@ -351,10 +357,10 @@ def _note(
 def _note_copy(source: torch.Tensor, target: torch.device | None, options: dict[str, Any]) -> None:
     if isinstance(source, OnDevice) and target is not None and target.type == "cpu":
         _log.waits[f"{_caller()} to cpu"] += 1
-    elif not isinstance(source, OnDevice) and target is not None and target.type == "cuda":
-        pinned = source.untyped_storage().data_ptr() in _pinned
-        if not (pinned and options.get("non_blocking")):
-            _log.uploads[f"{_caller()} upload"] += 1
+        return
+    sent = not isinstance(source, OnDevice) and target is not None and target.type == "cuda"
+    if sent and not (_is_pinned(source) and options.get("non_blocking")):
+        _log.uploads[f"{_caller()} upload"] += 1
 
 
 class Rules(TorchDispatchMode):
@@ -407,9 +413,14 @@ def _register() -> None:
 
 
 def _pin(self: torch.Tensor, *_: Any) -> torch.Tensor:
+    """Return a copy that counts as pinned."""
     copy = self.clone()
-    _pinned.add(copy.untyped_storage().data_ptr())
+    copy.pinned = True  # type: ignore[attr-defined]
     return copy
+
+
+def _is_pinned(self: torch.Tensor, *_: Any) -> bool:
+    return getattr(self, "pinned", False)
 
 
 @contextlib.contextmanager
@@ -417,8 +428,6 @@ def gpus(count: int = COUNT) -> Iterator[Log]:
     """Give the process ``count`` GPUs, and log what happens on them."""
     _register()
     _log.__init__()  # type: ignore[misc]
-    _pinned.clear()
-    foreach = [*torch.utils._foreach_utils.__dict__.get("_foreach_supported_types", ())]
     from torch.optim import optimizer
 
     kept = list(optimizer._foreach_supported_types)
@@ -441,13 +450,13 @@ def gpus(count: int = COUNT) -> Iterator[Log]:
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         stack.enter_context(mock.patch.object(torch, "Generator", Generator))
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", _pin))
+        stack.enter_context(mock.patch.object(torch.Tensor, "is_pinned", _is_pinned))
         stack.enter_context(mock.patch.object(optimizer, "_foreach_supported_types", [*kept, OnDevice]))
         before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         stack.callback(torch._C._set_only_lift_cpu_tensors, before)
         stack.enter_context(Rules())
         yield _log
-    del foreach
 
 
 def _cuda(device: Any) -> Any:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from hebb import builtin
+from hebb.cli import arguments
 from hebb.cli.analysis import experiments, pictures, recipes, reports, runs, sweeps
 from hebb.cli.analysis.verb import Verb
 from hebb.cli.parsing import HELP, HELP_ALL, Parser
@@ -23,6 +24,8 @@ def parser(verb: Verb) -> Parser:
     """Return the parser of a verb."""
     flags = Parser(f"{verb.name}: {verb.summary}", prog=f"{commands.name('analysis')} {verb.name}")
     verb.flags(flags)
+    if verb.looks:
+        arguments.add_device_flags(flags)
     flags.add_argument("--out", type=Path, metavar="DIR", help=verb.out)
     flags.add_argument("--name", metavar="NAME", help=f"name of its files (default: {verb.name})")
     flags.add_argument("--overwrite", action="store_true", help="replace files of that name")

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hebb.cli import arguments
 from hebb.cli.analysis.verb import Verb, add_selection, drawn, selected
 from hebb.cli.parsing import count, natural, real_number
 from hebb.core.choices import choose
@@ -70,7 +71,8 @@ def _of_best(runs: Sequence[StoredRun]) -> tuple[StoredRun, ...]:
 def _load(run: StoredRun, options: argparse.Namespace) -> Subject:
     from hebb.analysis.subject import load
 
-    return load(run, Home.find(options.data_dir))
+    device = arguments.device(options)
+    return load(run, Home.find(options.data_dir), device.kind, device.index)
 
 
 def _block(text: str) -> int:
@@ -414,15 +416,20 @@ def _interpolate(options: argparse.Namespace) -> Output:
     return drawn(options, frame, partial(interpolate.draw, title=title))
 
 
-VERBS = (
-    Verb("filters", "the filters of a block, sorted (Journe et al., figure B.5)", _filters_flags, _filters),
-    Verb(
-        "fields",
-        "preferred images of neurons, or their best patches of the data (figures 2, 5)",
-        _fields_flags,
-        _fields,
-    ),
-    Verb("embed", "the test images in a layer, in two dimensions by t-SNE or UMAP (figure 5)", _embed_flags, _embed),
-    Verb("robust", "accuracy under noise and under L2 and Linf attacks, arms side by side", _robust_flags, _robust),
-    Verb("interpolate", "images between the prototypes of two classes", _interpolate_flags, _interpolate),
+VERBS = tuple(
+    replace(verb, looks=True)
+    for verb in (
+        Verb("filters", "the filters of a block, sorted (Journe et al., figure B.5)", _filters_flags, _filters),
+        Verb(
+            "fields",
+            "preferred images of neurons, or their best patches of the data (figures 2, 5)",
+            _fields_flags,
+            _fields,
+        ),
+        Verb(
+            "embed", "the test images in a layer, in two dimensions by t-SNE or UMAP (figure 5)", _embed_flags, _embed
+        ),
+        Verb("robust", "accuracy under noise and under L2 and Linf attacks, arms side by side", _robust_flags, _robust),
+        Verb("interpolate", "images between the prototypes of two classes", _interpolate_flags, _interpolate),
+    )
 )

@@ -32,6 +32,7 @@ class Verb:
         run: computes and draws; heavy packages are imported inside. ``options.name`` names the files of its output, and
             is the first part of the names where there are several outputs.
         file_name: names its files when ``--name`` is not given; None uses the name of the verb.
+        looks: whether it looks into a stored network, on a device that ``--gpu-id`` and ``--device`` name.
         out: help text of ``--out``.
         folder: where its files go without ``--out``; None is ``hebb/analysis`` below the parent folder.
     """
@@ -42,6 +43,7 @@ class Verb:
     run: Callable[[argparse.Namespace], Output | list[Output]]
     file_name: Callable[[argparse.Namespace], str] | None = None
     folder: Callable[[argparse.Namespace], Path] | None = None
+    looks: bool = False
     out: str = "folder for its files (default: hebb/analysis)"
 
     def outputs(self, options: argparse.Namespace) -> list[Output]:
