@@ -62,7 +62,7 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     s = competition(u, layer)
     peak, winner = s.max(dim=1, keepdim=True)
     # no scatter of a tensor: torch.vmap would run it member by member
-    won = torch.zeros_like(s, dtype=torch.bool).scatter_(1, winner, True)
+    won = torch.zeros_like(s, dtype=torch.bool).scatter(1, winner, True)
     return torch.where(won, peak, s.neg_())
 
 

@@ -54,7 +54,8 @@ def test_features_on_the_host_reach_the_gpu_without_a_wait(log: Log) -> None:
     uploads = []
     for samples in (60, 120):
         log.clear()
-        few = networks.config(small.CNN.replace(":drop_0.2", ""), f"dataset_sup.samples={samples}", curve_points=0)
+        changes = (f"dataset_sup.samples={samples}", f"dataset_unsup.samples={samples}")
+        few = networks.config(small.CNN.replace(":drop_0.2", ""), *changes, curve_points=0)
         result = networks.on_gpu(few)
         uploads.append(sum(log.uploads.values()))
     assert uploads[0] == uploads[1]
