@@ -45,6 +45,7 @@ SHARED = {
     "--gpu-id": ("x", "-1"),
     "--device": ("x", "cpu --gpu-id 0"),
     "--curve-points": ("-1", "x"),
+    "--tf32": ("x", "all --set tf32=none"),
     "--threads": ("0", "x", "5000", "1 --threads 2"),
     "--cache-limit": ("x", "-1", "inf", "3 --no-feature-cache"),
     "--data-dir": ("file", "''"),
@@ -116,7 +117,8 @@ SEARCH = {
     "--address": (),  # any word; only Ray can tell
 }
 POST_HOC = {**SHARED, "--model-name": ("a/b", "''"), "--list": ("nope",), "--resume-run": ("nope",)}
-STORED = {flag: SHARED[flag] for flag in ("--plugin", "--gpu-id", "--device", "--data-dir")}
+DEVICE = {flag: SHARED[flag] for flag in ("--gpu-id", "--device")}
+STORED = {**DEVICE, **{flag: SHARED[flag] for flag in ("--plugin", "--data-dir")}}
 RESUME = {**STORED, **SAVED, "--cache-limit": ("x",)}
 EVALUATE = {
     **STORED,
@@ -170,12 +172,13 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "posthoc": ("m", {**SELECTION, "--by": ()}),  # it needs a post-hoc run first
     "filters": (
         "m",
-        {**SELECTION, "--block": ("9", "x"), "--view": ("nope",), "--order": ("nope",), "--most": ("0",)},
+        {**SELECTION, **DEVICE, "--block": ("9", "x"), "--view": ("nope",), "--order": ("nope",), "--most": ("0",)},
     ),
     "fields": (
         "m",
         {
             **SELECTION,
+            **DEVICE,
             **SEED,
             **IMAGES,
             "--block": ("9", "x"),
@@ -191,6 +194,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "m",
         {
             **SELECTION,
+            **DEVICE,
             **SEED,
             **IMAGES,
             "--blocks": ("9", "x"),
@@ -204,6 +208,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "m",
         {
             **SELECTION,
+            **DEVICE,
             **SEED,
             **IMAGES,
             "--kinds": ("nope",),
@@ -219,6 +224,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "m",
         {
             **SELECTION,
+            **DEVICE,
             "--classes": ("0 0", "0 99", "x y"),
             "--prototypes": ("nope",),
             "--points": ("0", "1"),

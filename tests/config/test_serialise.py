@@ -151,6 +151,8 @@ LATER = {
         "pack",
         "compute_dtype",
         "compile",
+        "tf32",
+        "deterministic",
         "probes",
         "probe_blocks",
         "probe_samples",
