@@ -45,7 +45,7 @@ SHARED = {
     "--gpu-id": ("x", "-1"),
     "--device": ("x", "cpu --gpu-id 0"),
     "--curve-points": ("-1", "x"),
-    "--tf32": ("x", "all --set tf32=none"),
+    "--tf32": ("x",),
     "--threads": ("0", "x", "5000", "1 --threads 2"),
     "--cache-limit": ("x", "-1", "inf", "3 --no-feature-cache"),
     "--data-dir": ("file", "''"),
