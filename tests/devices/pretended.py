@@ -108,6 +108,7 @@ class Log:
 _log = Log()
 _on_gpu: weakref.WeakValueDictionary[int, torch.UntypedStorage] = weakref.WeakValueDictionary()
 _tags: dict[int, int] = {}
+_generators: weakref.WeakValueDictionary[int, Generator] = weakref.WeakValueDictionary()
 
 
 def _caller() -> str:
@@ -287,9 +288,9 @@ def dispatch(function: Any, arguments: Any, options: dict[str, Any]) -> Any:
     tensors = [value for value in flat if isinstance(value, torch.Tensor)]
     index = _check(function, tensors)
     target = _target(function, options, index)
+    _check_generator(flat, target or torch.device("cpu"))
     if index is None and (target is None or target.type != "cuda"):
         return function(*arguments, **options)
-    _check_generator(flat, target)
     _note(function, arguments, options, tensors, target)
     places, view = _aliases(function)
     raw_arguments, raw_options = pytree.tree_map_only(OnDevice, lambda x: x.raw, (arguments, options))
@@ -323,10 +324,14 @@ def _wrapped(answer: Any, places: tuple[int | str, ...], arguments: Any, options
     return pytree.tree_map_only(torch.Tensor, lambda raw: wrap(raw, index), answer)
 
 
-def _check_generator(flat: list[Any], target: torch.device | None) -> None:
+def _check_generator(flat: list[Any], target: torch.device) -> None:
     for value in flat:
-        if isinstance(value, torch.Generator) and value.device != target:
-            raise RuntimeError(f"Expected a '{target}' device type for generator but found '{value.device}'")
+        if not isinstance(value, torch._C.Generator):
+            continue
+        own = _generators.get(value._cdata)  # torch hands on another object of the same generator
+        device = value.device if own is None else own.device
+        if device != target:
+            raise RuntimeError(f"Expected a '{target}' device type for generator but found '{device}'")
 
 
 def _note(
@@ -380,6 +385,7 @@ class Generator(torch.Generator):
 
     def __init__(self, device: Any = "cpu") -> None:
         super().__init__()
+        _generators[self._cdata] = self
 
     @property
     def device(self) -> torch.device:

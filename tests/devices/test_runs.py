@@ -5,6 +5,8 @@ Without it a tensor made on the CPU, or a wait in every update, would be seen on
 
 from __future__ import annotations
 
+from typing import Any
+
 import networks
 import pytest
 import torch
@@ -20,3 +22,36 @@ def test_every_method_learns_what_it_learns_on_the_cpu(name: str, index: int, lo
     assert log.used == {index}
     assert networks.devices(result) == {torch.device("cuda", index)}
     networks.assert_close(result, networks.on_cpu(config))
+
+
+CNN = NETWORKS["SoftKrotov cnn"]
+VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "consecutive": (CNN, [], {"mode": "consecutive"}),
+    "simultaneous": (CNN, [], {"mode": "simultaneous"}),
+    "stop": (CNN, ["stop.patience=1", "stop.convergence=0.001", "dataset_unsup.epochs=2"], {}),
+    "sgd": (CNN, ["classifier.optimiser=sgd", "classifier.momentum=0.5", "classifier.lr=0.001"], {}),
+    "mse": (CNN, ["classifier.loss=mse"], {}),
+    "validation": (CNN, ["dataset_sup.validation=0.2", "dataset_unsup.validation=0.2"], {}),
+    "features of 16 bits": (CNN, ["feature_dtype=float16"], {}),
+    "frozen blocks": (CNN, [], {"training_blocks": (2,)}),
+    "blockwise": (NETWORKS["bp"], [], {"bp_blockwise": True}),
+    "probes": (CNN, [], {"probes": ("linear", "knn", "geometry", "neuron")}),
+    "zca": (CNN, ["dataset_sup.zca=true", "dataset_unsup.zca=true"], {}),
+    "zoom": (CNN, ["dataset_sup.zoom=1.2", "dataset_unsup.zoom=1.2"], {}),
+    "augmentation": (CNN, ["dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"], {}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_way_to_train_is_that_of_the_cpu(name: str, log: Log) -> None:
+    network, changes, fields = VARIANTS[name]
+    config = networks.config(network, *changes, **fields)
+    result = networks.on_gpu(config, 1)
+    assert log.used == {1}
+    networks.assert_close(result, networks.on_cpu(config))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_features_may_be_computed_anew(kept: bool, log: Log) -> None:
+    config = networks.config(CNN)
+    networks.assert_close(networks.on_gpu(config, keep_features=kept), networks.on_cpu(config))
