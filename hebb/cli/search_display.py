@@ -203,6 +203,8 @@ class SearchDisplay(SearchObserver):
         self._print(f"winner: {winner.trial.label}")
         if winner.tied:
             self._print(tied(trial.label for trial in winner.tied))
+        if winner.doubt:
+            self._print(winner.doubt)
         self._print(f"its network: {quoted(*words)}")
 
     def retraining(self, trials: tuple[Trial, ...]) -> None:

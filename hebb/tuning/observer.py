@@ -108,12 +108,14 @@ class Winner:
         network: its network, as ``--preset`` takes it.
         changes: what it changes outside the network, as ``--set`` takes it.
         tied: a run of each other configuration with the same mean; the winner is the first of them in the search.
+        doubt: why the order may be chance, ``verdict.doubt``; empty where the seeds tell it from the next.
     """
 
     trial: Trial
     network: str
     changes: tuple[str, ...]
     tied: tuple[Trial, ...] = ()
+    doubt: str = ""
 
 
 class SearchObserver:

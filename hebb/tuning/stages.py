@@ -17,7 +17,7 @@ from hebb.nn import model
 from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
-from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials
+from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials, verdict
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
@@ -231,7 +231,7 @@ def _select(context: Context) -> SearchResult:
     context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path, stopped=_stopped(context)))
     _sum_up(context, outcome, search.trials, search.runs)
     result = SearchResult(search=search, runs=shown, summary=table, failed=outcome.failed)
-    winner = _winner(search, table, context.catalog)
+    winner = _winner(search, runs, table, context.catalog)
     context.observer.selected(winner)
     if winner is None:
         return result
@@ -252,13 +252,19 @@ def _settle(context: Context, outcome: Outcome, ranking: pd.DataFrame) -> None:
         context.models.settle(best.configuration)
 
 
-def _winner(search: Search, ranking: pd.DataFrame, catalog: Catalog) -> Winner | None:
+def _winner(search: Search, runs: pd.DataFrame, ranking: pd.DataFrame, catalog: Catalog) -> Winner | None:
     labels = results.best(search, ranking)
     if not labels:
         return None
     best, *tied = (results.trial_of(search, label) for label in labels)
     changes = tuple(trials.other_changes(best.choice))
-    return Winner(trial=best, network=trials.network_string(best, catalog), changes=changes, tied=tuple(tied))
+    return Winner(
+        trial=best,
+        network=trials.network_string(best, catalog),
+        changes=changes,
+        tied=tuple(tied),
+        doubt=verdict.doubt(search, runs, ranking, labels),
+    )
 
 
 def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, object]:

@@ -60,23 +60,50 @@ def of_search(
     """
     metric, first = search.metric, ranking.iloc[0]
     values = values_of(runs, metric)
-    complete = [
-        str(label)
-        for label in ranking["configuration"][ranking["n"] == len(search.seeds)]
-        if all(map(math.isfinite, values.get(str(label), {}).values()))
-    ]
+    complete = _complete(search, values, ranking)
+    unsure = doubt(search, runs, ranking, leading)
     sentences = _ties(leading) if len(leading) > 1 else []
     if leading and leading[0] in complete:
         sentences += _against(search, values, leading, complete)
     return Verdict(
         leader=str(first["configuration"]) if len(search.spec.paths()) else "",
-        verb=_verb(search, leading),
+        verb=_verb(search, leading, unsure),
         number=with_unit(first["mean"], metric),
         spread=spread(first, metric),
         sentences=sentences,
         final=_final(final),
-        caution=_caution(search, leading, len(complete), len(final) > 0),
+        caution=" ".join(filter(None, (unsure, _flattery(search, leading, len(complete), len(final) > 0)))),
     )
+
+
+def doubt(search: Search, runs: pd.DataFrame, ranking: pd.DataFrame, leading: Sequence[str]) -> str:
+    """Say why the order of the first two may be chance; empty where their seeds tell them apart.
+
+    The arguments are those of ``of_search``.
+    """
+    values = values_of(runs, search.metric)
+    complete = _complete(search, values, ranking)
+    if len(complete) < 2 or not leading:
+        return ""
+    if len(search.seeds) < replicates.LEAST:
+        number = "One seed is" if len(search.seeds) == 1 else "Two seeds are"
+        return f"{number} too few for an interval or a test: the order may be chance."
+    others = [label for label in complete if label not in leading]
+    if leading[0] not in complete or not others:
+        return ""
+    p = compare.of_values({label: values[label] for label in (leading[0], others[0])}, search.metric)["p"].iloc[0]
+    if not p >= LEVEL:  # NaN where all seeds differ alike
+        return ""
+    return f"The seeds cannot tell it from the next, {others[0]} (p = {probability(p)}): the order may be chance."
+
+
+def _complete(search: Search, values: Values, ranking: pd.DataFrame) -> list[str]:
+    """Return the configurations with a finite value on every seed, best first."""
+    return [
+        str(label)
+        for label in ranking["configuration"][ranking["n"] == len(search.seeds)]
+        if all(map(math.isfinite, values.get(str(label), {}).values()))
+    ]
 
 
 def values_of(runs: pd.DataFrame, metric: str) -> Values:
@@ -88,14 +115,15 @@ def values_of(runs: pd.DataFrame, metric: str) -> Values:
     }
 
 
-def _verb(search: Search, leading: Sequence[str]) -> str:
+def _verb(search: Search, leading: Sequence[str], unsure: str) -> str:
     """Say how the first configuration stands to the others."""
     end = "highest" if search.maximises else "lowest"
     if not leading:
         return f"has the {end} mean so far; no configuration has finished on every seed"
     if len(leading) > 1:
         return f"shares the {end} mean"
-    return "wins" if search.selects else f"has the {end} mean"
+    wins = "is named the winner, but the order may be chance" if unsure else "wins"
+    return wins if search.selects else f"has the {end} mean"
 
 
 def _ties(leading: Sequence[str]) -> list[str]:
@@ -163,13 +191,10 @@ def _together(table: pd.DataFrame, search: Search) -> list[str]:
     ]
 
 
-def _caution(search: Search, leading: Sequence[str], complete: int, final: bool) -> str:
-    if complete < 2 or not leading:
+def _flattery(search: Search, leading: Sequence[str], complete: int, final: bool) -> str:
+    """Say that the best of many is flattered by the runs that chose it."""
+    if complete < 2 or not leading or len(search.seeds) < replicates.LEAST:
         return ""
-    few = len(search.seeds) < replicates.LEAST
-    if few:
-        number = "One seed is" if len(search.seeds) == 1 else "Two seeds are"
-        return f"{number} too few for an interval or a test: the order may be chance."
     if final:
         return "The best was chosen by the runs of the search, which flatter it; the final runs do not."
     return "The best of many is flattered by the seeds that chose it; new seeds would not."

@@ -95,7 +95,13 @@ def test_ties_are_named_behind_the_winner(capsys: pytest.CaptureFixture[str]) ->
     assert second == "tied with: lr=2; lr=3 (the same mean; the winner is the first in the order of the search)"
     assert third == "its network: --preset N"
     SearchDisplay().selected(Winner(trial=trial("lr=1"), network="N", changes=()))
-    assert "tied" not in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == ["winner: lr=1", "its network: --preset N"]
+
+
+def test_a_winner_that_may_be_chance_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    doubt = "Two seeds are too few for an interval or a test: the order may be chance."
+    SearchDisplay().selected(Winner(trial=trial("lr=1"), network="N", changes=(), doubt=doubt))
+    assert capsys.readouterr().out.splitlines() == ["winner: lr=1", doubt, "its network: --preset N"]
 
 
 def test_an_end_with_stopped_trials_says_that_nothing_is_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from hebb.analysis import importance, parallel, scales
 from hebb.cli import search_display
 from hebb.cli.analysis import command
 from hebb.config.domains import Axis
-from hebb.config.vocabulary import DomainKind, Goal
+from hebb.config.vocabulary import DomainKind, Goal, Purpose
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.tuning import html_report, report_charts, results, verdict
@@ -428,7 +428,9 @@ def test_the_question_is_that_of_this_search(page: Path) -> None:
 SEEDS = (0, 1, 2, 3)
 
 
-def judged(folder: Path, values: dict[str, list[float]], *, maximises: bool = True) -> verdict.Verdict:
+def judged(
+    folder: Path, values: dict[str, list[float]], *, maximises: bool = True, purpose: Purpose = Purpose.SWEEP
+) -> verdict.Verdict:
     """The verdict on values by configuration, one a seed; A changes nothing of the preset but its activation."""
     frame = pd.DataFrame(
         [
@@ -439,7 +441,8 @@ def judged(folder: Path, values: dict[str, list[float]], *, maximises: bool = Tr
     )
     search = html_report.read(folder).search
     seeds = SEEDS[: max(map(len, values.values()))]
-    search = replace(search, seeds=seeds, mode=Goal.MAX if maximises else Goal.MIN)
+    spec = replace(search.spec, purpose=purpose)
+    search = replace(search, spec=spec, seeds=seeds, mode=Goal.MAX if maximises else Goal.MIN)
     ranking = results.ranked(results.summary(frame, "test_acc"), search)
     return verdict.of_search(search, frame, ranking, results.best(search, ranking), pd.DataFrame())
 
@@ -485,6 +488,31 @@ def test_few_seeds_have_no_test(
     assert answer.leader == B
     assert says.format(A=A) in answer.sentences[0]
     assert answer.caution.startswith(caution)
+
+
+@pytest.mark.parametrize(
+    ("values", "verb", "doubt"),
+    [
+        ({A: [90.0], B: [99.0]}, "is named the winner, but the order may be chance", "One seed is too few"),
+        ({A: [90.0, 90.0], B: [99.0, 98.0]}, "is named the winner, but the order may be chance", "Two seeds are"),
+        (
+            {A: [90.0, 91.0, 90.0], B: [92.0, 90.0, 91.0]},
+            "is named the winner, but the order may be chance",
+            "The seeds cannot tell it from the next, {A} (p = 0.53)",
+        ),
+        ({A: [90.0, 91.0, 92.0], B: [95.0, 96.1, 97.0]}, "wins", ""),
+        ({A: [90.0, 91.0, 92.0], B: [91.0, 92.0, 93.0]}, "wins", ""),  # alike on every seed
+        ({B: [91.0, 92.0]}, "wins", ""),
+    ],
+)
+def test_a_winner_by_chance_is_not_said_to_win(
+    values: dict[str, list[float]], verb: str, doubt: str, known: Callable[..., Path]
+) -> None:
+    """The terminal prints the same ``verdict.doubt``. Differences 2, -1, 1: t = 0.756 and p = 0.53 by t(2)."""
+    answer = judged(known({A: [90.0, 91.0]}), values, purpose=Purpose.SEARCH)
+    assert (answer.leader, answer.verb) == (B, verb)
+    assert answer.caution.startswith(doubt.format(A=A))
+    assert ("the order may be chance" in answer.caution) == bool(doubt)
 
 
 def test_the_least_loss_leads(known: Callable[..., Path]) -> None:
