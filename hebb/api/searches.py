@@ -180,6 +180,7 @@ def search(
     space: Mapping[str, object] | None = None,
     seeds: Iterable[int] = (0,),
     algorithm: str | None = None,
+    sampler: str | None = None,
     num_samples: int | None = None,
     search_seed: int | None = None,
     scheduler: str | None = None,
@@ -235,6 +236,7 @@ def search(
         space: a domain for each override path: ``{"b0.layer.lr": {"loguniform": [0.001, 0.1]}}``, ``{"grid": [...]}``.
         seeds: the seeds of every configuration.
         algorithm: ``grid``, ``random``, ``optuna`` or ``hyperopt``; None lists a space of lists and draws from others.
+        sampler: how ``optuna`` suggests points: ``tpe``, ``gp``, ``random``, ``cmaes`` or ``nsga2``; None is ``tpe``.
         num_samples: configurations drawn.
         search_seed: varies what is drawn.
         scheduler: ``asha``, ``median`` or ``hyperband`` stop configurations early.
@@ -265,6 +267,7 @@ def search(
         "space": None if space is None else dict(space),
         "seeds": list(seeds),
         "algorithm": algorithm,
+        "sampler": sampler,
         "num_samples": num_samples,
         "search_seed": search_seed,
         "scheduler": scheduler,

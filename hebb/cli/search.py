@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if options.restore is not None:
         search, settings, catalog = search_request.restored(options, line)
         if options.dry_run:
-            return _dry_run(search, catalog, settings)
+            return _dry_run(search, catalog, settings, fresh=False)
         settings.home.check_writable()
         with search_folder.held(search.folder):
             return _run(search, settings, catalog, fresh=False)
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     if not search.trials:
         check_start(search.base, settings.home, search.resume_from)
     if options.dry_run:
-        return _dry_run(search, catalog, settings)
+        return _dry_run(search, catalog, settings, fresh=True)
     if options.estimate:
         from hebb.cli.search_display import print_estimate
         from hebb.tuning import estimate
@@ -116,13 +116,16 @@ def _write_report(search: Search, display: SearchDisplay) -> None:
     display.console.print(f"report: {search.folder / html_report.NAME}.html", soft_wrap=True)
 
 
-def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings) -> int:
+def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings, *, fresh: bool) -> int:
     """Print what would be run."""
+    from hebb.tuning import search_notes
+
     first = search.trials[0].config if search.trials else replace(search.base, seed=search.seeds[0])
     updates = [sum(phase.updates for phase in plan.phases(trial.config)) for trial in search.trials]
     limit = settings.cache_limit if settings.keep_features else None
     describe.dry_run(first, catalog, trials=search.runs, total=sum(updates) or None, cache_limit=limit)
-    describe.console().print(_summary(search), soft_wrap=True)
+    for line in (_summary(search), *search_notes.of(search, fresh=fresh)):
+        describe.console().print(line, soft_wrap=True)
     return 0
 
 
@@ -134,7 +137,7 @@ def _summary(search: Search) -> str:
     if search.packs:
         text += f", in packs of up to {search.pack_seeds} seeds trained together"
     if spec.plan.model_based:
-        text += f", chosen by {spec.plan.algorithm}"
+        text += f", chosen by {spec.plan.chooser}"
     if search.stops_early:
         text += f", stopped early by {spec.scheduler.name}"
     if search.final_seeds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +96,11 @@ class SearchDisplay(SearchObserver):
             f"{describe.counted(search.base.threads, 'thread')} each on "
             f"{search.base.device}; in {search.folder}"
         )
+
+    def noted(self, notes: Sequence[str]) -> None:
+        """Print the notes."""
+        for note in notes:
+            self._print(note)
 
     def stage(self, stage: Stage) -> None:
         """Start the live table in a terminal."""

@@ -9,7 +9,7 @@ from hebb.cli import arguments
 from hebb.cli.parsing import Parser, Section, boolean, count, natural
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
-from hebb.config.vocabulary import Algorithm, Scheduler
+from hebb.config.vocabulary import Algorithm, Sampler, Scheduler
 from hebb.core import commands, documents
 from hebb.core.errors import ConfigError
 
@@ -124,6 +124,7 @@ def _add_space_flags(group: Flags) -> None:
         metavar="NAME",
         help=f"{' | '.join(Algorithm)} (default: grid for lists of values, else random)",
     )
+    group.add_argument("--sampler", metavar="NAME", help=f"{' | '.join(Sampler)}, of algorithm optuna (default: tpe)")
     group.add_argument(
         "--num-samples",
         type=count,

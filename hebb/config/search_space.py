@@ -5,7 +5,8 @@ command       the command that runs it
 purpose       sweep (reports every configuration) or search (selects one on validation accuracy)
 seeds         replicates of every configuration
 space         {override path: {domain: ...}}; the domains are those of ``hebb.config.domains``
-search        {algorithm: grid | random | optuna | hyperopt, samples: N, seed: N, time: 2h, trials: N}
+search        {algorithm: grid | random | optuna | hyperopt, samples: N, seed: N, time: 2h, trials: N}; beside optuna
+              sampler: tpe | gp | random | cmaes | nsga2
 scheduler     none | asha | median | hyperband, or {name: asha, grace: N, reduction: N}
 validation    share of the training images held out (default: 0.2 in a search, 0 in a sweep)
 metric, mode  what is compared, and whether max or min is better
@@ -24,7 +25,7 @@ from typing import Any
 from hebb.config import domains
 from hebb.config.domains import Axis, Choice
 from hebb.config.specs import VALIDATION_SHARE
-from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Purpose, Scheduler
+from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Purpose, Sampler, Scheduler
 from hebb.core import documents, shipped
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, said_as
@@ -45,6 +46,7 @@ _KEYS = (
 )
 _PLAN = {
     "algorithm": "algorithm",
+    "sampler": "sampler",
     "num_samples": "samples",
     "search_seed": "seed",
     "time_budget": "time",
@@ -54,6 +56,8 @@ _PLAN = {
 _SCHEDULER = ("scheduler", "grace", "reduction")
 CHANGES = ("purpose", "seeds", "space", *_PLAN, *_SCHEDULER)
 """What ``changed`` can put in place of the values of a search config."""
+_FIXED_SPACE = (Sampler.GP, Sampler.CMAES, Sampler.NSGA2)
+"""Samplers whose model has the domains that all points have; any other they would draw at random."""
 _ATTEMPTS = 100  # draws for each sample before a space counts as used up
 
 
@@ -63,6 +67,7 @@ class SearchPlan:
 
     Attributes:
         algorithm: how the points are chosen.
+        sampler: how Optuna suggests them; None for the other algorithms.
         samples: configurations drawn by ``random`` and the model-based ones.
         seed: varies what is drawn.
         time: seconds after which no trial goes on; None for as long as it takes.
@@ -70,15 +75,30 @@ class SearchPlan:
     """
 
     algorithm: Algorithm = Algorithm.GRID
+    sampler: Sampler | None = None
     samples: int = 1
     seed: int = 0
     time: float | None = None
     trials: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.algorithm == Algorithm.OPTUNA and self.sampler is None:
+            object.__setattr__(self, "sampler", Sampler.TPE)
+
     @property
     def model_based(self) -> bool:
-        """Whether points depend on earlier results."""
+        """Whether points are suggested one after the other, by what may learn from earlier results."""
         return self.algorithm in (Algorithm.OPTUNA, Algorithm.HYPEROPT)
+
+    @property
+    def learns(self) -> bool:
+        """Whether points depend on earlier results."""
+        return self.model_based and self.sampler != Sampler.RANDOM
+
+    @property
+    def chooser(self) -> str:
+        """What chooses the points, as a person reads it."""
+        return f"{self.algorithm} ({self.sampler})" if self.sampler else str(self.algorithm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +265,8 @@ def parse(data: object, name: str, where: str) -> SearchSpec:
 def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data of a search config with other values for some of ``CHANGES``; a space is added to its own."""
     space, plan = dict(data.get("space") or {}), dict(data.get("search") or {})
+    if changes.get("algorithm", Algorithm.OPTUNA) != Algorithm.OPTUNA:
+        plan.pop("sampler", None)  # another algorithm has none
     plan |= {_PLAN[name]: value for name, value in changes.items() if name in _PLAN}
     space |= changes.get("space", {})
     new = {**data, "space": space, "search": plan}
@@ -292,7 +314,7 @@ def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
         raise ConfigError(
             where, f"must be a mapping, got {data!r}", hint="for example search: {algorithm: random, samples: 20}"
         )
-    _known(data, ("algorithm", "samples", "seed", "time", "trials"), where)
+    _known(data, tuple(_PLAN.values()), where)
     drawn = [axis for axis in axes if not axis.listed]
     by_itself = Algorithm.RANDOM if drawn or any(axis.kind == DomainKind.CHOICE for axis in axes) else Algorithm.GRID
     algorithm = choose(Algorithm, str(data.get("algorithm", by_itself)), f"{where}, algorithm")
@@ -314,11 +336,29 @@ def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
     time = data.get("time")
     return SearchPlan(
         algorithm=algorithm,
+        sampler=_sampler(data.get("sampler"), algorithm, axes, f"{where}, sampler"),
         samples=samples,
         seed=_whole(data.get("seed", 0), "seed", 0, where),
         time=None if time is None else duration(time, f"{where}, time"),
         trials=None if data.get("trials") is None else _whole(data["trials"], "trials", 1, where),
     )
+
+
+def _sampler(data: object, algorithm: Algorithm, axes: tuple[Axis, ...], where: str) -> Sampler | None:
+    """Read how Optuna suggests points; it would draw at random what its sampler does not model."""
+    if data is None:
+        return None
+    sampler = choose(Sampler, str(data), where)
+    if algorithm != Algorithm.OPTUNA:
+        raise ConfigError(where, f"needs algorithm optuna, got {algorithm}")
+    for axis in axes if sampler in _FIXED_SPACE else ():
+        if axis.when:
+            problem = f"{sampler} does not model {axis.name}, which exists only under its 'when'"
+            raise ConfigError(where, problem, hint="sampler tpe does; random draws it")
+        if sampler == Sampler.CMAES and axis.listed and len(axis.options) > 1:
+            problem = f"cmaes models numbers alone, and {axis.name} is a list ({axis.kind})"
+            raise ConfigError(where, problem, hint="sampler tpe, gp and nsga2 model lists, too")
+    return sampler
 
 
 def _scheduler(data: object, where: str) -> SchedulerSpec:

@@ -234,6 +234,21 @@ class Algorithm(StrEnum):
     HYPEROPT = "hyperopt"
 
 
+class Sampler(StrEnum):
+    """How Optuna suggests a point from the results so far."""
+
+    TPE = "tpe"
+    """Tree-structured Parzen estimator over all domains together."""
+    GP = "gp"
+    """Gaussian process."""
+    RANDOM = "random"
+    """Random points, which no result changes: what the others are compared with."""
+    CMAES = "cmaes"
+    """Covariance matrix adaptation."""
+    NSGA2 = "nsga2"
+    """Genetic algorithm."""
+
+
 class Scheduler(StrEnum):
     """What stops trials early."""
 

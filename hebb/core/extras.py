@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from importlib.machinery import PathFinder
 
 from hebb.core.errors import ConfigError
 
 EXTRAS = {
+    "cmaes": "cmaes",
     "h5py": "shapes3d",
     "hyperopt": "hyperopt",
     "jinja2": "search",
@@ -55,3 +57,11 @@ def lacking(feature: str, packages: str, extra: str) -> ConfigError:
     return ConfigError(
         feature, f"needs {packages}, which {'are' if ' and ' in packages else 'is'} not installed", hint=hint
     )
+
+
+def version(distribution: str) -> str | None:
+    """Return the installed version of a distribution; None where there is none. Nothing is imported."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

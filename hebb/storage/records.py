@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from hebb.core import files, machine, shipped
+from hebb.core import extras, files, machine, shipped
 from hebb.core.errors import ConfigError
 from hebb.energy.diagnostics import Look
 from hebb.storage import curves, folders, tags, tiles
@@ -255,7 +254,7 @@ def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str |
         "dirty": any(_git(*question) for question in _CHANGES),
         "command": sys.argv,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {name: extras.version(name) for name in packages},
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),
@@ -329,13 +328,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

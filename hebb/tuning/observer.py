@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -126,6 +126,9 @@ class SearchObserver:
 
     def start(self, search: Search) -> None:
         """The search begins, or continues."""
+
+    def noted(self, notes: Sequence[str]) -> None:
+        """What the user should know before anything is trained, a line each."""
 
     def stage(self, stage: Stage) -> None:
         """A stage begins."""

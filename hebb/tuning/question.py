@@ -27,7 +27,7 @@ def of_search(search: Search, metric: str) -> str:
         return f"What {metric} does {network} reach?{fixed} One configuration, {seeds}."
     count = search.spec.count()
     number = f"{count} configuration{'' if count == 1 else 's'}"
-    chosen = f"chosen by {search.spec.plan.algorithm}" if search.spec.plan.model_based else "compared"
+    chosen = f"chosen by {search.spec.plan.chooser}" if search.spec.plan.model_based else "compared"
     ask = f"Which values give {network} the {least} {metric}?"
     if not search.selects:
         ask = f"How does the {metric} of {network} depend on what is varied?"

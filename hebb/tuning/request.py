@@ -19,7 +19,7 @@ from hebb.core import extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
-from hebb.tuning import search_folder, steps, trials
+from hebb.tuning import samplers, search_folder, steps, trials
 from hebb.tuning.search import Search, final_seeds, packs_of
 
 FINAL_SEEDS = 3
@@ -100,6 +100,7 @@ def check_installed(feature: str, spec: SearchSpec) -> None:
     if spec.plan.model_based:
         algorithm = spec.plan.algorithm
         extras.require(f"search algorithm {algorithm}", algorithm, extra=extras.EXTRAS[algorithm])
+        samplers.check_installed(spec)
 
 
 def validation_share(spec: SearchSpec, held_out: bool | None) -> float:

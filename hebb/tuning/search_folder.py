@@ -1,6 +1,6 @@
 """The folder of a search: what it is to do, and what became of every configuration. Imports neither Ray nor torch.
 
-search.json     the search: config, base run, seeds, metric, options
+search.json     the search: config, base run, seeds, metric, options, and what suggests its points
 journal.jsonl   a line for each configuration that was chosen, stopped, failed or finished, in the order of events
 trials/         the run folders; ``result.json`` makes a run finished, whatever the journal says
 locks/          held by the process that runs the search or one of its trials; removed at the end of the search
@@ -25,10 +25,13 @@ from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.folders import LOCKS, SEARCH
 from hebb.storage.journal import Journal as Journal
+from hebb.tuning import samplers
 from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.trials import planned
 
+SEARCHER = "searcher"
+"""Key of ``search.json``: what suggests the points of a model-based search, with its version and settings."""
 _KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
 
 
@@ -84,9 +87,11 @@ def forget_trials(folder: Path) -> None:
 
 
 def write(search: Search, settings: SearchSettings) -> None:
-    """Write ``search.json``."""
+    """Write ``search.json``, in place of that of an earlier session if there is one."""
+    path = search.folder / SEARCH
+    before = folders.read_json(path) if path.exists() else None
     folders.write_json(
-        search.folder / SEARCH,
+        path,
         {
             "config": search.spec.name,
             "purpose": search.spec.purpose,
@@ -97,6 +102,7 @@ def write(search: Search, settings: SearchSettings) -> None:
             "pack_seeds": search.pack_seeds,
             "packs": [list(pack) for pack in search.packs],
             "spec": to_data(search.spec),
+            **_searcher(search.spec, before),
             "base": serialise.to_json(search.base),
             "resume_from": None if search.resume_from is None else str(search.resume_from),
             "options": {**settings.stored(), "probe_every": search.probe_every},
@@ -158,6 +164,14 @@ def to_data(spec: SearchSpec) -> dict[str, Any]:
         "validation": spec.validation,
         **{key: value for key in ("metric", "mode") if (value := getattr(spec, key)) is not None},
     }
+
+
+def _searcher(spec: SearchSpec, before: Mapping[str, Any] | None) -> dict[str, object]:
+    """Return what suggests the points; ``before`` is what an earlier session has written."""
+    if not spec.plan.model_based:
+        return {}
+    earlier = None if before is None else before.get(SEARCHER)
+    return {SEARCHER: samplers.record(spec.plan, earlier, fresh=before is None)}
 
 
 def _axis_data(axis: Axis) -> dict[str, object]:

@@ -19,8 +19,9 @@ from ray.tune.search import Searcher
 
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
-from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Scheduler
+from hebb.config.vocabulary import DomainKind, Goal, Sampler, Scheduler
 from hebb.core.seeds import derive
+from hebb.tuning import samplers
 
 Number = int | float
 Parameters = dict[str, Number]
@@ -28,7 +29,6 @@ Parameters = dict[str, Number]
 
 STEP, SCORE = "step", "score"
 """Keys of a report that schedulers and searchers read."""
-_STARTUP = 10  # random points before a model is fitted
 
 
 class _OptunaTrial(Protocol):
@@ -61,22 +61,24 @@ def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequen
     Its seed depends on how much that is; otherwise a continued search would draw its first points again.
     """
     seed = derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
-    if plan.algorithm == Algorithm.OPTUNA:
-        return _optuna(axes, mode, earlier, seed)
+    if plan.sampler is not None:
+        return _optuna(plan.sampler, axes, mode, earlier, seed)
     return _hyperopt(axes, mode, earlier, seed)
 
 
-def _optuna(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:
+def _optuna(sampler: Sampler, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:
     import optuna
-    from ray.tune.search.optuna import OptunaSearch
+
+    from hebb.tuning.optuna_search import GpSearch, QuietOptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return OptunaSearch(
+    kind = GpSearch if sampler == Sampler.GP else QuietOptunaSearch
+    return kind(
         _Space(tuple(axes)),
         metric=SCORE,
         mode=mode.value,
         points_to_evaluate=[dict(p) for p in earlier] or None,
-        seed=seed,
+        sampler=samplers.build(sampler, seed),
     )
 
 
@@ -122,8 +124,8 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
         metric=SCORE,
         mode=mode.value,
         points_to_evaluate=[dict(p) for p in earlier] or None,
-        n_initial_points=_STARTUP,
         random_state_seed=seed,
+        **samplers.HYPEROPT,
     )
 
 

@@ -17,7 +17,7 @@ from hebb.nn import model
 from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
-from hebb.tuning import driver, ray_session, results, search_folder, shared_data, trials, verdict
+from hebb.tuning import driver, ray_session, results, search_folder, search_notes, shared_data, trials, verdict
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
@@ -115,6 +115,7 @@ def _run(
     observer.preparing("reading the data")
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     resources = _resources(search, settings)
+    notes = search_notes.of(search, fresh=fresh)
     observer.preparing("starting Ray" if settings.address is None else f"joining Ray at {settings.address}")
     with ray_session.session(resources, shared_data.size(data)), _claimed(search, settings, fresh):
         context = Context(
@@ -131,6 +132,7 @@ def _run(
         for name in tuple(context.journal.failed) if settings.retry_failed else ():
             context.journal.note(Event.AGAIN, name)
         observer.start(search)
+        observer.noted(notes)
         return _select(context) if search.selects else _sweep(context)
 
 

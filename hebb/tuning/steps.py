@@ -9,6 +9,8 @@ from hebb.config.specs import RunConfig
 
 RADII = ("convergence", "R1")
 """Metrics of Hebbian phases; the others are those of the classifier."""
+WORST = 1e9
+"""The score of a group that cannot go on, where less is better; where more is better, 0 is."""
 
 
 @dataclass(frozen=True)

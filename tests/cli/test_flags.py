@@ -87,6 +87,15 @@ SEARCH = {
     ),
     "--search-block": ("0", "x"),
     "--algorithm": ("bayes", "random", "grid --space 'b0.layer.lr={uniform: [1, 2]}'"),
+    "--sampler": (
+        *("bayes", "gp", "gp --algorithm hyperopt --space 'b0.layer.lr={uniform: [1, 2]}'"),
+        "cmaes --algorithm optuna --space 'b0.layer.lr={choice: [1, 2]}'",
+        *(
+            f"{name} --algorithm optuna --space 'b0.layer.lr={{choice: [1, 2]}}' "
+            "'b0.layer.radius={uniform: [1, 2], when: {b0.layer.lr: 1}}'"
+            for name in ("gp", "nsga2")
+        ),
+    ),
     "--num-samples": ("0", "x", "3", "3 --algorithm random --space 'b0.layer.lr={grid: [1, 2]}'"),
     "--search-seed": ("-1", "x", "3"),
     "--metric": ("nope", "val_acc"),

@@ -335,12 +335,17 @@ def test_a_run_is_trained_measured_and_trained_again_by_verbs(
 # -- packages that are not installed ----------------------------------------------------------------------------
 
 
+DRAWN = "--space 'b0.layer.lr={uniform: [0.01, 0.1]}' --num-samples 2"
+
+
 @pytest.mark.parametrize(
     ("package", "line"),
     [
         ("ray", "search --dataset Digits_1"),
         ("optuna", "search --dataset Digits_1"),
         ("hyperopt", "search --algorithm hyperopt --space 'b0.layer.lr={uniform: [0.01, 0.1]}' --num-samples 2"),
+        ("scipy", f"search --algorithm optuna --sampler gp {DRAWN}"),
+        ("cmaes", f"search --algorithm optuna --sampler cmaes {DRAWN}"),
         ("matplotlib", "post-hoc --preset 2HardMLPMNIST --dataset-unsup MNIST_1-1 --dataset-sup MNIST_100"),
         ("pandas", "analysis evidence"),
         ("shtab", "completion bash"),

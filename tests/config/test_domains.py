@@ -145,6 +145,23 @@ def test_the_space_says_how_it_is_searched(domain: dict[str, Any], algorithm: st
 
 
 @pytest.mark.parametrize(
+    ("stated", "changes", "sampler"),
+    [
+        ({"algorithm": "optuna"}, {}, "tpe"),
+        ({"algorithm": "optuna"}, {"sampler": "gp"}, "gp"),
+        ({"algorithm": "optuna", "sampler": "cmaes"}, {}, "cmaes"),
+        ({"algorithm": "optuna", "sampler": "cmaes"}, {"algorithm": "random"}, None),  # it has no samplers
+        ({"algorithm": "optuna", "sampler": "cmaes"}, {"algorithm": "optuna"}, "cmaes"),
+        ({}, {"algorithm": "optuna", "sampler": "nsga2"}, "nsga2"),
+        ({}, {}, None),
+    ],
+)
+def test_a_sampler_belongs_to_optuna(stated: dict[str, Any], changes: dict[str, Any], sampler: str | None) -> None:
+    data = search_space.changed({"space": UNIFORM, "search": stated}, changes)
+    assert parse(**data).plan.sampler == sampler
+
+
+@pytest.mark.parametrize(
     ("scheduler", "algorithm", "grouped"),
     [("none", "random", False), ("asha", "random", True), ("none", "optuna", True), ("median", "hyperopt", True)],
 )
@@ -160,6 +177,8 @@ def test_durations(text: Any, seconds: float) -> None:
     assert search_space.duration(text, "x") == seconds
 
 
+UNIFORM = {"x": {"uniform": [0, 1]}}
+WHEN = {"z": {"choice": [1]}, "y": {"uniform": [0, 1], "when": {"z": 1}}}
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"space": {"x": {"unifrom": [0, 1]}}}, ["space x", "domain: unknown 'unifrom'", "'uniform'"]),
     *(
@@ -186,6 +205,27 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"search": {"algorithm": "optna"}, "space": {"x": {"grid": [1]}}}, ["algorithm: unknown 'optna'", "'optuna'"]),
     ({"search": {"algorithm": "grid"}, "space": {"x": {"uniform": [0, 1]}}}, ["points of x, a uniform", "random"]),
     ({"search": {"algorithm": "optuna"}}, ["no space to draw from"]),
+    *(
+        ({"search": {"sampler": "tpe", **algorithm}, "space": {"x": {"grid": [1]}}}, ["search, sampler: needs", name])
+        for name, algorithm in (("grid", {}), *((n, {"algorithm": n}) for n in ("grid", "random", "hyperopt")))
+    ),
+    ({"search": {"algorithm": "optuna", "sampler": "tpee"}, "space": UNIFORM}, ["search, sampler: unknown", "'tpe'"]),
+    *(
+        ({"search": {"algorithm": "optuna", "sampler": name}, "space": WHEN}, [f"{name} does not model y", "tpe does"])
+        for name in ("gp", "cmaes", "nsga2")
+    ),
+    *(
+        (
+            {"search": {"algorithm": "optuna", "sampler": "cmaes"}, "space": {**UNIFORM, "y": domain}},
+            ["cmaes models numbers alone, and y is a list"],
+        )
+        for domain in (
+            {"grid": [1, 2]},
+            {"choice": ["a", "b"]},
+            {"geometric": {"base": 2, "from": 0, "to": 1}},
+            {"joint": [{"a": 1}, {"a": 2}]},
+        )
+    ),
     ({"search": {"samples": 3}, "space": {"x": {"grid": [1]}}}, ["no distribution", "seeds"]),
     *(
         ({"search": {"samples": n}, "space": {"x": {"choice": [1]}}}, ["samples: must be a whole number >= 1"])
@@ -259,7 +299,7 @@ def test_everything_survives_being_stored() -> None:
         seeds=[4, 2],
         purpose="search",
         space={**BRANCHES, **made, **joint},
-        search={"algorithm": "optuna", "samples": 7, "seed": 3, "time": "2h", "trials": 5},
+        search={"algorithm": "optuna", "sampler": "random", "samples": 7, "seed": 3, "time": "2h", "trials": 5},
         scheduler={"name": "asha", "grace": 2, "reduction": 4},
         metric="val_loss",
         mode="min",

@@ -50,6 +50,12 @@ QUESTIONS = [
         "mean over seeds 0 1.",
     ),
     (
+        {"space": RATE, "search": {"algorithm": "optuna", "samples": 9}},
+        "max",
+        f"How does the test accuracy (%) of {small.CNN} depend on what is varied? Varied: b0.layer.lr (0.05, 0.1). "
+        "9 configurations chosen by optuna (tpe), mean over seeds 0 1.",
+    ),
+    (
         {"space": RATE, "purpose": "search", "seeds": [7]},
         "min",
         f"Which values give {small.CNN} the least test accuracy (%)? Varied: b0.layer.lr (0.05, 0.1). "

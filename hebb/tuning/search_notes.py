@@ -1,0 +1,37 @@
+"""What the user of a search should know before it begins or goes on. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from hebb.tuning import samplers, search_folder
+from hebb.tuning.search import Search
+
+
+def of(search: Search, *, fresh: bool) -> list[str]:
+    """Return a line for each thing to know; ``fresh``: the search begins, in place of what its folder holds."""
+    if not search.spec.plan.model_based:
+        return []
+    return [f"note: {text}" for text in (_steered(search), _random(search), "" if fresh else _changed(search)) if text]
+
+
+def _steered(search: Search) -> str:
+    """Say that a sweep's points depend on the test images, whose accuracy is then no estimate for new images."""
+    if search.selects or not search.spec.plan.learns or not search.metric.startswith("test"):
+        return ""
+    return (
+        f"{search.spec.plan.chooser} is steered by the test accuracy ({search.metric}) of this sweep, which names no "
+        "winner; --purpose search selects on validation images and names one"
+    )
+
+
+def _random(search: Search) -> str:
+    """Say that a search ends before its model has a say."""
+    plan = search.spec.plan
+    first = samplers.startup(plan)
+    if not plan.learns or plan.samples > first:
+        return ""
+    return f"{plan.chooser} draws its first {first} points at random, and the search has {plan.samples}"
+
+
+def _changed(search: Search) -> str:
+    before = search_folder.read(search.folder).get(search_folder.SEARCHER)
+    return samplers.change(search.spec.plan, before)
