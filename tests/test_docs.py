@@ -22,7 +22,7 @@ import pytest
 from conftest import ROOT
 
 import hebb
-from hebb.cli import search, train
+from hebb.cli import search, train, verbs
 from hebb.config import plugins
 from hebb.config.registry import DATASETS, RULES
 from hebb.core.errors import HebbError
@@ -40,7 +40,8 @@ LINKING = (
     *(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
 )
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-MAINS = {"multi_layer.py": train.main, "ray_search.py": search.main}
+SCRIPTS = {"multi_layer.py": "train", "ray_search.py": "search"}
+"""The scripts that train, by the verb of ``hebb`` that does the same."""
 LONG = ("own-rule.md", "python.md")
 """Pages with a search of minutes; ``make slow`` runs them."""
 SMALL = ("--threads", "1", "--device", "cpu")
@@ -82,19 +83,21 @@ def registries() -> Iterator[None]:
 def execute(line: str, folder: Path) -> int:
     """Run one line; our commands in this process, which knows one Ray."""
     words = shlex.split(line)
-    assert words[0] == "python"
-    if words[1] not in MAINS:
+    if words[0] != "hebb" and words[1] not in SCRIPTS:
+        assert words[0] == "python"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [sys.executable, *words[1:]], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False
         )
         print(done.stdout)
         return done.returncode
-    more = () if "--list" in words or "--run-config" in words or "--evaluate" in words else SMALL
-    if words[1] == "ray_search.py" and more and "--restore" not in words:
+    verb = words[1] if words[0] == "hebb" else SCRIPTS[words[1]]
+    trains = verb in SCRIPTS.values() and not {"--list", "--run-config", "--evaluate"} & {*words}
+    more = SMALL if trains else ()
+    if verb == "search" and more and "--restore" not in words:
         more = (*more, "--workers", "1")  # which starts in half the time of two
     try:
-        return MAINS[words[1]]([*words[2:], *more])
+        return verbs.main([verb, *words[2:], *more])
     except HebbError as error:
         print(error)
         return error.exit_code

@@ -27,9 +27,10 @@ DEFAULT_DATASET = "Digits"
 
 FIRST = {
     "--preset": f"preset or blocks (default: {DEFAULT_PRESET})",
-    "--dataset-sup": f"labelled data (default: {DEFAULT_DATASET})",
+    "--dataset-sup": f"NAME, folder:PATH or npz:FILE (default: {DEFAULT_DATASET})",
     "--dataset-unsup": "data of Hebbian phases (default: the same)",
-    "--set": "change values, such as b0.layer.lr=0.05",
+    "--set": "values: b0.layer.lr=0.05 dataset_sup.epochs=5",
+    "--plugin": "load your own rules, data or modes",
     "--overwrite": "replace what is stored under this name",
     "--data-dir": "where all is stored (default: ./hebb_data)",
     "--dry-run": "print network, phases and updates, then stop",
@@ -48,7 +49,10 @@ def add_network_flags(parser: Parser) -> None:
         f"'Soft-c96-k5-p2:bn:triangle_0.7:max_4_2_1 BP:flatten' (default: {DEFAULT_PRESET})",
     )
     network.add_argument(
-        "--dataset-sup", metavar="NAME", help=f"dataset of the supervised phases (default: {DEFAULT_DATASET})"
+        "--dataset-sup",
+        metavar="NAME",
+        help="dataset of the supervised phases: a name of --list datasets, or your own as folder:PATH or npz:FILE "
+        f"(default: {DEFAULT_DATASET})",
     )
     network.add_argument(
         "--dataset-unsup", metavar="NAME", help="dataset of the unsupervised phases (default: as --dataset-sup)"
@@ -152,7 +156,8 @@ def add_run_flags(parser: Parser) -> None:
         "--threads",
         type=count,
         metavar="N",
-        help="number of CPU threads, which decides the last bits of sums (default: one per core)",
+        help="number of CPU threads, which decides the last bits of sums (default: one per core; trials that run "
+        "at the same time share the cores)",
     )
     machine.add_argument(
         "--compile",

@@ -23,6 +23,10 @@ _DISTANCE = 3
 """How far a weight that starts from N(0, 1) travels until its neuron has radius 1, as a round number."""
 _SHORT_UPDATES = 500
 """Updates below which the short probe has not left its initial weights behind, as a round number."""
+_FEW_UPDATES = 100
+"""Updates below which a phase has hardly learned, as a round number."""
+_EPOCHS = (2, 5, 10, 20, 50, 100, 200, 500)
+"""Numbers of epochs that a note offers."""
 _WIDTH = 140
 """Width of a table that does not go to a terminal."""
 
@@ -162,14 +166,27 @@ def seeds(config: RunConfig) -> str:
 def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     """Say what the user should know before a run: what was skipped in the data, probes and rates that are too short."""
     phases = tuple(phases)
-    return [*_data_notes(config, phases), *_probe_notes(config, phases), *_rate_notes(config, phases)]
+    return [*data_notes(config, phases), *_probe_notes(config, phases), *_rate_notes(config, phases)]
 
 
-def _data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
-    """Say what was skipped or renamed when the data were listed."""
-    roles = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
+def data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+    """Say what was skipped or renamed when the data were listed, and which phases make few updates on them."""
+    roles, phases = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}, tuple(phases)
     entries = [DATASETS.get(roles[phase.data].dataset, "dataset") for phase in phases]
-    return [f"note: {name}: {note}" for name, note in {e.name: e.note for e in entries}.items() if note]
+    lines = [f"note: {name}: {note}" for name, note in {e.name: e.note for e in entries}.items() if note]
+    return lines + [
+        f"note: phase {i}, {phase.describe()}, makes {counted(phase.updates, 'update')} on "
+        f"{counted(roles[phase.data].train_samples(), 'image')}, too few to learn much: {_more_updates(phase)}"
+        for i, phase in enumerate(phases)
+        if phase.kind != plan.PhaseKind.CALIBRATE and phase.updates < _FEW_UPDATES
+    ]
+
+
+def _more_updates(phase: plan.Phase) -> str:
+    """Return the change that makes enough updates of a phase, and how many."""
+    each = phase.updates // phase.epochs
+    epochs = next((number for number in _EPOCHS if number * each >= _FEW_UPDATES), _EPOCHS[-1])
+    return f"--set dataset_{phase.data}.epochs={epochs} makes {epochs * each:,}"
 
 
 def _probe_notes(config: RunConfig, phases: Sequence[plan.Phase]) -> list[str]:

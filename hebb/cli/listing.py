@@ -68,8 +68,21 @@ def _print(out: Console, rows: Table) -> None:
         out.print(rows)
 
 
+def _dataset_names(catalog: Catalog) -> list[str]:
+    return [*DATASETS.forms, *catalog.datasets]
+
+
 def _datasets(catalog: Catalog, shown: Collection[str]) -> None:
     out = console()
+    forms = {form: summary for form, summary in DATASETS.forms.items() if form in shown}
+    for form, summary in forms.items():
+        out.print(Text.assemble((form, "bold"), f"  {summary}"))
+    if forms:
+        spec = DataSpec(dataset=DATASETS.names()[0])
+        out.print(
+            f"  {spec.epochs} epoch in batches of {spec.batch_size}, unless you change them: "
+            "--set dataset_sup.epochs=50 dataset_unsup.batch_size=10"
+        )
     for entry in DATASETS.entries():
         specs = {name: s for name, s in catalog.datasets.items() if s.dataset == entry.name and name in shown}
         if not specs:
@@ -223,7 +236,7 @@ class _List:
 
 LISTS = {
     "presets": _List(lambda catalog: catalog.models, preset_list.show),
-    "datasets": _List(lambda catalog: catalog.datasets, _datasets),
+    "datasets": _List(_dataset_names, _datasets),
     "methods": _List(_method_names, _methods),
     "protocols": _List(lambda catalog: catalog.protocols, _protocols),
     "configs": _List(lambda _: search_space.names(), _configs),

@@ -151,9 +151,9 @@ class Parser(argparse.ArgumentParser):
             return super().format_help()
         texts = {action: action.help for action in self._actions if action.option_strings}
         for action in texts:
-            if action.dest not in ("help", self._name(HELP_ALL)):
-                action.help = self._first.get(action.dest, argparse.SUPPRESS)
-        more = sum(action.help == argparse.SUPPRESS for action in texts)
+            action.help = self._first.get(action.dest, argparse.SUPPRESS)
+        asking = ("help", self._name(HELP_ALL))  # who reads this knows --help, and the last line names --help-all
+        more = sum(action.help == argparse.SUPPRESS and action.dest not in asking for action in texts)
         try:
             return f"{super().format_help()}\n{self.prog} {HELP_ALL} lists {more} more flags, and says more of these\n"
         finally:

@@ -96,6 +96,9 @@ class SearchDisplay(SearchObserver):
             f"{describe.counted(search.base.threads, 'thread')} each on "
             f"{search.base.device}; in {search.folder}"
         )
+        first = search.trials[0].config if search.trials else search.base
+        for note in describe.data_notes(first, phases(first)):
+            self._print(note)
 
     def noted(self, notes: Sequence[str]) -> None:
         """Print the notes."""

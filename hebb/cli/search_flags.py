@@ -42,6 +42,13 @@ _BESIDE_RESTORE = (
     *("save", "save_model", "save_best"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
+_DESCRIPTION = """{purpose}
+
+example: {command}"""
+_EXAMPLE = (
+    *("--preset", "2SoftHebbCnnDigits", "--dataset", "Digits_5"),
+    *("--space", "b0.layer.lr={grid: [0.05, 0.1]}"),
+)
 _FIRST = {
     "--config": "search config to start from (default: seed)",
     "--seeds": "the replicates (default: those of the config)",
@@ -51,6 +58,7 @@ _FIRST = {
     "--purpose": "sweep compares everything, search names a winner",
     "--metric": "what is compared (default: test_acc or val_acc)",
     "--scheduler": " | ".join(Scheduler),
+    "--threads": "CPU threads of a trial (default: its share)",
     "--restore": "continue an interrupted search",
     "--folder-name": "name of the search (default: preset and config)",
     "--estimate": "print the hours and the disk it takes, then stop",
@@ -59,9 +67,10 @@ _FIRST = {
 Flags = argparse._ArgumentGroup
 
 
-def parser(description: str) -> Parser:
-    """Return the parser of the command."""
-    flags = Parser(description, prog=commands.name("search"))
+def parser(purpose: str) -> Parser:
+    """Return the parser of the command; ``purpose`` says in a sentence what it does."""
+    example = _DESCRIPTION.format(purpose=purpose, command=commands.line("search", *_EXAMPLE))
+    flags = Parser(example, prog=commands.name("search"))
     arguments.add_network_flags(flags)
     _add_space_flags(flags.section(Section.SEARCH))
     arguments.add_pack_flag(flags, "train N seeds of a configuration in one trial, each in its own run folder;")

@@ -110,13 +110,7 @@ class Catalog:
             with said_as({f"dataset '{name}'": f"{where} {name}"}):
                 return DataSpec(dataset=name)
         if name not in self.datasets:
-            raise ConfigError(
-                where,
-                f"unknown dataset '{name}'",
-                given=name,
-                choices=self.datasets,
-                hint="--list datasets describes them",
-            )
+            raise DATASETS.unknown(name, where, self.datasets)
         return self.datasets[name]
 
     def protocol(self, names: Iterable[str], where: str = "--protocol") -> dict[str, Any]:

@@ -6,8 +6,10 @@ package, which import torch inside their functions only, so every entry is known
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hebb.config.fields import Field
@@ -171,18 +173,44 @@ class DatasetRegistry(Registry[Dataset]):
     def __init__(self) -> None:
         super().__init__("dataset")
         self._readers: dict[str, Callable[[str, str], Dataset]] = {}
+        self.forms: dict[str, str] = {}
+        """What a user may write in place of a name, ``folder:PATH``, and what it stands for."""
 
-    def register_reader(self, prefix: str, reader: Callable[[str, str], Dataset]) -> None:
-        """Let ``reader(path, where)`` make the entry of every name that starts with ``prefix:``."""
+    def register_reader(
+        self, prefix: str, reader: Callable[[str, str], Dataset], form: str = "", summary: str = ""
+    ) -> None:
+        """Let ``reader(path, where)`` make the entry of every name that starts with ``prefix:``.
+
+        Args:
+            prefix: the word before the colon.
+            reader: makes the entry.
+            form: what a user writes, ``folder:PATH``; empty where users write no such name.
+            summary: one line for ``--list datasets``.
+        """
         self._readers[prefix] = reader
+        if form:
+            self.forms[form] = summary
 
     def spelled_out(self, name: str) -> bool:
         """Tell whether the name says itself where the data are."""
         return name.partition(":")[0].lower() in self._readers and ":" in name
 
+    def unknown(self, name: str, where: str, choices: Iterable[str]) -> ConfigError:
+        """Return the error of a name that is no dataset; where a folder or file has it, the form that names that."""
+        own, prefix = Path(name), ""
+        with contextlib.suppress(OSError, ValueError):  # a name too long, or with a zero byte
+            prefix = "folder" if own.is_dir() else "npz" if own.suffix == ".npz" or own.is_file() else ""
+        if name and prefix:
+            problem = f"unknown dataset '{name}' (did you mean '{prefix}:{name}'?)"
+            return ConfigError(where, problem, hint="--list datasets describes the names, and files of your own")
+        hint = f"--list datasets describes them; {' and '.join(self.forms)} are files of your own"
+        return ConfigError(where, f"unknown dataset '{name}'", given=name, choices=choices, hint=hint)
+
     def get(self, name: str, where: str) -> Dataset:
         """Return the entry called ``name``, or the one it spells out."""
         if not self.spelled_out(name):
+            if name.lower() not in self._filled():
+                raise self.unknown(name, where, self.names())
             return super().get(name, where)
         prefix, _, path = name.partition(":")
         return self._readers[prefix.lower()](path, where)

@@ -219,6 +219,16 @@ for _entry in (
     ),
 ):
     DATASETS.register(_entry)
-DATASETS.register_reader("folder", _folder)
+DATASETS.register_reader(
+    "folder",
+    _folder,
+    form="folder:PATH",
+    summary="your own images: train/CLASS/* and test/CLASS/* (or val/CLASS/*) below a folder",
+)
 DATASETS.register_reader("memory", _arrays)
-DATASETS.register_reader("npz", _npz_file)
+DATASETS.register_reader(
+    "npz",
+    _npz_file,
+    form="npz:FILE",
+    summary="your own arrays: x_train (uint8), y_train, x_test and y_test in an .npz file",
+)

@@ -86,7 +86,9 @@ def _refusals(path: Path, name: str) -> Iterator[None]:
     except PermissionError:
         raise ConfigError(str(path), "cannot be read: permission denied") from None
     except IsADirectoryError:
-        raise ConfigError(str(path), "is a folder, and must be an .npz file") from None
+        raise ConfigError(
+            str(path), "is a folder, and must be an .npz file", hint="folder:PATH reads a folder of images"
+        ) from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0]
         if "allow_pickle" in reason:

@@ -199,7 +199,8 @@ def part(root: Path, train: bool, where: str) -> Listing:
     folder = next((root / name for name in part_names if (root / name).is_dir()), None)
     if folder is None:
         if not root.is_dir():
-            raise ConfigError(where, "is not a folder" if root.exists() else "no such folder")
+            hint = "npz:FILE reads arrays" if root.suffix == ".npz" and root.exists() else None
+            raise ConfigError(where, "is not a folder" if root.exists() else "no such folder", hint=hint)
         others = sorted(path.name for path in root.iterdir() if path.is_dir() and not _hidden(path.name))
         raise ConfigError(
             where,

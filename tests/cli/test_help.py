@@ -17,7 +17,7 @@ from hebb.cli.parsing import Parser
 from hebb.config import catalog
 from hebb.core.errors import ConfigError
 
-SCREEN, WIDTH = 42, 100
+SCREEN, WIDTH = 44, 100
 PARSERS = {
     **{name: importlib.import_module(verb.module).parser for name, verb in verbs.VERBS.items() if name != "analysis"},
     **{f"analysis {name}": lambda verb=verb: analysis.parser(verb) for name, verb in analysis.VERBS.items()},
@@ -101,6 +101,18 @@ def test_presets_that_contain_a_word_and_all_of_one(capsys: pytest.CaptureFixtur
     one = "\n".join(listed(capsys, "presets", "2SoftHebbCnnDigits"))
     for part in ("source: this project", "b0     SoftKrotov-c48-k3-p1", "b1     BP:flatten"):
         assert part in one
+
+
+@pytest.mark.parametrize("form", ["folder:PATH", "npz:FILE"])
+def test_own_data_are_listed_and_in_the_short_help(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = listed(capsys, "datasets", form.partition(":")[0])
+    assert lines[0].startswith(f"{form}  your own")
+    assert "--set dataset_sup.epochs=" in lines[1]
+    for verb in ("train", "search"):
+        short = PARSERS[verb]().format_help()
+        assert re.search(rf"--dataset-sup NAME .*{form}", short)
+        assert "--plugin" in short
+        assert f"example: hebb {verb} --preset" in short
 
 
 @pytest.mark.parametrize(("word", "near"), [("krotv", "Krotov"), ("SoftHebCnn", "SoftHebb"), ("imagnet", "ImNet")])

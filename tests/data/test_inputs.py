@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -419,6 +420,41 @@ def test_a_short_probe_of_few_images_is_noted() -> None:
     config = replace(digits(), probes=("short",))
     assert probed.short_updates(1438) == 60, "20 epochs of 3 batches"
     assert any("60 updates" in note for note in describe.notes(config, plan.phases(config)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"samples": 192, "batch_size": 64, "epochs": 1}, "makes 3 updates on 192 images.* epochs=50 makes 150"),
+        ({"samples": 192, "batch_size": 64, "epochs": 33}, "makes 99 updates on 192 images.* epochs=50 makes 150"),
+        ({"samples": 192, "batch_size": 192, "epochs": 1}, "makes 1 update on 192 images.* epochs=100 makes 100"),
+        ({"samples": 192, "batch_size": 64, "epochs": 34}, None),
+        ({"samples": 99, "batch_size": 1, "epochs": 1}, "makes 99 updates on 99 images.* epochs=2 makes 198"),
+    ],
+)
+def test_a_phase_of_few_updates_is_noted_with_what_makes_more(changes: dict[str, int], note: str | None) -> None:
+    config = digits(**changes)
+    notes = describe.notes(config, plan.phases(config))
+    assert bool(notes) == bool(note)
+    if note:
+        assert re.search(f"phase 0, backprop b0, {note}".replace("epochs=", "--set dataset_sup.epochs="), notes[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("own", "folder:own"), ("./own", "folder:./own"), ("a.npz", "npz:a.npz"), ("missing.npz", "npz:missing.npz")],
+)
+def test_a_folder_or_file_without_its_prefix_is_offered_with_it(
+    name: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "a.npz").touch()
+    for look_up in (lambda: CATALOG.dataset(name, "--dataset"), lambda: DATASETS.get(name, "--dataset")):
+        with pytest.raises(ConfigError, match=rf"unknown dataset '{name}' \(did you mean '{meant}'\?\)"):
+            look_up()
+    with pytest.raises(ConfigError, match="folder:PATH and npz:FILE are files of your own"):
+        CATALOG.dataset("dir:own", "--dataset")
 
 
 def test_data_that_have_grown_are_the_reason(tmp_path: Path) -> None:
