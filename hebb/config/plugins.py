@@ -91,7 +91,7 @@ def require(specs: Iterable[PluginSpec], where: str) -> None:
             raise ConfigError(
                 place,
                 f"its source has changed since the run ({sha256[:10]} now, {spec.sha256[:10]} then)",
-                hint="--plugin PATH names the version of the run",
+                hint="--plugin PATH names the version of the run; its first command with --overwrite starts again",
             )
         _load(spec.name, place, asked=True)
 

@@ -252,11 +252,21 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
         raise ConfigError(str(folder), "is not a run folder and is not empty", hint="choose another name")
     hints = {
         FolderState.FINISHED: "--overwrite replaces it; another --model-name keeps both",
-        FolderState.INTERRUPTED: f"{commands.line('resume', folder)} continues it; --overwrite replaces it",
+        FolderState.INTERRUPTED: f"{commands.line('resume', folder)} continues it; --overwrite starts again",
     }
-    if status in hints and not overwrite:
+    if status in hints and not overwrite and not _failed_at_once(folder):
         article = "a" if status == FolderState.FINISHED else "an"
         raise ConfigError(str(folder), f"holds {article} {status} run", hint=hints[status])
+
+
+def _failed_at_once(folder: Path) -> bool:
+    """Tell whether an error ended a run before its first epoch was over, so that there is nothing to lose.
+
+    Once the plugin at fault is mended, its source is another one, and the run cannot continue either.
+    """
+    metrics = folder / METRICS
+    begun = any((folder / path).exists() for path in (CHECKPOINT, NEXT, RESULT))
+    return (folder / TRACEBACK).exists() and not begun and not (metrics.exists() and metrics.stat().st_size)
 
 
 def claim(folder: Path, overwrite: bool) -> None:

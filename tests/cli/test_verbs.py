@@ -5,6 +5,7 @@ Without it an installed hebb could find its presets only inside the repository.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -330,6 +331,30 @@ def test_a_run_is_trained_measured_and_trained_again_by_verbs(
     assert words == ["hebb", "resume", str(folder)]
     assert main(words[1:]) == 0
     assert json.loads((folder / "result.json").read_text())["metrics"]["test_acc"] == result["metrics"]["test_acc"]
+
+
+@pytest.mark.parametrize(
+    ("files", "refused"),
+    [
+        ({"config.json": "{}", "traceback.txt": "x", "metrics.jsonl": ""}, False),  # failed in its first epoch
+        ({"config.json": "{}", "traceback.txt": "x"}, False),
+        ({"config.json": "{}", "traceback.txt": "x", "metrics.jsonl": "{}"}, True),
+        ({"config.json": "{}", "traceback.txt": "x", "checkpoint/last.pt": "x"}, True),
+        ({"config.json": "{}", "traceback.txt": "x", "checkpoint/next.pt": "x"}, True),
+        ({"config.json": "{}", "traceback.txt": "x", "result.json": "{}"}, True),
+        ({"config.json": "{}"}, True),  # interrupted, not failed
+        ({"notes.txt": "mine", "traceback.txt": "x"}, True),
+    ],
+)
+def test_only_a_run_that_failed_with_nothing_to_lose_is_replaced(
+    files: dict[str, str], refused: bool, tmp_path: Path
+) -> None:
+    """Its plugin has been mended, so it cannot continue, and the same command shall start again."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) if refused else contextlib.nullcontext():
+        folders.refuse_existing(tmp_path, overwrite=False)
 
 
 # -- packages that are not installed ----------------------------------------------------------------------------
