@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hebb import builtin
+from hebb.api.arguments import checked
 from hebb.config import catalog, grammar, shapes
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
@@ -182,6 +183,7 @@ class HebbConv2d(_Learning, ConvHebbLayer):
         return u if x.dim() == 4 else u[0]
 
 
+@checked
 def _spec(rule: str, arch: Arch, shape: Mapping[str, object], *, bias: bool) -> LayerSpec:
     """Return the layer that a rule and a shape describe."""
     builtin.load()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hebb import builtin
+from hebb.api.arguments import checked
 from hebb.config import catalog
 from hebb.core.errors import ConfigError
 from hebb.nn.model import Network
 
 
+@checked
 def network(preset: str, *, input_shape: Sequence[int], classes: int, seed: int = 0) -> Network:
     """Build a network with its initial weights.
 
@@ -28,7 +30,7 @@ def network(preset: str, *, input_shape: Sequence[int], classes: int, seed: int 
         ConfigError: for a preset that does not exist, or does not fit the images.
     """
     shape = tuple(input_shape)
-    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+    if len(shape) != 3 or min(shape) < 1:
         raise ConfigError("input_shape", f"must be (channels, height, width), got {shape}")
     if classes < 1:
         raise ConfigError("classes", f"must be a whole number >= 1, got {classes}")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hebb import builtin
 from hebb.api import data as data_argument
+from hebb.api.arguments import checked
 from hebb.api.data import Data
 from hebb.config import catalog as catalogs
 from hebb.config import compose, plan, serialise, shapes
@@ -173,6 +174,7 @@ class TrainedRun:
         return images.unseen(pixels, spec, self._home.datasets, self.config.split_seed, device, self._home.cache)
 
 
+@checked
 def train(
     preset: str,
     *,
@@ -288,7 +290,7 @@ def describe(
 ) -> tuple[RunConfig, data_argument.NamedData, int]:
     """Return the config that the arguments of ``train`` or ``search`` describe, its data, and the number of the GPU."""
     builtin.load()
-    _load_plugins(plugins)
+    plugin_files.load(plugins, "plugins")
     catalog = catalogs.load(None if preset_file is None else Path(preset_file))
     named = data_argument.named(
         catalog, data, data_unsup, epochs=epochs, epochs_unsup=epochs_unsup, validation=validation
@@ -301,7 +303,7 @@ def describe(
         catalog.network(preset, "preset"),
         (named.sup, named.unsup),
         mode=training_mode,
-        protocols=[protocol] if isinstance(protocol, str) else protocol,
+        protocols=protocol,
         changes={path: _written(value) for path, value in (overrides or {}).items()},
         names={"mode": "training_mode"},
         device=choose(DeviceKind, kind, "device"),
@@ -318,14 +320,11 @@ def _class_names(config: RunConfig) -> np.ndarray:
     return np.array(DATASETS.get(config.dataset_sup.dataset, "dataset_sup").class_names or range(config.classes))
 
 
+@checked
 def network_of(preset: str) -> NetworkSpec:
     """Return the blocks of a preset."""
     builtin.load()
     return catalogs.load().network(preset, "preset")
-
-
-def _load_plugins(names: Iterable[str]) -> None:
-    plugin_files.load([names] if isinstance(names, str) else names, "plugins")
 
 
 def _written(value: object) -> object:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb.api import data as data_argument
 from hebb.api import runs as run_api
+from hebb.api.arguments import checked
 from hebb.api.data import Data
 from hebb.api.runs import TrainedRun
 from hebb.config import catalog as catalogs
@@ -172,6 +173,7 @@ class FinishedSearch:
         return path
 
 
+@checked
 def search(
     preset: str,
     *,
@@ -372,6 +374,7 @@ def _observer(progress: bool) -> Iterator[SearchObserver]:
         display.close()
 
 
+@checked
 def load(name: str | Path, *, data_dir: str | Path | None = None) -> Any:
     """Return a stored run (``TrainedRun``) or search (``FinishedSearch``).
 

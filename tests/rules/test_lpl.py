@@ -238,8 +238,8 @@ def test_shuffled_positives_permute_the_pull_alone() -> None:
 def test_every_block_of_a_step_has_the_same_order_and_every_step_another(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, ...]] = []
 
-    def spy(self: LocalLoss, count: int) -> Tensor:
-        drawn.append(tuple(torch.randperm(count, generator=self.positives).tolist()))
+    def spy(self: LocalLoss, view: Tensor) -> Tensor:
+        drawn.append(tuple(torch.randperm(len(view), generator=self.positives).tolist()))
         return torch.tensor(drawn[-1])
 
     monkeypatch.setattr(LocalLoss, "_order", spy)
