@@ -86,9 +86,11 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
 
     request.check_installed("search", search.spec)
     from hebb.cli.search_display import SearchDisplay, continuation
-    from hebb.tuning import stages
 
     with contextlib.closing(SearchDisplay()) as display:
+        display.preparing("loading torch and Ray")
+        from hebb.tuning import stages
+
         try:
             result = stages.run(search, settings, catalog, display, fresh=fresh)
         except (Exception, KeyboardInterrupt) as error:

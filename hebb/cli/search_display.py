@@ -54,6 +54,16 @@ class _Progress:
     reports: dict[str, TrialReport] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
+    @property
+    def done(self) -> int:
+        """Groups that have ended, also in an earlier session."""
+        return self.total - self.left
+
+    @property
+    def total(self) -> int:
+        """Groups of the stage."""
+        return self.stage.before + self.stage.groups
+
     def time_left(self) -> str:
         """Say how long the rest takes if it goes on as the trials so far."""
         if not self.left:
@@ -77,14 +87,14 @@ class SearchDisplay(SearchObserver):
         self._live: Live | None = None
         self._pulse = Pulse(lambda: after(self._begun, self._preparing or self.state()))
         self._preparing = ""
-        self._begun = 0.0
+        self._begun = time.monotonic()
         self._folder, self._maximises, self._scheduler = Path(), True, ""
 
     def preparing(self, what: str) -> None:
-        """Say in a while what the search is waiting for."""
+        """Say what the search is waiting for: on a pipe at once, in a terminal in a while."""
         self._preparing = what
-        if not self._preparing:
-            self._begun = time.monotonic()
+        if not self.console.is_terminal:
+            self._line(what)
         self._pulse.start(self.console)
 
     def start(self, search: Search) -> None:
@@ -106,10 +116,12 @@ class SearchDisplay(SearchObserver):
             self._print(note)
 
     def stage(self, stage: Stage) -> None:
-        """Start the live table in a terminal."""
-        self._progress = _Progress(stage, stage.groups)
-        self._begun, self._preparing = time.monotonic(), ""
-        if self.console.is_terminal:
+        """Start the live table in a terminal; elsewhere say how many trials begin."""
+        self._progress, self._preparing = _Progress(stage, stage.groups), ""
+        earlier = f", {stage.before} ended before" if stage.before else ""
+        if not self.console.is_terminal:
+            self._line(f"{describe.counted(stage.groups, 'trial')} to go, {stage.at_once} at a time{earlier}")
+        else:
             self._pulse.stop()  # the table shows that it goes on
             self._live = Live(
                 get_renderable=self.table, console=self.console, refresh_per_second=1, transient=True, screen=False
@@ -135,8 +147,8 @@ class SearchDisplay(SearchObserver):
         progress.seconds.append(time.monotonic() - began)
         progress.left -= 1
         progress.ended.append((group, how))
-        done, total = progress.stage.groups - progress.left, progress.stage.groups
-        self._line(f"{_seeds(group)}  {group.label}  {how} ({done} of {total}, {progress.time_left()})")
+        count = f"{progress.done} of {progress.total}"
+        self._line(f"{_seeds(group)}  {group.label}  {how} ({count}, {progress.time_left()})")
 
     def stage_over(self) -> None:
         """Take the live table away."""
@@ -153,8 +165,7 @@ class SearchDisplay(SearchObserver):
     def state(self) -> str:
         """Say in a line how far the search is, and how far each trial that goes on."""
         progress = self._progress
-        done, total = progress.stage.groups - progress.left, progress.stage.groups
-        text = f"{done} of {describe.counted(total, 'trial')} ended, {progress.time_left()}"
+        text = f"{progress.done} of {describe.counted(progress.total, 'trial')} ended, {progress.time_left()}"
         going = [f"{group.label} {_progress_of(group)}" for group, _ in list(progress.started.values())]
         more = f"; and {len(going) - _GOING} more" if len(going) > _GOING else ""
         return f"{text}; {'; '.join(going[:_GOING])}{more}" if going else text
@@ -162,9 +173,9 @@ class SearchDisplay(SearchObserver):
     def table(self) -> Table:
         """Lay out the trials that go on, and the last ones that ended."""
         progress, metric = self._progress, self._progress.stage.metric
-        done, total = progress.stage.groups - progress.left, progress.stage.groups
         columns = ("trial", "configuration", "seed", "phase", "epoch", metric, "state")
-        table = describe.table(f"{done} of {total} trials, {progress.time_left()}", columns, ("epoch", metric))
+        title = f"{progress.done} of {progress.total} trials, {progress.time_left()}"
+        table = describe.table(title, columns, ("epoch", metric))
         for group, how in progress.ended[-_SHOWN:]:
             table.add_row(group.name, group.label, _seeds(group), "", "", self._score(group), how)
         for group, began in list(progress.started.values()):

@@ -175,7 +175,8 @@ def run(work: Work, resources: Resources, observer: SearchObserver) -> Outcome:
         _judge_earlier(work, work.models)
     if left <= 0:
         return Outcome(failed=work.reasons())
-    observer.stage(Stage(metric=work.task.metric, groups=left, at_once=ray_session.places(resources)))
+    before = len(work.all_groups()) + work.unsuggested() - left
+    observer.stage(Stage(metric=work.task.metric, groups=left, at_once=ray_session.places(resources), before=before))
     try:
         callback = _fit(work, resources, observer)
     finally:

@@ -75,11 +75,13 @@ class Stage:
         metric: what its groups report.
         groups: the number of groups to be trained.
         at_once: groups that are trained at the same time.
+        before: groups of the stage that ended in an earlier session.
     """
 
     metric: str
     groups: int
     at_once: int
+    before: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

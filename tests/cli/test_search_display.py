@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
@@ -18,8 +19,8 @@ from hebb.analysis.fates import Fate
 from hebb.cli import search_display
 from hebb.cli.search_display import SearchDisplay
 from hebb.tuning import results
-from hebb.tuning.observer import Outcome, Winner
-from hebb.tuning.search import Trial
+from hebb.tuning.observer import Outcome, Stage, Winner
+from hebb.tuning.search import Group, Trial
 
 
 def printed(values: dict[str, list[float]], metric: str) -> list[list[str]]:
@@ -109,3 +110,28 @@ def test_an_end_with_stopped_trials_says_that_nothing_is_left(capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines() == ["complete: 3 of 8 ran to the end, 5 stopped early"]
     SearchDisplay().summed_up(Outcome(tally=fates.tally([None] * 8)), 8, 8)
     assert capsys.readouterr().out == ""
+
+
+def test_a_continued_search_counts_over_the_whole_by_one_clock(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of six trials ended before; on a pipe every step is said at once, and the clock never starts again."""
+    clock = iter(range(1000, 2000, 10))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    display = SearchDisplay()
+    monkeypatch.setattr(display, "_pulse", MagicMock())
+    group = Group(name="a", runs=(trial("lr=1"),))
+    display.preparing("starting Ray")
+    for stage in (Stage(metric="val_acc", groups=4, at_once=2, before=2), Stage(metric="x", groups=1, at_once=2)):
+        display.stage(stage)
+        display.started(group)
+        display.ended(group, "done")
+        display.stage_over()
+    lines = capsys.readouterr().out.splitlines()
+    texts = [line.split(" s  ")[1] for line in lines]
+    assert texts[:2] == ["starting Ray", "4 trials to go, 2 at a time, 2 ended before"]
+    assert texts[2].startswith("seed 0  lr=1  done (3 of 6, ")
+    assert texts[3:] == ["1 trial to go, 2 at a time", "seed 0  lr=1  done (1 of 1, none left)"]
+    seconds = [float(line.split(" s  ")[0]) for line in lines]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
