@@ -351,13 +351,14 @@ def _sampler(data: object, algorithm: Algorithm, axes: tuple[Axis, ...], where: 
     sampler = choose(Sampler, str(data), where)
     if algorithm != Algorithm.OPTUNA:
         raise ConfigError(where, f"needs algorithm optuna, got {algorithm}")
-    for axis in axes if sampler in _FIXED_SPACE else ():
-        if axis.when:
-            problem = f"{sampler} does not model {axis.name}, which exists only under its 'when'"
-            raise ConfigError(where, problem, hint="sampler tpe does; random draws it")
-        if sampler == Sampler.CMAES and axis.listed and len(axis.options) > 1:
-            problem = f"cmaes models numbers alone, and {axis.name} is a list ({axis.kind})"
-            raise ConfigError(where, problem, hint="sampler tpe, gp and nsga2 model lists, too")
+    conditional = [axis for axis in axes if axis.when]
+    if conditional and sampler in _FIXED_SPACE:
+        problem = f"{sampler} does not model {conditional[0].name}, which exists only under its 'when'"
+        raise ConfigError(where, problem, hint="sampler tpe does; random draws it")
+    lists = [axis for axis in axes if axis.listed and len(axis.options) > 1]
+    if lists and sampler == Sampler.CMAES:
+        problem = f"cmaes models numbers alone, and {lists[0].name} is a list ({lists[0].kind})"
+        raise ConfigError(where, problem, hint="sampler tpe, gp and nsga2 model lists, too")
     return sampler
 
 
