@@ -85,6 +85,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/memory_stl10.py --out $(OUT)/memory_stl10.json
 	$(BIN)/python benchmarks/search_overhead.py --epochs 300 --out $(OUT)/search_overhead.json
 	$(BIN)/python benchmarks/search_overhead.py --growth 200 --epochs 5 --out $(OUT)/search_growth.json
+	$(BIN)/python benchmarks/samplers.py --out $(OUT)/samplers.json
 ifdef PUBLISHED
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/published.py --published $(PUBLISHED) --preset 2SoftHebbCnnCIFAR \

@@ -19,8 +19,8 @@ import torch
 from conftest import ROOT, Command
 from torch.nn import functional as F
 
-from benchmarks import energy_step, harness, hebbian_step, lpl_step, published, published_code
-from hebb.config import catalog, plan
+from benchmarks import energy_step, harness, hebbian_step, lpl_step, published, published_code, samplers
+from hebb.config import catalog, domains, plan
 from hebb.config.specs import RunConfig
 
 CPU = torch.device("cpu")
@@ -374,3 +374,24 @@ def test_what_settling_cannot_be_compared_with(command: Command, flags: tuple[st
     done = command("benchmarks/energy_step.py", *flags)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+# -- samplers -----------------------------------------------------------------------------------------------
+
+
+def test_samplers_on_a_planted_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is 0 at the optimum alone; more points come nearer, and a model comes nearer than chance."""
+    best = {"rule": "Soft", "t_invert": 0.1 * 100**0.7, "power": 0.6, "lr": 0.001 * 1000**0.6, "radius": 1 + 29 / 4}
+    for space in samplers.SPACES:
+        axes = domains.parse(samplers.SPACES[space], space)
+        assert samplers.loss(axes, best) == pytest.approx(0)
+        assert samplers.loss(axes, {**best, "lr": 0.001}) == pytest.approx(0.6**2)
+    hard = {"rule": "Hard", "momentum": 0.4, "noise": 1.6, "lr": 0.001 * 1000**0.3, "radius": best["radius"]}
+    assert samplers.loss(domains.parse(samplers.SPACES["conditional"], "x"), hard) == pytest.approx(0.05)
+    monkeypatch.setattr(samplers, "BUDGETS", {"plain": (10, 40)})
+    few, many = samplers.measure("plain", "tpe", samplers.VARIANTS["tpe"], repeats=3)
+    _, chance = samplers.measure("plain", "random", samplers.VARIANTS["random"], repeats=3)
+    assert all(after <= before for before, after in zip(few["each"], many["each"], strict=True))
+    assert many["mean"] == pytest.approx(np.mean(many["each"]))
+    assert many["error"] == pytest.approx(np.std(many["each"], ddof=1) / 3**0.5)
+    assert many["mean"] < chance["mean"]

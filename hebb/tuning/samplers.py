@@ -56,14 +56,14 @@ _LINE = (4, 5)
 """Optuna that can adapt a single number by CMA-ES; before, it draws it at random."""
 
 
-def build(sampler: Sampler, seed: int) -> BaseSampler:
-    """Return the sampler of Optuna with our settings."""
+def build(sampler: Sampler, seed: int, **changes: bool | int | float) -> BaseSampler:
+    """Return the sampler of Optuna with our settings, or with ``changes`` to them."""
     import optuna
 
     make: Callable[..., BaseSampler] = getattr(optuna.samplers, _CLASSES[sampler])
     with warnings.catch_warnings():  # before Optuna 5 some of these arguments, and the whole of GP, are experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return make(seed=seed, **SETTINGS[sampler])
+        return make(seed=seed, **{**SETTINGS[sampler], **changes})
 
 
 def settings(plan: SearchPlan) -> Settings:

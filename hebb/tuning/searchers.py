@@ -74,7 +74,7 @@ def _optuna(sampler: Sampler, axes: Sequence[Axis], mode: Goal, earlier: Sequenc
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     kind = GpSearch if sampler == Sampler.GP else QuietOptunaSearch
     return kind(
-        _Space(tuple(axes)),
+        Space(tuple(axes)),
         metric=SCORE,
         mode=mode.value,
         points_to_evaluate=[dict(p) for p in earlier] or None,
@@ -83,12 +83,13 @@ def _optuna(sampler: Sampler, axes: Sequence[Axis], mode: Goal, earlier: Sequenc
 
 
 @dataclass(frozen=True)
-class _Space:
-    """The space as Optuna asks for it, one value at a time; an object because Ray pickles its searchers."""
+class Space:
+    """A space from which Optuna suggests one value at a time; an object because Ray pickles its searchers."""
 
     axes: tuple[Axis, ...]
 
     def __call__(self, trial: _OptunaTrial) -> None:
+        """Ask for a value of every domain that exists beside those before it."""
         choice: Choice = {}
         for axis in self.axes:
             if axis.active(choice):

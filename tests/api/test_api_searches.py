@@ -72,6 +72,7 @@ def test_python_gives_the_numbers_of_the_command(command: Command, tmp_path: Pat
     flags = ("--preset", PRESET, "--dataset", "Digits", "--threads", "1", "--gpu-id", "cpu", "--seeds", "0", "1")
     small = ("dataset_sup.samples=200", "dataset_unsup.samples=200")
     space = ("--space", "b0.layer.lr={loguniform: [0.01, 0.1]}", "--algorithm", "optuna", "--num-samples", "2")
+    space = (*space, "--sampler", "gp")
     done = command("ray_search.py", *flags, *space, "--folder-name", "s", "--workers", "1", "--set", *small)
     assert done.returncode == 0, done.stderr
     stored = pd.read_csv(tmp_path / "home" / "hebb" / "search" / "s" / "results.csv").sort_values("trial")
@@ -80,6 +81,7 @@ def test_python_gives_the_numbers_of_the_command(command: Command, tmp_path: Pat
         data="Digits",
         space={"b0.layer.lr": {"loguniform": [0.01, 0.1]}},
         algorithm="optuna",
+        sampler="gp",
         num_samples=2,
         seeds=(0, 1),
         threads=1,

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from hebb.analysis import fates
 from hebb.analysis.fates import Fate
-from hebb.cli import search_display
+from hebb.cli import search, search_display
 from hebb.cli.search_display import SearchDisplay
 from hebb.tuning import results
 from hebb.tuning.observer import Outcome, Stage, Winner
@@ -135,3 +135,25 @@ def test_a_continued_search_counts_over_the_whole_by_one_clock(
     seconds = [float(line.split(" s  ")[0]) for line in lines]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
+
+
+def test_what_to_know_first_is_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    note = f"note: {'word ' * 40}end"
+    SearchDisplay().noted([note, "note: b"])
+    assert capsys.readouterr().out.splitlines() == [note, "note: b"]
+
+
+@pytest.mark.parametrize(("flags", "notes"), [((), 1), (("--purpose", "search"), 0)])
+def test_a_dry_run_says_that_the_model_sees_the_test_images(
+    flags: tuple[str, ...], notes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = ("--space", "b0.layer.lr={loguniform: [0.001, 0.1]}", "--algorithm", "optuna", "--sampler", "gp")
+    words = ("--preset", small.CNN, "--dataset", "Digits", *space, "--num-samples", "20", "--dry-run", *flags)
+    assert search.main([*words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "chosen by optuna (gp)" in next(line for line in lines if "configurations x seeds" in line)
+    steered = [
+        line for line in lines if line.startswith("note: optuna (gp) is steered by the test accuracy (test_acc)")
+    ]
+    assert len(steered) == notes
+    assert all("--purpose search selects on validation images and names one" in line for line in steered)

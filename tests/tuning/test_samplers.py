@@ -100,7 +100,7 @@ def test_points_of_searches_that_name_no_sampler_stay_the_same(space: str) -> No
     spec = spec_of(space)
     assert spec.plan.sampler == Sampler.TPE
     seed = derive(0, "searcher", epoch=0) % 2**32
-    ray = OptunaSearch(searchers._Space(spec.axes), metric="score", mode="min", seed=seed)
+    ray = OptunaSearch(searchers.Space(spec.axes), metric="score", mode="min", seed=seed)
     equal = suggested(searcher(spec), 25, failing=4) == suggested(ray, 25, failing=4)
     assert equal or int((extras.version("optuna") or "").partition(".")[0]) < 5
 
