@@ -24,6 +24,7 @@ from conftest import ROOT
 import hebb
 from hebb.cli import search, train, verbs
 from hebb.config import plugins
+from hebb.config.fields import LayerFields
 from hebb.config.registry import DATASETS, RULES
 from hebb.core.errors import HebbError
 
@@ -165,6 +166,12 @@ def test_the_tutorial_lists_every_page() -> None:
 def test_the_rule_of_the_tutorial_is_twenty_lines() -> None:
     (code,) = (text for kind, rest, text in blocks("own-rule.md") if rest == "confident.py")
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
+
+
+def test_the_names_that_a_layer_reads_are_listed() -> None:
+    text = (DOCS / "own-rule.md").read_text().partition("<!-- names that the layer reads -->")[2]
+    names = text.partition("<!-- /names -->")[0]
+    assert re.findall("`([a-z_]+)`", names) == list(LayerFields.__annotations__)
 
 
 # -- the site --------------------------------------------------------------------------------------------------

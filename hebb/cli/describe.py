@@ -51,13 +51,13 @@ class CommandConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def console() -> CommandConsole:
-    """Return a console on the current stdout: as wide as the terminal, or wide enough for a table elsewhere.
+def console(width: int = _WIDTH) -> CommandConsole:
+    """Return a console on the current stdout: as wide as the terminal, or ``width`` columns elsewhere.
 
     It prints text as it is: ``[x]`` in a path is no style, and ``:x:`` in a network is no picture.
     """
     terminal = _console()
-    return terminal if terminal.is_terminal else _console(width=_WIDTH)
+    return terminal if terminal.is_terminal else _console(width=width)
 
 
 def _console(width: int | None = None) -> CommandConsole:
@@ -239,6 +239,15 @@ def _print_features(out: Console, config: RunConfig, phases: Iterable[plan.Phase
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
+
+
+def disk(size: float) -> str:
+    """Write a number of bytes for a person, in the unit that leaves one to three digits before the point."""
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= bytes_each:
+            number = size / bytes_each
+            return f"{number:.1f} {unit}" if number < 10 else f"{number:,.0f} {unit}"
+    return f"{size:.0f} B"
 
 
 def evaluation(

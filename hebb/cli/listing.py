@@ -24,6 +24,7 @@ from hebb.core import commands
 from hebb.core.errors import ConfigError, nearest
 
 _VERB = "list"
+_WIDTH = 100  # of tables of prose that do not go to a terminal
 
 
 def parser(flag: str = _VERB, others: Callable[[], Parser] = train_flags.parser) -> Parser:
@@ -73,7 +74,7 @@ def _dataset_names(catalog: Catalog) -> list[str]:
 
 
 def _datasets(catalog: Catalog, shown: Collection[str]) -> None:
-    out = console()
+    out = console(_WIDTH)
     forms = {form: summary for form, summary in DATASETS.forms.items() if form in shown}
     for form, summary in forms.items():
         out.print(Text.assemble((form, "bold"), f"  {summary}"))
@@ -120,7 +121,7 @@ def _settings() -> list[fields.Field]:
 
 
 def _methods(catalog: Catalog, shown: Collection[str]) -> None:
-    out = console()
+    out = console(_WIDTH)
     whole = set(_method_names(catalog)) <= set(shown)
     for rule in RULES.entries():
         if rule.name in shown:
@@ -160,7 +161,7 @@ def _tokens_in_short(out: Console, rule: Rule) -> None:
         out.print(f"  {arch}: {' '.join(names)}" + (f" (default here: {', '.join(other)})" if other else ""))
     if isinstance(rule, SettlingRule):
         settings = [f"{s.name}={grammar.format_value(s.default, s)}" for s in rule.settings if s.default is not None]
-        out.print(f"  settle: {' '.join(settings)}", soft_wrap=True)
+        out.print(f"  settle: {' '.join(settings)}")
 
 
 def _tokens_of(catalog: Catalog, rule: Rule) -> Table:
@@ -215,7 +216,7 @@ def _protocols(catalog: Catalog, shown: Collection[str]) -> None:
         if name in shown:
             changes = " ".join(f"{path}={value}" for path, value in protocol.changes.items())
             protocols.add_row(name, protocol.description, changes, protocol.source)
-    console().print(protocols)
+    console(_WIDTH).print(protocols)
 
 
 def _configs(_: Catalog, shown: Collection[str]) -> None:
@@ -223,7 +224,7 @@ def _configs(_: Catalog, shown: Collection[str]) -> None:
     for name in sorted(shown):
         spec = search_space.load(name)
         configs.add_row(name, str(spec.count() * len(spec.seeds)), spec.purpose, spec.description)
-    console().print(configs)
+    console(_WIDTH).print(configs)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,21 @@ class _Use(NamedTuple):
         )
 
 
+_RATE = "b0.layer.lr=VALUE sets the rate of a Hebbian block, classifier.lr=VALUE that of the classifier"
+_SET_BY = {
+    "epochs": "dataset_sup.epochs=N sets the epochs of the classifier, dataset_unsup.epochs=N of the Hebbian phases",
+    "batch-size": "dataset_sup.batch_size=N sets the batches of the classifier, dataset_unsup.batch_size=N the others",
+    **dict.fromkeys(("lr", "learning-rate"), _RATE),
+    **dict.fromkeys(("optimizer", "optimiser"), "classifier.optimiser=NAME sets the optimiser of the classifier"),
+    "momentum": "classifier.momentum=VALUE sets that of the classifier, with classifier.optimiser=sgd",
+    "weight-decay": "classifier.weight_decay=VALUE sets that of the classifier",
+    "samples": "dataset_sup.samples=N dataset_unsup.samples=N trains on fewer images",
+    "size": "dataset_sup.size=N dataset_unsup.size=N resizes the images",
+}
+"""What sets a value for which other programs have a flag of this name."""
+_SET_BY |= {name.replace("-", "_"): text for name, text in _SET_BY.items()}
+
+
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 
 
@@ -269,6 +284,9 @@ class Parser(argparse.ArgumentParser):
         hint = self._hint
         if not argument.startswith("-"):
             raise ConfigError("command line", f"the word '{argument}' belongs to no flag", hint=hint)
+        if flag.lstrip("-") in _SET_BY and "--set" in self.flags():
+            paths = _SET_BY[flag.lstrip("-")]
+            raise ConfigError("command line", f"unknown argument '{argument}'", hint=f"--set {paths}")
         raise ConfigError("command line", f"unknown argument '{argument}'", given=flag, choices=self.flags(), hint=hint)
 
 

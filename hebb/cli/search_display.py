@@ -352,7 +352,7 @@ def print_estimate(estimate: Estimate, search: Search) -> None:
     early = f" at most: {search.spec.scheduler.name} stops some early" if search.stops_early else ""
     console.print(
         f"{estimate.runs} runs{packs}, about {describe.duration(estimate.seconds)} each, {estimate.at_once} at a time "
-        f"on {estimate.device} with {describe.counted(search.base.threads, 'thread')}: {estimate.hours:.2f} hours, "
-        f"{estimate.disk / 2**20:.0f} MB in {search.folder}{early}",
+        f"on {estimate.device} with {describe.counted(search.base.threads, 'thread')}: "
+        f"{describe.duration(3600 * estimate.hours)}, {describe.disk(estimate.disk)} in {search.folder}{early}",
         soft_wrap=True,
     )

@@ -33,6 +33,7 @@ Defaults = Mapping[str, Mapping[str, Value]]
 _TOKEN = re.compile(r"([A-Za-z_]+?)((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?=-|$)")
 _NEGATIVE = re.compile(r"-[\d.]+(?:[eE][+-]?\d+)?(?=-|$)")
 _FLAGS = ("flatten", "maxnorm", "normnorm", "batchnorm1d", "batchnorm2d")
+_COLONS = "the parts of a block follow its method behind colons, and a space begins the next block"
 _PARTS = ("bn", "bn_after", *_FLAGS, "drop_P", "attdrop_P", "max_k_s_p", "avg_k_s_p", "NAME=VALUE")
 _SETTLE = "settle:"
 _BN = {"CNN": "batchnorm2d", "MLP": "batchnorm1d"}
@@ -54,6 +55,8 @@ def parse_layer(
     method, separator, rest = text.partition("-")
     if separator and not rest:
         raise ConfigError(where, "ends in '-'")
+    if method.lower() not in (name.lower() for name in RULES.names()) and (written := _taken_apart(method)):
+        raise ConfigError(where, f"unknown method '{method}' (did you mean '{written}'?)", hint=_COLONS)
     rule = RULES.get(method, where)
     values = _tokens(rest, rule, where)
     for name, value in (named or {}).items():
@@ -225,8 +228,21 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
         return "activation", parse_activation(part, where)
     forms = [*_PARTS, *ACTIVATIONS.names()]
     by_head = {form.partition("_")[0]: form for form in reversed(forms)}
+    if written := _taken_apart(part):
+        raise ConfigError(where, f"unknown part '{part}' (did you mean '{written}'?)", hint=_COLONS)
     like = by_head.get(nearest(head, by_head) or "", part)  # maks_2_2_0 means max_k_s_p
     raise ConfigError(where, f"unknown part '{part}'", given=like, choices=forms)
+
+
+def _taken_apart(text: str) -> str:
+    """Write a word that joins methods and parts by ``_`` as they belong, ``bn_BP`` as ``BP:bn``; else nothing."""
+    words = text.split("_")
+    methods = {name.lower() for name in RULES.names()}
+    blocks = [word for word in words if word.lower() in methods]
+    parts = [word for word in words if word in ("bn", *_FLAGS, *ACTIVATIONS.names())]
+    if len(words) < 2 or len(blocks) > 1 or len(blocks) + len(parts) < len(words):
+        return ""
+    return ":".join((*blocks, *parts))
 
 
 def probability(text: str, part: str, where: str) -> float:

@@ -347,8 +347,14 @@ class HebbLayer(nn.Module):
             self.bias.fill_(-math.log(len(self.bias)) / self.spec.t_invert)
 
     def extra_repr(self) -> str:
-        """Describe the layer in ``print(model)``."""
-        return f"{self.spec.method}, {tuple(self.weight.shape)}"
+        """Describe the layer in ``print(model)``, as ``nn.Linear`` and ``nn.Conv2d`` do, with its rule and rate."""
+        values = dict(self.spec.values)
+        rate = [f"lr={values['lr']:g}"] if "lr" in values else []
+        return ", ".join((*self._geometry(), f"bias={self.bias is not None}", f"rule={self.spec.method}", *rate))
+
+    def _geometry(self) -> list[str]:
+        """Return the sizes of the layer as its arguments write them."""
+        raise NotImplementedError
 
 
 class LinearHebbLayer(HebbLayer):
@@ -356,6 +362,10 @@ class LinearHebbLayer(HebbLayer):
 
     def __init__(self, spec: LayerSpec, in_features: int, out_features: int, behind_norm: bool = False) -> None:
         super().__init__(spec, (out_features, in_features), behind_norm)
+
+    def _geometry(self) -> list[str]:
+        out_features, in_features = self.weight.shape
+        return [f"in_features={in_features}", f"out_features={out_features}"]
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
         """x w^T."""
@@ -383,6 +393,16 @@ class ConvHebbLayer(HebbLayer):
         side = spec.kernel_size
         super().__init__(spec, (out_channels, in_channels // spec.groups, side, side), behind_norm)
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+
+    def _geometry(self) -> list[str]:
+        spec, (out_channels, channels) = self.spec, self.weight.shape[:2]
+        squares = {"kernel_size": spec.kernel_size, "stride": spec.stride}
+        squares |= {"padding": spec.padding} if spec.padding else {}
+        squares |= {"dilation": spec.dilation} if spec.dilation > 1 else {}
+        sizes = [f"{name}={(side, side)}" for name, side in squares.items()]
+        sizes += [f"padding_mode={spec.padding_mode}"] if spec.padding else []
+        sizes += [f"groups={spec.groups}"] if spec.groups > 1 else []
+        return [str(channels * spec.groups), str(out_channels), *sizes]
 
     @property
     def linear(self) -> bool:

@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -210,3 +211,22 @@ def test_the_weights_come_from_the_generator() -> None:
 def test_what_cannot_be_built_is_refused(build: Any, message: str) -> None:
     with pytest.raises(hebb.ConfigError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (
+            lambda: hebb.HebbConv2d(4, 16, 5, stride=2, padding=2, groups=2, rule="SoftKrotov-lr0.05"),
+            "HebbConv2d(4, 16, kernel_size=(5, 5), stride=(2, 2), padding=(2, 2), padding_mode=zeros, groups=2, "
+            "bias=False, rule=SoftKrotov, lr=0.05)",
+        ),
+        (
+            lambda: hebb.HebbLinear(10, 5, bias=True, rule="Soft-lr0.1"),
+            "HebbLinear(in_features=10, out_features=5, bias=True, rule=Soft, lr=0.1)",
+        ),
+    ],
+)
+def test_a_layer_prints_as_those_of_torch_do(layer: Callable[[], nn.Module], text: str) -> None:
+    """With its rule and its rate."""
+    assert repr(layer()) == text

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from hebb.cli import verbs
+from hebb.cli import describe, verbs
 from hebb.cli.analysis import command as analysis
 from hebb.cli.parsing import Parser
 from hebb.config import catalog
@@ -71,6 +71,39 @@ def test_a_flag_that_is_not_in_the_short_help_is_suggested() -> None:
 
     with pytest.raises(ConfigError, match=r"did you mean '--checkpoint-every'[\s\S]*hebb train --help-all lists"):
         PARSERS["train"]().parse(["--checkpoint-evry", "3"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "path"),
+    [
+        ("--epochs", "dataset_sup.epochs"),
+        ("--epochs=5", "dataset_sup.epochs"),
+        ("--batch_size", "dataset_sup.batch_size"),
+        ("--lr", "b0.layer.lr"),
+        ("--weight-decay", "classifier.weight_decay"),
+    ],
+)
+def test_a_flag_of_other_programs_is_answered_with_the_path(flag: str, path: str) -> None:
+    for verb in ("train", "search"):
+        with pytest.raises(ConfigError, match=rf"unknown argument '{flag}'\n--set {re.escape(path)}="):
+            PARSERS[verb]().parse([flag, "3"])
+    with pytest.raises(ConfigError, match="lists the flags"):  # it has no --set
+        PARSERS["completion"]().parse(["bash", flag])
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (2500, "2.5 kB"), (45_300, "45 kB"), (3.21e6, "3.2 MB"), (5e10, "50 GB")],
+)
+def test_a_size_has_the_unit_that_fits(size: float, text: str) -> None:
+    assert describe.disk(size) == text
+
+
+@pytest.mark.parametrize("words", [("methods",), ("methods", "Soft"), ("datasets",), ("protocols",), ("configs",)])
+def test_a_list_that_goes_to_a_pipe_fits_100_columns(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert max(map(len, listed(capsys, *words))) <= WIDTH
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

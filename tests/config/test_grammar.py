@@ -186,6 +186,8 @@ BAD = [
     ("Soft-k3:max_2_2_0:avg_2_2_0", "second pool 'avg_2_2_0'"),
     ("Soft-k3:drop_0.1:drop_0.2", "second dropout 'drop_0.2'"),
     ("Soft-k3:bn_after:bn_after", "second batch norm 'bn_after'"),
+    ("bn_BP:flatten", "unknown method 'bn_BP' (did you mean 'BP:bn'?)", "behind colons"),
+    ("Soft-k3:bn_flatten", "unknown part 'bn_flatten' (did you mean 'bn:flatten'?)", "behind colons"),
     ("Soft-k3:flaten", "unknown part 'flaten'", "'flatten'"),
     ("Soft-k3:triangel_0.7", "unknown part 'triangel_0.7'", "triangle"),
     ("Soft-k3:maks_2_2_0", "unknown part 'maks_2_2_0'", "'max_k_s_p'"),
