@@ -6,7 +6,7 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _LONGEST_LINE = 600
 _LONGEST_LIST = 460  # characters; of a longer list only the nearest words are shown
@@ -123,6 +123,7 @@ class DiskFullError(HebbError):
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LITTLE = 1 << 20  # bytes; less is too little for any library
 
 
 @contextmanager
@@ -153,7 +154,20 @@ def cause_of(error: BaseException, path: os.PathLike[str] | None = None) -> Base
     if full is None:
         return error
     place = path or full.filename
-    return DiskFullError(f"no space left{f' for {place}' if place else ''}: {os.strerror(full.errno or 0)}")
+    where = f" for {place}" if place else _full_folders()
+    return DiskFullError(f"no space left{where}: {os.strerror(full.errno or 0)}")
+
+
+def _full_folders() -> str:
+    """Name the folders without space among those in which libraries put files of their own."""
+    temporary = next((os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "/tmp")
+    full = []
+    for folder in dict.fromkeys((temporary, "/dev/shm", os.curdir)):
+        with suppress(OSError):
+            disk = os.statvfs(folder)
+            if disk.f_bavail * disk.f_frsize < _LITTLE:
+                full.append(folder)
+    return f" in {' and '.join(full)}" if full else ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -291,6 +291,12 @@ def check_data(path: Path, digests: Mapping[str, str]) -> dict[str, Any]:
         path: the ``environment.json`` of the run.
         digests: of the data as they are now, by role.
     """
+    if not path.exists():
+        raise ConfigError(
+            str(path),
+            "is missing, and with it the digests of the data on which the run was trained",
+            hint="nothing was written; put the file back, or start a new run",
+        )
     started = folders.read_json(path)
     if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
         raise ConfigError(str(path), "is not the environment of a run")

@@ -166,7 +166,8 @@ def open_records(
     )
     path = place.folder / folders.ENVIRONMENT
     if place.carry_on and folders.state(place.folder) != FolderState.ABSENT:
-        environment = records.continued(path, environment) if path.exists() else environment
+        begun = path.exists() or state is not None  # a run killed before it wrote this file has trained nothing
+        environment = records.continued(path, environment) if begun else environment
     else:
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))

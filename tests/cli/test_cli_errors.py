@@ -596,6 +596,14 @@ def _interrupt(folder: Path) -> None:
     (folder / "result.json").unlink()
 
 
+def _other_data(folder: Path) -> None:
+    """Record the digest of other data than there are now, as if the files had been replaced since."""
+    path = folder / "environment.json"
+    environment = json.loads(path.read_text())
+    environment["data_sha256"]["sup"] = "0" * 64
+    path.write_text(json.dumps(environment))
+
+
 def _no_preparation(folder: Path) -> None:
     pass
 
@@ -667,6 +675,20 @@ def _no_preparation(folder: Path) -> None:
             "environment.json",
             (),
             id="resume-run-broken-environment",
+        ),
+        pytest.param(
+            lambda folder: (_interrupt(folder), (folder / "environment.json").unlink()),
+            "--resume-run {folder}",
+            "environment.json",
+            ("is missing", "start a new run"),
+            id="resume-run-without-environment",
+        ),
+        pytest.param(
+            lambda folder: (_interrupt(folder), _other_data(folder)),
+            "--resume-run {folder}",
+            "environment.json",
+            ("the data have changed since the run started", "dataset_sup"),
+            id="resume-run-on-other-data",
         ),
     ],
 )
