@@ -6,7 +6,9 @@ A sentence that compares measurements needs a line in ``CLAIMS``.
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 from collections.abc import Callable
 
 import pytest
@@ -144,3 +146,33 @@ def test_the_notes_of_the_table_follow_from_its_rows(page: str) -> None:
     compared = [note for note in notes.values() if re.search(r"(less|more) than .*deviation", note)]
     assert set(compared) <= set(checked)
     assert compared
+
+
+# -- samplers ---------------------------------------------------------------------------------------------------
+
+SAMPLERS = "records/2026-11-29-samplers"
+
+
+@pytest.mark.parametrize("page", ["docs/searches.md", f"{SAMPLERS}/README.md"])
+def test_the_numbers_of_the_samplers_are_those_of_the_record(page: str) -> None:
+    """And the paired differences are what the pages conclude from."""
+    results = json.loads((ROOT / SAMPLERS / "samplers.json").read_text())["results"]
+    rows = {(row["space"], row["points"], row["sampler"]): row for row in results}
+    names = ("random", "tpe", "tpe one by one", "tpe in groups", "gp")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for space, points in (("conditional", 60), ("conditional", 120), ("plain", 60)):
+        found = [rows.get((space, points, name)) for name in names]
+        cells = ["" if row is None else f"{row['mean']:.2f} ({row['error']:.2f})" for row in found]
+        assert f"| {space} | {points} | {' | '.join(cells).strip()} |" in text
+    differences = {key: difference(rows[key]["each"], rows[*key[:2], "tpe"]["each"]) for key in rows}
+    assert all(mean > 1.9 * error for (_, _, name), (mean, error) in differences.items() if name == "random")
+    for (space, _, name), (mean, error) in differences.items():
+        assert space == "plain" or name not in names[2:4] or abs(mean) < 1.5 * error
+    assert differences["plain", 60, "tpe one by one"] == pytest.approx((0.48, 0.16), abs=0.005)
+    assert differences["plain", 60, "tpe in groups"] == (0, 0)
+
+
+def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """Mean and standard error of what the seeds differ by."""
+    pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.mean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5

@@ -50,6 +50,7 @@ WRONG: list[tuple[Callable[..., Any], str, Any, str]] = [
     (search, "seeds", [0.5], "a list of whole numbers"),
     (search, "space", ["b0.layer.lr"], "a dict"),
     (search, "metric", 3, "a text"),
+    (search, "sampler", 3, "a text"),
     (search, "num_samples", "ten", "a whole number"),
     (search, "time_budget", [1], "a number or a text"),
     (network, "input_shape", 8, "a list of whole numbers"),
