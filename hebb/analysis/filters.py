@@ -141,11 +141,26 @@ def sorting(block: Block, order: Order) -> str:
     if order == Order.LEARNED and block.hebb is None:
         order = Order.DEVIATION
     return {
-        Order.LEARNED: "radius 1 and most wins first",
+        Order.LEARNED: "radius 1 and most wins first" if _converged(block) else "radius nearest 1 first",
         Order.DEVIATION: "largest deviation first",
         Order.RADIUS: "largest radius first",
         Order.INDEX: "in the order of the layer",
     }[order]
+
+
+def sorting_in_full(block: Block) -> str:
+    """Say in a sentence how ``Order.LEARNED`` sorts the filters of a block."""
+    if block.hebb is None:
+        return "largest deviation of the weights first"
+    if not _converged(block):
+        return "no neuron has radius 1, and those whose radius is nearest 1 come first"
+    return "neurons of radius 1 first, by their share of the wins, then the others, radius nearest 1 first"
+
+
+def _converged(block: Block) -> bool:
+    """Tell whether any neuron of a block has radius 1, within the threshold of R1."""
+    hebb = block.hebb
+    return hebb is not None and bool(((hebb.radius() - 1).abs() < hebb.r1_threshold).any())
 
 
 def shares(subject: Subject, block: int) -> tuple[Tensor | None, str]:

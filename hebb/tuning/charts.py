@@ -20,6 +20,7 @@ DESK, PHONE = 900, 344
 """Widths of a chart in pixels."""
 SHADES = 9
 """Steps of the colour scale, from the worst to the best."""
+_SEED = 3.2  # radius in pixels of the dot of a seed
 _LETTER = 6.6  # widths in pixels of a letter of an axis, on average
 _LEFT, _RIGHT, _BOTTOM = 54, 16, 52
 
@@ -211,7 +212,7 @@ def _with_spread(panel: Panel, mark: Mark) -> None:
     if not math.isnan(mark.low):
         add(group, "line", "span", x1=x, x2=x, y1=panel.at_y(mark.low), y2=panel.at_y(mark.high))
     for seed in mark.seeds if len(mark.seeds) > 1 else ():
-        add(group, "circle", "seed", cx=x + 6, cy=panel.at_y(seed), r=2.0)
+        add(group, "circle", "seed", cx=x + 10, cy=panel.at_y(seed), r=_SEED)
     add(group, "circle", "mean", cx=x, cy=y, r=5.0)
     add(group, "rect", "target", x=x - 10, y=panel.top, width=20, height=panel.height)
 
@@ -243,7 +244,7 @@ def _row(panel: Panel, mark: Mark, top: float, tall: float) -> None:
     if not math.isnan(mark.low):
         add(group, "line", "span", x1=panel.at_x(mark.low), x2=panel.at_x(mark.high), y1=y, y2=y)
     for seed in mark.seeds if len(mark.seeds) > 1 else ():
-        add(group, "circle", "seed", cx=panel.at_x(seed), cy=y + 6, r=2.0)
+        add(group, "circle", "seed", cx=panel.at_x(seed), cy=y + 9, r=_SEED)
     add(group, "circle", "mean", cx=panel.at_x(mark.mean), cy=y, r=5.0)
 
 

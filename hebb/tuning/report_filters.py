@@ -108,11 +108,7 @@ def _of_model(trial: Trial) -> Filters | None:
         return None  # single weights are no picture
     share, unknown = filters.shares(stored, 0)
     table = filters.table(stored.blocks, 0, view=filters.View.WEIGHTS, most=MOST, share=share)
-    order = (
-        "neurons of radius 1 first, by their share of the wins, then the others, radius nearest 1 first"
-        if block.hebb is not None
-        else "largest deviation of the weights first"
-    )
+    order = filters.sorting_in_full(block)
     tiles, scale, colour = _tiles(table, filters.silent(table))
     return Filters(
         run=_name(trial),
@@ -144,7 +140,8 @@ def _tiles(table: pd.DataFrame, silent: Sequence[bool]) -> tuple[list[Tile], tup
 
 def _words(line: dict[str, float], silent: bool) -> dict[str, str]:
     share = line.get("share")
-    caption = f"r {line['radius']:.2f}" + ("" if share is None else f" · {share:.1f} %")
+    digits = 2 if line["radius"] < 10 else 1 if line["radius"] < 100 else 0
+    caption = f"r {line['radius']:.{digits}f}" + ("" if share is None else f"\n{share:.1f} %")
     wins = "" if share is None else f", wins {share:.2f} %"
     title = f"neuron {int(line['neuron'])}: radius {line['radius']:.3f}{wins}"
     return {"caption": "silent" if silent else caption, "title": title + (", silent" if silent else "")}

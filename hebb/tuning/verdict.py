@@ -67,7 +67,7 @@ def of_search(
         sentences += _against(search, values, leading, complete)
     return Verdict(
         leader=str(first["configuration"]) if len(search.spec.paths()) else "",
-        verb=_verb(search, leading, unsure),
+        verb=_verb(search, leading, len(complete), unsure),
         number=with_unit(first["mean"], metric),
         spread=spread(first, metric),
         sentences=sentences,
@@ -115,13 +115,15 @@ def values_of(runs: pd.DataFrame, metric: str) -> Values:
     }
 
 
-def _verb(search: Search, leading: Sequence[str], unsure: str) -> str:
+def _verb(search: Search, leading: Sequence[str], complete: int, unsure: str) -> str:
     """Say how the first configuration stands to the others."""
     end = "highest" if search.maximises else "lowest"
     if not leading:
         return f"has the {end} mean so far; no configuration has finished on every seed"
     if len(leading) > 1:
         return f"shares the {end} mean"
+    if complete == 1 and len(search.spec.paths()):
+        return "is the only configuration that has finished on every seed"
     wins = "is named the winner, but the order may be chance" if unsure else "wins"
     return wins if search.selects else f"has the {end} mean"
 

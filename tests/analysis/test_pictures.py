@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from hebb.analysis.robust import Attack, Loss
 from hebb.config import catalog
 from hebb.core import seeds
 from hebb.core.errors import ConfigError
+from hebb.nn import model
 from hebb.nn.model import Network
 
 DEEP = (
@@ -551,3 +553,18 @@ def test_seeds_name_their_purpose() -> None:
     """The choice of neurons and the start of an ascent have generators of their own."""
     drawn = {float(torch.rand(1, generator=seeds.generator(0, purpose))) for purpose in ("neurons", "ascent")}
     assert len(drawn) == 2
+
+
+@pytest.mark.parametrize(
+    ("radius", "short", "full"),
+    [
+        (1.0, "radius 1 and most wins first", "neurons of radius 1 first, by their share of the wins"),
+        (25.0, "radius nearest 1 first", "no neuron has radius 1"),
+    ],
+)
+def test_the_order_is_said_as_the_neurons_are(radius: float, short: str, full: str) -> None:
+    """A title must not speak of neurons of radius 1 where there are none."""
+    block = model.build(small.config()).blocks[0]
+    block.weight.copy_(radius * torch.nn.functional.normalize(block.weight.flatten(1)).view_as(block.weight))
+    assert filters.sorting(block, filters.Order.LEARNED) == short
+    assert filters.sorting_in_full(block).startswith(full)
