@@ -83,7 +83,7 @@ def test_the_winner_of_a_search_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -
         "dataset_sup.dataset": "folder:a b",
     }
     winner = SimpleNamespace(
-        network=network, changes=trials.other_changes(choice), trial=SimpleNamespace(label="x"), tied=()
+        network=network, changes=trials.other_changes(choice), trial=SimpleNamespace(label="x"), tied=(), doubt=""
     )
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     search_display.SearchDisplay().selected(winner)  # type: ignore[arg-type]
