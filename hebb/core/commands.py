@@ -56,7 +56,7 @@ def name(verb: str) -> str:
 
 def program() -> str:
     """Return the command whose verbs are called."""
-    return "python -m hebb" if Path(sys.argv[0]).name == "__main__.py" else "hebb"
+    return "python -m hebb" if Path(sys.argv[0]).parts[-2:] == ("hebb", "__main__.py") else "hebb"
 
 
 def _start(verb: str) -> list[str]:

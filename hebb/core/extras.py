@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from importlib.machinery import PathFinder
 
@@ -61,7 +60,9 @@ def lacking(feature: str, packages: str, extra: str) -> ConfigError:
 
 def version(distribution: str) -> str | None:
     """Return the installed version of a distribution; None where there is none. Nothing is imported."""
+    from importlib import metadata  # some 20 ms, which --help does without
+
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None

@@ -447,3 +447,17 @@ def test_import_changes_nothing_outside_the_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+SLOW = {"importlib.metadata", "tempfile", "email.message", "numpy", "pandas"}
+"""Modules of 5 ms and more that no help needs."""
+
+
+@pytest.mark.parametrize("script", ["multi_layer.py", "ray_search.py"])
+def test_help_imports_no_slow_module(script: str, tmp_path: Path) -> None:
+    """Each of them makes every help and every mistake of a flag some hundredths slower, one by one unnoticed."""
+    line = [sys.executable, "-X", "importtime", str(ROOT / script), "--help"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = {row.rsplit("|", 1)[-1].strip() for row in done.stderr.splitlines() if row.startswith("import time:")}
+    assert "hebb.cli.arguments" in imported, "the table is read"
+    assert not imported & SLOW
