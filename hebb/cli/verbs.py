@@ -31,6 +31,7 @@ VERBS = {
     "demo": Subcommand("hebb.cli.demo", "a small search that takes a minute: SoftHebb on digits, four seeds", "digits"),
     "list": Subcommand("hebb.cli.listing", "presets, datasets, methods, protocols or search configs"),
     "evaluate": Subcommand("hebb.cli.evaluate", "measure a stored model on test images"),
+    "diff": Subcommand("hebb.cli.diff", "what differs between two stored runs, or two searches"),
     "resume": Subcommand("hebb.cli.resume", "continue an interrupted run, with the bits of an uninterrupted one"),
     "post-hoc": Subcommand("hebb.cli.post_hoc", "measure the post-hoc loss of a network"),
     "analysis": Subcommand("hebb.cli.analysis.command", "figures and tables from stored runs"),

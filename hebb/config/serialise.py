@@ -117,6 +117,17 @@ def run_from_json(data: object, where: str) -> RunConfig:
     )
 
 
+def complete(data: Mapping[str, object]) -> dict[str, object]:
+    """Return the data of a ``config.json`` with the keys that it is too old to have; nothing else is read."""
+    parts = {"network": NetworkSpec, "classifier": ClassifierSpec, "dataset_sup": DataSpec, "dataset_unsup": DataSpec}
+    later = {}
+    for name, kind in parts.items():
+        part = data.get(name)
+        if isinstance(part, dict):
+            later[name] = _with_later(kind, part)
+    return {**_with_later(RunConfig, data), **later}
+
+
 def block_from_json(data: object, where: str) -> BlockSpec:
     """Build a block from its full JSON form."""
     data = _object(data, where)

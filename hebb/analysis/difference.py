@@ -1,0 +1,337 @@
+"""What differs between two stored runs or two searches, and nothing else.
+
+Files alone are read: no plugin is loaded, so that a run whose plugin has changed since can be compared too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hebb.config import serialise
+from hebb.core import documents
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+from hebb.storage.folders import FolderState
+
+Values = Mapping[str, object]
+"""Values by dotted path."""
+SEARCH, RUN = "search", "run"
+
+_ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "continued")
+"""Parts of ``environment.json`` that say where and when a run was made, or belong to the data."""
+_OF_TIME = ("images_per_second",)
+_COMMANDS = "options.commands"
+"""The command lines in ``search.json``: they hold the name of its folder."""
+_PLACE = ("step", "phase", "kind", "blocks", "epoch")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that differs.
+
+    Attributes:
+        part: config, plugins, environment, data or trials.
+        path: where in that part, as ``--set`` writes it.
+        left: the first one's value; None where it has none.
+        right: the second one's.
+    """
+
+    part: str
+    path: str
+    left: object
+    right: object
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric whose values differ.
+
+    Attributes:
+        metric: its name.
+        step: the first update after which the values differ.
+        left: the first run's last value; None where it was never measured.
+        right: the second run's.
+        largest: the largest difference of two values, second minus first; None where no step has both.
+        at: the update after which it is that large.
+    """
+
+    metric: str
+    step: int
+    left: float | None
+    right: float | None
+    largest: float | None
+    at: int | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A configuration that both searches have finished with the same seeds, to another result.
+
+    Attributes:
+        label: its values.
+        n: number of seeds in common.
+        left: mean of the first search's metric, over these.
+        right: mean of the second one's.
+        difference: mean of the differences seed by seed, second minus first.
+        low: lower end of its 95 % interval; None below three seeds, and where all differences are equal.
+        high: upper end.
+    """
+
+    label: str
+    n: int
+    left: float
+    right: float
+    difference: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Everything that differs.
+
+    Attributes:
+        kind: run or search.
+        metric: what the configurations of searches are compared by; empty for runs.
+        changes: values that differ.
+        curves: metrics of two runs that differ.
+        pairs: configurations of two searches whose results differ.
+    """
+
+    kind: str
+    metric: str
+    changes: tuple[Change, ...]
+    curves: tuple[Curve, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.curves or self.pairs)
+
+
+def of(left: Path, right: Path) -> Difference:
+    """Compare two finished runs, or two searches.
+
+    Raises:
+        ConfigError: for a run and a search, for a run that is not finished, and for files that are damaged.
+    """
+    kinds = [_kind(folder) for folder in (left, right)]
+    if kinds[0] != kinds[1]:
+        raise ConfigError(
+            "diff", f"must name two runs or two searches; {left} is a {kinds[0]}, {right} is a {kinds[1]}"
+        )
+    if kinds[0] == SEARCH:
+        return _of_searches(left, right)
+    changes = (*_of_configs(*map(_config, (left, right))), *_of_environments(left, right))
+    return Difference(RUN, "", changes, tuple(_curves(_rows(left), _rows(right))))
+
+
+def _kind(folder: Path) -> str:
+    if (folder / folders.SEARCH).exists():
+        return SEARCH
+    state = folders.state(folder)
+    if state in (FolderState.ABSENT, FolderState.FOREIGN):
+        raise ConfigError("diff", f"{folder} holds no run and no search")
+    if state != FolderState.FINISHED:
+        raise ConfigError("diff", f"must name finished runs or searches, and {folder} is {state}")
+    return RUN
+
+
+# -- values ---------------------------------------------------------------------------------------------------
+
+
+def _changes(part: str, left: Values, right: Values) -> Iterator[Change]:
+    for path in dict.fromkeys([*left, *right]):
+        if left.get(path) != right.get(path):
+            yield Change(part, path, left.get(path), right.get(path))
+
+
+def _flat(data: object, path: str = "") -> dict[str, object]:
+    """Return the leaves of nested objects by dotted path; a list is a leaf, unless it holds objects."""
+    if isinstance(data, list) and any(isinstance(item, dict) for item in data):
+        data = {str(i): item for i, item in enumerate(data)}
+    if not isinstance(data, dict) or not data:
+        return {path: data}
+    leaves: dict[str, object] = {}
+    for key, item in data.items():
+        leaves |= _flat(item, f"{path}.{key}" if path else str(key))
+    return leaves
+
+
+def _object(path: Path) -> dict[str, object]:
+    data = documents.read_json(path)
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), f"must hold an object, got {type(data).__name__}")
+    return data
+
+
+def _config(folder: Path) -> dict[str, object]:
+    return _object(folder / folders.CONFIG)
+
+
+def _of_configs(*configs: Mapping[str, object]) -> Iterator[Change]:
+    """Compare two configs by the paths of ``--set``, and the plugins that they need by name and digest."""
+    sides = [serialise.complete(config) for config in configs]
+    values = [_flat({k: v for k, v in side.items() if k not in ("plugins", "phases")}) for side in sides]
+    yield from _changes("config", *({_path(name): v for name, v in side.items()} for side in values))
+    yield from _changes("plugins", *map(_plugins, sides))
+
+
+def _path(name: str) -> str:
+    """Return a path as ``--set`` writes it: ``b0.layer.lr`` for ``network.blocks.0.layer.lr``."""
+    return re.sub(r"^network\.blocks\.(\d+)\.", r"b\1.", name)
+
+
+def _plugins(config: Mapping[str, object]) -> dict[str, object]:
+    plugins = config.get("plugins")
+    specs = [spec for spec in plugins if isinstance(spec, dict)] if isinstance(plugins, list) else []
+    return {Path(str(spec.get("name"))).name: f"source {str(spec.get('sha256'))[:10]}" for spec in specs}
+
+
+def _of_environments(left: Path, right: Path) -> Iterator[Change]:
+    """Compare versions, machines and data of two runs."""
+    paths = [folder / folders.ENVIRONMENT for folder in (left, right)]
+    present = [path.exists() for path in paths]
+    if not all(present):
+        stored = ["stored" if there else None for there in present]
+        yield from _changes("environment", *({folders.ENVIRONMENT: one} for one in stored))
+        return
+    sides = [_object(path) for path in paths]
+    values = [_flat({k: v for k, v in side.items() if k not in _ELSEWHERE}) for side in sides]
+    yield from _changes("environment", *values)
+    yield from _changes("data", *map(_digests, sides))
+
+
+def _digests(environment: Mapping[str, object]) -> dict[str, object]:
+    data = environment.get("data_sha256")
+    named = data if isinstance(data, dict) else {}
+    return {f"dataset_{role}": f"digest {str(digest)[:10]}" for role, digest in named.items()}
+
+
+# -- curves ---------------------------------------------------------------------------------------------------
+
+
+def _rows(folder: Path) -> list[folders.Row]:
+    return folders.read_rows(folder / folders.METRICS, _PLACE)
+
+
+def _curves(left: list[folders.Row], right: list[folders.Row]) -> Iterator[Curve]:
+    """Compare the metrics of two runs, update by update; the metric that parts first comes first."""
+    names = [name for name in dict.fromkeys(key for row in (*left, *right) for key in row) if name not in _OF_TIME]
+    curves = [_curve(name, left, right) for name in names if name not in _PLACE]
+    yield from sorted((curve for curve in curves if curve is not None), key=lambda curve: curve.step)
+
+
+def _curve(name: str, left: list[folders.Row], right: list[folders.Row]) -> Curve | None:
+    sides = [
+        {int(row["step"]): float(row[name]) for row in rows if row.get(name) is not None} for rows in (left, right)
+    ]
+    steps = sorted({*sides[0], *sides[1]})
+    parted = [step for step in steps if sides[0].get(step) != sides[1].get(step)]
+    if not parted:
+        return None
+    both = {step: sides[1][step] - sides[0][step] for step in parted if all(step in side for side in sides)}
+    at = max(both, key=lambda step: abs(both[step]), default=None)
+    last = [side[max(side)] if side else None for side in sides]
+    return Curve(name, parted[0], last[0], last[1], None if at is None else both[at], at)
+
+
+# -- searches -------------------------------------------------------------------------------------------------
+
+
+class _Trial(NamedTuple):
+    """One run of a search."""
+
+    label: str
+    seed: int
+
+
+def _of_searches(left: Path, right: Path) -> Difference:
+    stored = [_object(folder / folders.SEARCH) for folder in (left, right)]
+    metrics = [str(search.get("metric")) for search in stored]
+    planned = [_trials(folder, search) for folder, search in zip((left, right), stored, strict=True)]
+    scores = [_scores(trials, metric) for trials, metric in zip(planned, metrics, strict=True)]
+    first = [next((run for run in trials.values() if _is_finished(run)), None) for trials in planned]
+    changes = [*_of_plans(*stored), *_of_trials(*planned)]
+    if first[0] is not None and first[1] is not None:
+        changes += _of_environments(first[0], first[1])
+    pairs = _pairs(scores[0], scores[1], metrics[0]) if metrics[0] == metrics[1] else ()
+    return Difference(SEARCH, metrics[0], tuple(changes), pairs=tuple(pairs))
+
+
+def _of_plans(left: Mapping[str, object], right: Mapping[str, object]) -> Iterator[Change]:
+    """Compare what two searches were asked for."""
+    bases = [search.get("base") for search in (left, right)]
+    if not all(isinstance(base, dict) for base in bases):
+        raise ConfigError("diff", "a search.json does not hold the base of a search")
+    rest = [_flat({k: v for k, v in search.items() if k not in ("base", "trials")}) for search in (left, right)]
+    yield from _changes("search", *({k: v for k, v in side.items() if k != _COMMANDS} for side in rest))
+    yield from _of_configs(*(base for base in bases if isinstance(base, dict)))
+
+
+def _trials(folder: Path, search: Mapping[str, object]) -> dict[_Trial, Path]:
+    """Return the folder of every run that a search planned."""
+    trials = search.get("trials")
+    if not isinstance(trials, list) or not all(
+        isinstance(t, dict) and {"name", "seed", "choice"} <= set(t) for t in trials
+    ):
+        raise ConfigError(str(folder / folders.SEARCH), "does not hold the trials of a search")
+    return {
+        _Trial(_label(trial["choice"]), int(trial["seed"])): folder / folders.TRIALS / trial["name"] for trial in trials
+    }
+
+
+def _label(choice: Mapping[str, object]) -> str:
+    return " ".join(f"{path}={value}" for path, value in choice.items()) or "(preset)"
+
+
+def _is_finished(run: Path) -> bool:
+    return (run / folders.RESULT).exists()
+
+
+def _of_trials(left: Mapping[_Trial, Path], right: Mapping[_Trial, Path]) -> Iterator[Change]:
+    """Say which runs one search has and the other has not, or has not finished."""
+
+    def states(trials: Mapping[_Trial, Path]) -> dict[str, object]:
+        return {f"{t.label} seed {t.seed}": _state(run) for t, run in trials.items()}
+
+    return _changes("trials", states(left), states(right))
+
+
+def _state(run: Path) -> str:
+    return "finished" if _is_finished(run) else "not finished"
+
+
+def _scores(trials: Mapping[_Trial, Path], metric: str) -> dict[_Trial, float]:
+    """Return the metric of every finished run that measured it."""
+    scores: dict[_Trial, float] = {}
+    for trial, run in trials.items():
+        value = folders.value_of(_rows(run), metric) if _is_finished(run) else None
+        if value is not None:
+            scores[trial] = value
+    return scores
+
+
+def _pairs(left: Mapping[_Trial, float], right: Mapping[_Trial, float], metric: str) -> Iterator[Pair]:
+    """Compare the runs that both searches finished, a configuration at a time, over the seeds in common."""
+    for label in dict.fromkeys(trial.label for trial in left):
+        shared = [trial for trial in left if trial.label == label and trial in right]
+        sides = [{trial.seed: side[trial] for trial in shared} for side in (left, right)]
+        if sides[0] != sides[1]:
+            yield _pair(label, sides[0], sides[1], metric)
+
+
+def _pair(label: str, left: Mapping[int, float], right: Mapping[int, float], metric: str) -> Pair:
+    from hebb.analysis import compare
+
+    means = [math.fsum(side.values()) / len(side) for side in (left, right)]
+    ends: list[float] = [math.nan, math.nan]
+    if len(left) > 1:
+        line = compare.of_values({"A": left, "B": right}, metric).iloc[0]
+        ends = [float(line["low"]), float(line["high"])]
+    low, high = (end if math.isfinite(end) else None for end in ends)
+    return Pair(label, len(left), means[0], means[1], means[1] - means[0], low, high)
