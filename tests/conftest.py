@@ -23,6 +23,15 @@ builtin.load()
 SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
 GOLDEN = ROOT / "tests" / "golden"
 
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests on pretended GPUs to a process of their own, whose torch knows another device."""
+    apart = (
+        collection_path == ROOT / "tests" / "devices" and "devices" not in str(config.getoption("markexpr")).split()[:1]
+    )
+    return True if apart else None
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

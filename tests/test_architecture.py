@@ -6,6 +6,7 @@ Without it an import that points up goes unseen until two modules need each othe
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_every_folder_is_a_floor() -> None:
 def test_imports_point_down(name: str) -> None:
     above = {other for other in ours(imports(name)) if floor(other) > floor(name)}
     assert not above, f"{name} reaches up to {sorted(above)}"
+
+
+def test_ray_is_imported_behind_its_environment() -> None:
+    """Ray reads its variables when it is imported; a module that brings it in first makes every session fail."""
+    brings = 0
+    for name, path in MODULES.items():
+        text = path.read_text()
+        ray = re.search(r"^(from|import) ray\b", text, re.MULTILINE)
+        if ray is not None:
+            above = text[: ray.start()]
+            assert "ray_session" in above or "hebb.tuning.searchers" in above, (
+                f"{name} imports Ray before its environment"
+            )
+            brings += 1
+    assert brings > 1, "the rule sees what it is about"
 
 
 def test_no_circles() -> None:

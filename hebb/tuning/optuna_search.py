@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ray.tune.search.optuna import OptunaSearch
-
 from hebb.tuning.searchers import SCORE
 from hebb.tuning.steps import WORST
+
+# isort: split
+from ray.tune.search.optuna import OptunaSearch
 
 _FALSE_ALARMS = (
     "Define-by-run function passed",  # the time is that of the model, which suggests while our function asks

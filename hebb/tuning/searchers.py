@@ -8,6 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hebb.config.domains import Axis, Choice
+from hebb.config.search_space import SchedulerSpec, SearchPlan
+from hebb.config.vocabulary import DomainKind, Goal, Sampler, Scheduler
+from hebb.core.seeds import derive
+from hebb.tuning import (
+    ray_session,  # noqa: F401  # before Ray, which reads its environment when it is imported
+    samplers,
+)
+
+# isort: split
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -16,12 +26,6 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 from ray.tune.search import Searcher
-
-from hebb.config.domains import Axis, Choice
-from hebb.config.search_space import SchedulerSpec, SearchPlan
-from hebb.config.vocabulary import DomainKind, Goal, Sampler, Scheduler
-from hebb.core.seeds import derive
-from hebb.tuning import samplers
 
 Number = int | float
 Parameters = dict[str, Number]

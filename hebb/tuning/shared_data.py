@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import ray
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from hebb.config.specs import RunConfig
 from hebb.data import images, memory
 from hebb.data.images import Images, Split
 from hebb.data.memory import ArrayData
+from hebb.tuning.ray_session import ray
 
 _OF_A_RUN = 2  # datasets that one run uses, and a worker keeps: a GPU has no room for those of a whole space
 _MOST = 8  # datasets that are kept; a space over hundreds of subsets reads them as it goes

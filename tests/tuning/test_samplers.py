@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import small
-from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from hebb.config import search_space
 from hebb.config.search_space import SearchSpec
@@ -29,6 +27,10 @@ from hebb.tuning import samplers, search_folder, search_notes, searchers
 from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.searchers import Parameters, choice_of
+
+# isort: split
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
 NUMBERS = {"u": {"uniform": [0, 1]}, "l": {"loguniform": [0.01, 1]}, "q": {"quniform": [0, 1, 0.25]}}
 SPACES: dict[str, dict[str, Any]] = {
