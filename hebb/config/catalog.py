@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,10 +148,9 @@ def _read(path: Path, below: Catalog) -> Catalog:
     data = documents.read_json(path)
     data = _keys(data, ("layer", "model", "dataset", "protocol"), where)
     defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
-    models = {
-        name: _model(name, entry, defaults, f"{path.name}, model '{name}'")
-        for name, entry in _object(data.get("model", {}), f"{where}, model").items()
-    }
+    models = _Models(_object(data.get("model", {}), f"{where}, model"), defaults, path.name, below.models)
+    if path != SHIPPED:
+        models.check()
     datasets = {**below.datasets}
     for name, variants in _object(data.get("dataset", {}), f"{where}, dataset").items():
         datasets.update(_variants(name, variants, datasets, f"{path.name}, dataset '{name}'"))
@@ -162,11 +161,43 @@ def _read(path: Path, below: Catalog) -> Catalog:
         for name, entry in _object(data.get("protocol", {}), f"{where}, protocol").items()
     }
     return Catalog(
-        models={**below.models, **models},
+        models=models,
         datasets=datasets,
         defaults=defaults,
         protocols={**below.protocols, **protocols},
     )
+
+
+class _Models(Mapping[str, Model]):
+    """The models of a file over those below; each is read when it is first asked for, since a run needs one of them."""
+
+    def __init__(
+        self, entries: Mapping[str, object], defaults: grammar.Defaults, file: str, below: Mapping[str, Model]
+    ) -> None:
+        self._entries, self._defaults, self._file, self._below = entries, defaults, file, below
+        self._read: dict[str, Model] = {}
+
+    def check(self) -> None:
+        """Read every model of the file; raise for the first that is wrong."""
+        for name in self._entries:
+            self[name]
+
+    def __getitem__(self, name: str) -> Model:
+        if name not in self._entries:
+            return self._below[name]
+        if name not in self._read:
+            where = f"{self._file}, model '{name}'"
+            self._read[name] = _model(name, self._entries[name], self._defaults, where)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._below
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._below, *self._entries]))
+
+    def __len__(self) -> int:
+        return len({*self._below, *self._entries})
 
 
 def _layer_defaults(data: object, below: Mapping[str, Mapping[str, Value]], where: str) -> dict[str, dict[str, Value]]:
