@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hebb.config import serialise
+from hebb.config import domains, serialise
 from hebb.core import documents
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -281,12 +281,9 @@ def _trials(folder: Path, search: Mapping[str, object]) -> dict[_Trial, Path]:
     ):
         raise ConfigError(str(folder / folders.SEARCH), "does not hold the trials of a search")
     return {
-        _Trial(_label(trial["choice"]), int(trial["seed"])): folder / folders.TRIALS / trial["name"] for trial in trials
+        _Trial(domains.label(trial["choice"], digits=None), int(trial["seed"])): folder / folders.TRIALS / trial["name"]
+        for trial in trials
     }
-
-
-def _label(choice: Mapping[str, object]) -> str:
-    return " ".join(f"{path}={value}" for path, value in choice.items()) or "(preset)"
 
 
 def _is_finished(run: Path) -> bool:

@@ -148,17 +148,17 @@ def _read(path: Path, below: Catalog) -> Catalog:
     data = documents.read_json(path)
     data = _keys(data, ("layer", "model", "dataset", "protocol"), where)
     defaults = _layer_defaults(data.get("layer", {}), below.defaults, where)
-    models = _Models(_object(data.get("model", {}), f"{where}, model"), defaults, path.name, below.models)
+    models = _Models(documents.as_object(data.get("model", {}), f"{where}, model"), defaults, path.name, below.models)
     if path != SHIPPED:
         models.check()
     datasets = {**below.datasets}
-    for name, variants in _object(data.get("dataset", {}), f"{where}, dataset").items():
+    for name, variants in documents.as_object(data.get("dataset", {}), f"{where}, dataset").items():
         datasets.update(_variants(name, variants, datasets, f"{path.name}, dataset '{name}'"))
     for entry in DATASETS.entries():
         datasets.setdefault(entry.name, DataSpec(dataset=entry.name))
     protocols = {
         name: _protocol(entry, f"{path.name}, protocol '{name}'")
-        for name, entry in _object(data.get("protocol", {}), f"{where}, protocol").items()
+        for name, entry in documents.as_object(data.get("protocol", {}), f"{where}, protocol").items()
     }
     return Catalog(
         models=models,
@@ -236,7 +236,7 @@ def _model(name: str, data: object, defaults: grammar.Defaults, where: str) -> M
 
 def _settings(data: Mapping[str, Any], where: str) -> SettleSpec | None:
     """Return the settings unchecked; ``NetworkSpec`` checks their names and values."""
-    return SettleSpec(values=tuple(_object(data["settle"], where).items())) if "settle" in data else None
+    return SettleSpec(values=tuple(documents.as_object(data["settle"], where).items())) if "settle" in data else None
 
 
 def _block(data: object, defaults: grammar.Defaults, index: int, where: str) -> BlockSpec:
@@ -248,7 +248,7 @@ def _block(data: object, defaults: grammar.Defaults, index: int, where: str) -> 
     if data.get("num", index) != index:
         raise ConfigError(where, f"num must be the position of the block, {index}, got {data['num']}")
     layer = grammar.parse_layer(
-        data["preset"], defaults, where, arch=data.get("arch"), named=_object(data.get("layer", {}), where)
+        data["preset"], defaults, where, arch=data.get("arch"), named=documents.as_object(data.get("layer", {}), where)
     )
     for name, annotation in _BLOCK_TYPES.items():
         annotation.check(data.get(name), f"{where}, {name}")
@@ -273,7 +273,7 @@ def operations(text: str, where: str) -> tuple[Operation, ...]:
 
 def _protocol(data: object, where: str) -> Protocol:
     data = _keys(data, ("set", "description", "source"), where)
-    changes = _object(data.get("set"), f"{where}, set")
+    changes = documents.as_object(data.get("set"), f"{where}, set")
     for path, value in changes.items():
         if isinstance(value, dict | list):
             raise ConfigError(f"{where}, set", f"{path} must be a word or a number, got {value!r}")
@@ -282,7 +282,7 @@ def _protocol(data: object, where: str) -> Protocol:
 
 def _variants(name: str, data: object, below: Mapping[str, DataSpec], where: str) -> dict[str, DataSpec]:
     entry = DATASETS.get(name, where)
-    variants = dict(_object(data, where))
+    variants = dict(documents.as_object(data, where))
     base = _data(
         below.get(entry.name) or DataSpec(dataset=entry.name), variants.pop("default", {}), f"{where}, default"
     )
@@ -302,15 +302,9 @@ def _data(base: DataSpec, values: Any, where: str) -> DataSpec:
         return dataclasses.replace(base, **lists)
 
 
-def _object(data: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
-        raise ConfigError(where, f"must be an object, got {data!r}")
-    return data
-
-
 def _keys(data: object, legal: Collection[str], where: str) -> Mapping[str, Any]:
     """Return the object; raise for a key that is not legal."""
-    mapping = _object(data, where)
+    mapping = documents.as_object(data, where)
     for key in mapping:
         if key not in legal:
             raise ConfigError(where, f"unknown key '{key}'", given=key, choices=legal)

@@ -41,6 +41,13 @@ _FORMS = (
 _PLACEHOLDER = "bX."
 
 
+def label(choice: Mapping[str, object], digits: int | None = 4) -> str:
+    """Write a point of a space as ``path=value path=value``; None writes floats in full."""
+    whole = digits is None
+    words = (f"{path}={f'{v:.{digits}g}' if isinstance(v, float) and not whole else v}" for path, v in choice.items())
+    return " ".join(words) or "(preset)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Axis:
     """One domain of a space.

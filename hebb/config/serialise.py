@@ -24,6 +24,7 @@ from hebb.config.specs import (
     RunConfig,
     make_layer,
 )
+from hebb.core import documents
 from hebb.core.errors import ConfigError, within
 
 _LATER: dict[type, dict[str, Any]] = {
@@ -85,8 +86,8 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
 
 def run_from_json(data: object, where: str) -> RunConfig:
     """Build a run from the data of a ``config.json``; an unknown key is an error, a missing one unless it is new."""
-    data = _with_later(RunConfig, _object(data, where))
-    network = _with_later(NetworkSpec, _object(data.get("network"), f"{where}, network"))
+    data = _with_later(RunConfig, documents.as_object(data, where))
+    network = _with_later(NetworkSpec, documents.as_object(data.get("network"), f"{where}, network"))
     needed = _plugins(data.get("plugins"), f"{where}, plugins")
     plugins.require(needed, where)  # the network may be made of their rules
     blocks = network.get("blocks")
@@ -130,7 +131,7 @@ def complete(data: Mapping[str, object]) -> dict[str, object]:
 
 def block_from_json(data: object, where: str) -> BlockSpec:
     """Build a block from its full JSON form."""
-    data = _object(data, where)
+    data = documents.as_object(data, where)
     parts = {
         name: _build(kind, data[name], f"{where}, {name}")
         for name, kind in (("activation", ActivationSpec), ("pool", PoolSpec))
@@ -152,7 +153,7 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
         if any(block.settles for block in blocks):
             raise ConfigError(where, "is missing")
         return None
-    values = _object(network["settle"], where)
+    values = documents.as_object(network["settle"], where)
     rules = [block.layer.rule for block in blocks]
     rule = next((rule for rule in rules if isinstance(rule, SettlingRule)), None)
     if rule is None:
@@ -164,7 +165,7 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
 
 
 def _layer_from_json(data: object, where: str) -> LayerSpec:
-    values = dict(_object(data, where))
+    values = dict(documents.as_object(data, where))
     for name in ("method", "arch"):
         if name not in values:
             raise ConfigError(where, f"'{name}' is missing")
@@ -181,7 +182,7 @@ Spec = TypeVar("Spec")
 
 def _build(kind: type[Spec], data: object, where: str) -> Spec:
     """Make a spec from a dictionary whose keys must be its fields and whose types must fit; new ones may be missing."""
-    data = _with_later(kind, _object(data, where))
+    data = _with_later(kind, documents.as_object(data, where))
     names = annotations_of(kind)
     for key in data:
         if key not in names:
@@ -195,7 +196,7 @@ def _build(kind: type[Spec], data: object, where: str) -> Spec:
 
 
 def _data_from_json(data: object, where: str) -> DataSpec:
-    data = _object(data, where)
+    data = documents.as_object(data, where)
     return _build(DataSpec, {**data, **_as_tuples(data, "classes")}, where)
 
 
@@ -206,12 +207,6 @@ def _with_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
 def _without_later(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     later = _LATER.get(kind, {})
     return {key: value for key, value in data.items() if key not in later or value != later[key]}
-
-
-def _object(data: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
-        raise ConfigError(where, f"must be an object, got {data!r}")
-    return data
 
 
 def _as_tuples(data: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import codecs
 import functools
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,13 @@ def read_json(path: Path) -> Any:
         ConfigError: for a file that is absent, cannot be read, or is not JSON.
     """
     return parse_json(read_text(path, "a JSON file"), str(path))
+
+
+def as_object(data: object, where: str) -> Mapping[str, Any]:
+    """Return what must be an object of JSON."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, f"must be an object, got {data!r}")
+    return data
 
 
 def read_yaml(path: Path, where: str | None = None) -> Any:

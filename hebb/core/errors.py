@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from hebb.core import temporary
+
 _LONGEST_LINE = 600
 _LONGEST_LIST = 460  # characters; of a longer list only the nearest words are shown
 _NEAREST = 5
@@ -160,9 +162,8 @@ def cause_of(error: BaseException, path: os.PathLike[str] | None = None) -> Base
 
 def _full_folders() -> str:
     """Name the folders without space among those in which libraries put files of their own."""
-    temporary = next((os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "/tmp")
     full = []
-    for folder in dict.fromkeys((temporary, "/dev/shm", os.curdir)):
+    for folder in dict.fromkeys((str(temporary.folder()), "/dev/shm", os.curdir)):
         with suppress(OSError):
             disk = os.statvfs(folder)
             if disk.f_bavail * disk.f_frsize < _LITTLE:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb import builtin
 from hebb.config.catalog import Catalog
+from hebb.config.domains import label
 from hebb.config.vocabulary import Scheduler
 from hebb.core.user_code import TRACEBACK
 from hebb.storage.journal import Event, Journal
@@ -32,7 +33,7 @@ from hebb.tuning.ray_session import RayTrial, Resources, ray, tune
 from hebb.tuning.search import Group, Search
 from hebb.tuning.searchers import SCORE, Number, choice_of, plain, scheduler, searcher
 from hebb.tuning.steps import of_run
-from hebb.tuning.trials import label, replicates
+from hebb.tuning.trials import replicates
 
 if TYPE_CHECKING:
     from hebb.tuning.worker import Task

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hebb.core import temporary
 from hebb.core.errors import ConfigError, HebbError
 from hebb.core.threads import cores, openmp_settings
 
@@ -181,8 +182,7 @@ def _short_folder() -> Path | None:
     Raises:
         ConfigError: when there is no such folder.
     """
-    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
-    usual = Path(os.environ[name]) if name else Path("/tmp")
+    name, usual = temporary.variable(), temporary.folder()
     problem = f"must be a folder with a path of at most {_SOCKET - _BELOW} bytes, got '{usual}'"
     if len(os.fsencode(usual.absolute())) + _BELOW <= _SOCKET and str(usual).isascii():
         with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix="hebb-", dir=usual):

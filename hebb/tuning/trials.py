@@ -9,7 +9,7 @@ from dataclasses import replace
 from hebb.config import grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.data_spec import DataSpec
-from hebb.config.domains import Axis, Choice
+from hebb.config.domains import Axis, Choice, label
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, within
@@ -23,12 +23,6 @@ def labels(choices: Sequence[Choice]) -> list[str]:
         if len(set(texts)) == len(texts):
             break
     return texts
-
-
-def label(choice: Choice, digits: int = 4) -> str:
-    """Write a point of the space as ``path=value path=value``."""
-    words = (f"{path}={f'{v:.{digits}g}' if isinstance(v, float) else v}" for path, v in choice.items())
-    return " ".join(words) or "(preset)"
 
 
 def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec:
