@@ -51,6 +51,8 @@ class Split:
         zoom: factor by which images that are not varied are enlarged, before they are cut to their centre.
         frames: int64 (F,) places of images in time order, on the device: the split is their F - 1 pairs of
             neighbours, the two views of a sample; None where each image is a sample.
+        stacked: features of all members of a pack (S N, ...), one after the other, of which ``images`` are a part; None
+            where each has a memory of its own.
     """
 
     images: Tensor | Stream
@@ -60,6 +62,7 @@ class Split:
     view: Augment | None = None
     zoom: float = 1.0
     frames: Tensor | None = None
+    stacked: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels) if self.frames is None else len(self.frames) - 1

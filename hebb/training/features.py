@@ -23,7 +23,7 @@ from torch import Tensor
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import machine
-from hebb.data.images import Images, Split
+from hebb.data.images import Finish, Images, Split
 from hebb.kernels.channels_last import Conv2d
 from hebb.nn.layers import ConvHebbLayer
 from hebb.nn.model import Network
@@ -84,6 +84,38 @@ class Room:
         return torch.from_numpy(mapped).view(dtype).view(shape)
 
 
+@dataclass(kw_only=True)
+class Shelf:
+    """One tensor for the training features of all members of a pack, so that a batch of all of them is one gather.
+
+    Attributes:
+        members: number of members; they take their parts in turn.
+    """
+
+    members: int
+    _stacked: Tensor | None = None
+    _taken: int = 0
+
+    def take(
+        self, room: Room, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return a member's part (N, ...) and the whole (S N, ...); None and None when the whole fits nowhere.
+
+        Args:
+            room: space of the member; its share of the host's memory is that of one of ``members``.
+            shape: of a part.
+            dtype: as of ``Room.take``.
+            device: as of ``Room.take``.
+        """
+        if self._taken == 0:
+            whole = replace(room, trials=max(1, room.trials // self.members))
+            self._stacked = whole.take((self.members * shape[0], *shape[1:]), dtype, device)
+        self._taken += 1
+        if self._stacked is None:
+            return None, None
+        return self._stacked[(self._taken - 1) * shape[0] : self._taken * shape[0]], self._stacked
+
+
 class Watcher(Protocol):
     """Receives the progress of computing features."""
 
@@ -95,7 +127,13 @@ class Watcher(Protocol):
 
 
 def inputs(
-    network: Network, phase: Phase, data: Images, config: RunConfig, room: Room | None, watcher: Watcher
+    network: Network,
+    phase: Phase,
+    data: Images,
+    config: RunConfig,
+    room: Room | None,
+    watcher: Watcher,
+    shelf: Shelf | None = None,
 ) -> Images:
     """Return the splits as the lowest block of the phase receives them.
 
@@ -106,22 +144,23 @@ def inputs(
         config: config of the run.
         room: space for the features; None computes them for every batch.
         watcher: receives the progress.
+        shelf: memory of the training features that the members of a pack share.
     """
     if phase.first == 0:
         return data
-    frozen = _Frozen(network, phase.first, phase.batch_size, getattr(torch, config.feature_dtype))
+    frozen = Frozen(network, phase.first, phase.batch_size, getattr(torch, config.feature_dtype))
     kept = room if phase.keeps_features else None
 
-    def behind(split: Split, tell: Callable[[int], None]) -> Split:
-        streamed = replace(split, finish=lambda x: frozen(x if split.finish is None else split.finish(x)))
-        stored = None if kept is None or split.augment is not None else _keep(streamed, frozen, kept, tell)
+    def behind(split: Split, tell: Callable[[int], None], shelf: Shelf | None = None) -> Split:
+        streamed = replace(split, finish=Behind(frozen, split.finish))
+        stored = None if kept is None or split.augment is not None else _keep(streamed, frozen, kept, tell, shelf)
         return streamed if stored is None else stored
 
     # a run with validation images reads the test images once, at its end
     early = [data.train, data.test if data.val is None else data.val]
     if kept is not None:
         watcher.features(phase, sum(len(split) for split in early if split.augment is None))
-    first, second = (behind(split, watcher.progress) for split in early)
+    first, second = behind(early[0], watcher.progress, shelf), behind(early[1], watcher.progress)
     return Images(
         train=first,
         val=None if data.val is None else second,
@@ -131,7 +170,7 @@ def inputs(
 
 
 @dataclass(frozen=True)
-class _Frozen:
+class Frozen:
     """The blocks below ``first``: images -> features, rounded to ``dtype``."""
 
     network: Network
@@ -142,13 +181,23 @@ class _Frozen:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W) or (N, M)."""
-        pieces = []
-        for piece in x.split(self.chunk):
-            missing = self.chunk - len(piece)
-            full = torch.cat([piece, piece.new_zeros(missing, *piece.shape[1:])]) if missing else piece
-            pieces.append(self.network(full, stop=self.first)[: len(piece)])
+        pieces = [self._features(piece) for piece in x.split(self.chunk)]
         features = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return features.to(self.dtype).to(torch.float32).contiguous(memory_format=self.order)
+        return self.rounded(features).contiguous(memory_format=self.order)
+
+    def _features(self, piece: Tensor) -> Tensor:
+        features: Tensor = self.network(self.filled(piece), stop=self.first)
+        return features[: len(piece)]
+
+    def filled(self, x: Tensor, dim: int = 0) -> Tensor:
+        """Pad images along ``dim`` to a whole chunk."""
+        missing = self.chunk - x.shape[dim]
+        zeros = x.new_zeros(*x.shape[:dim], missing, *x.shape[dim + 1 :])
+        return torch.cat([x, zeros], dim=dim) if missing else x
+
+    def rounded(self, features: Tensor) -> Tensor:
+        """Round features to the number type in which they are kept."""
+        return features.to(self.dtype).to(torch.float32)
 
     @property
     def order(self) -> torch.memory_format:
@@ -158,15 +207,31 @@ class _Frozen:
         return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _keep(streamed: Split, frozen: _Frozen, room: Room, tell: Callable[[int], None]) -> Split | None:
+@dataclass(frozen=True)
+class Behind:
+    """The last step of a batch that is read behind frozen blocks: that of the images, then the blocks."""
+
+    frozen: Frozen
+    finish: Finish | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W) or (B, M)."""
+        return self.frozen(x if self.finish is None else self.finish(x))
+
+
+def _keep(
+    streamed: Split, frozen: Frozen, room: Room, tell: Callable[[int], None], shelf: Shelf | None
+) -> Split | None:
     """Compute and keep the features of a split; None when there is no room."""
-    kept, done = None, 0
+    kept, stacked, done = None, None, 0
     for x, _ in streamed.batches(frozen.chunk):
         if kept is None:
-            kept = room.take((len(streamed), *x.shape[1:]), frozen.dtype, x.device, frozen.order)
+            place = (len(streamed), *x.shape[1:]), frozen.dtype, x.device
+            # torch.vmap knows one order of the dimensions, so a shelf does too
+            kept, stacked = (room.take(*place, frozen.order), None) if shelf is None else shelf.take(room, *place)
             if kept is None:
                 return None
         kept[done : done + len(x)] = x
         done += len(x)
         tell(len(x))
-    return None if kept is None else Split(kept, streamed.labels)
+    return None if kept is None else Split(kept, streamed.labels, stacked=stacked)

@@ -14,6 +14,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from hebb.nn.noise import Noise
 from hebb.training import engine
 from hebb.training.curves import Curves
 from hebb.training.epoch import Epoch, Progress, Scores
+from hebb.training.features import Behind, Frozen
 
 Tensors = dict[str, Tensor]
 _PREFIX = "network."
@@ -65,6 +67,11 @@ class Pack:
             for i, member in enumerate(self.members):
                 bind(member, name, stacked[i])
             self._state[_PREFIX + name] = nn.Parameter(stacked) if isinstance(tensor, nn.Parameter) else stacked
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all members."""
+        return self.members[0].device
 
     def learnt(self, blocks: Iterable[int]) -> list[nn.Parameter]:
         """Return the stacked parameters of these blocks, in the order of a single network's."""
@@ -209,22 +216,37 @@ class Pack:
     def _batches(self, splits: Sequence[Split], epochs: Sequence[Epoch]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (number of the update, x (S, B, ...), labels (S, B))."""
         phase = epochs[0].phase
-        size = phase.batch_size
-        device = splits[0].labels.device
         update = epochs[0].epoch * phase.updates_per_epoch(len(splits[0]))
-        if all(split is splits[0] for split in splits) and splits[0].gathers:
+        behind = _behind(splits, phase) if self.device.type != "cpu" else None
+        if behind is not None:
+            splits = [replace(split, finish=behind.finish) for split in splits]
+        for x, labels in self._gathered(splits, epochs):
+            yield update, x if behind is None else self._through(behind.frozen, x, labels, phase), labels
+            update += 1
+
+    @torch.no_grad()
+    def _through(self, frozen: Frozen, x: Tensor, labels: Tensor, phase: Phase) -> Tensor:
+        """Send the images of all members (S, B, ...) through their own frozen blocks at once."""
+        features, _ = self._vmapped(_below, phase, 0)(self._state, frozen.filled(x, dim=1), labels, {})
+        return frozen.rounded(features[:, : x.shape[1]])
+
+    def _gathered(self, splits: Sequence[Split], epochs: Sequence[Epoch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x (S, B, ...), labels (S, B))."""
+        size, device = epochs[0].phase.batch_size, splits[0].labels.device
+        shared = _shared(splits)
+        if shared is not None:
             orders = torch.stack([torch.randperm(len(splits[0]), generator=at.order()) for at in epochs])  # (S, N)
-            images = splits[0].images
+            if len(shared) > len(splits[0]):  # each member reads its own part
+                orders += len(splits[0]) * torch.arange(len(splits))[:, None]
+            images = shared.images
             assert isinstance(images, Tensor)
             for places in machine.upload(orders, images.device).split(size, dim=1):
-                x, labels = splits[0].take(places.flatten())  # one gather for all members
-                yield update, x.unflatten(0, places.shape), labels.view(places.shape)
-                update += 1
+                x, labels = shared.take(places.flatten())  # one gather for all members
+                yield x.unflatten(0, places.shape), labels.view(places.shape)
             return
         own = [s.batches(size, at.order(), at.augmentation(device)) for s, at in zip(splits, epochs, strict=True)]
         for batches in zip(*own, strict=True):
-            yield update, torch.stack([x for x, _ in batches]), torch.stack([labels for _, labels in batches])
-            update += 1
+            yield torch.stack([x for x, _ in batches]), torch.stack([labels for _, labels in batches])
 
     def _factors(self, x: Tensor, phase: Phase) -> Tensors:
         """Draw the dropout factors of every member from its own noise: name of the module -> (S, B, ...)."""
@@ -330,6 +352,34 @@ class _DrawnNoise(Noise):
 
     def drop_out(self, x: Tensor, drop: float) -> Tensor:
         return x * self.drawn
+
+
+def _below(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+    """Run the blocks below a phase, as a step of the engine that learns nothing."""
+    features: Tensor = network(x, stop=phase.first)
+    return features
+
+
+def _behind(splits: Sequence[Split], phase: Phase) -> Behind | None:
+    """Return how batches are read behind frozen blocks that compute them anew; None where a phase keeps features.
+
+    There the members compute their own, so that a machine without room for them gives the same bits.
+    """
+    finish = splits[0].finish
+    return finish if isinstance(finish, Behind) and not phase.keeps_features else None
+
+
+def _shared(splits: Sequence[Split]) -> Split | None:
+    """Return one split from which a batch of all members is gathered at once; None where there is none.
+
+    Either all members read the same images, or their features lie one after the other in one tensor.
+    """
+    if all(split.images is splits[0].images and split.finish is splits[0].finish for split in splits):
+        return splits[0] if splits[0].gathers else None
+    stacked = splits[0].stacked
+    if stacked is None or any(split.stacked is not stacked for split in splits):
+        return None
+    return Split(stacked, splits[0].labels.repeat(len(splits)))
 
 
 def _tensors(network: Network) -> Tensors:

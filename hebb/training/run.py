@@ -108,10 +108,11 @@ class Run:
             if stored is None:
                 entry.store(self.left_behind(index))
 
-    def inputs(self, phase: Phase) -> Images:
-        """Return the inputs of a phase, computed by the frozen blocks below it."""
+    def inputs(self, phase: Phase, shelf: features.Shelf | None = None) -> Images:
+        """Return the inputs of a phase, computed by the frozen blocks below it; a pack keeps them on a ``shelf``."""
         self.network.eval()
-        return features.inputs(self.network, phase, self.data[phase.data], self.config, self.place.room(), self.report)
+        data, room = self.data[phase.data], self.place.room()
+        return features.inputs(self.network, phase, data, self.config, room, self.report, shelf)
 
     def optimiser(self, phase: Phase) -> torch.optim.Optimizer | None:
         """Return a new optimiser for a phase."""

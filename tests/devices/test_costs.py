@@ -6,10 +6,18 @@ in every update would be seen only as a slow GPU.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import networks
 import pytest
 from networks import NETWORKS
 from pretended import Log
+
+from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
+from hebb.training import engine, train
+from hebb.training.pack import Pack
 
 FAST = ("SoftKrotov cnn", "EP", "bp", "shuffle")
 PARAMETERS = [pytest.param(name, marks=[pytest.mark.fast] if name in FAST else []) for name in NETWORKS]
@@ -69,3 +77,64 @@ def test_an_update_waits_for_nothing(name: str, log: Log) -> None:
     assert waits[0] == waits[1], log.waits
     assert uploads[0] == uploads[1], log.uploads
     assert (operations[1] - operations[0]) / 6 <= OPERATIONS[name]
+
+
+KEPT = (48, 50, 48)
+ANEW = (48, 66, 83)
+"""Most operations of an update of a pack of four in the phases of two Hebbian blocks and a classifier, with features
+that are kept and with features that are computed anew; one run makes 37, 42 and 40."""
+
+
+def _steps(config: RunConfig, members: int, log: Log, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the operations inside the epochs of each phase, of one run or of a pack."""
+    counts: list[int] = []
+
+    def counted(run_epoch: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            before = log.started
+            scores = run_epoch(*arguments, **options)
+            counts.append(log.started - before)
+            return scores
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run_epoch", counted(engine.run_epoch))
+        patch.setattr(Pack, "run_epoch", counted(Pack.run_epoch))
+        seeds = tuple(range(members)) if members > 1 else ()
+        configs = [replace(config, seed=seed, pack=seeds, device=DeviceKind.CUDA) for seed in range(members)]
+        train.run_pack(configs, None, places=[train.Place(datasets=networks.nowhere())] * members)
+    return counts
+
+
+def _of_an_update(config: RunConfig, members: int, log: Log, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the operations of an update in each epoch: three more batches, of all images, make the difference."""
+    few = [
+        replace(
+            config,
+            **{role: replace(getattr(config, role), samples=samples) for role in ("dataset_sup", "dataset_unsup")},
+        )
+        for samples in (30, 60)
+    ]
+    costs = [_steps(one, members, log, monkeypatch) for one in few]
+    return [(b - a) / 3 for a, b in zip(*costs, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "most"),
+    [
+        pytest.param("SoftKrotov cnn", 2, KEPT, marks=pytest.mark.fast),
+        ("SoftKrotov cnn", 1, ANEW),
+        ("Soft cnn", 2, KEPT),
+        ("Soft cnn", 1, ANEW),
+    ],
+)
+def test_four_members_cost_little_more_than_one(
+    name: str, epochs: int, most: tuple[int, ...], log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update gathers the images or the features of all members at once, in every phase."""
+    changes = (f"dataset_sup.epochs={epochs}", f"dataset_unsup.epochs={epochs}")
+    config = networks.config(NETWORKS[name], *changes, curve_points=0)
+    costs = _of_an_update(config, 4, log, monkeypatch)
+    assert len(costs) == 3 * epochs
+    assert all(cost <= most[i // epochs] for i, cost in enumerate(costs)), costs

@@ -102,13 +102,13 @@ def passes(made: RunConfig, monkeypatch: pytest.MonkeyPatch, **place: object) ->
     """Count the images that went through the frozen first block while the classifier learnt."""
     counted = 0
 
-    class Counting(features._Frozen):
+    class Counting(features.Frozen):
         def __call__(self, x: torch.Tensor) -> torch.Tensor:
             nonlocal counted
             counted += len(x)
             return super().__call__(x)
 
-    monkeypatch.setattr(features, "_Frozen", Counting)
+    monkeypatch.setattr(features, "Frozen", Counting)
     small.run(made, **place)
     return counted
 

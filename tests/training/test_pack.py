@@ -14,10 +14,11 @@ import torch
 
 from hebb.config import plan
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
 from hebb.data import images
 from hebb.data.images import Split
 from hebb.nn import model
-from hebb.training import engine, train
+from hebb.training import engine, features, pack_run, train
 from hebb.training.epoch import Epoch
 from hebb.training.optimiser import of_blocks
 from hebb.training.pack import Pack, of_members, of_pack
@@ -104,3 +105,26 @@ def test_every_member_has_its_own_moments() -> None:
     joined = of_pack(members)
     for moment in ("exp_avg", "exp_avg_sq", "step"):
         assert torch.equal(joined["state"][0][moment], state["state"][0][moment])
+
+
+@pytest.mark.parametrize("feature_dtype", ["float32", "float16"])
+def test_features_in_one_tensor_are_those_of_each_member(feature_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the features of a pack lie in one tensor; the bits are those of features of each member's own."""
+    twice = ("dataset_sup.epochs=2", "dataset_unsup.epochs=2", f"feature_dtype={feature_dtype}")
+    made = replace(ten_steps(small.config(small.DEEP, *twice)), device=DeviceKind.CPU, pack=SEEDS)
+    configs = [replace(made, seed=seed) for seed in SEEDS]
+    places = [train.Place(datasets=Path("nowhere"))] * len(SEEDS)
+    apart = train.run_pack(configs, places=places)
+    shelves: list[features.Shelf] = []
+
+    class Shelved(pack_run.PackRun):
+        def inputs(self, phase: plan.Phase) -> list[images.Images]:
+            shelves.append(features.Shelf(members=len(SEEDS)))
+            return [member.inputs(phase, shelves[-1]) for member in self.members]
+
+    monkeypatch.setattr(pack_run, "PackRun", Shelved)
+    together = train.run_pack(configs, places=places)
+    assert [shelf._taken for shelf in shelves] == [0, len(SEEDS), len(SEEDS)]
+    for one, other in zip(apart, together, strict=True):
+        for name, tensor in one.network.state_dict().items():
+            assert torch.equal(tensor, other.network.state_dict()[name]), name
