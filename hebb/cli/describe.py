@@ -29,6 +29,8 @@ _EPOCHS = (2, 5, 10, 20, 50, 100, 200, 500)
 """Numbers of epochs that a note offers."""
 _WIDTH = 140
 """Width of a table that does not go to a terminal."""
+LIST_WIDTH = 100
+"""Width of a list of names with prose that does not go to a terminal."""
 
 
 class CommandConsole(Console):
@@ -230,15 +232,11 @@ def _print_features(out: Console, config: RunConfig, phases: Iterable[plan.Phase
         if cache_limit is None:
             where = "recomputed at every epoch (--no-feature-cache)"
         else:
-            size = f"{_gigabytes(features.size)} of {config.feature_dtype}"
+            size = f"{disk(features.size)} of {config.feature_dtype}"
             in_files = features.size <= cache_limit
-            otherwise = "else in a file" if in_files else f"not in files, at most {_gigabytes(cache_limit)}"
+            otherwise = "else in a file" if in_files else f"not in files, at most {disk(cache_limit)}"
             where = f"{size}, computed once: in memory if it fits, {otherwise}"
         out.print(f"\n{text}, {where}")
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
 def disk(size: float) -> str:

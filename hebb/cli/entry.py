@@ -95,7 +95,7 @@ def _shortened(text: str) -> str:
 def _reported(error: BaseException) -> str:
     """Write the traceback to a file, off the user's screen, and return a line that asks for it."""
     try:
-        path = user_code.write_traceback("".join(traceback.format_exception(error)), None)
+        path = user_code.write_tracebacks("".join(traceback.format_exception(error)), ())
     except OSError:
         return "this should not happen; please report it with the command (its traceback could not be written)"
     return f"this should not happen; please report it with {path}"

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hebb.cli import arguments, preset_list, train_flags
-from hebb.cli.describe import console, table
+from hebb.cli.describe import LIST_WIDTH, console, table
 from hebb.cli.parsing import Exclusive, Parser
 from hebb.config import fields, grammar, search_space
 from hebb.config.catalog import Catalog
@@ -24,7 +24,6 @@ from hebb.core import commands
 from hebb.core.errors import ConfigError, nearest
 
 _VERB = "list"
-_WIDTH = 100  # of tables of prose that do not go to a terminal
 
 
 def parser(flag: str = _VERB, others: Callable[[], Parser] = train_flags.parser) -> Parser:
@@ -74,7 +73,7 @@ def _dataset_names(catalog: Catalog) -> list[str]:
 
 
 def _datasets(catalog: Catalog, shown: Collection[str]) -> None:
-    out = console(_WIDTH)
+    out = console(LIST_WIDTH)
     forms = {form: summary for form, summary in DATASETS.forms.items() if form in shown}
     for form, summary in forms.items():
         out.print(Text.assemble((form, "bold"), f"  {summary}"))
@@ -121,7 +120,7 @@ def _settings() -> list[fields.Field]:
 
 
 def _methods(catalog: Catalog, shown: Collection[str]) -> None:
-    out = console(_WIDTH)
+    out = console(LIST_WIDTH)
     whole = set(_method_names(catalog)) <= set(shown)
     for rule in RULES.entries():
         if rule.name in shown:
@@ -216,7 +215,7 @@ def _protocols(catalog: Catalog, shown: Collection[str]) -> None:
         if name in shown:
             changes = " ".join(f"{path}={value}" for path, value in protocol.changes.items())
             protocols.add_row(name, protocol.description, changes, protocol.source)
-    console(_WIDTH).print(protocols)
+    console(LIST_WIDTH).print(protocols)
 
 
 def _configs(_: Catalog, shown: Collection[str]) -> None:
@@ -224,7 +223,7 @@ def _configs(_: Catalog, shown: Collection[str]) -> None:
     for name in sorted(shown):
         spec = search_space.load(name)
         configs.add_row(name, str(spec.count() * len(spec.seeds)), spec.purpose, spec.description)
-    console(_WIDTH).print(configs)
+    console(LIST_WIDTH).print(configs)
 
 
 @dataclass(frozen=True)

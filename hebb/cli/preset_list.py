@@ -1,16 +1,26 @@
-"""The list of presets: a line each, by the rule of the first block; a single one with all that is known of it."""
+"""The list of presets: a line each, by the rule of the first block; a single one with all that is known of it.
+
+Scripts read the list: whatever the width, a preset is one line that starts with two spaces and its name. A description
+that does not fit ends in an ellipsis; the preset alone has all of it.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Collection
 
 from rich.text import Text
 
-from hebb.cli.describe import console, counted, table
+from hebb.cli.describe import LIST_WIDTH, console, counted, table
 from hebb.config import grammar
 from hebb.config.catalog import Catalog, Model
 from hebb.config.registry import RULES
 from hebb.core import commands
+
+_MORE = " …"
+_LEAST = 20
+"""Columns of a description that are shown on the narrowest terminal."""
 
 
 def show(catalog: Catalog, shown: Collection[str]) -> None:
@@ -19,20 +29,22 @@ def show(catalog: Catalog, shown: Collection[str]) -> None:
     if len(networks) == 1:
         _one(catalog, next(iter(networks.values())))
         return
-    out = console()
+    out = console(LIST_WIDTH)
     groups: dict[str, list[list[str]]] = {}
     for names in networks.values():
         groups.setdefault(catalog.models[names[0]].network.blocks[0].layer.method, []).append(names)
-    width = max(len(names[0]) for names in networks.values())
     for method, presets in groups.items():
-        out.print(Text.assemble((method, "bold"), f"  {RULES.get(method, 'rule').summary}"), soft_wrap=True)
+        summary = _shortened(RULES.get(method, "rule").summary, max(out.width - len(method) - 2, _LEAST))
+        out.print(Text.assemble((method, "bold"), f"  {summary}"), soft_wrap=True)
+        width = max(len(names[0]) for names in presets)
         for names in presets:
-            text = f"  {names[0]:<{width}}  {_described(catalog.models[names[0]], names[1:])}"
-            out.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+            start = f"  {names[0]:<{width}}  "
+            described = _described(catalog.models[names[0]], names[1:])
+            room = max(out.width - len(start), _LEAST)
+            out.print(start + _shortened(described, room), soft_wrap=True)
     again = commands.line("list", "presets", "WORD")
-    out.print(
-        f"\n{counted(len(shown), 'preset')}; {again} lists those whose names contain it, and shows all of a single one"
-    )
+    text = f"{counted(len(shown), 'preset')}; {again} shows those whose names have it, and all of a single one"
+    out.print(f"\n{textwrap.fill(text, out.width)}", soft_wrap=True)
 
 
 def _alike(catalog: Catalog, shown: Collection[str]) -> dict[object, list[str]]:
@@ -50,18 +62,37 @@ def _described(model: Model, aliases: Collection[str]) -> str:
     return f"{also}{model.description}"
 
 
+def _wrapped(text: str, width: int) -> str:
+    """Break a text into lines, all but the first indented."""
+    return textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def _titled(name: str, text: str, width: int) -> Text:
+    """Return a name in bold and what is said of it."""
+    titled = Text(_wrapped(f"{name}  {text}", width))
+    titled.stylize("bold", 0, len(name))
+    return titled
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return as many words as fit, without a parenthesis that would stay open."""
+    start = textwrap.shorten(text, width, placeholder=_MORE)
+    return re.sub(rf" \([^)]*{_MORE}$", _MORE, start)
+
+
 def _one(catalog: Catalog, names: list[str]) -> None:
     """Print everything about a preset."""
     model = catalog.models[names[0]]
-    out = console()
-    out.print(Text.assemble((names[0], "bold"), f"  {_described(model, names[1:])}"), soft_wrap=True)
+    out = console(LIST_WIDTH)
+    out.print(_titled(names[0], _described(model, names[1:]), out.width), soft_wrap=True)
     facts = {"source": model.source, "note": model.comment, "training mode": model.network.mode or ""}
     for name, fact in facts.items():
         if fact:
-            out.print(f"  {name}: {fact}", soft_wrap=True)
+            out.print(_wrapped(f"  {name}: {fact}", out.width), soft_wrap=True)
     blocks = table("", ("block", "written out"))
     for i, block in enumerate(model.network.blocks):
         blocks.add_row(f"b{i}", grammar.format_block(block, catalog.defaults))
     out.print(blocks)
     if model.network.settle is not None:
-        out.print(f"settles with {', '.join(f'{name} {value}' for name, value in model.network.settle.values)}")
+        settings = ", ".join(f"{name} {value}" for name, value in model.network.settle.values)
+        out.print(_wrapped(f"settles with {settings}", out.width), soft_wrap=True)

@@ -239,10 +239,10 @@ def with_next_step(next_step: Callable[[], str | None]) -> Iterator[None]:
 
 def _next_step(runs: Iterable[Path]) -> str | None:
     """Return the command that continues the first unfinished run."""
-    unfinished = _unfinished(runs)
+    unfinished = next(iter(_unfinished(runs)), None)
     return None if unfinished is None else commands.line("resume", unfinished)
 
 
-def _unfinished(runs: Iterable[Path]) -> Path | None:
-    """Return the first run folder that holds the beginning of a run."""
-    return next((folder for folder in runs if folders.state(folder) == FolderState.INTERRUPTED), None)
+def _unfinished(runs: Iterable[Path]) -> list[Path]:
+    """Return the run folders that hold the beginning of a run."""
+    return [folder for folder in runs if folders.state(folder) == FolderState.INTERRUPTED]

@@ -102,14 +102,14 @@ def described(code: CodeType) -> str | None:
     return hooks.described(code) or next(modes, None)
 
 
-def explanation(error: BaseException, folder: Path | None = None) -> UserCodeError | None:
+def explanation(error: BaseException, folders: Iterable[Path] = ()) -> UserCodeError | None:
     """Return the error of a plugin's code, with plugin, file and line; None for other errors.
 
     Args:
         error: any error.
-        folder: run folder that keeps the traceback; None keeps it in a temporary file.
+        folders: run folders that keep the traceback; without any a temporary file does.
     """
-    return user_code.explanation(error, described, folder)
+    return user_code.explanation(error, described, folders)
 
 
 def digest(source: Path) -> str:

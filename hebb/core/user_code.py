@@ -5,13 +5,14 @@ A message that names the user's own file and line is all that helps; the frames 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import inspect
 import linecache
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -43,9 +44,9 @@ class UserCodeError(ConfigError):
         super().__init__(where, problem)
         self.trace, self.problem, self.line = trace, problem, line
 
-    def kept(self, folder: Path | None) -> UserCodeError:
-        """Write the traceback into a run folder, or without one into a temporary file, and say where it is."""
-        path = write_traceback(f"{self.trace}\n{self}\n", folder)
+    def kept(self, folders: Iterable[Path]) -> UserCodeError:
+        """Write the traceback into run folders, or without one into a temporary file, and say where it is."""
+        path = write_tracebacks(f"{self.trace}\n{self}\n", folders)
         self.args = (f"{self}\ntraceback: {path}",)
         self.trace = ""
         return self
@@ -142,16 +143,16 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def write_traceback(text: str, folder: Path | None) -> Path:
-    """Write a traceback into a run folder, or into a temporary file where there is none or it cannot be written."""
-    if folder is not None and folder.is_dir():
+def write_tracebacks(text: str, folders: Iterable[Path]) -> Path:
+    """Write a traceback into run folders, and return the first file; into a temporary one where none can be written."""
+    written = []
+    for folder in folders:
         path = folder / TRACEBACK
-        try:
+        with contextlib.suppress(OSError):
             path.write_text(text, encoding="utf-8")
-        except OSError:
-            pass
-        else:
-            return path
+            written.append(path)
+    if written:
+        return written[0]
     import tempfile
 
     with tempfile.NamedTemporaryFile("w", prefix="hebb-", suffix=".txt", delete=False, encoding="utf-8") as file:
@@ -159,16 +160,16 @@ def write_traceback(text: str, folder: Path | None) -> Path:
     return Path(file.name)
 
 
-def explanation(error: BaseException, describe: Describe, folder: Path | None = None) -> UserCodeError | None:
+def explanation(error: BaseException, describe: Describe, folders: Iterable[Path] = ()) -> UserCodeError | None:
     """Return what is wrong in a user's code, once its traceback is in a file; None for an error of another origin.
 
     Args:
         error: any error.
         describe: says what a function is for.
-        folder: run folder that keeps the traceback; None keeps it in a temporary file.
+        folders: run folders that keep the traceback; without any a temporary file does.
     """
     fault = error if isinstance(error, UserCodeError) else fault_in(error, describe)
-    return fault.kept(folder) if fault is not None and fault.trace else fault
+    return fault.kept(folders) if fault is not None and fault.trace else fault
 
 
 def _frames(error: BaseException) -> list[tuple[FrameType, int]]:

@@ -97,14 +97,13 @@ def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = Non
                 return
             if isinstance(error, HebbError):  # it would happen again: no retry
                 if isinstance(error, UserCodeError):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    plugins.explanation(error, folder)
+                    plugins.explanation(error, _unfinished(members))
                 scores.fail(str(error))
                 return
-            folder.mkdir(parents=True, exist_ok=True)
-            fault = plugins.explanation(error, folder)
+            unfinished = _unfinished(members)
+            fault = plugins.explanation(error, unfinished)
             if fault is None:  # perhaps trouble of the machine: it is tried again
-                user_code.write_traceback("".join(traceback.format_exception(error)), folder)
+                user_code.write_tracebacks("".join(traceback.format_exception(error)), unfinished)
                 raise
             scores.fail(str(fault))
             return
@@ -130,6 +129,14 @@ def _run(members: Sequence[Trial], task: Task, scores: GroupScores, *, repeat_on
     for result in train.run_pack([trial.config for trial in members], reports, places=places):
         scores.values[result.config.seed] = folders.value_of(result.rows, task.metric)
     return True
+
+
+def _unfinished(members: Sequence[Trial]) -> list[Path]:
+    """Return the folders of the runs that an error ended, all members of a pack, once they are there."""
+    unfinished = [trial.folder for trial in members if not trial.finished]
+    for folder in unfinished:
+        folder.mkdir(parents=True, exist_ok=True)
+    return unfinished
 
 
 def _reset(seed: int) -> None:

@@ -99,7 +99,18 @@ def test_a_size_has_the_unit_that_fits(size: float, text: str) -> None:
     assert describe.disk(size) == text
 
 
-@pytest.mark.parametrize("words", [("methods",), ("methods", "Soft"), ("datasets",), ("protocols",), ("configs",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("presets",),
+        ("presets", "3PCNudgeMNIST"),
+        ("methods",),
+        ("methods", "Soft"),
+        ("datasets",),
+        ("protocols",),
+        ("configs",),
+    ],
+)
 def test_a_list_that_goes_to_a_pipe_fits_100_columns(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ something should not have happened, and neither where nor why.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import Command
 from hebb.config import plan, plugins
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES
 from hebb.core import user_code
+from hebb.training import pack
 
 NETWORK = "TopTwo-c6-k3:bn:triangle:max_2_2_0 BP:flatten"
 IMAGES = ("dataset_sup.samples=60", "dataset_unsup.samples=60")
@@ -347,6 +349,23 @@ def test_a_pack_says_the_same(inside: Command, tmp_path: Path, body: str) -> Non
     raises = "foo" in body
     text = rule(body + ("  # here" if raises else ""), mark="" if raises else "  # here")
     fails(inside, tmp_path, text, NETWORK, "signal of TopTwo", "--pack-seeds", "2")
+
+
+def test_every_member_of_a_failed_pack_keeps_the_traceback_and_is_trained_again(
+    inside: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule fails in the first epoch and not in the rehearsal; the same command runs once it is mended."""
+    monkeypatch.setattr(pack.Pack, "rehearse", lambda self, phases: None)
+    (tmp_path / "mine.py").write_text(rule("import os; assert not os.path.exists('block'), 'late'; return u"))
+    (tmp_path / "block").touch()
+    flags = ("--plugin", "mine.py", "--preset", NETWORK, *DIGITS, *SMALL, "--pack-seeds", "2")
+    assert inside("multi_layer.py", *flags).returncode == 2
+    members = [tmp_path / "home" / "hebb" / "result" / "network" / f"faulty-s{seed}" for seed in (0, 1)]
+    assert ["late" in (member / "traceback.txt").read_text() for member in members] == [True, True]
+    (tmp_path / "block").unlink()
+    done = inside("multi_layer.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert [{"result.json", "traceback.txt"} & {*os.listdir(member)} for member in members] == 2 * [{"result.json"}]
 
 
 def test_a_compiled_step_says_the_same(inside: Command, tmp_path: Path) -> None:
