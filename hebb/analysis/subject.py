@@ -61,7 +61,7 @@ class Subject:
     Attributes:
         run: the run that trained it.
         network: the network.
-        home: parent folder of datasets and caches.
+        home: parent folder of caches, and of datasets that are neither where the run read them nor beside it.
     """
 
     run: StoredRun
@@ -72,8 +72,11 @@ class Subject:
     def data(self) -> Images:
         """The labelled dataset."""
         config = self.run.config
-        device = self.network.device
-        return images.load(config.dataset_sup, self.home.datasets, config.split_seed, device, self.home.cache)
+        spec, seed, device = config.dataset_sup, config.split_seed, self.network.device
+        return stored.read_first(
+            folders.datasets_of(self.run.folder, self.home),
+            lambda folder: images.load(spec, folder, seed, device, self.home.cache),
+        )
 
     @property
     def name(self) -> str:

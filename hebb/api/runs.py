@@ -171,7 +171,9 @@ class TrainedRun:
         if given[0] != expected[0] or (spec.size is None and given != expected):
             raise ConfigError("x", f"must be images of {shapes.text(expected)}, got {'x'.join(map(str, given))}")
         device = self.network.device
-        return images.unseen(pixels, spec, self._home.datasets, self.config.split_seed, device, self._home.cache)
+        seed, cache = self.config.split_seed, self._home.cache
+        places = [self._home.datasets] if self.folder is None else folders.datasets_of(self.folder, self._home)
+        return stored.read_first(places, lambda folder: images.unseen(pixels, spec, folder, seed, device, cache))
 
 
 @checked

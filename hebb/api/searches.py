@@ -169,7 +169,7 @@ class FinishedSearch:
         path = Path(path).absolute()
         if path.suffix != ".html" or not path.parent.is_dir():
             raise ConfigError("report", f"must be a file that ends in .html, in a folder that exists, got '{path}'")
-        files.write_text(path, html_report.page(self._stored, {}))
+        files.write_text(path, html_report.page(self._stored, {}, self._home))
         return path
 
 

@@ -98,20 +98,20 @@ def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: b
             if not isinstance(cause, InterruptedRunError | DiskFullError) or not begun:
                 raise
             raise type(cause)(f"{cause}\n{continuation(search.folder)}") from None
-        _write_report(search, display)
+        _write_report(search, settings.home, display)
     if not settings.save_trials:
         shutil.rmtree(search.folder / folders.TRIALS)
         board.renew(search.folder)
     return 0 if result.succeeded else 1
 
 
-def _write_report(search: Search, display: SearchDisplay) -> None:
+def _write_report(search: Search, home: folders.Home, display: SearchDisplay) -> None:
     """Write the page of a search that has ended, and say where; a search without a result has none."""
     from hebb.cli.search_display import commands
     from hebb.tuning import html_report
 
     try:
-        html_report.output(search.folder, commands=commands).save(search.folder, overwrite=True)
+        html_report.output(search.folder, home, commands=commands).save(search.folder, overwrite=True)
     except HebbError as error:
         display.console.print(f"no report: {error}", soft_wrap=True)
         return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +22,8 @@ from hebb.nn import losses, model, numerics
 from hebb.nn.model import Network
 from hebb.probing import readout
 from hebb.storage.folders import Home
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,14 @@ def evaluate(
         accuracy=100 * float(hits.double().mean()),
         classes=[_of_class(c, hits, labels) for c in range(config.classes)],
     )
+
+
+def read_first(places: Sequence[Path], read: Callable[[Path], Read]) -> Read:
+    """Return what ``read`` makes of the first folder of datasets that has the images; raise as it does for the last."""
+    for folder in places[:-1]:
+        with contextlib.suppress(ConfigError, OSError):
+            return read(folder)
+    return read(places[-1])
 
 
 def restore(config: RunConfig, checkpoint: Path, device_index: int = 0) -> Network:

@@ -344,6 +344,31 @@ def stored_folder(name: str, home: Home, where: str = "runs") -> Path:
     raise ConfigError(where, problem, given=name, choices=choices)
 
 
+def datasets_of(folder: Path, home: Home) -> list[Path]:
+    """Return the folders of datasets in which the images of a run may be, which may have been moved since.
+
+    First the one where it read them, then the one beside it (as of a search whose parent folder was moved as a whole),
+    then that of ``home``; those that exist, and that of ``home`` where none does.
+    """
+    recorded = _recorded(folder)
+    above = folder.absolute().parents
+    layout = (("hebb", "search"), ("hebb", "result"))
+    beside = [path.parents[1] / "dataset" for path in above if (path.parent.name, path.name) in layout]
+    places = dict.fromkeys([*recorded, *beside, home.datasets])
+    return [path for path in places if path.is_dir()] or [home.datasets]
+
+
+def _recorded(folder: Path) -> list[Path]:
+    """Return the folder of datasets that a run has noted, or nothing."""
+    try:
+        environment = read_json(folder / ENVIRONMENT)
+    except ConfigError:
+        return []
+    paths = environment.get("paths") if isinstance(environment, dict) else None
+    noted = paths.get("datasets") if isinstance(paths, dict) else None
+    return [Path(noted)] if isinstance(noted, str) and noted else []
+
+
 def stored_block(layers: Path, name: str, where: str) -> Path:
     """Return the file of a stored block, ``MODEL/bN``; raise if there is none."""
     path = layers / f"{name}.pt"

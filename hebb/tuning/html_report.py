@@ -97,11 +97,11 @@ Commands = Callable[[SearchReport], Mapping[str, Sequence[str]]]
 """Returns what to type, by what it does."""
 
 
-def output(folder: Path, name: str = NAME, *, commands: Commands | None = None) -> Output:
-    """Return the page of the search in a folder, and its ranking as the numbers."""
+def output(folder: Path, home: folders.Home, name: str = NAME, *, commands: Commands | None = None) -> Output:
+    """Return the page of the search in a folder, and its ranking as the numbers; ``home`` is that of ``page``."""
     report = read(folder)
     typed = {} if commands is None else commands(report)
-    return Output(name, report.ranking, more={".html": page(report, typed)})
+    return Output(name, report.ranking, more={".html": page(report, typed, home)})
 
 
 def read(folder: Path) -> SearchReport:
@@ -172,8 +172,12 @@ def _final(search: Search, ranking: pd.DataFrame, journal: Journal) -> pd.DataFr
 # -- the page ---------------------------------------------------------------------------------------------------
 
 
-def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
-    """Return the page as HTML; everything but our own markup is escaped."""
+def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: folders.Home) -> str:
+    """Return the page as HTML; everything but our own markup is escaped.
+
+    ``home`` may have the images for the shares of wins, where they are neither where the runs read them nor beside the
+    search.
+    """
     search = report.search
     curves = _curves(report)
     table = report_table.of_report(report)
@@ -200,7 +204,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]]) -> str:
         final=lines(report.final, "test_acc"),
         curves=curves,
         curves_shown=curves_shown(report),
-        filters=report_filters.of_configuration(best),
+        filters=report_filters.of_configuration(best, home),
         failed=report.failed,
         commands={
             **commands,

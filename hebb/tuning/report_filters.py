@@ -59,7 +59,7 @@ class Filters:
     colour: bool = False
 
 
-def of_configuration(trials: Sequence[Trial]) -> Filters | None:
+def of_configuration(trials: Sequence[Trial], home: folders.Home) -> Filters | None:
     """Return the filters of one of the finished runs of a configuration, of the first that stored a model.
 
     None where no run stored a model or a picture, and where the first layer has no filters to show.
@@ -67,7 +67,7 @@ def of_configuration(trials: Sequence[Trial]) -> Filters | None:
     finished = [trial for trial in trials if trial.finished]
     stored = [trial for trial in finished if (trial.folder / folders.CHECKPOINT).exists()]
     for trial in stored:
-        filters = _of_model(trial)
+        filters = _of_model(trial, home)
         if filters is not None:
             return filters
     for trial in finished:
@@ -97,11 +97,10 @@ def data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _of_model(trial: Trial) -> Filters | None:
-    """Return the filters of a stored model, sorted by ``filters.Order.LEARNED``."""
+def _of_model(trial: Trial, home: folders.Home) -> Filters | None:
+    """Return the filters of a stored model, sorted by ``filters.Order.LEARNED``; ``home`` may have its images."""
     from hebb.analysis import filters, runs, subject
 
-    home = folders.Home.find(None)
     stored = subject.load(runs.read_run(trial.folder), home)
     block = stored.blocks[0]
     if len(block.weight.shape) == 4 and block.weight.shape[-1] == 1:

@@ -14,11 +14,18 @@ import pandas as pd
 
 from hebb.analysis import compare, replicates, style
 from hebb.config import overrides
+from hebb.config.data_spec import DataSpec, held_out
+from hebb.config.registry import DATASETS
+from hebb.config.vocabulary import Part
 from hebb.tuning import results
 from hebb.tuning.search import Search
 
 LEVEL = 0.05
 """Level of the tests."""
+_HANDFUL = 10
+"""Images, of all seeds, that say more than the difference of two accuracies does."""
+_ROUNDING = 0.01
+"""Images by which an accuracy is off because it was stored as a number with digits."""
 Values = Mapping[str, Mapping[int, float]]
 """The metric by configuration and seed."""
 
@@ -83,18 +90,50 @@ def doubt(search: Search, runs: pd.DataFrame, ranking: pd.DataFrame, leading: Se
     """
     values = values_of(runs, search.metric)
     complete = _complete(search, values, ranking)
+    others = [label for label in complete if label not in leading]
+    reason = _doubt(search, values, complete, leading, others)
+    apart = _apart(search, values, leading[0], others[0]) if reason and others and leading[0] in complete else ""
+    return f"{reason} {apart}".strip()
+
+
+def _doubt(
+    search: Search, values: Values, complete: Sequence[str], leading: Sequence[str], others: Sequence[str]
+) -> str:
+    """Return the reason; ``others`` are the complete configurations behind the leading ones."""
     if len(complete) < 2 or not leading:
         return ""
     if len(search.seeds) < replicates.LEAST:
         number = "One seed is" if len(search.seeds) == 1 else "Two seeds are"
         return f"{number} too few for an interval or a test: the order may be chance."
-    others = [label for label in complete if label not in leading]
     if leading[0] not in complete or not others:
         return ""
     p = compare.of_values({label: values[label] for label in (leading[0], others[0])}, search.metric)["p"].iloc[0]
     if not p >= LEVEL:  # NaN where all seeds differ alike
         return ""
     return f"The seeds cannot tell it from the next, {others[0]} (p = {probability(p)}): the order may be chance."
+
+
+def _apart(search: Search, values: Values, first: str, second: str) -> str:
+    """Say by how many images, of all seeds, two configurations differ, where that is a handful."""
+    split = search.metric.removesuffix("_acc")
+    if split not in ("test", "val"):
+        return ""
+    specs = [results.trial_of(search, label).config.dataset_sup for label in (first, second)]
+    counts = {_measured(spec, split) for spec in specs}
+    seeds = search.seeds
+    gap = math.fsum(values[first][seed] - values[second][seed] for seed in seeds)
+    images = abs(gap) / 100 * max(counts)
+    if len(counts) > 1 or abs(images - round(images)) > _ROUNDING or not 0 < round(images) <= _HANDFUL:
+        return ""
+    name = "test" if split == "test" else "validation"
+    return f"The next is {round(images)} of {max(counts) * len(seeds):,} {name} images behind."
+
+
+def _measured(spec: DataSpec, split: str) -> int:
+    """Count the images of a split on which a run is measured."""
+    if split == "val":
+        return held_out(spec.pool_samples(), spec.validation)
+    return DATASETS.get(spec.dataset, "dataset").train_samples(spec.classes, Part.TEST)
 
 
 def _complete(search: Search, values: Values, ranking: pd.DataFrame) -> list[str]:

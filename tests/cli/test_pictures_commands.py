@@ -101,14 +101,11 @@ def test_filters(home: Path, tmp_path: Path) -> None:
     assert pixels.of(dense).shape == (30, 1, 8, 8)
 
 
-def test_the_report_shows_the_filters_of_a_stored_model(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_shows_the_filters_of_a_stored_model(home: Path, tmp_path: Path) -> None:
     """In the order of the figure, with the scale of the weights, and the radius and the wins of each."""
-    monkeypatch.setenv("HEBB_HOME", str(home))
     folder = folders.Home(home).network("soft")
     trial = Trial(name="soft-s0", label="soft", choice={}, config=runs.read_run(folder).config, folder=folder)
-    shown = report_filters.of_configuration([trial])
+    shown = report_filters.of_configuration([trial], folders.Home(home))
     assert shown is not None
     frame = run(home, tmp_path, "filters", "soft")
     assert [tile.title.split()[1] for tile in shown.tiles] == [f"{neuron}:" for neuron in frame["neuron"]]

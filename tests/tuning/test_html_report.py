@@ -279,7 +279,7 @@ LETTERS = {A: "A", B: "B", C: "C", D: "D"}
 
 
 def read_page(folder: Path) -> Page:
-    return Page(html_report.page(html_report.read(folder), {}))
+    return Page(html_report.page(html_report.read(folder), {}, folders.Home(folder)))
 
 
 TIES = [  # better, accuracies, the bold row, those tied with it
@@ -515,6 +515,25 @@ def test_a_winner_by_chance_is_not_said_to_win(
     assert ("the order may be chance" in answer.caution) == bool(doubt)
 
 
+@pytest.mark.parametrize(
+    ("gaps", "says"),
+    [
+        ((1, 0), " The next is 1 of 718 test images behind."),
+        ((3, -1), " The next is 2 of 718 test images behind."),
+        ((9, 9), ""),  # more than a handful: the points say it
+        ((0.5, 0), ""),  # not measured on these images
+    ],
+)
+def test_a_difference_of_a_few_images_is_said_in_images(
+    gaps: tuple[float, float], says: str, known: Callable[..., Path]
+) -> None:
+    """Digits has 359 test images, and two seeds see each of them once."""
+    hits = {A: [320, 330], B: [320 + gaps[0], 330 + gaps[1]]}
+    values = {label: [100 * count / 359 for count in counts] for label, counts in hits.items()}
+    answer = judged(known({A: [90.0, 91.0]}), values)
+    assert answer.caution == f"Two seeds are too few for an interval or a test: the order may be chance.{says}"
+
+
 def test_the_least_loss_leads(known: Callable[..., Path]) -> None:
     answer = judged(known({A: [90.0, 91.0]}), {A: [3.0, 2.0], B: [4.0, 5.0]}, maximises=False)
     assert (answer.leader, answer.verb) == (A, "has the lowest mean")
@@ -561,9 +580,10 @@ DOMAINS = [
 @pytest.mark.parametrize(("axis", "scale"), DOMAINS)
 def test_a_sweep_over_one_number_is_a_curve_over_it(axis: Axis, scale: str, known: Callable[..., Path]) -> None:
     """On a logarithmic axis where the domain is one; once for a desk and once for a phone; nothing parallel."""
-    report = html_report.read(known({A: BOTH, C: [70.0, 71.0]}))
+    folder = known({A: BOTH, C: [70.0, 71.0]})
+    report = html_report.read(folder)
     space = replace(report.search.spec, axes=(axis,))
-    text = html_report.page(replace(report, search=replace(report.search, spec=space)), {})
+    text = html_report.page(replace(report, search=replace(report.search, spec=space)), {}, folders.Home(folder))
     page = Page(text)
     drawn = [chart for chart in page.charts if "data-scale" in chart]
     assert [chart["data-scale"] for chart in drawn] == [scale] * 2

@@ -124,7 +124,7 @@ def _report(options: argparse.Namespace) -> Output:
     from hebb.tuning import comparison, html_report
 
     if len(places) == 1:
-        return html_report.output(places[0], options.name, commands=commands)
+        return html_report.output(places[0], folders.Home.find(options.data_dir), options.name, commands=commands)
     typed = {
         "this page": [core.line("analysis", "report", *(place.absolute() for place in places))],
         "the page of each search": [core.line("analysis", "report", place.absolute()) for place in places],
