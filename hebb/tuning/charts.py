@@ -20,9 +20,11 @@ DESK, PHONE = 900, 344
 """Widths of a chart in pixels."""
 SHADES = 9
 """Steps of the colour scale, from the worst to the best."""
+_BANDS = 3  # of a chart whose bands may be dark; more would hide one another
 _SEED = 3.2  # radius in pixels of the dot of a seed
 _LETTER = 6.6  # widths in pixels of a letter of an axis, on average
 _LEFT, _RIGHT, _BOTTOM = 54, 16, 52
+_SHIFT = 10.0  # pixels by which a text may reach beyond the end of its axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +114,11 @@ class Panel:
             y = self._up(tick.place)
             add(self.svg, "line", "grid", x1=self.left, x2=self.left + self.width, y1=y, y2=y)
             text(self.svg, tick.text, self.left - 7, y + 4, "tick end")
-        for tick, row in staggered(self.x, self.width - 2 * self.pad):
+        inner = self.width - 2 * self.pad
+        for tick, row in staggered(self.x, inner):
             x = self._across(tick.place)
             add(self.svg, "line", "mark", x1=x, x2=x, y1=bottom, y2=bottom + 4 + 13 * row)
-            anchor = "middle" if _inside(tick, self.width) else "start" if tick.place < 0.5 else "end"
-            x += {"middle": 0, "start": 4 - self.pad, "end": self.pad - 4}[anchor]
-            text(self.svg, tick.text, x, bottom + 17 + 13 * row, f"tick {anchor}")
+            below(self.svg, tick, x, bottom + 17 + 13 * row, inner)
         add(self.svg, "line", "axis", x1=self.left, x2=self.left + self.width, y1=bottom, y2=bottom)
         if x_label:
             shown = x_label + (" (logarithmic)" if self.x.kind == ScaleKind.LOG else "")
@@ -126,10 +127,37 @@ class Panel:
             text(self.svg, y_label, 2, self.top - 12, "label")
 
 
-def _inside(tick: Tick, width: float) -> bool:
-    """Tell whether the text of a tick stays beside the ends of the axis."""
-    half = _LETTER * len(tick.text) / 2
-    return min(tick.place, 1 - tick.place) * width + 20 >= half
+def below(parent: ElementTree.Element, tick: Tick, x: float, y: float, width: float, look: str = "") -> None:
+    """Write the text of a tick below an axis of this width, moved inwards where it would leave the drawing."""
+    anchor, shift = _anchor(tick, width)
+    text(parent, shortened(tick.text, width + 2 * _SHIFT), x + shift, y, f"tick {anchor} {look}".strip())
+
+
+def _anchor(tick: Tick, width: float) -> tuple[str, float]:
+    """Return how the text of a tick is anchored, and how far from the tick."""
+    if min(tick.place, 1 - tick.place) * width + 2 * _SHIFT >= _length(tick.text, width) / 2:
+        return "middle", 0.0
+    return ("start", -_SHIFT) if tick.place < 0.5 else ("end", _SHIFT)
+
+
+def _span(tick: Tick, width: float) -> tuple[float, float]:
+    """Return where the text of a tick begins and ends along an axis of this width."""
+    (anchor, shift), length = _anchor(tick, width), _length(tick.text, width)
+    start = tick.place * width + shift - length * {"middle": 0.5, "start": 0.0, "end": 1.0}[anchor]
+    return start, start + length
+
+
+def _length(words: str, width: float) -> float:
+    return _LETTER * len(shortened(words, width + 2 * _SHIFT))
+
+
+def shortened(words: str, width: float) -> str:
+    """Return a text without its middle where it is longer than a width in pixels: its ends tell it from others."""
+    letters = max(int(width / _LETTER), 8)
+    if len(words) <= letters:
+        return words
+    end = (letters - 1) // 2
+    return f"{words[: letters - 1 - end]}…{words[-end:]}"
 
 
 def staggered(scale: AxisScale, width: float) -> list[tuple[Tick, int]]:
@@ -154,8 +182,7 @@ def apart(ticks: Sequence[Tick], width: float) -> list[Tick]:
 
 def _clear(left: Tick, right: Tick, width: float) -> bool:
     """Tell whether two texts side by side do not touch."""
-    needed = _LETTER * (len(left.text) + len(right.text)) / 2 + 6
-    return (right.place - left.place) * width >= needed
+    return _span(left, width)[1] + 6 <= _span(right, width)[0]
 
 
 def drawing(width: float, height: float) -> ElementTree.Element:
@@ -317,18 +344,22 @@ def parallel(
         group = titled(svg, strand.title, "best" if strand.best else "")
         path(group, points, f"strand q{strand.shade}")
         path(group, points, "target-line")
+    room = along[1] - along[0] - 14
     for name, scale, at in zip(names, scales, along, strict=True):
-        _standing(svg, name, scale, at, (low, high)) if upright else _lying(svg, name, scale, at, (low, high))
+        _standing(svg, name, scale, at, (low, high), room) if upright else _lying(svg, name, scale, at, (low, high))
     return svg
 
 
-def _standing(svg: ElementTree.Element, name: str, scale: AxisScale, x: float, ends: tuple[float, float]) -> None:
+def _standing(
+    svg: ElementTree.Element, name: str, scale: AxisScale, x: float, ends: tuple[float, float], room: float
+) -> None:
+    """Draw an upright axis, with ``room`` pixels up to the next one."""
     low, high = ends
     add(svg, "line", "axis", x1=x, x2=x, y1=low, y2=high)
     for tick in scale.ticks:
         y = low + tick.place * (high - low)
         add(svg, "line", "mark", x1=x - 3, x2=x + 3, y1=y, y2=y)
-        text(svg, tick.text, x + 7, y + 4, "tick halo")
+        text(svg, shortened(tick.text, room), x + 7, y + 4, "tick halo")
     start, _, end = name.rpartition(".")
     text(svg, end, x, low + 24, "label middle")
     text(svg, f"{start}." if start else "", x, low + 40, "tick middle")
@@ -337,10 +368,10 @@ def _standing(svg: ElementTree.Element, name: str, scale: AxisScale, x: float, e
 def _lying(svg: ElementTree.Element, name: str, scale: AxisScale, y: float, ends: tuple[float, float]) -> None:
     low, high = ends
     add(svg, "line", "axis", x1=low, x2=high, y1=y, y2=y)
-    for tick in apart(scale.ticks, high - low):
+    for tick, row in staggered(scale, high - low):
         x = low + tick.place * (high - low)
         add(svg, "line", "mark", x1=x, x2=x, y1=y - 3, y2=y + 3)
-        text(svg, tick.text, x, y + 17, "tick middle halo")
+        below(svg, tick, x, y + 17 + 13 * row, high - low, "halo")
     text(svg, name, low - 22, y - 12, "label halo")
 
 
@@ -359,7 +390,7 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], y: AxisScale, label: st
         panel = Panel(group, 46, 30, wide - 56, tall - 30 - _BOTTOM, _epochs(min(ends), max(ends)), y)
         panel.axes("epoch" if len(panels) == 1 else f"{name}, epoch", label if i % columns == 0 else "")
         for line in lines:
-            _line(panel, line)
+            _line(panel, line, "band faint" if len(lines) > _BANDS else "band")
     return svg
 
 
@@ -374,13 +405,13 @@ def _epochs(low: float, high: float) -> AxisScale:
     return AxisScale(kind=ScaleKind.LINEAR, low=low, high=high, ticks=ticks)
 
 
-def _line(panel: Panel, line: Line) -> None:
+def _line(panel: Panel, line: Line, band: str) -> None:
     xs = [panel.at_x(x) for x in line.x]
     group = titled(panel.svg, line.name, f"k{line.number}")
     known = [(x, low, high) for x, low, high in zip(xs, line.low, line.high, strict=False) if not math.isnan(low)]
     if len(known) > 1:
         outline = [(x, panel.at_y(high)) for x, _, high in known] + [(x, panel.at_y(low)) for x, low, _ in known[::-1]]
-        path(group, outline, f"band c{line.number}").set("stroke", "none")
+        path(group, outline, f"{band} c{line.number}").set("stroke", "none")
     points = list(zip(xs, map(panel.at_y, line.y), strict=True))
     path(group, points, f"curve c{line.number}")
     for x, y, value, epoch in zip(xs, (y for _, y in points), line.y, line.x, strict=True):

@@ -198,6 +198,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         most_drawn=report_charts.MOST if len(report.ranking) > report_charts.MOST else 0,
         several=len(search.spec.axes) > 1,
         importance=list(report.importance.itertuples()),
+        unjudged=unjudged(report),
         least=importance.LEAST,
         table=table,
         measured=measured(report),
@@ -292,6 +293,12 @@ def curves_shown(report: SearchReport) -> str:
     return f"{measured} of {total} configurations, those with a finished run" if measured < total else ""
 
 
+def unjudged(report: SearchReport) -> list[str]:
+    """Return the hyper-parameters of which the importance is not known, because some configurations lack them."""
+    judged = set(report.importance["parameter"])
+    return [report_charts.name_of(axis) for axis in report_charts.varied(report) if axis.name not in judged]
+
+
 def measured(report: SearchReport) -> str:
     """Say which of the configurations have a finished run, and so a mean; empty where all have."""
     with_mean, total = len(report.ranking), _configurations(report)
@@ -311,7 +318,7 @@ def _runs(report: SearchReport, count: int) -> list[runs.StoredRun]:
     return [runs.read_run(trial.folder, {"configuration": trial.label}) for trial in best]
 
 
-def _curves(report: SearchReport) -> tuple[Markup, list[tuple[int, str]]] | None:
+def _curves(report: SearchReport) -> tuple[Markup, list[tuple[int, str]], str] | None:
     """Return the metric by epoch of the best configurations, mean and deviation over their seeds."""
     by_label: dict[str, list[runs.StoredRun]] = {label: [] for label in report.ranking["configuration"][:CURVES]}
     for run in _runs(report, CURVES):

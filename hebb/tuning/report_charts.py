@@ -180,10 +180,12 @@ def multiples(report: SearchReport) -> tuple[Markup, str] | None:
     y = scale_of_metric([mark.mean for facet in facets for mark in facet.marks], metric)
     label = style.unit(metric)
     draw = partial(charts.multiples, facets, y, label)
+    lacking = any(mark.partial for facet in facets for mark in facet.marks)
     parts = ["Every dot is the mean of a configuration"]
     parts += ["the best is ringed"] if report.leading else []
-    parts += [_HOLLOW] if any(mark.partial for facet in facets for mark in facet.marks) else []
-    parts += ["a line is the mean over all configurations at a value"] if any(facet.means for facet in facets) else []
+    parts += [_HOLLOW] if lacking else []
+    over = "the configurations with all seeds" if lacking else "all configurations"
+    parts += [f"a line is the mean over {over} at a value"] if any(facet.means for facet in facets) else []
     text = f"{'; '.join(parts)}."
     return charts.both(draw, f"{label} over each of {', '.join(map(name_of, axes))}"), text
 
@@ -265,8 +267,13 @@ def strands(report: SearchReport) -> tuple[Markup, tuple[str, str]] | None:
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def epochs(by_label: Mapping[str, Sequence[StoredRun]], metric: str) -> tuple[Markup, list[tuple[int, str]]] | None:
-    """Return the metric by epoch of some configurations, and the number and name of each line; None without any."""
+def epochs(
+    by_label: Mapping[str, Sequence[StoredRun]], metric: str
+) -> tuple[Markup, list[tuple[int, str]], str] | None:
+    """Return the metric by epoch of some configurations, number and name of each line, and what it and its band are.
+
+    None where no run has the metric by epoch.
+    """
     frames = []
     for number, (label, members) in enumerate(by_label.items()):
         if any(row.get(metric) is not None for run in members for row in run.rows):
@@ -279,7 +286,11 @@ def epochs(by_label: Mapping[str, Sequence[StoredRun]], metric: str) -> tuple[Ma
     ]
     values = [v for _, lines in panels for line in lines for v in (*line.y, *line.low, *line.high)]
     draw = partial(charts.curves, panels, scale_of_metric(values, metric), style.unit(metric))
-    return charts.both(draw, f"{style.unit(metric)} by epoch"), [(number, label) for number, label, _ in frames]
+    most = max(int(frame["n"].max()) for _, _, frame in frames)
+    widest = next(frame for _, _, frame in frames if frame["n"].max() == most)
+    legend = f"Lines are means over seeds, {style.spread(widest)}" if most > 1 else ""
+    names = [(number, label) for number, label, _ in frames]
+    return charts.both(draw, f"{style.unit(metric)} by epoch"), names, legend
 
 
 def _late(phase: str) -> tuple[bool, str]:
