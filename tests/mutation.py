@@ -224,9 +224,27 @@ DEFECTS = (
     ),
     Defect(
         "a large batch forgets the last numbers of its dropout",
+        "hebb/kernels/loops.py",
+        "items=-(-x.numel() // 8)",
+        "items=x.numel() // 8",
+    ),
+    Defect(
+        "the loops of a classifier leave old images in a short batch",
+        "hebb/kernels/linear_readout.py",
+        "rows[k, places.size :] = _NONE",
+        "rows[k, places.size :] *= np.float32(1)",
+    ),
+    Defect(
+        "the loops of a classifier weigh squares as the difference of rounded numbers",
+        "hebb/training/readout_epoch.py",
+        "keep_square, 1 - keep_square",
+        "keep_square, np.float32(1) - np.float32(keep_square)",
+    ),
+    Defect(
+        "a thread forgets the last piece of a loop",
         "hebb/kernels/numba_loops.py",
-        "count = -(-x.size // 8)",
-        "count = x.size // 8",
+        "if first >= items:",
+        "if first + piece >= items:",
     ),
     Defect(
         "the gradient of a flattened map is not brought back by pixels",

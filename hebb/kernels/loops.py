@@ -33,7 +33,7 @@ def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
 
     out = torch.empty_like(x)
     arguments = (x.numpy().reshape(-1), drawn, eights, out.numpy().reshape(-1))
-    numba_loops.run(numba_loops.select, *arguments, threads=torch.get_num_threads())
+    numba_loops.run(numba_loops.select, *arguments, items=-(-x.numel() // 8), threads=torch.get_num_threads())
     return out
 
 
@@ -55,7 +55,7 @@ def _power(u: Tensor, exponent: float) -> Tensor:
         u = u.contiguous()
     out = torch.empty_like(u)
     arguments = (_in_memory(u).numpy().reshape(-1), np.float32(exponent), _in_memory(out).numpy().reshape(-1))
-    numba_loops.run(numba_loops.power, *arguments, threads=torch.get_num_threads())
+    numba_loops.run(numba_loops.power, *arguments, items=u.numel(), threads=torch.get_num_threads())
     return out
 
 

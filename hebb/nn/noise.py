@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hebb.kernels import loops
 
-_EIGHTS = (np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.uint8(2)).view(np.int64).ravel()
+EIGHTS = (np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.uint8(2)).view(np.int64).ravel()
 """For each byte the eight factors of a fair dropout, one for each bit: 0 or 2 as int8, packed into one number."""
 
 
@@ -34,7 +34,7 @@ class Noise:
     def drop_out(self, x: Tensor, drop: float) -> Tensor:
         """Return x with elements zeroed with probability ``drop`` and the others divided by 1 - drop."""
         if drop == 0.5 and x.is_contiguous() and loops.pays(x):
-            return loops.select(x, self._bits(x.numel()), _EIGHTS)
+            return loops.select(x, self.bits(x.numel()), EIGHTS)
         factors = self.factors(x.shape, drop, x.device)
         if x.requires_grad or x.dtype != factors.dtype:
             return x * factors
@@ -50,11 +50,11 @@ class Noise:
     def _fair(self, shape: Sequence[int]) -> Tensor:
         """Return 0 or 2 for each element, from one random bit each."""
         count = math.prod(shape)
-        eights = torch.from_numpy(_EIGHTS).index_select(0, torch.from_numpy(self._bits(count)).int())
+        eights = torch.from_numpy(EIGHTS).index_select(0, torch.from_numpy(self.bits(count)).int())
         return eights.view(torch.int8)[:count].float().view(*shape)
 
-    def _bits(self, count: int) -> np.ndarray:
-        """Return at least ``count`` random bits, as bytes."""
+    def bits(self, count: int) -> np.ndarray:
+        """Return at least ``count`` random bits on the CPU, as bytes: the factors of a fair dropout (``EIGHTS``)."""
         words = self._host.bit_generator.random_raw(-(-count // 64))  # a third of the time of ``bytes``
         return np.asarray(words).astype("<u8", copy=False).view(np.uint8)
 

@@ -8,6 +8,7 @@ Shapes: B images in a batch, S seeds in a pack, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ from hebb.nn import losses
 from hebb.nn.model import Network
 from hebb.probing.readout import BATCH
 from hebb.rules import rates
-from hebb.training import settling
+from hebb.training import readout_epoch, settling
 from hebb.training.curves import Curves
 from hebb.training.early_stop import Watch
 from hebb.training.epoch import Epoch, Progress, Scores
@@ -145,6 +146,8 @@ def backprop(
     same batches. ``curves`` measures the network after a few updates.
     """
     phase = at.phase
+    if readout_epoch.applies(network, split, phase, optimiser):
+        return _readout(network, split, at, optimiser, progress, curves)
     total = Sums(split.labels.device)
     update = at.epoch * phase.updates_per_epoch(len(split))
     with training(network, at):
@@ -165,6 +168,32 @@ def backprop(
                 total.check(phase, at.epoch)
             progress(len(labels) // phase.views)
         check_updates(network, phase, at.epoch)
+        total.check(phase, at.epoch)
+    return total.scores()
+
+
+def _readout(
+    network: Network,
+    split: Split,
+    at: Epoch,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    curves: Curves | None,
+) -> Scores:
+    """Run ``backprop`` for a linear classifier whose epoch has loops of its own."""
+    phase, total = at.phase, Sums(split.labels.device)
+    order = torch.randperm(len(split), generator=at.order())
+    readout = readout_epoch.Readout(network, split, phase.batch_size, optimiser)
+    with training(network, at):
+        if curves is not None:
+            curves.begin()
+        for batch in readout.epoch(order, split.labels[order], phase.batch_size):
+            total.add_sums(batch.loss, batch.hits, batch.images)
+            if curves is not None:
+                curves.update(total)
+            if total.updates % CHECK_EVERY == 0:
+                total.check(phase, at.epoch)
+            progress(batch.images)
         total.check(phase, at.epoch)
     return total.scores()
 
@@ -255,6 +284,14 @@ class Sums:
         self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         self.finite += mean_loss.isfinite()
         self.samples += labels.shape[-1]
+        self.updates += 1
+
+    def add_sums(self, loss: float, hits: int, samples: int) -> None:
+        """Add a batch of one network on the CPU: the sum of its losses, its right answers, its images."""
+        self.loss += loss
+        self.hits += hits
+        self.finite += math.isfinite(loss)
+        self.samples += samples
         self.updates += 1
 
     def check(self, phase: Phase, epoch: int, member: int | None = None) -> None:
