@@ -103,12 +103,24 @@ def npz_arrays(path: Path, train: bool) -> Arrays:
 
 def digits(train: bool) -> Arrays:
     """Return scikit-learn's digits; every fifth image is a test image."""
+    table = _digits()
+    images = np.round(table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # grey levels 0..16
+    chosen = (np.arange(len(images)) % 5 != 4) == train
+    return images[chosen], table[chosen, 64].astype(np.int64)
+
+
+def _digits() -> np.ndarray:
+    """Return scikit-learn's table of digits (N, 65), the labels last, without the two seconds of its import."""
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if path.exists():
+        return np.loadtxt(path, delimiter=",")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # grey levels 0..16
-    chosen = (np.arange(len(images)) % 5 != 4) == train
-    return images[chosen], bunch.target[chosen]
+    return np.column_stack([bunch.data, bunch.target])
 
 
 def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:

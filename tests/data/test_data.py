@@ -43,6 +43,23 @@ def test_digits_are_bundled_and_counted_right() -> None:
     assert found.val is None
 
 
+@pytest.mark.parametrize("file", [True, False])
+def test_digits_are_those_of_scikit_learn(file: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its table is read without its import, and by its own function where another version keeps the table elsewhere."""
+    from sklearn.datasets import load_digits
+
+    bunch, images_read, labels_read = load_digits(), [], []
+    if not file:
+        monkeypatch.setattr(sources.Path, "exists", lambda _: False)
+    for train in (True, False):
+        read, labels = sources.digits(train)
+        chosen = (np.arange(1797) % 5 != 4) == train
+        images_read.append((read == np.round(bunch.images[chosen] * 255 / 16)).all())
+        labels_read.append((labels == bunch.target[chosen]).all() and labels.dtype == np.int64)
+    assert all(images_read)
+    assert all(labels_read)
+
+
 @pytest.mark.parametrize("samples", [None, 500, 101])
 def test_validation_is_a_fifth_and_apart(samples: int | None) -> None:
     spec = replace(DIGITS, samples=samples, validation=0.2)
