@@ -44,7 +44,7 @@ class _Learning(HebbLayer):
         return self._like(super().forward(self._batch(x)), x)
 
     @torch.no_grad()
-    def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
+    def learn(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
         """Return the pre-activation u of this batch, without a gradient, and make one Hebbian step.
 
         An input with NaN makes the weights NaN; no value is looked at, so that a GPU need not wait. Then

@@ -177,6 +177,12 @@ def add_run_flags(parser: Parser) -> None:
         help="use kernels of the GPU that give the same bits each time, where torch has them; some are slower. A CPU "
         "always gives the same bits",
     )
+    machine.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="record the updates of a phase as CUDA graphs and replay them, where that can be done: the same "
+        "operations in less time for small batches",
+    )
     add_cache_flags(parser)
     add_home_flag(parser)
     add_start_flags(parser)
@@ -402,6 +408,7 @@ def run_config(
             compile=options.compile,
             tf32=options.tf32,
             deterministic=options.deterministic,
+            cuda_graphs=options.cuda_graphs,
             curve_points=options.curve_points,
         )
 

@@ -36,7 +36,17 @@ _BLOCK_PARTS = (
     "batch_norm",
     "resume",
 )
-_RUN = ("seed", "split_seed", "feature_dtype", "compute_dtype", "compile", "tf32", "deterministic", "curve_points")
+_RUN = (
+    "seed",
+    "split_seed",
+    "feature_dtype",
+    "compute_dtype",
+    "compile",
+    "tf32",
+    "deterministic",
+    "cuda_graphs",
+    "curve_points",
+)
 """Values of the run itself."""
 _SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
 _PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", *_RUN)

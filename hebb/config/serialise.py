@@ -35,6 +35,7 @@ _LATER: dict[type, dict[str, Any]] = {
         "compile": False,
         "tf32": "convolutions",
         "deterministic": False,
+        "cuda_graphs": False,
         "probes": [],
         "probe_blocks": None,
         "probe_samples": 10000,

@@ -332,6 +332,7 @@ class RunConfig:
         compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes the last bits.
         tf32: which products a GPU may compute in TF32: ``none``, ``convolutions`` or ``all``; a CPU knows none.
         deterministic: whether a GPU uses deterministic kernels, where torch has them; a CPU always does.
+        cuda_graphs: whether updates are recorded and replayed (``hebb.training.graphs``), as far as they can be.
         probes: readouts at the end of the run.
         probe_blocks: blocks that the probes read; None means all but the classifier.
         probe_samples: largest number of training images on which a probe is fitted.
@@ -360,6 +361,7 @@ class RunConfig:
     compile: bool = False
     tf32: TensorFloat = TensorFloat.CONVOLUTIONS
     deterministic: bool = False
+    cuda_graphs: bool = False
     probes: tuple[ProbeKind, ...] = ()
     probe_blocks: tuple[int, ...] | None = None
     probe_samples: int = 10000

@@ -104,16 +104,22 @@ class Split:
             order = None if generator is None else torch.randperm(len(self), generator=generator)
             stored_batches = self._stored(batch_size, order)
         for stored, labels in stored_batches:
-            x = as_float(stored)
-            if views > 1 and self.frames is None:
-                assert self.view is not None
-                assert varied is not None
-                x, labels = torch.cat([self.view(x, varied) for _ in range(views)]), labels.repeat(views)
-            elif varied is not None and self.augment is not None:
-                x = self.augment(x, varied)
-            elif self.zoom > 1:
-                x = zoomed(x, self.zoom)
-            yield x if self.finish is None else self.finish(x), labels
+            yield self.prepared(stored, labels, varied, views)
+
+    def prepared(
+        self, stored: Tensor, labels: Tensor, varied: torch.Generator | None = None, views: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Return a batch of stored images and labels as ``batches`` yields it."""
+        x = as_float(stored)
+        if views > 1 and self.frames is None:
+            assert self.view is not None
+            assert varied is not None
+            x, labels = torch.cat([self.view(x, varied) for _ in range(views)]), labels.repeat(views)
+        elif varied is not None and self.augment is not None:
+            x = self.augment(x, varied)
+        elif self.zoom > 1:
+            x = zoomed(x, self.zoom)
+        return x if self.finish is None else self.finish(x), labels
 
     def _pairs(
         self, batch_size: int, frames: Tensor, generator: torch.Generator | None

@@ -160,7 +160,7 @@ class Block(nn.Module):
         self.layer = settling or _layer(spec.layer, shapes, behind_norm)
         self.after = After(*_after(spec, shapes))
         self.local = LocalLoss(spec.layer, shapes.out[0], classes) if spec.local else None
-        self.compiled: Callable[[Tensor, float | None, Tensor | None], Tensor] | None = None
+        self.compiled: Callable[[Tensor, Tensor | float | None, Tensor | None], Tensor] | None = None
 
     @property
     def hebb(self) -> HebbLayer | None:
@@ -185,7 +185,7 @@ class Block(nn.Module):
         return output
 
     def learn(
-        self, x: Tensor, rate: float | None = None, labels: Tensor | None = None, *, last: bool = False
+        self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None, *, last: bool = False
     ) -> Tensor:
         """Return the block's output for this batch and make one Hebbian update.
 
@@ -194,7 +194,7 @@ class Block(nn.Module):
 
         Args:
             x: a batch.
-            rate: rate of this update, unless the layer is adaptive.
+            rate: rate of this update, unless the layer is adaptive; as of ``HebbLayer.learn``.
             labels: (B,) int64, for rules that read them.
             last: nobody reads the output, so activation and pool are skipped unless they learn themselves.
         """

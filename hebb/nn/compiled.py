@@ -45,14 +45,16 @@ class Step:
         self._inside: nn.Module = nn.Identity() if random else block.before
         self._compiled: Callable[..., Tensor] | None = None
 
-    def __call__(self, x: Tensor, rate: float | None, labels: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, rate: Tensor | float | None, labels: Tensor | None) -> Tensor:
         """Return the pre-activation u of a batch and make one update, as ``Block.learn`` does."""
         if self._compiled is None:
             self._layer.rehearse(self._into)  # the compiled step looks at no value
             mode = "reduce-overhead" if x.is_cuda else None  # CUDA graphs
             self._compiled = torch.compile(self._step, fullgraph=True, dynamic=False, mode=mode)
         self._layer.update_count += 1
-        scheduled = None if rate is None or self._layer.spec.adaptive else torch.full((1,), rate, device=x.device)
+        scheduled = (
+            None if rate is None or self._layer.spec.adaptive else torch.full((1,), float(rate), device=x.device)
+        )
         x = self._outside(x)
         try:
             return self._compiled(x, scheduled, labels if self._layer.rule.labels else None)

@@ -107,14 +107,15 @@ class HebbLayer(nn.Module):
         """Return the pre-activation u; nothing is learnt."""
         return self.respond(self.prepare(x))
 
-    def learn(self, x: Tensor, rate: float | None = None, labels: Tensor | None = None) -> Tensor:
+    def learn(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
         """Return the pre-activation u of this batch and make one Hebbian update.
 
         Gradients flow from u to x through the weights before the update; the update itself has none.
 
         Args:
             x: (B, N) or (B, C, H, W).
-            rate: rate of this update when the layer is not adaptive.
+            rate: rate of this update when the layer is not adaptive; a tensor () on the device gives the bits of its
+                number.
             labels: (B,) int64, for rules that read them.
         """
         self.update_count += 1
@@ -254,7 +255,9 @@ class HebbLayer(nn.Module):
         eta = self.rate(rate)
         if torch.is_grad_enabled():
             self.weight = self.weight.clone()  # the graph of the layers above still needs the weights of this run
-        factor = eta / size
+        # a number over a tensor is its product with the reciprocal, and a number on the device must give its bits
+        on_device = isinstance(rate, Tensor) and rate.dim() == 0
+        factor = size.reciprocal() * eta if on_device and isinstance(size, Tensor) else eta / size
         if isinstance(factor, Tensor):
             self.weight = add_product(self.weight, dw, self.per_row(factor))
         else:

@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H height, W width, M features that the loss compare
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,18 @@ from hebb.rules import initial
 _FINITE = "finite"
 
 
+class Orders(NamedTuple):
+    """The orders of ``shuffle`` of an epoch, drawn before it and sent to the device.
+
+    Attributes:
+        rows: int64 (updates, B), an order for each batch of B images.
+        place: int64 (1,), the number of the update on the device.
+    """
+
+    rows: Tensor
+    place: Tensor
+
+
 class LocalLoss(nn.Module):
     """The head and the loss of one block.
 
@@ -35,6 +48,7 @@ class LocalLoss(nn.Module):
     Attributes:
         head: projector and classifier; empty without them.
         positives: generator of the orders of ``shuffle``, the same in every block; None: torch's global generator.
+        drawn: orders that ``positives`` has drawn for batches of their size; None: each batch draws its own.
         mean, variance: (M,) statistics of the previous batch, with ``stale``.
         updates: number of updates in this epoch.
     """
@@ -61,6 +75,8 @@ class LocalLoss(nn.Module):
             width = classes
         self.head = nn.Sequential(*modules)
         self.positives: torch.Generator | None = None
+        self.drawn: Orders | None = None
+        self._sums: dict[str, Tensor] = {}
         self.shuffle = spec.shuffle and spec.loss == LossSource.OWN
         self.stale = spec.stale and spec.loss == LossSource.OWN
         if self.stale:
@@ -102,6 +118,8 @@ class LocalLoss(nn.Module):
 
     def _order(self, view: Tensor) -> Tensor:
         """Draw the order of the images for ``shuffle``, on the host, and send it to the device of ``view``."""
+        if self.drawn is not None and len(view) == self.drawn.rows.shape[1]:
+            return self.drawn.rows.index_select(0, self.drawn.place)[0]
         return machine.upload(torch.randperm(len(view), generator=self.positives), view.device)
 
     @torch.no_grad()
@@ -122,7 +140,10 @@ class LocalLoss(nn.Module):
         finite = terms["loss"].isfinite().double()
         for name, term in {**terms, _FINITE: finite}.items():
             value = term.detach().double()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            if name in self._sums:
+                self._sums[name].add_(value)
+            else:
+                self._sums[name] = value.clone()
 
     def means(self) -> dict[str, float]:
         """Return the mean of the loss and of each term over this epoch's updates; this waits for the device."""
@@ -137,8 +158,9 @@ class LocalLoss(nn.Module):
         return int(self._sums[_FINITE]) if self.updates else 0
 
     def reset_statistics(self) -> None:
-        """Reset the sums of the terms."""
-        self._sums: dict[str, Tensor] = {}
+        """Reset the sums of the terms, in place."""
+        for total in self._sums.values():
+            total.zero_()
         self.updates = 0
         self._started = self.stale and bool(self.seen)  # read once an epoch, because it waits for the device
 

@@ -31,6 +31,14 @@ class Noise:
         self._host = np.random.Generator(np.random.SFC64(seed))
         self._device: torch.Generator | None = None
 
+    def draw_from(self, generator: torch.Generator) -> None:
+        """Draw from a generator of the device that outlives this object; it starts as this object's own would."""
+        self._device = generator.manual_seed(self.seed)
+
+    def go_on_with(self, generator: torch.Generator | None) -> None:
+        """Draw what comes next from another generator."""
+        self._device = generator
+
     def drop_out(self, x: Tensor, drop: float) -> Tensor:
         """Return x with elements zeroed with probability ``drop`` and the others divided by 1 - drop."""
         if drop == 0.5 and x.is_contiguous() and loops.pays(x):

@@ -89,9 +89,14 @@ class Curves:
         if self._at.epoch == 0:
             self._tell(0, [member.measures(_Block.states) for member in self._members])
 
-    def update(self, totals: Totals | None = None) -> None:
-        """Count an update, and measure if a point is due; ``totals`` are the sums of the epoch so far."""
-        self._updates += 1
+    @property
+    def due(self) -> tuple[int, ...]:
+        """After which updates of the epoch its remaining points lie."""
+        return tuple(self._places)
+
+    def update(self, totals: Totals | None = None, count: int = 1) -> None:
+        """Count updates, and measure if a point is due after them; ``totals`` are the sums of the epoch so far."""
+        self._updates += count
         if self._places and self._updates == self._places[0]:
             del self._places[0]
             self._measure(totals)
@@ -206,7 +211,7 @@ class _Block:
         local = self._block.local
         if local is None or local.updates == self._updates:
             return {}
-        sums, count = local.sums(), local.updates - self._updates
+        sums, count = {name: total.clone() for name, total in local.sums().items()}, local.updates - self._updates
         means = {name: (total - self._sums.get(name, 0.0)) / count for name, total in sums.items()}
         self._updates, self._sums, self.loss = local.updates, sums, means["loss"]
         return {f"recent_{name}": mean for name, mean in means.items()}

@@ -39,10 +39,10 @@ class Watch:
     @torch.no_grad()
     def update(self) -> None:
         """Measure the weights after an update."""
-        self._last = torch.stack([layer.norm_error() for layer in self.layers])
+        torch.stack([layer.norm_error() for layer in self.layers], out=self._last)
         improved = (self._last < self._least).any()
-        self._least = torch.minimum(self._least, self._last)
-        self._waited = torch.where(improved, 0, self._waited + 1)
+        torch.minimum(self._least, self._last, out=self._least)
+        self._waited.add_(1).masked_fill_(improved, 0)
 
     def done(self) -> bool:
         """Return whether the phase ends; called at the end of each epoch."""
@@ -56,8 +56,8 @@ class Watch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict``."""
-        self._least = torch.tensor(state["least"], device=self._least.device)
-        self._waited = torch.tensor(state["waited"], device=self._waited.device)
+        self._least.copy_(torch.tensor(state["least"]))
+        self._waited.fill_(state["waited"])
 
 
 def watch_of(config: RunConfig, phase: Phase, network: Network) -> Watch | None:

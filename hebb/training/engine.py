@@ -9,7 +9,7 @@ Shapes: B images in a batch, S seeds in a pack, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -27,6 +27,7 @@ from hebb.training import readout_epoch, settling
 from hebb.training.curves import Curves
 from hebb.training.early_stop import Watch
 from hebb.training.epoch import Epoch, Progress, Scores
+from hebb.training.graphs import Counter, Graphs, Learn, Rates
 
 CHECK_EVERY = 500
 """Updates between two checks that all numbers are finite; each check waits for the device."""
@@ -40,17 +41,18 @@ def run_epoch(
     progress: Progress,
     watch: Watch | None = None,
     curves: Curves | None = None,
+    graphs: Graphs | None = None,
 ) -> Scores:
     """Run one epoch of the phase: train or calibrate the network, depending on the kind of phase."""
     kind = at.phase.kind
     if kind == PhaseKind.CALIBRATE:
         return calibrate(network, split, at, progress)
     if kind == PhaseKind.SETTLE:
-        return settling.settle(network, split, at, optimiser, progress)
+        return settling.settle(network, split, at, optimiser, progress, graphs)
     if kind == PhaseKind.HEBBIAN:
-        return hebbian(network, split, at, progress, optimiser, watch, curves)
+        return hebbian(network, split, at, progress, optimiser, watch, curves, graphs)
     assert optimiser is not None
-    return backprop(network, split, at, optimiser, progress, curves)
+    return backprop(network, split, at, optimiser, progress, curves, graphs)
 
 
 def hebbian(
@@ -61,6 +63,7 @@ def hebbian(
     optimiser: torch.optim.Optimizer | None = None,
     watch: Watch | None = None,
     curves: Curves | None = None,
+    graphs: Graphs | None = None,
 ) -> Scores:
     """Train the Hebbian blocks and the blocks with a local loss for one epoch.
 
@@ -68,26 +71,31 @@ def hebbian(
     holds the inputs of the lowest block of the phase. Blocks in between that are not part of the phase stay in
     evaluation mode. ``optimiser`` updates the blocks with a local loss; the loss of the epoch is the sum over these
     blocks of their mean loss. ``watch`` measures the weights after each update, and ``curves`` after a few.
+    ``graphs`` replays the updates if there are any.
     """
     phase = at.phase
     update = at.epoch * phase.updates_per_epoch(len(split))
+
+    def learn(x: Tensor, labels: Tensor, number: int | Rates) -> None:
+        if optimiser is not None:
+            optimiser.zero_grad(set_to_none=True)
+        hebbian_step(network, x, labels, phase, number)
+        if optimiser is not None:
+            optimiser.step()
+        if watch is not None:
+            watch.update()
+
     with training(network, at), torch.no_grad():
         if curves is not None:
             curves.begin()
-        for x, labels in _batches(split, at):
-            if optimiser is not None:
-                optimiser.zero_grad(set_to_none=True)
-            hebbian_step(network, x, labels, phase, update)
-            if optimiser is not None:
-                optimiser.step()
-            if watch is not None:
-                watch.update()
+        for count, images in _updates(split, at, learn, update, curves, graphs):
             if curves is not None:
-                curves.update()
-            update += 1
+                curves.update(count=count)
+            update += count
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)
-            progress(len(labels) // phase.views)
+            for _ in range(count):
+                progress(images)
         check_updates(network, phase, at.epoch)
     return Scores(loss=_local_loss(network, phase))
 
@@ -98,14 +106,45 @@ def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
     return split.batches(phase.batch_size, at.order(), varied, views=phase.views)
 
 
-def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+def _updates(
+    split: Split,
+    at: Epoch,
+    learn: Learn,
+    first: int,
+    curves: Curves | None,
+    graphs: Graphs | None,
+    counters: Sequence[Counter] = (),
+) -> Iterator[tuple[int, int]]:
+    """Make the updates of an epoch; yield how many were made and the images of each, as soon as they are made.
+
+    Args:
+        split: images.
+        at: the epoch.
+        learn: makes an update of a batch with a number.
+        first: number of the epoch's first update in the phase.
+        curves: says after which updates a point is due.
+        graphs: replays what it has recorded; None makes them one by one.
+        counters: whole numbers that ``learn`` moves on.
+    """
+    if graphs is None:
+        for number, (x, labels) in enumerate(_batches(split, at), first):
+            learn(x, labels, number)
+            yield 1, len(labels) // at.phase.views
+        return
+    count = at.phase.updates_per_epoch(len(split))
+    checks = range(CHECK_EVERY - first % CHECK_EVERY, count, CHECK_EVERY)
+    looks = {*checks, *(() if curves is None else curves.due)}
+    yield from graphs.epoch(at, learn, graphs.numbers(first), looks, counters=counters)
+
+
+def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int | Rates) -> Tensor:
     """Make update number ``update`` of the phase; ignore the result."""
     for i in range(phase.first, phase.top + 1):
         x = _step_block(network, i, x, labels, phase, update, last=i == phase.top)
     return x
 
 
-def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int) -> Tensor:
+def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int | Rates) -> Tensor:
     """Return the logits (B, K) of a batch with their graph; in a joint phase, also make the Hebbian updates."""
     lowest = next(i for i in phase.blocks if not network[i].spec.hebbian)
     with torch.no_grad():
@@ -117,7 +156,7 @@ def backprop_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, upd
 
 
 def _step_block(
-    network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int, *, last: bool = False
+    network: Network, i: int, x: Tensor, labels: Tensor, phase: Phase, update: int | Rates, *, last: bool = False
 ) -> Tensor:
     """Run block i, which learns if it is a local block of the phase. The output of the ``last`` block is not used."""
     block = network[i]
@@ -126,9 +165,12 @@ def _step_block(
     if i not in phase.blocks or block.hebb is None:
         out: Tensor = block(x)
         return out
-    rate = None
+    rate: Tensor | float | None = None
     if not block.hebb.spec.adaptive:
-        rate = rates.scheduled(block.hebb.spec, update, phase.schedule, phase.epochs)
+        if isinstance(update, int):
+            rate = rates.scheduled(block.hebb.spec, update, phase.schedule, phase.epochs)
+        else:
+            rate = update.of(i)
     return block.learn(x, rate, labels, last=last)
 
 
@@ -139,34 +181,39 @@ def backprop(
     optimiser: torch.optim.Optimizer,
     progress: Progress,
     curves: Curves | None = None,
+    graphs: Graphs | None = None,
 ) -> Scores:
     """Train the BP blocks of the phase by back-prop for one epoch; all other blocks are frozen.
 
     ``split`` holds the inputs of the lowest block of the phase. A joint phase also trains its Hebbian blocks, on the
-    same batches. ``curves`` measures the network after a few updates.
+    same batches. ``curves`` measures the network after a few updates. ``graphs`` replays the updates if there are any.
     """
     phase = at.phase
     if readout_epoch.applies(network, split, phase, optimiser):
         return _readout(network, split, at, optimiser, progress, curves)
-    total = Sums(split.labels.device)
+    total = _sums(split.labels.device, graphs)
     update = at.epoch * phase.updates_per_epoch(len(split))
+
+    def learn(x: Tensor, labels: Tensor, number: int | Rates) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        logits = backprop_step(network, x, labels, phase, number)
+        loss = losses.loss(network.loss, logits, labels)
+        loss.backward()
+        optimiser.step()
+        total.add(loss.detach(), logits.detach(), labels)
+
     with training(network, at):
         if curves is not None:
             curves.begin()
-        for x, labels in _batches(split, at):
-            optimiser.zero_grad(set_to_none=True)
-            logits = backprop_step(network, x, labels, phase, update)
-            loss = losses.loss(network.loss, logits, labels)
-            loss.backward()
-            optimiser.step()
-            total.add(loss.detach(), logits.detach(), labels)
+        for count, images in _updates(split, at, learn, update, curves, graphs, total.counters):
             if curves is not None:
-                curves.update(total)
-            update += 1
+                curves.update(total, count)
+            update += count
             if update % CHECK_EVERY == 0:
                 check_updates(network, phase, at.epoch)
                 total.check(phase, at.epoch)
-            progress(len(labels) // phase.views)
+            for _ in range(count):
+                progress(images)
         check_updates(network, phase, at.epoch)
         total.check(phase, at.epoch)
     return total.scores()
@@ -278,6 +325,18 @@ class Sums:
         self.finite = torch.zeros(members, dtype=torch.int64, device=device)
         self.samples = self.updates = 0
 
+    @property
+    def counters(self) -> list[Counter]:
+        """What ``add`` counts on the host."""
+        return [(self, "samples"), (self, "updates")]
+
+    def reset(self) -> Sums:
+        """Start anew, in the same memory."""
+        for tensor in (self.loss, self.hits, self.finite):
+            tensor.zero_()
+        self.samples = self.updates = 0
+        return self
+
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: mean loss (...), logits (..., B, K), labels (..., B), where ... is nothing or S."""
         self.loss.add_(mean_loss, alpha=labels.shape[-1])  # the product is in double precision too
@@ -311,6 +370,11 @@ class Sums:
         """Return the mean loss and the accuracy of every member."""
         pairs = zip(self.loss.view(-1).tolist(), self.hits.view(-1).tolist(), strict=True)
         return [Scores(loss / self.samples, 100 * hits / self.samples) for loss, hits in pairs]
+
+
+def _sums(device: torch.device, graphs: Graphs | None) -> Sums:
+    """Return empty sums; graphs write to those of the phase's first epoch."""
+    return Sums(device) if graphs is None else graphs.kept(lambda: Sums(device)).reset()
 
 
 def _local_loss(network: Network, phase: Phase) -> float | None:

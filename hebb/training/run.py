@@ -24,10 +24,11 @@ from hebb.probing import measures, readout
 from hebb.probing.measures import BlockInfo
 from hebb.rules import rates
 from hebb.storage import checkpoints, folders, records
-from hebb.training import curves, engine, evaluation, features, shared_blocks
+from hebb.training import curves, engine, evaluation, features, graphs, shared_blocks
 from hebb.training.curves import Curves
 from hebb.training.early_stop import Watch
 from hebb.training.epoch import Epoch, EpochEnd, Scores
+from hebb.training.graphs import Graphs
 from hebb.training.optimiser import optimiser_of
 from hebb.training.place import Place
 from hebb.training.report import Report
@@ -71,6 +72,7 @@ class Run:
         data: the datasets that its phases use, by role (``sup``, ``unsup``).
         started: start time, on the monotonic clock.
         shown: numbers of the blocks after the last epoch, for the report.
+        graphs: the recorded updates of the phase, where the config asks for them.
     """
 
     config: RunConfig
@@ -83,6 +85,7 @@ class Run:
     recorder: records.Recorder
     started: float
     shown: dict[str, BlockInfo]
+    graphs: Graphs | None = None
 
     def labelled(self, phase: Phase) -> Images:
         """Return the supervised data, or in a run without them the data of the phase."""
@@ -93,7 +96,10 @@ class Run:
     def begin(self) -> None:
         """Report the start."""
         self.report.start(self.config, self.phases, self.place)
-        for note in _streamed(self.data):
+        notes = _streamed(self.data)
+        if self.config.cuda_graphs:
+            notes += graphs.notes(self.config)
+        for note in notes:
             self.report.warning(note)
 
     @contextmanager
@@ -124,6 +130,8 @@ class Run:
             optimiser.load_state_dict(self.state.optimiser)
         if watch is not None and self.state.watch is not None:
             watch.load_state_dict(self.state.watch)
+        phase, tell = self.phases[index], self.report.warning
+        self.graphs = graphs.of_phase(self.config, phase, self.network, data.train, optimiser, tell)
         self.report.phase(index, self.phases[index], self.state.epoch, len(data.train))
 
     def epoch(
@@ -133,7 +141,7 @@ class Run:
         at = Epoch(seed=self.config.seed, phase=self.phases[index], phase_index=index, epoch=epoch)
         stillness = Stillness(self.network, at.phase)
         progress, followed = self.report.progress, curves_of([self], at, data.train)
-        scores = engine.run_epoch(self.network, data.train, at, optimiser, progress, watch, followed)
+        scores = engine.run_epoch(self.network, data.train, at, optimiser, progress, watch, followed, self.graphs)
         machine.wait_for(data.train.labels.device)
         self.warn(index, epoch, stillness)
         return scores
@@ -164,6 +172,7 @@ class Run:
 
     def end_phase(self, index: int) -> None:
         """Report that a phase is complete."""
+        self.graphs = None  # and their memory
         phase = self.phases[index]
         self.report.trained(index, phase, self.network, self.labelled(phase))
 

@@ -5,6 +5,8 @@ Shapes: B images in a batch, M inputs of an image, N neurons of a layer, K class
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from hebb.energy import diagnostics, phases
 from hebb.energy.network import EnergyNetwork
 from hebb.nn.model import Network
 from hebb.training.epoch import Epoch, Progress, Scores
+from hebb.training.graphs import Graphs, Learn
 
 LOOK_EVERY = 500
 """Updates between two measurements of angles and activity, each with a check that the network still works."""
@@ -27,9 +30,16 @@ LEARNT = 500
 
 
 def settle(
-    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer | None, progress: Progress
+    network: Network,
+    split: Split,
+    at: Epoch,
+    optimiser: torch.optim.Optimizer | None,
+    progress: Progress,
+    graphs: Graphs | None = None,
 ) -> Scores:
     """Train the whole network for one epoch; measure it after updates 1, 501, 1001, ... of the epoch.
+
+    ``graphs`` replays the updates if there are any.
 
     Raises:
         DivergenceError: when weights or states are not finite, or the output no longer depends on the image.
@@ -45,19 +55,37 @@ def settle(
     probe, several = probe.flatten(1), bool((classes != classes[:1]).any())
     before = at.epoch * count
     looks: list[diagnostics.Look] = []
+    made = 0
+
+    def learn(images: Tensor, labels: Tensor, sign: int) -> None:
+        x = images.flatten(1)
+        energy.learn(x, energy.one_hot(labels, x), sign, factor, optimiser)
+
     network.eval()
     with torch.inference_mode():
-        batches = split.batches(at.phase.batch_size, at.order(), at.augmentation(split.labels.device))
-        for index, (images, labels) in enumerate(batches):
-            x = images.flatten(1)
-            energy.learn(x, energy.one_hot(labels, x), signs[index], factor, optimiser)
-            if index % LOOK_EVERY == 0:
-                _check(energy, probe, several, before + index + 1, at)
-                looks.append(diagnostics.Look(index + 1, diagnostics.layer_numbers(energy, probe)))
-            progress(len(labels))
+        for updates, size in _updates(split, at, learn, signs, factor, graphs):
+            made += updates
+            if made % LOOK_EVERY == 1:
+                _check(energy, probe, several, before + made, at)
+                looks.append(diagnostics.Look(made, diagnostics.layer_numbers(energy, probe)))
+            for _ in range(updates):
+                progress(size)
         _check(energy, probe, several, before + count, at)
     rate = factor * sum(layer.spec.lr for layer in energy.layers) / len(energy.layers)
     return Scores(rate=rate, looks=tuple(looks))
+
+
+def _updates(
+    split: Split, at: Epoch, learn: Learn, signs: Sequence[int], factor: float, graphs: Graphs | None
+) -> Iterator[tuple[int, int]]:
+    """Make the updates of an epoch; yield how many were made and the images of each, as soon as they are made."""
+    if graphs is not None:
+        yield from graphs.epoch(at, learn, signs, range(1, len(signs), LOOK_EVERY), holds_for=factor)
+        return
+    batches = split.batches(at.phase.batch_size, at.order(), at.augmentation(split.labels.device))
+    for sign, (images, labels) in zip(signs, batches, strict=True):
+        learn(images, labels, sign)
+        yield 1, len(labels)
 
 
 def _check(energy: EnergyNetwork, probe: Tensor, several: bool, updates: int, at: Epoch) -> None:

@@ -153,6 +153,7 @@ LATER = {
         "compile",
         "tf32",
         "deterministic",
+        "cuda_graphs",
         "probes",
         "probe_blocks",
         "probe_samples",

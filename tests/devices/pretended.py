@@ -29,6 +29,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from tape import Tape
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -109,6 +110,7 @@ _log = Log()
 _on_gpu: weakref.WeakValueDictionary[int, torch.UntypedStorage] = weakref.WeakValueDictionary()
 _tags: dict[int, int] = {}
 _generators: weakref.WeakValueDictionary[int, Generator] = weakref.WeakValueDictionary()
+_recording: Graph | None = None
 
 
 def _caller() -> str:
@@ -180,7 +182,7 @@ class OnDevice(torch.Tensor):
     __array__ = numpy
 
     def tolist(self) -> Any:
-        _log.waits[f"{_caller()} tolist"] += 1
+        _wait("tolist")
         return self.raw.tolist()
 
     def data_ptr(self) -> int:
@@ -330,6 +332,8 @@ def _check_generator(flat: list[Any], target: torch.device) -> None:
             continue
         own = _generators.get(value._cdata)  # torch hands on another object of the same generator
         device = value.device if own is None else own.device
+        if _recording is not None and device.type == "cuda" and value._cdata not in _recording.generators:
+            raise RuntimeError("Attempt to increase offset for a CUDA generator not in capture mode.")
         if device != target:
             raise RuntimeError(f"Expected a '{target}' device type for generator but found '{device}'")
 
@@ -346,7 +350,7 @@ def _note(
         i is not None and i.dtype in (torch.bool, torch.uint8) for i in arguments[1]
     )
     if function in WAITS or masks:
-        _log.waits[f"{_caller()} {function}"] += 1
+        _wait(str(function))
     elif function is aten._to_copy.default:
         _note_copy(arguments[0], target, options)
     elif function is aten.copy_.default:
@@ -361,11 +365,57 @@ def _note(
 
 def _note_copy(source: torch.Tensor, target: torch.device | None, options: dict[str, Any]) -> None:
     if isinstance(source, OnDevice) and target is not None and target.type == "cpu":
-        _log.waits[f"{_caller()} to cpu"] += 1
+        _wait("to cpu")
         return
     sent = not isinstance(source, OnDevice) and target is not None and target.type == "cuda"
+    if sent and _recording is not None and source.dim():
+        raise RuntimeError("operation not permitted when stream is capturing: a copy of the host's memory")
     if sent and not (_is_pinned(source) and options.get("non_blocking")):
         _log.uploads[f"{_caller()} upload"] += 1
+
+
+def _wait(what: str) -> None:
+    if _recording is not None:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
+    _log.waits[f"{_caller()} {what}"] += 1
+
+
+class Graph:
+    """A CUDA graph: it starts what it has recorded as one operation."""
+
+    def __init__(self) -> None:
+        self.tape = Tape()
+        self.generators: set[int] = set()
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.generators.add(generator._cdata)
+
+    def replay(self) -> None:
+        before = _log.operations.copy()
+        self.tape.replay()
+        _log.operations = before
+        _log.operations["graph"] += 1
+
+
+@contextlib.contextmanager
+def recording(graph: Graph, *, capture_error_mode: str = "global", **_: Any) -> Iterator[None]:
+    """Record a graph, as ``torch.cuda.graph``."""
+    global _recording
+    assert capture_error_mode in ("global", "thread_local", "relaxed")
+    _recording = graph
+    try:
+        with graph.tape:
+            yield
+    finally:
+        _recording = None
+        graph.tape.undo()
+
+
+def _check_optimiser(optimiser: Any, *_: Any) -> None:
+    """Refuse to record an optimiser that has not agreed to it, as a build of torch with CUDA does."""
+    groups = [group for group in optimiser.param_groups if "capturable" in group]
+    if _recording is not None and not all(group["capturable"] for group in groups):
+        raise RuntimeError("Attempting graph capture of step() but param_groups' capturable is False.")
 
 
 class Rules(TorchDispatchMode):
@@ -449,6 +499,11 @@ def gpus(count: int = COUNT) -> Iterator[Log]:
         "mem_get_info": lambda device=0: (_log.free[_indexed(_cuda(device)).index], 16 << 30),
         "memory_reserved": lambda device=0: _log.cached[_indexed(_cuda(device)).index],
         "memory_allocated": lambda device=0: 0,
+        "CUDAGraph": Graph,
+        "graph": recording,
+        "graph_pool_handle": lambda: (0, 1),
+        "Stream": lambda *_: None,
+        "device": lambda *_: contextlib.nullcontext(),
         "get_device_name": lambda device=0: f"Pretended GPU {_indexed(_cuda(device)).index}",
     }
     with contextlib.ExitStack() as stack:
@@ -461,6 +516,7 @@ def gpus(count: int = COUNT) -> Iterator[Log]:
         before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         stack.callback(torch._C._set_only_lift_cpu_tensors, before)
+        stack.callback(optimizer.register_optimizer_step_pre_hook(_check_optimiser).remove)
         stack.enter_context(Rules())
         yield _log
 
