@@ -5,9 +5,10 @@
 DIR is a checkout of BariscanBozkurt/Supervised-CorInfoMax; it is imported as it is and needs pandas and matplotlib.
 Both sides learn from the same random images (batch 20, the sizes of the preset), with the preset's own settings,
 starting from the same weights; first five batches are compared weight by weight, then both are timed in turns of five
-batches, so that a busy machine slows both, and medians count. The process keeps the allocator's defaults, because the
-published code allocates large tensors anew in every batch and would run so by itself. Expect two minutes with
---published, seconds without.
+batches, so that a busy machine slows both, and medians count. The products of our batch, alone and one after the
+other on tensors of the same shapes and orders of memory, are its limit. The process keeps the allocator's defaults,
+because the published code allocates large tensors anew in every batch and would run so by itself. Expect two minutes
+with --published, seconds without.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -23,6 +25,7 @@ from benchmarks import before_torch  # noqa: F401 - sets how torch's idle thread
 
 # isort: split
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import harness
 from benchmarks.energy_published import Published
@@ -53,6 +56,9 @@ def main(argv: list[str]) -> int:
         {
             "preset": "preset",
             "ours": "ours_ms:.2f",
+            "products": "products_ms:.2f",
+            "ours / products": "products_ratio:.2f",
+            "GFLOP/s of products": "products_gflops:.0f",
             "published": "published_ms:.1f",
             "ratio": "ratio:.2f",
             f"largest difference after {COMPARED}": "difference:.1e",
@@ -104,14 +110,63 @@ def measure(preset: str, options: argparse.Namespace) -> harness.Row:
             theirs.learn(x, labels, sign)
         row["difference"] = theirs.difference()
         functions["published"] = lambda: theirs.learn(x, labels, sign)
+    products = Products.of(ours)
+    functions["products"] = products.repeat
     turns = {name: functools.partial(_repeat, function) for name, function in functions.items()}
     seconds = harness.in_turns(turns, torch.device("cpu"), options.steps, options.warm_up)
     for name, found in seconds.items():
         numbers = harness.summary(found, unit=1e-3 * TURN)
         row |= {f"{name}_ms": numbers["median"], f"{name}_p10_ms": numbers["p10"], f"{name}_p90_ms": numbers["p90"]}
+    row["products_ratio"] = row["ours_ms"] / row["products_ms"]
+    row["products_gflops"] = products.operations / row["products_ms"] / 1e6
     if "published" in seconds:
         row["ratio"] = row["published_ms"] / row["ours_ms"]
     return row
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products of what runs inside, and repeats them alone.
+
+    Attributes:
+        operations: multiplications and additions of all of them.
+        pairs: both factors of each, and memory for the result.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+        self._twins: dict[tuple[int, torch.Size, tuple[int, ...]], torch.Tensor] = {}
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    @classmethod
+    def of(cls, function: harness.Function) -> Products:
+        """Run the function once and return its products."""
+        products = cls()
+        with products:
+            function()
+        return products
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("mm", "addmm", "addmm_"):
+            a, b = (self._twin(tensor) for tensor in args[-2:])
+            self.pairs.append((a, b, a.new_empty(len(a), b.shape[1])))
+            self.operations += 2 * a.numel() * b.shape[1]
+        return func(*args, **(kwargs or {}))
+
+    def _twin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return random numbers of the same shape and order of memory, the same ones for the same weights."""
+        key = tensor.data_ptr(), tensor.shape, tensor.stride()
+        if key not in self._twins:
+            across = tensor.stride(0) == 1
+            self._twins[key] = torch.rand(tensor.T.shape).T if across else torch.rand(tensor.shape)
+        return self._twins[key]
+
+    @torch.inference_mode()
+    def repeat(self) -> None:
+        """Multiply all pairs once."""
+        for a, b, out in self.pairs:
+            torch.mm(a, b, out=out)
 
 
 def _repeat(function: harness.Function) -> None:

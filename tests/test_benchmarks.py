@@ -353,6 +353,24 @@ def test_a_batch_of_every_network_that_settles(command: Command, tmp_path: Path)
     rows = json.loads(out.read_text())["results"]
     assert [row["preset"] for row in rows] == list(energy_step.PRESETS)
     assert all(0 < row["ours_p10_ms"] <= row["ours_ms"] for row in rows)
+    assert all(row["products_ratio"] == pytest.approx(row["ours_ms"] / row["products_ms"]) for row in rows)
+
+
+def test_products_of_a_batch_are_counted_and_repeated_in_their_order_of_memory() -> None:
+    x, weight, bias = torch.rand(3, 5), torch.rand(7, 5), torch.rand(7)
+
+    def step() -> None:
+        torch.addmm(bias, x, weight.T)
+        torch.rand(7, 3).addmm_(weight, x.T)
+        (x @ weight.T) * 2 + bias
+
+    products = energy_step.Products.of(step)
+    assert products.operations == 3 * 2 * 3 * 5 * 7
+    assert [(a.shape, b.shape) for a, b, _ in products.pairs] == [((3, 5), (5, 7)), ((7, 5), (5, 3)), ((3, 5), (5, 7))]
+    assert all(b.stride() == (1, 5) for _, b, _ in products.pairs)
+    assert products.pairs[0][1] is products.pairs[2][1]
+    products.repeat()
+    assert all(torch.equal(out, a @ b) for a, b, out in products.pairs)
 
 
 def test_settling_against_the_checkout(command: Command, tmp_path: Path) -> None:

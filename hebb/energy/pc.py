@@ -47,32 +47,51 @@ class Coding(EnergyNetwork):
         inputs = [x, *(self.activation(part) for part in self.split(z)[:-1])]
         return z - torch.cat([layer(r) for layer, r in zip(self.layers, inputs, strict=True)], dim=1)
 
-    def descend(self, drive: Tensor, z: Tensor, error: Tensor, slope: Tensor) -> None:
-        """Write e into ``error``, and W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers into ``slope``.
-
-        Args:
-            drive: W_1 x + b_1 and the biases of the other layers, side by side, (N, n_1 + ... + n_L).
-            z: (N, n_1 + ... + n_L).
-            error: same shape as z.
-            slope: (N, n_1 + ... + n_{L-1}).
-        """
-        hidden = z[:, : slope.shape[1]]
-        f = self.activation(hidden)
-        torch.sub(z, drive, out=error)
-        errors = self.split(error)
-        for i in range(1, len(self.layers)):
-            errors[i].addmm_(f[:, self.spans[i - 1]], self.layers[i].weight.T, alpha=-1)
-            torch.mm(errors[i], self.layers[i].weight, out=slope[:, self.spans[i - 1]])
-        self.times_derivative(slope, f)
+    def write_activation(self, z: Tensor, out: Tensor) -> None:
+        """Write f(z) into ``out``."""
+        raise NotImplementedError
 
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
-        """Multiply ``slope`` by f'(z), computed from f = f(z)."""
+        """Multiply ``slope`` by f'(z), computed from f = f(z), which is not read again."""
         raise NotImplementedError
 
     def drive(self, x: Tensor) -> Tensor:
         """Return the part of the predictions that stays the same in every step, (N, n_1 + ... + n_L)."""
         biases = [layer.bias for layer in self.layers[1:] if layer.bias is not None]
         return torch.cat([self.layers[0](x), *(b.expand(len(x), -1) for b in biases)], dim=1)
+
+
+class Descent:
+    """The gradient of F for one batch, in buffers and views that all steps share.
+
+    Making them anew in each step takes as long as the products of layers of a hundred neurons.
+
+    Attributes:
+        z: (N, n_1 + ... + n_L), the state, which the caller moves in place.
+        error: e, same shape as z.
+        slope: W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers, (N, n_1 + ... + n_{L-1}).
+    """
+
+    def __init__(self, network: Coding, x: Tensor, z: Tensor) -> None:
+        width = network.spans[-1].start
+        self.z, self.error, self.slope = z, torch.empty_like(z), z.new_empty(len(z), width)
+        self.hidden_z, self.hidden_error = z[:, :width], self.error[:, :width]
+        self._network, self._drive, self._f = network, network.drive(x), torch.empty_like(self.slope)
+        errors, below = network.split(self.error)[1:], network.spans[:-1]
+        weights = [layer.weight for layer in network.layers[1:]]
+        self._products = [
+            (e, self._f[:, span], weight.T, weight, self.slope[:, span])
+            for e, span, weight in zip(errors, below, weights, strict=True)
+        ]
+
+    def update(self) -> None:
+        """Compute error and slope of the present z."""
+        torch.sub(self.z, self._drive, out=self.error)
+        self._network.write_activation(self.hidden_z, self._f)
+        for e, f, transposed, weight, slope in self._products:
+            e.addmm_(f, transposed, alpha=-1)
+            torch.mm(e, weight, out=slope)
+        self._network.times_derivative(self.slope, self._f)
 
 
 class PC(Coding):
@@ -90,9 +109,13 @@ class PC(Coding):
         """1/(1 + exp(-z))."""
         return z.sigmoid()
 
+    def write_activation(self, z: Tensor, out: Tensor) -> None:
+        """Write f(z) into ``out``."""
+        torch.sigmoid(z, out=out)
+
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
         """Multiply by f' = f - f^2."""
-        slope.mul_(torch.addcmul(f, f, f, value=-1))
+        slope.mul_(f.addcmul_(f, f, value=-1))
 
     def settle(
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
@@ -104,11 +127,10 @@ class PC(Coding):
         s = self.settings
         output = self.split(z)[-1]
         torch.add(target * (1 - 2 * s.margin), s.margin, out=output)
-        hidden = self.spans[-1].start
-        drive, error, slope = self.drive(x), torch.empty_like(z), z.new_empty(len(z), hidden)
-        for _ in range(s.steps if hidden else 0):
-            self.descend(drive, z, error, slope)
-            z[:, :hidden].add_(slope.sub_(error[:, :hidden]), alpha=s.step)
+        descent = Descent(self, x, z)
+        for _ in range(s.steps if self.last else 0):
+            descent.update()
+            descent.hidden_z.add_(descent.slope.sub_(descent.hidden_error), alpha=s.step)
         return PhaseState(z)
 
     def learn(

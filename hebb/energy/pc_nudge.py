@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hebb.energy.network import PhaseState
-from hebb.energy.pc import Coding
+from hebb.energy.pc import Coding, Descent
+from hebb.kernels import private_torch
 
 
 class PCNudge(Coding):
@@ -29,9 +30,13 @@ class PCNudge(Coding):
         """max(z, 0)."""
         return z.relu()
 
+    def write_activation(self, z: Tensor, out: Tensor) -> None:
+        """Write f(z) into ``out``."""
+        torch.clamp_min(z, 0, out=out)
+
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
         """Multiply by f' = 1[f > 0]."""
-        slope.masked_fill_(f <= 0, 0)
+        private_torch.silence(slope, f)
 
     def settle(
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
@@ -41,14 +46,13 @@ class PCNudge(Coding):
         if not beta:
             return PhaseState(z)
         assert target is not None
-        s, hidden = self.settings, self.spans[-1].start
-        drive, error, slope = self.drive(x), torch.empty_like(z), z.new_empty(len(z), hidden)
-        output = self.split(z)[-1]
+        s, descent = self.settings, Descent(self, x, z)
+        output, output_error = self.split(z)[-1], self.split(descent.error)[-1]
         for _ in range(s.steps):
-            self.descend(drive, z, error, slope)
-            error[:, :hidden].sub_(slope)
-            error[:, hidden:].add_(output, alpha=beta).sub_(target, alpha=beta)
-            z.sub_(error, alpha=2 * s.step)
+            descent.update()
+            descent.hidden_error.sub_(descent.slope)
+            output_error.add_(output, alpha=beta).sub_(target, alpha=beta)
+            z.sub_(descent.error, alpha=2 * s.step)
         return PhaseState(z)
 
     def learn(

@@ -71,6 +71,11 @@ def add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tenso
     return into.add_(a * b, alpha=value) if is_batched(into) else into.addcmul_(a, b, value=value)
 
 
+def silence(slope: Tensor, f: Tensor) -> None:
+    """Set ``slope`` to 0 where f <= 0, in place: the gradient of relu, in one pass and without a mask."""
+    torch.ops.aten.threshold_backward.grad_input(slope, f, 0, grad_input=slope)
+
+
 def bind(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Make ``tensor``, which may be a view, the parameter or buffer ``name`` of ``module``, without a copy.
 
