@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hebb.analysis.runs import StoredRun
 
 PAIRED, WELCH = "paired t-test", "Welch's t-test"
+_ROUNDING = 1e-12
+"""Share of a value by which it may be off: samples that differ by less are alike, and a test of them is noise."""
 
 
 def compute(
@@ -149,7 +151,8 @@ def _test(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[
     from scipy import stats
 
     samples = [[a - b for a, b in zip(left, right, strict=True)]] if paired else [left, right]
-    if all(max(values) == min(values) for values in samples):
+    rounding = _ROUNDING * max(map(abs, [*left, *right]))
+    if all(max(values) - min(values) <= rounding for values in samples):
         return math.nan, math.nan, math.nan, math.nan
     test = stats.ttest_rel(left, right) if paired else stats.ttest_ind(left, right, equal_var=False)
     interval = test.confidence_interval(0.95)

@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -388,15 +389,25 @@ def _run_trial(
             last_step = int((Path(folder) / "step").read_text(encoding="utf-8"))
 
     def send(report: TrialReport) -> None:
-        if not pauses:
-            tune.report({**report, "node": node})
-            return
-        # a trial that its scheduler paused must not report a step again
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "step").write_text(str(report["step"]), encoding="utf-8")
-            tune.report({**report, "node": node}, checkpoint=tune.Checkpoint.from_directory(folder))
+        try:
+            _report({**report, "node": node}, pauses)
+        except SystemExit:  # how Ray ends a trial
+            raise worker.Stop from None
 
-    worker.run_group(group, task, send, verdict=verdicts.get(group.name), last_step=last_step)
+    try:
+        worker.run_group(group, task, send, verdict=verdicts.get(group.name), last_step=last_step)
+    except worker.Stop:
+        sys.exit(0)
+
+
+def _report(report: Mapping[str, object], pauses: bool) -> None:
+    """Report to Ray; a trial that its scheduler may pause must not report a step again, so the step is kept."""
+    if not pauses:
+        tune.report(dict(report))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "step").write_text(str(report["step"]), encoding="utf-8")
+        tune.report(dict(report), checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _directory_name(trial: RayTrial) -> str:

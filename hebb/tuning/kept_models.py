@@ -35,11 +35,11 @@ class KeptModels:
             self._runs.setdefault(trial.configuration, {})[trial.config.seed] = trial
 
     def ended(self, runs: Iterable[Trial], *, stopped: bool = False) -> None:
-        """Judge the configurations of runs that have ended; a ``stopped`` one is out."""
+        """Judge the configurations of runs that have ended; a ``stopped`` one is out, and never goes on."""
         for name in dict.fromkeys(trial.configuration for trial in runs):
             of_name = tuple(self._runs[name].values())
             if stopped:
-                drop(of_name)
+                drop(of_name, over=True)
             elif len(of_name) == len(self.search.seeds) and all(trial.finished for trial in of_name):
                 self._judge(of_name)
 
@@ -67,8 +67,8 @@ class KeptModels:
         return score, list(self._runs).index(runs[0].configuration)
 
 
-def drop(runs: Iterable[Trial]) -> None:
-    """Remove the models of finished runs; an unfinished one needs its checkpoint to go on."""
+def drop(runs: Iterable[Trial], *, over: bool = False) -> None:
+    """Remove the models of finished runs; an unfinished one needs its checkpoint to go on, unless it is ``over``."""
     for trial in runs:
-        if trial.finished:
+        if trial.finished or over:
             shutil.rmtree(trial.folder / folders.CHECKPOINT.parent, ignore_errors=True)

@@ -126,7 +126,7 @@ def _run(
             journal=Journal.load(search.folder),
             catalog=catalog,
             observer=observer,
-            models=KeptModels(search) if settings.keep_best and not settings.save_models else None,
+            models=None if settings.save_models else KeptModels(search),
         )
         del data
         for name in tuple(context.journal.failed) if settings.retry_failed else ():

@@ -42,13 +42,17 @@ from hebb.tuning.search import Group, Trial
 from hebb.tuning.steps import Steps
 
 Send = Callable[[TrialReport], None]
-"""Passes a report on to the search."""
+"""Passes a report on to the search; raises ``Stop`` where that is the group's last one."""
 
 PROBES = "probes.jsonl"
 """File of a run folder with the quick probes, which a continued search reports again."""
 _PROBED = 1000  # images at most on which a quick probe is fitted, and as many others on which it is scored
 _REASON = 1000  # characters of a reason: a message and the path of its traceback
 _FULL = 1 << 20  # bytes; a disk with less free space is full
+
+
+class Stop(BaseException):
+    """Raised by ``Send`` where the search has stopped the group; no fault of the run, and not to be caught in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

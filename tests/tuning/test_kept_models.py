@@ -94,6 +94,8 @@ def test_what_a_scheduler_stopped_and_what_has_no_score(tmp_path: Path) -> None:
     models = KeptModels(search)
     models.begun(search.trials)
     finish(search.trials[0])
+    (search.trials[1].folder / "checkpoint").mkdir(parents=True)
+    (search.trials[1].folder / folders.CHECKPOINT).write_bytes(b"half of it, which nothing reads again")
     models.ended(search.trials[:2], stopped=True)
     assert kept(search) == []
     for trial in search.trials[2:4]:

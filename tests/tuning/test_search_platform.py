@@ -196,10 +196,19 @@ def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
     assert not journal.failed
     winner = json.loads((folder / "winner.json").read_text())
     assert winner["selection"]["n"] == 2
+    assert not list(folder.glob("trials/*/traceback.txt")), "what is stopped has not failed"
+    radius = winner["configuration"]["b0.layer.radius"]
+    best = {path.parent.name for path in folder.glob("trials/*/config.json") if radius_of(path) == radius}
+    kept = {path.parent.parent.name for path in folder.glob("trials/*/checkpoint/last.pt")}
+    assert kept == best, "not those of runs that were stopped half-way"
     before = finished(folder)
     run("--restore", "s")
     assert finished(folder) == before
     assert Journal.load(folder).stopped == journal.stopped
+
+
+def radius_of(config: Path) -> float:
+    return float(json.loads(config.read_text())["network"]["blocks"][0]["layer"]["radius"])
 
 
 @pytest.mark.slow
