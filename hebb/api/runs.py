@@ -298,8 +298,8 @@ def describe(
         catalog, data, data_unsup, epochs=epochs, epochs_unsup=epochs_unsup, validation=validation
     )
     kind, _, index = device.partition(":")
-    if index and (kind != "cuda" or not index.isdigit()):
-        raise ConfigError("device", f"must be auto, cpu, cuda or cuda:N, got '{device}'")
+    if index and (kind not in ("cuda", "xpu") or not index.isdigit()):
+        raise ConfigError("device", f"must be auto, cpu, cuda, cuda:N, mps, xpu or xpu:N, got '{device}'")
     config = compose.run_config(
         catalog,
         catalog.network(preset, "preset"),

@@ -217,7 +217,11 @@ def add_device_flags(parser: Parser) -> None:
         metavar="N|cpu",
         help="GPU to use, or cpu (default: GPU 0 if there is one)",
     )
-    machine.add_argument("--device", metavar="cpu|cuda|cuda:N", help="the same as --gpu-id, as torch writes it")
+    machine.add_argument(
+        "--device",
+        metavar="NAME",
+        help="the same as --gpu-id, as torch writes it: cpu | cuda | cuda:N; or mps (Apple), xpu | xpu:N (Intel)",
+    )
 
 
 def add_cache_flags(parser: Parser) -> None:
@@ -336,8 +340,11 @@ def _device_of_id(text: str) -> Device:
 
 def _device_of_name(text: str) -> Device:
     kind, colon, index = text.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not re.fullmatch("[0-9]+", index)) or (kind == "cpu" and colon):
-        raise ConfigError("--device", f"unknown device '{text}'", given=kind, choices=("cpu", "cuda", "cuda:N"))
+    numbered = kind in ("cuda", "xpu")
+    known = numbered or kind in ("cpu", "mps")
+    if not known or (colon and not (numbered and re.fullmatch("[0-9]+", index))):
+        choices = ("cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")
+        raise ConfigError("--device", f"unknown device '{text}'", given=kind, choices=choices)
     return Device(DeviceKind(kind), int(index or 0))
 
 

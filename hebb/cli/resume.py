@@ -64,7 +64,7 @@ def device_index(options: argparse.Namespace, run: RunConfig) -> int:
     """Return the number of the GPU; raise where the flags name another device than that of the run."""
     device = arguments.device(options)
     if device.kind not in ("auto", run.device):
-        where = f"GPU {device.index}" if device.kind == "cuda" else "the CPU"
+        where = {"cpu": "the CPU", "cuda": f"GPU {device.index}"}.get(device.kind, str(device.kind))
         raise ConfigError(
             "--gpu-id or --device",
             f"must be {run.device}, which the run started on, got {where}",

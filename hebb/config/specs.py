@@ -326,7 +326,7 @@ class RunConfig:
         pack: distinct seeds that train together, this run's among them; they decide the last bits. Empty: no pack.
         split_seed: varies only the subset and the validation split.
         threads: CPU threads; sums are split among them, so they decide the last bits.
-        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is resolved when the run starts.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``; ``auto`` is resolved when the run starts.
         feature_dtype: number type in which features of frozen blocks are kept.
         compute_dtype: number type of the products of Hebbian layers; weights, statistics and updates are float32.
         compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes the last bits.

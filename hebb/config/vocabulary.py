@@ -150,6 +150,10 @@ class DeviceKind(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    MPS = "mps"
+    """An Apple GPU."""
+    XPU = "xpu"
+    """An Intel GPU."""
 
 
 class NumberType(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +62,14 @@ def _ask_for_huge_pages(address: int, size: int) -> None:
 
 def wait_for(device: torch.device) -> None:
     """Let the device finish, so that a measured time is the time of the work."""
-    if device.type == "cuda":
-        import torch
+    if device.type == "cpu":
+        return
+    import torch
 
-        torch.cuda.synchronize(device)
+    if device.type == "mps":
+        torch.mps.synchronize()
+    else:
+        getattr(torch, device.type).synchronize(device)
 
 
 def upload(x: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -78,6 +83,10 @@ def gpu_name(index: int = 0) -> str | None:
     """Return the name of a GPU; None on a machine without one."""
     import torch
 
+    if torch.xpu.is_available():
+        return torch.xpu.get_device_name(index)
+    if torch.backends.mps.is_available():
+        return f"GPU of {platform.processor() or 'a Mac'}"
     return torch.cuda.get_device_name(index) if torch.cuda.is_available() else None
 
 
@@ -88,6 +97,10 @@ def free_memory(device: torch.device) -> int:
 
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for new tensors
         return int(torch.cuda.mem_get_info(device)[0]) + kept
+    if device.type == "xpu":
+        import torch
+
+        return int(torch.xpu.mem_get_info(device)[0])
     room = _container_room()
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hebb.config.vocabulary import Augmentation
 from hebb.core.errors import ConfigError
+from hebb.kernels import precision
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 PADDING = 4
@@ -90,7 +91,7 @@ def boxes(
     """
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        return torch.rand(shape, generator=generator, device=device, dtype=precision.widest(device))
 
     area = height * width * (least + (SCALE[1] - least) * uniform(count, _TRIES))
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
@@ -113,7 +114,7 @@ def _filter(start: Tensor, length: Tensor, side: int) -> Tensor:
     Output pixel i looks at centre start + (i + 1/2) length/side with a triangle that is one pixel wide, or
     length/side pixels when the box is larger than the output.
     """
-    pixel = torch.arange(side, device=start.device, dtype=torch.float64)
+    pixel = torch.arange(side, device=start.device, dtype=start.dtype)
     scale = (length / side)[:, None, None]  # (B, 1, 1)
     begin, end = start[:, None, None], (start + length)[:, None, None]
     centre = begin + (pixel[:, None] + 0.5) * scale  # (B, side, 1)

@@ -367,7 +367,7 @@ def _kept(store: Store, index: Tensor, device: torch.device, limit: int) -> Tens
 
 def _place(size: int, device: torch.device) -> torch.device:
     """Return where a split of ``size`` bytes lies: on the device, or on the host where the device has no room."""
-    full = device.type == "cuda" and size > _SHARE * machine.free_memory(device)
+    full = device.type in ("cuda", "xpu") and size > _SHARE * machine.free_memory(device)
     return torch.device("cpu") if full else device
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hebb.energy.network import EnergyNetwork
+from hebb.kernels.precision import doubles
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def angle(forward: Tensor, backward: Tensor) -> float:
 
     It is near 90 for independent matrices, 0 if one is a positive multiple of the other, and NaN if one is 0.
     """
-    a, b = forward.detach().double().flatten(), backward.detach().double().flatten()
+    a, b = doubles(forward.detach()).flatten(), doubles(backward.detach()).flatten()
     cosine = (a @ b) / (a.norm() * b.norm())
     return math.degrees(math.acos(float(cosine.clamp(-1, 1)))) if bool(cosine.isfinite()) else math.nan
 
@@ -47,7 +48,7 @@ def alignment(layer: nn.Module) -> float | None:
 
 def sparsity(activity: Tensor) -> float:
     """Return the share of entries of (N, n) that are exactly 0, in percent."""
-    return 100 * float((activity == 0).double().mean())
+    return 100 * float(doubles(activity == 0).mean())
 
 
 def correlation(activity: Tensor) -> float:
@@ -55,7 +56,8 @@ def correlation(activity: Tensor) -> float:
 
     Neurons that do not vary are left out; NaN if fewer than two vary.
     """
-    centred = activity.double() - activity.double().mean(dim=0)
+    activity = doubles(activity)
+    centred = activity - activity.mean(dim=0)
     norms = centred.norm(dim=0)
     units = centred[:, norms > 0] / norms[norms > 0]
     n = units.shape[1]
@@ -76,7 +78,7 @@ def layer_numbers(network: EnergyNetwork, x: Tensor) -> dict[str, dict[str, floa
     for i, (layer, activity) in enumerate(zip(network.layers, network.predict(x), strict=True)):
         numbers = {
             "weight_norm": float(layer.weight.norm()),
-            "activity": float(activity.double().mean()),
+            "activity": float(doubles(activity).mean()),
             "sparsity": sparsity(activity),
             "correlation": correlation(activity),
         }

@@ -19,6 +19,7 @@ from hebb.config.rule import LocalRule, LossContext
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import LossSource
 from hebb.core import machine
+from hebb.kernels.precision import Total
 from hebb.nn import contracts
 from hebb.rules import initial
 
@@ -76,7 +77,7 @@ class LocalLoss(nn.Module):
         self.head = nn.Sequential(*modules)
         self.positives: torch.Generator | None = None
         self.drawn: Orders | None = None
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Total] = {}
         self.shuffle = spec.shuffle and spec.loss == LossSource.OWN
         self.stale = spec.stale and spec.loss == LossSource.OWN
         if self.stale:
@@ -137,13 +138,10 @@ class LocalLoss(nn.Module):
     @torch.no_grad()
     def _count(self, terms: dict[str, Tensor]) -> None:
         self.updates += 1
-        finite = terms["loss"].isfinite().double()
-        for name, term in {**terms, _FINITE: finite}.items():
-            value = term.detach().double()
-            if name in self._sums:
-                self._sums[name].add_(value)
-            else:
-                self._sums[name] = value.clone()
+        for name, term in {**terms, _FINITE: terms["loss"].isfinite()}.items():
+            if name not in self._sums:
+                self._sums[name] = Total(device=term.device)
+            self._sums[name].add(term.detach())
 
     def means(self) -> dict[str, float]:
         """Return the mean of the loss and of each term over this epoch's updates; this waits for the device."""
@@ -151,16 +149,16 @@ class LocalLoss(nn.Module):
 
     def sums(self) -> dict[str, Tensor]:
         """Return the sums of the loss and of each term over this epoch's updates, on the device."""
-        return {name: total for name, total in self._sums.items() if name != _FINITE}
+        return {name: total.value() for name, total in self._sums.items() if name != _FINITE}
 
     def finite_updates(self) -> int:
         """Count the updates of this epoch whose loss was finite."""
-        return int(self._sums[_FINITE]) if self.updates else 0
+        return int(self._sums[_FINITE].value()) if self.updates else 0
 
     def reset_statistics(self) -> None:
         """Reset the sums of the terms, in place."""
         for total in self._sums.values():
-            total.zero_()
+            total.zero()
         self.updates = 0
         self._started = self.stale and bool(self.seen)  # read once an epoch, because it waits for the device
 

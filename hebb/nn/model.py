@@ -198,21 +198,37 @@ def save(network: Network, path: Path) -> None:
 
 
 def readable(config: RunConfig) -> RunConfig:
-    """Return the config with which a stored network is looked into: on the CPU where this machine has no GPU."""
-    return replace(config, device=DeviceKind.AUTO) if config.device == DeviceKind.CUDA else config
+    """Return the config with which a stored network is looked into: on the CPU where this machine has no such GPU."""
+    return config if config.device == DeviceKind.CPU else replace(config, device=DeviceKind.AUTO)
 
 
 def device_of(config: RunConfig, index: int = 0) -> torch.device:
     """Return the device of a run; raise if the GPU does not exist."""
     if config.device == DeviceKind.CPU:
         return torch.device("cpu")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.device == DeviceKind.MPS:
+        return _apple()
+    kind = DeviceKind.XPU if config.device == DeviceKind.XPU else DeviceKind.CUDA
+    backend = torch.xpu if kind == DeviceKind.XPU else torch.cuda
+    count = backend.device_count() if backend.is_available() else 0
     if config.device == DeviceKind.AUTO and count == 0:
         return torch.device("cpu")
     if index >= count:
+        made = " that torch can use by xpu" if kind == DeviceKind.XPU else ""
         raise ConfigError(
             "--gpu-id or --device",
-            f"this machine has no GPU {index}" + (f", only 0 to {count - 1}" if count else ": it has none"),
+            f"this machine has no GPU {index}{made}" + (f", only 0 to {count - 1}" if count else ": it has none"),
             hint="give --gpu-id cpu, or leave it out to use what the machine has",
         )
-    return torch.device("cuda", index)
+    return torch.device(kind.value, index)
+
+
+def _apple() -> torch.device:
+    """Return the GPU of a Mac; raise where torch has none."""
+    if not torch.backends.mps.is_available():
+        raise ConfigError(
+            "--device",
+            "mps is the GPU of a Mac, and torch finds none here",
+            hint="leave it out to use what the machine has",
+        )
+    return torch.device("mps")

@@ -29,6 +29,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hebb.kernels.precision import doubles
+
 BATCH = 256
 """Images in a batch of ``dimensionality_batch``."""
 
@@ -48,7 +50,8 @@ class Geometry:
 
 def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
     """Measure outputs z (N, M) of images with labels (N,); unlabelled images (-1) count only where labels do not."""
-    z = z.double()
+    z = doubles(z)
+    labels = labels.to(z.device)
     covariance = _covariance(z)
     variance = covariance.diagonal()
     numbers = {
@@ -56,7 +59,7 @@ def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
         "dimensionality_batch": _mean([_participation(_covariance(part)) for part in z.split(BATCH) if len(part) > 1]),
         **_by_class(z, labels),
         "variance": float(variance.mean()),
-        "silent": float((variance == 0).double().mean()),
+        "silent": float(doubles(variance == 0).mean()),
         **_decorrelation(covariance),
         "activity": float(z.mean()),
     }

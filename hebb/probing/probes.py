@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hebb.config.probed import NEIGHBOURS, SHORT_BATCH, SHORT_EPOCHS
+from hebb.kernels.precision import doubles
 
 GRID = 2
 """Side of the pooled map."""
@@ -78,7 +79,7 @@ def fit_short(
         if split is None:
             return None
         hits = F.linear(split[0], weight, bias).argmax(dim=1) == split[1]
-        return 100 * hits.double().mean().item()
+        return 100 * doubles(hits).mean().item()
 
     fitted = score(train)
     assert fitted is not None

@@ -15,6 +15,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import seeds
 from hebb.data.images import Images, Split
 from hebb.energy.diagnostics import alignment
+from hebb.kernels.precision import doubles
 from hebb.nn.layers import HebbLayer
 from hebb.nn.model import Network
 from hebb.probing import geometry, probes
@@ -231,4 +232,4 @@ def _neuron_probe(network: Network, block: int, data: Images) -> list[probes.Pro
 
 
 def _percent(hits: Tensor) -> float:
-    return 100 * hits.double().mean().item()
+    return 100 * doubles(hits).mean().item()

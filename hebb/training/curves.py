@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from hebb.config.plan import Phase, PhaseKind
+from hebb.kernels.precision import doubles
 from hebb.nn.blocks import Block
 from hebb.nn.model import Network
 from hebb.storage.curves import Point, Tell
@@ -55,7 +56,10 @@ def places(phase: Phase, updates: int, points: int | None) -> list[int]:
 class Totals(Protocol):
     """The sums of an epoch with a loss (``hebb.training.engine.Sums``)."""
 
-    loss: Tensor
+    @property
+    def loss(self) -> Tensor:
+        """Sum of the losses of all images."""
+
     hits: Tensor
     samples: int
 
@@ -111,7 +115,7 @@ class Curves:
         tensors = [tensor for measures in measured for tensor in measures.values()]
         if not tensors:
             return
-        numbers = iter(torch.stack([tensor.double() for tensor in tensors]).tolist())
+        numbers = iter(torch.stack([doubles(tensor) for tensor in tensors]).tolist())
         for member, measures in zip(self._members, measured, strict=True):
             blocks: dict[str, dict[str, float]] = {}
             for (block, name), tensor in measures.items():
@@ -151,7 +155,7 @@ class _Member:
         if totals is None:
             local = [loss for block in self._blocks.values() if (loss := block.loss) is not None]
             return {("", "recent_loss"): torch.stack(local).sum()} if local else {}
-        loss, hits = (sums.view(-1)[self._place].clone().double() for sums in (totals.loss, totals.hits))
+        loss, hits = (doubles(sums.view(-1)[self._place].clone()) for sums in (totals.loss, totals.hits))
         count = totals.samples - self._samples
         means = {"recent_loss": (loss - self._loss) / count, "recent_acc": 100 * (hits - self._hits) / count}
         self._loss, self._hits, self._samples = loss, hits, totals.samples

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from hebb.config.plan import Phase, PhaseKind
 from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
+from hebb.kernels.precision import Total
 from hebb.nn import losses
 from hebb.nn.model import Network
 from hebb.probing.readout import BATCH
@@ -317,13 +318,18 @@ def evaluate(network: Network, split: Split, batch_size: int = BATCH, *, start: 
 
 
 class Sums:
-    """Sums of loss and correct answers of one network or each member of a pack, kept on the device in float64."""
+    """Sums of loss and correct answers of one network or each member of a pack; they wait for nothing."""
 
     def __init__(self, device: torch.device, *members: int) -> None:
-        self.loss = torch.zeros(members, dtype=torch.float64, device=device)
+        self._loss = Total(*members, device=device)
         self.hits = torch.zeros(members, dtype=torch.int64, device=device)
         self.finite = torch.zeros(members, dtype=torch.int64, device=device)
         self.samples = self.updates = 0
+
+    @property
+    def loss(self) -> Tensor:
+        """Sum of the losses of all images, float64."""
+        return self._loss.value()
 
     @property
     def counters(self) -> list[Counter]:
@@ -332,14 +338,15 @@ class Sums:
 
     def reset(self) -> Sums:
         """Start anew, in the same memory."""
-        for tensor in (self.loss, self.hits, self.finite):
-            tensor.zero_()
+        self._loss.zero()
+        self.hits.zero_()
+        self.finite.zero_()
         self.samples = self.updates = 0
         return self
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: mean loss (...), logits (..., B, K), labels (..., B), where ... is nothing or S."""
-        self.loss.add_(mean_loss, alpha=labels.shape[-1])  # the product is in double precision too
+        self._loss.add(mean_loss, labels.shape[-1])
         self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         self.finite += mean_loss.isfinite()
         self.samples += labels.shape[-1]
@@ -347,7 +354,7 @@ class Sums:
 
     def add_sums(self, loss: float, hits: int, samples: int) -> None:
         """Add a batch of one network on the CPU: the sum of its losses, its right answers, its images."""
-        self.loss += loss
+        self.loss.add_(loss)
         self.hits += hits
         self.finite += math.isfinite(loss)
         self.samples += samples

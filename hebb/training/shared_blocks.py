@@ -30,7 +30,7 @@ from hebb.config import shapes
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
-from hebb.core import locks, shipped
+from hebb.core import locks, machine, shipped
 from hebb.core.errors import ConfigError
 from hebb.storage import checkpoints, curves
 from hebb.storage.curves import Point
@@ -151,5 +151,5 @@ def _maker(device: str, gpu: int) -> list[str]:
     digest = hashlib.sha256()
     for path in sorted(shipped.PACKAGE.rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
-    machine = torch.cuda.get_device_name(gpu) if device == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return [digest.hexdigest(), torch.__version__, machine, os.uname().machine if hasattr(os, "uname") else ""]
+    own = machine.gpu_name(gpu) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
+    return [digest.hexdigest(), torch.__version__, str(own), os.uname().machine if hasattr(os, "uname") else ""]

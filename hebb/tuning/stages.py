@@ -145,6 +145,11 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_g
         catalog: presets and datasets.
         has_gpu: whether the cluster has a GPU, which the machine of this process may lack; None: it is this machine.
     """
+    if search.base.device in (DeviceKind.MPS, DeviceKind.XPU):
+        problem = f"Ray gives out no {search.base.device}, so all trials would share one GPU and its memory"
+        raise ConfigError(
+            "--device", problem, hint=f"train the runs one by one: hebb train --device {search.base.device}"
+        )
     if has_gpu is None or search.base.device == DeviceKind.CPU:
         kind = DeviceKind(model.device_of(search.base, settings.gpu or 0).type)
     elif has_gpu:

@@ -34,6 +34,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from hebb.kernels import precision
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 aten = torch.ops.aten
 
@@ -510,6 +512,8 @@ def gpus(count: int = COUNT) -> Iterator[Log]:
         for name, value in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         stack.enter_context(mock.patch.object(torch, "Generator", Generator))
+        has_double = lambda device: _log.double or device.type == "cpu"  # noqa: E731
+        stack.enter_context(mock.patch.object(precision, "has_double", has_double))
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", _pin))
         stack.enter_context(mock.patch.object(torch.Tensor, "is_pinned", _is_pinned))
         stack.enter_context(mock.patch.object(optimizer, "_foreach_supported_types", [*kept, OnDevice]))

@@ -185,6 +185,24 @@ def test_a_cluster_without_a_gpu_says_so() -> None:
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_a_search_on_a_gpu_that_ray_does_not_know_is_refused(kind: str) -> None:
+    from hebb.config.vocabulary import DeviceKind
+    from hebb.tuning import stages
+
+    base = networks.config(small.MLP, device=DeviceKind(kind))
+    with pytest.raises(ConfigError, match=f"Ray gives out no {kind}"):
+        stages._on_device(SimpleNamespace(base=base), SimpleNamespace(gpu=None), None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("kind", "problem"), [("mps", "mps is the GPU of a Mac"), ("xpu", "has no GPU 0 that torch")])
+def test_a_gpu_that_is_not_there_is_refused(kind: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        small.run(networks.config(small.MLP, device=kind))
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("gpu", "trials"), [(None, 4), (1, 2)])
 def test_an_estimate_counts_the_gpus(gpu: int | None, trials: int, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     from hebb.tuning import estimate

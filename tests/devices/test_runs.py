@@ -51,6 +51,42 @@ def test_every_way_to_train_is_that_of_the_cpu(name: str, log: Log) -> None:
     networks.assert_close(result, networks.on_cpu(config))
 
 
+SINGLE = {
+    "SoftKrotov cnn": (CNN, []),
+    "back-prop, resized": (NETWORKS["bp"], ["dataset_sup.dataset=Digits"]),
+    "LPL": (NETWORKS["LPL"], []),
+    "EP": (NETWORKS["EP"], []),
+    "FA": (NETWORKS["FA"], []),
+    "CorInfoMaxSparse": (NETWORKS["CorInfoMaxSparse"], []),
+}
+
+
+SINGLE_NAMES = [pytest.param(name, marks=[pytest.mark.fast] if name in ("LPL", "FA") else []) for name in SINGLE]
+
+
+@pytest.mark.parametrize("name", SINGLE_NAMES)
+def test_a_device_without_float64_trains(name: str, log: Log) -> None:
+    """As Apple's GPUs are: float64 there raises, and sums are fetched without a wait in every update."""
+    log.double = False
+    waits = []
+    network, changes = SINGLE[name]
+    probes = () if name in ("EP", "CorInfoMaxSparse") else ("linear", "geometry")
+    for samples in (60, 120):
+        log.clear()
+        few = [f"dataset_{role}.samples={samples}" for role in ("sup", "unsup")]
+        config = networks.config(network, *few, *changes, probes=probes)
+        result = networks.on_gpu(config)
+        waits.append(sum(log.waits.values()))
+        if samples == 60 and name != "LPL":  # which draws other views in single precision
+            other = networks.on_cpu(config)
+            networks.assert_close(result, other, tolerance=5e-3)
+            for row, expected in zip(result.rows, other.rows, strict=True):
+                for key in ("train_loss", "train_acc", "test_acc"):
+                    if expected.get(key) is not None:
+                        assert row[key] == pytest.approx(expected[key], rel=1e-2, abs=2.0), key
+    assert waits[1] <= waits[0] + 8
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_features_may_be_computed_anew(kept: bool, log: Log) -> None:
     config = networks.config(CNN)
