@@ -213,8 +213,8 @@ DEFECTS = (
     Defect(
         "the loss is divided by the batch size",
         "hebb/training/engine.py",
-        "self.loss.add_(mean_loss, alpha=labels.shape[-1])",
-        "self.loss.add_(mean_loss)",
+        "self._loss.add(mean_loss, labels.shape[-1])",
+        "self._loss.add(mean_loss)",
     ),
     Defect(
         "the root of what is not positive is not 0",
@@ -345,7 +345,12 @@ DEFECTS = (
         "_ADAM_EPSILON",
     ),
     Defect("the third phase is not counted", "hebb/energy/network.py", "span = 2 * beta", "span = beta"),
-    Defect("every batch is nudged alike", "hebb/training/settling.py", "signs[index], factor", "1, factor"),
+    Defect(
+        "every batch is nudged alike",
+        "hebb/training/settling.py",
+        "(labels, x), sign, factor",
+        "(labels, x), 1, factor",
+    ),
     Defect(
         "a dead output goes on", "hebb/training/settling.py", "if several and updates > 1", "if False and updates > 1"
     ),
