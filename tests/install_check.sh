@@ -3,6 +3,7 @@
 #   tests/install_check.sh [PYTHON]    PYTHON (default: .venv/bin/python) has hatchling, and the dependencies to borrow
 set -euo pipefail
 cd "$(dirname "$0")/.."
+checkout=$PWD
 python=$(realpath -s "${1:-.venv/bin/python}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -51,4 +52,10 @@ hebb analysis table small
 hebb analysis evidence > evidence.txt
 ! hebb train "${small[@]}" --model-name small 2> refused.txt
 grep -q 'holds a finished run' refused.txt
+
+say "run the notebook of the public interface from an empty folder"
+mkdir "$work/notebook"
+cp "$checkout/tests/notebooks.py" "$checkout/docs/gallery/interface.md" "$work"
+cd "$work/notebook"
+"$work/venv/bin/python" "$work/notebooks.py" "$work/interface.md"
 say "all is well"

@@ -368,8 +368,11 @@ def test_compare_refuses_what_it_cannot_pair(home: Path) -> None:
 @pytest.mark.parametrize("paired", [True, False])
 def test_values_that_differ_alike_but_for_rounding_are_no_finding(paired: bool) -> None:
     """One image of 359 more on every seed: as floats the differences are unequal, and a test would say p < 1e-15."""
-    fewer = {seed: 100 * hits / 359 for seed, hits in enumerate((320, 331, 317) if paired else (320, 320, 320))}
-    more = {seed: value + 100 / 359 for seed, value in fewer.items()}
+    hits = (320, 331, 317)
+    fewer = {seed: 100 * count / 359 for seed, count in enumerate(hits)}
+    more = {seed: 100 * (count + 1) / 359 for seed, count in enumerate(hits)}
+    if not paired:
+        fewer, more = ({0: values[0], 1: values[0] * (1 + 2e-16), 2: values[0]} for values in (fewer, more))
     line = compare.of_values({"a": fewer, "b": more}, "test_acc", paired=paired).iloc[0]
     assert line["difference"] == pytest.approx(100 / 359)
     assert all(math.isnan(line[name]) for name in ("low", "high", "t", "p"))
