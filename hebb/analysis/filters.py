@@ -20,6 +20,7 @@ from torch import Tensor
 from hebb.analysis import neurons, pixels, style
 from hebb.core.errors import ConfigError
 from hebb.nn.blocks import Block
+from hebb.probing import neuron_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,9 +132,7 @@ def _order(block: Block, order: Order, share: Tensor | None) -> Tensor:
     if order == Order.RADIUS:
         falling: Tensor = weight.flatten(1).norm(dim=1).sort(descending=True, stable=True).indices.cpu()
         return falling
-    if order == Order.DEVIATION or block.hebb is None:
-        return neurons.by_deviation(weight)
-    return neurons.by_learning(block.hebb.radius(), block.hebb.r1_threshold, share)
+    return neuron_order.by_deviation(weight) if order == Order.DEVIATION else neuron_order.of_block(block, share)
 
 
 def sorting(block: Block, order: Order) -> str:

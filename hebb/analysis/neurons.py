@@ -21,6 +21,7 @@ from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.nn.blocks import Activate, After, Block
 from hebb.nn.layers import ConvHebbLayer
+from hebb.probing import neuron_order
 
 
 @dataclass(frozen=True)
@@ -118,29 +119,7 @@ def choose(weight: Tensor, count: int, seed: int, block: int = 0) -> Tensor:
     """
     generator = seeds.generator(seed, "neurons", block=block)
     some = torch.randperm(len(weight), generator=generator)[:count]
-    return some[by_deviation(weight[some])]
-
-
-def by_deviation(weight: Tensor) -> Tensor:
-    """Return the neurons of a weight (N, ...) by falling standard deviation; equal ones keep their order."""
-    return weight.detach().flatten(1).std(dim=1, correction=0).sort(descending=True, stable=True).indices.cpu()
-
-
-def by_learning(radius: Tensor, threshold: float, share: Tensor | None = None) -> Tensor:
-    """Return the neurons so that what was learned comes first.
-
-    Those whose radius (N,) is within ``threshold`` of 1 come first, by their share of the wins (N,), if it is given;
-    the others follow, radius nearest 1 first. Neurons that win nothing come last.
-    """
-    distance = (radius.detach() - 1).abs().cpu().double()
-    wins = torch.zeros_like(distance) if share is None else share.cpu().double()
-    idle = torch.zeros(len(distance), dtype=torch.bool) if share is None else wins == 0
-    near = distance < threshold
-
-    def key(i: int) -> tuple[bool, bool, float, float]:
-        return bool(idle[i]), not near[i], -float(wins[i]) if near[i] else 0.0, float(distance[i])
-
-    return torch.tensor(sorted(range(len(distance)), key=key), dtype=torch.int64)
+    return some[neuron_order.by_deviation(weight[some])]
 
 
 def maximise(

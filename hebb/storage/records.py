@@ -197,12 +197,12 @@ class Recorder:
             if self._events is not None and len(values) and all(map(math.isfinite, values)):
                 self._events.add_histogram(tags.of_weights(block, "radii"), torch.tensor(values), step)
 
-    def filters(self, weight: Tensor, into: tuple[int, ...], step: int) -> None:
+    def filters(self, weight: Tensor, into: tuple[int, ...], order: Tensor, step: int) -> None:
         """Store the first layer's filters as an image grid; ``into`` is the shape of an image."""
         if weight.dim() == 2 and len(into) == 3:
             weight = weight.view(-1, *into)
         if self._events is not None and weight.dim() == 4 and weight.shape[-1] > 1:
-            self._events.add_image(tags.of_weights("b0", "filters"), filter_grid(weight), step)
+            self._events.add_image(tags.of_weights("b0", "filters"), filter_grid(weight, order), step)
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -226,14 +226,16 @@ def _finite(blocks: dict[str, dict[str, float]]) -> dict[str, dict[str, float | 
     }
 
 
-def filter_grid(weight: Tensor, most: int = 256) -> Tensor:
-    """Lay out filters (n, C, h, w), sorted by their standard deviation, as one image (C, H, W) in [0, 1].
+def filter_grid(weight: Tensor, order: Tensor, most: int = 256) -> Tensor:
+    """Lay out filters (n, C, h, w) in an order, with the scale of their colours, as one image (3, H, W) in [0, 1].
 
-    Each filter is scaled to its own range; C is 1 or 3 (other widths show the mean over channels).
+    Three channels are shown as red, green and blue; of other widths the mean over channels has a colour.
     """
-    weight = tiles.visible(weight.detach().float().cpu())
-    order = weight.flatten(1).std(dim=1).argsort(descending=True)[:most]
-    return tiles.tiled(tiles.stretched(weight[order]))
+    shown = tiles.visible(weight.detach().float().cpu())[order[:most].cpu()]
+    end = tiles.reach(shown) or 1.0
+    words = "in red, green and blue; " if shown.shape[1] == 3 else ""
+    total = f"{len(shown)} of {len(weight)}" if len(shown) < len(weight) else f"all {len(weight)}"
+    return tiles.with_scale(tiles.tiled(tiles.coloured(shown, end)), end, f"{words}{total}, what was learned first")
 
 
 def environment(paths: dict[str, str], data: dict[str, str], resumed_from: str | None, gpu: int = 0) -> dict[str, Any]:

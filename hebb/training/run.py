@@ -20,7 +20,7 @@ from hebb.core import machine
 from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.nn.model import Network
-from hebb.probing import measures, readout
+from hebb.probing import measures, neuron_order, readout
 from hebb.probing.measures import BlockInfo
 from hebb.rules import rates
 from hebb.storage import checkpoints, folders, records
@@ -217,7 +217,7 @@ class Run:
             recorder.looks([replace(look, update=look.update + step - updates) for look in scores.looks])
             blocks = {name: BlockInfo(scalars=numbers) for name, numbers in scores.looks[-1].blocks.items()}
         if end.last:
-            recorder.filters(network[0].weight, network[0].shapes.into, step)
+            self._filters(step)
         self.shown = blocks
 
     def advance(
@@ -229,6 +229,14 @@ class Run:
             state.step += end.phase.updates_per_epoch(len(data.train))
         state.phase, state.epoch = (end.index + 1, 0) if end.last else (end.index, end.epoch + 1)
         state.optimiser, state.watch = optimiser, watch
+
+    def _filters(self, step: int) -> None:
+        """Store the filters of the first layer, sorted by radius and, where the last epoch counted them, by wins."""
+        block = self.network[0]
+        mass = None if block.hebb is None else block.hebb.gate_mass.cpu()
+        share = None if mass is None or not bool(mass.any()) else mass / mass.sum()
+        order = neuron_order.of_block(block, share)
+        self.recorder.filters(block.weight, block.shapes.into, order, step)
 
     # -- blocks that runs share ---------------------------------------------------------------------------
 
@@ -262,7 +270,7 @@ class Run:
                 self.report.row(row, {})
         for line in stored.warnings:
             self._warn(index, line["epoch"] - 1, line["block"], line["text"])
-        recorder.filters(network[0].weight, network[0].shapes.into, stored.step)
+        self._filters(stored.step)
         radii = {f"b{i}": layer.radius().tolist() for i, layer in network.hebbian() if i in phase.blocks}
         recorder.radii(radii, stored.step)
         self.state.phase, self.state.epoch, self.state.step = index + 1, 0, stored.step

@@ -247,7 +247,7 @@ def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase,
                 numbers = dict.fromkeys(records.COLUMNS[5:], 1 / 3)
                 row = records.make_row(step=epoch, phase=index, kind=phase.kind, blocks="b0", epoch=epoch, **numbers)
                 recorder.row(row, blocks)
-            recorder.filters(network[0].weight, network[0].shapes.into, index)
+            recorder.filters(network[0].weight, network[0].shapes.into, torch.arange(len(network[0].weight)), index)
         recorder.close()
         written = sum(path.stat().st_size for path in folder.iterdir())
     return written, len(buffer.getvalue()) + 8 * learnt  # with the two moments of Adam

@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING
 from hebb.storage import folders, tags
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+    from torch import Tensor
 
     from hebb.tuning.search import Trial
 
 MOST = 96
 """Filters that are shown."""
-_CLIPPED = 99.5
-"""Percentile of |w| at which the colours end, so that one large weight does not fade the others."""
-_ENDS = ((0.020, 0.19, 0.38), (0.97, 0.97, 0.97), (0.50, 0.23, 0.03))
-"""Colours (0 to 1) of the lowest weight, of 0, and of the highest: blue, white and brown, which the colour-blind tell
-apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +68,7 @@ def of_configuration(trials: Sequence[Trial], home: folders.Home) -> Filters | N
     for trial in finished:
         picture = _tensorboard(trial.folder)
         if picture is not None:
-            note = "each filter scaled to its own range; the model was not kept, so this is the picture for TensorBoard"
+            note = "the model was not kept, so this is the picture for TensorBoard"
             return Filters(run=_name(trial), picture=picture, note=note)
     return None
 
@@ -108,10 +103,10 @@ def _of_model(trial: Trial, home: folders.Home) -> Filters | None:
     share, unknown = filters.shares(stored, 0)
     table = filters.table(stored.blocks, 0, view=filters.View.WEIGHTS, most=MOST, share=share)
     order = filters.sorting_in_full(block)
-    tiles, scale, colour = _tiles(table, filters.silent(table))
+    shown, scale, colour = _tiles(table, filters.silent(table))
     return Filters(
         run=_name(trial),
-        tiles=tiles,
+        tiles=shown,
         total=len(block.weight),
         scale=scale,
         note=f"{order}; {unknown}" if unknown else order,
@@ -121,20 +116,19 @@ def _of_model(trial: Trial, home: folders.Home) -> Filters | None:
 
 def _tiles(table: pd.DataFrame, silent: Sequence[bool]) -> tuple[list[Tile], tuple[str, str], bool]:
     """Return the tiles of a table of filters, the weights at the ends of the colours, and whether it is in colour."""
-    import numpy as np
+    import torch
 
     from hebb.analysis import pixels
+    from hebb.storage import tiles
 
-    images = pixels.of(table)
-    if images.shape[1] not in (1, 3):
-        images = images.mean(axis=1, keepdims=True)
-    reach = float(np.percentile(np.abs(images), _CLIPPED)) or 1.0
-    pictures = [data_url("image/png", _png(_coloured(image, reach))) for image in images]
-    tiles = [
+    images = tiles.visible(torch.from_numpy(pixels.of(table)))
+    end = tiles.reach(images) or 1.0
+    pictures = [data_url("image/png", _png(image)) for image in tiles.coloured(images, end)]
+    shown = [
         Tile(picture=picture, silent=bool(mute), **_words(line, bool(mute)))
         for picture, line, mute in zip(pictures, table.to_dict("records"), silent, strict=True)
     ]
-    return tiles, (f"−{reach:.2g}", f"{reach:.2g}"), images.shape[1] == 3
+    return shown, (f"−{end:.2g}", f"{end:.2g}"), images.shape[1] == 3
 
 
 def _words(line: dict[str, float], silent: bool) -> dict[str, str]:
@@ -146,21 +140,10 @@ def _words(line: dict[str, float], silent: bool) -> dict[str, str]:
     return {"caption": "silent" if silent else caption, "title": title + (", silent" if silent else "")}
 
 
-def _coloured(image: np.ndarray, reach: float) -> np.ndarray:
-    """Return an image (h, w, 3) of a filter (C, h, w): weights from -reach to reach in colours, or as they are."""
-    import numpy as np
-
-    scaled = np.clip(image / reach, -1, 1)
-    if len(image) == 3:
-        return np.asarray((scaled.transpose(1, 2, 0) + 1) / 2)
-    low, middle, high = (np.array(end) for end in _ENDS)
-    weight = scaled[0][..., None]
-    return np.asarray(np.where(weight < 0, middle + weight * (middle - low), middle + weight * (high - middle)))
-
-
-def _png(image: np.ndarray) -> bytes:
+def _png(image: Tensor) -> bytes:
+    """Return an image (3, h, w) as a file."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray((255 * image).round().astype("uint8")).save(file, "png", optimize=True)
+    Image.fromarray((255 * image.permute(1, 2, 0)).round().byte().numpy()).save(file, "png", optimize=True)
     return file.getvalue()

@@ -26,6 +26,7 @@ from hebb.core import seeds
 from hebb.core.errors import ConfigError
 from hebb.nn import model
 from hebb.nn.model import Network
+from hebb.probing import neuron_order
 
 DEEP = (
     "SoftKrotov-c6-k5-p2:bn:triangle_0.7:avg_4_2_1 SoftKrotov-c7-k3-p1-e1:bn:triangle_1.4:max_2_2_0 "
@@ -113,8 +114,8 @@ def test_what_was_learned_comes_first() -> None:
     """Radius 1 first, by the share of the wins; then the radius nearest 1; what wins nothing last."""
     radius = torch.tensor([1.001, 2.0, 0.998, 1.2, 1.0, 1.5])
     share = torch.tensor([10.0, 50.0, 20.0, 0.0, 5.0, 15.0])
-    assert neurons.by_learning(radius, 0.005, share).tolist() == [2, 0, 4, 5, 1, 3]
-    assert neurons.by_learning(radius, 0.005).tolist() == [4, 0, 2, 3, 5, 1]
+    assert neuron_order.by_learning(radius, 0.005, share).tolist() == [2, 0, 4, 5, 1, 3]
+    assert neuron_order.by_learning(radius, 0.005).tolist() == [4, 0, 2, 3, 5, 1]
 
 
 def test_silent_neurons_are_marked() -> None:

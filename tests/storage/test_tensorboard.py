@@ -6,6 +6,7 @@ Without it curves and HParams could be missing from the viewer while every file 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import socket
 import subprocess
@@ -21,13 +22,15 @@ import pytest
 import small
 import stored_runs
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
-from hebb.storage import board, folders, records
+from hebb.probing import neuron_order
+from hebb.storage import board, folders, records, tiles
 from hebb.tuning import hparams
 
 RATES = [0.05, 0.1]
@@ -159,15 +162,28 @@ def test_radii_of_every_hebbian_block_at_reported_epochs(tmp_path: Path) -> None
 
 
 def test_filters_are_an_image_after_every_phase(tmp_path: Path) -> None:
+    """Radius nearest 1 first, by the share of the wins where the neurons converged; one scale for all."""
     made = small.config(small.DEEP, "dataset_sup.samples=60", "dataset_unsup.samples=60")
     result = small.run(made, tmp_path / "run")
     images = events(tmp_path / "run").Images("weights/b0 filters")
     assert [image.step for image in images] == [3, 6, 9]
-    grid = records.filter_grid(result.network[0].weight)
-    assert (images[-1].height, images[-1].width) == grid.shape[1:]
-    import io
+    weight = result.network[0].weight
+    grid = records.filter_grid(weight, neuron_order.of_block(result.network[0]))
+    shown = torch.tensor(np.asarray(Image.open(io.BytesIO(images[-1].encoded_image_string)))).permute(2, 0, 1)
+    assert shown.shape == grid.shape
+    nearest = int((weight.flatten(1).norm(dim=1) - 1).abs().argmin())
+    end = tiles.reach(weight)
+    first = tiles.tiled(tiles.coloured(weight[[nearest]], end))[:, :-1, :-1]
+    factor = round(480 / (3 * 4 + 1))  # three tiles of 3 pixels in a row
+    assert (shown[:, ::factor, ::factor][:, :4, :4] / 255 - first[:, :4, :4]).abs().max() <= 1 / 255
 
-    from PIL import Image
 
-    shown = torch.tensor(np.asarray(Image.open(io.BytesIO(images[-1].encoded_image_string)).convert("L")))
-    assert (shown.double() / 255 - grid[0].double()).abs().max() <= 1 / 255
+def test_weights_have_the_colours_of_their_scale() -> None:
+    ends = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).view(5, 1, 1, 1)
+    blue, pale, middle, _, brown = tiles.coloured(ends, 1.0).flatten(1)
+    assert torch.equal(blue, pale), "what is beyond the end has the colour of the end"
+    assert blue.argmax() == 2
+    assert brown.argmax() == 0
+    assert middle.tolist() == pytest.approx([0.97] * 3)
+    three = torch.tensor([-1.0, 0.0, 0.5]).view(1, 3, 1, 1)
+    assert tiles.coloured(three, 1.0).flatten().tolist() == [0.0, 0.5, 0.75]
