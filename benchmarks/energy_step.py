@@ -148,8 +148,9 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name in ("mm", "addmm", "addmm_"):
-            a, b = (self._twin(tensor) for tensor in args[-2:])
+        if name in ("mm", "matmul", "addmm", "addmm_", "linear"):
+            a, b = (args[0], args[1].T) if name == "linear" else args[-2:]
+            a, b = self._twin(a), self._twin(b)
             self.pairs.append((a, b, a.new_empty(len(a), b.shape[1])))
             self.operations += 2 * a.numel() * b.shape[1]
         return func(*args, **(kwargs or {}))

@@ -5,6 +5,7 @@ Without it a ratio could compare different work.
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,7 @@ import torch
 from conftest import ROOT, Command
 from torch.nn import functional as F
 
-from benchmarks import energy_step, harness, hebbian_step, lpl_step, published, published_code, samplers
+from benchmarks import energy_step, growth, harness, hebbian_step, lpl_step, published, published_code, samplers
 from hebb.config import catalog, domains, plan
 from hebb.config.specs import RunConfig
 
@@ -178,6 +179,31 @@ def catalog_features(preset: str) -> int:
 
     network = catalog.load().network(preset)
     return shapes.trace(network, (1, 8, 8), 10)[-1].weights[1]
+
+
+def test_growth_is_the_exponent_of_time_over_operations(tmp_path: Path) -> None:
+    draws = iter(range(1, 4))
+
+    def prepare(axis: str, value: int) -> growth.Step:
+        assert axis == "width"
+        place = next(draws)
+        return growth.Step(lambda: time.sleep(0.02 * place), 10**6 * 2**place)
+
+    options = argparse.Namespace(steps=1)
+    rows = growth.series("step", "width", (8, 16, 32), prepare, options)
+    assert [row["mega"] for row in rows] == [2, 4, 8]
+    assert rows[0]["exponent"] is None
+    assert rows[1]["exponent"] == pytest.approx(1.0, abs=0.3)
+    growth.draw(rows, tmp_path / "growth.svg")
+    assert "width" in (tmp_path / "growth.svg").read_text(encoding="utf-8")
+
+
+def test_growth_counts_both_passes_through_the_convolutions_and_the_products_that_settle() -> None:
+    assert growth._hebbian("width", 24).operations == 2 * 10 * 24 * 3 * 25 * 32 * 32
+    step = growth._settling(growth.SettlingSize(width=16, depth=1, batch=5), "PC")
+    inputs, hidden = 784 * 16, 16 * 10
+    steps, passes = 50, 3  # forward pass, constant drive and the errors at the end; then the gradient of the weights
+    assert step.operations == 5 * (inputs * (passes + 1) + hidden * (2 * steps + passes))
 
 
 def test_peak_memory(command: Command, tmp_path: Path) -> None:
@@ -362,7 +388,7 @@ def test_products_of_a_batch_are_counted_and_repeated_in_their_order_of_memory()
     def step() -> None:
         torch.addmm(bias, x, weight.T)
         torch.rand(7, 3).addmm_(weight, x.T)
-        (x @ weight.T) * 2 + bias
+        F.linear(x, weight, bias)
 
     products = energy_step.Products.of(step)
     assert products.operations == 3 * 2 * 3 * 5 * 7

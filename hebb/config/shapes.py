@@ -51,6 +51,11 @@ class BlockShapes:
         """Neurons or filters of the layer."""
         return self.weights[0]
 
+    @property
+    def multiply_accumulates(self) -> int:
+        """Products of a weight and an input in one pass of an image through the layer: weights times output pixels."""
+        return prod(self.weights) * prod(self.layer_out[1:])
+
 
 def input_shape(config: RunConfig) -> Shape:
     """Return the shape of an image of the supervised dataset."""
