@@ -8,6 +8,8 @@ does not depend on their values. The bare parts are what a batch cannot do witho
 gathered, the random bits of its dropout drawn, the product with the weights and that with the gradient, and Adam on
 the weights. Dropout itself, the loss and all that stands between them are not counted. One pass is the sum over all
 features, which reads every value once and does nothing else: the limit of the memory. All take turns; medians count.
+"cores" is the processor time of the epoch over its time: a run asked for one thread should use one core. `--busy`
+measures the epochs again beside a process that keeps one core busy.
 
 Expect a minute or two and 5 GB of memory for the 50,000 x 24,576 features of 2SoftHebbCnnCIFAR.
 """
@@ -15,7 +17,13 @@ Expect a minute or two and 5 GB of memory for the 50,000 x 24,576 features of 2S
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
+import statistics
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +76,8 @@ def main(argv: list[str]) -> int:
             "epoch / pass": "ratio:.2f",
             "parts s": "parts_s:.3f",
             "epoch / parts": "parts_ratio:.2f",
+            "cores": "cores:.2f",
+            **({"busy s": "busy_s:.3f", "busy / quiet": "busy_ratio:.2f"} if options.busy else {}),
         },
     )
     settings = {"preset": run.network.name, "dataset": options.dataset_sup, "repeats": options.repeats}
@@ -82,6 +92,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset-sup", default="CIFAR10_50", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--images", type=count, metavar="N", help="(default: those of the dataset)")
     parser.add_argument("--repeats", type=count, default=5, metavar="N", help="epochs (default: 5)")
+    parser.add_argument("--busy", action="store_true", help="measure again beside a busy process of one thread")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     harness.add_flags(parser)
     return parser.parse(argv)
@@ -102,11 +113,14 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
     draw = torch.Generator(device=device).manual_seed(0)
     features = torch.rand((images, *block.shapes.into), generator=draw, device=device)
     split = Split(features, torch.randint(run.classes, (images,), generator=draw, device=device))
-    epochs = iter(range(1 + options.repeats))
+    epochs = itertools.count()
+    spent_cores: list[float] = []
 
     def epoch() -> None:
         at = Epoch(seed=0, phase=phase, phase_index=0, epoch=next(epochs))
+        began, used = time.perf_counter(), time.process_time()
         engine.backprop(network, split, at, optimiser, lambda _: None)
+        spent_cores.append((time.process_time() - used) / (time.perf_counter() - began))
 
     functions: dict[str, harness.Function] = {
         "epoch": epoch,
@@ -116,7 +130,7 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
     seconds = harness.in_turns(functions, device, options.repeats, warm_up=1)
     summaries = {name: harness.summary(values, unit=1.0) for name, values in seconds.items()}
     spent, read, parts = (summaries[name]["median"] for name in functions)
-    return {
+    row: harness.Row = {
         "images": images,
         "features": features[0].numel(),
         "batch_size": phase.batch_size,
@@ -126,8 +140,28 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
         "ratio": spent / read,
         "parts_s": parts,
         "parts_ratio": spent / parts,
+        "cores": statistics.median(spent_cores),
         "all_s": summaries,
     }
+    if options.busy:
+        with busy_core():
+            row["all_busy_s"] = harness.summary(
+                harness.in_turns({"epoch": epoch}, device, options.repeats, 1)["epoch"], 1.0
+            )
+        row["busy_s"] = row["all_busy_s"]["median"]
+        row["busy_ratio"] = row["busy_s"] / spent
+    return row
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep one core busy with a process of one thread."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def bare_parts(features: torch.Tensor, batch_size: int, classes: int) -> harness.Function:
