@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hebb.config.vocabulary import Optimiser
 from hebb.energy.network import EnergyNetwork, PhaseState
+from hebb.kernels import private_torch
 
 _ADAM_EPSILON = 1e-8
 _ADAM_BETAS = (0.9, 0.999)
@@ -169,7 +170,7 @@ class PC(Coding):
         groups = [{"params": [layer.weight, layer.bias], "lr": layer.spec.lr} for layer in self.layers]
         # the fused kernel counts its steps on the device, and reading the count would wait for a GPU
         on_host = self.layers[0].weight.device.type == "cpu"
-        return torch.optim.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
+        return private_torch.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
 
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return F of every image, (N,)."""

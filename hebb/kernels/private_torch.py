@@ -5,13 +5,31 @@ Shapes: B batch, C channels, H height, W width, K fan-in, M samples x pixels, N 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Optimiser = TypeVar("Optimiser", bound=torch.optim.Optimizer)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def _without_compiler(kind: type[Optimiser]) -> type[Optimiser]:
+    """Return the optimiser class with methods that do not import torch's compiler, which takes two seconds.
+
+    torch wraps them so that its compiler leaves them alone; nothing here is compiled.
+    """
+    names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
+
+
+Adam, SGD = _without_compiler(torch.optim.Adam), _without_compiler(torch.optim.SGD)
+"""torch's optimisers; a process that has one starts two seconds sooner."""
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether ``onednn_linear`` works here."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hebb.config.probed import NEIGHBOURS, SHORT_BATCH, SHORT_EPOCHS
+from hebb.kernels import private_torch
 from hebb.kernels.precision import doubles
 
 GRID = 2
@@ -68,7 +69,7 @@ def fit_short(
     bound = x.shape[1] ** -0.5
     weight = torch.empty(classes, x.shape[1]).uniform_(-bound, bound, generator=generator).requires_grad_()
     bias = torch.empty(classes).uniform_(-bound, bound, generator=generator).requires_grad_()
-    optimiser = torch.optim.Adam([weight, bias], lr=SHORT_LR)
+    optimiser = private_torch.Adam([weight, bias], lr=SHORT_LR)
     for _ in range(SHORT_EPOCHS):
         for piece, targets in zip(x.split(SHORT_BATCH), labels.split(SHORT_BATCH), strict=True):
             optimiser.zero_grad()

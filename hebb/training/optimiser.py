@@ -18,6 +18,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import user_code
 from hebb.core.errors import ConfigError
 from hebb.energy.network import EnergyNetwork
+from hebb.kernels import private_torch
 from hebb.nn.model import Network
 from hebb.rules import rates
 
@@ -63,8 +64,8 @@ def of_blocks(config: RunConfig, phase: Phase, learnt: Learnt) -> torch.optim.Op
                 "blocks with a loss of their own learn by Adam, and here on the same batches as BP",
                 hint="use --training-mode successive or consecutive",
             )
-        return torch.optim.SGD(groups, lr=phase.lr, momentum=spec.momentum, fused=True)
-    return torch.optim.Adam(groups, fused=True) if groups else None
+        return private_torch.SGD(groups, lr=phase.lr, momentum=spec.momentum, fused=True)
+    return private_torch.Adam(groups, fused=True) if groups else None
 
 
 def set_rates(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer | None, epoch: int) -> None:

@@ -49,7 +49,7 @@ def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim
         and bare
         and len(drops) < 2
         and network.loss == ClassifierLoss.CROSS_ENTROPY
-        and type(optimiser) is torch.optim.Adam
+        and isinstance(optimiser, torch.optim.Adam)
     )
 
 
