@@ -20,7 +20,11 @@ settings.parent.mkdir(parents=True, exist_ok=True)
 settings.write_text("c.HistoryManager.enabled = False\nc.IPKernelApp.log_level = 'ERROR'  # the socket is local\n")
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a kernel of IPython says otherwise that it cannot be debugged
 
+import nbclient  # noqa: E402
+
 import hebb  # noqa: E402
+
+nbclient.NotebookClient.iopub_timeout.default_value = 300  # else outputs that come late are lost without an error
 
 project = "hebb"
 author = "The hebb authors"

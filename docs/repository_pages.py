@@ -8,6 +8,7 @@ source file that a page links to.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import posixpath
 import re
@@ -35,6 +36,12 @@ SOURCES = "source"
 
 FENCE = re.compile(r"^(```|~~~)(\w+) +([\w.-]+\.\w+)$", re.MULTILINE)
 HEADING = re.compile(r"^## (.*)$", re.MULTILINE)
+ENUM = re.compile(r"<\w+\.\w+: ('[^']*'|[^>]*)>")
+"""A member of an enumeration as Python writes it, with the value that stands for it."""
+FACTORY = re.compile(r"(\w+)=<factory>")
+COLUMNS = re.compile(r"\S {2,}\S")
+RETURNED = (".TrainedRun", ".FinishedSearch", ".BestConfiguration", ".Network", ".Block")
+"""Classes of which users get objects and make none."""
 LINK = re.compile(r"\]\(([^)#:\s]+)((?:#[^)\s]*)?)\)")
 
 
@@ -49,8 +56,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-updated", _check_addresses)
     app.connect("html-collect-pages", _source_pages)
     app.connect("build-finished", _start_page)
+    app.connect("autodoc-process-docstring", _sentence, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", _formulas)
     app.connect("autodoc-process-signature", _fields)
+    app.connect("autodoc-process-signature", _typed, priority=400)
+    app.connect("doctree-read", _columns)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -126,6 +136,52 @@ def _formulas(app: Sphinx, what: str, name: str, thing: object, options: object,
         lines[i] = "``".join(pieces)
 
 
+def _sentence(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Let the first line of an attribute be a sentence: napoleon takes what stands before a colon for its type."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
+def _typed(
+    app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Show defaults as a user types them; what calls return, and nobody constructs, has no parameters."""
+    if what == "class" and name.endswith(RETURNED):
+        return "", returns
+    if signature is None:
+        return None
+    for name_of_member, value in _members(thing).items():
+        signature = signature.replace(name_of_member, repr(value))
+    return FACTORY.sub(lambda field: f"{field[1]}={_made(thing, field[1])}", ENUM.sub(r"\1", signature)), returns
+
+
+def _members(thing: object) -> dict[str, str]:
+    """Return the values of the members of enumerations among the defaults of a signature, by how Sphinx writes them."""
+    try:
+        parameters = inspect.signature(thing).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return {}
+    defaults = [p.default for p in parameters if isinstance(p.default, enum.Enum)]
+    return {f"{type(member).__name__}.{member.name}": member.value for member in defaults}
+
+
+def _made(thing: object, name: str) -> str:
+    """Write the default that a dataclass makes for a field, as a call where it is a record of its own."""
+    assert isinstance(thing, type)
+    assert dataclasses.is_dataclass(thing)
+    factory = next(field.default_factory for field in dataclasses.fields(thing) if field.name == name)
+    assert factory is not dataclasses.MISSING
+    value = factory()
+    return f"{type(value).__name__}()" if dataclasses.is_dataclass(value) else ENUM.sub(r"\1", repr(value))
+
+
+def _columns(app: Sphinx, doctree: nodes.document) -> None:
+    """Mark text in columns, which must scroll on a phone and not wrap."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language") == "text" and COLUMNS.search(block.astext()):
+            block["classes"].append("columns")
+
+
 def _fields(
     app: Sphinx, what: str, name: str, thing: type, options: object, signature: str | None, returns: str | None
 ) -> tuple[str, None] | None:
@@ -138,7 +194,7 @@ def _fields(
 
 
 def _default(value: object) -> str:
-    return repr(value) if isinstance(value, bool | int | float | str | tuple | None) else "..."
+    return ENUM.sub(r"\1", repr(value)) if isinstance(value, bool | int | float | str | tuple | None) else "..."
 
 
 # -- files that are no pages -----------------------------------------------------------------------------------
