@@ -112,7 +112,7 @@ def read(folder: Path) -> SearchReport:
     """
     data = search_folder.read(folder, "report")
     file = data["options"].get("preset_file")
-    presets = catalog.load(None if file is None else Path(file))
+    presets = catalog.load(Path(file) if file is not None and Path(file).exists() else None)
     search, journal = search_folder.search_of(data, folder.absolute(), presets), Journal.load(folder)
     if search.spec.plan.model_based:
         search = replace(search, trials=trials.trials_at(search, journal.chosen.values(), presets))
