@@ -22,7 +22,7 @@ Values = Mapping[str, object]
 """Values by dotted path."""
 SEARCH, RUN = "search", "run"
 
-_ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "continued")
+_ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "data_files", "config_sha256", "continued")
 """Parts of ``environment.json`` that say where and when a run was made, or belong to the data."""
 _OF_TIME = ("images_per_second",)
 _COMMANDS = "options.commands"

@@ -162,7 +162,7 @@ def _load(name: str, where: str, asked: bool = False) -> None:
     before = _names()  # a look-up, so what comes with the project is registered first and a clash is the plugin's
     stored = str(source) if _is_path(name) else name
     user_code.add(source, stored)
-    with _explained(where):
+    with _explained(where, source), _process_kept(where):
         if _is_path(name):
             _import_path(source, sha256)
         else:
@@ -228,7 +228,7 @@ def _import_path(source: Path, sha256: str) -> ModuleType:
         submodule_search_locations=[str(source)] if package else None,
     )
     if spec is None or spec.loader is None:
-        raise ConfigError(str(source), "is not a Python file")
+        raise ConfigError(str(source), "is not a Python file, whose name ends with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -240,15 +240,60 @@ def _import_path(source: Path, sha256: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _process_kept(where: str) -> Iterator[None]:
+    """Come back to the working folder, and raise where the body changes how torch computes in the whole process."""
+    folder, before = _working_folder(), _of_torch()
+    try:
+        yield
+    finally:
+        if folder is not None and _working_folder() != folder:
+            os.chdir(folder)  # what the user typed is relative to it
+    for name, value in _of_torch().items():
+        if value != before[name]:
+            problem = f"sets torch's {name} to {value} for everything, must leave it {before[name]}"
+            raise ConfigError(where, problem, hint="name it where you make a tensor: torch.zeros(3, device=u.device)")
+
+
+def _working_folder() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it has been removed
+        return None
+
+
+def _of_torch() -> dict[str, str]:
+    """Return the state of torch that its functions read; a process that has not imported it has the defaults."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return {"default device": "cpu", "default dtype": "torch.float32", "gradients": "on"}
+    return {
+        "default device": str(torch.get_default_device()),
+        "default dtype": str(torch.get_default_dtype()),
+        "gradients": "on" if torch.is_grad_enabled() else "off",
+    }
+
+
+@contextlib.contextmanager
+def _explained(where: str, source: Path | None = None) -> Iterator[None]:
     """Turn whatever a plugin raises while it is imported into a ``ConfigError`` that names the plugin and the line."""
     try:
         yield
     except ConfigError as error:
-        problem = error.problem if isinstance(error, UserCodeError) else str(error)
+        said = str(error).removeprefix(f"{source}: ") if where.endswith(Path(error.place).name) else str(error)
+        problem = error.problem if isinstance(error, UserCodeError) else said
         raise ConfigError(_at(where, error), " ".join(problem.split())) from None
     except (Exception, SystemExit) as error:
-        raise ConfigError(_at(where, error), f"cannot be loaded: {user_code.summary(error)}") from error
+        problem = f"cannot be loaded: {user_code.summary(error)}"
+        raise ConfigError(_at(where, error), problem, hint=_import_hint(error, source)) from error
+
+
+def _import_hint(error: BaseException, source: Path | None) -> str | None:
+    """Say how a plugin reaches a file beside it; None for other errors."""
+    module = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+    beside = module and source is not None and (source.parent / f"{module.partition('.')[0]}.py").exists()
+    if not beside and "relative import" not in str(error):
+        return None
+    return "several files are a package: a folder with __init__.py, whose files say 'from . import other'"
 
 
 def _at(where: str, error: BaseException) -> str:

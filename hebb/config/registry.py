@@ -136,6 +136,9 @@ class Registry(Generic[Entry]):
 
     def register(self, entry: Entry) -> Entry:
         """Add an entry; a second one of the same name is refused."""
+        if isinstance(entry, type) or not isinstance(getattr(entry, "name", None), str):
+            got = f"the class {entry.__name__}" if isinstance(entry, type) else f"an object of {type(entry).__name__}"
+            raise ConfigError(f"{self.noun}", f"must be an entry with a name, got {got}")
         if entry.name.lower() in self._entries:
             raise ConfigError(f"{self.noun} '{entry.name}'", "is registered twice")
         self._entries[entry.name.lower()] = entry

@@ -242,7 +242,7 @@ def load(name: str, changes: Mapping[str, Any] | None = None, words: Mapping[str
 def parse(data: object, name: str, where: str) -> SearchSpec:
     """Check the data of a search config."""
     if not isinstance(data, Mapping):
-        raise ConfigError(where, f"must be a mapping, got {data!r}")
+        raise ConfigError(where, "is empty, must be a mapping" if data is None else f"must be a mapping, got {data!r}")
     _known(data, _KEYS, where)
     purpose = choose(Purpose, str(data.get("purpose", Purpose.SWEEP)), f"{where}, purpose")
     metric, mode = data.get("metric"), data.get("mode")
@@ -405,7 +405,7 @@ def _whole(data: object, name: str, least: int, where: str) -> int:
 
 def _seeds(data: object, where: str) -> tuple[int, ...]:
     seeds = data if isinstance(data, list) else []
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{where}, seeds", f"must be a list of distinct whole numbers >= 0, got {data!r}")
     return tuple(seeds)

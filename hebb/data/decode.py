@@ -6,6 +6,7 @@ Shapes: C channels, H height, W width.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,13 @@ GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", 
 VERSION = 2
 """Changes when the same file gives other pixels: part of the key under which what is computed from files is kept."""
 _ORIENTATION = 0x0112
-_BITS, _PHOTOMETRIC, _PAGE_KIND = 258, 262, 254
+_BITS, _PHOTOMETRIC, _PAGE_KIND, _SAMPLE_FORMAT = 258, 262, 254, 339
 """Tags of TIFF."""
-_WHITE_IS_ZERO = 0
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+"""What a whole file ends with, by the format's name in Pillow."""
+_LAST = 64  # bytes in which the end is looked for
+_ZEROS = 32  # bytes; compressed pixels do not end with so many zeros
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 @contextmanager
@@ -67,18 +72,26 @@ def size(image: Image) -> tuple[int, int]:
     return shown.height, shown.width
 
 
+def is_grey(image: Image) -> bool:
+    """Tell whether an image is without colour; Pillow reads a grey PNG of 16 bits with alpha in a mode with colour."""
+    return image.mode in GREY or (image.mode == "RGBA" and any("LA;16B" in tile for tile in getattr(image, "tile", ())))
+
+
 def pixels(path: Path, channels: int) -> np.ndarray:
     """Decode a file: uint8 (H, W) for one channel, (H, W, 3) for three.
 
     Sixteen bits are divided by 257 and rounded, and floats in [0, 1] are multiplied by 255, so that white stays
-    white. Transparency is dropped.
+    white. Of 16 bits a channel in colour Pillow gives the upper 8. Transparency is dropped.
 
     Raises:
         ConfigError: when the file is broken, in colour where ``channels`` is 1, or has no stated white.
     """
     with opened(path) as image:
-        if channels == 1 and image.mode not in GREY:
+        if channels == 1 and not is_grey(image):
             raise ConfigError(str(path), "is in colour, and the images before it are grey", hint="convert it to grey")
+        if _SIGNED in _as_tuple(getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT)) and image.mode in ("L", "RGB"):
+            raise ConfigError(str(path), "holds signed numbers of 8 bits, whose white is unknown", hint=_INTEGERS)
+        _check_end(image, path)
         image.load()
         shown = _upright(image)
         if shown.mode in ("RGBa", "La"):  # colours multiplied by alpha
@@ -104,6 +117,10 @@ def _eight_bits(values: np.ndarray, image: Image, path: Path) -> np.ndarray:
     else:
         raise ConfigError(str(path), "holds whole numbers of 32 or signed bits, whose white is unknown", hint=_INTEGERS)
     return 255 - scaled if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled
+
+
+def _as_tuple(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 _FLOATS = "floats must be from 0 (black) to 1 (white): divide them by their white"
@@ -142,6 +159,34 @@ def _check_frames(image: Image, path: Path) -> None:
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1 and not _pyramid(image, frames):
         raise ConfigError(str(path), f"holds {frames} images, and an image file must hold one", hint="save each alone")
+
+
+def whole(image: Image, path: Path) -> bool:
+    """Tell whether a file ends as its format has it; a whole file may have junk behind its end, and is then False."""
+    end = _ENDS.get(image.format or "")
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST))
+        return end is not None and end in file.read()
+
+
+def _check_end(image: Image, path: Path) -> None:
+    """Raise for a file whose rest is zeros, as a broken copy leaves it: Pillow decodes them to some colour."""
+    if image.format not in (*_ENDS, "WEBP") or whole(image, path):
+        return
+    data = path.read_bytes()
+    if image.format == "WEBP":
+        data = data[: 8 + int.from_bytes(data[4:8], "little")]  # what follows belongs to no image
+    if not data.endswith(bytes(1 if image.format == "PNG" else _ZEROS)):
+        return
+    if image.format == "PNG":
+        broken = _ENDS["PNG"] not in data
+    elif image.format == "WEBP":
+        broken = b"EXIF" not in data and b"XMP " not in data  # which stand last, and may hold zeros
+    else:  # in a scan, which begins with FFDA, no FFD9 can stand
+        broken = data.rfind(_ENDS["JPEG"]) < data.rfind(b"\xff\xda")
+    if broken:
+        zeros = len(data) - len(data.rstrip(b"\0"))
+        raise ConfigError(str(path), f"is not whole: its last {zeros:,} bytes are zeros", hint="copy it again")
 
 
 def _check_turned(image: Image, path: Path) -> None:

@@ -21,8 +21,9 @@ from hebb.config.registry import DATASETS, Dataset
 from hebb.config.vocabulary import Part
 from hebb.core import machine, seeds
 from hebb.core.errors import ConfigError
-from hebb.data import augmentation, decode, sources, stream, whitening
+from hebb.data import augmentation, contents, decode, sources, stream, verify, whitening
 from hebb.data.augmentation import Augment
+from hebb.data.contents import Contents
 from hebb.data.stores import Files, Store, resize
 from hebb.data.stream import Stream
 from hebb.data.views import RandomView, zoomed
@@ -172,12 +173,19 @@ class Images:
         val: images held out of ``train``; None without validation.
         read_test: reads the test split.
         sha256: digest of all data before subset and validation split; for image files, of names and sizes.
+        contents: of image files, what else tells whether they are the same.
     """
 
     train: Split
     val: Split | None
     read_test: Callable[[], Split]
     sha256: str
+    contents: Contents | None = None
+
+    @property
+    def key(self) -> str:
+        """Return the digest under which what is computed from the data is kept."""
+        return self.sha256 if self.contents is None else f"{self.sha256}/{self.contents.key}"
 
     @functools.cached_property
     def test(self) -> Split:
@@ -218,6 +226,8 @@ def load(
     augment = _augment(spec, entry, where)
     pool, test = (_store(spec, entry, folder, part, shape) for part in (spec.split, Part.TEST))
     digests = [_digest(pool), _digest(test)]
+    files = [store.listing for store in (pool, test) if isinstance(store, Files)]
+    known = contents.of(files) if files else None
     trained, held = _choose(spec, pool.labels, split_seed)
     tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
     if not len(trained):
@@ -226,11 +236,15 @@ def load(
         raise ConfigError(where, "classes leave no test image")
 
     def take(store: Store, index: Tensor) -> Split:
-        return Split(_kept(store, index, device, resident), store.labels[index].to(device))
+        images = _kept(store, index, device, resident)
+        if isinstance(images, Stream):
+            verify.files(images.files, cache)
+        return Split(images, store.labels[index].to(device))
 
     train = take(pool, trained)
     # the key names the images by their origin, which saves a second pass over the pixels
-    key = f"{digests[0]}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+    origin = digests[0] if known is None else f"{digests[0]}/{known.key}"
+    key = f"{origin}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
     finish = _finish(spec, entry, pool, train, key, device, cache)
 
     def finished(split: Split, augment: Augment | None = None) -> Split:
@@ -241,6 +255,7 @@ def load(
         val=finished(take(pool, held)) if len(held) else None,
         read_test=lambda: finished(take(test, tested)),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
+        contents=known,
     )
 
 
@@ -266,7 +281,12 @@ def unseen(
         pool = _store(spec, entry, folder, spec.split, shape)
         trained, _ = _choose(spec, pool.labels, split_seed)
         train = Split(_kept(pool, trained, device, RESIDENT), pool.labels[trained].to(device))
-        key = f"{_digest(pool)}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+        origin = _digest(pool)
+        if isinstance(pool, Files):
+            test = _store(spec, entry, folder, Part.TEST, shape)
+            files = [store.listing for store in (pool, test) if isinstance(store, Files)]
+            origin += f"/{contents.of(files).key}"
+        key = f"{origin}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
         finish = _finish(spec, entry, pool, train, key, device, cache)
     return replace(_finished(split, finish), zoom=spec.zoom)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hebb.core.errors import ConfigError
 
+_KERAS = "the arrays must be called x_train y_train x_test y_test: np.savez(FILE, x_train=..., y_train=..., ...)"
 _COLOURS = 4
 """Length of a colour axis at most."""
 
@@ -75,12 +76,18 @@ def image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
     )
 
 
+def _has(path: Path) -> str:
+    """Name the arrays of a file, up to ten."""
+    stored = sorted(names(path))
+    return f", has {' '.join(stored[:10])}{' ...' * (len(stored) > 10)}" if stored else ", and holds no array"
+
+
 @contextmanager
 def _refusals(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except KeyError:
-        raise ConfigError(str(path), f"lacks {name}", hint="Keras layout: x_train y_train x_test y_test") from None
+        raise ConfigError(str(path), f"lacks {name}{_has(path)}", hint=_KERAS) from None
     except FileNotFoundError:
         raise ConfigError(str(path), "no such file") from None
     except PermissionError:

@@ -22,6 +22,9 @@ from hebb.data import npz, scan
 
 _ONE_CLASS = "all images are of one class, so every accuracy will be 100 %"
 
+_TO_UINT8 = {"O": "np.stack(x) makes one array of images of one size", "b": "x.astype('uint8') * 255"}
+"""What makes uint8 images of another kind of array."""
+
 if TYPE_CHECKING:
     from hebb.data.sources import Arrays
     from hebb.data.stores import Files
@@ -159,9 +162,8 @@ def _check_images(path: Path) -> tuple[int, int, int]:
     for part in ("train", "test"):
         shape, kind = npz.header(path, f"x_{part}")
         if kind != np.uint8:
-            raise ConfigError(
-                str(path), f"x_{part} must be uint8, got {kind}", hint="0 is black and 255 white: scale, round, astype"
-            )
+            hint = _TO_UINT8.get(kind.kind, "0 is black and 255 white: scale, round, astype")
+            raise ConfigError(str(path), f"x_{part} must be uint8, got {kind}", hint=hint)
         shapes[part] = npz.image_shape(shape, str(path))
         count = label_reader.count(npz.header(path, f"y_{part}")[0])
         if count != shape[0]:

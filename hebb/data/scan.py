@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _OF_THE_SYSTEM = frozenset(
 """What systems leave in folders, in lower case, besides names that begin with a dot."""
 _HIDDEN = "hidden"
 _FEW = 5
+_ACCENTS = "the accents of the two names are stored in different ways (macOS, Linux): give one folder the other's name"
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,13 @@ def listing(root: Path, where: str, classes: Sequence[str] | None = None) -> Lis
     legal = tuple(subfolders if classes is None else classes)
     for name in subfolders:
         if name not in legal:
+            alike = _composed(name) in map(_composed, legal)
             raise ConfigError(
-                where, f"{root / name} is a class that the training images lack", given=name, choices=legal
+                where,
+                f"{root / name} is a class that the training images lack",
+                given=name,
+                choices=legal,
+                hint=_ACCENTS if alike else None,
             )
     names: list[bytes] = []
     labels: list[int] = []
@@ -106,6 +113,10 @@ def said(skipped: Sequence[tuple[str, int]]) -> str:
         noun = ("entry" if count == 1 else "entries") if kind == _HIDDEN else "file" + "s" * (count != 1)
         words.append(f"{count:,} {kind} {noun}")
     return ", ".join(words)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _among(folders: Sequence[str]) -> str:
@@ -184,7 +195,7 @@ def image_shape(images: Listing) -> tuple[int, int, int]:
     sizes, grey = set(), True
     for i in range(0, len(images.names), -(-len(images.names) // HEADERS)):
         with decode.opened(images.path(i)) as image:
-            grey = grey and image.mode in decode.GREY
+            grey = grey and decode.is_grey(image)
             sizes.add(decode.size(image))
     height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
     return (1 if grey else 3, height, width)

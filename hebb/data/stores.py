@@ -61,6 +61,11 @@ class Store(Protocol):
         ...
 
 
+def pieces(count: int) -> list[range]:
+    """Cut the places of ``count`` files into what a thread takes at a time."""
+    return [range(start, min(start + 100, count)) for start in range(0, count, 100)]
+
+
 def resize(images: Tensor, shape: Shape) -> Tensor:
     """Resize images (N, C, H, W) to (H, W) of ``shape``: bilinear, antialiased, without keeping the aspect."""
     if images.shape[1:] == shape:
@@ -196,9 +201,8 @@ class Files:
             for place in places:
                 out[place] = self[int(index[place])]
 
-        pieces = [range(start, min(start + 100, len(index))) for start in range(0, len(index), 100)]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for _ in pool.map(decode, pieces):
+            for _ in pool.map(decode, pieces(len(index))):
                 pass
         return out
 

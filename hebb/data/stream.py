@@ -22,7 +22,7 @@ class Stream:
     """
 
     def __init__(self, files: Files, workers: int, *, pin: bool = False) -> None:
-        self._files = files
+        self.files = files
         self._plan = _Plan(len(files))
         self._loader: DataLoader[Tensor | HebbError] = DataLoader(
             _Items(files),
@@ -36,7 +36,7 @@ class Stream:
         )
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def read(self, batch_size: int, order: Tensor | None = None) -> Iterator[Tensor]:
         """Yield uint8 batches (B, C, H, W) on the CPU: the images at ``order`` (n,), or all as stored."""

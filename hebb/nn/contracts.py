@@ -18,8 +18,10 @@ from hebb.config import hooks
 
 
 def alike(value: object, like: Tensor) -> bool:
-    """Tell whether a value is a tensor in the shape and the number type of another."""
-    return isinstance(value, Tensor) and value.shape == like.shape and value.dtype == like.dtype
+    """Tell whether a value is a tensor in the shape, the number type and the layout of another."""
+    if not isinstance(value, Tensor) or value.shape != like.shape or value.dtype != like.dtype:
+        return False
+    return value.layout is like.layout
 
 
 def require_alike(entry: Any, name: str, value: object, like: Tensor, shape: str) -> None:
@@ -39,7 +41,9 @@ def require_alike(entry: Any, name: str, value: object, like: Tensor, shape: str
         raise hooks.broken(entry, name, f"must return {shape}, got {_described(value)}; {size}")
     if value.shape != like.shape:
         raise hooks.broken(entry, name, f"must return {shape}, got {tuple(value.shape)}; {size}")
-    raise hooks.broken(entry, name, f"must return {shape} in {_type(like)}, got {_type(value)}")
+    if value.dtype != like.dtype:
+        raise hooks.broken(entry, name, f"must return {shape} in {_type(like)}, got {_type(value)}")
+    raise hooks.broken(entry, name, f"must return {shape}, a dense tensor, got a sparse one: add .to_dense()")
 
 
 class Inputs:

@@ -393,17 +393,35 @@ def read_rows(path: Path, keys: Iterable[str] = ()) -> list[Row]:
     """Read a file with a JSON object a line; an unfinished last line (a killed run) is skipped.
 
     Raises:
-        ConfigError: for a line that is something else, or lacks one of the keys.
+        ConfigError: for a line that is something else, or lacks one of the keys; it names the line.
     """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    if not all(isinstance(row, dict) and set(keys) <= set(row) for row in rows):
-        raise ConfigError(str(path), "does not hold the rows of a run")
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no UTF-8
+            if number == len(lines):
+                break
+            raise _damaged(path, number) from None
+        if not isinstance(row, dict) or not set(keys) <= set(row):
+            raise _damaged(path, number)
+        rows.append(row)
     return rows
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Append a line to such a file, in place of a last line that is not whole: a full disk or a kill leaves one."""
+    with open(path, "a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _damaged(path: Path, number: int) -> ConfigError:
+    return ConfigError(f"{path}, line {number}", "does not hold a row of a run", hint="put the file of the run back")
 
 
 def value_of(rows: list[Row], metric: str) -> float | None:

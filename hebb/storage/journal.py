@@ -48,7 +48,7 @@ class Journal:
         journal = Journal(folder / JOURNAL)
         if not journal.path.exists():
             return journal
-        text = journal.path.read_text(encoding="utf-8")
+        text = journal.path.read_text(encoding="utf-8", errors="replace")
         journal.torn = not text.endswith("\n") and text != ""
         for line in text.splitlines():
             try:

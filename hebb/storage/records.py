@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,13 +12,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
-from hebb.core import extras, files, machine, shipped
+from hebb.core import documents, extras, files, machine, shipped
 from hebb.core.errors import ConfigError
+from hebb.data import contents
+from hebb.data.contents import Contents
 from hebb.energy.diagnostics import Look
 from hebb.storage import curves, folders, tags, tiles
 from hebb.storage.curves import Point
@@ -43,6 +47,7 @@ COLUMNS = (
 """Keys of a row of ``metrics.jsonl``; a missing value is null."""
 
 _SCALARS = COLUMNS[5:]
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _LATER = 2.0
 """Seconds that the points of a curve wait for TensorBoard, so that those of a short phase are written at once."""
 
@@ -91,12 +96,7 @@ class Recorder:
         if position is not None:
             if not path.exists():
                 raise ConfigError(str(path), "no such file, although the run has a checkpoint")
-            rows = read_rows(path)
-            if any(set(row) != set(COLUMNS) for row in rows):
-                raise ConfigError(str(path), "does not hold the rows of a run")
-            self.rows = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
-            if position[:2] > (0, 0) and not self.rows:
-                raise ConfigError(str(path), "lacks the rows of the epochs before the checkpoint")
+            self.rows = _before(read_rows(path), path, position)
         self._warnings = folder / folders.WARNINGS
         if self._warnings.exists():
             self.warnings = read_rows(self._warnings, ("phase", "epoch", "block", "text"))
@@ -128,8 +128,7 @@ class Recorder:
             return False
         self.warnings.append({"phase": phase, "epoch": epoch + 1, "block": block, "text": text})
         if self._warnings is not None:
-            with open(self._warnings, "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.warnings[-1]) + "\n")
+            folders.append_row(self._warnings, self.warnings[-1])
         return True
 
     def point(self, point: Point) -> None:
@@ -214,6 +213,25 @@ class Recorder:
             self._points.close()
 
 
+def _before(rows: list[Row], path: Path, position: tuple[int, int, int]) -> list[Row]:
+    """Return the rows of the epochs before a checkpoint; raise where one is missing or is there twice."""
+    if any(set(row) != set(COLUMNS) for row in rows):
+        raise ConfigError(str(path), "does not hold the rows of a run")
+    kept = [row for row in rows if (row["phase"], row["epoch"] - 1) < position[:2]]
+    places = [(row["phase"], row["epoch"]) for row in kept]
+    complete = [(phase, epoch) for phase, last in sorted(dict(sorted(places)).items()) for epoch in range(1, last + 1)]
+    missing = position[:2] > (0, 0) and not kept
+    if position[1]:
+        missing = missing or position[:2] not in places
+    if missing or places != complete:
+        raise ConfigError(
+            str(path),
+            "must have one row for each epoch before the checkpoint, in order",
+            hint="put the file of the run back, or start a new run",
+        )
+    return kept
+
+
 def _rewrite(path: Path, rows: list[Row]) -> None:
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -280,18 +298,49 @@ Other untracked files, as a linked ``.venv`` or a notebook, change no run.
 """
 
 
-def continued(path: Path, now: dict[str, Any]) -> dict[str, Any]:
+def continued(path: Path, now: dict[str, Any], files: Mapping[str, Contents] = _NONE) -> dict[str, Any]:
     """Return the environment in which a run was started, with ``now`` added; the data must be the same."""
-    started = check_data(path, now["data_sha256"])
+    started = check_data(path, now["data_sha256"], files)
     return {**started, "continued": [*started.get("continued", []), now]}
 
 
-def check_data(path: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+def config_digest(stored: Mapping[str, Any]) -> str:
+    """Return the digest of a stored ``config.json``, without where data and plugins lie: they may be moved."""
+    content = dict(stored)
+    for role in ("dataset_sup", "dataset_unsup"):
+        if isinstance(content.get(role), dict) and isinstance(content[role].get("dataset"), str):
+            name = content[role]["dataset"]
+            kind, separator, _ = name.partition(":")
+            content[role] = {**content[role], "dataset": kind if separator else name}
+    if isinstance(content.get("plugins"), list):
+        content["plugins"] = [plugin.get("sha256") for plugin in content["plugins"] if isinstance(plugin, dict)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def with_config(started: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the environment of a run with the digest of its config; raise where the config has changed since.
+
+    Args:
+        started: that of a run begun before digests were kept has none.
+        path: the ``config.json`` of the run.
+    """
+    digest = config_digest(documents.as_object(folders.read_json(path), str(path)))
+    if started.get("config_sha256", digest) != digest:
+        raise ConfigError(
+            str(path),
+            "has changed since the run started, and its epochs would be of two configurations",
+            hint="put it back; --run-config FILE --set PATH=VALUE trains a new run with a change",
+        )
+    return {**started, "config_sha256": digest}
+
+
+def check_data(path: Path, digests: Mapping[str, str], files: Mapping[str, Contents] = _NONE) -> dict[str, Any]:
     """Return the environment in which a run was started; raise where data it was trained on have changed since.
 
     Args:
         path: the ``environment.json`` of the run.
         digests: of the data as they are now, by role.
+        files: what else tells whether image files are the same, by role; runs of old versions have none.
     """
     if not path.exists():
         raise ConfigError(
@@ -303,13 +352,19 @@ def check_data(path: Path, digests: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(started, dict) or not isinstance(started.get("continued", []), list):
         raise ConfigError(str(path), "is not the environment of a run")
     before = started.get("data_sha256")
-    before = before if isinstance(before, dict) else {}
-    changed = [f"dataset_{name}" for name, digest in digests.items() if before.get(name) != digest]
+    if not isinstance(before, dict):
+        raise ConfigError(str(path), "lacks data_sha256, the digests of the data on which the run was trained")
+    files_before = started.get("data_files")
+    files_before = files_before if isinstance(files_before, dict) else {}
+    changed = [
+        f"dataset_{name}"
+        for name, digest in digests.items()
+        if before.get(name) != digest or (name in files and contents.changed(files_before.get(name), files[name]))
+    ]
     if changed:
         raise ConfigError(
             str(path),
-            f"the data have changed since the run started: {' and '.join(changed)} "
-            "holds other images or labels (for image files: other names or sizes)",
+            f"the data have changed since the run started: other images or labels in {' and '.join(changed)}",
             hint="nothing was written; restore the data, or start a new run",
         )
     return started

@@ -166,6 +166,7 @@ def inputs(
         val=None if data.val is None else second,
         read_test=lambda: second if data.val is None else behind(data.test, lambda _: None),
         sha256=data.sha256,
+        contents=data.contents,
     )
 
 

@@ -48,7 +48,8 @@ def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndar
     network.to(device)
     data = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache)
     if place.folder is not None:
-        records.check_data(place.folder / folders.ENVIRONMENT, {"sup": data.sha256})
+        files = {} if data.contents is None else {"sup": data.contents}
+        records.check_data(place.folder / folders.ENVIRONMENT, {"sup": data.sha256}, files)
     split = data.train
     optimiser = train.optimiser_of(config, phase, network)
     index = len(plan.phases(config))

@@ -243,7 +243,7 @@ class Run:
     def cache_entry(self, index: int, *, usable: bool = True) -> AbstractContextManager[shared_blocks.Entry]:
         """Open the cache entry of a phase, empty if the phase has begun or is not ``usable``."""
         folder = self.place.shared_blocks if usable and self.state.epoch == 0 else None
-        digests = {name: loaded.sha256 for name, loaded in self.data.items()}
+        digests = {name: loaded.key for name, loaded in self.data.items()}
         return shared_blocks.entry(folder, self.config, self.phases, index, digests, self.place.device_index)
 
     def left_behind(self, index: int) -> shared_blocks.Stored:
@@ -378,7 +378,7 @@ def _measured(network: Network, phase: Phase, updates: int) -> dict[str, BlockIn
 
 
 def _streamed(data: dict[str, Images]) -> list[str]:
-    """Say which images are too many to be decoded before the first update: a broken one is found late."""
+    """Say which images are too many to be decoded before the first update: damage inside a file is found late."""
     names = []
     for role, loaded in data.items():
         splits = {"training": loaded.train, "validation": loaded.val, "test": loaded.__dict__.get("test")}
@@ -386,5 +386,6 @@ def _streamed(data: dict[str, Images]) -> list[str]:
     if not names:
         return []
     return [
-        f"note: the {' and '.join(names)} are read from their files all along: a broken one is found when it is read"
+        f"note: the {' and '.join(names)} are decoded when they are used: only headers and ends of their files "
+        "have been checked"
     ]

@@ -40,7 +40,7 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     settle_process(config, device)
     phases = plan.phases(config)
     network = initial_network(config, place)
-    state = _continued(network, place)
+    state = _continued(network, phases, place)
     data = load_data(config, phases, place, device, report)
     check_data(config, phases, data)
     network.to(device)
@@ -75,7 +75,7 @@ def initial_network(config: RunConfig, place: Place) -> model.Network:
     return network
 
 
-def _continued(network: model.Network, place: Place) -> RunState | None:
+def _continued(network: model.Network, phases: tuple[Phase, ...], place: Place) -> RunState | None:
     """Load the newest checkpoint of an interrupted run; None when there is nothing to continue."""
     if not place.carry_on or place.folder is None:
         return None
@@ -84,6 +84,9 @@ def _continued(network: model.Network, place: Place) -> RunState | None:
         return None
     path = checkpoints_by_position[max(checkpoints_by_position)]
     state = load_state(network, path)
+    last = phases[state.phase].epochs if state.phase < len(phases) else 0
+    if state.phase > len(phases) or state.epoch > last:
+        raise ConfigError(str(path), f"is at phase {state.phase}, epoch {state.epoch}, which the run does not have")
     settle_on(path)
     return state
 
@@ -94,10 +97,14 @@ def stored_positions(folder: Path) -> dict[Position, Path]:
     for path in (folder / folders.CHECKPOINT, folder / folders.NEXT):
         if path.exists():
             position = checkpoints.load(path).get("position")
-            if not isinstance(position, dict) or set(position) != {"phase", "epoch", "step"}:
+            if not isinstance(position, dict) or set(position) != {"phase", "epoch", "step"} or not _counts(position):
                 raise ConfigError(str(path), "holds weights, and not the position of a run")
             paths[position["phase"], position["epoch"], position["step"]] = path
     return paths
+
+
+def _counts(position: dict[str, Any]) -> bool:
+    return all(isinstance(value, int) and value >= 0 for value in position.values())
 
 
 def load_state(network: model.Network, path: Path) -> RunState:
@@ -164,13 +171,18 @@ def open_records(
         str(place.resume_from) if place.resume_from else None,
         place.device_index,
     )
+    files = {name: loaded.contents for name, loaded in data.items() if loaded.contents is not None}
+    if files:
+        environment["data_files"] = {name: contents.to_json() for name, contents in files.items()}
     path = place.folder / folders.ENVIRONMENT
     if place.carry_on and folders.state(place.folder) != FolderState.ABSENT:
         begun = path.exists() or state is not None  # a run killed before it wrote this file has trained nothing
-        environment = records.continued(path, environment) if begun else environment
+        environment = records.continued(path, environment, files) if begun else environment
+        environment = records.with_config(environment, place.folder / folders.CONFIG)
     else:
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
+        environment = records.with_config(environment, place.folder / folders.CONFIG)
     folders.write_json(path, environment)
     (place.folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt that failed
     return records.Recorder(place.folder, None if state is None else state.position)

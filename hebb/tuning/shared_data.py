@@ -19,6 +19,7 @@ from torch import Tensor
 from hebb.config.data_spec import DataSpec
 from hebb.config.specs import RunConfig
 from hebb.data import images, memory
+from hebb.data.contents import Contents
 from hebb.data.images import Images, Split
 from hebb.data.memory import ArrayData
 from hebb.tuning.ray_session import ray
@@ -34,6 +35,7 @@ class PackedData(TypedDict):
     """A dataset as numpy arrays."""
 
     sha256: str
+    contents: Contents | None
     train: Arrays
     val: Arrays | None
     test: Arrays | None
@@ -76,6 +78,7 @@ def _pack(data: Images, spec: DataSpec) -> PackedData | None:
         return None
     return {
         "sha256": data.sha256,
+        "contents": data.contents,
         "train": _arrays(data.train),
         "val": None if data.val is None else _arrays(data.val),
         "test": None if test is None else _arrays(test),
@@ -127,6 +130,7 @@ def _unpack(data: PackedData, reload: Callable[[], Images]) -> Images:
         val=None if data["val"] is None else _split(data["val"]),
         read_test=(lambda: reload().test) if test is None else (lambda: test),
         sha256=data["sha256"],
+        contents=data["contents"],
     )
 
 

@@ -8,9 +8,7 @@ before.
 from __future__ import annotations
 
 import gc
-import json
 import math
-import os
 import random
 import shutil
 import traceback
@@ -277,10 +275,7 @@ class _RunReport(train.Report):
             return
         value = quick_probe(network, phase.top, data, self.scores.task.metric, self.trial.config.seed)
         if value is not None:
-            with open(self.trial.folder / PROBES, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"phase": index, "value": value}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            folders.append_row(self.trial.folder / PROBES, {"phase": index, "value": value})
             self.scores.probe(index, value, self.trial.config.seed)
 
 

@@ -208,7 +208,7 @@ def _without_result(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("[]"), r"config.json: must hold an object, got list"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config.json, line 1: is not JSON"),
         (lambda folder: (folder / "environment.json").write_text("3"), r"environment.json: must hold an object"),
-        (lambda folder: (folder / "metrics.jsonl").write_text("{}\n"), r"metrics.jsonl: does not hold the rows"),
+        (lambda folder: (folder / "metrics.jsonl").write_text("{}\n"), r"metrics.jsonl, line 1: does not hold a row"),
     ],
 )
 def test_what_cannot_be_compared_is_named(

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Command
 
 from hebb.config import plan, plugins
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES
 from hebb.core import user_code
+from hebb.core.errors import ConfigError
 from hebb.training import pack
 
 NETWORK = "TopTwo-c6-k3:bn:triangle:max_2_2_0 BP:flatten"
@@ -84,6 +86,7 @@ SIGNALS = [
     ("returns a vector", "return u.flatten()", MUST + ", got (2160,)"),
     ("returns truth values", "return u > 0", MUST + " in float32, got bool"),
     ("returns whole numbers", "return (u > 0).long()", MUST + " in float32, got int64"),
+    ("returns a sparse tensor", "return u.to_sparse()", MUST + ", a dense tensor, got a sparse one"),
     ("returns double precision", "return u.double()", MUST + " in float32, got float64"),
     ("returns NaN", "return u / 0 * 0", "signal of TopTwo must return finite numbers, got NaN or infinity"),
     ("returns infinity", "return u.abs() / 0", "signal of TopTwo must return finite numbers, got NaN or infinity"),
@@ -427,3 +430,41 @@ def test_a_search_keeps_the_traceback_and_does_not_try_again(command: Command, t
     again = command("ray_search.py", "--restore", "s", "--retry-failed")
     assert again.returncode == 1, again.stdout + again.stderr
     assert trace.stat().st_mtime_ns > modified, "it is run again where that is asked for"
+
+
+# -- what a plugin does to the process while it is loaded -------------------------------------------------------------
+
+OK = rule()
+LOADS = [
+    ("torch.set_default_device('meta')\n" + OK, "sets torch's default device to meta for everything"),
+    ("torch.set_default_dtype(torch.float64)\n" + OK, "sets torch's default dtype to torch.float64"),
+    ("torch.set_grad_enabled(False)\n" + OK, "sets torch's gradients to off for everything"),
+    ("import beside\n" + OK, "No module named 'beside'\nseveral files are a package"),
+    ("from . import beside\n" + OK, "with no known parent package\nseveral files are a package"),
+    ("register(HebbianRule)\n", "must be"),
+    ("ACTIVATIONS.register(Activation)\n", "activation: must be an entry with a name, got the class Activation"),
+    ("ACTIVATIONS.register(object())\n", "activation: must be an entry with a name, got an object of object"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), LOADS)
+def test_a_plugin_that_changes_the_process(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "mine.py").write_text(HEADER + text)
+    try:
+        with pytest.raises(ConfigError) as error:
+            plugins.load([str(tmp_path / "mine.py")])
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+    assert says in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_plugin_that_changes_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths keep the meaning that they had when the user typed them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(HEADER + "import os\nos.chdir('/')\n" + OK)
+    plugins.load(["mine.py"])
+    assert Path.cwd() == tmp_path

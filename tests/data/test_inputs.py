@@ -89,6 +89,7 @@ READ = {
     "a tag out of range": (saved(GREY, "png", exif=exif(9)), GREY),
 }
 REFUSED = {
+    "signed numbers of 8 bits": (saved(GREY, "tif", tiffinfo={339: 2}), "holds signed numbers of 8 bits"),
     "32-bit whole numbers": (saved(GREY.astype(np.int32) * 257, "tif"), "holds whole numbers of 32 or signed bits"),
     "floats above 1": (saved(GREY.astype(np.float32), "tif"), "holds floats from 0 to 235"),
     "floats that are not numbers": (saved(np.full((6, 8), np.nan, np.float32), "tif"), "holds floats from nan"),
@@ -279,6 +280,14 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message) as error:
             CATALOG.dataset(name, "--dataset")
         assert str(error.value).count(name.partition(":")[2]) == 1, "the path is said once"
+
+
+def test_accents_that_are_stored_in_two_ways(tmp_path: Path) -> None:
+    """macOS takes a letter apart from its accent; both names look the same."""
+    root = image_files.folder(tmp_path, names=("caf\u00e9", "dog"))
+    (root / "test" / "caf\u00e9").rename(root / "test" / "cafe\u0301")
+    with pytest.raises(ConfigError, match="the accents of the two names are stored in different ways"):
+        DATASETS.get(f"folder:{root}", "test")
 
 
 def test_an_image_that_has_gone_since_the_folder_was_listed(tmp_path: Path) -> None:

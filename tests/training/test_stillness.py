@@ -13,11 +13,13 @@ import pytest
 import small
 from conftest import Command
 
-from hebb.config import plugins
+from hebb.config import plan, plugins
 from hebb.config.registry import RULES
 from hebb.core import user_code
 from hebb.core.errors import ConfigError
-from hebb.storage import folders, records
+from hebb.nn import model
+from hebb.storage import checkpoints, folders, records
+from hebb.training import start
 from hebb.training import train as trainer
 from hebb.tuning import results
 from hebb.tuning.search import Trial
@@ -158,18 +160,87 @@ def test_a_shared_block_repeats_its_warning(tmp_path: Path) -> None:
     assert results.warnings(trials) == {texts[0][0]: 2}
 
 
+ROW = json.dumps(dict.fromkeys(records.COLUMNS) | {"phase": 0, "epoch": 1}) + "\n"
+SECOND = ROW.replace('"epoch": 1', '"epoch": 2')
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (folders.METRICS, "3\n", "does not hold the rows of a run"),
-        (folders.METRICS, "junk\n", "lacks the rows of the epochs before the checkpoint"),
-        (folders.WARNINGS, "{}\n", "does not hold the rows of a run"),
-        (folders.LOOKS, "{}\n", "does not hold the rows of a run"),
+        (folders.METRICS, b"3\n", ", line 1: does not hold a row of a run"),
+        (folders.METRICS, b"{}\n", ": does not hold the rows of a run"),
+        (folders.METRICS, b"junk\n", ": must have one row for each epoch before the checkpoint"),
+        (folders.METRICS, b"\xff\x00\n" + ROW.encode(), ", line 1: does not hold a row of a run"),
+        (folders.METRICS, (ROW + "{half\n" + SECOND).encode(), ", line 2: does not hold a row of a run"),
+        (folders.METRICS, (ROW + ROW + SECOND).encode(), ": must have one row for each epoch before the checkpoint"),
+        (folders.METRICS, SECOND.encode(), ": must have one row for each epoch before the checkpoint"),
+        (folders.METRICS, ROW.encode(), ": must have one row for each epoch before the checkpoint"),
+        (folders.WARNINGS, b"{}\n", ", line 1: does not hold a row of a run"),
+        (folders.LOOKS, b"{}\n", ", line 1: does not hold a row of a run"),
+        (folders.LOOKS, b"\x84\x00\n{}\n", ", line 1: does not hold a row of a run"),
     ],
 )
-def test_damaged_records_are_not_continued(name: str, text: str, message: str, tmp_path: Path) -> None:
+def test_damaged_records_are_not_continued(name: str, text: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / folders.METRICS).write_text("")
-    (tmp_path / name).write_text(text)
-    position = (0, 0, 0) if name != folders.METRICS else (1, 0, 9)
-    with pytest.raises(ConfigError, match=f"{name}: {message}"):
+    (tmp_path / name).write_bytes(text)
+    position = (0, 0, 0) if name != folders.METRICS else (0, 2, 9)
+    with pytest.raises(ConfigError, match=f"{name}{message}"):
         records.Recorder(tmp_path, position)
+
+
+def test_a_last_line_that_is_not_whole_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / folders.METRICS
+    path.write_text(ROW + SECOND + SECOND[:20])
+    assert len(folders.read_rows(path)) == 2
+    recorder = records.Recorder(tmp_path, (0, 2, 9))
+    recorder.close()
+    assert path.read_text() == ROW + SECOND
+    path.write_text(ROW + SECOND[:20])
+    folders.append_row(path, json.loads(SECOND))
+    assert path.read_text() == ROW + SECOND
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"seed": 0', '"seed": 1', "has changed since the run started"),
+        ('"batch_size": 20', '"batch_size": 10', "has changed since the run started"),
+        ('"dataset": "folder:/a"', '"dataset": "folder:/b"', None),  # where it lies now; its digest is compared
+        ('"name": "/a/rule.py"', '"name": "/b/rule.py"', None),
+        ('"seed": 0', '  "seed":   0', None),
+    ],
+)
+def test_a_config_edited_by_hand_is_not_continued(before: str, after: str, message: str | None, tmp_path: Path) -> None:
+    data = {"dataset": "folder:/a", "batch_size": 20}
+    plugins = [{"name": "/a/rule.py", "sha256": "0"}]
+    path = tmp_path / folders.CONFIG
+    folders.write_json(path, {"seed": 0, "dataset_sup": data, "dataset_unsup": data, "plugins": plugins})
+    started = records.with_config({}, path)
+    path.write_text(path.read_text().replace(before, after))
+    assert after in path.read_text()
+    if message is None:
+        assert records.with_config(started, path) == started
+    else:
+        with pytest.raises(ConfigError, match=message):
+            records.with_config(started, path)
+    assert records.with_config({}, path)["config_sha256"], "a run of an old version goes on"
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [
+        ({"phase": 0, "epoch": 99, "step": 1}, "is at phase 0, epoch 99, which the run does not have"),
+        ({"phase": 7, "epoch": 0, "step": 1}, "is at phase 7, epoch 0, which the run does not have"),
+        ({"phase": 0, "epoch": -1, "step": 1}, "holds weights, and not the position of a run"),
+        ({"phase": 0, "epoch": "a", "step": 1}, "holds weights, and not the position of a run"),
+        ({"phase": 0, "epoch": 1}, "holds weights, and not the position of a run"),
+        (None, "holds weights, and not the position of a run"),
+    ],
+)
+def test_a_checkpoint_at_no_position_of_the_run(position: object, message: str, tmp_path: Path) -> None:
+    config = small.config()
+    network = model.build(config)
+    checkpoints.save(tmp_path / folders.CHECKPOINT, {"model": network.state_dict(), "position": position})
+    place = trainer.Place(datasets=tmp_path, folder=tmp_path, carry_on=True)
+    with pytest.raises(ConfigError, match=message):
+        start._continued(network, plan.phases(config), place)
