@@ -10,7 +10,9 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +69,15 @@ def pages(kind: str) -> tuple[str, Save]:
     return kind, lambda path: first.save(path, save_all=True, append_images=[second])
 
 
+def grey_and_alpha(path: Path) -> None:
+    """Write a PNG of 16 bits, which Pillow reads and does not write."""
+    rows = np.stack([WIDE, np.full_like(WIDE, 65535)], axis=2).astype(">u2")
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 6, 16, 4, 0, 0, 0), b"IDAT": content, b"IEND": b""}
+    parts = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks.items())
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 WIDE = GREY.astype(np.uint16) * 257
 READ = {
     "8-bit PNG": (saved(GREY, "png"), GREY),
@@ -78,6 +89,7 @@ READ = {
     "float TIFF": (saved(GREY.astype(np.float32) / 255, "tif"), GREY),
     "black and white": (saved((GREY > 99).astype(np.uint8) * 255, "png", "1"), (GREY > 99).astype(np.uint8) * 255),
     "grey with alpha": (saved(GREY, "png", "LA"), GREY),
+    "grey of 16 bits with alpha": (("png", grey_and_alpha), GREY),
     "colour": (saved(COLOUR, "png"), COLOUR),
     "colour with alpha": (saved(COLOUR, "png", "RGBA"), COLOUR),
     "colour as TIFF": (saved(COLOUR, "tiff"), COLOUR),
@@ -112,7 +124,7 @@ def test_pixels_of_an_image(case: str, tmp_path: Path) -> None:
     assert np.array_equal(decode.pixels(path, channels), expected)
     with decode.opened(path) as image:
         assert decode.size(image) == expected.shape[:2]
-        assert (image.mode in decode.GREY) == (channels == 1)
+        assert decode.is_grey(image) == (channels == 1)
 
 
 @pytest.mark.parametrize("case", REFUSED)
