@@ -162,7 +162,7 @@ def _load(name: str, where: str, asked: bool = False) -> None:
     before = _names()  # a look-up, so what comes with the project is registered first and a clash is the plugin's
     stored = str(source) if _is_path(name) else name
     user_code.add(source, stored)
-    with _explained(where, source), _process_kept(where):
+    with _process_kept(where), _explained(where, source):
         if _is_path(name):
             _import_path(source, sha256)
         else:

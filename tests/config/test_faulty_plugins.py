@@ -459,6 +459,7 @@ def test_a_plugin_that_changes_the_process(text: str, says: str, tmp_path: Path)
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
     assert says in str(error.value)
+    assert str(error.value).count("--plugin") == 1
     assert len(str(error.value).splitlines()) <= 3
 
 
