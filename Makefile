@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: devices install wheel kill demo test check lint docs slow mutate oldest bench clean
+.PHONY: devices gpu install wheel kill demo test check lint docs slow mutate oldest bench clean
 
 install: .venv/installed
 
@@ -46,6 +46,11 @@ slow: .venv/installed
 # minutes: every method, pack and analysis on pretended GPUs, against the CPU's numbers, with the waits of each step
 devices: .venv/installed
 	$(BIN)/python -m pytest -m devices tests/devices
+
+# minutes of a lent GPU, on a bare machine: what a GPU is wanted for, in parts, into hebb_data/gpu; call it again until it writes
+# the record. GPU=--rehearse pretends a GPU, GPU='--split cifar10.npz' cuts the data into parts that travel
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py $(GPU)
 
 mutate: .venv/installed
 	$(BIN)/python tests/mutation.py

@@ -501,6 +501,8 @@ def gpus(count: int = COUNT) -> Iterator[Log]:
         "mem_get_info": lambda device=0: (_log.free[_indexed(_cuda(device)).index], 16 << 30),
         "memory_reserved": lambda device=0: _log.cached[_indexed(_cuda(device)).index],
         "memory_allocated": lambda device=0: 0,
+        "max_memory_allocated": lambda device=0: 0,
+        "reset_peak_memory_stats": lambda device=0: None,
         "CUDAGraph": Graph,
         "graph": recording,
         "graph_pool_handle": lambda: (0, 1),
