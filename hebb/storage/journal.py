@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hebb.config.domains import Choice
+from hebb.core.errors import ConfigError
 from hebb.storage.folders import JOURNAL, Row
 
 
@@ -50,12 +51,16 @@ class Journal:
             return journal
         text = journal.path.read_text(encoding="utf-8", errors="replace")
         journal.torn = not text.endswith("\n") and text != ""
-        for line in text.splitlines():
+        for number, line in enumerate(text.split("\n"), start=1):
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+                if entry["event"] == Event.CHOSEN and not {"choice", "params"} <= set(entry):
+                    raise ConfigError(
+                        f"{journal.path}, line {number}", "lacks what was chosen", hint="put the file back"
+                    )
                 journal._take(entry)
         return journal
 
