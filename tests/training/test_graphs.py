@@ -167,3 +167,49 @@ def test_a_pack_says_that_it_records_nothing() -> None:
     places = [train.Place(datasets=Path("nowhere"))] * 2
     train.run_pack([replace(made, seed=seed) for seed in (0, 1)], [notes, train.Report()], places=places)
     assert [line for line in notes.lines if "a pack makes its updates one by one" in line]
+
+
+def test_what_an_update_writes_to_stays_where_it_is() -> None:
+    """A graph writes where it wrote, also to what only the end of an epoch reads."""
+    from hebb.config import plan
+    from hebb.nn import model
+    from hebb.training import early_stop
+
+    made = small.config(small.DEEP, "stop.patience=9")
+    network = model.build(made)
+    watch = early_stop.watch_of(made, plan.phases(made)[0], network)
+    assert watch is not None
+    names = ("_last", "_least", "_waited")
+    places = [getattr(watch, name).data_ptr() for name in names]
+    for _ in range(2):
+        watch.update()
+        watch.load_state_dict(watch.state_dict())
+    assert [getattr(watch, name).data_ptr() for name in names] == places
+
+
+@pytest.mark.parametrize("lr", [0.05, 0.0123])
+def test_a_rate_on_the_device_gives_the_bits_of_its_number(lr: float) -> None:
+    """A number over a tensor and a tensor over a tensor round differently."""
+    sizes = torch.rand(200, generator=torch.Generator().manual_seed(0)) + 0.1
+    for size in sizes:
+        layers = [small.layer("Soft", adaptive=False) for _ in range(2)]
+        for layer, rate in zip(layers, (lr, torch.tensor(lr)), strict=True):
+            layer.step(torch.ones(3, 4), None, rate, size)
+        assert torch.equal(layers[0].weight, layers[1].weight)
+
+
+def test_sums_of_a_local_loss_start_anew_in_their_place() -> None:
+    from hebb.nn import model
+
+    block = model.build(small.config(LPL))[0]
+    assert block.local is not None
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    places = []
+    for _ in range(2):
+        block.descend(x, torch.zeros(8, dtype=torch.int64))
+        sums = block.local.sums()
+        places.append(sums["loss"].data_ptr())
+        assert float(sums["loss"]) == block.local.means()["loss"] != 0
+        block.local.reset_statistics()
+        assert all(float(total) == 0 for total in block.local.sums().values())
+    assert places[0] == places[1]
