@@ -48,6 +48,49 @@ class Defect:
 
 
 DEFECTS = (
+    Defect("a replay counts no updates", "hebb/training/graphs.py", "then + count * added for then", "then for then"),
+    Defect(
+        "a graph outlives the rates of its optimiser",
+        "hebb/training/graphs.py",
+        "if settings != self._held_for:",
+        "if self._held_for is None:",
+    ),
+    Defect(
+        "a graph is used for either sign of the nudge",
+        "hebb/training/graphs.py",
+        "all(word == words[0] for word in words)",
+        "True",
+    ),
+    Defect(
+        "replays take the rates of the first epoch",
+        "hebb/training/graphs.py",
+        "self._scheduled(i, first + k)",
+        "self._scheduled(i, k)",
+    ),
+    Defect(
+        "replays leave out the last batch",
+        "hebb/training/graphs.py",
+        "            if len(rest):",
+        "            if False:",
+    ),
+    Defect(
+        "replays write to other sums",
+        "hebb/training/engine.py",
+        "Sums(device) if graphs is None else graphs.kept(lambda: Sums(device)).reset()",
+        "Sums(device)",
+    ),
+    Defect(
+        "a rate on the device is divided",
+        "hebb/nn/layers.py",
+        "factor = size.reciprocal() * eta if on_device and",
+        "factor = eta / size if on_device and",
+    ),
+    Defect(
+        "the early stop writes elsewhere",
+        "hebb/training/early_stop.py",
+        "torch.minimum(self._least, self._last, out=self._least)",
+        "self._least = torch.minimum(self._least, self._last)",
+    ),
     Defect(
         "an interval is one-sided",
         "hebb/analysis/replicates.py",
