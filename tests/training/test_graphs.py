@@ -33,6 +33,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "back-prop, cosine": (small.BP, ("classifier.schedule=cosine", "dataset_sup.zoom=1.2"), {}),
     "augmented": (small.BP, ("dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"), {}),
     "local loss, two views": (LPL, (), {}),
+    "settling, one nudge": (EP, ("settle.sign=positive",), {}),
     "settling, random nudge": (EP, ("settle.sign=random", "settle.decay=0.5", "settle.decay_every=1"), {}),
 }
 
