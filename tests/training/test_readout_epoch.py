@@ -65,7 +65,7 @@ class Student:
     """A classifier and its optimiser; each epoch goes on from the one before."""
 
     def __init__(self, case: Case) -> None:
-        changes = (*case.changes, f"dataset_sup.batch_size={case.batch}", "classifier.lr=0.01")
+        changes = (*case.changes, f"dataset_sup.batch_size={case.batch}", "classifier.lr=0.001")
         config = small.config(case.preset, *changes)
         self.phase = plan.phases(config)[-1]
         self.network = Network(config.network, case.shape, case.classes).initialise(1)
