@@ -4,10 +4,10 @@
 
 The run is that of `multi_layer.py` with the same data, in this process, into a temporary folder. Each part is timed
 where the training loop calls it; "start and end" is the rest: the start of Python and torch, the data, the network,
-and the last files. The limit of a part is the larger of two: its multiply-accumulates at the speed of one large
-product of matrices, and its bytes at the speed of one pass over memory, both measured here before the run. It counts
-the convolutions and products that nobody can leave out, and each image or feature once where it is read and once
-where it is written.
+and the last files. The limit of a part is the largest of three: its multiply-accumulates at the speed of one large
+product of matrices, its bytes at the speed of one pass over memory, and the bytes that it keeps at the speed at which
+the system hands out memory that the process had not used before, all measured here before the run. It counts the
+convolutions and products that nobody can leave out, and each image or feature once where it is read or written.
 
 Expect the time of the run, and a few seconds.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import mmap
 import resource
 import sys
 import tempfile
@@ -42,12 +43,14 @@ from hebb.cli.parsing import Parser
 from hebb.config import catalog, plan, shapes
 from hebb.config.plan import PhaseKind
 from hebb.config.specs import RunConfig
+from hebb.core import machine
 from hebb.storage import folders
 from hebb.training import evaluation, train
 from hebb.training.run import Run
 
-START = "start and end"
+START, WHOLE = "start and end", "whole"
 _FLOAT = 4
+_FRESH = 1 << 29
 
 
 def main(argv: list[str]) -> int:
@@ -69,14 +72,15 @@ def main(argv: list[str]) -> int:
     accuracy = result.metrics["test_acc"]
     harness.show(
         f"{run.network.name}: {whole:.1f} s, {threads} thread(s), test accuracy {accuracy:.2f} %, peak memory "
-        f"{peak / 1e9:.1f} GB; {speed.macs / 1e9:.0f} Gmac/s, {speed.bytes / 1e9:.1f} GB/s",
+        f"{peak / 1e9:.1f} GB; {speed.macs / 1e9:.0f} Gmac/s, {speed.bytes / 1e9:.1f} GB/s, new memory "
+        f"{speed.fresh / 1e9:.1f} GB/s",
         rows,
         {
             "part": "part",
             "s": "seconds:.1f",
             "share %": "share:.0f",
             "limit s": "limit_s:.1f",
-            "s / limit": "ratio:.1f",
+            "s / limit": "ratio:.2f",
         },
     )
     settings = {"preset": run.network.name, "dataset_unsup": options.dataset_unsup, "dataset_sup": options.dataset_sup}
@@ -98,17 +102,31 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Speed:
-    """What the machine can do: multiply-accumulates and bytes of memory a second."""
+    """What the machine can do in a second.
+
+    Attributes:
+        macs: multiply-accumulates of a large product.
+        bytes: bytes of memory read in one pass.
+        fresh: bytes of memory that are written for the first time in the process.
+    """
 
     macs: float
     bytes: float
+    fresh: float
 
     @classmethod
     def measured(cls) -> Speed:
-        """Measure a product of two matrices and a pass over memory, the best of five."""
+        """Measure each, the best of five."""
         a, b = torch.rand(2048, 2048), torch.rand(1 << 28)
-        times = harness.in_turns({"product": lambda: a @ a, "pass": b.sum}, torch.device("cpu"), repeats=5, warm_up=1)
-        return cls(macs=len(a) ** 3 / min(times["product"]), bytes=b.nbytes / min(times["pass"]))
+        functions: dict[str, harness.Function] = {"product": lambda: a @ a, "pass": b.sum, "fresh": _touch}
+        times = {name: min(spent) for name, spent in harness.in_turns(functions, torch.device("cpu"), 5, 1).items()}
+        return cls(len(a) ** 3 / times["product"], b.nbytes / times["pass"], _FRESH / times["fresh"])
+
+
+def _touch() -> None:
+    """Write to memory that the system has just handed out, as the trainer does with that of features."""
+    with mmap.mmap(-1, _FRESH) as memory:
+        machine.use_huge_pages(torch.frombuffer(memory, dtype=torch.uint8)).zero_()
 
 
 @dataclass
@@ -153,26 +171,28 @@ class Clock:
 
 
 def table(run: RunConfig, seconds: dict[str, float], whole: float, speed: Speed) -> list[harness.Row]:
-    """Return the parts with their limits, the longest first, and the rest."""
+    """Return the parts with their limits, the longest first, then the rest and the whole."""
     limits = limits_of(run, speed)
-    rows = [{"part": name, "seconds": spent, "limit_s": limits.get(name)} for name, spent in seconds.items()]
-    rows = sorted(rows, key=lambda row: -row["seconds"])  # type: ignore[operator]
-    rows.append({"part": START, "seconds": whole - sum(seconds.values()), "limit_s": None})
-    for row in rows:
-        limit = row["limit_s"]
-        row |= {"share": 100 * row["seconds"] / whole, "ratio": row["seconds"] / limit if limit else None}  # type: ignore[operator]
-    return rows
+    parts = {**dict(sorted(seconds.items(), key=lambda item: -item[1])), START: whole - sum(seconds.values())}
+    rows: list[harness.Row] = []
+    for name, spent in parts.items():
+        row: harness.Row = {"part": name, "seconds": spent, "share": 100 * spent / whole}
+        if name in limits:
+            row |= {"limit_s": limits[name], "ratio": spent / limits[name]}
+        rows.append(row)
+    limit = sum(limits.values())
+    return [*rows, {"part": WHOLE, "seconds": whole, "share": 100.0, "limit_s": limit, "ratio": whole / limit}]
 
 
 def limits_of(run: RunConfig, speed: Speed) -> dict[str, float]:
     """Return the least time of each part: of its multiply-accumulates or its bytes, whichever takes longer."""
     traced = shapes.of_run(run)
-    macs: dict[str, float] = {}
-    bytes_: dict[str, float] = {}
+    sums: dict[str, list[float]] = {}
 
-    def add(part: str, operations: float, size: float) -> None:
-        macs[part] = macs.get(part, 0.0) + operations
-        bytes_[part] = bytes_.get(part, 0.0) + size
+    def add(part: str, operations: float, size: float, fresh: float = 0.0) -> None:
+        before = sums.get(part, [0.0] * 3)
+        spent = operations / speed.macs, size / speed.bytes, fresh / speed.fresh
+        sums[part] = [a + b for a, b in zip(before, spent, strict=True)]
 
     for phase in plan.phases(run):
         data = run.dataset_sup if phase.data == "sup" else run.dataset_unsup
@@ -182,11 +202,12 @@ def limits_of(run: RunConfig, speed: Speed) -> dict[str, float]:
         add(f"{phase.kind} epochs", 2 * once * passes, _FLOAT * into * passes)  # the answers, and the update
         if phase.keeps_features:
             below = sum(shape.multiply_accumulates for shape in traced[: phase.first])
-            add("features", below * (images + tests), _FLOAT * into * (images + tests))
+            size = _FLOAT * into * (images + tests)
+            add("features", below * (images + tests), size, size)
         if phase.kind == PhaseKind.BACKPROP:
             evaluations = sum(phase.evaluates(epoch) or epoch == phase.epochs - 1 for epoch in range(phase.epochs))
             add("evaluation", once * tests * evaluations, _FLOAT * into * tests * evaluations)
-    return {part: max(macs[part] / speed.macs, bytes_[part] / speed.bytes) for part in macs}
+    return {part: max(spent) for part, spent in sums.items()}
 
 
 def _tests(run: RunConfig) -> int:

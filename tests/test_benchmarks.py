@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 import time
@@ -16,11 +17,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from conftest import ROOT, Command
 from torch.nn import functional as F
 
-from benchmarks import energy_step, growth, harness, hebbian_step, lpl_step, published, published_code, samplers
+from benchmarks import (
+    energy_step,
+    growth,
+    harness,
+    hebbian_step,
+    lpl_step,
+    published,
+    published_code,
+    samplers,
+    time_split,
+)
 from hebb.config import catalog, domains, plan
 from hebb.config.specs import RunConfig
 
@@ -174,6 +186,36 @@ def test_classifier_epoch(command: Command, tmp_path: Path) -> None:
     assert {result["n"] for result in row["all_s"].values()} == {3}
     assert row["ratio"] == pytest.approx(row["epoch_s"] / row["pass_s"])
     assert row["pass_gb_per_s"] == pytest.approx(4 * 100 * row["features"] / row["pass_s"] / 1e9)
+
+
+def test_time_split(command: Command, tmp_path: Path) -> None:
+    """The parts are those of the run and fill its time; the limits count what the shapes say."""
+    flags = ("--preset=2SoftHebbCnnDigits", "--dataset-unsup", "Digits_1", "--dataset-sup", "Digits_5")
+    report = numbers(command, tmp_path, "time_split", *flags)
+    rows = {row["part"]: row for row in report["results"]}
+    whole = rows[time_split.WHOLE]["seconds"]
+    assert set(rows) == {
+        *("hebbian epochs", "features", "backprop epochs", "evaluation", "checkpoints"),
+        *(time_split.START, time_split.WHOLE),
+    }
+    assert sum(row["seconds"] for row in rows.values()) == pytest.approx(2 * whole)
+    assert all(row["seconds"] > 0 for row in rows.values())
+    assert rows["features"]["ratio"] == pytest.approx(rows["features"]["seconds"] / rows["features"]["limit_s"])
+
+
+def test_the_limits_of_a_run_count_its_operations_and_its_bytes() -> None:
+    run = small.config(
+        "Soft-c8-k3-p1:bn:triangle:avg_2_2_0 BP:flatten", "dataset_sup.epochs=3"
+    )  # 200 images, 359 tests
+    hebbian, classifier, features = 8 * 9 * 64, 128 * 10, 128
+    macs = time_split.limits_of(run, time_split.Speed(macs=1, bytes=math.inf, fresh=math.inf))
+    assert macs["hebbian epochs"] == 2 * hebbian * 200
+    assert macs["backprop epochs"] == 2 * classifier * 3 * 200
+    assert macs["features"] == hebbian * (200 + 359)
+    assert macs["evaluation"] == classifier * 359 * 3
+    stored = time_split.limits_of(run, time_split.Speed(macs=math.inf, bytes=math.inf, fresh=1))
+    assert stored["features"] == 4 * features * (200 + 359)
+    assert stored["evaluation"] == 0
 
 
 def catalog_features(preset: str) -> int:
