@@ -82,7 +82,9 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/krotov_step.py --out $(OUT)/krotov_step.json
 	$(BIN)/python benchmarks/lpl_step.py --out $(OUT)/lpl_step.json
 	$(BIN)/python benchmarks/energy_step.py --out $(OUT)/energy_step.json
-	$(BIN)/python benchmarks/classifier_epoch.py --out $(OUT)/classifier_epoch.json
+	$(BIN)/python benchmarks/classifier_epoch.py --busy --out $(OUT)/classifier_epoch.json
+	$(BIN)/python benchmarks/time_split.py --out $(OUT)/time_split.json
+	$(BIN)/python benchmarks/growth.py --threads 1 --figure $(OUT)/growth.png --out $(OUT)/growth.json
 	$(BIN)/python benchmarks/curves.py --all --out $(OUT)/curves.json
 	$(BIN)/python benchmarks/pack.py --preset 2SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digits_50 \
 		--threads 1 --repeats 3 --out $(OUT)/pack.json
@@ -98,6 +100,7 @@ ifdef PUBLISHED
 	$(BIN)/python benchmarks/published.py --published $(PUBLISHED) --preset 4SoftHebbCnnCIFAR \
 		--classifier-images 5000 --out $(OUT)/published-4SoftHebbCnnCIFAR.json
 endif
+	$(BIN)/python benchmarks/summary.py $(OUT)
 
 clean:
 	rm -rf .venv $(OLDEST) *.egg-info .ruff_cache .mypy_cache .pytest_cache

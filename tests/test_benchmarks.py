@@ -218,6 +218,22 @@ def test_the_limits_of_a_run_count_its_operations_and_its_bytes() -> None:
     assert stored["evaluation"] == 0
 
 
+@pytest.mark.parametrize("record", sorted((ROOT / "records").glob("*-speed"), key=str), ids=lambda path: path.name)
+def test_the_summary_of_a_record_has_its_numbers(record: Path, command: Command) -> None:
+    done = command("benchmarks/summary.py", str(record))
+    assert done.returncode == 0, done.stderr
+    for path in record.glob("published-*.json"):
+        [row] = json.loads(path.read_text(encoding="utf-8"))["results"]
+        assert f"{row['ratio']:.2f}" in done.stdout
+
+
+def test_a_folder_without_results_has_no_summary(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]", encoding="utf-8")
+    done = command("benchmarks/summary.py", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no results of benchmarks" in done.stderr
+
+
 def catalog_features(preset: str) -> int:
     """Inputs of the classifier of a preset on Digits, from its shapes."""
     from hebb.config import shapes
