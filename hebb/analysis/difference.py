@@ -127,7 +127,7 @@ def of(left: Path, right: Path) -> Difference:
     if kinds[0] == SEARCH:
         return _of_searches(left, right)
     changes = (*_of_configs(*map(_config, (left, right))), *_of_environments(left, right))
-    return Difference(RUN, "", changes, tuple(_curves(_rows(left), _rows(right))))
+    return Difference(RUN, "", changes, tuple(curves(_rows(left), _rows(right))))
 
 
 def _kind(folder: Path) -> str:
@@ -219,7 +219,7 @@ def _rows(folder: Path) -> list[folders.Row]:
     return folders.read_rows(folder / folders.METRICS, _PLACE)
 
 
-def _curves(left: list[folders.Row], right: list[folders.Row]) -> Iterator[Curve]:
+def curves(left: list[folders.Row], right: list[folders.Row]) -> Iterator[Curve]:
     """Compare the metrics of two runs, update by update; the metric that parts first comes first."""
     names = [name for name in dict.fromkeys(key for row in (*left, *right) for key in row) if name not in _OF_TIME]
     curves = [_curve(name, left, right) for name in names if name not in _PLACE]

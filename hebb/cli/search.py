@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
             return _dry_run(search, catalog, settings, fresh=False)
         settings.home.check_writable()
         with search_folder.held(search.folder):
-            return _run(search, settings, catalog, fresh=False)
+            return run(search, settings, catalog, fresh=False)
     catalog = arguments.load_catalog(options)
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     settings.home.check_writable()
     with search_folder.held(search.folder):
         search_folder.check_free(search.folder, options.overwrite)
-        return _run(search, settings, catalog, fresh=True)
+        return run(search, settings, catalog, fresh=True)
 
 
 def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
@@ -80,7 +80,7 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     return search
 
 
-def _run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
+def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
     """Run the trials on Ray; torch and Ray are imported here and not before."""
     from hebb.tuning import request
 

@@ -15,7 +15,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -81,19 +81,30 @@ def require(specs: Iterable[PluginSpec], where: str) -> None:
         if spec.sha256 in _LOADED:
             continue
         place = f"{where}, plugin '{spec.name}'"
-        try:
-            sha256 = digest(_source(spec.name, place))
-        except ConfigError as error:
-            raise ConfigError(
-                place, f"the run needs it, and {_reason(error)}", hint="--plugin names it where it lies now"
-            ) from None
-        if sha256 != spec.sha256:
-            raise ConfigError(
-                place,
-                f"its source has changed since the run ({sha256[:10]} now, {spec.sha256[:10]} then)",
-                hint="--plugin PATH names the version of the run; its first command with --overwrite starts again",
-            )
+        source_of(spec, place)
         _load(spec.name, place, asked=True)
+
+
+def source_of(spec: PluginSpec, where: str) -> Path:
+    """Return the file, or the package folder, of a plugin that a stored run names; nothing of it is executed.
+
+    Raises:
+        ConfigError: where it is gone, or is no longer the source of the run.
+    """
+    try:
+        source = _source(spec.name, where)
+        sha256 = digest(source)
+    except ConfigError as error:
+        raise ConfigError(
+            where, f"the run needs it, and {_reason(error)}", hint="--plugin names it where it lies now"
+        ) from None
+    if sha256 != spec.sha256:
+        raise ConfigError(
+            where,
+            f"its source has changed since the run ({sha256[:10]} now, {spec.sha256[:10]} then)",
+            hint="--plugin PATH names the version of the run; its first command with --overwrite starts again",
+        )
+    return source
 
 
 def described(code: CodeType) -> str | None:
@@ -112,14 +123,30 @@ def explanation(error: BaseException, folders: Iterable[Path] = ()) -> UserCodeE
     return user_code.explanation(error, described, folders)
 
 
+def path_of(name: str, where: str) -> Path:
+    """Return the file, or the package folder, that a plugin's name means; nothing of it is executed."""
+    return _source(name, where)
+
+
 def digest(source: Path) -> str:
     """Return the SHA-256 of a file, or of all Python files of a package with their names."""
+    return digest_of(sources(source), package=source.is_dir())
+
+
+def sources(source: Path) -> dict[str, bytes]:
+    """Return the files that a plugin's digest covers, by their names in its package."""
+    if source.is_file():
+        return {source.name: source.read_bytes()}
+    return {file.relative_to(source).as_posix(): file.read_bytes() for file in sorted(source.rglob("*.py"))}
+
+
+def digest_of(files: Mapping[str, bytes], *, package: bool) -> str:
+    """Return the digest of a plugin with these files; ``package``: their names are part of it."""
     total = hashlib.sha256()
-    files = [source] if source.is_file() else sorted(source.rglob("*.py"))
-    for file in files:
-        if source.is_dir():
-            total.update(file.relative_to(source).as_posix().encode() + b"\0")
-        total.update(file.read_bytes() + b"\0")
+    for name, content in files.items():
+        if package:
+            total.update(name.encode() + b"\0")
+        total.update(content + b"\0")
     return total.hexdigest()
 
 

@@ -56,6 +56,25 @@ def held(path: Path, *, where: str = "", busy: str | None = None, hint: str | No
         yield
 
 
+def holder(path: Path) -> str | None:
+    """Name the process that holds a lock file; None where none does. Nothing is written."""
+    try:
+        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115  (closed below)
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _described(file.read())
+        except (ImportError, OSError):
+            owner = _content(path.with_name(f"{path.name}.pid"))
+            return _described(owner) if owner and _may_live(owner, wait=False) else None
+    return None  # left behind by a process that was killed
+
+
 def _remove_empty(folders: list[Path]) -> None:
     with contextlib.suppress(OSError):  # not empty
         for folder in folders:

@@ -6,6 +6,7 @@
 <parent>/hebb/cache/                           results that later runs reuse
 <parent>/hebb/search/<folder>/trials/<trial>/  a run of a search
 <parent>/hebb/analysis/                        figures and tables
+<parent>/hebb/plugins/<digest>/                code that came with an archive, once the user has agreed to it
 <parent>/hebb/tensorboard/                     links to all of these runs, for TensorBoard (``board``)
 """
 
@@ -106,6 +107,11 @@ class Home:
     def cache(self) -> Path:
         """Folder of results that later runs reuse."""
         return self.parent / "hebb" / "cache"
+
+    @property
+    def unpacked(self) -> Path:
+        """Folder below which the code of archives lies, named as in them."""
+        return self.parent / "hebb"
 
     @property
     def analysis(self) -> Path:

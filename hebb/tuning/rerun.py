@@ -1,0 +1,162 @@
+"""A search from an archive, set up to be run again: the runs that were finished, and no others.
+
+What was chosen, by whatever algorithm, is trained again as it was chosen; what a scheduler or a budget ended, or a
+fault, is left out. Imports neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hebb.analysis.agreement import Repeated
+from hebb.config import domains
+from hebb.config.catalog import Catalog
+from hebb.config.domains import Choice
+from hebb.core import documents, files
+from hebb.core.errors import ConfigError
+from hebb.storage import archive, folders
+from hebb.storage.archive import Archive
+from hebb.storage.journal import Event, Journal
+from hebb.tuning import trials
+from hebb.tuning.search import Group, Search
+
+RECORD = "rerun.json"
+"""File of a search that repeats an archive: the archive's digest and, at the end, the verdict."""
+_FINAL = "final runs of the winner"
+
+
+def repeats(folder: Path, packed: Archive) -> bool:
+    """Tell whether a folder holds the beginning of a repetition of this archive."""
+    if not (folder / RECORD).exists() or not (folder / folders.SEARCH).exists():
+        return False
+    return documents.as_object(folders.read_json(folder / RECORD), RECORD).get("archive") == packed.sha256
+
+
+def unpack_code(packed: Archive, folder: Path) -> dict[str, str]:
+    """Write the plugins of an archive below a folder, and return their paths by digest; nothing is loaded."""
+    places = {}
+    for plugin in packed.plugins:
+        for name, content in plugin.files.items():
+            path = folder / name  # checked when the archive was read
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replaced(path) as (temporary,):
+                temporary.write_bytes(content)
+        places[plugin.spec.sha256] = str((folder / plugin.path).absolute())
+    return places
+
+
+def relocated(
+    config: Mapping[str, Any], code: Mapping[str, str], data: Mapping[str, str], device: str | None = None
+) -> dict[str, Any]:
+    """Return a stored config with the plugins, the data and the device of this machine.
+
+    Raises:
+        ConfigError: for a plugin that the archive does not hold, so that nothing else is loaded in its place.
+    """
+    specs = archive.specs_in(config)
+    for spec in specs:
+        if spec.sha256 not in code:
+            raise ConfigError("archive", f"names the plugin '{spec.name}' and does not hold its source")
+    changed = {**config, "plugins": [{"name": code[spec.sha256], "sha256": spec.sha256} for spec in specs]}
+    for role in ("dataset_sup", "dataset_unsup"):
+        part = documents.as_object(config.get(role), f"archive, {role}")
+        changed[role] = {**part, "dataset": data.get(str(part.get("dataset")), part.get("dataset"))}
+    return changed if device is None else {**changed, "device": device}
+
+
+def begin(packed: Archive, folder: Path, code: Mapping[str, str], data: Mapping[str, str], device: str | None) -> None:
+    """Write the folder of the repetition, in place of an earlier one; it is then continued as any other search.
+
+    Args:
+        packed: the archive.
+        folder: of the repetition.
+        code: where its plugins lie now, by digest.
+        data: what datasets are called here, by their names in the archive.
+        device: the device of the repetition; None is that of the archived runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folders.empty(folder, last=folders.SEARCH)
+    stored = dict(packed.data(folders.SEARCH))
+    options = {**documents.as_object(stored.get("options"), "archive, options"), "commands": [], "save": True}
+    options |= {"on_end": None, "preset_file": None}  # a command of whoever wrote the archive is not run
+    if packed.presets is not None:
+        (folder / archive.PRESETS).write_bytes(packed.presets)
+        options["preset_file"] = str((folder / archive.PRESETS).absolute())
+    device = device or str(packed.data(f"{packed.runs()[0]}/{folders.CONFIG}").get("device"))
+    stored["base"] = relocated(documents.as_object(stored.get("base"), "archive, base"), code, data, device)
+    stored["spec"] = _whole(documents.as_object(stored.get("spec"), "archive, spec"), _suggested(packed))
+    folders.write_json(folder / folders.SEARCH, {**stored, "options": options})
+
+
+def _whole(spec: Mapping[str, Any], suggested: list[folders.Row]) -> dict[str, Any]:
+    """Return a search config that stops nothing, draws nothing anew and has no budget."""
+    plan = {k: v for k, v in dict(spec.get("search") or {}).items() if k not in ("time", "trials")}
+    if suggested:
+        plan["samples"] = len(suggested)
+    return {**spec, "search": plan, "scheduler": {"name": "none"}}
+
+
+def _suggested(packed: Archive) -> list[folders.Row]:
+    rows = packed.rows(folders.JOURNAL)
+    return [row for row in rows if row.get("event") == Event.CHOSEN]
+
+
+def note_choices(packed: Archive, search: Search, catalog: Catalog) -> None:
+    """Write what was chosen, and what is not repeated, into the journal of the repetition.
+
+    Names of configurations hold the places of their plugins, so they are those of this machine.
+    """
+    journal = Journal(search.folder / folders.JOURNAL)
+    journal.path.unlink(missing_ok=True)
+    finished = {(key(choice), seed) for choice, seed, _ in _recorded(packed)}
+    groups = list(search.groups())
+    for row in _suggested(packed):
+        runs = tuple(trials.replicates(search, row["choice"], domains.label(row["choice"]), catalog))
+        groups.append(Group(name=runs[0].configuration, runs=runs))
+        journal.note(Event.CHOSEN, groups[-1].name, choice=row["choice"], params=row["params"])
+    for group in {group.name: group for group in groups}.values():  # an algorithm may suggest one twice
+        if not any((key(run.choice), run.config.seed) in finished for run in group.runs):
+            journal.note(Event.STOPPED, group.name, step=0, score=None, n=0)
+    folders.write_json(search.folder / RECORD, {"archive": packed.sha256})  # last: it says that the rest is there
+
+
+def key(choice: Choice) -> str:
+    """Return a text that is the same for the same point of the space."""
+    return json.dumps(choice, sort_keys=True)
+
+
+def _recorded(packed: Archive) -> list[tuple[Choice, int, str]]:
+    """List the finished runs of an archived search, without final ones: point, seed, name of the run in the archive."""
+    stored, finished = packed.data(folders.SEARCH), set(packed.runs())
+    planned = [(dict(t["choice"]), int(t["seed"]), str(t["name"])) for t in stored.get("trials") or ()]
+    chosen = {str(row["group"]): dict(row["choice"]) for row in _suggested(packed)}
+    planned += [(c, int(s), f"{name}-s{s}") for name, c in chosen.items() for s in stored.get("seeds") or ()]
+    once = {name: (choice, seed, f"{folders.TRIALS}/{name}") for choice, seed, name in planned}
+    return [run for run in once.values() if run[2] in finished]
+
+
+def compared(packed: Archive, search: Search) -> list[Repeated]:
+    """Pair the archived runs with those of the repetition: by point and seed, and the winner's final runs by seed."""
+    here = {(key(trial.choice), trial.config.seed): trial.folder for trial in search.trials}
+    metric = search.metric
+    pairs = [
+        repeated(packed, name, here.get((key(choice), seed)), domains.label(choice, digits=None), seed, metric)
+        for choice, seed, name in _recorded(packed)
+    ]
+    final = {int(p.name.rpartition("-s")[2]): p for p in (search.folder / folders.TRIALS).glob("final-*-s*")}
+    names = {int(n.rpartition("-s")[2]): n for n in packed.runs() if n.startswith(f"{folders.TRIALS}/final-")}
+    return pairs + [repeated(packed, n, final.get(s), _FINAL, s, "test_acc") for s, n in sorted(names.items())]
+
+
+def repeated(packed: Archive, name: str, folder: Path | None, label: str, seed: int, metric: str) -> Repeated:
+    """Read a run of the archive and its repetition."""
+    before = f"{name}/" if name else ""
+    done = folder is not None and (folder / folders.RESULT).exists()
+    rows = folders.read_rows(folder / folders.METRICS) if done and folder is not None else None
+    now = folders.read_json(folder / folders.ENVIRONMENT) if done and folder is not None else {}
+    environment = before + folders.ENVIRONMENT
+    then = packed.data(environment) if environment in packed.files else {}
+    return Repeated(label, seed, packed.rows(before + folders.METRICS), rows, then, now, metric)
