@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from hebb.tuning.estimate import Estimate
     from hebb.tuning.html_report import SearchReport
 
-_TAIL = 4096  # bytes of a run's metrics that hold its last row
 _SHOWN = 8  # ended trials that stay in the table, and warnings
 _GOING = 4  # trials that a line of progress names
 
@@ -291,34 +289,17 @@ def _seeds(group: Group) -> str:
 def current(group: Group) -> tuple[Trial, dict[str, Any] | None]:
     """Return the run of a group that goes on, and the last row it recorded."""
     trial = next((trial for trial in group.runs if not trial.finished), group.runs[-1])
-    return trial, _last_row(trial.folder / folders.METRICS)
+    return trial, folders.last_row(trial.folder / folders.METRICS)
 
 
 def _progress_of(group: Group) -> str:
     """Say how much of its updates the run of a group that goes on has made, by its records."""
     trial, row = current(group)
-    point = _last_row(trial.folder / folders.LOOKS)
+    point = folders.last_row(trial.folder / folders.LOOKS)
     made = max(int((row or {}).get("step") or 0), int((point or {}).get("update") or 0))
     share = 100 * made / sum(phase.updates for phase in phases(trial.config))
     where = "begins" if row is None and point is None else f"{share:.0f} % of its updates"
     return f"seed {trial.config.seed}: {where}"
-
-
-def _last_row(path: Path) -> dict[str, Any] | None:
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        return row if isinstance(row, dict) else None
-    return None
 
 
 def continuation(folder: Path) -> str:

@@ -34,6 +34,7 @@ VERBS = {
     "diff": Subcommand("hebb.cli.diff", "what differs between two stored runs, or two searches"),
     "archive": Subcommand("hebb.cli.archive", "one file with what is needed to repeat a search or a run"),
     "rerun": Subcommand("hebb.cli.rerun", "repeat an archive, and say whether the numbers agree"),
+    "watch": Subcommand("hebb.cli.watch", "follow a search that runs elsewhere, from its folder"),
     "resume": Subcommand("hebb.cli.resume", "continue an interrupted run, with the bits of an uninterrupted one"),
     "post-hoc": Subcommand("hebb.cli.post_hoc", "measure the post-hoc loss of a network"),
     "analysis": Subcommand("hebb.cli.analysis.command", "figures and tables from stored runs"),

@@ -52,6 +52,7 @@ CACHE_LIMIT = 20 * 10**9
 """Default limit in bytes for the features in the cache."""
 _NAME, _PATH = 255, 4096
 """Bytes of a file name and of a path that file systems and kernels commonly allow."""
+_TAIL = 4096  # bytes of a run's metrics that hold its last row
 _BELOW = 200  # bytes of the path of a file inside the folder of a run or a search
 
 
@@ -414,6 +415,24 @@ def read_rows(path: Path, keys: Iterable[str] = ()) -> list[Row]:
             raise _damaged(path, number)
         rows.append(row)
     return rows
+
+
+def last_row(path: Path) -> Row | None:
+    """Return the last whole line of such a file without reading the others; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        return row if isinstance(row, dict) else None
+    return None
 
 
 def append_row(path: Path, row: Row) -> None:

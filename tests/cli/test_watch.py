@@ -1,0 +1,149 @@
+"""A search that runs elsewhere, read from its folder.
+
+Without it nobody could tell a search that hangs from one that works.
+
+Two runs are made once; each case takes a part of them away and holds the lock, or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import small
+import stored_runs
+
+from hebb.analysis.progress import Follower, RunState, SearchState
+from hebb.cli import verbs, watch
+from hebb.core import locks
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+from hebb.storage.journal import Event, Journal
+
+TINY = ("dataset_sup.samples=100", "dataset_unsup.samples=100", "dataset_sup.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    return stored_runs.sweep(home, "rates", small.config(small.CNN, *TINY), {"b0.layer.lr": [0.05, 0.1]}, [0])
+
+
+@pytest.fixture
+def search(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "rates", symlinks=True)
+
+
+def trials(search: Path) -> list[Path]:
+    return [search / folders.TRIALS / t["name"] for t in json.loads((search / folders.SEARCH).read_text())["trials"]]
+
+
+def held(search: Path) -> contextlib.AbstractContextManager[None]:
+    return locks.held(search / folders.LOCKS / folders.SEARCH)
+
+
+def half(run: Path) -> None:
+    """Take away the result, and the rows after the first of the last phase."""
+    (run / folders.RESULT).unlink()
+    lines = (run / folders.METRICS).read_text().splitlines()
+    (run / folders.METRICS).write_text("\n".join(lines[:2]) + "\n")
+
+
+def look(search: Path, *more: str) -> int:
+    return verbs.main(["watch", str(search), *more])
+
+
+def test_a_search_that_runs(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half(trials(search)[1])
+    before = {path: path.stat().st_mtime_ns for path in search.rglob("*")}
+    with held(search):
+        assert look(search, "--once") == 0
+    text = capsys.readouterr().out
+    assert "1 backprop b1  1 of 2" in text
+    assert f"running, by process {os.getpid()} on " in text
+    assert "1 of 2 runs finished, 1 running; best run: b0.layer.lr=0.05 seed 0" in text
+    assert {path: path.stat().st_mtime_ns for path in search.rglob("*") if folders.LOCKS not in str(path)}.items() <= (
+        before | {search: search.stat().st_mtime_ns}
+    ).items(), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("fate", "state", "code", "text"),
+    [
+        ("finished", SearchState.FINISHED, 0, "finished: 2 of 2 runs finished"),
+        ("interrupted", SearchState.INTERRUPTED, 1, "interrupted: 1 of 2 runs finished, 1 interrupted; best"),
+        ("never started", SearchState.INTERRUPTED, 1, "interrupted: 1 of 2 runs finished, 1 never started; best"),
+        ("failed", SearchState.FAILED, 1, "failed: 1 of 2 runs finished, 1 failed; best"),
+        ("stopped", SearchState.FINISHED, 0, "finished: 1 of 2 runs finished, 1 stopped early; best"),
+    ],
+)
+def test_how_a_search_ended(
+    fate: str, state: SearchState, code: int, text: str, search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trials(search)[1]
+    if fate == "never started":
+        shutil.rmtree(run)
+    elif fate != "finished":
+        half(run)
+    if fate in ("failed", "stopped"):
+        Journal.load(search).note(Event(fate), run.name, reason="x", again=False, step=1, score=None, n=1)
+    assert Follower(search).look().state == state
+    assert look(search) == code
+    out = capsys.readouterr().out
+    assert text in out
+    assert ("search --restore" in out) is (state == SearchState.INTERRUPTED)
+
+
+def test_a_killed_search_is_no_running_one(search: Path) -> None:
+    """The lock file stays, and nobody holds it."""
+    half(trials(search)[1])
+    (search / folders.LOCKS).mkdir()
+    (search / folders.LOCKS / folders.SEARCH).write_text("1 here\n")
+    progress = Follower(search).look()
+    assert progress.state == SearchState.INTERRUPTED
+    assert [run.state for run in progress.runs] == [RunState.FINISHED, RunState.INTERRUPTED]
+
+
+def test_a_pipe_gets_what_changes_and_the_end(
+    search: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second look sees nothing new, the third an old record, the fourth the end."""
+    run = trials(search)[1]
+    half(run)
+    lock = contextlib.ExitStack()
+    lock.enter_context(held(search))
+    looks = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            for path in search.rglob("*"):
+                os.utime(path, (time.time() - 3600,) * 2, follow_symlinks=False)
+        if len(looks) == 3:
+            shutil.copytree(whole / folders.TRIALS / run.name, run, dirs_exist_ok=True)
+            lock.close()
+
+    monkeypatch.setattr(watch.time, "sleep", wait)
+    assert look(search, "--every", "7") == 0
+    assert looks == [7, 7, 7]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("b0.layer.lr=0.05 seed 0  finished  test_acc ")
+    assert lines[1].startswith("b0.layer.lr=0.1 seed 0  running  phase 1 backprop b1 epoch 1 of 2  test_acc ")
+    assert lines[2].startswith("no progress for 60 min: 1 of 2 runs finished, 1 running")
+    assert lines[3].startswith("b0.layer.lr=0.1 seed 0  finished  test_acc ")
+    assert lines[4].startswith("finished: 2 of 2 runs finished; best run: ")
+    assert len(lines) == 5
+
+
+def test_what_is_no_search_is_refused(whole: Path, tmp_path: Path) -> None:
+    for folder in (trials(whole)[0], tmp_path):
+        with pytest.raises(ConfigError, match=r"^watch: must name a search, and .* holds none"):
+            look(folder)
+    (tmp_path / folders.SEARCH).write_text("{}")
+    with pytest.raises(ConfigError, match=r"search\.json: is not the description of a search"):
+        look(tmp_path)
