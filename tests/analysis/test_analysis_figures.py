@@ -351,6 +351,28 @@ def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
     assert unpaired["test"] == "Welch's t-test"
 
 
+def test_aggregate(home: Path, draw: Callable[..., pd.DataFrame], capsys: pytest.CaptureFixture[str]) -> None:
+    """Methods are searches here, on the one task of Digits; two seeds have no interval."""
+    searches = ("soft1", "bp1", "random1", "--by", "search", "--baseline", "soft1", "--repeats", "20")
+    lines = draw("aggregate", "aggregate", *searches)
+    out = capsys.readouterr().out
+    values = {name: [r["metrics"]["test_acc"] for r in results(home, name)] for name in ("soft1", "bp1", "random1")}
+    lines = lines.set_index("method")
+    assert {name: lines.loc[name, "mean"] for name in values} == {
+        name: pytest.approx(statistics.fmean(of_seeds)) for name, of_seeds in values.items()
+    }
+    above = [(x > y) + 0.5 * (x == y) for x in values["bp1"] for y in values["soft1"]]
+    assert lines.loc["bp1", "improvement"] == pytest.approx(statistics.fmean(above))
+    assert lines["low"].isna().all()
+    assert f"P(bp1 better than soft1) = {statistics.fmean(above):.2f}, 95 % interval -" in out
+    with pytest.raises(ConfigError, match="more than one run with"):
+        draw("twice", "aggregate", "soft1", "bp1", "--by", "dataset", "--tasks", "mode")
+    with pytest.raises(ConfigError, match="did you mean 'soft1'"):
+        draw("none", "aggregate", "soft1", "bp1", "--by", "search", "--baseline", "sofd1")
+    with pytest.raises(ConfigError, match="has no run on"):
+        draw("lacking", "aggregate", "soft1", "soft2", "--by", "search", "--tasks", "hidden")
+
+
 def test_compare_refuses_what_it_cannot_pair(home: Path) -> None:
     searches = {name: runs.read([home / "hebb" / "search" / name]).runs for name in ("soft1", "bp1", "regimes")}
     with pytest.raises(ConfigError, match="must be at least two searches or folders, got 1"):

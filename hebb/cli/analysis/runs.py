@@ -129,6 +129,31 @@ def _sides_by_value(options: argparse.Namespace) -> dict[str, tuple[StoredRun, .
     return compare.by_value(chosen, options.by, options.baseline)
 
 
+def _aggregate_flags(parser: argparse.ArgumentParser) -> None:
+    add_selection_and_metric(parser)
+    add_by(parser, "a method", default="preset")
+    parser.add_argument("--tasks", nargs="+", metavar="COLUMN", help="what makes a task (default: dataset)")
+    parser.add_argument("--baseline", metavar="NAME", help="the method that the others are compared with")
+    parser.add_argument("--repeats", type=count, metavar="N", help="draws of the bootstrap (default: 2000)")
+
+
+def _aggregate(options: argparse.Namespace) -> list[Output]:
+    runs = selected(options)
+
+    from hebb.analysis import aggregate
+    from hebb.analysis.output import Output
+
+    by, tasks = options.by or ["preset"], options.tasks or ["dataset"]
+    methods = aggregate.scores(runs, options.metric, by, tasks, options.baseline)
+    repeats = options.repeats or aggregate.REPEATS
+    frame = aggregate.compute(methods, options.metric, repeats=repeats)
+    shares = aggregate.profiles(methods, options.metric, repeats=repeats)
+    return [
+        Output(options.name, frame, aggregate.draw(frame), text=aggregate.text(frame)),
+        Output(f"{options.name}-profiles", shares, aggregate.draw_profiles(shares)),
+    ]
+
+
 VERBS = (
     Verb("runs", "every stored run, one line each: what it was and what it measured", add_selection, _list),
     Verb("table", "mean, deviation, 95 % interval and n over seeds, as CSV, Markdown, LaTeX", _table_flags, _table),
@@ -138,5 +163,11 @@ VERBS = (
         "searches, or values within one, against a first, seed by seed: difference, interval, test",
         _compare_flags,
         _compare,
+    ),
+    Verb(
+        "aggregate",
+        "methods over several tasks: interquartile mean, probability of improvement, performance profiles",
+        _aggregate_flags,
+        _aggregate,
     ),
 )
