@@ -9,7 +9,7 @@ import pandas as pd
 
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
-from hebb.config.search_space import better
+from hebb.config.objectives import better
 from hebb.config.vocabulary import Goal
 from hebb.core.errors import ConfigError
 

@@ -28,6 +28,8 @@ SPREAD = ("sd", "interval", "low", "high", "values")
 """Columns of ``statistics`` beside n and mean."""
 NOTHING = "-"
 """What stands for a number that there is not."""
+_COUNTS = ("parameters", "accumulates", "operations")
+"""Last words of the names of whole numbers."""
 _RANGES = {
     "acc": (0.0, 100.0),
     "accuracy": (0.0, 100.0),
@@ -37,11 +39,25 @@ _RANGES = {
     "correlation": (-1.0, 1.0),
     "share": (0.0, 100.0),
     **dict.fromkeys(
-        ("loss", "convergence", "R1", "change", "winners", "lr", "second", "norm", "response"), (0.0, math.inf)
+        (
+            "loss",
+            "convergence",
+            "R1",
+            "change",
+            "winners",
+            "lr",
+            "second",
+            "norm",
+            "response",
+            "seconds",
+            "entropy",
+            *_COUNTS,
+        ),
+        (0.0, math.inf),
     ),
 }
 """Ranges of metrics by the last word of their names."""
-_DIGITS = {"loss": 4, "convergence": 4}
+_DIGITS = {"loss": 4, "convergence": 4, **dict.fromkeys(_COUNTS, 0)}
 _HUGE = 1e6  # from here on a number is written with an exponent
 
 
@@ -139,11 +155,18 @@ def number(value: float | None, metric: str) -> str:
     """Write a value of a metric: with the decimals of the metric, or with an exponent if it is huge."""
     if value is None or math.isnan(value):
         return NOTHING
+    if metric.rpartition("_")[2] in _COUNTS and math.isfinite(value):
+        return f"{value:,.0f}"
     if _HUGE <= abs(value) < math.inf:
         return f"{value:.1e}".replace("e+", "e")
     if metric == "lr":
         return f"{value:.4g}"
     return f"{value:.{digits(metric)}f}"
+
+
+def with_unit(value: float | None, metric: str) -> str:
+    """Write a value of a metric with its unit, where that is percent."""
+    return number(value, metric) + (" %" if metric.endswith("_acc") else "")
 
 
 def minutes(value: float) -> str:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.analysis import fates
+from hebb.analysis import costs, fates
 from hebb.analysis.fates import Fate, Tally
 from hebb.config import overrides, serialise
 from hebb.config.domains import Choice
 from hebb.config.fields import Value
+from hebb.config.objectives import COSTS
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
@@ -39,10 +40,11 @@ COLUMNS = ("run", "search", "preset", "dataset", "mode", "trained", "hidden", "s
 """Columns of every line of ``frame``, beside values at override paths and metrics."""
 
 
-def check_metric(name: str, others: Sequence[str] = ()) -> None:
-    """Raise for a metric that is neither a column of ``metrics.jsonl`` nor one of the ``others``."""
-    if name not in (*METRICS, *others):
-        raise ConfigError("--metric", f"unknown '{name}'", given=name, choices=(*METRICS, *others))
+def check_metric(name: str, others: Sequence[str] = (), where: str = "--metric") -> None:
+    """Raise for a metric that is neither a column of ``metrics.jsonl`` nor a cost nor one of the ``others``."""
+    names = (*METRICS, *COSTS, *others)
+    if name not in names:
+        raise ConfigError(where, f"unknown '{name}'", given=name, choices=names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +147,10 @@ class StoredRun:
         return True
 
     def measured(self, metric: str) -> float:
-        """Return the last value of a metric, in percent or in its own unit; NaN if it was never measured."""
+        """Return the last value of a metric, or a cost, in percent or in its own unit; NaN if it was never measured."""
         check_metric(metric)
+        if metric in COSTS:
+            return costs.of_records(self.config, self.seconds, self.folder, [metric])[metric]
         last = self.metrics.get(metric)
         value = folders.value_of(list(self.rows), metric) if last is None else float(last)
         return math.nan if value is None else value
@@ -307,7 +311,8 @@ def _planned(inside: Path, damaged: dict[str, ConfigError]) -> dict[Path, tuple[
             continue
         journal = Journal.load(path.parent)
         choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
-        choices |= {f"{group}-s{seed}": c for group, c in journal.chosen.items() for seed in data.get("seeds", ())}
+        chosen = {group: choice for group, choice in journal.chosen.items() if group not in journal.left_out}
+        choices |= {f"{group}-s{seed}": c for group, c in chosen.items() for seed in data.get("seeds", ())}
         for name, choice in choices.items():
             planned[path.parent / folders.TRIALS / name] = choice, fates.ended(journal, name)
     return planned

@@ -37,12 +37,16 @@ _KINDS = {"acc": "accuracy (%)", "loss": "loss (nats)"}
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _METRICS = {
     "R1": "neurons of radius 1",
+    "activity_sparsity": "silent neurons (%)",
     "convergence": "mean distance of the radii from 1",
     "images_per_second": "images per second",
     "lr": "learning rate",
+    "multiply_accumulates": "multiply-accumulates an image",
     "radius_mean": "mean radius",
+    "synaptic_operations": "plastic operations an image",
     "weight_change": "relative change of the weights",
     "winner_share": "largest share of the wins (%)",
+    "winner_entropy": "entropy of the wins (bits)",
     "winners": "neurons that share the wins",
 }
 WIDTH, HEIGHT = 4.2, 3.0

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from hebb.analysis.runs import StoredRun
 
 
-def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None) -> pd.DataFrame:
+def compute(
+    runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = None, beside: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return one line per group of runs: what makes it, n, mean, sd, interval (half-width), low and high end, values.
 
     The interval is that of ``replicates.statistics``; ``values`` are those of the seeds, in ascending order of seeds.
@@ -25,13 +27,19 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         metric: a name of ``runs.METRICS``.
         by: override paths, or ``preset``, ``dataset``, ``search``, ``mode``, ``hidden``; None takes preset, dataset
             and every path at which runs of one preset differ; a run that lacks one has an empty cell.
+        beside: further metrics or costs, whose means become columns; NaN where a run lacks one.
 
     Raises:
         ConfigError: when no run measured the metric, or runs of one group have the same seed.
     """
     columns = list(by) if by is not None else stored.groups(runs)
     paths = [name for name in columns if name not in stored.COLUMNS]
-    frame = stored.frame(runs, [metric], paths, lacking=by is None)
+    beside = [name for name in dict.fromkeys(beside) if name != metric]
+    for name in beside:
+        stored.check_metric(name, where="--with")
+    frame = stored.frame(runs, [metric], paths, lacking=by is None).assign(
+        **{name: [run.measured(name) for run in runs] for name in beside}
+    )
     if frame[metric].isna().all():
         raise ConfigError("--metric", f"none of these runs measured '{metric}'")
     twice = frame[frame.duplicated([*columns, "seed"], keep=False)]
@@ -40,8 +48,10 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         problem = f"{some} have the same seed and the same {', '.join(columns)}"
         raise ConfigError("--by", problem, hint=_difference(runs, twice["run"]))
     lines = replicates.statistics(frame, columns, metric)
+    groups = frame.groupby(columns, sort=False, dropna=False)
+    means = {name: groups[name].agg(lambda column: column.mean(skipna=False)).to_numpy() for name in beside}
     return lines[[*columns, "n", "mean", "sd", "interval"]].assign(
-        metric=metric, low=lines["low"], high=lines["high"], values=lines["values"]
+        metric=metric, low=lines["low"], high=lines["high"], values=lines["values"], **means
     )
 
 
@@ -55,7 +65,9 @@ def cells(lines: pd.DataFrame) -> pd.DataFrame:
     """Return the table as people read it: the groups, ``mean +- sd``, the interval or the seeds, n."""
     metric = str(lines["metric"].iloc[0])
     spread = (*replicates.SPREAD, "n", "mean", "metric")
-    groups = [name for name in lines.columns if name not in spread]
+    names = list(lines.columns)
+    groups, beside = names[: names.index("n")], names[names.index("values") + 1 :]
+    groups = [name for name in groups if name not in spread]
     shown = lines[groups].astype(object).where(lines[groups].notna(), replicates.NOTHING)
     shown[style.unit(metric)] = [replicates.mean_and_deviation(line, metric) for line in lines.itertuples()]
     spreads = replicates.spread_cells(lines, metric)
@@ -63,6 +75,8 @@ def cells(lines: pd.DataFrame) -> pd.DataFrame:
         if name != "sd":
             shown[name] = [cells[name] for cells in spreads]
     shown["n"] = lines["n"].to_numpy()
+    for name in beside:
+        shown[style.unit(name)] = [replicates.number(value, name) for value in lines[name]]
     return shown
 
 

@@ -18,7 +18,7 @@ from hebb.api.arguments import checked
 from hebb.api.data import Data
 from hebb.api.runs import TrainedRun
 from hebb.config import catalog as catalogs
-from hebb.config import search_space
+from hebb.config import objectives, search_space
 from hebb.config.fields import Value
 from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core import files
@@ -132,10 +132,24 @@ class FinishedSearch:
 
     @property
     def best(self) -> BestConfiguration:
-        """The configuration with the best mean."""
+        """The configuration with the best mean; by several metrics, of the first of them."""
+        return self._configuration(self._stored.ranking.iloc[0], self._stored.best)
+
+    @property
+    def front(self) -> tuple[BestConfiguration, ...]:
+        """The configurations that no other beats in every metric, best by the first one first; of one metric, the best.
+
+        ``table()`` has the means of all metrics, and ``front`` and ``feasible`` as columns.
+        """
+        ranking = self._stored.ranking
+        lines = [ranking[ranking["configuration"] == label].iloc[0] for label in self._stored.leading]
+        trials = {trial.label: trial for trial in reversed(self._stored.search.trials) if trial.finished}
+        return tuple(self._configuration(line, trials[str(line["configuration"])]) for line in lines)
+
+    def _configuration(self, line: pd.Series, trial: Trial) -> BestConfiguration:
+        """Return a configuration, given its line of the ranking and one of its finished runs."""
         from hebb.tuning import trials
 
-        line, trial = self._stored.ranking.iloc[0], self._stored.best
         file = search_folder.read(self.folder)["options"].get("preset_file")
         network = trials.network_string(trial, catalogs.load(None if file is None else Path(file)))
         return BestConfiguration(
@@ -186,11 +200,13 @@ def search(
     num_samples: int | None = None,
     search_seed: int | None = None,
     scheduler: str | None = None,
-    metric: str | None = None,
-    mode: str | None = None,
+    metric: str | Iterable[str] | Mapping[str, str] | None = None,
+    mode: str | Iterable[str] | None = None,
+    constraints: Iterable[str] | Mapping[str, object] = (),
     config: str = "seed",
     purpose: str | None = None,
     final_seeds: int | None = None,
+    final_points: Iterable[int] = (),
     time_budget: float | str | None = None,
     max_trials: int | None = None,
     epochs: int | None = None,
@@ -242,12 +258,15 @@ def search(
         num_samples: configurations drawn.
         search_seed: varies what is drawn.
         scheduler: ``asha``, ``median`` or ``hyperband`` stop configurations early.
-        metric: what configurations are compared by; None takes ``val_acc`` with validation, else ``test_acc``.
-        mode: whether ``max`` or ``min`` of it is better; None is what suits the metric.
+        metric: what configurations are compared by; None takes ``val_acc`` with validation, else ``test_acc``. Several,
+            as a list or as ``{"test_acc": "max", "parameters": "min"}``, make a Pareto front (``front``).
+        mode: whether ``max`` or ``min`` of it is better, one for each metric; None is what suits each metric.
+        constraints: bounds that configurations must keep: ``["parameters <= 300000"]`` or ``{"parameters": "<= 3e5"}``.
         config: a search config to start from: a shipped name or a YAML file.
         purpose: ``sweep`` reports every configuration; ``search`` names one, selected on validation images, and trains
             it again on all images.
         final_seeds: new seeds with which it does that; None makes 3.
+        final_points: by several metrics, the numbers of the points of the front that are trained again; empty for all.
         time_budget: after which no trial goes on, as ``"2h"``.
         max_trials: after which no other begins.
         validation: share of the training images that is held out; None takes that of the search config.
@@ -274,6 +293,7 @@ def search(
         "search_seed": search_seed,
         "scheduler": scheduler,
         "purpose": purpose,
+        "constraints": constraints if isinstance(constraints, Mapping) else list(constraints) or None,
         "time_budget": time_budget,
         "max_trials": max_trials,
     }
@@ -316,9 +336,9 @@ def search(
             spec=spec,
             folder=place,
             source="search",
-            metric=metric,
-            mode=None if mode is None else choose(Goal, mode, "mode"),
+            **_objectives(metric, mode),
             final_seeds=final_seeds,
+            final_points=tuple(final_points),
         ).resolve(catalog)
         fresh = not (carry_on and (place / folders.SEARCH).exists())
         if fresh:
@@ -333,6 +353,20 @@ def search(
             reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
             raise HebbError(f"no run of the search could be finished: {reasons}")
         return FinishedSearch(place, home, arrays=named, temporary=folder is None)
+
+
+def _objectives(
+    metric: str | Iterable[str] | Mapping[str, str] | None, mode: str | Iterable[str] | None
+) -> dict[str, Any]:
+    """Return what is said of the first objective, and the others."""
+    if metric is None or isinstance(metric, str):
+        word = mode if mode is None or isinstance(mode, str) else " ".join(mode)
+        goal = None if word is None else choose(Goal, word, "mode")
+        return {"metric": metric, "mode": goal, "others": None if metric is None else ()}
+    names = metric if isinstance(metric, Mapping) else list(metric)
+    modes = [mode] if isinstance(mode, str) else mode if mode is None else list(mode)
+    first, *others = objectives.objectives(names, modes, "", ("metric", "mode"))
+    return {"metric": first.metric, "mode": first.mode, "others": tuple(others)}
 
 
 @contextlib.contextmanager
@@ -352,10 +386,11 @@ def _folder(asked: str | Path | None) -> Iterator[Path]:
 def _continued(asked: Search, begun: Search) -> Search:
     """Return the search in the folder, which must be the one that the arguments describe."""
     same_base = replace(asked.base, device=begun.base.device) == begun.base
-    if not same_base or (asked.spec, asked.seeds, asked.metric) != (begun.spec, begun.seeds, begun.metric):
+    same_question = (asked.spec, asked.seeds, asked.objectives) == (begun.spec, begun.seeds, begun.objectives)
+    if not same_base or not same_question:
         hint = "hebb search --restore FOLDER --extend adds seeds and samples to it"
         raise ConfigError("carry_on", f"{begun.folder} holds another search", hint=hint)
-    return begun
+    return replace(begun, final_points=asked.final_points)
 
 
 @contextlib.contextmanager

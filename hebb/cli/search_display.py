@@ -19,7 +19,7 @@ from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
 from hebb.storage import board, folders
-from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
+from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
 from hebb.tuning.search import Group, Search, Trial
 
 if TYPE_CHECKING:
@@ -189,9 +189,11 @@ class SearchDisplay(SearchObserver):
     def ranked(self, ranking: Ranking) -> None:
         """Print the table of a stage, and where its numbers are."""
         if len(ranking.summary):
-            self.console.print(summary_table(ranking.summary, ranking.metric))
+            self.console.print(summary_table(ranking.summary, ranking.metric, ranking.beside))
         if ranking.stopped:
             self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
+        for line in left_out(ranking.left_out):
+            self._print(line)
         self._print(f"results: {ranking.path}")
         if ranking.path.stem == "results":
             self._print(f"compare: {tensorboard(board.of_search(ranking.path.parent))}")
@@ -224,11 +226,26 @@ class SearchDisplay(SearchObserver):
             self._print(winner.doubt)
         self._print(f"its network: {quoted(*words)}")
 
+    def fronted(self, points: Sequence[FrontPoint], search: Search) -> None:
+        """Print the points of the front, ready to paste."""
+        names = ", ".join(f"{one.metric} ({one.mode})" for one in search.objectives)
+        if not points:
+            self._print(f"no front: no configuration has a finite {names} on every seed and keeps every constraint")
+            return
+        self._print(f"front: {describe.counted(len(points), 'configuration')} that nothing beats in {names}")
+        for point in points:
+            words = ["--preset", point.network, *(["--set", *point.changes] if point.changes else ())]
+            values = ", ".join(f"{name} {replicates.with_unit(value, name)}" for name, value in point.values.items())
+            self._print(f"front {point.number}: {point.trial.label or search.base.network.name}: {values}")
+            self._print(f"its network: {quoted(*words)}")
+
     def retraining(self, trials: tuple[Trial, ...]) -> None:
-        """Say on what the winner is trained again."""
+        """Say on what the winner, or the points of the front, are trained again."""
         images = trials[0].config.dataset_sup.train_samples()
-        seeds = " ".join(str(trial.config.seed) for trial in trials)
-        self._print(f"training the winner on all {images:,} training images, seeds {seeds}")
+        seeds = " ".join(dict.fromkeys(str(trial.config.seed) for trial in trials))
+        count = len({trial.configuration for trial in trials})
+        what = "the winner" if count == 1 else f"{count} points of the front"
+        self._print(f"training {what} on all {images:,} training images, seeds {seeds}")
 
     def _score(self, group: Group) -> str:
         report = self._progress.reports.get(group.name)
@@ -245,16 +262,36 @@ class SearchDisplay(SearchObserver):
         self.console.print(text, soft_wrap=True, highlight=False)
 
 
-def summary_table(summary: pd.DataFrame, metric: str) -> Table:
-    """Lay out n, mean, deviation and interval of each configuration, or its seeds where there is no interval."""
+def left_out(reasons: Mapping[str, str]) -> list[str]:
+    """Say in lines what is not trained because it breaks a bound."""
+    if not reasons:
+        return []
+    lines = [f"left out: {label}: {reason}" for label, reason in list(reasons.items())[:_SHOWN]]
+    more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+    count = describe.counted(len(reasons), "configuration")
+    return [f"left out: {count} not trained, outside the constraints", *lines, *more]
+
+
+def summary_table(summary: pd.DataFrame, metric: str, beside: Sequence[str] = ()) -> Table:
+    """Lay out n, mean, deviation and interval of each configuration, or its seeds where there is no interval.
+
+    By several objectives, or with bounds, also the means ``beside`` the metric, and which configurations are on the
+    front or break a bound.
+    """
     unit = " %" if metric.endswith("_acc") else ""
     spreads = replicates.spread_cells(summary, metric)
+    marks = [name for name in ("feasible", "front") if name in summary]
     columns = ("configuration", "n", f"mean {metric}{unit}", *(spreads[0] if spreads else ()), "minutes a run")
+    columns = (*columns, *beside, *marks)
     table = describe.table("", columns, columns[1:])
     table.title = None
     for line, spread in zip(summary.itertuples(), spreads, strict=True):
         mean = replicates.number(line.mean, metric)
-        table.add_row(str(line.configuration), str(line.n), mean, *spread.values(), replicates.minutes(line.minutes))
+        more = [replicates.number(getattr(line, name), name) for name in beside]
+        more += ["yes" if getattr(line, name) else "no" for name in marks]
+        table.add_row(
+            str(line.configuration), str(line.n), mean, *spread.values(), replicates.minutes(line.minutes), *more
+        )
     return table
 
 

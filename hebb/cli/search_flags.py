@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hebb.cli import arguments
 from hebb.cli.parsing import Parser, Section, boolean, count, natural
-from hebb.config import search_space
+from hebb.config import objectives, search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Sampler, Scheduler
 from hebb.core import commands, documents
@@ -39,7 +39,7 @@ _BESIDE_RESTORE = (
         "dashboard",
     ),
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
-    *("save", "save_model", "save_best"),
+    *("save", "save_model", "save_best", "final_points"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 _DESCRIPTION = """{purpose}
@@ -149,10 +149,23 @@ def _add_choice_flags(group: Flags) -> None:
     """Add the flags that say by which metric, and on which images, configurations are compared."""
     group.add_argument(
         "--metric",
+        nargs="+",
         metavar="NAME",
-        help=f"{' | '.join(search_space.METRICS)} (default: test_acc, or val_acc with validation)",
+        help=f"{' | '.join(search_space.METRICS)} (default: test_acc, or val_acc with validation); several make a "
+        f"Pareto front, after the first also {' | '.join(objectives.COSTS)}",
     )
-    group.add_argument("--mode", metavar="WAY", help="max | min (default: the one that fits the metric)")
+    group.add_argument(
+        "--mode", nargs="+", metavar="WAY", help="max | min, one for each metric (default: what fits each metric)"
+    )
+    group.add_argument(
+        "--constraint",
+        dest="constraints",
+        nargs="+",
+        action="extend",
+        metavar="BOUND",
+        help="bounds on metrics or costs, as 'parameters <= 300000'; what breaks one of "
+        f"{', '.join(objectives.STATIC)} is not trained",
+    )
     notes = {
         "sup": " (default: true for purpose search, else false; a search selects on the test set only with "
         "--validation-sup false --metric test_acc)",
@@ -172,6 +185,14 @@ def _add_choice_flags(group: Flags) -> None:
         type=int,
         metavar="N",
         help="train the winner of a search on all training images with N new seeds (default: 3)",
+    )
+    group.add_argument(
+        "--final-points",
+        type=count,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="with several metrics: train these points of the front again, by their numbers (default: all)",
     )
 
 
@@ -306,6 +327,8 @@ def _places(changes: Iterable[str]) -> dict[str, str]:
 
 
 def _flag(name: str) -> str:
+    if name == "constraints":
+        return "--constraint"
     return f"--{name.replace('_', '-')}"
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from hebb import builtin
 from hebb.cli import arguments, search_flags
 from hebb.config import catalog as catalogs
-from hebb.config import overrides, search_space
+from hebb.config import objectives, overrides, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DeviceKind, Goal
@@ -50,13 +51,25 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
         source=f"--config {options.config}",
         seed=options.seed,
         search_block=options.search_block,
-        metric=options.metric,
-        mode=None if options.mode is None else choose(Goal, options.mode, "--mode"),
+        **_objectives(options),
         final_seeds=options.final_seeds,
+        final_points=tuple(options.final_points),
         pack_seeds=options.pack_seeds,
         probe_every=options.probe_every,
         resume_from=resume_from,
     )
+
+
+def _objectives(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``--metric`` and ``--mode`` say of the first objective, and the others."""
+    names, modes = options.metric, options.mode
+    if len(names or ()) < 2 and len(modes or ()) < 2:
+        mode = None if modes is None else choose(Goal, modes[0], "--mode")
+        if names is None:
+            return {"metric": None, "mode": mode, "others": None}
+        return {"metric": names[0], "mode": mode, "others": ()}
+    first, *others = objectives.objectives(names or [], modes, "", ("--metric", "--mode"))
+    return {"metric": first.metric, "mode": first.mode, "others": tuple(others)}
 
 
 def check_used(changes: Iterable[str], search: Search) -> None:
@@ -118,7 +131,14 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
     builtin.load()
     kept = _with_kept(options, SearchSettings.restored(stored, home).stored())
     catalog = catalogs.load(kept.preset_file)
-    search = request.restored(folder, catalog, extension=extension, time=time, count=options.max_trials)
+    search = request.restored(
+        folder,
+        catalog,
+        extension=extension,
+        time=time,
+        count=options.max_trials,
+        final_points=tuple(options.final_points),
+    )
     asked = arguments.device(options)
     if asked.kind not in (DeviceKind.AUTO, search.base.device):
         problem = f"must be {search.base.device}, on which alone the search goes on to the same bits, got {asked.kind}"

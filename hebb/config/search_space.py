@@ -9,7 +9,8 @@ search        {algorithm: grid | random | optuna | hyperopt, samples: N, seed: N
               sampler: tpe | gp | random | cmaes | nsga2
 scheduler     none | asha | median | hyperband, or {name: asha, grace: N, reduction: N}
 validation    share of the training images held out (default: 0.2 in a search, 0 in a sweep)
-metric, mode  what is compared, and whether max or min is better
+metric, mode  what is compared, and whether max or min is better; several as a list, or as {metric: mode, ...}
+constraints   bounds that a configuration must keep: {parameters: "<= 300000"}
 
 ``bX`` in a path is the block that ``--search-block`` names.
 """
@@ -22,8 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hebb.config import domains
+from hebb.config import domains, objectives
 from hebb.config.domains import Axis, Choice
+from hebb.config.objectives import Constraint, Objective
 from hebb.config.specs import VALIDATION_SHARE
 from hebb.config.vocabulary import Algorithm, DomainKind, Goal, Purpose, Sampler, Scheduler
 from hebb.core import documents, shipped
@@ -31,7 +33,7 @@ from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, said_as
 
 FOLDER = shipped.path("search_configs")
-METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc", "convergence", "R1")
+METRICS = objectives.METRICS
 _KEYS = (
     "description",
     "command",
@@ -43,6 +45,7 @@ _KEYS = (
     "validation",
     "metric",
     "mode",
+    "constraints",
 )
 _PLAN = {
     "algorithm": "algorithm",
@@ -54,7 +57,7 @@ _PLAN = {
 }
 """What a user calls a value below ``search``, and the key of the value."""
 _SCHEDULER = ("scheduler", "grace", "reduction")
-CHANGES = ("purpose", "seeds", "space", *_PLAN, *_SCHEDULER)
+CHANGES = ("purpose", "seeds", "space", "constraints", *_PLAN, *_SCHEDULER)
 """What ``changed`` can put in place of the values of a search config."""
 _FIXED_SPACE = (Sampler.GP, Sampler.CMAES, Sampler.NSGA2)
 """Samplers whose model has the domains that all points have; any other they would draw at random."""
@@ -131,6 +134,8 @@ class SearchSpec:
     scheduler: SchedulerSpec = SchedulerSpec()
     metric: str | None = None
     mode: Goal | None = None
+    others: tuple[Objective, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def grouped(self) -> bool:
@@ -193,11 +198,6 @@ class SearchSpec:
         return replace(self, axes=axes)
 
 
-def better(metric: str) -> Goal:
-    """Return which value of a metric is best; convergence is a distance, from radius 1."""
-    return Goal.MIN if metric.endswith("_loss") or metric == "convergence" else Goal.MAX
-
-
 def names() -> list[str]:
     """List the shipped search configs."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -245,7 +245,7 @@ def parse(data: object, name: str, where: str) -> SearchSpec:
         raise ConfigError(where, "is empty, must be a mapping" if data is None else f"must be a mapping, got {data!r}")
     _known(data, _KEYS, where)
     purpose = choose(Purpose, str(data.get("purpose", Purpose.SWEEP)), f"{where}, purpose")
-    metric, mode = data.get("metric"), data.get("mode")
+    metric, mode, others = _objectives(data.get("metric"), data.get("mode"), where)
     axes = domains.parse({} if data.get("space") is None else data["space"], f"{where}, space")
     return SearchSpec(
         name=name,
@@ -257,8 +257,10 @@ def parse(data: object, name: str, where: str) -> SearchSpec:
         validation=_share(data.get("validation", VALIDATION_SHARE if purpose == Purpose.SEARCH else 0.0), where),
         plan=_plan(data.get("search"), axes, where),
         scheduler=_scheduler(data.get("scheduler"), where),
-        metric=None if metric is None else _metric(str(metric), where),
-        mode=None if mode is None else choose(Goal, str(mode), f"{where}, mode"),
+        metric=metric,
+        mode=mode,
+        others=others,
+        constraints=objectives.constraints(data.get("constraints"), f"{where}, constraints"),
     )
 
 
@@ -270,7 +272,7 @@ def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     plan |= {_PLAN[name]: value for name, value in changes.items() if name in _PLAN}
     space |= changes.get("space", {})
     new = {**data, "space": space, "search": plan}
-    new |= {name: value for name, value in changes.items() if name in ("purpose", "seeds")}
+    new |= {name: value for name, value in changes.items() if name in ("purpose", "seeds", "constraints")}
     if set(changes) & set(_SCHEDULER):
         new["scheduler"] = _changed_scheduler(data.get("scheduler"), changes)
     return new
@@ -298,6 +300,15 @@ def _known(data: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in data:
         if key not in keys:
             raise ConfigError(where, f"unknown key '{key}'", given=str(key), choices=keys)
+
+
+def _objectives(metric: object, mode: object, where: str) -> tuple[str | None, Goal | None, tuple[Objective, ...]]:
+    """Read the first objective, whose mode may be left to what suits it, and the others."""
+    if isinstance(metric, list | tuple | Mapping):
+        first, *others = objectives.objectives(metric, mode, where)
+        return first.metric, first.mode, tuple(others)
+    goal = None if mode is None else choose(Goal, str(mode), f"{where}, mode")
+    return (None if metric is None else _metric(str(metric), where)), goal, ()
 
 
 def _metric(word: str, where: str) -> str:

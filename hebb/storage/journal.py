@@ -22,6 +22,8 @@ class Event(StrEnum):
     FINISHED = "finished"
     AGAIN = "again"
     """It is tried again."""
+    LEFT_OUT = "left_out"
+    """It breaks a bound on what is known before a run, and is never trained."""
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Journal:
         suggested: the parameters of all suggestions; a configuration may be suggested twice.
         stopped: step, score and number of seeds at which a scheduler stopped a group.
         failed: why a group failed, and whether trying again may help (``again``).
+        left_out: why a group that was chosen is never trained.
         torn: whether the last line is unfinished.
     """
 
@@ -42,6 +45,7 @@ class Journal:
     suggested: list[tuple[str, Row]] = field(default_factory=list)
     stopped: dict[str, Row] = field(default_factory=dict)
     failed: dict[str, Row] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def load(folder: Path) -> Journal:
@@ -83,6 +87,8 @@ class Journal:
             self.stopped[group] = entry
         elif event == Event.FAILED:
             self.failed[group] = entry
+        elif event == Event.LEFT_OUT:
+            self.left_out[group] = str(entry.get("reason", ""))
         elif event in (Event.FINISHED, Event.AGAIN):
             self.stopped.pop(group, None)
             self.failed.pop(group, None)

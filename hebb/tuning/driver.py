@@ -32,9 +32,9 @@ from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
 from hebb.tuning.ray_session import RayTrial, Resources, ray, tune
 from hebb.tuning.search import Group, Search
-from hebb.tuning.searchers import SCORE, Number, choice_of, plain, scheduler, searcher
+from hebb.tuning.searchers import SCORE, Number, choice_of, of_search, plain, scheduler
 from hebb.tuning.steps import of_run
-from hebb.tuning.trials import replicates
+from hebb.tuning.trials import broken, replicates
 
 if TYPE_CHECKING:
     from hebb.tuning.worker import Task
@@ -46,6 +46,7 @@ class GroupState(StrEnum):
     FINISHED = "finished"
     STOPPED = "stopped"
     FAILED = "failed"
+    LEFT_OUT = "left out"
     LEFT = "left"
 
 
@@ -84,6 +85,8 @@ def state(group: Group, journal: Journal) -> GroupState:
         return GroupState.FINISHED
     if group.name in journal.stopped:
         return GroupState.STOPPED
+    if group.name in journal.left_out:
+        return GroupState.LEFT_OUT
     return GroupState.FAILED if group.name in journal.failed else GroupState.LEFT
 
 
@@ -241,7 +244,7 @@ def _algorithms(work: Work) -> dict[str, Any]:
     spec, arguments = work.search.spec, dict[str, Any]()
     if work.groups is None:
         earlier = [parameters for _, parameters in work.journal.suggested]
-        arguments["search_alg"] = searcher(spec.plan, spec.axes, work.search.mode, earlier)
+        arguments["search_alg"] = of_search(work.search, earlier)
         arguments["num_samples"] = work.samples()
     if work.judged:
         arguments["scheduler"] = scheduler(spec.scheduler, work.last_step())
@@ -317,6 +320,9 @@ class _Callback(tune.Callback):
         elif "failed" in result:
             if group.name not in self.journal.failed:
                 self.journal.note(Event.FAILED, group.name, reason=result["failed"], again=False)
+        elif "left_out" in result:
+            if group.name not in self.journal.left_out:
+                self.journal.note(Event.LEFT_OUT, group.name, reason=result["left_out"])
         elif SCORE in result:
             self._last[group.name] = result
             if group.name not in self.over:
@@ -338,6 +344,8 @@ class _Callback(tune.Callback):
             if self.models is not None:
                 self.models.ended(group.runs)
             self.observer.ended(group, "done")
+        elif final == GroupState.LEFT_OUT:
+            self.observer.ended(group, f"left out: {self.journal.left_out[group.name]}")
         elif final == GroupState.FAILED and not self.journal.failed[group.name]["again"]:
             self._failed(group)
         else:
@@ -395,6 +403,9 @@ def _run_trial(
             raise worker.Stop from None
 
     try:
+        if reason := "" if maker is None else broken(maker.search, group.runs[0].config):
+            worker.leave_out(group, reason, send)
+            return
         worker.run_group(group, task, send, verdict=verdicts.get(group.name), last_step=last_step)
     except worker.Stop:
         sys.exit(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -115,15 +115,15 @@ def read(folder: Path) -> SearchReport:
     presets = catalog.load(Path(file) if file is not None and Path(file).exists() else None)
     search, journal = search_folder.search_of(data, folder.absolute(), presets), Journal.load(folder)
     if search.spec.plan.model_based:
-        search = replace(search, trials=trials.trials_at(search, journal.chosen.values(), presets))
-    table = results.read(search.trials, search.metric, journal)
-    summary = results.summary(table, search.metric) if len(table) else table
+        search = trials.at_points(search, journal.chosen.values(), presets)
+    table = results.read(search.trials, search.metric, journal, search.beside)
+    summary = results.summary(table, search.metric, search.beside) if len(table) else table
     if not len(summary) or not summary["n"].any():
         raise ConfigError(str(folder), "no run of this search is finished yet")
-    ranking = results.ranked(summary[summary["n"] > 0], search)
+    ranking = results.ranked(results.judged(summary[summary["n"] > 0], search), search)
     return SearchReport(
         search=search,
-        runs=table,
+        runs=results.marked(table, ranking),
         ranking=ranking,
         leading=results.best(search, ranking),
         tally=results.tally(search, search.trials, journal),
@@ -161,11 +161,11 @@ def _points(search: Search, ranking: pd.DataFrame) -> tuple[tuple[Axis, ...], li
 
 
 def _final(search: Search, ranking: pd.DataFrame, journal: Journal) -> pd.DataFrame:
-    """Return the summary of the winner's runs on all training images, as far as they are finished."""
-    best = results.winner(search, ranking) if search.final_seeds else None
-    if best is None:
-        return pd.DataFrame()
-    table = results.read(trials.final_trials(best, search.final_seeds), "test_acc", journal)
+    """Return the summary of the runs of the winner, or of the front, on all images, as far as they are finished."""
+    labels = results.best(search, ranking) if search.final_seeds else []
+    best = [results.trial_of(search, label) for label in (labels if search.several else labels[:1])]
+    final = [trial for one in best for trial in trials.final_trials(one, search.final_seeds)]
+    table = results.read(final, "test_acc", journal)
     return results.summary(table, "test_acc") if len(table) else table
 
 

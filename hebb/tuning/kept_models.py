@@ -1,5 +1,7 @@
 """Which trained models a search keeps: those of its best configuration. Imports neither Ray nor torch.
 
+By several objectives those on the front stay, which only the end tells, so until then all models do.
+
 A configuration is judged when it has finished on every seed. Until then its models stay, so at most those of the best
 configuration and of the unfinished ones are on the disk.
 """
@@ -40,20 +42,22 @@ class KeptModels:
             of_name = tuple(self._runs[name].values())
             if stopped:
                 drop(of_name, over=True)
+            elif self.search.several:
+                continue
             elif len(of_name) == len(self.search.seeds) and all(trial.finished for trial in of_name):
                 self._judge(of_name)
 
-    def settle(self, best: str) -> None:
-        """Keep the models of this configuration alone: the search is over, and it is the best one."""
+    def settle(self, *best: str) -> None:
+        """Keep the models of these configurations alone: the search is over, and they are the best ones."""
         for name, of_name in self._runs.items():
-            if name != best:
+            if name not in best:
                 drop(of_name.values())
 
     def _judge(self, runs: tuple[Trial, ...]) -> None:
         if self.best and self.best[0].configuration == runs[0].configuration:
             return  # judged when another of its runs ended
         score = results.score_of(runs, self.search.metric)
-        if score is None:
+        if score is None or not self._feasible(runs):
             drop(runs)
             return
         sign = -1 if self.search.maximises else 1
@@ -62,6 +66,12 @@ class KeptModels:
             return
         drop(self.best)
         self.best, self._score = runs, score
+
+    def _feasible(self, runs: tuple[Trial, ...]) -> bool:
+        """Tell whether the means of a configuration keep every bound."""
+        bounds = self.search.constraints
+        means = results.means(runs, list(dict.fromkeys(bound.metric for bound in bounds)))
+        return all(bound.holds(means[bound.metric]) for bound in bounds)
 
     def _key(self, runs: tuple[Trial, ...], score: float) -> tuple[float, int]:
         return score, list(self._runs).index(runs[0].configuration)

@@ -20,7 +20,8 @@ class TrialReport(TypedDict, total=False):
     """What a worker reports of its group, at each evaluation and at the end of each run.
 
     ``step``, ``score`` and ``n`` are what schedulers and searchers read; ``value`` is that of the latest evaluation.
-    ``failed`` says why the group cannot go on, ``halt`` why no group can. ``node`` is where it runs.
+    ``failed`` says why the group cannot go on, ``halt`` why no group can, ``left_out`` which bound it breaks so that
+    it is not trained. ``beside`` are the means of further objectives and of bounded metrics. ``node`` is where it runs.
     """
 
     step: int
@@ -33,6 +34,8 @@ class TrialReport(TypedDict, total=False):
     value: float
     failed: str
     halt: str
+    left_out: str
+    beside: dict[str, float]
     node: str
 
 
@@ -93,12 +96,16 @@ class Ranking:
         summary: a line for each configuration with finished runs; best first where the search names a winner.
         path: the CSV file with a line for each run, which has a Parquet file beside it.
         stopped: step, score and number of seeds at which a scheduler stopped a configuration, by its label.
+        beside: further columns with means: other objectives, and what is bounded.
+        left_out: why configurations were never trained, by label.
     """
 
     metric: str
     summary: pd.DataFrame
     path: Path
     stopped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    beside: Sequence[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,25 @@ class Winner:
     changes: tuple[str, ...]
     tied: tuple[Trial, ...] = ()
     doubt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontPoint:
+    """A configuration that no other beats in every objective.
+
+    Attributes:
+        number: its place on the front, from 1, best by the first objective first.
+        trial: one of its runs.
+        network: its network, as ``--preset`` takes it.
+        changes: what it changes outside the network, as ``--set`` takes it.
+        values: its means by objective.
+    """
+
+    number: int
+    trial: Trial
+    network: str
+    changes: tuple[str, ...]
+    values: Mapping[str, float]
 
 
 class SearchObserver:
@@ -155,6 +181,9 @@ class SearchObserver:
 
     def selected(self, winner: Winner | None) -> None:
         """The winner is known; None where no configuration has a finite score on every seed."""
+
+    def fronted(self, points: Sequence[FrontPoint], search: Search) -> None:
+        """The Pareto front of a search by several objectives is known; it may be empty."""
 
     def retraining(self, trials: tuple[Trial, ...]) -> None:
         """The winner is trained again on all training images."""

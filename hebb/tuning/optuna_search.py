@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hebb.config.objectives import Constraint, Objective
+from hebb.config.vocabulary import Goal, Sampler
+from hebb.core import extras
 from hebb.tuning.searchers import SCORE
 from hebb.tuning.steps import WORST
 
@@ -42,3 +45,69 @@ class GpSearch(QuietOptunaSearch):
         if result and result.get(SCORE, 0.0) >= WORST:
             result = {**result, SCORE: math.inf}
         super().on_trial_complete(trial_id, result, error)
+
+
+_EXCESS = "excess"
+"""Attribute of a point with the amounts by which it breaks each bound, for Optuna before 5."""
+_SET = 5
+"""Optuna from which a point itself is told its constraints."""
+
+
+def for_sampler(sampler: Sampler) -> dict[str, Any]:
+    """Return the argument by which a sampler of an older Optuna reads constraints; 5 reads them of the points."""
+    if int((extras.version("optuna") or "0").split(".")[0]) >= _SET or sampler in (Sampler.RANDOM, Sampler.CMAES):
+        return {}
+    return {"constraints_func": _excess_of}
+
+
+def _excess_of(trial: Any) -> Sequence[float]:
+    return list(trial.user_attrs.get(_EXCESS, ()))
+
+
+class ParetoSearch(QuietOptunaSearch):
+    """Ray's searcher for Optuna with several objectives, bounds that points must keep, or both.
+
+    A point that failed, or was never trained, has no value of its own. Where one is needed it is the worst that others
+    had, because models of numbers would take a huge one at its word; where there is none, Optuna leaves the point out.
+    """
+
+    def __init__(self, space: Any, objectives: Sequence[Objective], bounds: Sequence[Constraint], **more: Any) -> None:
+        names, modes = [one.metric for one in objectives], [one.mode.value for one in objectives]
+        several = len(names) > 1
+        super().__init__(space, metric=names if several else SCORE, mode=modes if several else modes[0], **more)
+        self._objectives, self._bounds = tuple(objectives), tuple(bounds)
+        self._worst: dict[str, float] = {}
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Learn the objectives of a point, and by how much it breaks each bound."""
+        if result and not error:
+            beside = result.get("beside") or {}
+            score = None if {"failed", "left_out"} & set(result) else result.get(SCORE)
+            means = {**beside, self._objectives[0].metric: score}
+            self._constrain(trial_id, [bound.excess(means.get(bound.metric)) for bound in self._bounds])
+            values = [self._value(one, means.get(one.metric)) for one in self._objectives]
+            result = None
+            if all(value is not None for value in values):
+                names = [one.metric for one in self._objectives] if len(values) > 1 else [SCORE]
+                result = dict(zip(names, values, strict=True))
+        super().on_trial_complete(trial_id, result, error or result is None)
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Learn nothing of a point that goes on; no pruner of Optuna is used."""
+
+    def _value(self, objective: Objective, value: float | None) -> float | None:
+        """Return a value that a model can take: a number, else the worst so far; None where there is none."""
+        name = objective.metric
+        if value is None or not math.isfinite(value) or value >= WORST:
+            return self._worst.get(name)
+        worst = min if objective.mode == Goal.MAX else max
+        self._worst[name] = worst(value, self._worst.get(name, value))
+        return value
+
+    def _constrain(self, trial_id: str, excess: Sequence[float]) -> None:
+        trial = self._ot_trials[trial_id]
+        if not hasattr(trial, "set_constraint"):
+            trial.set_user_attr(_EXCESS, list(excess))
+            return
+        for bound, amount in zip(self._bounds, excess, strict=True):
+            trial.set_constraint(str(bound), amount)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hebb.config import domains, plan, probed, search_space
+from hebb.config import domains, objectives, plan, probed, search_space
 from hebb.config.catalog import Catalog
+from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
-from hebb.config.vocabulary import Algorithm, Goal, Purpose, Scheduler
+from hebb.config.vocabulary import Algorithm, Goal, Purpose, Sampler, Scheduler
 from hebb.core import extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
@@ -38,7 +39,10 @@ class SearchRequest:
         search_block: the block that ``bX`` stands for; None is block 0.
         metric: what configurations are compared by; None takes that of the search config, else an accuracy.
         mode: ``max`` or ``min``; None is what suits the metric.
-        final_seeds: runs of the winner on all training images; None makes 3.
+        others: what they are compared by beside the metric; None takes those of the search config where it gives the
+            metric, too.
+        final_seeds: runs of the winner, or of every point of the front, on all training images; None makes 3.
+        final_points: numbers of the points of the front that get them; empty for all.
         pack_seeds: seeds of a configuration that are trained together.
         probe_every: report a quick probe to the scheduler after every so many Hebbian phases; 0 makes none.
         resume_from: checkpoint with the initial weights, for a base with ``resume``.
@@ -52,7 +56,9 @@ class SearchRequest:
     search_block: int | None = None
     metric: str | None = None
     mode: Goal | None = None
+    others: tuple[Objective, ...] | None = None
     final_seeds: int | None = None
+    final_points: tuple[int, ...] = ()
     pack_seeds: int = 1
     probe_every: int = 0
     resume_from: Path | None = None
@@ -69,11 +75,14 @@ class SearchRequest:
             raise ConfigError("--set seed", "a search has its own seeds", hint="--seed N is added to each of them")
         if self.final_seeds is not None and self.spec.purpose == Purpose.SWEEP:
             raise ConfigError("--final-seeds", f"search config '{self.spec.name}' is a sweep, which names no winner")
+        if self.final_points and self.spec.purpose == Purpose.SWEEP:
+            raise ConfigError("--final-points", f"search config '{self.spec.name}' is a sweep, which trains none again")
 
     def resolve(self, catalog: Catalog) -> Search:
         """Return the search, with every trial of it checked; nothing is written."""
         spec = trials.on_block(self.spec, self.search_block, self.base)
         metric, mode = _metric(self, spec)
+        others = _others(self, spec)
         seeds = tuple(self.seed + seed for seed in spec.seeds)
         count = FINAL_SEEDS if self.final_seeds is None else self.final_seeds
         search = Search(
@@ -88,7 +97,11 @@ class SearchRequest:
             pack_seeds=self.pack_seeds,
             packs=packs_of(seeds, self.pack_seeds),
             probe_every=self.probe_every,
+            others=others,
+            final_points=self.final_points,
         )
+        _check_beside(self, search)
+        check_points(search)
         search = trials.planned(search, catalog)
         check_steps(search)
         return search
@@ -121,6 +134,14 @@ def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, Goal]:
     validated, selects = request.base.validated, spec.purpose == Purpose.SEARCH
     metric = request.metric or spec.metric or ("val_acc" if validated or selects else "test_acc")
     where = f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
+    _check_split(request, spec, metric, where)
+    stated = spec.mode if metric == (spec.metric or metric) else None
+    return metric, Goal(request.mode or stated or objectives.better(metric))
+
+
+def _check_split(request: SearchRequest, spec: SearchSpec, metric: str, where: str) -> None:
+    """Raise where a metric is of images that there are not, or that must not decide."""
+    validated, selects = request.base.validated, spec.purpose == Purpose.SEARCH
     if metric.startswith("val") and not validated:
         hint = "--metric test_acc selects on the test set" if selects else None
         raise ConfigError(where, f"there is no {metric} without --validation-sup", hint=hint)
@@ -134,8 +155,61 @@ def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, Goal]:
         raise ConfigError(
             where, f"with validation images {metric} is known only at the end of a run, too late to act on"
         )
-    stated = spec.mode if metric == (spec.metric or metric) else None
-    return metric, Goal(request.mode or stated or search_space.better(metric))
+
+
+def _others(request: SearchRequest, spec: SearchSpec) -> tuple[Objective, ...]:
+    """Return what configurations are compared by beside the metric."""
+    others = request.others
+    if others is None:
+        others = spec.others if request.metric in (None, spec.metric) else ()
+    where = "--metric" if request.others is not None else f"{request.source}, metric"
+    for other in others:
+        _check_split(request, spec, other.metric, where)
+    if others:
+        _check_several(spec, where)
+    return others
+
+
+def _check_several(spec: SearchSpec, where: str) -> None:
+    """Raise for what suggests points by one number alone."""
+    plan = spec.plan
+    if plan.algorithm == Algorithm.HYPEROPT:
+        raise ConfigError(
+            where, "hyperopt suggests by one metric, got several", hint="--algorithm optuna takes several"
+        )
+    if plan.sampler == Sampler.CMAES:
+        raise ConfigError(
+            where, "cmaes suggests by one metric, got several", hint="--sampler tpe, nsga2 or gp take several"
+        )
+
+
+def _check_beside(request: SearchRequest, search: Search) -> None:
+    """Raise for a bound or a cost that the runs of this search cannot measure, or its sampler not model."""
+    plan_of, where = search.spec.plan, "--constraint"
+    for bound in search.constraints:
+        _check_split(request, search.spec, bound.metric, where)
+        by_score = plan_of.algorithm == Algorithm.HYPEROPT or plan_of.sampler == Sampler.CMAES
+        if by_score and not bound.static:
+            name = plan_of.sampler or plan_of.algorithm
+            problem = f"{name} cannot model {bound}, which is known after a run"
+            raise ConfigError(
+                where, problem, hint="sampler tpe, gp and nsga2 do; algorithm random and grid need no model"
+            )
+    kinds = {phase.kind for phase in plan.phases(search.base)}
+    if "winner_entropy" in search.beside and not kinds & {plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT}:
+        raise ConfigError("winner_entropy", "needs blocks that compete, and no block of this network is Hebbian")
+    if "activity_sparsity" in search.beside and not search.base.network.settles:
+        raise ConfigError(
+            "activity_sparsity", "is recorded of settling networks alone", hint="winner_entropy is of Hebbian"
+        )
+
+
+def check_points(search: Search) -> None:
+    """Raise for points of a front where there is none."""
+    if search.final_points and not search.several:
+        raise ConfigError("--final-points", "needs several metrics: one metric has a winner and no front")
+    if any(number < 1 for number in search.final_points):
+        raise ConfigError("--final-points", f"must be whole numbers >= 1, got {min(search.final_points)}")
 
 
 def check_steps(search: Search) -> None:
@@ -202,6 +276,7 @@ def restored(
     extension: Extension | None = None,
     time: float | None = None,
     count: int | None = None,
+    final_points: tuple[int, ...] = (),
 ) -> Search:
     """Return the search that a folder holds.
 
@@ -211,6 +286,7 @@ def restored(
         extension: what is added to the search.
         time: a new time budget in seconds.
         count: a new limit on the trials that begin.
+        final_points: other points of the front to be trained again.
     """
     data, where = search_folder.read(folder), str(folder / folders.SEARCH)
     if extension is not None:
@@ -220,7 +296,9 @@ def restored(
         raise ConfigError("--max-trials", f"must be a whole number >= 1, got {count}")
     plan = search.spec.plan
     plan = replace(plan, time=plan.time if time is None else time, trials=plan.trials if count is None else count)
-    return replace(search, spec=replace(search.spec, plan=plan))
+    search = replace(search, spec=replace(search.spec, plan=plan), final_points=final_points or search.final_points)
+    check_points(search)
+    return search
 
 
 def _extended(data: Mapping[str, Any], extension: Extension, where: str) -> dict[str, Any]:

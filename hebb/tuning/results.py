@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from hebb.analysis import fates, replicates
+from hebb.analysis import costs, fates, pareto, replicates
 from hebb.analysis.fates import Tally
+from hebb.config import objectives
 from hebb.core import files
 from hebb.storage import folders
 from hebb.storage.folders import Row
@@ -21,11 +23,11 @@ TEST_COLUMNS = ("test_loss", "test_acc")
 METRIC_COLUMNS = ("train_acc", "val_acc", "test_acc", "train_loss", "val_loss", "test_loss", "convergence", "R1")
 
 
-def read(trials: Sequence[Trial], metric: str, journal: Journal) -> pd.DataFrame:
+def read(trials: Sequence[Trial], metric: str, journal: Journal, beside: Sequence[str] = ()) -> pd.DataFrame:
     """Return a line for each run that is finished or was stopped by a scheduler.
 
-    Its columns are configuration, seed, metrics and minutes. The numbers of a stopped run are those of its last report,
-    and no mean is taken over them.
+    Its columns are configuration, seed, metrics, minutes, and what is measured ``beside`` the metric. The numbers of a
+    stopped run are those of its last report, and no mean is taken over them.
     """
     lines = []
     for trial in trials:
@@ -42,9 +44,27 @@ def read(trials: Sequence[Trial], metric: str, journal: Journal) -> pd.DataFrame
                 **{name: row[name] for name in METRIC_COLUMNS},
                 "minutes": seconds / 60,
                 metric: math.nan if row[metric] is None else row[metric],
+                **_beside(trial, row, beside),
             }
         )
     return pd.DataFrame(lines)
+
+
+def _beside(trial: Trial, row: Row, names: Sequence[str]) -> dict[str, float]:
+    """Return further metrics and costs of a run; of one that was stopped, those that need no end."""
+    values = dict.fromkeys(names, math.nan)
+    for name in names:
+        if name in METRIC_COLUMNS:
+            stored = _finished(trial, name)[0] if trial.finished else row
+            values[name] = math.nan if stored[name] is None else float(stored[name])
+    known = [name for name in names if name in (objectives.COSTS if trial.finished else objectives.STATIC)]
+    return values | costs.of_folder(trial.config, trial.folder, known)
+
+
+def means(trials: Sequence[Trial], names: Sequence[str]) -> dict[str, float]:
+    """Return the means of metrics and costs over finished runs; NaN where one lacks its value."""
+    lines = [_beside(trial, {}, names) for trial in trials] if names else []
+    return {name: math.fsum(line[name] for line in lines) / len(lines) for name in names} if lines else {}
 
 
 def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, str] | None:
@@ -86,23 +106,73 @@ def to_come(search: Search, journal: Journal) -> int:
     return max(points, 0) * len(search.seeds)
 
 
-def summary(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return n, mean, sd, 95 % interval and values of each configuration, as ``replicates.statistics``, and minutes."""
+def summary(runs: pd.DataFrame, metric: str, beside: Sequence[str] = ()) -> pd.DataFrame:
+    """Return n, mean, sd, 95 % interval and values of each configuration, as ``replicates.statistics``, and minutes.
+
+    What is measured ``beside`` the metric has a column with its mean, NaN where a run lacks it.
+    """
     runs = runs[runs["status"] == "finished"] if "status" in runs else runs
     table = replicates.statistics(runs, ["configuration"], metric)
-    table["minutes"] = runs.groupby("configuration", sort=False)["minutes"].mean().to_numpy()
+    groups = runs.groupby("configuration", sort=False)
+    table["minutes"] = groups["minutes"].mean().to_numpy()
+    for name in beside:
+        table[name] = groups[name].agg(lambda column: math.fsum(column) / len(column)).to_numpy(dtype=float)
     return table
+
+
+def judged(table: pd.DataFrame, search: Search) -> pd.DataFrame:
+    """Return a summary with the columns of several objectives and constraints; that of one metric as it is.
+
+    ``feasible`` says whether the means keep every bound, ``front`` whether a configuration is on the Pareto front: it
+    finished on every seed, is feasible, and no other of those is at least as good in everything and better in one
+    thing. Means are compared as ``ranked`` does: where only rounding tells them apart they are equal.
+    """
+    table = table.copy()
+    complete = table["n"] == len(search.seeds)
+    if search.constraints:
+        table["feasible"] = [_keeps(line, search) for line in table.to_dict("records")]
+        complete &= table["feasible"]
+    if search.several:
+        points = [_point(line, search) for line in table[complete].to_dict("records")]
+        table["front"] = False
+        table.loc[complete, "front"] = pareto.front(points)
+    return table
+
+
+def value_of(line: Mapping[str, Any], metric: str, search: Search) -> float:
+    """Return the mean of a metric or cost in a line of a summary."""
+    return float(line["mean" if metric == search.metric else metric])
+
+
+def _keeps(line: Mapping[str, Any], search: Search) -> bool:
+    return all(bound.holds(value_of(line, bound.metric, search)) for bound in search.constraints)
+
+
+def _point(line: Mapping[str, Any], search: Search) -> list[float]:
+    return [one.sign * _score(value_of(line, one.metric, search)) for one in search.objectives]
+
+
+def marked(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of runs with the columns that ``judged`` gave their configurations."""
+    judged_table = table.set_index("configuration")
+    for name in ("feasible", "front"):
+        if name in judged_table:
+            runs = runs.assign(**{name: runs["configuration"].map(judged_table[name]).eq(True)})
+    return runs
 
 
 def ranked(table: pd.DataFrame, search: Search) -> pd.DataFrame:
     """Sort a summary: best mean first among the configurations that finished on every seed, then those that lack seeds.
 
-    Everything that shows or takes a best configuration reads this order. Means that differ by rounding alone are equal,
+    Everything that shows or takes a best configuration reads this order. Those that break a bound come behind the
+    others of as many seeds. Means that differ by rounding alone are equal,
     and equal means keep the order of the search config. A mean over surviving seeds would favour a configuration that
     diverges on its bad seeds.
     """
     score = table["mean"].map(_score) * (-1 if search.maximises else 1)
     order = table.assign(_score=score).sort_values("_score", kind="stable")
+    if "feasible" in table:
+        order = order.sort_values("feasible", ascending=False, kind="stable")
     return order.sort_values("n", ascending=False, kind="stable", ignore_index=True).drop(columns="_score")
 
 
@@ -118,8 +188,15 @@ def _score(mean: float) -> float:
 
 
 def best(search: Search, ranking: pd.DataFrame) -> list[str]:
-    """Return the best configuration and those of the same mean, in order; none where none finished on every seed."""
+    """Return the best configuration and those of the same mean, in order; none where none finished on every seed.
+
+    By several objectives these are the configurations on the front.
+    """
+    if search.several:
+        return [str(label) for label in ranking["configuration"][ranking["front"]]]
     complete = ranking[(ranking["n"] == len(search.seeds)) & ranking["mean"].notna()]
+    if "feasible" in complete:
+        complete = complete[complete["feasible"]]
     if not len(complete):
         return []
     scores = complete["mean"].map(_score)

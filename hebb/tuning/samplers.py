@@ -56,7 +56,7 @@ _LINE = (4, 5)
 """Optuna that can adapt a single number by CMA-ES; before, it draws it at random."""
 
 
-def build(sampler: Sampler, seed: int, **changes: bool | int | float) -> BaseSampler:
+def build(sampler: Sampler, seed: int, **changes: Any) -> BaseSampler:
     """Return the sampler of Optuna with our settings, or with ``changes`` to them."""
     import optuna
 

@@ -6,11 +6,12 @@ Imports neither Ray nor torch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hebb.config.domains import Choice
+from hebb.config.objectives import Constraint, Objective
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal, Purpose, Scheduler
@@ -108,6 +109,9 @@ class Search:
         pack_seeds: how many seeds of a configuration are trained together; 1 trains each by itself.
         packs: the seeds that are trained together; the others are trained by themselves.
         probe_every: report a quick probe after every so many Hebbian phases; 0 makes none.
+        others: what they are compared by beside the metric; most searches have none.
+        left_out: why configurations are never trained, by label: they break a bound on what is known before.
+        final_points: numbers of the points of the front that are trained again; empty for all of them.
     """
 
     spec: SearchSpec
@@ -122,11 +126,35 @@ class Search:
     pack_seeds: int = 1
     packs: Packs = ()
     probe_every: int = 0
+    others: tuple[Objective, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    final_points: tuple[int, ...] = ()
 
     @property
     def runs(self) -> int:
         """The number of runs, without the final runs of the winner."""
-        return self.spec.count() * len(self.seeds)
+        return (self.spec.count() - len(self.left_out)) * len(self.seeds)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What configurations are compared by; the first orders the tables, and schedulers stop by it."""
+        return (Objective(self.metric, self.mode), *self.others)
+
+    @property
+    def several(self) -> bool:
+        """Whether configurations are compared by several objectives, so that there is a front and no winner."""
+        return bool(self.others)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The bounds that a configuration must keep."""
+        return self.spec.constraints
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What is measured of every configuration beside the metric, for other objectives and for constraints."""
+        names = [*(other.metric for other in self.others), *(bound.metric for bound in self.constraints)]
+        return tuple(dict.fromkeys(name for name in names if name != self.metric))
 
     @property
     def selects(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from hebb.config import search_space, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis
+from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DomainKind, Goal, Scheduler
 from hebb.core import commands, locks
@@ -97,6 +98,7 @@ def write(search: Search, settings: SearchSettings) -> None:
             "purpose": search.spec.purpose,
             "metric": search.metric,
             "mode": search.mode,
+            **_several(search),
             "seeds": list(search.seeds),
             "final_seeds": list(search.final_seeds),
             "pack_seeds": search.pack_seeds,
@@ -139,8 +141,17 @@ def search_of(data: Mapping[str, Any], folder: Path, catalog: Catalog) -> Search
         pack_seeds=int(data.get("pack_seeds", 1)),
         packs=tuple(tuple(pack) for pack in data.get("packs", ())),
         probe_every=int(data["options"].get("probe_every", 0)),
+        others=tuple(Objective(str(other["metric"]), Goal(other["mode"])) for other in data.get("others", ())),
+        final_points=tuple(data.get("final_points", ())),
     )
     return planned(search, catalog)
+
+
+def _several(search: Search) -> dict[str, object]:
+    """Return the keys that searches by several objectives have."""
+    others = [{"metric": other.metric, "mode": other.mode} for other in search.others]
+    keys = {"others": others, "final_points": list(search.final_points)}
+    return {key: value for key, value in keys.items() if value}
 
 
 def to_data(spec: SearchSpec) -> dict[str, Any]:
@@ -163,7 +174,19 @@ def to_data(spec: SearchSpec) -> dict[str, Any]:
         },
         "validation": spec.validation,
         **{key: value for key in ("metric", "mode") if (value := getattr(spec, key)) is not None},
+        **_compared(spec),
     }
+
+
+def _compared(spec: SearchSpec) -> dict[str, Any]:
+    """Return the keys of several objectives, which replace those of one, and of constraints."""
+    keys: dict[str, Any] = {}
+    if spec.others:
+        first = {spec.metric: spec.mode}
+        keys |= {"metric": first | {other.metric: other.mode for other in spec.others}, "mode": None}
+    if spec.constraints:
+        keys["constraints"] = list(map(str, spec.constraints))
+    return keys
 
 
 def _searcher(spec: SearchSpec, before: Mapping[str, Any] | None) -> dict[str, object]:

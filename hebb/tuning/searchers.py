@@ -16,6 +16,7 @@ from hebb.tuning import (
     ray_session,  # noqa: F401  # before Ray, which reads its environment when it is imported
     samplers,
 )
+from hebb.tuning.search import Search
 
 # isort: split
 from ray.tune.schedulers import (
@@ -59,15 +60,42 @@ def _point(axis: Axis, value: Number) -> Choice:
     return axis.point((int(value) + 0.5) / count) if count else {axis.name: float(value)}
 
 
-def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters]) -> Searcher:
-    """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order.
+def of_search(search: Search, earlier: Sequence[Parameters]) -> Searcher:
+    """Return the searcher of a search, which may have several objectives or constraints; else as ``searcher``."""
+    plan = search.spec.plan
+    if plan.sampler is None or not (search.several or search.constraints):
+        return searcher(plan, search.spec.axes, search.mode, earlier)
+    return _pareto(plan.sampler, search, earlier, _seed(plan, earlier))
 
-    Its seed depends on how much that is; otherwise a continued search would draw its first points again.
-    """
-    seed = derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
+
+def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters]) -> Searcher:
+    """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order."""
+    seed = _seed(plan, earlier)
     if plan.sampler is not None:
         return _optuna(plan.sampler, axes, mode, earlier, seed)
     return _hyperopt(axes, mode, earlier, seed)
+
+
+def _seed(plan: SearchPlan, earlier: Sequence[Parameters]) -> int:
+    """Return a seed that depends on how much was suggested, so that a continued search draws other points."""
+    return derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
+
+
+def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters], seed: int) -> Searcher:
+    """Return Optuna's searcher for several objectives, or one with constraints."""
+    import optuna
+
+    from hebb.tuning import optuna_search
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    bounds = optuna_search.for_sampler(sampler) if search.constraints else {}
+    return optuna_search.ParetoSearch(
+        Space(search.spec.axes),
+        objectives=search.objectives,
+        bounds=search.constraints,
+        points_to_evaluate=[dict(p) for p in earlier] or None,
+        sampler=samplers.build(sampler, seed, **bounds),
+    )
 
 
 def _optuna(sampler: Sampler, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:

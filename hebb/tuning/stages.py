@@ -20,11 +20,14 @@ from hebb.training.train import Place
 from hebb.tuning import driver, ray_session, results, search_folder, search_notes, shared_data, trials, verdict
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
-from hebb.tuning.observer import Cause, Outcome, Ranking, SearchObserver, Winner
+from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
 from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.worker import Task
+
+FRONT = "front.json"
+"""File in the folder of a search by several metrics: the points of its front, as strings to paste and as numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class SearchResult:
         summary: a line for each configuration: n, mean, sd, half-width and ends of the 95 % interval, values, minutes;
             best first where the search names a winner.
         winner: the best configuration; None in a sweep, and where none has a finite score on every seed.
-        final: likewise a line for the winner's runs on all training images; empty without them.
+        points: by several metrics the configurations on the Pareto front, in the order of the summary.
+        final: likewise a line for the runs of the winner, or of each point, on all training images; empty without them.
         failed: why groups failed, by name.
     """
 
@@ -45,13 +49,15 @@ class SearchResult:
     runs: pd.DataFrame
     summary: pd.DataFrame
     winner: Winner | None = None
+    points: tuple[FrontPoint, ...] = ()
     final: pd.DataFrame = field(default_factory=pd.DataFrame)
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def succeeded(self) -> bool:
-        """Whether nothing failed, and there is a winner if the search was to name one."""
-        return not self.failed and (self.winner is not None or not self.search.selects or not len(self.runs))
+        """Whether nothing failed, and there is a winner, or a front, if the search was to name one."""
+        named = self.winner is not None or bool(self.points)
+        return not self.failed and (named or not self.search.selects or not len(self.runs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +198,9 @@ def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at
         trials=at_once,
         trials_on_gpu=settings.trials_per_gpu,
     )
-    return Task(metric=search.metric, mode=search.mode, place=place, probe_every=search.probe_every)
+    return Task(
+        metric=search.metric, mode=search.mode, place=place, probe_every=search.probe_every, beside=search.beside
+    )
 
 
 @contextlib.contextmanager
@@ -212,41 +220,128 @@ def _sweep(context: Context) -> SearchResult:
     """Compare every configuration, in the order of the search config."""
     context, outcome = _search(context)
     search = context.search
-    runs = results.read(search.trials, search.metric, context.journal)
-    table = runs
+    runs = results.read(search.trials, search.metric, context.journal, search.beside)
+    table, points = runs, tuple[FrontPoint, ...]()
     if len(runs):
-        table = results.summary(runs, search.metric)
+        table = results.judged(results.summary(runs, search.metric, search.beside), search)
+        runs = results.marked(runs, table)
         _settle(context, outcome, results.ranked(table, search))
         path = results.write(runs, search.folder / "results.csv")
-        context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path))
+        context.observer.ranked(
+            Ranking(metric=search.metric, summary=table, path=path, beside=search.beside, left_out=search.left_out)
+        )
     _sum_up(context, outcome, search.trials, search.runs)
-    return SearchResult(search=search, runs=runs, summary=table, failed=outcome.failed)
+    if search.several and len(runs):
+        points = _points(context, results.ranked(table, search))
+        folders.write_json(search.folder / FRONT, _front_record(search, points, len(table)))
+    return SearchResult(search=search, runs=runs, summary=table, points=points, failed=outcome.failed)
 
 
 def _select(context: Context) -> SearchResult:
     """Rank the configurations on the metric, name the best, and train it again on all training images."""
     context, outcome = _search(context)
     search = context.search
-    runs = results.read(search.trials, search.metric, context.journal)
+    runs = results.read(search.trials, search.metric, context.journal, search.beside)
     if not len(runs):
         _sum_up(context, outcome, search.trials, search.runs)
         return SearchResult(search=search, runs=runs, summary=runs, failed=outcome.failed)
-    table = results.ranked(results.summary(runs, search.metric), search)
+    summary = results.judged(results.summary(runs, search.metric, search.beside), search)
+    table, runs = results.ranked(summary, search), results.marked(runs, summary)
     _settle(context, outcome, table)
     shown = runs if search.metric in results.TEST_COLUMNS else runs.drop(columns=list(results.TEST_COLUMNS))
     path = results.write(shown, search.folder / "results.csv")
-    context.observer.ranked(Ranking(metric=search.metric, summary=table, path=path, stopped=_stopped(context)))
+    context.observer.ranked(
+        Ranking(
+            metric=search.metric,
+            summary=table,
+            path=path,
+            stopped=_stopped(context),
+            beside=search.beside,
+            left_out=search.left_out,
+        )
+    )
     _sum_up(context, outcome, search.trials, search.runs)
     result = SearchResult(search=search, runs=shown, summary=table, failed=outcome.failed)
+    return _of_front(context, result) if search.several else _of_winner(context, result, runs)
+
+
+def _of_front(context: Context, result: SearchResult) -> SearchResult:
+    """Name the points of the front, and train them again on all training images."""
+    search, table = context.search, result.summary
+    points = _points(context, table)
+    if not points:
+        return result
+    record = _front_record(search, points, len(table))
+    chosen = [point for point in points if not search.final_points or point.number in search.final_points]
+    unknown = sorted(set(search.final_points) - {point.number for point in points})
+    if unknown:
+        problem = f"the front has {len(points)} points, got {unknown[0]}"
+        raise ConfigError("--final-points", problem, hint="--restore NAME --final-points N trains others")
+    if search.final_seeds and chosen:
+        final, failed = _retrain(context, [point.trial for point in chosen])
+        lines = {str(line["configuration"]): line for _, line in final.iterrows()}
+        for entry, point in zip(record["points"], points, strict=True):
+            if point.trial.label in lines:
+                entry["final"] = _final_record(search, lines[point.trial.label])
+        result = replace(result, final=final, failed={**result.failed, **failed})
+    folders.write_json(search.folder / FRONT, record)
+    return replace(result, points=points)
+
+
+def _points(context: Context, ranking: pd.DataFrame) -> tuple[FrontPoint, ...]:
+    """Return the configurations on the front, best by the first metric first, and tell the observer."""
+    search = context.search
+    lines = ranking[ranking["front"]]
+    points = tuple(
+        FrontPoint(
+            number=number,
+            trial=(trial := results.trial_of(search, str(line["configuration"]))),
+            network=trials.network_string(trial, context.catalog),
+            changes=tuple(trials.other_changes(trial.choice)),
+            values={one.metric: results.value_of(line, one.metric, search) for one in search.objectives},
+        )
+        for number, line in enumerate(lines.to_dict("records"), 1)
+    )
+    context.observer.fronted(points, search)
+    return points
+
+
+def _front_record(search: Search, points: Sequence[FrontPoint], among: int) -> dict[str, Any]:
+    """Return the content of ``front.json``."""
+    return {
+        "objectives": {one.metric: one.mode for one in search.objectives},
+        "constraints": list(map(str, search.constraints)),
+        "among": among,
+        "left_out": dict(search.left_out),
+        "points": [
+            {
+                "number": point.number,
+                "configuration": point.trial.choice,
+                "network": point.network,
+                "changes": list(point.changes),
+                "values": dict(point.values),
+            }
+            for point in points
+        ],
+    }
+
+
+def _final_record(search: Search, line: pd.Series) -> dict[str, object]:
+    return {"seeds": list(search.final_seeds), "metric": "test_acc", **_numbers(line)}
+
+
+def _of_winner(context: Context, result: SearchResult, runs: pd.DataFrame) -> SearchResult:
+    """Name the winner, and train it again on all training images; ``runs`` has the columns of the test, too."""
+    search, table = context.search, result.summary
     winner = _winner(search, runs, table, context.catalog)
     context.observer.selected(winner)
     if winner is None:
         return result
     record = _record(context, winner, table)
     if search.final_seeds:
-        final, failed = _retrain(context, winner.trial)
+        final, failed = _retrain(context, [winner.trial])
         if len(final):
-            record["final"] = {"seeds": list(search.final_seeds), "metric": "test_acc", **_numbers(final.iloc[0])}
+            record["final"] = _final_record(search, final.iloc[0])
         result = replace(result, final=final, failed={**result.failed, **failed})
     folders.write_json(search.folder / "winner.json", record)
     return replace(result, winner=winner)
@@ -255,8 +350,9 @@ def _select(context: Context) -> SearchResult:
 def _settle(context: Context, outcome: Outcome, ranking: pd.DataFrame) -> None:
     """Keep the models of the best configuration alone, once nothing is left that could be better."""
     if context.models is not None and outcome.cause == Cause.NOTHING_LEFT and len(ranking):
-        best = results.trial_of(context.search, str(ranking.iloc[0]["configuration"]))
-        context.models.settle(best.configuration)
+        labels = results.best(context.search, ranking) if context.search.several else []
+        best = [results.trial_of(context.search, label) for label in labels or [str(ranking.iloc[0]["configuration"])]]
+        context.models.settle(*(trial.configuration for trial in best))
 
 
 def _winner(search: Search, runs: pd.DataFrame, ranking: pd.DataFrame, catalog: Catalog) -> Winner | None:
@@ -288,12 +384,13 @@ def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, 
     }
 
 
-def _retrain(context: Context, best: Trial) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Train the winner on all training images with new seeds; return its test accuracy, and what failed."""
+def _retrain(context: Context, best: Sequence[Trial]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Train configurations on all training images with new seeds; return their test accuracy, and what failed."""
     search = context.search
-    final = trials.final_trials(best, search.final_seeds, packs_of(search.final_seeds, search.pack_seeds))
+    packs = packs_of(search.final_seeds, search.pack_seeds)
+    final = tuple(trial for one in best for trial in trials.final_trials(one, search.final_seeds, packs))
     context.observer.retraining(final)
-    task = replace(context.task, metric="train_acc", mode=Goal.MAX, probe_every=0)
+    task = replace(context.task, metric="train_acc", mode=Goal.MAX, probe_every=0, beside=())
     last = replace(context, task=task, models=None, limits=Limits(failures=context.limits.failures))
     outcome = _train(last, grouped(final, by_configuration=False))
     table = results.read(final, "test_acc", context.journal)
@@ -311,8 +408,7 @@ def _search(context: Context) -> tuple[Context, Outcome]:
     if not search.spec.plan.model_based:
         return context, _train(context, search.groups())
     outcome = _train(context, None)
-    chosen = trials.trials_at(search, context.journal.chosen.values(), context.catalog)
-    return replace(context, search=replace(search, trials=chosen)), outcome
+    return replace(context, search=trials.at_points(search, context.journal.chosen.values(), context.catalog)), outcome
 
 
 def _train(context: Context, groups: Sequence[Group] | None) -> Outcome:

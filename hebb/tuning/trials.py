@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from hebb.config import grammar, overrides, plan, plugins, serialise, shapes
+from hebb.config import costs, grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.domains import Axis, Choice, label
@@ -59,9 +59,32 @@ def planned(search: Search, catalog: Catalog) -> Search:
         for choice in _corners(spec.axes):
             _with_seed(configured(search, choice, catalog), search.seeds[0], search.packs)
         return replace(search, trials=())
-    search = replace(search, trials=trials_at(search, spec.configurations(), catalog))
+    search = at_points(search, spec.configurations(), catalog)
+    if search.left_out and not search.trials:
+        label, reason = next(iter(search.left_out.items()))
+        raise ConfigError("--constraint", f"leaves no configuration: {label or 'the only one'} has {reason}")
     _check_distinct(search)
     return search
+
+
+def at_points(search: Search, choices: Iterable[Choice], catalog: Catalog) -> Search:
+    """Return the search with its runs at the given points of the space, but for points that break a static bound."""
+    everything = trials_at(search, choices, catalog)
+    reasons = {trial.label: broken(search, trial.config) for trial in everything[:: len(search.seeds)]}
+    kept = tuple(trial for trial in everything if not reasons[trial.label])
+    return replace(search, trials=kept, left_out={label: reason for label, reason in reasons.items() if reason})
+
+
+def broken(search: Search, config: RunConfig) -> str:
+    """Say which bound a configuration breaks before it is trained; empty where it keeps all of them."""
+    bounds = [bound for bound in search.constraints if bound.static]
+    costs_of_run = costs.static(config) if bounds else {}
+    parts = [
+        f"{bound.metric} {costs_of_run[bound.metric]:,}, must be {bound.comparison} {bound.bound:,.12g}"
+        for bound in bounds
+        if not bound.holds(costs_of_run[bound.metric])
+    ]
+    return "; ".join(parts)
 
 
 def _check_distinct(search: Search) -> None:

@@ -263,7 +263,7 @@ def spread(line: pd.Series, metric: str) -> str:
 
 def with_unit(value: float, metric: str) -> str:
     """Write a value of the metric with its unit."""
-    return replicates.number(value, metric) + (" %" if metric.endswith("_acc") else "")
+    return replicates.with_unit(value, metric)
 
 
 def _signed(value: float, metric: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hebb.config import plugins, probed
+from hebb.config import costs, plugins, probed
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal
@@ -34,7 +34,7 @@ from hebb.probing import probes, readout
 from hebb.probing.measures import BlockInfo
 from hebb.storage import board, folders
 from hebb.training import train
-from hebb.tuning import hparams, steps
+from hebb.tuning import hparams, results, steps
 from hebb.tuning.observer import TrialReport
 from hebb.tuning.search import Group, Trial
 from hebb.tuning.steps import Steps
@@ -62,12 +62,20 @@ class Task:
         mode: whether the largest or the least value of it is best.
         place: where the runs read and write; each has a folder of its own.
         probe_every: make a quick probe after every so many Hebbian phases; 0 makes none.
+        beside: what they report beside the metric when a run has ended.
     """
 
     metric: str
     mode: Goal
     place: train.Place
     probe_every: int = 0
+    beside: tuple[str, ...] = ()
+
+
+def leave_out(group: Group, reason: str, send: Send) -> None:
+    """Report that a group is not trained because it breaks a bound, with what is known of it before."""
+    known = {name: float(value) for name, value in costs.static(group.runs[0].config).items()}
+    send({"step": 1, "score": 0.0, "n": 0, "left_out": " ".join(reason.split())[:_REASON], "beside": known})
 
 
 def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = None, last_step: int = 0) -> None:
@@ -176,6 +184,7 @@ class GroupScores:
     _trials: tuple[Trial, ...] = ()
     _values_at: dict[int, dict[int, float]] = field(default_factory=dict)
     _before: int = 0
+    _ended: list[Trial] = field(default_factory=list)
     _last: TrialReport = field(default_factory=TrialReport)
 
     def begin(self, *trials: Trial) -> None:
@@ -214,6 +223,7 @@ class GroupScores:
             self.fail(f"it gives no {self.task.metric}")
             return False
         self.done += values
+        self._ended += self._trials
         self._report(self.steps.count, float(np.mean(values)), "end", self.steps.phase, self.steps.epochs)
         self._before += self.steps.count * len(self._trials)
         return True
@@ -243,7 +253,14 @@ class GroupScores:
         self.last_step = step
         score = float(np.mean(self.done)) if self.done else value
         self._last = {"kind": kind, "phase": int(phase), "epoch": int(epoch)}
-        self.send({**self._plain(score), **self._last, "step": step, "value": value})
+        self.send({**self._plain(score), **self._last, **self._beside(), "step": step, "value": value})
+
+    def _beside(self) -> TrialReport:
+        """Return the means of what is reported beside the metric, over the runs that have ended; costs known before."""
+        if not self.task.beside:
+            return {}
+        static = {name: float(value) for name, value in costs.static(self._trials[0].config).items()}
+        return {"beside": static | results.means(self._ended, self.task.beside)}
 
     def _plain(self, score: float) -> TrialReport:
         n = len(self.done) or len(self._trials)

@@ -23,6 +23,7 @@ from hebb.cli.analysis.verb import (
     stored,
 )
 from hebb.cli.parsing import count
+from hebb.config.objectives import COSTS
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ def _list(options: argparse.Namespace) -> Output:
 def _table_flags(parser: argparse.ArgumentParser) -> None:
     add_selection_and_metric(parser)
     add_by(parser, "a line")
+    parser.add_argument(
+        "--with",
+        dest="beside",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"means of further metrics or costs as columns: {' '.join(COSTS)}, columns of metrics.jsonl",
+    )
 
 
 def _table(options: argparse.Namespace) -> Output:
@@ -56,7 +65,7 @@ def _table(options: argparse.Namespace) -> Output:
     from hebb.analysis import table
     from hebb.analysis.output import Output
 
-    frame = table.compute(runs, options.metric, options.by)
+    frame = table.compute(runs, options.metric, options.by, options.beside)
     shown = table.cells(frame)
     more = {".md": table.markdown(shown), ".tex": table.latex(shown)}
     return Output(options.name, frame, text=shown.to_string(index=False), more=more)

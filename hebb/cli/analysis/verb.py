@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.config import overrides
+from hebb.config.objectives import COSTS
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -124,7 +125,10 @@ def chosen_of(finished: Sequence[StoredRun], options: argparse.Namespace) -> tup
 def add_metric(parser: argparse.ArgumentParser, default: str = "test_acc") -> None:
     """Add the flag that says what is measured."""
     parser.add_argument(
-        "--metric", default=default, metavar="NAME", help=f"column of metrics.jsonl (default: {default})"
+        "--metric",
+        default=default,
+        metavar="NAME",
+        help=f"column of metrics.jsonl, or a cost: {' '.join(COSTS)} (default: {default})",
     )
 
 

@@ -1,0 +1,59 @@
+"""What a finished run cost, by the names of ``hebb.config.objectives.COSTS``, from its folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hebb.config import costs, objectives
+from hebb.config.specs import RunConfig
+from hebb.storage import curves, folders
+from hebb.storage.curves import Point
+
+
+def of_folder(config: RunConfig, folder: Path, names: Iterable[str]) -> dict[str, float]:
+    """Return some costs of a finished run; NaN where its records do not tell."""
+    names = list(names)
+    if not names:
+        return {}
+    seconds = folders.read_json(folder / folders.RESULT).get("seconds")
+    return of_records(config, seconds, folder, names)
+
+
+def of_records(config: RunConfig, seconds: float | None, folder: Path, names: Iterable[str]) -> dict[str, float]:
+    """Return some costs of a finished run that took so many seconds; its folder is read where they lie there."""
+    values: dict[str, float] = {}
+    for name in names:
+        if name in objectives.STATIC:
+            values[name] = float(costs.static(config)[name])
+        elif name == "seconds":
+            values[name] = math.nan if seconds is None else float(seconds)
+        else:
+            values[name] = entropy(curves.read(folder)) if name == "winner_entropy" else sparsity(folder)
+    return values
+
+
+def entropy(points: Sequence[Point]) -> float:
+    """Return the entropy of the wins in bits, the mean over the blocks that compete, each at its last point.
+
+    It is Renyi's of order 2, -log2 sum_i s_i^2 of the shares s of the neurons: the binary logarithm of ``winners``.
+    """
+    last: dict[str, float] = {}
+    for point in points:
+        for block, numbers in point.blocks.items():
+            if winners := numbers.get("winners"):
+                last[block] = math.log2(winners)
+    return _mean(list(last.values()))
+
+
+def sparsity(folder: Path) -> float:
+    """Return the silent neurons of a settling network in percent, the mean over its blocks at the end."""
+    path = folder / folders.LOOKS
+    looks = [line for line in folders.read_rows(path) if not curves.is_point(line)] if path.exists() else []
+    blocks = looks[-1]["blocks"].values() if looks else ()
+    return _mean([float(numbers["sparsity"]) for numbers in blocks if numbers.get("sparsity") is not None])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
