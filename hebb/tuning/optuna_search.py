@@ -14,6 +14,7 @@ from hebb.tuning.searchers import SCORE
 from hebb.tuning.steps import WORST
 
 # isort: split
+from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 _FALSE_ALARMS = (
@@ -72,25 +73,33 @@ class ParetoSearch(QuietOptunaSearch):
     """
 
     def __init__(self, space: Any, objectives: Sequence[Objective], bounds: Sequence[Constraint], **more: Any) -> None:
-        names, modes = [one.metric for one in objectives], [one.mode.value for one in objectives]
-        several = len(names) > 1
-        super().__init__(space, metric=names if several else SCORE, mode=modes if several else modes[0], **more)
+        modes = [one.mode.value for one in objectives]
+        several = len(modes) > 1
+        # Ray demands of every report the keys named here, and only the end of a run has all objectives
+        metric = [SCORE] * len(modes) if several else SCORE
+        super().__init__(space, metric=metric, mode=modes if several else modes[0], **more)
         self._objectives, self._bounds = tuple(objectives), tuple(bounds)
         self._worst: dict[str, float] = {}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Learn the objectives of a point, and by how much it breaks each bound."""
-        if result and not error:
-            beside = result.get("beside") or {}
-            score = None if {"failed", "left_out"} & set(result) else result.get(SCORE)
-            means = {**beside, self._objectives[0].metric: score}
+        means = {} if error or not result else self._means(result)
+        values = [self._value(one, means.get(one.metric)) for one in self._objectives] if means else [None]
+        if means:
             self._constrain(trial_id, [bound.excess(means.get(bound.metric)) for bound in self._bounds])
-            values = [self._value(one, means.get(one.metric)) for one in self._objectives]
-            result = None
-            if all(value is not None for value in values):
-                names = [one.metric for one in self._objectives] if len(values) > 1 else [SCORE]
-                result = dict(zip(names, values, strict=True))
-        super().on_trial_complete(trial_id, result, error or result is None)
+        if None in values:
+            self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+        else:
+            self._ot_study.tell(self._ot_trials[trial_id], values)
+        self._completed_trials.add(trial_id)
+
+    def _means(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """Return what a report says, whose dictionaries Ray has flattened."""
+        first, mark = self._objectives[0].metric, "beside/"
+        means = {name.removeprefix(mark): value for name, value in result.items() if name.startswith(mark)}
+        if not {"failed", "left_out"} & set(result) and SCORE in result:
+            means[first] = result[SCORE]
+        return means
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Learn nothing of a point that goes on; no pruner of Optuna is used."""

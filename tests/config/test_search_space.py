@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hebb.config import catalog, overrides, search_space, shapes
+from hebb.config import catalog, objectives, overrides, search_space, shapes
 from hebb.config.specs import RunConfig
 from hebb.core import documents
 from hebb.core.errors import ConfigError
@@ -197,7 +197,7 @@ def test_validation_share() -> None:
 @pytest.mark.parametrize("metric", search_space.METRICS)
 def test_which_way_is_better(metric: str) -> None:
     """Losses and the distance of the radii from 1 are to be small, accuracies and the count of radii at 1 large."""
-    assert search_space.better(metric) == ("max" if metric.endswith("_acc") or metric == "R1" else "min")
+    assert objectives.better(metric) == ("max" if metric.endswith("_acc") or metric == "R1" else "min")
 
 
 # -- refusals -----------------------------------------------------------------------------------------------
