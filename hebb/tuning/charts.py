@@ -216,11 +216,16 @@ def titled(parent: ElementTree.Element, title: str, look: str = "", **attributes
 # -- the metric over one hyper-parameter ----------------------------------------------------------------------------
 
 
-def over(marks: Sequence[Mark], x: AxisScale, y: AxisScale, labels: tuple[str, str], width: int) -> ElementTree.Element:
-    """Draw the mean over a value as a curve, with the interval and the seeds of each point."""
+def panel_of(width: float, x: AxisScale, y: AxisScale) -> tuple[ElementTree.Element, Panel]:
+    """Return an empty drawing with one panel, for a desk or a phone."""
     height = 380 if width == DESK else 310
     svg = drawing(width, height)
-    panel = Panel(svg, _LEFT, 34, width - _LEFT - _RIGHT, height - 34 - _BOTTOM, x, y)
+    return svg, Panel(svg, _LEFT, 34, width - _LEFT - _RIGHT, height - 34 - _BOTTOM, x, y)
+
+
+def over(marks: Sequence[Mark], x: AxisScale, y: AxisScale, labels: tuple[str, str], width: int) -> ElementTree.Element:
+    """Draw the mean over a value as a curve, with the interval and the seeds of each point."""
+    svg, panel = panel_of(width, x, y)
     panel.axes(*labels)
     svg.set("data-scale", x.kind)
     ordered = sorted(marks, key=lambda mark: x.at(mark.value))

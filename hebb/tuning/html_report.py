@@ -22,6 +22,7 @@ from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
 from hebb.config import catalog
 from hebb.config.domains import Axis, Choice
+from hebb.config.vocabulary import Goal
 from hebb.core.commands import quoted
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -31,6 +32,7 @@ from hebb.tuning import (
     question,
     report_charts,
     report_filters,
+    report_front,
     report_table,
     results,
     search_folder,
@@ -203,6 +205,11 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         table=table,
         measured=measured(report),
         final=lines(report.final, "test_acc"),
+        front=report_front.charts_of(report),
+        points=points(report),
+        objectives=" and ".join(f"{style.unit(one.metric)} ({one.mode})" for one in search.objectives),
+        bounds=", ".join(map(str, search.constraints)),
+        left_out=search.left_out,
         curves=curves,
         curves_shown=curves_shown(report),
         filters=report_filters.of_configuration(best, home),
@@ -212,6 +219,21 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
             "the best network": [quoted("--preset", trials.network_string(report.best, catalog.load()))],
         },
     )
+
+
+def points(report: SearchReport) -> dict[str, list[str]]:
+    """Return the points of the front as words to paste, by what they are; none by one metric."""
+    search, presets = report.search, catalog.load()
+    table: dict[str, list[str]] = {}
+    lines = {str(line["configuration"]): line for line in report.ranking.to_dict("records")}
+    for number, label in enumerate(report.leading if search.several else (), 1):
+        trial = results.trial_of(search, label)
+        changes = trials.other_changes(trial.choice)
+        names = [one.metric for one in search.objectives]
+        values = [f"{style.unit(n)} {replicates.number(results.value_of(lines[label], n, search), n)}" for n in names]
+        words = ["--preset", trials.network_string(trial, presets), *(["--set", *changes] if changes else ())]
+        table[f"{number}. {label}: {', '.join(values)}"] = [quoted(*words)]
+    return table
 
 
 def render(template: str, **values: object) -> str:
@@ -253,7 +275,11 @@ def facts(report: SearchReport) -> dict[str, str]:
         **({"search config": f"{search.spec.name}: {description}"} if description else {}),
         "network": search.base.network.name,
         "data": question.data(search),
-        "compared by": f"{style.unit(search.metric)}, {'larger' if search.maximises else 'smaller'} is better",
+        "compared by": "; ".join(
+            f"{style.unit(one.metric)}, {'larger' if one.mode == Goal.MAX else 'smaller'} is better"
+            for one in search.objectives
+        ),
+        **({"constraints": ", ".join(map(str, search.constraints))} if search.constraints else {}),
         "runs": progress(report),
         "commit": f"{(environment['commit'] or '-')[:12]}{' with changes' if environment['dirty'] else ''}",
         "versions": ", ".join(f"{name} {versions[name]}" for name in ("torch", "ray", "numpy") if versions.get(name)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hebb.config import plan, search_space
 from hebb.config.domains import Axis
 from hebb.config.search_space import SearchSpec
-from hebb.config.vocabulary import DomainKind
+from hebb.config.vocabulary import DomainKind, Goal
 from hebb.tuning.search import Search
 
 _LISTED = 8
@@ -20,6 +20,8 @@ def of_search(search: Search, metric: str) -> str:
     """Return the question; ``metric`` is its name with its unit."""
     network, seeds = search.base.network.name, _seeds(search.seeds)
     least = "least" if not search.maximises else "highest"
+    if search.several:
+        return _front(search)
     varied = "; ".join(domain(axis) for axis in search.spec.axes if axis.count() != 1)
     fixed = "; ".join(domain(axis) for axis in search.spec.axes if axis.count() == 1)
     fixed = f" Fixed: {fixed}." if fixed else ""
@@ -32,6 +34,18 @@ def of_search(search: Search, metric: str) -> str:
     if not search.selects:
         ask = f"How does the {metric} of {network} depend on what is varied?"
     return f"{ask} Varied: {varied}.{fixed} {number} {chosen}, {seeds}."
+
+
+def _front(search: Search) -> str:
+    """Return the question of a search by several metrics."""
+    names = " and ".join(f"{'highest' if one.mode == Goal.MAX else 'least'} {one.metric}" for one in search.objectives)
+    varied = "; ".join(domain(axis) for axis in search.spec.axes if axis.count() != 1)
+    bounds = f" Constraints: {', '.join(map(str, search.constraints))}." if search.constraints else ""
+    return (
+        f"Which configurations of {search.base.network.name} does no other beat in {names}? "
+        f"Varied: {varied or 'nothing'}.{bounds} {search.spec.count()} chosen by {search.spec.plan.chooser}, "
+        f"{_seeds(search.seeds)}."
+    )
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

@@ -157,7 +157,8 @@ def _explained(report: SearchReport) -> str:
         parts.append("small dots are seeds")
     if (report.ranking["n"] < len(report.search.seeds)).any():
         parts.append(_HOLLOW)
-    best = "; the best is marked by colour and a ring" if len(report.ranking) > 1 and report.leading else ""
+    what = "the front is" if report.search.several else "the best is"
+    best = f"; {what} marked by colour and a ring" if len(report.ranking) > 1 and report.leading else ""
     return f"{', '.join(parts)}{best}."
 
 
@@ -182,7 +183,7 @@ def multiples(report: SearchReport) -> tuple[Markup, str] | None:
     draw = partial(charts.multiples, facets, y, label)
     lacking = any(mark.partial for facet in facets for mark in facet.marks)
     parts = ["Every dot is the mean of a configuration"]
-    parts += ["the best is ringed"] if report.leading else []
+    parts += ["the front is ringed" if report.search.several else "the best is ringed"] if report.leading else []
     parts += [_HOLLOW] if lacking else []
     over = "the configurations with all seeds" if lacking else "all configurations"
     parts += [f"a line is the mean over {over} at a value"] if any(facet.means for facet in facets) else []

@@ -62,6 +62,7 @@ def of_report(report: SearchReport) -> Table:
     axes = _shown_axes(search)
     choices = {trial.label: trial.choice for trial in search.trials}
     spreads = replicates.spread_cells(report.ranking, metric)
+    marks = [name for name in ("feasible", "front") if name in report.ranking]
     rows = []
     for place, (line, spread) in enumerate(zip(report.ranking.itertuples(), spreads, strict=True), 1):
         label = str(line.configuration)
@@ -70,12 +71,21 @@ def of_report(report: SearchReport) -> Table:
             *_spread_cells(spread, line),
             Cell(text=str(line.n), order=str(line.n)),
             Cell(text=replicates.minutes(line.minutes), order=_order(line.minutes)),
+            *_beside(line, search, marks),
         ]
         cells = [*_values(axes, choices[label]), *numbers]
         state = report.fates.get(label, "")
         tied = label in report.leading
-        rows.append(Row(label=label, place="1" if tied else str(place), cells=cells, state=state, best=tied))
-    empty = [Cell(text=replicates.NOTHING)] * (3 + len(spreads[0]))
+        rows.append(
+            Row(
+                label=label,
+                place="1" if tied and not search.several else str(place),
+                cells=cells,
+                state=state,
+                best=tied,
+            )
+        )
+    empty = [Cell(text=replicates.NOTHING)] * (3 + len(spreads[0]) + len(search.beside) + len(marks))
     others = [
         Row(label=label, place="", cells=[*_values(axes, choices[label]), *empty], state=state, best=False)
         for label, state in report.fates.items()
@@ -83,7 +93,8 @@ def of_report(report: SearchReport) -> Table:
     ]
     names = [(report_charts.name_of(axis), _numeric(axis, choices)) for axis in axes]
     measured = [f"mean {style.unit(metric)}", *("s.d." if name == "sd" else name for name in spreads[0])]
-    columns = [*names, *((name, True) for name in (*measured, "n", "minutes a run"))]
+    numbers_of = (*measured, "n", "minutes a run", *map(style.unit, search.beside))
+    columns = [*names, *((name, True) for name in numbers_of), *((name, False) for name in marks)]
     kept = [*rows[: max(MOST - len(others), MOST // 2)], *others][:MOST]
     return Table(columns=columns, rows=kept, left_out=_left_out(len(rows) + len(others), report.to_come))
 
@@ -108,6 +119,13 @@ def _values(axes: Sequence[Axis], choice: Mapping[str, Any]) -> list[Cell]:
 def _spread_cells(spread: Mapping[str, str], line: Any) -> list[Cell]:
     order = {"sd": line.sd, "95 % interval": line.low if not math.isnan(line.interval) else math.nan}
     return [Cell(text=text, order=_order(order.get(name, math.nan))) for name, text in spread.items()]
+
+
+def _beside(line: Any, search: Search, marks: Sequence[str]) -> list[Cell]:
+    """Return the means of other objectives and of what is bounded, and whether a configuration is on the front."""
+    values = {name: float(getattr(line, name)) for name in search.beside}
+    cells = [Cell(text=replicates.number(value, name), order=_order(value)) for name, value in values.items()]
+    return [*cells, *(Cell(text="yes" if getattr(line, name) else "no") for name in marks)]
 
 
 def _order(value: float) -> str:

@@ -65,6 +65,8 @@ def of_search(
         leading: the best and those of the same mean.
         final: the summary of the winner's runs on all training images; may be empty.
     """
+    if search.several:
+        return _of_front(search, ranking, leading)
     metric, first = search.metric, ranking.iloc[0]
     values = values_of(runs, metric)
     complete = _complete(search, values, ranking)
@@ -80,6 +82,28 @@ def of_search(
         sentences=sentences,
         final=_final(final),
         caution=" ".join(filter(None, (unsure, _flattery(search, leading, len(complete), len(final) > 0)))),
+    )
+
+
+def _of_front(search: Search, ranking: pd.DataFrame, leading: Sequence[str]) -> Verdict:
+    """Return the verdict on a search by several metrics, whose answer is a front and no winner."""
+    first = ranking.iloc[0] if not leading else ranking[ranking["configuration"] == leading[0]].iloc[0]
+    names = " and ".join(f"{style.unit(one.metric)} ({one.mode})" for one in search.objectives)
+    end = "highest" if search.maximises else "lowest"
+    several = f"of the {len(leading)} configurations that nothing beats in {names}"
+    verb = f"has the {end} {style.unit(search.metric)} {several}"
+    if len(leading) == 1:
+        verb = f"is at least as good as every other configuration in {names}"
+    few = len(search.seeds) < replicates.LEAST
+    return Verdict(
+        leader=str(first["configuration"]) if len(search.spec.paths()) else "",
+        verb=verb if leading else f"comes first so far; nothing is on the front of {names} yet",
+        number=with_unit(first["mean"], search.metric),
+        spread=spread(first, search.metric),
+        sentences=[],
+        caution="One seed is too few: chance decides who is on the front." * (len(search.seeds) == 1)
+        or "Two seeds are too few for an interval: points that lie close may be on the front by chance." * few
+        or "Points that lie within each other's intervals may be on the front by chance.",
     )
 
 
