@@ -83,10 +83,11 @@ class ParetoSearch(QuietOptunaSearch):
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Learn the objectives of a point, and by how much it breaks each bound."""
-        means = {} if error or not result else self._means(result)
-        values = [self._value(one, means.get(one.metric)) for one in self._objectives] if means else [None]
-        if means:
+        values: list[float | None] = [None]
+        if result and not error:
+            means = self._means(result)
             self._constrain(trial_id, [bound.excess(means.get(bound.metric)) for bound in self._bounds])
+            values = [self._value(one, means.get(one.metric)) for one in self._objectives]
         if None in values:
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
         else:

@@ -133,9 +133,10 @@ def judged(table: pd.DataFrame, search: Search) -> pd.DataFrame:
         table["feasible"] = [_keeps(line, search) for line in table.to_dict("records")]
         complete &= table["feasible"]
     if search.several:
-        points = [_point(line, search) for line in table[complete].to_dict("records")]
-        table["front"] = False
-        table.loc[complete, "front"] = pareto.front(points)
+        lines = table[complete]
+        points = [_point(line, search) for line in lines.to_dict("records")]
+        members = pd.Series(pareto.front(points), index=lines.index, dtype=bool)
+        table["front"] = members.reindex(table.index, fill_value=False)
     return table
 
 
