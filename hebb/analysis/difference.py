@@ -22,11 +22,11 @@ Values = Mapping[str, object]
 """Values by dotted path."""
 SEARCH, RUN = "search", "run"
 
-_ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "data_files", "config_sha256", "continued")
+_ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "data_files", "config_sha256", "continued", "on_end")
 """Parts of ``environment.json`` that say where and when a run was made, or belong to the data."""
 _OF_TIME = ("images_per_second",)
-_COMMANDS = "options.commands"
-"""The command lines in ``search.json``: they hold the name of its folder."""
+_COMMANDS = ("options.commands", "options.on_end")
+"""The command lines in ``search.json``: they hold the name of its folder, and what follows its end."""
 _PLACE = ("step", "phase", "kind", "blocks", "epoch")
 
 
@@ -269,7 +269,7 @@ def _of_plans(left: Mapping[str, object], right: Mapping[str, object]) -> Iterat
     if not all(isinstance(base, dict) for base in bases):
         raise ConfigError("diff", "a search.json does not hold the base of a search")
     rest = [_flat({k: v for k, v in search.items() if k not in ("base", "trials")}) for search in (left, right)]
-    yield from _changes("search", *({k: v for k, v in side.items() if k != _COMMANDS} for side in rest))
+    yield from _changes("search", *({k: v for k, v in side.items() if k not in _COMMANDS} for side in rest))
     yield from _of_configs(*(base for base in bases if isinstance(base, dict)))
 
 

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from hebb.tuning.search import Search
 
 _VERB = "rerun"
+_FIRST = {
+    "--trust-plugins": "run the code that the archive holds",
+    "--dry-run": "say what the archive holds; run nothing of it",
+    "--data": "what a dataset of the archive is called here",
+    "--folder-name": "name of the new search or run (default: NAME-rerun)",
+    "--overwrite": "replace a search or a run of that name",
+    "--workers": "trials that run at the same time",
+    "--device": "cpu | cuda | cuda:N | mps | xpu (default: that of the runs)",
+    "--data-dir": "parent folder (default: $HEBB_HOME, else ./hebb_data)",
+}
 
 
 def parser() -> Parser:
@@ -57,6 +67,7 @@ def parser() -> Parser:
         "--workers", type=count, metavar="N", help="trials that run at the same time (default: as many as fit)"
     )
     arguments.add_verbose_flag(flags)
+    flags.put_first(_FIRST)
     return flags
 
 
@@ -170,6 +181,7 @@ def _search(
             SearchSettings.restored(stored["options"], home),
             gpu=device.index if device.kind == DeviceKind.CUDA else None,
             workers=options.workers,
+            on_end=options.on_end or None,
             keep_features=not options.no_feature_cache,
             cache_limit=options.cache_limit,
             commands=(*stored["options"]["commands"], line),

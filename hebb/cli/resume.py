@@ -50,6 +50,8 @@ def main(argv: list[str], flag: str = _VERB) -> int:
 def _continue(folder: Path, home: folders.Home, options: argparse.Namespace, flag: str) -> int:
     """Continue the run in a folder that this process holds."""
     run = _interrupted_run(folder, flag)  # again: another process may just have finished it
+    if options.on_end is None:
+        options.on_end = _stored_command(folder)
     return train_all(
         _together(run, folder, flag),
         home,
@@ -82,6 +84,14 @@ def _interrupted_run(folder: Path, flag: str) -> RunConfig:
         runs = folders.names(folder.parent, FolderState.INTERRUPTED)
         raise ConfigError(flag, f"nothing to resume: {folder} holds no run", given=folder.name, choices=runs)
     return read_config(folder / folders.CONFIG)
+
+
+def _stored_command(folder: Path) -> str | None:
+    """Return the command for the end that the run was started with."""
+    path = folder / folders.ENVIRONMENT
+    environment = folders.read_json(path) if path.exists() else None
+    command = environment.get("on_end") if isinstance(environment, dict) else None
+    return command if isinstance(command, str) else None
 
 
 def initial_weights(run: RunConfig, folder: Path) -> Path | None:

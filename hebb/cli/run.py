@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hebb.cli import arguments, describe
+from hebb.cli import arguments, describe, on_end
 from hebb.config import plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.registry import DATASETS
@@ -153,15 +153,16 @@ def train_all(
         if not carry_on:
             for folder in runs:
                 folders.refuse_existing(folder, overwrite)
-        _train(
-            runs,
-            home,
-            options,
-            overwrite=overwrite,
-            device_index=device_index,
-            resume_from=resume_from,
-            carry_on=carry_on,
-        )
+        with on_end.at_end(options.on_end, tuple(runs), "run"):
+            _train(
+                runs,
+                home,
+                options,
+                overwrite=overwrite,
+                device_index=device_index,
+                resume_from=resume_from,
+                carry_on=carry_on,
+            )
     return 0
 
 
@@ -201,6 +202,7 @@ def _train(
             cache=home.cache,
             store_blocks=folder.name if keep else None,
             checkpoint_every=options.checkpoint_every,
+            on_end=options.on_end or None,
             **arguments.feature_cache(options),
         )
         for folder in runs

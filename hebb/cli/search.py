@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hebb.cli import arguments, describe, listing, pulse, search_flags
+from hebb.cli import arguments, describe, listing, on_end, pulse, search_flags
 from hebb.cli.parsing import Parser
 from hebb.cli.run import check_start
 from hebb.config import overrides, plan
@@ -87,7 +87,8 @@ def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bo
     request.check_installed("search", search.spec)
     from hebb.cli.search_display import SearchDisplay, continuation
 
-    with contextlib.closing(SearchDisplay()) as display:
+    told = on_end.at_end(settings.on_end, [search.folder], "search")
+    with told as end, contextlib.closing(SearchDisplay()) as display:
         display.preparing("loading torch and Ray")
         from hebb.tuning import stages
 
@@ -99,9 +100,11 @@ def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bo
                 raise
             raise type(cause)(f"{cause}\n{continuation(search.folder)}") from None
         _write_report(search, settings.home, display)
-    if not settings.save_trials:
-        shutil.rmtree(search.folder / folders.TRIALS)
-        board.renew(search.folder)
+        end.status = on_end.FINISHED if result.succeeded else on_end.FAILED
+        end.gather()
+        if not settings.save_trials:
+            shutil.rmtree(search.folder / folders.TRIALS)
+            board.renew(search.folder)
     return 0 if result.succeeded else 1
 
 

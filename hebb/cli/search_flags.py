@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from hebb.cli import arguments
+from hebb.cli import arguments, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count, natural
 from hebb.config import objectives, search_space
 from hebb.config.search_space import SearchSpec
@@ -23,6 +23,7 @@ KEPT = (
     "share_blocks",
     "max_failures",
     "preset_file",
+    "on_end",
 )
 """Flags that a continued search keeps as they were, unless they are given again."""
 _BESIDE_RESTORE = (
@@ -39,7 +40,7 @@ _BESIDE_RESTORE = (
         "dashboard",
     ),
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
-    *("save", "save_model", "save_best", "final_points"),
+    *("save", "save_model", "save_best", "final_points", "on_end"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 _DESCRIPTION = """{purpose}
@@ -80,6 +81,7 @@ def parser(purpose: str) -> Parser:
     _add_resource_flags(flags.section(Section.MACHINE))
     _add_result_flags(flags.section(Section.STORAGE))
     arguments.add_run_flags(flags)
+    on_end.add_flag(flags)
     flags.section(Section.INSTEAD).add_argument(
         "--estimate",
         action="store_true",

@@ -109,6 +109,7 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
         keep_best=options.save_best,
         save_trials=options.save,
         preset_file=options.preset_file,
+        on_end=options.on_end or None,
         commands=commands,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hebb.cli import arguments
+from hebb.cli import arguments, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count
 from hebb.core import commands
 
@@ -73,6 +73,7 @@ def add_storage_flags(parser: Parser) -> None:
     parser.rule_out(
         "--save-model", "--save false", "keeps no model", clash=lambda options: options.save_model and not options.save
     )
+    on_end.add_flag(parser)
     storage.add_argument(
         "--checkpoint-every",
         type=count,

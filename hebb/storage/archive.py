@@ -309,7 +309,7 @@ def read(path: Path) -> Archive:
         ConfigError: for a file that is no archive of ours, is not whole, or tries to do harm.
     """
     if not path.is_file():
-        raise ConfigError("archive", f"no such file '{path}'")
+        raise ConfigError("rerun", f"no such file '{path}'")
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     opener = _entries_of_zip if zipfile.is_zipfile(path) else _entries_of_tar

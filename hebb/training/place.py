@@ -31,6 +31,7 @@ class Place:
         checkpoint_every: epochs between two checkpoints; the end of a phase always has one.
         keep_features: whether the output of frozen blocks is kept from epoch to epoch.
         cache_limit: bytes of features that may go into files below ``cache`` when memory is full.
+        on_end: a command of the user's own for the end of the run, kept for a run that is continued.
         trials: number of runs that share the memory of this machine.
         trials_on_gpu: number of runs that share a GPU.
     """
@@ -50,6 +51,7 @@ class Place:
     checkpoint_every: int = 1
     keep_features: bool = True
     cache_limit: int = folders.CACHE_LIMIT
+    on_end: str | None = None
     trials: int = 1
     trials_on_gpu: int = 1
 

@@ -183,6 +183,7 @@ def open_records(
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
         environment = records.with_config(environment, place.folder / folders.CONFIG)
-    folders.write_json(path, environment)
+    environment.pop("on_end", None)
+    folders.write_json(path, environment if place.on_end is None else {**environment, "on_end": place.on_end})
     (place.folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt that failed
     return records.Recorder(place.folder, None if state is None else state.position)

@@ -146,9 +146,29 @@ def compared(packed: Archive, search: Search) -> list[Repeated]:
         repeated(packed, name, here.get((key(choice), seed)), domains.label(choice, digits=None), seed, metric)
         for choice, seed, name in _recorded(packed)
     ]
-    final = {int(p.name.rpartition("-s")[2]): p for p in (search.folder / folders.TRIALS).glob("final-*-s*")}
-    names = {int(n.rpartition("-s")[2]): n for n in packed.runs() if n.startswith(f"{folders.TRIALS}/final-")}
-    return pairs + [repeated(packed, n, final.get(s), _FINAL, s, "test_acc") for s, n in sorted(names.items())]
+    return pairs + _final_pairs(packed, search.folder)
+
+
+def _final_pairs(packed: Archive, folder: Path) -> list[Repeated]:
+    """Pair the runs of a winner, or of points on a front, on all training images."""
+    pattern = f"{folders.TRIALS}/final-"
+    here = {_same(folders.read_json(path)): path.parent for path in folder.glob(f"{pattern}*/{folders.CONFIG}")}
+    names = [name for name in packed.runs() if name.startswith(pattern)]
+    configs = {name: packed.data(f"{name}/{folders.CONFIG}") for name in names}
+    points = list(dict.fromkeys(name.rpartition("-s")[0] for name in names))
+    labels = {point: _FINAL + (f" {points.index(point) + 1}" if len(points) > 1 else "") for point in points}
+    return [
+        repeated(packed, n, here.get(_same(c)), labels[n.rpartition("-s")[0]], int(c.get("seed", 0)), "test_acc")
+        for n, c in configs.items()
+    ]
+
+
+def _same(config: Mapping[str, Any]) -> str:
+    """Return a text that is the same for a run and its repetition, whose code, data and device may be elsewhere."""
+    plain = {name: value for name, value in config.items() if name not in ("plugins", "device", "phases")}
+    for role in ("dataset_sup", "dataset_unsup"):
+        plain[role] = {**documents.as_object(config.get(role), role), "dataset": None}
+    return json.dumps(plain, sort_keys=True)
 
 
 def repeated(packed: Archive, name: str, folder: Path | None, label: str, seed: int, metric: str) -> Repeated:

@@ -31,6 +31,7 @@ class SearchSettings:
         keep_best: keep the trained models of the best configuration, and of its final runs.
         save_trials: keep the run folders of the trials when the search is over.
         preset_file: presets of the user's own, read again when the search is continued.
+        on_end: a command of the user's own for the end of the search; None for none.
         commands: the commands that began and continued the search, for its report.
     """
 
@@ -49,6 +50,7 @@ class SearchSettings:
     keep_best: bool = True
     save_trials: bool = True
     preset_file: Path | None = None
+    on_end: str | None = None
     commands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class SearchSettings:
             "share_blocks": self.share_blocks,
             "max_failures": self.max_failures,
             "preset_file": None if self.preset_file is None else str(self.preset_file.absolute()),
+            "on_end": self.on_end,
             "commands": list(self.commands),
         }
 
@@ -92,5 +95,6 @@ class SearchSettings:
             share_blocks=data.get("share_blocks", True),
             max_failures=data.get("max_failures", 1),
             preset_file=None if file is None else Path(file),
+            on_end=data.get("on_end"),
             commands=tuple(data.get("commands", ())),
         )

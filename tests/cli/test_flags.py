@@ -51,7 +51,7 @@ SHARED = {
     "--data-dir": ("file", "''"),
     "--resume": ("nope", "all without_classifier"),
 }
-SAVED = {"--save": ("maybe",), "--checkpoint-every": ("0", "x")}
+SAVED = {"--save": ("maybe",), "--checkpoint-every": ("0", "x"), "--on-end": ()}
 TRAIN = {
     **SHARED,
     **SAVED,
@@ -120,6 +120,7 @@ SEARCH = {
     "--folder-name": ("a/b", "''"),
     "--model-name": ("x",),
     "--save": ("maybe",),
+    "--on-end": (),
     "--save-model": ("--save false",),
     "--save-best": ("maybe", "true --save false"),
     "--estimate": ("--dry-run",),
