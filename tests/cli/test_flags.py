@@ -259,6 +259,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "--title": (),  # another place, and any text
         },
     ),
+    "checklist": ("nope", {flag: WITHOUT_RUNS[flag] if flag == "--data-dir" else () for flag in WITHOUT_RUNS}),
     "report": ("nope", {flag: WITHOUT_RUNS[flag] if flag == "--data-dir" else () for flag in WITHOUT_RUNS}),
     "evidence": ("", {**WITHOUT_RUNS, "--page": ("file",)}),
     "toy": ("", EXPERIMENT),

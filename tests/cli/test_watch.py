@@ -20,6 +20,7 @@ import stored_runs
 
 from hebb.analysis.progress import Follower, RunState, SearchState
 from hebb.cli import verbs, watch
+from hebb.cli.analysis import command as analysis
 from hebb.core import locks
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -147,3 +148,44 @@ def test_what_is_no_search_is_refused(whole: Path, tmp_path: Path) -> None:
     (tmp_path / folders.SEARCH).write_text("{}")
     with pytest.raises(ConfigError, match=r"search\.json: is not the description of a search"):
         look(tmp_path)
+
+
+def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing more: what they lack is not recorded."""
+    out = ["--out", str(search.parent / "out")]
+    half(trials(search)[1])
+    assert analysis.main(["checklist", str(search), *out]) == 0
+    text = (search.parent / "out" / "checklist.md").read_text()
+    answers = dict(line.removeprefix("- **").split("**: ", 1) for line in text.splitlines() if line.startswith("- **"))
+    assert text in capsys.readouterr().out
+    config, environment, result = (
+        json.loads((trials(search)[0] / name).read_text())
+        for name in (folders.CONFIG, folders.ENVIRONMENT, folders.RESULT)
+    )
+    assert answers["numbers"].startswith("of the last epoch of each run")
+    assert answers["selection"].startswith("none: a sweep")
+    assert answers["seeds"] == "0 for every configuration; splits by seed 0, the same in every run"
+    assert "Digits; 100 training images; 0 % of them held out" in answers["labelled data"]
+    assert environment["data_sha256"]["sup"][:16] in answers["labelled data"]
+    assert "`b0.layer.lr` grid [0.05, 0.1]" in answers["search space"]
+    assert answers["trials"] == "2 configurations; 1 of 2 runs finished, 1 interrupted"
+    assert f"over 1 finished runs, {result['seconds']:.3g} s each" in answers["compute"]
+    assert answers["memory"] == "not recorded"
+    assert f"{environment['machine']['cores']} cores; GPU none; runs on {config['device']}" in answers["hardware"]
+    assert f"torch {environment['versions']['torch']}" in answers["versions"]
+    data = json.loads((search / folders.SEARCH).read_text())
+    data |= {"purpose": "search", "final_seeds": [1, 2], "options": {}}
+    (search / folders.SEARCH).write_text(json.dumps(data))
+    (trials(search)[0] / folders.ENVIRONMENT).unlink()
+    assert analysis.main(["checklist", str(search), *out, "--overwrite"]) == 0
+    text = (search.parent / "out" / "checklist.md").read_text()
+    assert "**selected on test images**; the winner is trained again on all training images with 2 other seeds" in text
+    for name in (
+        "processor not recorded",
+        "- **commands**: not recorded",
+        "digest not recorded",
+        "Python not recorded",
+    ):
+        assert name in text
+    with pytest.raises(ConfigError, match=r"^checklist: must name searches"):
+        analysis.main(["checklist", str(trials(search)[0]), *out, "--name", "x"])

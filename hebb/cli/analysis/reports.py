@@ -132,6 +132,20 @@ def _report(options: argparse.Namespace) -> Output:
     return comparison.output(places, options.name, typed)
 
 
+def _checklist_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("search", nargs="+", metavar="SEARCH", help="folders or names of searches")
+
+
+def _checklist(options: argparse.Namespace) -> Output:
+    from hebb.analysis import checklist
+    from hebb.analysis.output import Output
+
+    home = folders.Home.find(options.data_dir)
+    frame = checklist.compute(folders.stored_folder(name, home, "checklist") for name in options.search)
+    text = checklist.markdown(frame)
+    return Output(options.name, frame, text=text, more={".md": text})
+
+
 VERBS = (
     Verb(
         "report",
@@ -140,6 +154,12 @@ VERBS = (
         _report,
         folder=_report_folder,
         out="folder for its files (default: that of the search; of several, hebb/analysis)",
+    ),
+    Verb(
+        "checklist",
+        "what conferences ask: seeds, selection, splits, space, hardware, hours",
+        _checklist_flags,
+        _checklist,
     ),
     Verb(
         "evidence",

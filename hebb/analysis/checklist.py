@@ -1,0 +1,232 @@
+"""What conferences ask of a search, answered from its records alone; what they do not hold is ``not recorded``."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hebb.analysis.progress import Follower, RunState
+from hebb.config import serialise
+from hebb.core import documents
+from hebb.core.errors import ConfigError
+from hebb.storage import folders
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN = "not recorded"
+_VERSIONS = ("hebb-learning", "torch", "torchvision", "numpy", "ray", "optuna")
+_DATA = {"sup": "labelled data", "unsup": "data of Hebbian phases"}
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The records of a search: its description, and those of the finished runs."""
+
+    folder: Path
+    search: Mapping[str, Any]
+    configs: Sequence[Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]]
+    environments: Sequence[Mapping[str, Any]]
+
+
+def compute(searches: Iterable[Path]) -> pd.DataFrame:
+    """Return a line for each search and question: search, question, answer.
+
+    Raises:
+        ConfigError: for a folder without a search.
+    """
+    import pandas as pd
+
+    lines = []
+    for folder in searches:
+        records = _read(folder)
+        answers = {
+            "numbers": _numbers(records),
+            "selection": _selection(records),
+            "seeds": _seeds(records),
+            **_data(records),
+            "search space": _space(records),
+            "trials": _trials(folder),
+            "statistics": "mean and sample standard deviation over seeds; Student's 95 % intervals from 3 seeds on",
+            "hardware": _hardware(records),
+            "compute": _hours(records),
+            "memory": UNKNOWN,
+            "versions": _versions(records),
+            "code": _code(records),
+            "commands": "; ".join(f"`{line}`" for line in _part(records.search, "options").get("commands", ()))
+            or UNKNOWN,
+        }
+        lines += [{"search": folder.name, "question": name, "answer": text} for name, text in answers.items()]
+    return pd.DataFrame(lines)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Write the answers as Markdown, a section for each search."""
+    parts = []
+    for name, lines in frame.groupby("search", sort=False):
+        answers = [f"- **{line.question}**: {line.answer}" for line in lines.itertuples()]
+        parts.append("\n".join([f"## {name}", "", *answers, ""]))
+    return "\n".join(parts)
+
+
+def _read(folder: Path) -> _Records:
+    path = folder / folders.SEARCH
+    if not path.is_file():
+        raise ConfigError("checklist", f"must name searches, and {folder} holds none")
+    search = documents.as_object(folders.read_json(path), str(path))
+    runs = sorted(path.parent for path in (folder / folders.TRIALS).glob(f"*/{folders.RESULT}"))
+
+    def objects(name: str) -> list[Mapping[str, Any]]:
+        paths = [run / name for run in runs if (run / name).exists()]
+        return [documents.as_object(folders.read_json(path), str(path)) for path in paths]
+
+    return _Records(folder, search, objects(folders.CONFIG), objects(folders.RESULT), objects(folders.ENVIRONMENT))
+
+
+def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = data.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _base(records: _Records) -> Mapping[str, Any]:
+    return serialise.complete(_part(records.search, "base"))
+
+
+def _numbers(records: _Records) -> str:
+    stop = _part(_base(records), "stop")
+    rules = [f"{name} {value}" for name, value in stop.items() if value is not None]
+    early = f"; Hebbian phases may end early ({', '.join(rules)}), by the norms of their weights" if rules else ""
+    return f"of the last epoch of each run; the best epoch, on validation or test images, is never taken{early}"
+
+
+def _selection(records: _Records) -> str:
+    search, metric = records.search, records.search.get("metric")
+    way = "largest" if search.get("mode") == "max" else "least"
+    share = _part(_base(records), "dataset_sup").get("validation") or 0
+    images = f"{100 * share:g} % of the training images, held out" if share else "no validation images are held out"
+    names = [metric, *(other.get("metric") for other in search.get("others") or ())]
+    text = f"by {' and '.join(map(str, names))}" + (f" ({way} mean over seeds)" if len(names) == 1 else "")
+    if search.get("purpose") != "search":
+        return f"none: a sweep, which shows every configuration, {text}; {images}"
+    test = "; **selected on test images**" if any(str(name).startswith("test") for name in names) else ""
+    final = search.get("final_seeds") or ()
+    again = f"; the winner is trained again on all training images with {len(final)} other seeds" if final else ""
+    return f"{text}; {images}{test}{again}"
+
+
+def _seeds(records: _Records) -> str:
+    search = records.search
+    seeds = " ".join(map(str, search.get("seeds", ()))) or UNKNOWN
+    final = " ".join(map(str, search.get("final_seeds") or ()))
+    split = _base(records).get("split_seed", UNKNOWN)
+    text = f"{seeds} for every configuration" + (f"; {final} for final runs" if final else "")
+    return f"{text}; splits by seed {split}, the same in every run"
+
+
+def _data(records: _Records) -> dict[str, str]:
+    """Describe the data by their role; both roles may be one."""
+    answers = {}
+    for role, name in _DATA.items():
+        data = _part(_base(records), f"dataset_{role}")
+        digests = Counter(
+            str(_part(e, "data_sha256")[role]) for e in records.environments if role in _part(e, "data_sha256")
+        )
+        images = "all training images" if data.get("samples") is None else f"{data['samples']:,} training images"
+        parts = [
+            str(data.get("dataset", UNKNOWN)),
+            images + (f", classes {data['classes']}" if data.get("classes") else ""),
+            f"{100 * (data.get('validation') or 0):g} % of them held out for validation",
+            f"epochs {data.get('epochs', UNKNOWN)}, batch size {data.get('batch_size', UNKNOWN)}",
+            "digest " + (", ".join(digest[:16] for digest in digests) or UNKNOWN),
+        ]
+        answers[name] = "; ".join(parts)
+    return answers
+
+
+def _space(records: _Records) -> str:
+    spec = _part(records.search, "spec")
+    space, plan = _part(spec, "space"), _part(spec, "search")
+    axes = [f"`{path}` {_domain(domain)}" for path, domain in space.items()]
+    how = [f"{name} {value}" for name, value in plan.items() if value is not None]
+    model = [f"{name} {value}" for name, value in _part(records.search, "searcher").items() if value is not None]
+    scheduler = _part(spec, "scheduler").get("name", UNKNOWN)
+    parts = [
+        ", ".join(how) or UNKNOWN,
+        *([f"suggested by {', '.join(model)}"] if model else []),
+        f"scheduler {scheduler}",
+    ]
+    return f"{'; '.join(axes) or 'nothing but the seed'} ({'; '.join(parts)})"
+
+
+def _domain(domain: object) -> str:
+    if not isinstance(domain, dict):
+        return str(domain)
+    return ", ".join(f"{kind} {values}" for kind, values in domain.items())
+
+
+def _trials(folder: Path) -> str:
+    progress = Follower(folder).look()
+    tally, points = progress.tally, len({run.label for run in progress.runs})
+    others = tally.others()
+    final = sum(run.state == RunState.FINISHED for run in progress.final)
+    text = f"{points} configurations; {tally.finished} of {tally.total} runs finished{f', {others}' if others else ''}"
+    return text + (f"; and {final} final runs" if final else "")
+
+
+def _counted(values: Iterable[object]) -> str:
+    """List values with the number of runs that have each, where they differ."""
+    counts = Counter(str(value) for value in values if value not in (None, ""))
+    texts = [text if len(counts) == 1 else f"{text} ({number} runs)" for text, number in counts.items()]
+    return ", ".join(texts) or UNKNOWN
+
+
+def _hardware(records: _Records) -> str:
+    machines = [_part(environment, "machine") for environment in records.environments]
+    gpus = _counted(m.get("gpu") or "none" for m in machines)
+    devices = _counted(config.get("device") for config in records.configs)
+    threads = _counted(config.get("threads") for config in records.configs)
+    hosts = len({m.get("host") for m in machines if m.get("host")})
+    parts = [
+        f"{hosts or UNKNOWN} {'machine' if hosts == 1 else 'machines'}",
+        f"processor {_counted(m.get('processor') for m in machines)}",
+        f"{_counted(m.get('cores') for m in machines)} cores",
+        f"GPU {gpus}",
+        f"runs on {devices} with {threads} CPU threads each",
+    ]
+    return "; ".join(parts)
+
+
+def _hours(records: _Records) -> str:
+    seconds = [float(r["seconds"]) for r in records.results if isinstance(r.get("seconds"), int | float)]
+    if not seconds:
+        return UNKNOWN
+    total, lacking = math.fsum(seconds), len(records.results) - len(seconds)
+    text = f"{total / 3600:.3g} hours over {len(seconds)} finished runs, {total / len(seconds):.3g} s each"
+    text += f"; {lacking} without a time" if lacking else ""
+    again = sum(bool(environment.get("continued")) for environment in records.environments)
+    text += f"; of {again} continued runs only the last session" if again else ""
+    return f"{text}; unfinished runs and earlier experiments {UNKNOWN}"
+
+
+def _versions(records: _Records) -> str:
+    packages = [f"Python {_counted(e.get('python') for e in records.environments)}"]
+    for name in _VERSIONS:
+        versions = _counted(_part(environment, "versions").get(name) for environment in records.environments)
+        if versions != UNKNOWN:
+            packages.append(f"{name} {versions}")
+    systems = _counted(_part(e, "machine").get("system") for e in records.environments)
+    return ", ".join([*packages, f"on {systems}"])
+
+
+def _code(records: _Records) -> str:
+    commits = _counted(environment.get("commit") for environment in records.environments)
+    dirty = sum(bool(environment.get("dirty")) for environment in records.environments)
+    text = f"commit {commits}" + (f", with uncommitted changes in {dirty} runs" if dirty else "")
+    plugins = {str(p["sha256"]): Path(str(p["name"])).name for c in records.configs for p in c.get("plugins") or ()}
+    listed = ", ".join(f"{name} (source {digest[:16]})" for digest, name in plugins.items())
+    return f"{text}; plugins: {listed or 'none'}"
