@@ -270,3 +270,27 @@ def test_the_plot(tmp_path: Path) -> None:
     looks = [str(drawing).count(f'class="hit {look}"') for look in ("best", "pale", "broken")]
     assert looks == [4, 2, 2]  # for a desk and for a phone
     assert "hollow dots break a constraint" in text
+
+
+@pytest.mark.slow
+def test_a_real_search_that_is_interrupted_ends_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command line with Ray and Optuna: three trials, then the rest; the front is that of the stored runs."""
+    flags = [*BASE, "--set", "dataset_sup.samples=100", "dataset_unsup.samples=100", "--threads", "1"]
+    flags += ["--space", "b0.layer.out_channels={randint: [4, 60]}", "--algorithm", "optuna", "--num-samples", "6"]
+    flags += ["--seeds", "0", "--metric", "val_acc", "multiply_accumulates", "--constraint", "parameters <= 6000"]
+    flags += ["--purpose", "search", "--final-seeds", "1", "--data-dir", str(tmp_path), "--folder-name", "front"]
+    assert search.main([*flags, "--max-trials", "3"]) == 0
+    assert search.main(["--restore", "front", "--data-dir", str(tmp_path), "--max-trials", "9"]) == 0
+    folder = folders.Home(tmp_path).search("front")
+    report, stored = html_report.read(folder), folders.read_json(folder / "front.json")
+    assert [point["configuration"] for point in stored["points"]] == [
+        results.trial_of(report.search, label).choice for label in report.leading
+    ]
+    assert all(point["final"]["n"] == 1 for point in stored["points"])
+    assert len(report.search.left_out) == len(Journal.load(folder).left_out)
+    assert len(report.search.trials) + len(report.search.left_out) == 6
+    for trial in report.search.trials:
+        assert costs.static(trial.config)["parameters"] <= 6000
+    printed = capsys.readouterr().out
+    assert f"front 1: {report.leading[0]}" in printed
+    assert "winner:" not in printed
