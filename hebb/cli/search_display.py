@@ -87,6 +87,7 @@ class SearchDisplay(SearchObserver):
         self._preparing = ""
         self._begun = time.monotonic()
         self._folder, self._maximises, self._scheduler = Path(), True, ""
+        self._several = False
 
     def preparing(self, what: str) -> None:
         """Say what the search is waiting for: on a pipe at once, in a terminal in a while."""
@@ -97,7 +98,7 @@ class SearchDisplay(SearchObserver):
 
     def start(self, search: Search) -> None:
         """Name the search."""
-        self._folder, self._maximises = search.folder, search.maximises
+        self._folder, self._maximises, self._several = search.folder, search.maximises, search.several
         self._scheduler = search.spec.scheduler.name.value
         self._print(
             f"{search.runs} trials of {search.base.network.name}, "
@@ -244,7 +245,7 @@ class SearchDisplay(SearchObserver):
         images = trials[0].config.dataset_sup.train_samples()
         seeds = " ".join(dict.fromkeys(str(trial.config.seed) for trial in trials))
         count = len({trial.configuration for trial in trials})
-        what = "the winner" if count == 1 else f"{count} points of the front"
+        what = f"{describe.counted(count, 'point')} of the front" if self._several else "the winner"
         self._print(f"training {what} on all {images:,} training images, seeds {seeds}")
 
     def _score(self, group: Group) -> str:

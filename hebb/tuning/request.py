@@ -195,13 +195,27 @@ def _check_beside(request: SearchRequest, search: Search) -> None:
             raise ConfigError(
                 where, problem, hint="sampler tpe, gp and nsga2 do; algorithm random and grid need no model"
             )
+    _check_recorded(request, search)
+
+
+def _check_recorded(request: SearchRequest, search: Search) -> None:
+    """Raise for a cost that the runs of this search do not record."""
+    compared = {other.metric for other in search.others}
     kinds = {phase.kind for phase in plan.phases(search.base)}
-    if "winner_entropy" in search.beside and not kinds & {plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT}:
-        raise ConfigError("winner_entropy", "needs blocks that compete, and no block of this network is Hebbian")
-    if "activity_sparsity" in search.beside and not search.base.network.settles:
-        raise ConfigError(
-            "activity_sparsity", "is recorded of settling networks alone", hint="winner_entropy is of Hebbian"
-        )
+    compete = bool(kinds & {plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT})
+    for name in search.beside:
+        where = "--constraint"
+        if name in compared:
+            where = "--metric" if request.others is not None else f"{request.source}, metric"
+        if name == "winner_entropy" and not compete:
+            raise ConfigError(
+                where, "winner_entropy needs blocks that compete, and no block of this network is Hebbian"
+            )
+        if name == "winner_entropy" and search.base.curve_points == 0:
+            raise ConfigError(where, "winner_entropy is read off learning curves, and there are no --curve-points")
+        if name == "activity_sparsity" and not search.base.network.settles:
+            problem = "activity_sparsity is recorded of settling networks alone"
+            raise ConfigError(where, problem, hint="winner_entropy says how Hebbian blocks share the wins")
 
 
 def check_points(search: Search) -> None:

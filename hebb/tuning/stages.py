@@ -278,7 +278,7 @@ def _of_front(context: Context, result: SearchResult) -> SearchResult:
         problem = f"the front has {len(points)} points, got {unknown[0]}"
         raise ConfigError("--final-points", problem, hint="--restore NAME --final-points N trains others")
     if search.final_seeds and chosen:
-        final, failed = _retrain(context, [point.trial for point in chosen])
+        final, failed = _retrain(context, [point.trial for point in chosen], [point.trial for point in points])
         lines = {str(line["configuration"]): line for _, line in final.iterrows()}
         for entry, point in zip(record["points"], points, strict=True):
             if point.trial.label in lines:
@@ -339,7 +339,7 @@ def _of_winner(context: Context, result: SearchResult, runs: pd.DataFrame) -> Se
         return result
     record = _record(context, winner, table)
     if search.final_seeds:
-        final, failed = _retrain(context, [winner.trial])
+        final, failed = _retrain(context, [winner.trial], [winner.trial])
         if len(final):
             record["final"] = _final_record(search, final.iloc[0])
         result = replace(result, final=final, failed={**result.failed, **failed})
@@ -384,22 +384,32 @@ def _record(context: Context, winner: Winner, table: pd.DataFrame) -> dict[str, 
     }
 
 
-def _retrain(context: Context, best: Sequence[Trial]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Train configurations on all training images with new seeds; return their test accuracy, and what failed."""
+def _retrain(
+    context: Context, best: Sequence[Trial], everything: Sequence[Trial]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Train configurations on all training images with new seeds; return their test accuracy, and what failed.
+
+    The accuracy is that of ``everything``: an earlier session may have trained other points of the front.
+    """
     search = context.search
-    packs = packs_of(search.final_seeds, search.pack_seeds)
-    final = tuple(trial for one in best for trial in trials.final_trials(one, search.final_seeds, packs))
+    final, known = _final(search, best), _final(search, everything)
     context.observer.retraining(final)
     task = replace(context.task, metric="train_acc", mode=Goal.MAX, probe_every=0, beside=())
     last = replace(context, task=task, models=None, limits=Limits(failures=context.limits.failures))
     outcome = _train(last, grouped(final, by_configuration=False))
-    table = results.read(final, "test_acc", context.journal)
+    table = results.read(known, "test_acc", context.journal)
     if len(table):
         path = results.write(table, search.folder / "final.csv")
         table = results.summary(table, "test_acc")
         context.observer.ranked(Ranking(metric="test_acc", summary=table, path=path))
     _sum_up(context, outcome, final, len(final))
     return table, outcome.failed
+
+
+def _final(search: Search, best: Sequence[Trial]) -> tuple[Trial, ...]:
+    """List the runs of configurations on all training images."""
+    packs = packs_of(search.final_seeds, search.pack_seeds)
+    return tuple(trial for one in best for trial in trials.final_trials(one, search.final_seeds, packs))
 
 
 def _search(context: Context) -> tuple[Context, Outcome]:

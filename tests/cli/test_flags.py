@@ -98,8 +98,10 @@ SEARCH = {
     ),
     "--num-samples": ("0", "x", "3", "3 --algorithm random --space 'b0.layer.lr={grid: [1, 2]}'"),
     "--search-seed": ("-1", "x", "3"),
-    "--metric": ("nope", "val_acc"),
-    "--mode": ("up",),
+    "--metric": ("nope", "val_acc", "test_acc nope", "parameters", "test_acc test_acc", "test_acc activity_sparsity"),
+    "--mode": ("up", "max min", "max --metric test_acc seconds", "max up --metric test_acc seconds"),
+    "--constraint": ("nope", "'nope <= 3'", "'parameters <= x'", "'parameters <= 1'", "'val_acc > 3'"),
+    "--final-points": ("0", "x", "1", "1 --purpose search"),
     "--validation-sup": ("maybe",),
     "--validation-unsup": ("maybe",),
     "--final-seeds": ("x", "-1", "3"),
@@ -171,7 +173,7 @@ RECIPE = {**WITHOUT_RUNS, "--scale": ("nope",)}
 EXPERIMENT = {**WITHOUT_RUNS, "--set": ("nope=1", "dt", "dtype=x"), "--threads": ("0",)}
 ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "runs": ("m", SELECTION),
-    "table": ("m", {**SELECTION, **METRIC, **BY}),
+    "table": ("m", {**SELECTION, **METRIC, **BY, "--with": ("nope",)}),
     "curves": ("m", {**SELECTION, **METRIC, **BY, "--most": ("0",)}),
     "compare": ("m n", {**SELECTION, **METRIC, **BY, "--baseline": ("nope",)}),
     "depth": ("m", {**SELECTION, **METRIC, **BY, "--published": ("9",)}),

@@ -162,7 +162,7 @@ OPTUNA = ["--space", "b0.layer.out_channels={randint: [4, 32]}", "--num-samples"
         ([*SPACE, "--constraint", "parameters"], "--constraint: must be a metric, one of <= >= < >, and a number"),
         ([*SPACE, "--constraint", "parameters <= 1"], "--constraint: leaves no configuration: b0.layer.out_channels=4"),
         ([*SPACE, "--constraint", "val_acc > 1"], "--constraint: there is no val_acc without --validation-sup"),
-        ([*SPACE, "--metric", "test_acc", "activity_sparsity"], "activity_sparsity: is recorded of settling networks"),
+        ([*SPACE, "--metric", "test_acc", "activity_sparsity"], "--metric: activity_sparsity is recorded of settling"),
         ([*OPTUNA, "hyperopt", "--metric", "test_acc", "seconds"], "--metric: hyperopt suggests by one metric"),
         (
             [*OPTUNA, "optuna", "--sampler", "cmaes", "--metric", "test_acc", "seconds"],
