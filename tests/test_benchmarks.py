@@ -422,7 +422,7 @@ def test_summary() -> None:
 
 def test_make_bench_names_every_benchmark() -> None:
     done = subprocess.run(
-        ["make", "-n", "bench", "PUBLISHED=somewhere"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "bench", "gpu", "PUBLISHED=somewhere"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     shared = {"__init__", "before_torch", "harness", "published_code", "energy_published"}
     for path in (ROOT / "benchmarks").glob("*.py"):

@@ -193,8 +193,9 @@ class Frozen:
     def filled(self, x: Tensor, dim: int = 0) -> Tensor:
         """Pad images along ``dim`` to a whole chunk."""
         missing = self.chunk - x.shape[dim]
-        zeros = x.new_zeros(*x.shape[:dim], missing, *x.shape[dim + 1 :])
-        return torch.cat([x, zeros], dim=dim) if missing else x
+        if not missing:
+            return x
+        return torch.cat([x, x.new_zeros(*x.shape[:dim], missing, *x.shape[dim + 1 :])], dim=dim)
 
     def rounded(self, features: Tensor) -> Tensor:
         """Round features to the number type in which they are kept."""

@@ -244,7 +244,7 @@ def test_arrays_that_cannot_be_used_are_refused(name: str) -> None:
         ({"overrides": {"b0.layer.rl": 0.1}}, "overrides b0.layer.rl: "),
         ({"protocol": "nothing"}, "protocol: unknown protocol 'nothing'"),
         ({"device": "gpu"}, "device: unknown 'gpu'"),
-        ({"device": "cuda:x"}, "device: must be auto, cpu, cuda or cuda:N, got 'cuda:x'"),
+        ({"device": "cuda:x"}, "device: must be auto, cpu, cuda, cuda:N, mps, xpu or xpu:N, got 'cuda:x'"),
         ({"data": "Digitz"}, "data: unknown dataset 'Digitz' .did you mean 'Digits'"),
         ({"data_unsup": "Digitz"}, "data_unsup: unknown dataset"),
         ({"seed": -1}, "seed: must be a whole number >= 0"),
