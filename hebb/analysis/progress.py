@@ -186,7 +186,7 @@ def _changed(path: Path) -> float:
 def _planned(search: Mapping[str, Any], journal: Journal) -> list[tuple[str, str, int]]:
     """List name, configuration and seed of every run that was planned or chosen."""
     listed = [(str(t["name"]), domains.label(t["choice"]), int(t["seed"])) for t in search["trials"]]
-    chosen = [(f"{g}-s{s}", domains.label(c), int(s)) for g, c in journal.chosen.items() for s in search["seeds"]]
+    chosen = [(f"{g}-s{s}", domains.label(c), int(s)) for g, c in journal.trained.items() for s in search["seeds"]]
     return list({run[0]: run for run in listed + chosen}.values())
 
 

@@ -311,8 +311,7 @@ def _planned(inside: Path, damaged: dict[str, ConfigError]) -> dict[Path, tuple[
             continue
         journal = Journal.load(path.parent)
         choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
-        chosen = {group: choice for group, choice in journal.chosen.items() if group not in journal.left_out}
-        choices |= {f"{group}-s{seed}": c for group, c in chosen.items() for seed in data.get("seeds", ())}
+        choices |= {f"{group}-s{seed}": c for group, c in journal.trained.items() for seed in data.get("seeds", ())}
         for name, choice in choices.items():
             planned[path.parent / folders.TRIALS / name] = choice, fates.ended(journal, name)
     return planned

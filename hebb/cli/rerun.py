@@ -205,8 +205,7 @@ def _done(folder: Path, catalog: Catalog) -> Search:
     search = search_folder.search_of(search_folder.read(folder), folder, catalog)
     if not search.spec.plan.model_based:
         return search
-    chosen = Journal.load(folder).chosen.values()
-    return replace(search, trials=trials.trials_at(search, chosen, catalog))
+    return trials.at_points(search, Journal.load(folder).chosen.values(), catalog)
 
 
 def _check_weights(checkpoint: Path | None) -> None:

@@ -129,7 +129,7 @@ def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings, *, fres
     updates = [sum(phase.updates for phase in plan.phases(trial.config)) for trial in search.trials]
     limit = settings.cache_limit if settings.keep_features else None
     describe.dry_run(first, catalog, trials=search.runs, total=sum(updates) or None, cache_limit=limit)
-    for line in (_summary(search), *search_notes.of(search, fresh=fresh)):
+    for line in (_summary(search), *search_notes.left_out(search.left_out), *search_notes.of(search, fresh=fresh)):
         describe.console().print(line, soft_wrap=True)
     return 0
 
@@ -137,7 +137,7 @@ def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings, *, fres
 def _summary(search: Search) -> str:
     """Say in a sentence what would be run."""
     spec = search.spec
-    configurations = describe.counted(spec.count(), "configuration")
+    configurations = describe.counted(spec.count() - len(search.left_out), "configuration")
     text = f"{search.runs} trials: {configurations} x seeds {' '.join(map(str, sorted(search.seeds)))}"
     if search.packs:
         text += f", in packs of up to {search.pack_seeds} seeds trained together"
@@ -147,5 +147,7 @@ def _summary(search: Search) -> str:
         text += f", stopped early by {spec.scheduler.name}"
     if search.final_seeds:
         seeds = " ".join(map(str, search.final_seeds))
-        text += f"; then the best by {search.metric} on all training images, seeds {seeds}"
+        names = " and ".join(one.metric for one in search.objectives)
+        best = "the front of" if search.several else "the best by"
+        text += f"; then {best} {names} on all training images, seeds {seeds}"
     return text

@@ -19,6 +19,7 @@ from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
 from hebb.storage import board, folders
+from hebb.tuning import search_notes
 from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
 from hebb.tuning.search import Group, Search, Trial
 
@@ -193,7 +194,7 @@ class SearchDisplay(SearchObserver):
             self.console.print(summary_table(ranking.summary, ranking.metric, ranking.beside))
         if ranking.stopped:
             self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
-        for line in left_out(ranking.left_out):
+        for line in search_notes.left_out(ranking.left_out):
             self._print(line)
         self._print(f"results: {ranking.path}")
         if ranking.path.stem == "results":
@@ -261,16 +262,6 @@ class SearchDisplay(SearchObserver):
 
     def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False)
-
-
-def left_out(reasons: Mapping[str, str]) -> list[str]:
-    """Say in lines what is not trained because it breaks a bound."""
-    if not reasons:
-        return []
-    lines = [f"left out: {label}: {reason}" for label, reason in list(reasons.items())[:_SHOWN]]
-    more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
-    count = describe.counted(len(reasons), "configuration")
-    return [f"left out: {count} not trained, outside the constraints", *lines, *more]
 
 
 def summary_table(summary: pd.DataFrame, metric: str, beside: Sequence[str] = ()) -> Table:

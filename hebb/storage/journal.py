@@ -47,6 +47,11 @@ class Journal:
     failed: dict[str, Row] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def trained(self) -> dict[str, Choice]:
+        """The configurations that were suggested and are trained: those that break no bound before."""
+        return {group: choice for group, choice in self.chosen.items() if group not in self.left_out}
+
     @staticmethod
     def load(folder: Path) -> Journal:
         """Read the journal of a search; an unfinished last line (a killed search) is skipped."""

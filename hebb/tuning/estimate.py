@@ -92,7 +92,7 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         for label, config in (points[i] for i in chosen)
     )
     room = _room(search.base.threads, device, settings)
-    units = search.spec.count() * _units(len(search.seeds), search.packs)
+    units = (search.spec.count() - len(search.left_out)) * _units(len(search.seeds), search.packs)
     last = _units(len(search.final_seeds), packs_of(search.final_seeds, search.pack_seeds))
     at_once = max(1, min(units, room if settings.workers is None else min(room, settings.workers)))
     runs = search.runs + len(search.final_seeds)

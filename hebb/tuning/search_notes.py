@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hebb.tuning import samplers, search_folder
 from hebb.tuning.search import Search
+
+_NAMED = 8
+"""Configurations of which the reason is said."""
 
 
 def of(search: Search, *, fresh: bool) -> list[str]:
@@ -11,6 +16,16 @@ def of(search: Search, *, fresh: bool) -> list[str]:
     if not search.spec.plan.model_based:
         return []
     return [f"note: {text}" for text in (_steered(search), _random(search), "" if fresh else _changed(search)) if text]
+
+
+def left_out(reasons: Mapping[str, str]) -> list[str]:
+    """Say in lines which configurations are not trained, and which bound each breaks, by their labels."""
+    if not reasons:
+        return []
+    lines = [f"left out: {label}: {reason}" for label, reason in list(reasons.items())[:_NAMED]]
+    more = [f"and {len(reasons) - _NAMED} more"] if len(reasons) > _NAMED else []
+    count = f"{len(reasons)} configuration{'' if len(reasons) == 1 else 's'}"
+    return [f"left out: {count} not trained, outside the constraints", *lines, *more]
 
 
 def _steered(search: Search) -> str:
