@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from types import FrameType
 
-from hebb.core import extras, threads, user_code
+from hebb.core import extras, streams, threads, user_code
 from hebb.core.errors import ConfigError, HebbError, cause_of
 
 _LONGEST = 400  # characters of an error that names a path
@@ -33,7 +33,7 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     status = _status(main)
     try:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
+            if stream is not None and not stream.closed:
                 stream.flush()  # here and not while Python exits, where an error has another exit code
     except OSError as error:
         _discard_output()
@@ -73,6 +73,9 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, OSError):
         too_long = error.errno == errno.ENAMETOOLONG
         return _say(f"error: {_shortened(str(error))}", ConfigError.exit_code if too_long else 1)
+    lost = [name for name in ("stdout", "stderr") if streams.closed(name)]
+    if isinstance(error, ValueError) and lost:
+        return _say(f"error: sys.{lost[0]} was closed while the command ran; a plugin must leave it open", 1)
     text = " ".join(str(error).split())[:300]
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
         return _say(f"error: out of memory: {text}", 1)
@@ -80,9 +83,11 @@ def _explain(error: BaseException) -> int:
 
 
 def _say(message: str, status: int) -> int:
-    """Print a message on the error stream, if there is one, and return the exit code."""
+    """Print a message on the error stream, or on the other where it was closed, and return the exit code."""
+    stream = sys.stdout if streams.closed("stderr") else sys.stderr
     try:
-        print(message, file=sys.stderr, flush=True)
+        if stream is not None and not stream.closed:
+            print(message, file=stream, flush=True)
     except OSError:
         _discard_output()
     return status
@@ -106,7 +111,7 @@ def _discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
+            if stream is not None and not stream.closed:
                 stream.flush()
         except OSError:
             os.dup2(nowhere, stream.fileno())

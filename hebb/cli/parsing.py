@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hebb.core.errors import ConfigError
 from hebb.core.values import read_number, read_switch
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Section(StrEnum):
@@ -178,6 +181,11 @@ class Parser(argparse.ArgumentParser):
     def print_help_all(self) -> None:
         """Print the help text with all flags."""
         self._print_message(self.format_help(whole=True), sys.stdout)
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print a text; argparse itself would be silent on a full disk."""
+        stream: Any = file or sys.stdout
+        print(message, end="", file=stream, flush=True)
 
     @property
     def _hint(self) -> str:

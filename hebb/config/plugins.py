@@ -25,7 +25,7 @@ from hebb.config import hooks, plan
 from hebb.config.fields import FIELDS, LOCAL, token_table
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, HebbianRule, LocalRule, Rule
 from hebb.config.specs import PluginSpec, RunConfig
-from hebb.core import user_code
+from hebb.core import streams, user_code
 from hebb.core.errors import ConfigError
 from hebb.core.user_code import UserCodeError
 
@@ -268,13 +268,17 @@ def _import_path(source: Path, sha256: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _process_kept(where: str) -> Iterator[None]:
-    """Come back to the working folder, and raise where the body changes how torch computes in the whole process."""
+    """Come back to the working folder, and raise where the body changes the output or the numbers of the process."""
     folder, before = _working_folder(), _of_torch()
     try:
-        yield
+        with streams.reopened() as taken:
+            yield
     finally:
         if folder is not None and _working_folder() != folder:
             os.chdir(folder)  # what the user typed is relative to it
+    if taken:
+        problem = f"closes or redirects sys.{taken[0]}, must leave it to the command"
+        raise ConfigError(where, problem, hint="print to a file of your own: print(..., file=log)")
     for name, value in _of_torch().items():
         if value != before[name]:
             problem = f"sets torch's {name} to {value} for everything, must leave it {before[name]}"

@@ -178,9 +178,10 @@ def test_a_full_disk(preset: str, limit: int, tmp_path: Path) -> None:
         assert code == 0, output
 
 
-def test_the_output_of_a_list_on_a_full_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [["--list", "presets"], ["--help"], ["--help-all"]])
+def test_the_output_on_a_full_disk(flags: list[str], tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        code, _ = ended("multi_layer.py", "--list", "presets", home=tmp_path / "home", stdout=full, stderr=None)
+        code, _ = ended("multi_layer.py", *flags, home=tmp_path / "home", stdout=full, stderr=None)
     assert code == 1
 
 

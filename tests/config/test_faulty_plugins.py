@@ -469,3 +469,16 @@ def test_a_plugin_that_changes_the_working_folder(tmp_path: Path, monkeypatch: p
     (tmp_path / "mine.py").write_text(HEADER + "import os\nos.chdir('/')\n" + OK)
     plugins.load(["mine.py"])
     assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize("text", ["sys.stdout.close()", "sys.stderr.close()", "os.close(1)", "sys.stdout = None"])
+def test_a_plugin_that_closes_the_output(text: str, tmp_path: Path, command: Command) -> None:
+    """The message is printed, and is no traceback."""
+    (tmp_path / "mine.py").write_text(f"{HEADER}import os, sys\n{text}\n{OK}")
+    done = command(
+        "multi_layer.py", "--plugin", "mine.py", "--preset", "BP:flatten", "--dataset", "Digits_1", "--dry-run"
+    )
+    stream = "stderr" if "stderr" in text else "stdout"
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --plugin mine.py: closes or redirects sys.{stream}, ")
+    assert "Traceback" not in done.stderr
