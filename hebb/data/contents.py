@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from hebb.core.errors import ConfigError
@@ -23,6 +22,7 @@ SAMPLE = 500
 """Files that are read of a larger folder, at equal distances."""
 _THREADS = 8  # they wait for the disk
 _PIECE = 100  # files that a thread takes at a time
+_SMALL = 1 << 18  # bytes read at once: the buffer of ``file_digest`` costs more than the digest of a small image
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def of(listings: Sequence[Listing]) -> Contents:
     Raises:
         ConfigError: when a file cannot be read; names it.
     """
-    paths = [listing.path(i) for listing in listings for i in range(len(listing.names))]
+    paths = [path for listing in listings for path in _paths(listing)]
     stats = [_stat(path) for path in paths]
     changes = [stat.st_mtime_ns for stat in stats]
     whole = sum(stat.st_size for stat in stats) <= WHOLE
@@ -72,27 +72,36 @@ def of(listings: Sequence[Listing]) -> Contents:
 
 def times(listing: Listing) -> str:
     """Return the digest of the times at which the images of a folder were last changed."""
-    return _of_times([_stat(listing.path(i)).st_mtime_ns for i in range(len(listing.names))])
+    return _of_times([_stat(path).st_mtime_ns for path in _paths(listing)])
+
+
+def _paths(listing: Listing) -> list[str]:
+    """Return the paths as text, which takes half the time of ``Path``."""
+    return [f"{listing.root}{os.sep}{os.fsdecode(name)}" for name in listing.names.tolist()]
 
 
 def _of_times(changes: Sequence[int]) -> str:
     return hashlib.sha256(" ".join(map(str, changes)).encode()).hexdigest()
 
 
-def _stat(path: Path) -> os.stat_result:
+def _stat(path: str) -> os.stat_result:
     try:
-        return path.stat()
+        return os.stat(path)  # noqa: PTH116
     except OSError as error:
         raise _unreadable(error) from None
 
 
-def _digests(paths: Sequence[Path]) -> bytes:
+def _digests(paths: Sequence[str]) -> bytes:
     return b"".join(map(_digest, paths))
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
+            first = file.read(_SMALL)
+            if len(first) < _SMALL and not file.read(1):
+                return hashlib.sha256(first).digest()
+            file.seek(0)
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise _unreadable(error) from None

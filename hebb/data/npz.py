@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ def array(path: Path, name: str) -> np.ndarray:
         if isinstance(file, np.ndarray):
             raise ValueError("it is a single array, as np.save writes it")
         with file:
+            _members(file.zip, path)
             values: np.ndarray = file[name]
             return values
 
@@ -32,13 +34,24 @@ def array(path: Path, name: str) -> np.ndarray:
 def names(path: Path) -> set[str]:
     """List the arrays of a file."""
     with _refusals(path, "arrays"), zipfile.ZipFile(path) as archive:
-        return {name.removesuffix(".npy") for name in archive.namelist()}
+        return _members(archive, path)
 
 
 def header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Read shape and type of an array without its values."""
-    with _refusals(path, name), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        return _header(member)
+    with _refusals(path, name), zipfile.ZipFile(path) as archive:
+        _members(archive, path)
+        with archive.open(f"{name}.npy") as member:
+            return _header(member)
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> set[str]:
+    """Return the names of the arrays; raise for one that is there twice, of which the reader would take the last."""
+    counts = Counter(name.removesuffix(".npy") for name in archive.namelist())
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise ConfigError(str(path), f"holds {twice} {counts[twice]} times, must hold it once", hint="save it again")
+    return set(counts)
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -86,6 +99,8 @@ def _has(path: Path) -> str:
 def _refusals(path: Path, name: str) -> Iterator[None]:
     try:
         yield
+    except ConfigError:
+        raise
     except KeyError:
         raise ConfigError(str(path), f"lacks {name}{_has(path)}", hint=_KERAS) from None
     except FileNotFoundError:

@@ -96,6 +96,9 @@ def _note(root: Path, train: scan.Listing, test: scan.Listing) -> str:
     """Say what was skipped, which classes have no test image, and which a person could take for one."""
     skipped = Counter(dict(train.skipped)) + Counter(dict(test.skipped))
     notes = [f"skipped {scan.said(sorted(skipped.items()))}"] if skipped else []
+    dark = scan.dark_16_bits(train)
+    if dark is not None:
+        notes.append(_dark_note(*dark))
     untested = [name for name, count in zip(test.classes, test.per_class(), strict=True) if not count]
     notes += [f"no test image of {_few(untested)}"] if untested else []
     lower = Counter(name.lower() for name in train.classes)
@@ -105,6 +108,13 @@ def _note(root: Path, train: scan.Listing, test: scan.Listing) -> str:
     unused = [name for name in scan.TEST_PARTS if (root / name).is_dir() and root / name != test.root]
     notes += [f"{test.root.name}/ holds the test images, and {name}/ is not used" for name in unused]
     return "; ".join(notes)
+
+
+def _dark_note(largest: int, count: int) -> str:
+    """Say that images of 16 bits are nearly black, and what makes them bright."""
+    scale = f"; multiply them by {1 << 16 - largest.bit_length()} for white" if largest else ""
+    seen = f"the largest value in {count} of the training images is {largest:,}, and white is 65,535 in 16 bits"
+    return f"{seen}: they are nearly black{scale}"
 
 
 def _few(words: Sequence[object]) -> str:

@@ -20,6 +20,8 @@ TEST_PARTS = ("test", "val")
 """What the folder of the test images may be called; the first one that exists is used."""
 HEADERS = 2000
 """Image headers that are read at most; 0.1 ms each."""
+DECODED = 100
+"""Images of 16 bits that are decoded at most to see whether they use them."""
 _OF_THE_SYSTEM = frozenset(
     {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"}
 )
@@ -199,6 +201,21 @@ def image_shape(images: Listing) -> tuple[int, int, int]:
             sizes.add(decode.size(image))
     height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
     return (1 if grey else 3, height, width)
+
+
+def dark_16_bits(images: Listing) -> tuple[int, int] | None:
+    """Return the largest value of dark images of 16 bits and the number of images read; None for all others.
+
+    Dark is below an eighth of white, as measurements of 12 bits are. Up to ``DECODED`` images are read, at equal
+    distances, and none after the first that is not dark.
+    """
+    values: list[int] = []
+    for i in range(0, len(images.names), -(-len(images.names) // DECODED)):
+        largest = decode.largest_of_16_bits(images.path(i))
+        if largest is None or largest >= 1 << 13:
+            return None
+        values.append(largest)
+    return max(values), len(values)
 
 
 def part(root: Path, train: bool, where: str) -> Listing:

@@ -6,6 +6,8 @@ Without it a user's own files could be read with wrong labels or channels.
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +92,7 @@ def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...
         ("npz:{}/lacks.npz", "lacks x_train"),
         ("npz:{}/floats.npz", "x_train must be uint8, got float64"),
         ("npz:{}/labels.npz", "y_train must hold labels"),
+        ("npz:{}/twice.npz", "holds x_test 2 times, must hold it once"),
     ],
 )
 def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -> None:
@@ -102,6 +105,10 @@ def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -
     labels = {"y_train": np.zeros(4, int), "y_test": np.zeros(4, int)}
     np.savez(tmp_path / "floats.npz", **{**whole, "x_train": np.zeros((4, 5, 5))}, **labels)
     np.savez(tmp_path / "labels.npz", **whole, **{**labels, "y_train": np.zeros(4) + 0.5})
+    np.savez(tmp_path / "twice.npz", **whole, **labels)
+    with zipfile.ZipFile(tmp_path / "twice.npz", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("x_test.npy", archive.read("x_train.npy"))
     with pytest.raises(ConfigError, match=message):
         DATASETS.get(name.format(tmp_path), "test")
 

@@ -172,6 +172,31 @@ def test_images_that_are_streamed_are_said_to_be(tmp_path: Path) -> None:
         assert [note.partition(" are ")[0].removeprefix("note: the ") for note in notes] == expected
 
 
+DARK = {
+    "12 bits": (4095, 4095, "tif", "the largest value in 18 of the training images is 4,095.*; multiply them by 16"),
+    "10 bits in a PNG": (0, 1023, "png", "is 1,023,.*; multiply them by 64"),
+    "black": (0, 0, "tif", "is 0, "),
+    "an eighth of white": (8192, 0, "tif", None),
+    "one bright image": (4095, 40000, "tif", None),
+}
+
+
+@pytest.mark.parametrize(("white", "last", "ending", "says"), DARK.values(), ids=DARK)
+def test_images_that_use_few_of_their_16_bits(
+    white: int, last: int, ending: str, says: str | None, tmp_path: Path
+) -> None:
+    """They would train nearly black without a word."""
+    root = image_files.folder(tmp_path)
+    paths = sorted(root.rglob("*.png"))  # the last one is a training image
+    for path in paths:
+        path.unlink()
+        values = np.full((8, 8), last if path == paths[-1] else white, np.uint16)
+        Image.fromarray(values).save(path.with_suffix(f".{ending}"))
+    note = DATASETS.get(f"folder:{root}", "test").note
+    assert ("nearly black" in note) == (says is not None)
+    assert says is None or re.search(says, note)
+
+
 # -- folders ------------------------------------------------------------------------------------------------
 
 
