@@ -17,7 +17,8 @@ from hebb.core import commands, extras
 _SHELLS = ("bash", "zsh")
 _DESCRIPTION = """Print tab completion of the command hebb for a shell.
 
-bash: hebb completion bash > ~/.hebb-completion.bash, and in ~/.bashrc: source ~/.hebb-completion.bash
+bash: hebb completion bash > ~/.hebb-completion.bash
+      and in ~/.bashrc: source ~/.hebb-completion.bash
 zsh:  hebb completion zsh > _hebb, in a folder of $fpath; then start a new shell"""
 
 

@@ -29,12 +29,15 @@ _DIGITS = {
 }
 _DIGITS_HELP = """usage: {demo} [flags]
 
-Train 2SoftHebbCnnDigits on scikit-learn's digits with seeds 0 to 3, in less than a minute, as the search 'demo'.
-Every flag of {search} works here too and wins; {search} --help-all lists them.
+Train 2SoftHebbCnnDigits on scikit-learn's digits with seeds 0 to 3, as the search 'demo'.
+It takes less than a minute.
+Every flag of {search} works here too and wins;
+{search} --help-all lists them.
 The other demo, python demo.py, trains the published network 4SoftHebbCnnCIFAR on CIFAR-10."""
 _CIFAR10_HELP = """usage: demo.py [flags]
 
-Train the published network 4SoftHebbCnnCIFAR, with three hidden SoftHebb layers, on CIFAR-10 as the run 'demo'.
+Train the published network 4SoftHebbCnnCIFAR, with three hidden SoftHebb layers, on CIFAR-10
+as the run 'demo'.
 Every flag of multi_layer.py works here too and wins; python multi_layer.py --help-all lists them.
 The other demo, hebb demo, is a small search on digits that takes a minute."""
 _HELP = {*HELP, HELP_ALL}

@@ -1,4 +1,4 @@
-"""Measure the post-hoc loss: train a network, then its lower blocks again below the finished classifier.
+"""Measure the post-hoc loss: train a network, then its lower blocks again below its classifier.
 
 The curve (loss and accuracy per example seen) is written to the run folder as CSV, PNG and SVG.
 """

@@ -20,7 +20,7 @@ _VERB = "resume"
 def parser(flag: str = _VERB) -> Parser:
     """Return the parser of the command, in which the folder follows the verb or the flag ``--resume-run``."""
     flags = Parser(
-        "Continue an interrupted run, to the bits of an uninterrupted one. A pack continues with all its members.",
+        "Continue an interrupted run, to the bits of an uninterrupted one.\nA pack continues with all its members.",
         prog=commands.name(_VERB),
         exclusive=Exclusive(flag, "continues the run as it was started", train_flags.parser),
     )

@@ -44,7 +44,6 @@ _BESIDE_RESTORE = (
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 _DESCRIPTION = """{purpose}
-
 example: {command}"""
 _EXAMPLE = (
     *("--preset", "2SoftHebbCnnDigits", "--dataset", "Digits_5"),
@@ -70,7 +69,8 @@ Flags = argparse._ArgumentGroup
 
 def parser(purpose: str) -> Parser:
     """Return the parser of the command; ``purpose`` says in a sentence what it does."""
-    example = _DESCRIPTION.format(purpose=purpose, command=commands.line("search", *_EXAMPLE))
+    command = commands.line("search", *_EXAMPLE).replace(" --space", " \\\n      --space")
+    example = _DESCRIPTION.format(purpose=purpose, command=command)
     flags = Parser(example, prog=commands.name("search"))
     arguments.add_network_flags(flags)
     _add_space_flags(flags.section(Section.SEARCH))

@@ -9,7 +9,6 @@ from hebb.cli.parsing import Parser, Section, boolean, count
 from hebb.core import commands
 
 _DESCRIPTION = """Train one network, block by block, and store the run.
-
 example: {command}"""
 
 _FIRST = {
@@ -27,7 +26,8 @@ _FIRST = {
 def parser() -> Parser:
     """Return the parser of the command."""
     example = ("--preset", "2SoftHebbCnnCIFAR", "--dataset-unsup", "CIFAR10_1", "--dataset-sup", "CIFAR10_50")
-    flags = Parser(_DESCRIPTION.format(command=commands.line("train", *example)), prog=commands.name("train"))
+    command = commands.line("train", *example).replace(" --dataset-sup", " \\\n      --dataset-sup")
+    flags = Parser(_DESCRIPTION.format(command=command), prog=commands.name("train"))
     arguments.add_network_flags(flags)
     arguments.add_seed_flag(flags)
     flags.section(Section.TRAINING).add_argument(

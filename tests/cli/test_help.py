@@ -45,6 +45,7 @@ def test_the_short_help_fits_a_screen_and_the_whole_one_has_every_flag(name: str
     assert words(whole) == set(parser.flags())
     left_out = words(whole) - words(short)
     assert not left_out or re.search(r"--help-all lists \d+ more flags", short)
+    assert max(map(len, whole.splitlines())) <= 100
     for flag in words(short):  # a line each, in which nothing is cut
         assert f"{flag} " in whole or f"{flag}," in whole or f"{flag}\n" in whole
     assert parser.format_help() == short  # asking for one leaves the other as it was

@@ -169,7 +169,7 @@ VERBS = (
     Verb("curves", "a metric over the epochs, with a band over seeds", _curves_flags, _curves),
     Verb(
         "compare",
-        "searches, or values within one, against a first, seed by seed: difference, interval, test",
+        "searches, or values within one, against a first, by seeds: difference, interval, test",
         _compare_flags,
         _compare,
     ),
