@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,6 +97,8 @@ _SET_BY |= {name.replace("-", "_"): text for name, text in _SET_BY.items()}
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 
+_WIDTH = 100  # characters of a line of a help text
+
 
 class _HelpAll(argparse.Action):
     """Prints all flags, and exits."""
@@ -125,6 +128,11 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
         return super()._format_args(action, default_metavar)
 
 
+def _wrapped(text: str) -> str:
+    """Break the lines of a text that are longer than ``_WIDTH``."""
+    return "\n".join(textwrap.fill(line, _WIDTH, break_on_hyphens=False) if line else "" for line in text.splitlines())
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ``ConfigError`` and name the nearest flag.
 
@@ -138,7 +146,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, *, prog: str | None = None, exclusive: Exclusive | None = None) -> None:
         super().__init__(
-            description=description,
+            description=_wrapped(description),
             prog=prog,
             formatter_class=_Layout,
             allow_abbrev=False,

@@ -341,7 +341,7 @@ def commands(report: SearchReport) -> dict[str, list[str]]:
     search, best = report.search, report.best
     again = command_line("train", "--run-config", best.folder / folders.CONFIG, "--model-name", "again")
     return {
-        **({"the search": list(report.commands)} if report.commands else {}),
+        **({"the search": list(dict.fromkeys(report.commands))} if report.commands else {}),
         **({"what is left of it": [command_line("search", "--restore", search.folder)]} if report.tally.left else {}),
         "the best run again, to the same bits": [again],
         "this page": [command_line("analysis", "report", search.folder)],
