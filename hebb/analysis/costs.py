@@ -13,11 +13,11 @@ from hebb.storage.curves import Point
 
 
 def of_folder(config: RunConfig, folder: Path, names: Iterable[str]) -> dict[str, float]:
-    """Return some costs of a finished run; NaN where its records do not tell."""
+    """Return some costs of a finished run, or static ones of any; NaN where its records do not tell."""
     names = list(names)
     if not names:
         return {}
-    seconds = folders.read_json(folder / folders.RESULT).get("seconds")
+    seconds = folders.read_json(folder / folders.RESULT).get("seconds") if "seconds" in names else None
     return of_records(config, seconds, folder, names)
 
 

@@ -106,6 +106,24 @@ def test_constraints(constraints: dict[str, str], left_out: list[int], expected:
     assert list(table["feasible"]) == sorted(table["feasible"], reverse=True)
 
 
+def test_what_a_scheduler_stopped_has_its_static_costs(tmp_path: Path) -> None:
+    """It has no result and no time; it is in results.csv with what is known, and not on the front."""
+    found = planned(tmp_path, metric=["test_acc", "parameters", "seconds"], seeds=[0])
+    stopped, *others = found.trials
+    stopped.folder.mkdir(parents=True)
+    folders.write_json(stopped.folder / folders.CONFIG, {})
+    row = dict.fromkeys(results.METRIC_COLUMNS) | {"test_acc": 99.0}
+    folders.append_row(stopped.folder / folders.METRICS, row)
+    Journal.load(tmp_path).note(Event.STOPPED, stopped.configuration, step=1, score=99.0, n=1)
+    for trial in others:
+        finish(trial, 50.0)
+    runs = results.read(found.trials, found.metric, Journal.load(tmp_path), found.beside)
+    assert runs.set_index("trial").loc[stopped.name, "parameters"] == costs.static(stopped.config)["parameters"]
+    assert runs.set_index("trial")["seconds"].isna().sum() == 1
+    table = results.judged(results.summary(runs, found.metric, found.beside), found)
+    assert front(found, results.ranked(table, found)) == [8]
+
+
 def test_a_winner_keeps_every_bound(tmp_path: Path) -> None:
     found = planned(tmp_path, metric="test_acc", constraints={"seconds": "<= 10"})
     table = table_of(found, {4: [50, 50], 32: [80, 80]}, {32: 60.0})
