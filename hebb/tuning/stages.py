@@ -275,6 +275,7 @@ def _of_front(context: Context, result: SearchResult) -> SearchResult:
     chosen = [point for point in points if not search.final_points or point.number in search.final_points]
     unknown = sorted(set(search.final_points) - {point.number for point in points})
     if unknown:
+        folders.write_json(search.folder / FRONT, record)
         problem = f"the front has {len(points)} points, got {unknown[0]}"
         raise ConfigError("--final-points", problem, hint="--restore NAME --final-points N trains others")
     if search.final_seeds and chosen:
