@@ -175,6 +175,10 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "runs": ("m", SELECTION),
     "table": ("m", {**SELECTION, **METRIC, **BY, "--with": ("nope",)}),
     "curves": ("m", {**SELECTION, **METRIC, **BY, "--most": ("0",)}),
+    "aggregate": (
+        "m",
+        {**SELECTION, **METRIC, **BY, "--tasks": ("nope",), "--baseline": ("nope",), "--repeats": ("0",)},
+    ),
     "compare": ("m n", {**SELECTION, **METRIC, **BY, "--baseline": ("nope",)}),
     "depth": ("m", {**SELECTION, **METRIC, **BY, "--published": ("9",)}),
     "temperature": ("m", {**SELECTION, **METRIC}),
