@@ -59,6 +59,8 @@ def scores(
     """
     stored.check_metric(metric)
     columns = [*by, *tasks]
+    for column in (name for name in tasks if name not in stored.COLUMNS):
+        runs[0].value(column, "--tasks")
     frame = stored.frame(runs, [metric], [name for name in columns if name not in stored.COLUMNS])
     if frame[metric].isna().any():
         name = frame["run"][frame[metric].isna()].iloc[0]
