@@ -24,6 +24,8 @@ import pandas as pd
 
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
+from hebb.config.objectives import better
+from hebb.config.vocabulary import Goal
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 REPEATS = 2000
 """Draws of the bootstrap."""
 _THRESHOLDS = 101
-_LESS_IS_BETTER = ("loss", "second", "seconds", "convergence")
-"""Last words of the metrics of which less is better."""
 
 Scores = dict[str, list[np.ndarray]]
 """The scores of each method, task by task in the same order."""
@@ -95,16 +95,16 @@ def compute(methods: Scores, metric: str, *, repeats: int = REPEATS) -> pd.DataF
         metric: what was measured.
         repeats: draws of the bootstrap.
     """
-    sign = -1.0 if metric.rpartition("_")[2] in _LESS_IS_BETTER else 1.0
+    sign = -1.0 if better(metric) == Goal.MIN else 1.0
     (first, base), *_ = methods.items()
     lines = []
     for name, tasks in methods.items():
         values = np.concatenate(tasks)
         low, high = _interval(_iqm, tasks, repeats)
-        better, worst, best = math.nan, math.nan, math.nan
+        chance, worst, best = math.nan, math.nan, math.nan
         if name != first:
             sides = [sign * side for side in (*tasks, *base)]
-            better = float(_improvement(*sides))
+            chance = float(_improvement(*sides))
             worst, best = _interval(_improvement, sides, repeats)
         lines.append(
             {
@@ -117,7 +117,7 @@ def compute(methods: Scores, metric: str, *, repeats: int = REPEATS) -> pd.DataF
                 "low": low,
                 "high": high,
                 "reference": "" if name == first else first,
-                "improvement": better,
+                "improvement": chance,
                 "improvement_low": worst,
                 "improvement_high": best,
             }
@@ -127,7 +127,7 @@ def compute(methods: Scores, metric: str, *, repeats: int = REPEATS) -> pd.DataF
 
 def profiles(methods: Scores, metric: str, *, repeats: int = REPEATS) -> pd.DataFrame:
     """Return the performance profile of each method: method, tau, share of runs beyond it, low and high end."""
-    less = metric.rpartition("_")[2] in _LESS_IS_BETTER
+    less = better(metric) == Goal.MIN
     everything = np.concatenate([values for tasks in methods.values() for values in tasks])
     lines = []
     for tau in np.linspace(everything.min(), everything.max(), _THRESHOLDS):
@@ -205,7 +205,7 @@ def draw_profiles(frame: pd.DataFrame) -> Figure:
         axes.fill_between(
             rows["tau"], 100 * rows["low"], 100 * rows["high"], step="post", alpha=0.2, color=look["color"], linewidth=0
         )
-    less = metric.rpartition("_")[2] in _LESS_IS_BETTER
+    less = better(metric) == Goal.MIN
     style.label(axes, f"tau: {style.unit(metric)}", f"runs {'below' if less else 'above'} tau (%)")
     style.legend(figure, axes)
     return figure
