@@ -154,8 +154,8 @@ def _sum_gradient(rows: np.ndarray, slopes: np.ndarray, gradient: np.ndarray, co
 def _adam(gradient: np.ndarray, weight: np.ndarray, mean: np.ndarray, square: np.ndarray, adam: np.ndarray) -> None:
     """Update one row of weights as torch's Adam does, its own weight decay included.
 
-    Moments below 2^-126 become 0. A feature that is silent halves its mean every seven updates, and from there on a
-    processor would take a hundred times as long for each; the weight does not feel moments that small.
+    Moments below 2^-126 become 0. The mean of a silent feature halves every seven updates, and numbers that small slow
+    a processor down (a third here, more on others); the weight does not feel them.
     """
     step, root, epsilon, decay = adam[STEP], adam[ROOT], adam[EPSILON], adam[DECAY]
     keep_mean, new_mean = adam[KEEP_MEAN], adam[NEW_MEAN]
