@@ -256,8 +256,8 @@ DEFECTS = (
     Defect(
         "the loss is divided by the batch size",
         "hebb/training/engine.py",
-        "self._loss.add(mean_loss, labels.shape[-1])",
-        "self._loss.add(mean_loss)",
+        "self._add(mean_loss, images, ",
+        "self._add(mean_loss, 1, ",
     ),
     Defect(
         "the root of what is not positive is not 0",

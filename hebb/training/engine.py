@@ -8,7 +8,6 @@ Shapes: B images in a batch, S seeds in a pack, K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -86,19 +85,48 @@ def hebbian(
         if watch is not None:
             watch.update()
 
-    with training(network, at), torch.no_grad():
+    with torch.no_grad():
+        _follow(network, at, _updates(split, at, learn, update, curves, graphs), update, progress, curves)
+    return Scores(loss=_local_loss(network, phase))
+
+
+def _follow(
+    network: Network,
+    at: Epoch,
+    updates: Iterator[tuple[int, int]],
+    update: int,
+    progress: Progress,
+    curves: Curves | None,
+    total: Sums | None = None,
+) -> None:
+    """Let an epoch make its updates, and measure, check and report what they do.
+
+    Args:
+        network: the network.
+        at: the epoch.
+        updates: makes them as it is read; yields how many were made and the images of each.
+        update: number of the epoch's first update in the phase.
+        progress: called after every update, or after several that are made together.
+        curves: measures the network after a few.
+        total: sums of the epoch, of a phase with a classifier.
+    """
+
+    def check() -> None:
+        check_updates(network, at.phase, at.epoch)
+        if total is not None:
+            total.check(at.phase, at.epoch)
+
+    with training(network, at):
         if curves is not None:
             curves.begin()
-        for count, images in _updates(split, at, learn, update, curves, graphs):
+        for count, images in updates:
             if curves is not None:
-                curves.update(count=count)
+                curves.update(total, count)
             update += count
             if update % CHECK_EVERY == 0:
-                check_updates(network, phase, at.epoch)
-            for _ in range(count):
-                progress(images)
-        check_updates(network, phase, at.epoch)
-    return Scores(loss=_local_loss(network, phase))
+                check()
+            progress(count * images)
+        check()
 
 
 def _batches(split: Split, at: Epoch) -> Iterator[tuple[Tensor, Tensor]]:
@@ -190,8 +218,6 @@ def backprop(
     same batches. ``curves`` measures the network after a few updates. ``graphs`` replays the updates if there are any.
     """
     phase = at.phase
-    if readout_epoch.applies(network, split, phase, optimiser):
-        return _readout(network, split, at, optimiser, progress, curves)
     total = _sums(split.labels.device, graphs)
     update = at.epoch * phase.updates_per_epoch(len(split))
 
@@ -203,47 +229,24 @@ def backprop(
         optimiser.step()
         total.add(loss.detach(), logits.detach(), labels)
 
-    with training(network, at):
-        if curves is not None:
-            curves.begin()
-        for count, images in _updates(split, at, learn, update, curves, graphs, total.counters):
-            if curves is not None:
-                curves.update(total, count)
-            update += count
-            if update % CHECK_EVERY == 0:
-                check_updates(network, phase, at.epoch)
-                total.check(phase, at.epoch)
-            for _ in range(count):
-                progress(images)
-        check_updates(network, phase, at.epoch)
-        total.check(phase, at.epoch)
+    if readout_epoch.applies(network, split, phase, optimiser):
+        updates = _readout_updates(network, split, at, optimiser, total)
+    else:
+        updates = _updates(split, at, learn, update, curves, graphs, total.counters)
+    _follow(network, at, updates, update, progress, curves, total)
     return total.scores()
 
 
-def _readout(
-    network: Network,
-    split: Split,
-    at: Epoch,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-    curves: Curves | None,
-) -> Scores:
-    """Run ``backprop`` for a linear classifier whose epoch has loops of its own."""
-    phase, total = at.phase, Sums(split.labels.device)
+def _readout_updates(
+    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, total: Sums
+) -> Iterator[tuple[int, int]]:
+    """Make the updates of a linear classifier whose epoch has loops of its own, as ``_updates`` makes others."""
+    size = at.phase.batch_size
     order = torch.randperm(len(split), generator=at.order())
-    readout = readout_epoch.Readout(network, split, phase.batch_size, optimiser)
-    with training(network, at):
-        if curves is not None:
-            curves.begin()
-        for batch in readout.epoch(order, split.labels[order], phase.batch_size):
-            total.add_sums(batch.loss, batch.hits, batch.images)
-            if curves is not None:
-                curves.update(total)
-            if total.updates % CHECK_EVERY == 0:
-                total.check(phase, at.epoch)
-            progress(batch.images)
-        total.check(phase, at.epoch)
-    return total.scores()
+    readout = readout_epoch.Readout(network, split, size, optimiser)
+    for batch in readout.epoch(order, split.labels[order], size):
+        total.add_sums(batch.loss, batch.hits, batch.images)
+        yield 1, batch.images
 
 
 def post_hoc(
@@ -346,18 +349,18 @@ class Sums:
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: mean loss (...), logits (..., B, K), labels (..., B), where ... is nothing or S."""
-        self._loss.add(mean_loss, labels.shape[-1])
-        self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        self.finite += mean_loss.isfinite()
-        self.samples += labels.shape[-1]
-        self.updates += 1
+        images = labels.shape[-1]
+        self._add(mean_loss, images, (logits.argmax(dim=-1) == labels).sum(dim=-1), images)
 
-    def add_sums(self, loss: float, hits: int, samples: int) -> None:
+    def add_sums(self, loss: float, hits: int, images: int) -> None:
         """Add a batch of one network on the CPU: the sum of its losses, its right answers, its images."""
-        self.loss.add_(loss)
+        self._add(torch.tensor(loss, dtype=torch.float64), 1, hits, images)
+
+    def _add(self, loss: Tensor, times: int, hits: Tensor | int, images: int) -> None:
+        self._loss.add(loss, times)
         self.hits += hits
-        self.finite += math.isfinite(loss)
-        self.samples += samples
+        self.finite += loss.isfinite()
+        self.samples += images
         self.updates += 1
 
     def check(self, phase: Phase, epoch: int, member: int | None = None) -> None:

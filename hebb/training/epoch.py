@@ -15,7 +15,7 @@ from hebb.nn.noise import Noise
 from hebb.training.early_stop import Watch
 
 Progress = Callable[[int], None]
-"""Called with the number of images of each batch."""
+"""Called with the number of images of each batch, or of some batches together."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,8 +68,7 @@ def settle(
             if made % LOOK_EVERY == 1:
                 _check(energy, probe, several, before + made, at)
                 looks.append(diagnostics.Look(made, diagnostics.layer_numbers(energy, probe)))
-            for _ in range(updates):
-                progress(size)
+            progress(updates * size)
         _check(energy, probe, several, before + count, at)
     rate = factor * sum(layer.spec.lr for layer in energy.layers) / len(energy.layers)
     return Scores(rate=rate, looks=tuple(looks))
