@@ -24,8 +24,8 @@ class Coding(EnergyNetwork):
     The state is z. Hidden layers pass f(z) on; the output is linear.
     """
 
-    def activation(self, z: Tensor) -> Tensor:
-        """Return f(z)."""
+    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return f(z), in ``out`` if there is one."""
         raise NotImplementedError
 
     def forward_pass(self, x: Tensor) -> Tensor:
@@ -47,10 +47,6 @@ class Coding(EnergyNetwork):
         """Return e, (N, n_1 + ... + n_L)."""
         inputs = [x, *(self.activation(part) for part in self.split(z)[:-1])]
         return z - torch.cat([layer(r) for layer, r in zip(self.layers, inputs, strict=True)], dim=1)
-
-    def write_activation(self, z: Tensor, out: Tensor) -> None:
-        """Write f(z) into ``out``."""
-        raise NotImplementedError
 
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
         """Multiply ``slope`` by f'(z), computed from f = f(z), which is not read again."""
@@ -88,7 +84,7 @@ class Descent:
     def update(self) -> None:
         """Compute error and slope of the present z."""
         torch.sub(self.z, self._drive, out=self.error)
-        self._network.write_activation(self.hidden_z, self._f)
+        self._network.activation(self.hidden_z, out=self._f)
         for e, f, transposed, weight, slope in self._products:
             e.addmm_(f, transposed, alpha=-1)
             torch.mm(e, weight, out=slope)
@@ -106,13 +102,9 @@ class PC(Coding):
     before the bias correction of v. Prediction: the forward pass.
     """
 
-    def activation(self, z: Tensor) -> Tensor:
+    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         """1/(1 + exp(-z))."""
-        return z.sigmoid()
-
-    def write_activation(self, z: Tensor, out: Tensor) -> None:
-        """Write f(z) into ``out``."""
-        torch.sigmoid(z, out=out)
+        return torch.sigmoid(z, out=out)
 
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
         """Multiply by f' = f - f^2."""

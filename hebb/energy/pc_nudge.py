@@ -26,13 +26,9 @@ class PCNudge(Coding):
     Prediction: the forward pass.
     """  # noqa: D415
 
-    def activation(self, z: Tensor) -> Tensor:
+    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         """max(z, 0)."""
-        return z.relu()
-
-    def write_activation(self, z: Tensor, out: Tensor) -> None:
-        """Write f(z) into ``out``."""
-        torch.clamp_min(z, 0, out=out)
+        return torch.clamp_min(z, 0, out=out)
 
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
         """Multiply by f' = 1[f > 0]."""
