@@ -69,7 +69,7 @@ class Repeated:
 
 
 @dataclass(frozen=True)
-class Line:
+class ConfigurationAgreement:
     """What became of a configuration.
 
     Attributes:
@@ -90,7 +90,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RerunVerdict:
     """Whether a repetition agrees.
 
     Attributes:
@@ -100,7 +100,7 @@ class Verdict:
         unfinished: runs whose repetition did not finish.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[ConfigurationAgreement, ...]
     expected: bool
     reasons: tuple[str, ...]
     unfinished: int
@@ -124,7 +124,7 @@ class Verdict:
         return f"{'agree' if self.agrees else 'differ'}: {', '.join(parts)} ({where})"
 
 
-def of(runs: Iterable[Repeated]) -> Verdict:
+def of(runs: Iterable[Repeated]) -> RerunVerdict:
     """Compare runs with their repetitions, a configuration at a time."""
     everything = list(runs)
     by_label: dict[str, list[Repeated]] = {}
@@ -135,10 +135,10 @@ def of(runs: Iterable[Repeated]) -> Verdict:
     if any(run.data_changed for run in everything):
         reasons.append("the data have another digest")
     lines = tuple(_line(label, members) for label, members in by_label.items())
-    return Verdict(lines, expected, tuple(reasons), sum(run.rows is None for run in everything))
+    return RerunVerdict(lines, expected, tuple(reasons), sum(run.rows is None for run in everything))
 
 
-def _line(label: str, runs: Sequence[Repeated]) -> Line:
+def _line(label: str, runs: Sequence[Repeated]) -> ConfigurationAgreement:
     metric = runs[0].metric
     before = [folders.value_of(list(run.recorded), metric) for run in runs]
     now = [None if run.rows is None else folders.value_of(list(run.rows), metric) for run in runs]
@@ -150,7 +150,7 @@ def _line(label: str, runs: Sequence[Repeated]) -> Line:
     else:
         near = left is not None and right is not None and sd is not None and abs(right - left) <= sd
         agreement = Agreement.SPREAD if near else Agreement.NONE
-    return Line(label, len(runs), left, right, sd, agreement)
+    return ConfigurationAgreement(label, len(runs), left, right, sd, agreement)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hebb.analysis.progress import Follower, RunState
+from hebb.analysis.progress import Follower, RunStatus
 from hebb.config import serialise
 from hebb.core import documents
 from hebb.core.errors import ConfigError
@@ -173,7 +173,7 @@ def _trials(folder: Path) -> str:
     progress = Follower(folder).look()
     tally, points = progress.tally, len({run.label for run in progress.runs})
     others = tally.others()
-    final = sum(run.state == RunState.FINISHED for run in progress.final)
+    final = sum(run.state == RunStatus.FINISHED for run in progress.final)
     text = f"{points} configurations; {tally.finished} of {tally.total} runs finished{f', {others}' if others else ''}"
     return text + (f"; and {final} final runs" if final else "")
 

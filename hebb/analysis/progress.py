@@ -30,7 +30,7 @@ class SearchState(StrEnum):
     """Nobody runs it, and something of it is left."""
 
 
-class RunState(StrEnum):
+class RunStatus(StrEnum):
     """What a run of a search is doing."""
 
     WAITING = "waiting"
@@ -58,14 +58,14 @@ class RunProgress:
     name: str
     label: str
     seed: int
-    state: RunState
+    state: RunStatus
     phase: str = ""
     epoch: str = ""
     value: float | None = None
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchProgress:
     """How far a search is.
 
     Attributes:
@@ -91,7 +91,7 @@ class Progress:
     @property
     def leading(self) -> RunProgress | None:
         """The finished run with the best value."""
-        done = [run for run in self.runs if run.state == RunState.FINISHED and run.value is not None]
+        done = [run for run in self.runs if run.state == RunStatus.FINISHED and run.value is not None]
         ranked = sorted(done, key=lambda run: run.value or 0.0, reverse=self.maximises)
         return ranked[0] if ranked else None
 
@@ -108,7 +108,7 @@ class Follower:
     _ended: dict[str, RunProgress] = field(default_factory=dict)
     _phases: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
-    def look(self) -> Progress:
+    def look(self) -> SearchProgress:
         """Return how far the search is now.
 
         Raises:
@@ -129,7 +129,7 @@ class Follower:
         final = [self._run(*run, journal, "test_acc", running=holder is not None) for run in self._final()]
         state = SearchState.RUNNING if holder else _ended(tally, final, search)
         goal = search.get("mode") != "min"
-        return Progress(state, holder, metric, goal, tuple(runs), tuple(final), tally, self._quiet())
+        return SearchProgress(state, holder, metric, goal, tuple(runs), tuple(final), tally, self._quiet())
 
     def _final(self) -> list[tuple[str, str, int]]:
         names = sorted(path.name for path in (self.folder / folders.TRIALS).glob("final-*-s*"))
@@ -148,7 +148,7 @@ class Follower:
             total = self._epochs(folder, name, int(last["phase"]))
             epoch = f"{last['epoch']}" + (f" of {total}" if total else "")
         progress = RunProgress(name, label, seed, state, phase, epoch, folders.value_of(rows, metric))
-        if state == RunState.FINISHED:
+        if state == RunStatus.FINISHED:
             self._ended[name] = progress
         return progress
 
@@ -199,18 +199,18 @@ def _to_come(search: Mapping[str, Any], journal: Journal) -> int:
     return max(0, int(plan.get("samples", 1)) - len(journal.suggested)) * len(search["seeds"])
 
 
-def _state(stored: FolderState, journal: Journal, name: str, *, running: bool) -> RunState:
+def _state(stored: FolderState, journal: Journal, name: str, *, running: bool) -> RunStatus:
     fate = fates.of_run(stored, journal, name)
     if fate == Fate.INTERRUPTED:
-        return RunState.RUNNING if running else RunState.INTERRUPTED
-    states = {None: RunState.FINISHED, Fate.STOPPED: RunState.STOPPED, Fate.FAILED: RunState.FAILED}
-    return states.get(fate, RunState.WAITING)
+        return RunStatus.RUNNING if running else RunStatus.INTERRUPTED
+    states = {None: RunStatus.FINISHED, Fate.STOPPED: RunStatus.STOPPED, Fate.FAILED: RunStatus.FAILED}
+    return states.get(fate, RunStatus.WAITING)
 
 
 def _ended(tally: Tally, final: Iterable[RunProgress], search: Mapping[str, Any]) -> SearchState:
     """Return how a search ended that nobody runs."""
-    done = sum(run.state == RunState.FINISHED for run in final)
-    failed = tally.fates[Fate.FAILED] or any(run.state == RunState.FAILED for run in final)
+    done = sum(run.state == RunStatus.FINISHED for run in final)
+    failed = tally.fates[Fate.FAILED] or any(run.state == RunStatus.FAILED for run in final)
     if not tally.complete or (not failed and done < len(search.get("final_seeds") or ())):
         return SearchState.INTERRUPTED
     return SearchState.FAILED if failed else SearchState.FINISHED

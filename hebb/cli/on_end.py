@@ -123,13 +123,13 @@ def _call(command: str, facts: dict[str, object]) -> None:
 
 def _of_search(folder: Path) -> dict[str, object]:
     """Return the facts of a search, from its records."""
-    from hebb.analysis.progress import Follower, RunState
+    from hebb.analysis.progress import Follower, RunStatus
 
     progress = Follower(folder).look()
     values: dict[str, list[float]] = {}
     lacking: set[str] = set()
     for run in progress.runs:
-        if run.state == RunState.FINISHED and run.value is not None:
+        if run.state == RunStatus.FINISHED and run.value is not None:
             values.setdefault(run.label, []).append(run.value)
         else:
             lacking.add(run.label)
@@ -142,7 +142,7 @@ def _of_search(folder: Path) -> dict[str, object]:
         "CONFIGURATION": best,
         "DONE": progress.tally.finished,
         "TOTAL": progress.tally.total,
-        "FAILED": sum(run.state == RunState.FAILED for run in (*progress.runs, *progress.final)),
+        "FAILED": sum(run.state == RunStatus.FAILED for run in (*progress.runs, *progress.final)),
     }
 
 

@@ -22,7 +22,7 @@ from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 if TYPE_CHECKING:
-    from hebb.analysis.agreement import Line, Verdict
+    from hebb.analysis.agreement import ConfigurationAgreement, RerunVerdict
     from hebb.config.catalog import Catalog
     from hebb.storage.archive import Archive
     from hebb.tuning.search import Search
@@ -158,7 +158,7 @@ def _described_well(packed: Archive) -> Iterator[None]:
 
 def _search(
     packed: Archive, options: argparse.Namespace, home: folders.Home, data: Mapping[str, str], line: str
-) -> Verdict:
+) -> RerunVerdict:
     """Run the search of an archive again, or what is left of its repetition."""
     from hebb.analysis import agreement
     from hebb.cli import search as command
@@ -218,7 +218,7 @@ def _check_weights(checkpoint: Path | None) -> None:
 
 def _run(
     packed: Archive, options: argparse.Namespace, home: folders.Home, data: Mapping[str, str], line: str
-) -> Verdict:
+) -> RerunVerdict:
     """Train the run of an archive again."""
     from hebb.analysis import agreement
     from hebb.cli.run import check_start, members, train_all
@@ -253,11 +253,11 @@ def _metric(packed: Archive) -> str:
 # -- the verdict ------------------------------------------------------------------------------------------------
 
 
-def _as_data(verdict: Verdict) -> dict[str, object]:
+def _as_data(verdict: RerunVerdict) -> dict[str, object]:
     return {"agrees": verdict.agrees, "verdict": verdict.sentence, "configurations": [asdict(x) for x in verdict.lines]}
 
 
-def _print(verdict: Verdict) -> None:
+def _print(verdict: RerunVerdict) -> None:
     """Print a line for each configuration, and whether all agree."""
     columns = ("configuration", "n", "recorded", "here", "difference", "sd of the seeds", "agrees")
     table = describe.table("numbers", columns, columns[1:-1])
@@ -267,7 +267,7 @@ def _print(verdict: Verdict) -> None:
     describe.console().print(verdict.sentence, soft_wrap=True)
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: ConfigurationAgreement) -> list[str]:
     both = line.recorded is not None and line.repeated is not None
     change = line.repeated - line.recorded if both else None  # type: ignore[operator]
     numbers = (line.recorded, line.repeated, change, line.sd)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from hebb.analysis import replicates
-from hebb.analysis.progress import Follower, Progress, RunProgress, RunState, SearchState
+from hebb.analysis.progress import Follower, RunProgress, RunStatus, SearchProgress, SearchState
 from hebb.cli import describe
 from hebb.cli.parsing import Parser, count
 from hebb.core import commands
@@ -23,7 +23,7 @@ from hebb.storage import folders
 
 _VERB = "watch"
 _ENDED = 8  # ended runs that stay in the table
-_OVER = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.INTERRUPTED)
+_OVER = (RunStatus.FINISHED, RunStatus.STOPPED, RunStatus.FAILED, RunStatus.INTERRUPTED)
 
 
 def parser() -> Parser:
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     return 0 if progress.state in (SearchState.RUNNING, SearchState.FINISHED) else 1
 
 
-def _live(follower: Follower, every: int, still: int) -> Progress:
+def _live(follower: Follower, every: int, still: int) -> SearchProgress:
     """Draw the table anew until the search ends, and leave the last one."""
     out, progress = describe.console(), follower.look()
     with Live(console=out, auto_refresh=False) as live:
@@ -76,13 +76,13 @@ def _live(follower: Follower, every: int, still: int) -> Progress:
             progress = follower.look()
 
 
-def _lines(follower: Follower, every: int, still: int) -> Progress:
+def _lines(follower: Follower, every: int, still: int) -> SearchProgress:
     """Print a line for every run that has changed, until the search ends."""
     out, before, quiet = describe.console(), dict[str, RunProgress](), False
     while True:
         progress = follower.look()
         for run in (*progress.runs, *progress.final):
-            if run != before.get(run.name) and run.state != RunState.WAITING:
+            if run != before.get(run.name) and run.state != RunStatus.WAITING:
                 out.print(_line(run, progress), soft_wrap=True)
             before[run.name] = run
         if progress.state != SearchState.RUNNING:
@@ -94,16 +94,16 @@ def _lines(follower: Follower, every: int, still: int) -> Progress:
         time.sleep(every)
 
 
-def sentence(progress: Progress, folder: Path, still: int) -> str:
+def sentence(progress: SearchProgress, folder: Path, still: int) -> str:
     """Say how far a search is, or how it ended; ``still``: seconds after which it makes no progress."""
     tally = progress.tally
     text = f"{tally.finished} of {describe.counted(tally.total, 'run')} finished"
     everything = (*progress.runs, *progress.final)
-    running = sum(run.state == RunState.RUNNING for run in everything)
+    running = sum(run.state == RunStatus.RUNNING for run in everything)
     others = tally.others()
     if progress.state == SearchState.RUNNING:
         others = f"{running} running" if running else "none running"
-        failed = sum(run.state == RunState.FAILED for run in everything)
+        failed = sum(run.state == RunStatus.FAILED for run in everything)
         others += f", {failed} failed" if failed else ""
     best = progress.leading
     text += f", {others}" if others else ""
@@ -118,26 +118,26 @@ def sentence(progress: Progress, folder: Path, still: int) -> str:
     return f"running, by {progress.holder}: {text}"
 
 
-def _table(progress: Progress) -> Table:
+def _table(progress: SearchProgress) -> Table:
     """Lay out the runs that go on, and the last ones that ended."""
     columns = ("run", "configuration", "seed", "phase", "epoch", progress.metric, "state")
     table = describe.table("", columns, ("seed", "epoch", progress.metric))
     everything = (*progress.runs, *progress.final)
     over = [run for run in everything if run.state in _OVER]
-    for run in [*over[-_ENDED:], *(run for run in everything if run.state == RunState.RUNNING)]:
+    for run in [*over[-_ENDED:], *(run for run in everything if run.state == RunStatus.RUNNING)]:
         value = _value(run, _metric(run, progress))
         table.add_row(run.name, run.label, str(run.seed), run.phase, run.epoch, value, run.state.value)
     return table
 
 
-def _line(run: RunProgress, progress: Progress) -> str:
-    place = f"  phase {run.phase} epoch {run.epoch}" if run.phase and run.state == RunState.RUNNING else ""
+def _line(run: RunProgress, progress: SearchProgress) -> str:
+    place = f"  phase {run.phase} epoch {run.epoch}" if run.phase and run.state == RunStatus.RUNNING else ""
     metric = _metric(run, progress)
     value = _value(run, metric)
     return f"{run.label} seed {run.seed}  {run.state}{place}" + (f"  {metric} {value}" if value else "")
 
 
-def _metric(run: RunProgress, progress: Progress) -> str:
+def _metric(run: RunProgress, progress: SearchProgress) -> str:
     return "test_acc" if run in progress.final else progress.metric
 
 

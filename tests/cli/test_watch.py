@@ -18,7 +18,7 @@ import pytest
 import small
 import stored_runs
 
-from hebb.analysis.progress import Follower, RunState, SearchState
+from hebb.analysis.progress import Follower, RunStatus, SearchState
 from hebb.cli import verbs, watch
 from hebb.cli.analysis import command as analysis
 from hebb.core import locks
@@ -107,7 +107,7 @@ def test_a_killed_search_is_no_running_one(search: Path) -> None:
     (search / folders.LOCKS / folders.SEARCH).write_text("1 here\n")
     progress = Follower(search).look()
     assert progress.state == SearchState.INTERRUPTED
-    assert [run.state for run in progress.runs] == [RunState.FINISHED, RunState.INTERRUPTED]
+    assert [run.state for run in progress.runs] == [RunStatus.FINISHED, RunStatus.INTERRUPTED]
 
 
 def test_a_pipe_gets_what_changes_and_the_end(
