@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.analysis import costs, fates
+from hebb.analysis import fates, run_costs
 from hebb.analysis.fates import Fate, Tally
 from hebb.config import overrides, serialise
 from hebb.config.domains import Choice
@@ -150,7 +150,7 @@ class StoredRun:
         """Return the last value of a metric, or a cost, in percent or in its own unit; NaN if it was never measured."""
         check_metric(metric)
         if metric in COSTS:
-            return costs.of_records(self.config, self.seconds, self.folder, [metric])[metric]
+            return run_costs.of_records(self.config, self.seconds, self.folder, [metric])[metric]
         last = self.metrics.get(metric)
         value = folders.value_of(list(self.rows), metric) if last is None else float(last)
         return math.nan if value is None else value

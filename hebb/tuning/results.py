@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from hebb.analysis import costs, fates, pareto, replicates
+from hebb.analysis import fates, pareto, replicates, run_costs
 from hebb.analysis.fates import Tally
 from hebb.config import objectives
 from hebb.core import files
@@ -58,7 +58,7 @@ def _beside(trial: Trial, row: Row, names: Sequence[str]) -> dict[str, float]:
             stored = _finished(trial, name)[0] if trial.finished else row
             values[name] = math.nan if stored[name] is None else float(stored[name])
     known = [name for name in names if name in (objectives.COSTS if trial.finished else objectives.STATIC)]
-    return values | costs.of_folder(trial.config, trial.folder, known)
+    return values | run_costs.of_folder(trial.config, trial.folder, known)
 
 
 def means(trials: Sequence[Trial], names: Sequence[str]) -> dict[str, float]:
