@@ -84,7 +84,7 @@ class TrainedRun:
         self.classes = _class_names(config) if classes is None else classes
 
     def __repr__(self) -> str:
-        measured = [name for name in ("test_acc", "val_acc", "train_acc") if self.metrics[name] is not None]
+        measured = [name for name in folders.ACCURACIES if self.metrics[name] is not None]
         held_out = [name for name in measured if name != "train_acc"]
         scores = ", ".join(f"{name[:-4]} {self.metrics[name]:.2f} %" for name in held_out or measured)
         return f"<TrainedRun {self.config.network.name}, seed {self.config.seed}: {scores or 'no accuracy'}>"

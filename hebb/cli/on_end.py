@@ -32,7 +32,6 @@ from hebb.core.errors import ConfigError, InterruptedRunError, cause_of
 from hebb.storage import folders
 
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
-_ACCURACIES = ("test_acc", "val_acc", "train_acc")
 _LONGEST = 500  # characters of an error
 
 
@@ -151,7 +150,7 @@ def _of_runs(runs: Sequence[Path]) -> dict[str, object]:
     done = [run for run in runs if (run / folders.RESULT).exists()]
     facts: dict[str, object] = {"DONE": len(done), "TOTAL": len(runs), "FAILED": len(runs) - len(done)}
     rows = [folders.read_rows(run / folders.METRICS) for run in done]
-    metric = next((n for n in _ACCURACIES if rows and folders.value_of(rows[0], n) is not None), None)
+    metric = folders.accuracy_of(rows[0]) if rows else None
     if metric is not None and len(done) == len(runs):
         values = [value for one in rows if (value := folders.value_of(one, metric)) is not None]
         facts |= {"METRIC": metric, "BEST": math.fsum(values) / len(values)}

@@ -240,14 +240,8 @@ def _run(
         runs = members(run, folder)
     train_all(runs, home, options, overwrite=options.overwrite, device_index=device.index, resume_from=weights)
     place = next(path for path, member in runs.items() if member.seed == run.seed)
-    return agreement.of([rerun.repeated(packed, "", place, run.network.name, run.seed, _metric(packed))])
-
-
-def _metric(packed: Archive) -> str:
-    """Return the accuracy that a run has measured: on test images, else on validation or training images."""
-    rows = packed.rows(folders.METRICS)
-    names = ("test_acc", "val_acc", "train_acc")
-    return next((name for name in names if folders.value_of(rows, name) is not None), names[0])
+    metric = folders.accuracy_of(packed.rows(folders.METRICS)) or folders.ACCURACIES[0]
+    return agreement.of([rerun.repeated(packed, "", place, run.network.name, run.seed, metric)])
 
 
 # -- the verdict ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,6 +48,8 @@ LOCKS = "locks"  # held by the process that runs the search, and by those that r
 
 Row = dict[str, Any]
 """A line of ``metrics.jsonl``."""
+ACCURACIES = ("test_acc", "val_acc", "train_acc")
+"""Accuracies of a line, the one that says most first."""
 CACHE_LIMIT = 20 * 10**9
 """Default limit in bytes for the features in the cache."""
 _NAME, _PATH = 255, 4096
@@ -449,7 +451,12 @@ def _damaged(path: Path, number: int) -> ConfigError:
     return ConfigError(f"{path}, line {number}", "does not hold a row of a run", hint="put the file of the run back")
 
 
-def value_of(rows: list[Row], metric: str) -> float | None:
+def value_of(rows: Sequence[Row], metric: str) -> float | None:
     """Return the last finite value of a metric; radii end with the Hebbian phases, which come first."""
     values = [row[metric] for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
     return float(values[-1]) if values else None
+
+
+def accuracy_of(rows: Sequence[Row]) -> str | None:
+    """Return the accuracy that a run has measured: on test images, else on validation or training images."""
+    return next((name for name in ACCURACIES if value_of(rows, name) is not None), None)
