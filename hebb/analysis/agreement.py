@@ -54,7 +54,7 @@ class Repeated:
     @property
     def equal(self) -> bool:
         """Whether every number of every epoch is equal; times are no results."""
-        return self.rows is not None and not list(difference.curves(list(self.recorded), list(self.rows)))
+        return self.rows is not None and not list(difference.curves(self.recorded, self.rows))
 
     @property
     def elsewhere(self) -> list[str]:
@@ -140,8 +140,8 @@ def of(runs: Iterable[Repeated]) -> RerunVerdict:
 
 def _line(label: str, runs: Sequence[Repeated]) -> ConfigurationAgreement:
     metric = runs[0].metric
-    before = [folders.value_of(list(run.recorded), metric) for run in runs]
-    now = [None if run.rows is None else folders.value_of(list(run.rows), metric) for run in runs]
+    before = [folders.value_of(run.recorded, metric) for run in runs]
+    now = [None if run.rows is None else folders.value_of(run.rows, metric) for run in runs]
     left, right = (_mean(side) for side in (before, now))
     values = [value for value in before if value is not None]
     sd = statistics.stdev(values) if len(values) > 1 else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -219,14 +219,14 @@ def _rows(folder: Path) -> list[folders.Row]:
     return folders.read_rows(folder / folders.METRICS, _PLACE)
 
 
-def curves(left: list[folders.Row], right: list[folders.Row]) -> Iterator[Curve]:
+def curves(left: Sequence[folders.Row], right: Sequence[folders.Row]) -> Iterator[Curve]:
     """Compare the metrics of two runs, update by update; the metric that parts first comes first."""
     names = [name for name in dict.fromkeys(key for row in (*left, *right) for key in row) if name not in _OF_TIME]
-    curves = [_curve(name, left, right) for name in names if name not in _PLACE]
-    yield from sorted((curve for curve in curves if curve is not None), key=lambda curve: curve.step)
+    compared = [_curve(name, left, right) for name in names if name not in _PLACE]
+    yield from sorted((curve for curve in compared if curve is not None), key=lambda curve: curve.step)
 
 
-def _curve(name: str, left: list[folders.Row], right: list[folders.Row]) -> Curve | None:
+def _curve(name: str, left: Sequence[folders.Row], right: Sequence[folders.Row]) -> Curve | None:
     sides = [
         {int(row["step"]): float(row[name]) for row in rows if row.get(name) is not None} for rows in (left, right)
     ]

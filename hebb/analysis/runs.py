@@ -152,7 +152,7 @@ class StoredRun:
         if metric in COSTS:
             return run_costs.of_records(self.config, self.seconds, self.folder, [metric])[metric]
         last = self.metrics.get(metric)
-        value = folders.value_of(list(self.rows), metric) if last is None else float(last)
+        value = folders.value_of(self.rows, metric) if last is None else float(last)
         return math.nan if value is None else value
 
 
