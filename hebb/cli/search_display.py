@@ -254,7 +254,7 @@ class SearchDisplay(SearchObserver):
         if report is None:
             return ""
         metric = self._progress.stage.metric
-        return replicates.number(report["score"], metric) + (" %" if metric.endswith("_acc") else "")
+        return replicates.with_unit(report["score"], metric)
 
     def _line(self, text: str) -> None:
         if self._live is None:

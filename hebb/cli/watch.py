@@ -142,6 +142,4 @@ def _metric(run: RunProgress, progress: SearchProgress) -> str:
 
 
 def _value(run: RunProgress, metric: str) -> str:
-    if run.value is None:
-        return ""
-    return replicates.number(run.value, metric) + (" %" if metric.endswith("_acc") else "")
+    return "" if run.value is None else replicates.with_unit(run.value, metric)
