@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -115,9 +116,9 @@ class RerunVerdict:
     def sentence(self) -> str:
         """Say it in a line."""
         total = f"{len(self.lines)} {'configuration' if len(self.lines) == 1 else 'configurations'}"
-        words = {Agreement.BITS: "to the bit", Agreement.SPREAD: "within the spread", Agreement.NONE: "not"}
-        counts = {text: sum(line.agreement == kind for line in self.lines) for kind, text in words.items()}
-        parts = [f"{number} of {total} {text}" for text, number in counts.items() if number]
+        counts = Counter(line.agreement for line in self.lines)
+        words = {kind: "not" if kind == Agreement.NONE else kind.value for kind in Agreement}
+        parts = [f"{counts[kind]} of {total} {text}" for kind, text in words.items() if counts[kind]]
         if self.unfinished:
             parts.append(f"{self.unfinished} {'run' if self.unfinished == 1 else 'runs'} did not finish")
         where = "; ".join(self.reasons) or "on the same kind of processor, with the same versions"
