@@ -54,20 +54,19 @@ def scores(
         first: the method that comes first; None keeps the order of the runs.
 
     Raises:
-        ConfigError: when a run has not measured the metric, a seed stands twice, a method lacks a task, or none is
+        ConfigError: when a run has not measured the metric, a seed occurs twice, a method lacks a task, or none is
             called ``first``.
     """
     stored.check_metric(metric)
     columns = [*by, *tasks]
     for column in (name for name in tasks if name not in stored.COLUMNS):
-        runs[0].value(column, "--tasks")
+        runs[0].value(column, "--tasks")  # raises for an unknown one
     frame = stored.frame(runs, [metric], [name for name in columns if name not in stored.COLUMNS])
-    if frame[metric].isna().any():
-        name = frame["run"][frame[metric].isna()].iloc[0]
-        raise ConfigError("--metric", f"not every run has measured '{metric}', such as {name}")
-    replicates.over_seeds(frame, columns, metric, "--by")
-    labels = {name: frame[list(columns)].astype(str).agg(" ".join, axis=1) for name, columns in _groups(by, tasks)}
-    frame = frame.assign(**labels)
+    lacking = frame["run"][frame[metric].isna()]
+    if len(lacking):
+        raise ConfigError("--metric", f"not every run has measured '{metric}', such as {lacking.iloc[0]}")
+    replicates.over_seeds(frame, columns, metric, "--by")  # raises where a seed occurs twice
+    frame = frame.assign(method=_joined(frame, by), task=_joined(frame, tasks))
     every = list(dict.fromkeys(frame["task"]))
     methods: Scores = {}
     for method, rows in frame.groupby("method", sort=False):
@@ -83,8 +82,9 @@ def scores(
     return {first: methods[first], **methods}
 
 
-def _groups(by: Sequence[str], tasks: Sequence[str]) -> tuple[tuple[str, Sequence[str]], tuple[str, Sequence[str]]]:
-    return ("method", by), ("task", tasks)
+def _joined(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Return the values of several columns as one text a line."""
+    return frame[list(columns)].astype(str).agg(" ".join, axis=1)
 
 
 def compute(methods: Scores, metric: str, *, repeats: int = REPEATS) -> pd.DataFrame:
