@@ -32,9 +32,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     warnings.filterwarnings("ignore", "Image size")  # of Pillow, for an image that is large and legal
     status = _status(main)
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
-                stream.flush()  # here and not while Python exits, where an error has another exit code
+        for stream in streams.usable().values():
+            stream.flush()  # here and not while Python exits, where an error has another exit code
     except OSError as error:
         _discard_output()
         status = status or _explain(error)
@@ -109,10 +108,9 @@ def _reported(error: BaseException) -> str:
 def _discard_output() -> None:
     """Send what is still to be printed nowhere, where the reader has gone or the disk is full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams.usable().values():
         try:
-            if stream is not None and not stream.closed:
-                stream.flush()
+            stream.flush()
         except OSError:
             os.dup2(nowhere, stream.fileno())
 

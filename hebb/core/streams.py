@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 _NUMBERS = {"stdout": 1, "stderr": 2}
 
@@ -16,11 +16,16 @@ def closed(name: str) -> bool:
     return bool(getattr(getattr(sys, name), "closed", False))
 
 
+def usable() -> dict[str, TextIO]:
+    """Return stdout and stderr by name, those of them that can be printed to."""
+    return {name: getattr(sys, name) for name in _NUMBERS if getattr(sys, name) is not None and not closed(name)}
+
+
 @contextlib.contextmanager
 def reopened() -> Iterator[list[str]]:
     """Open again what the body closes of stdout and stderr, and list it at the end of the body."""
     taken: list[str] = []
-    before = {name: getattr(sys, name) for name in _NUMBERS if getattr(sys, name) is not None and not closed(name)}
+    before = usable()
     spares = {name: _spare(_NUMBERS[name]) for name in before}
     try:
         yield taken
