@@ -17,17 +17,17 @@ Its failure is reported and changes no exit code.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hebb.cli.parsing import Parser, Section
-from hebb.core import documents
+from hebb.core import documents, streams
 from hebb.core.errors import ConfigError, InterruptedRunError, cause_of
 from hebb.storage import folders
 
@@ -71,7 +71,7 @@ class End:
             self.facts = {}
 
 
-@contextmanager
+@contextlib.contextmanager
 def at_end(command: str | None, runs: Sequence[Path], kind: str) -> Iterator[End]:
     """Run a command when the body has ended, however it ended.
 
@@ -109,8 +109,9 @@ def _call(command: str, facts: dict[str, object]) -> None:
 
     values = {f"HEBB_{name}": facts.get(name) for name in _NAMES}
     texts = {name: "" if value is None else str(value).replace("\0", "") for name, value in values.items()}
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # what it prints comes after what we have
+    for stream in streams.usable().values():
+        with contextlib.suppress(OSError):  # of a full disk, which the last flush of the process reports
+            stream.flush()  # what it prints comes after what we have
     try:
         code = subprocess.run(command, shell=True, env={**os.environ, **texts}, check=False).returncode
         problem = f"ended with exit code {code}" if code else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import shlex
 import sys
@@ -89,6 +91,33 @@ def test_a_failing_command_is_reported_and_changes_nothing(home: Path, capfd: py
     assert out == "to the user\n"
     assert "--on-end: 'echo to the user; exit 3' ended with exit code 3\n" in err
     assert "--on-end: '/nowhere/at-all' ended with exit code 127\n" in err
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Closed(io.StringIO):
+    """A stream that a plugin has closed."""
+
+    closed = True
+
+    def flush(self) -> None:
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize("stream", [Full(), Closed()])
+def test_it_runs_where_nothing_can_be_printed(
+    stream: io.StringIO, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message that a search has ended reaches the user all the same."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    with on_end.at_end(noting(tmp_path / "facts"), [folders.Home(home).search("rates")], "search"):
+        pass
+    assert told(tmp_path / "facts")["STATUS"] == "finished"
 
 
 def test_a_search_keeps_it_and_runs_it(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
