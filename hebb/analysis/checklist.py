@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb.analysis.progress import Follower, RunStatus
 from hebb.config import serialise
+from hebb.config.vocabulary import Goal, Purpose
 from hebb.core import documents
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -106,12 +107,12 @@ def _numbers(records: _Records) -> str:
 
 def _selection(records: _Records) -> str:
     search, metric = records.search, records.search.get("metric")
-    way = "largest" if search.get("mode") == "max" else "least"
+    way = "largest" if search.get("mode") == Goal.MAX else "least"
     share = _part(_base(records), "dataset_sup").get("validation") or 0
     images = f"{100 * share:g} % of the training images, held out" if share else "no validation images are held out"
     names = [metric, *(other.get("metric") for other in search.get("others") or ())]
     text = f"by {' and '.join(map(str, names))}" + (f" ({way} mean over seeds)" if len(names) == 1 else "")
-    if search.get("purpose") != "search":
+    if search.get("purpose") != Purpose.SEARCH:
         return f"none: a sweep, which shows every configuration, {text}; {images}"
     test = "; **selected on test images**" if any(str(name).startswith("test") for name in names) else ""
     final = search.get("final_seeds") or ()

@@ -12,6 +12,7 @@ from typing import Any
 from hebb.analysis import fates
 from hebb.analysis.fates import Fate, Tally
 from hebb.config import domains
+from hebb.config.vocabulary import Goal
 from hebb.core import documents, locks
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -128,8 +129,8 @@ class Follower:
         tally = fates.tally(states, to_come=_to_come(search, journal))
         final = [self._run(*run, journal, "test_acc", running=holder is not None) for run in self._final()]
         state = SearchState.RUNNING if holder else _ended(tally, final, search)
-        goal = search.get("mode") != "min"
-        return SearchProgress(state, holder, metric, goal, tuple(runs), tuple(final), tally, self._quiet())
+        maximises = search.get("mode") != Goal.MIN
+        return SearchProgress(state, holder, metric, maximises, tuple(runs), tuple(final), tally, self._quiet())
 
     def _final(self) -> list[tuple[str, str, int]]:
         names = sorted(path.name for path in (self.folder / folders.TRIALS).glob("final-*-s*"))

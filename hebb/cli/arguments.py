@@ -340,9 +340,9 @@ def _device_of_id(text: str) -> Device:
 
 def _device_of_name(text: str) -> Device:
     kind, colon, index = text.partition(":")
-    numbered = kind in ("cuda", "xpu")
-    known = numbered or kind in ("cpu", "mps")
-    if not known or (colon and not (numbered and re.fullmatch("[0-9]+", index))):
+    numbered = kind in (DeviceKind.CUDA, DeviceKind.XPU)
+    single = kind in (DeviceKind.CPU, DeviceKind.MPS)
+    if not (numbered or single) or (colon and not (numbered and re.fullmatch("[0-9]+", index))):
         choices = ("cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")
         raise ConfigError("--device", f"unknown device '{text}'", given=kind, choices=choices)
     return Device(DeviceKind(kind), int(index or 0))

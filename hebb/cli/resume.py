@@ -9,6 +9,7 @@ from hebb.cli import arguments, train_flags
 from hebb.cli.parsing import Exclusive, Parser
 from hebb.cli.run import members, read_config, train_all
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import DeviceKind
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -65,8 +66,9 @@ def _continue(folder: Path, home: folders.Home, options: argparse.Namespace, fla
 def device_index(options: argparse.Namespace, run: RunConfig) -> int:
     """Return the number of the GPU; raise where the flags name another device than that of the run."""
     device = arguments.device(options)
-    if device.kind not in ("auto", run.device):
-        where = {"cpu": "the CPU", "cuda": f"GPU {device.index}"}.get(device.kind, str(device.kind))
+    if device.kind not in (DeviceKind.AUTO, run.device):
+        names = {DeviceKind.CPU: "the CPU", DeviceKind.CUDA: f"GPU {device.index}"}
+        where = names.get(device.kind, str(device.kind))
         raise ConfigError(
             "--gpu-id or --device",
             f"must be {run.device}, which the run started on, got {where}",
