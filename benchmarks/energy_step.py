@@ -114,8 +114,8 @@ def measure(preset: str, options: argparse.Namespace) -> harness.Row:
     functions["products"] = products.repeat
     turns = {name: functools.partial(_repeat, function) for name, function in functions.items()}
     seconds = harness.in_turns(turns, torch.device("cpu"), options.steps, options.warm_up)
-    for name, found in seconds.items():
-        numbers = harness.summary(found, unit=1e-3 * TURN)
+    for name, spent in seconds.items():
+        numbers = harness.summary(spent, unit=1e-3 * TURN)
         row |= {f"{name}_ms": numbers["median"], f"{name}_p10_ms": numbers["p10"], f"{name}_p90_ms": numbers["p90"]}
     row["products_ratio"] = row["ours_ms"] / row["products_ms"]
     row["products_gflops"] = products.operations / row["products_ms"] / 1e6

@@ -202,20 +202,20 @@ def methods(chunk: int, chunks: int, *, few: bool) -> Row:
     networks, small = _of_tests("networks"), _of_tests("small")
     rows = []
     for name in list(networks.NETWORKS)[chunk::chunks][: 3 if few else None]:
-        made = networks.config(networks.NETWORKS[name], "tf32=none", *_only(95, 2))
-        host = networks.on_cpu(made)
-        loop = networks.on_gpu(made)
-        told = Notes()
+        config = networks.config(networks.NETWORKS[name], "tf32=none", *_only(95, 2))
+        host = networks.on_cpu(config)
+        loop = networks.on_gpu(config)
+        notes = Notes()
         place = train.Place(datasets=networks.nowhere())
-        graphs = train.run(replace(made, device=DeviceKind.CUDA, cuda_graphs=True), told, place=place)
-        again = small.run(replace(made, device=DeviceKind.CUDA))
+        graphs = train.run(replace(config, device=DeviceKind.CUDA, cuda_graphs=True), notes, place=place)
+        again = small.run(replace(config, device=DeviceKind.CUDA))
         rows.append(
             {
                 "network": name,
                 "farthest": _farthest(host, loop),
                 "repeats": _farthest(loop, again) == 0,
                 "graphs": _farthest(loop, graphs) == 0,
-                "notes": told.lines,
+                "notes": notes.lines,
             }
         )
     return {"rows": rows}
@@ -249,14 +249,14 @@ def _farthest(one: train.Result, other: train.Result) -> float:
 
 def _run(config: RunConfig, members: int = 1) -> Row:
     """Train a run or a pack, and return its seconds, phases, accuracy, notes and peak memory."""
-    told = Notes()
+    notes = Notes()
     device = torch.device("cuda", 0)
     torch.cuda.reset_peak_memory_stats(device)
     place = train.Place(datasets=_datasets)
     seeds = tuple(range(members)) if members > 1 else ()
     configs = [replace(config, seed=seed, pack=seeds) for seed in range(members)]
     began = harness.now(device)
-    results = train.run_pack(configs, [told, *(train.Report() for _ in configs[1:])], places=[place] * members)
+    results = train.run_pack(configs, [notes, *(train.Report() for _ in configs[1:])], places=[place] * members)
     seconds = harness.now(device) - began
     rows = results[0].rows
     return {
@@ -266,7 +266,7 @@ def _run(config: RunConfig, members: int = 1) -> Row:
         "phases": [
             {key: row.get(key) for key in ("phase", "kind", "blocks", "epoch", "images_per_second")} for row in rows
         ],
-        "notes": told.lines,
+        "notes": notes.lines,
     }
 
 
@@ -279,9 +279,9 @@ def step(config: RunConfig) -> Row:
     """Time the updates of each phase by the loop and by graphs, after a run of each that warms up."""
     answers: Row = {}
     for graphs in (False, True):
-        made = replace(config, cuda_graphs=graphs)
-        _run(made)
-        answers[_word(graphs=graphs)] = _run(made)
+        run = replace(config, cuda_graphs=graphs)
+        _run(run)
+        answers[_word(graphs=graphs)] = _run(run)
     return answers
 
 

@@ -58,8 +58,8 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     threads = harness.set_threads(options.threads)
     builtin.load()
-    given = ["--preset", options.preset, "--dataset-unsup", options.dataset_unsup, "--dataset-sup", options.dataset_sup]
-    run = command.resolve(command.parser().parse([*given, "--threads", str(threads)]), catalog.load())
+    flags = ["--preset", options.preset, "--dataset-unsup", options.dataset_unsup, "--dataset-sup", options.dataset_sup]
+    run = command.resolve(command.parser().parse([*flags, "--threads", str(threads)]), catalog.load())
     speed = Speed.measured()
     clock = Clock()
     began = time.perf_counter()

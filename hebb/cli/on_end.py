@@ -93,8 +93,8 @@ def at_end(command: str | None, runs: Sequence[Path], kind: str) -> Iterator[End
         if command:
             end.gather()
             place = runs[0].absolute()
-            known = {"STATUS": end.status, "KIND": kind, "NAME": place.name, "FOLDER": place, "ERROR": error}
-            _call(command, {**end.facts, **known, "SECONDS": f"{time.monotonic() - began:.0f}"})
+            own = {"STATUS": end.status, "KIND": kind, "NAME": place.name, "FOLDER": place, "ERROR": error}
+            _call(command, {**end.facts, **own, "SECONDS": f"{time.monotonic() - began:.0f}"})
 
 
 _NAMES = (

@@ -135,8 +135,8 @@ def _places(texts: list[str], packed: Archive) -> dict[str, str]:
     for text in texts:
         name = next((name for name in names if text.startswith(f"{name}=") and len(text) > len(name) + 1), None)
         if name is None:
-            given = text.rpartition("=")[0]
-            raise ConfigError("--data", f"must be NAME=HERE, got '{text}'", given=given, choices=names)
+            wrong = text.rpartition("=")[0]
+            raise ConfigError("--data", f"must be NAME=HERE, got '{text}'", given=wrong, choices=names)
         places[name] = text[len(name) + 1 :]
     return places
 

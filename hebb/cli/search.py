@@ -87,8 +87,8 @@ def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bo
     request.check_installed("search", search.spec)
     from hebb.cli.search_display import SearchDisplay, continuation
 
-    told = on_end.at_end(settings.on_end, [search.folder], "search")
-    with told as end, contextlib.closing(SearchDisplay()) as display:
+    ending = on_end.at_end(settings.on_end, [search.folder], "search")
+    with ending as end, contextlib.closing(SearchDisplay()) as display:
         display.preparing("loading torch and Ray")
         from hebb.tuning import stages
 

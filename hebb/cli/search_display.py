@@ -325,8 +325,8 @@ def _progress_of(group: Group) -> str:
     """Say how much of its updates the run of a group that goes on has made, by its records."""
     trial, row = current(group)
     point = folders.last_row(trial.folder / folders.LOOKS)
-    made = max(int((row or {}).get("step") or 0), int((point or {}).get("update") or 0))
-    share = 100 * made / sum(phase.updates for phase in phases(trial.config))
+    updates = max(int((row or {}).get("step") or 0), int((point or {}).get("update") or 0))
+    share = 100 * updates / sum(phase.updates for phase in phases(trial.config))
     where = "begins" if row is None and point is None else f"{share:.0f} % of its updates"
     return f"seed {trial.config.seed}: {where}"
 
