@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hebb import builtin
 from hebb.cli import arguments, describe, train_flags
 from hebb.cli.parsing import Parser, Section, count
+from hebb.config.vocabulary import DeviceKind
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -82,8 +83,8 @@ def main(argv: list[str]) -> int:
         _describe(packed)
         return 0
     data = _places(options.data, packed)
-    if packed.plugins:
-        _ask(packed, trusted=options.trust_plugins)
+    if packed.plugins and not options.trust_plugins:
+        _ask(packed)
     home.check_writable()
     builtin.load()
     repeat = _search if packed.kind == archive.SEARCH else _run
@@ -101,11 +102,8 @@ def _describe(packed: Archive) -> None:
         out.print(line, soft_wrap=True)
 
 
-def _ask(packed: Archive, *, trusted: bool) -> None:
+def _ask(packed: Archive) -> None:
     """Raise unless the user agrees to the code of an archive; none of it has run."""
-    listed = ", ".join(map(str, packed.plugins))
-    if trusted:
-        return
     if sys.stdin.isatty() and sys.stdout.isatty():
         out = describe.console()
         out.print(f"{packed.path} holds code, which would run with your rights:", soft_wrap=True)
@@ -117,7 +115,7 @@ def _ask(packed: Archive, *, trusted: bool) -> None:
     reader = "unzip -p" if packed.path.name.endswith(".zip") else "tar -xzOf"
     raise ConfigError(
         _VERB,
-        f"the archive holds code that would run with your rights: {listed}",
+        f"the archive holds code that would run with your rights: {', '.join(map(str, packed.plugins))}",
         hint=f"read it with {reader} {commands.quoted(packed.path, packed.plugins[0].path)}; --trust-plugins runs it",
     )
 
@@ -163,7 +161,6 @@ def _search(
     from hebb.analysis import agreement
     from hebb.cli import search as command
     from hebb.config import catalog as catalogs
-    from hebb.config.vocabulary import DeviceKind
     from hebb.tuning import rerun, search_folder
     from hebb.tuning.search_settings import SearchSettings
 
@@ -223,7 +220,6 @@ def _run(
     from hebb.analysis import agreement
     from hebb.cli.run import check_start, members, train_all
     from hebb.config import serialise
-    from hebb.config.vocabulary import DeviceKind
     from hebb.tuning import rerun
 
     folder = home.network(options.folder_name or f"{packed.name}-rerun")
