@@ -64,10 +64,8 @@ def _difference(runs: Sequence[StoredRun], names: pd.Series) -> str:
 def cells(lines: pd.DataFrame) -> pd.DataFrame:
     """Return the table as people read it: the groups, ``mean +- sd``, the interval or the seeds, n."""
     metric = str(lines["metric"].iloc[0])
-    spread = (*replicates.SPREAD, "n", "mean", "metric")
     names = list(lines.columns)
     groups, beside = names[: names.index("n")], names[names.index("values") + 1 :]
-    groups = [name for name in groups if name not in spread]
     shown = lines[groups].astype(object).where(lines[groups].notna(), replicates.NOTHING)
     shown[style.unit(metric)] = [replicates.mean_and_deviation(line, metric) for line in lines.itertuples()]
     spreads = replicates.spread_cells(lines, metric)
