@@ -15,7 +15,7 @@ from rich.table import Table
 
 from hebb.analysis import replicates
 from hebb.analysis.progress import Follower, RunProgress, RunStatus, SearchProgress, SearchState
-from hebb.cli import describe
+from hebb.cli import arguments, describe
 from hebb.cli.parsing import Parser, count
 from hebb.core import commands
 from hebb.core.errors import ConfigError
@@ -28,8 +28,6 @@ _OVER = (RunStatus.FINISHED, RunStatus.STOPPED, RunStatus.FAILED, RunStatus.INTE
 
 def parser() -> Parser:
     """Return the parser of the command."""
-    from hebb.cli import arguments
-
     flags = Parser(__doc__ or "", prog=commands.name(_VERB))
     flags.add_argument("search", metavar="SEARCH", help="a search: its name, or its folder")
     flags.add_argument("--once", action="store_true", help="print how far it is now, then stop")
