@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from hebb import builtin
 from hebb.cli import arguments, search_flags
 from hebb.config import catalog as catalogs
 from hebb.config import objectives, overrides, search_space
 from hebb.config.catalog import Catalog
+from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core.choices import choose
@@ -44,6 +44,7 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
     folder = folder_of(arguments.plain_name(base, folder_of)) if name is None else home.search(name)
     model = arguments.plain_name(base, home.network) if options.model_name is None else options.model_name
     base, resume_from = arguments.resumed(base, options.resume, home, model)
+    metric, mode, others = _objectives(options)
     return SearchRequest(
         base=base,
         spec=spec,
@@ -51,7 +52,9 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
         source=f"--config {options.config}",
         seed=options.seed,
         search_block=options.search_block,
-        **_objectives(options),
+        metric=metric,
+        mode=mode,
+        others=others,
         final_seeds=options.final_seeds,
         final_points=tuple(options.final_points),
         pack_seeds=options.pack_seeds,
@@ -60,16 +63,16 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
     )
 
 
-def _objectives(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what ``--metric`` and ``--mode`` say of the first objective, and the others."""
+def _objectives(options: argparse.Namespace) -> tuple[str | None, Goal | None, tuple[Objective, ...] | None]:
+    """Return metric and mode of the first objective, and the others; None for what neither flag says."""
     names, modes = options.metric, options.mode
     if len(names or ()) < 2 and len(modes or ()) < 2:
         mode = None if modes is None else choose(Goal, modes[0], "--mode")
         if names is None:
-            return {"metric": None, "mode": mode, "others": None}
-        return {"metric": names[0], "mode": mode, "others": ()}
+            return None, mode, None
+        return names[0], mode, ()
     first, *others = objectives.objectives(names or [], modes, "", ("--metric", "--mode"))
-    return {"metric": first.metric, "mode": first.mode, "others": tuple(others)}
+    return first.metric, first.mode, tuple(others)
 
 
 def check_used(changes: Iterable[str], search: Search) -> None:
