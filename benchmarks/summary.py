@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,8 +20,41 @@ from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser
 from hebb.core.errors import ConfigError
 
-Lines = Iterator[tuple[str, float, str, float | None]]
-"""What was measured, its value, the unit or what it is divided by, and its limit in the same unit."""
+
+class Quantity(NamedTuple):
+    """What a line of the table shows of a result that has it; its texts name values of the result and of the settings.
+
+    Attributes:
+        what: what was measured.
+        value: key of its value.
+        of: the unit, or what it is divided by.
+        limit: the limit in the same unit, or its key; None for none.
+    """
+
+    what: str
+    value: str
+    of: str
+    limit: float | str | None = None
+
+
+LINES = {
+    "classifier_epoch": (
+        Quantity("classifier epoch of {preset}", "ratio", "one pass over its features", 1.0),
+        Quantity("classifier epoch of {preset} again", "parts_ratio", "its bare parts by torch", 1.0),
+        Quantity("classifier epoch of {preset} beside a busy process", "busy_ratio", "its quiet time"),
+    ),
+    "energy_step": (
+        Quantity("batch of {preset}", "products_ratio", "its products alone", 1.0),
+        Quantity("published code, batch of {preset}", "ratio", "ours"),
+    ),
+    "growth": (Quantity("growth of {step} with {axis}", "exponent", "exponent of operations", 1.0),),
+    "hebbian_step": (Quantity("Hebbian step, {layer} ({weights})", "ratio", "its two convolutions", 1.0),),
+    "krotov_step": (Quantity("Krotov-Hopfield step, {weights}", "ratio", "its two convolutions", 1.0),),
+    "peak_memory": (Quantity("peak memory of {preset}", "run_gb", "GB", "loading_gb"),),
+    "published": (Quantity("published code, {preset} whole", "ratio", "ours, {ours_s:.0f} s"),),
+    "time_split": (Quantity("{preset}: {part}", "seconds", "seconds", "limit_s"),),
+}
+"""The lines of each benchmark, by its name."""
 
 
 def main(argv: list[str]) -> int:
@@ -50,14 +83,25 @@ def main(argv: list[str]) -> int:
 
 
 def _rows(report: harness.Row) -> list[harness.Row]:
-    threads = report["machine"]["threads"]
-    rows: list[harness.Row] = []
-    for what, value, of, limit in LINES[report["benchmark"]](report):
-        row: harness.Row = {"what": what, "threads": threads, "value": value, "of": of}
-        if limit:
-            row |= {"limit": limit, "times": value / limit}
-        rows.append(row)
-    return rows
+    results = report["results"]
+    if report["benchmark"] == "growth":  # the largest value of each series
+        results = {(row["step"], row["axis"]): row for row in results}.values()
+    numbers = [{**report["settings"], **row} for row in results]
+    rows = [_row(quantity, values) for values in numbers for quantity in LINES[report["benchmark"]]]
+    return [{**row, "threads": report["machine"]["threads"]} for row in rows if row is not None]
+
+
+def _row(quantity: Quantity, values: harness.Row) -> harness.Row | None:
+    """Return the cells of a quantity; None where it was not measured."""
+    value, limit = values.get(quantity.value), quantity.limit
+    if isinstance(limit, str):
+        if limit not in values:
+            return None
+        limit = values[limit]
+    if value is None:
+        return None
+    row = {"what": quantity.what.format_map(values), "value": value, "of": quantity.of.format_map(values)}
+    return {**row, "limit": limit, "times": value / limit} if limit else row
 
 
 def _circumstances(reports: list[harness.Row]) -> str:
@@ -66,70 +110,6 @@ def _circumstances(reports: list[harness.Row]) -> str:
     commits = sorted({str(report["commit"])[:7] for report in reports})
     processors = ", ".join(f"{processor}, {cores} cores" for processor, cores in sorted(machines, key=str))
     return f"{processors}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commit {' '.join(commits)}"
-
-
-def _classifier_epoch(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        name = f"classifier epoch of {report['settings']['preset']}"
-        yield name, row["ratio"], "one pass over its features", 1.0
-        if "parts_ratio" in row:
-            yield f"{name} again", row["parts_ratio"], "its bare parts by torch", 1.0
-        if "busy_ratio" in row:
-            yield f"{name} beside a busy process", row["busy_ratio"], "its quiet time", None
-
-
-def _hebbian_step(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        yield f"Hebbian step, {row['layer']} ({row['weights']})", row["ratio"], "its two convolutions", 1.0
-
-
-def _krotov_step(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        yield f"Krotov-Hopfield step, {row['weights']}", row["ratio"], "its two convolutions", 1.0
-
-
-def _energy_step(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        if "products_ratio" in row:
-            yield f"batch of {row['preset']}", row["products_ratio"], "its products alone", 1.0
-        if "ratio" in row:
-            yield f"published code, batch of {row['preset']}", row["ratio"], "ours", None
-
-
-def _published(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        yield f"published code, {row['preset']} whole", row["ratio"], f"ours, {row['ours_s']:.0f} s", None
-
-
-def _time_split(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        if "limit_s" in row:
-            yield f"{report['settings']['preset']}: {row['part']}", row["seconds"], "seconds", row["limit_s"]
-
-
-def _peak_memory(report: harness.Row) -> Lines:
-    for row in report["results"]:
-        yield f"peak memory of {row['preset']}", row["run_gb"], "GB", row["loading_gb"]
-
-
-def _growth(report: harness.Row) -> Lines:
-    last = {(row["step"], row["axis"]): row for row in report["results"]}  # the row of the largest value
-    for (step, axis), row in last.items():
-        if row["exponent"] is not None:
-            yield f"growth of {step} with {axis}", row["exponent"], "exponent of operations", 1.0
-
-
-LINES: dict[str, Callable[[harness.Row], Lines]] = {
-    "classifier_epoch": _classifier_epoch,
-    "energy_step": _energy_step,
-    "growth": _growth,
-    "hebbian_step": _hebbian_step,
-    "krotov_step": _krotov_step,
-    "peak_memory": _peak_memory,
-    "published": _published,
-    "time_split": _time_split,
-}
-"""The lines of each benchmark, by its name."""
 
 
 if __name__ == "__main__":
