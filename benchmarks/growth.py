@@ -15,6 +15,7 @@ Random images: the time does not depend on them. Expect a minute.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
 import sys
@@ -92,14 +93,14 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     threads = harness.set_threads(options.threads)
     builtin.load()
-    rows = [row for axis in HEBBIAN for row in series("Hebbian step", axis, HEBBIAN[axis], _hebbian, options)]
-    for method in METHODS:
-
-        def settling(axis: str, value: int, method: str = method) -> Step:
-            return _settling(replace(SettlingSize(), **{axis: value}), method)
-
-        for axis in SETTLING:
-            rows += series(f"{method} batch", axis, SETTLING[axis], settling, options)
+    steps: list[tuple[str, dict[str, tuple[int, ...]], Prepare]] = [("Hebbian step", HEBBIAN, _hebbian)]
+    steps += [(f"{method} batch", SETTLING, functools.partial(_grown, method)) for method in METHODS]
+    rows = [
+        row
+        for name, axes, prepare in steps
+        for axis, values in axes.items()
+        for row in series(name, axis, values, prepare, options)
+    ]
     harness.show(
         f"cost of a step, {threads} thread(s); medians of {options.steps}",
         rows,
@@ -136,8 +137,12 @@ class Step:
     operations: int
 
 
+Prepare = Callable[[str, int], Step]
+"""Returns the step of a network with one quantity at a value."""
+
+
 def series(
-    name: str, axis: str, values: tuple[int, ...], prepare: Callable[[str, int], Step], options: argparse.Namespace
+    name: str, axis: str, values: tuple[int, ...], prepare: Prepare, options: argparse.Namespace
 ) -> list[harness.Row]:
     """Measure a step at every value of one quantity; each row has the exponent since the one before."""
     rows: list[harness.Row] = []
@@ -181,6 +186,10 @@ def _hebbian(axis: str, value: int) -> Step:
 
     once = sum(network[i].shapes.multiply_accumulates for i in phase.blocks)
     return Step(step, 2 * size.batch * once)
+
+
+def _grown(method: str, axis: str, value: int) -> Step:
+    return _settling(replace(SettlingSize(), **{axis: value}), method)
 
 
 def _settling(size: SettlingSize, method: str) -> Step:
