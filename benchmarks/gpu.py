@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,20 +145,21 @@ def units(*, rehearse: bool) -> dict[str, Callable[[], Row]]:
         ({"small": SMALL}, SMALL_STEPS, (1, 2), 1) if rehearse else (WHOLE, STEPS, MEMBERS, CHUNKS)
     )
     scale = _small if rehearse else _real
-    made: dict[str, Callable[[], Row]] = {}
-    for i in range(chunks):
-        made[f"methods-{i}"] = lambda i=i: methods(i, chunks, few=rehearse)  # type: ignore[misc]
-    for name, network in whole.items():
-        for graphs in (False, True):
-            made[f"whole-{name}-{_word(graphs=graphs)}"] = (
-                lambda network=network, graphs=graphs: whole_run(scale(network, True), graphs=graphs)  # type: ignore[misc]
-            )
-    for name, network in steps.items():
-        made[f"steps-{name}"] = lambda network=network: step(scale(network, False))  # type: ignore[misc]
-    network = next(reversed(whole.values()))
-    for number in members:
-        made[f"pack-{number}"] = lambda number=number: pack(scale(network, True), number)  # type: ignore[misc]
-    return made
+
+    def unit(work: Callable[..., Row], network: str, whole: bool, **more: Any) -> Row:
+        return work(scale(network, whole), **more)
+
+    largest = next(reversed(whole.values()))
+    return {
+        **{f"methods-{i}": partial(methods, i, chunks, few=rehearse) for i in range(chunks)},
+        **{
+            f"whole-{name}-{_word(graphs=graphs)}": partial(unit, whole_run, network, True, graphs=graphs)
+            for name, network in whole.items()
+            for graphs in (False, True)
+        },
+        **{f"steps-{name}": partial(unit, step, network, False) for name, network in steps.items()},
+        **{f"pack-{number}": partial(unit, pack, largest, True, members=number) for number in members},
+    }
 
 
 def _word(*, graphs: bool) -> str:

@@ -42,6 +42,7 @@ from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser
 from hebb.config import catalog, plan, shapes
 from hebb.config.plan import PhaseKind
+from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.core import machine
 from hebb.storage import folders
@@ -211,8 +212,6 @@ def limits_of(run: RunConfig, speed: Speed) -> dict[str, float]:
 
 
 def _tests(run: RunConfig) -> int:
-    from hebb.config.registry import DATASETS
-
     return DATASETS.get(run.dataset_sup.dataset, "dataset").test
 
 
