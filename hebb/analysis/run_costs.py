@@ -23,10 +23,12 @@ def of_folder(config: RunConfig, folder: Path, names: Iterable[str]) -> dict[str
 
 def of_records(config: RunConfig, seconds: float | None, folder: Path, names: Iterable[str]) -> dict[str, float]:
     """Return some costs of a finished run that took so many seconds; its folder is read where they lie there."""
+    names = list(names)
+    static = costs.static(config) if set(names) & set(objectives.STATIC) else {}
     values: dict[str, float] = {}
     for name in names:
-        if name in objectives.STATIC:
-            values[name] = float(costs.static(config)[name])
+        if name in static:
+            values[name] = float(static[name])
         elif name == "seconds":
             values[name] = math.nan if seconds is None else float(seconds)
         else:
