@@ -42,6 +42,16 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+_STATUSES = {
+    None: RunStatus.FINISHED,
+    Fate.STOPPED: RunStatus.STOPPED,
+    Fate.FAILED: RunStatus.FAILED,
+    Fate.INTERRUPTED: RunStatus.INTERRUPTED,
+    Fate.NEVER_STARTED: RunStatus.WAITING,
+}
+_FATES = {status: fate for fate, status in _STATUSES.items()} | {RunStatus.RUNNING: Fate.INTERRUPTED}
+
+
 @dataclass(frozen=True)
 class RunProgress:
     """How far a run is.
@@ -123,10 +133,7 @@ class Follower:
         planned = _planned(search, journal)
         metric = str(search.get("metric"))
         runs = [self._run(*run, journal, metric, running=holder is not None) for run in planned]
-        states = [
-            fates.of_run(folders.state(self.folder / folders.TRIALS / run.name), journal, run.name) for run in runs
-        ]
-        tally = fates.tally(states, to_come=_to_come(search, journal))
+        tally = fates.tally((_FATES[run.state] for run in runs), to_come=_to_come(search, journal))
         final = [self._run(*run, journal, "test_acc", running=holder is not None) for run in self._final()]
         state = SearchState.RUNNING if holder else _ended(tally, final, search)
         maximises = search.get("mode") != Goal.MIN
@@ -202,10 +209,7 @@ def _to_come(search: Mapping[str, Any], journal: Journal) -> int:
 
 def _state(stored: FolderState, journal: Journal, name: str, *, running: bool) -> RunStatus:
     fate = fates.of_run(stored, journal, name)
-    if fate == Fate.INTERRUPTED:
-        return RunStatus.RUNNING if running else RunStatus.INTERRUPTED
-    states = {None: RunStatus.FINISHED, Fate.STOPPED: RunStatus.STOPPED, Fate.FAILED: RunStatus.FAILED}
-    return states.get(fate, RunStatus.WAITING)
+    return RunStatus.RUNNING if running and fate == Fate.INTERRUPTED else _STATUSES[fate]
 
 
 def _ended(tally: Tally, final: Iterable[RunProgress], search: Mapping[str, Any]) -> SearchState:
