@@ -36,6 +36,7 @@ from benchmarks import before_torch  # noqa: F401 - sets how torch's idle thread
 import torch
 
 from benchmarks import harness
+from benchmarks.harness import Row
 from hebb import builtin
 from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser, count
@@ -54,8 +55,6 @@ BUDGET, LIMIT = 540, 480
 CHUNKS = 6
 MEMBERS = (1, 2, 4, 8, 16)
 DATA = "cifar10.npz"
-
-Row = dict[str, Any]
 
 WHOLE = {name: name for name in ("2SoftHebbCnnCIFAR", "3SoftHebbCnnCIFAR", "4SoftHebbCnnCIFAR")}
 STEPS = {
@@ -326,34 +325,28 @@ def one(options: argparse.Namespace) -> int:
 
 def _write(path: Path, content: Row) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replaced(path) as (temporary,):
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def work_on(options: argparse.Namespace) -> int:
     """Do the units without a result while there is time."""
     results, began = options.work / "results", time.monotonic()
-    names = list(units(rehearse=options.rehearse))
-    for name in names:
-        path = results / f"{name}.json"
+    paths = {name: results / f"{name}.json" for name in units(rehearse=options.rehearse)}
+    for name, path in paths.items():
         if path.exists() and (json.loads(path.read_text())["done"] or not options.again):
             continue
         left = options.budget - (time.monotonic() - began)
         if left <= 0:
             break
         _spawn(options, name, path, min(LIMIT, left + 30))
-    done = {name: json.loads((results / f"{name}.json").read_text()) for name in names if _has(results, name)}
+    done = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     failed = [name for name, result in done.items() if not result["done"]]
-    print(f"gpu: {len(done) - len(failed)} of {len(names)} units done, failed: {' '.join(failed) or 'none'}")
-    if len(done) < len(names):
+    print(f"gpu: {len(done) - len(failed)} of {len(paths)} units done, failed: {' '.join(failed) or 'none'}")
+    if len(done) < len(paths):
         print("gpu: call again to go on")
         return 0
     record(done, options.work / "record", rehearse=options.rehearse)
     return 1 if failed else 0
-
-
-def _has(results: Path, name: str) -> bool:
-    return (results / f"{name}.json").exists()
 
 
 def _spawn(options: argparse.Namespace, name: str, path: Path, limit: float) -> None:
