@@ -64,15 +64,12 @@ def holder(path: Path) -> str | None:
         return None
     with file:
         try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _described(file.read())
-        except (ImportError, OSError):
-            owner = _content(path.with_name(f"{path.name}.pid"))
-            return _described(owner) if owner and _may_live(owner, wait=False) else None
-    return None  # left behind by a process that was killed
+            if _flock(file, wait=False, shared=True):
+                return None  # left behind by a process that was killed
+        except _BusyError as error:
+            return str(error)
+    owner = _content(path.with_name(f"{path.name}.pid"))
+    return _described(owner) if owner and _may_live(owner, wait=False) else None
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -105,14 +102,14 @@ def _acquired(path: Path, *, wait: bool) -> contextlib.AbstractContextManager[No
     raise OSError(f"cannot hold the lock {path}")
 
 
-def _flock(file: IO[str], *, wait: bool) -> bool:
-    """Lock an open file; return False where system or file system have no such locks."""
+def _flock(file: IO[str], *, wait: bool, shared: bool = False) -> bool:
+    """Lock an open file, ``shared`` with others who only look; return False where there are no such locks."""
     try:
         import fcntl
     except ImportError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         file.seek(0)
         raise _BusyError(_described(file.read())) from None
