@@ -178,11 +178,10 @@ def open_records(
     if place.carry_on and folders.state(place.folder) != FolderState.ABSENT:
         begun = path.exists() or state is not None  # a run killed before it wrote this file has trained nothing
         environment = records.continued(path, environment, files) if begun else environment
-        environment = records.with_config(environment, place.folder / folders.CONFIG)
     else:
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
-        environment = records.with_config(environment, place.folder / folders.CONFIG)
+    environment = records.with_config(environment, place.folder / folders.CONFIG)
     environment.pop("on_end", None)
     folders.write_json(path, environment if place.on_end is None else {**environment, "on_end": place.on_end})
     (place.folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt that failed
