@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 _NUMBERS = {"stdout": 1, "stderr": 2}
 
@@ -43,7 +43,7 @@ def _spare(number: int) -> int | None:
         return None
 
 
-def _reopen(name: str, stream: Any, spare: int | None) -> bool:
+def _reopen(name: str, stream: TextIO, spare: int | None) -> bool:
     """Open a stream as it was before, give its spare descriptor back, and tell whether it was closed."""
     lost = False
     if spare is not None:

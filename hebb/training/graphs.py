@@ -35,6 +35,7 @@ from hebb.data.images import Split, gather
 from hebb.nn.blocks import Block, Dropout
 from hebb.nn.local_loss import Orders
 from hebb.nn.model import Network
+from hebb.nn.noise import Noise
 from hebb.rules import rates
 from hebb.training.epoch import Epoch
 
@@ -385,7 +386,7 @@ def _settings(optimiser: torch.optim.Optimizer | None) -> Hashable:
     return tuple(tuple((k, repr(v)) for k, v in sorted(group.items()) if k != "params") for group in groups)
 
 
-def _noises(block: Block) -> Iterator[Any]:
+def _noises(block: Block) -> Iterator[Noise]:
     """Yield the random numbers of a block's dropouts."""
     for module in block.before:
         if isinstance(module, Dropout) and module.noise is not None:
