@@ -226,8 +226,7 @@ def load(
     augment = _augment(spec, entry, where)
     pool, test = (_store(spec, entry, folder, part, shape) for part in (spec.split, Part.TEST))
     digests = [_digest(pool), _digest(test)]
-    files = [store.listing for store in (pool, test) if isinstance(store, Files)]
-    known = contents.of(files) if files else None
+    content = _contents(pool, test)
     trained, held = _choose(spec, pool.labels, split_seed)
     tested = _of_classes(torch.arange(len(test.labels)), test.labels, spec)
     if not len(trained):
@@ -242,10 +241,7 @@ def load(
         return Split(images, store.labels[index].to(device))
 
     train = take(pool, trained)
-    # the key names the images by their origin, which saves a second pass over the pixels
-    origin = digests[0] if known is None else f"{digests[0]}/{known.key}"
-    key = f"{origin}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
-    finish = _finish(spec, entry, pool, train, key, device, cache)
+    finish = _finish(spec, entry, pool, train, lambda: _key(digests[0], content, trained, shape), device, cache)
 
     def finished(split: Split, augment: Augment | None = None) -> Split:
         return replace(_finished(split, finish, augment), zoom=spec.zoom)
@@ -255,7 +251,7 @@ def load(
         val=finished(take(pool, held)) if len(held) else None,
         read_test=lambda: finished(take(test, tested)),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
-        contents=known,
+        contents=content,
     )
 
 
@@ -281,18 +277,35 @@ def unseen(
         pool = _store(spec, entry, folder, spec.split, shape)
         trained, _ = _choose(spec, pool.labels, split_seed)
         train = Split(_kept(pool, trained, device, RESIDENT), pool.labels[trained].to(device))
-        origin = _digest(pool)
-        if isinstance(pool, Files):
-            test = _store(spec, entry, folder, Part.TEST, shape)
-            files = [store.listing for store in (pool, test) if isinstance(store, Files)]
-            origin += f"/{contents.of(files).key}"
-        key = f"{origin}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+
+        def key() -> str:
+            test = [_store(spec, entry, folder, Part.TEST, shape)] if isinstance(pool, Files) else []
+            return _key(_digest(pool), _contents(pool, *test), trained, shape)
+
         finish = _finish(spec, entry, pool, train, key, device, cache)
     return replace(_finished(split, finish), zoom=spec.zoom)
 
 
+def _contents(*stores: Store) -> Contents | None:
+    """Return the digests of the image files among some stores; None where there are none."""
+    files = [store.listing for store in stores if isinstance(store, Files)]
+    return contents.of(files) if files else None
+
+
+def _key(digest: str, content: Contents | None, trained: Tensor, shape: tuple[int, int, int]) -> str:
+    """Name the training images by their origin and their places there, which saves a second pass over the pixels."""
+    origin = digest if content is None else f"{digest}/{content.key}"
+    return f"{origin}/{hashlib.sha256(trained.numpy().data).hexdigest()}/{shape}"
+
+
 def _finish(
-    spec: DataSpec, entry: Dataset, pool: Store, train: Split, key: str, device: torch.device, cache: Path | None
+    spec: DataSpec,
+    entry: Dataset,
+    pool: Store,
+    train: Split,
+    key: Callable[[], str],
+    device: torch.device,
+    cache: Path | None,
 ) -> Finish | None:
     """Return the last step of every batch; ``key`` names the training images where a whitening is cached."""
     where = f"dataset '{spec.dataset}'"
@@ -300,8 +313,8 @@ def _finish(
         return _normalise(spec, entry, pool, device, where)
     if isinstance(train.images, Tensor) and train.images.dtype != torch.uint8:
         raise ConfigError(where, "zca needs uint8 images, got floats", hint="whiten them yourself, or leave zca out")
-    key += f"/{decode.VERSION}" if isinstance(pool, Files) else ""
-    return whitening.fitted(lambda: _raw(train), pool.shape, key, cache, where).to(device)
+    name = key() + (f"/{decode.VERSION}" if isinstance(pool, Files) else "")
+    return whitening.fitted(lambda: _raw(train), pool.shape, name, cache, where).to(device)
 
 
 def _store(spec: DataSpec, entry: Dataset, folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
