@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from hebb.analysis import difference
+from hebb.core import documents
 from hebb.storage import folders
 
 _VERSIONS = ("hebb-learning", "torch", "torchvision", "numpy", "scikit-learn")
@@ -170,8 +171,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
     """Return what decides the bits beside the config."""
-    parts = [environment.get(name) for name in ("machine", "versions")]
-    machine, versions = (part if isinstance(part, dict) else {} for part in parts)
+    machine, versions = documents.part(environment, "machine"), documents.part(environment, "versions")
     return {
         "processor": str(machine.get("processor") or ""),
         "GPU": str(machine.get("gpu") or ""),

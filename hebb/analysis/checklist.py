@@ -59,7 +59,7 @@ def compute(searches: Iterable[Path]) -> pd.DataFrame:
             "memory": UNKNOWN,
             "versions": _versions(records),
             "code": _code(records),
-            "commands": "; ".join(f"`{line}`" for line in _part(records.search, "options").get("commands", ()))
+            "commands": "; ".join(f"`{line}`" for line in documents.part(records.search, "options").get("commands", ()))
             or UNKNOWN,
         }
         lines += [{"search": folder.name, "question": name, "answer": text} for name, text in answers.items()]
@@ -89,17 +89,12 @@ def _read(folder: Path) -> _Records:
     return _Records(folder, search, objects(folders.CONFIG), objects(folders.RESULT), objects(folders.ENVIRONMENT))
 
 
-def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = data.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _base(records: _Records) -> Mapping[str, Any]:
-    return serialise.complete(_part(records.search, "base"))
+    return serialise.complete(documents.part(records.search, "base"))
 
 
 def _numbers(records: _Records) -> str:
-    stop = _part(_base(records), "stop")
+    stop = documents.part(_base(records), "stop")
     rules = [f"{name} {value}" for name, value in stop.items() if value is not None]
     early = f"; Hebbian phases may end early ({', '.join(rules)}), by the norms of their weights" if rules else ""
     return f"of the last epoch of each run; the best epoch, on validation or test images, is never taken{early}"
@@ -108,7 +103,7 @@ def _numbers(records: _Records) -> str:
 def _selection(records: _Records) -> str:
     search, metric = records.search, records.search.get("metric")
     way = "largest" if search.get("mode") == Goal.MAX else "least"
-    share = _part(_base(records), "dataset_sup").get("validation") or 0
+    share = documents.part(_base(records), "dataset_sup").get("validation") or 0
     images = f"{100 * share:g} % of the training images, held out" if share else "no validation images are held out"
     names = [metric, *(other.get("metric") for other in search.get("others") or ())]
     text = f"by {' and '.join(map(str, names))}" + (f" ({way} mean over seeds)" if len(names) == 1 else "")
@@ -133,9 +128,11 @@ def _data(records: _Records) -> dict[str, str]:
     """Describe the data by their role; both roles may be one."""
     answers = {}
     for role, name in _DATA.items():
-        data = _part(_base(records), f"dataset_{role}")
+        data = documents.part(_base(records), f"dataset_{role}")
         digests = Counter(
-            str(_part(e, "data_sha256")[role]) for e in records.environments if role in _part(e, "data_sha256")
+            str(documents.part(e, "data_sha256")[role])
+            for e in records.environments
+            if role in documents.part(e, "data_sha256")
         )
         images = "all training images" if data.get("samples") is None else f"{data['samples']:,} training images"
         parts = [
@@ -150,12 +147,14 @@ def _data(records: _Records) -> dict[str, str]:
 
 
 def _space(records: _Records) -> str:
-    spec = _part(records.search, "spec")
-    space, plan = _part(spec, "space"), _part(spec, "search")
+    spec = documents.part(records.search, "spec")
+    space, plan = documents.part(spec, "space"), documents.part(spec, "search")
     axes = [f"`{path}` {_domain(domain)}" for path, domain in space.items()]
     how = [f"{name} {value}" for name, value in plan.items() if value is not None]
-    model = [f"{name} {value}" for name, value in _part(records.search, "searcher").items() if value is not None]
-    scheduler = _part(spec, "scheduler").get("name", UNKNOWN)
+    model = [
+        f"{name} {value}" for name, value in documents.part(records.search, "searcher").items() if value is not None
+    ]
+    scheduler = documents.part(spec, "scheduler").get("name", UNKNOWN)
     parts = [
         ", ".join(how) or UNKNOWN,
         *([f"suggested by {', '.join(model)}"] if model else []),
@@ -187,7 +186,7 @@ def _counted(values: Iterable[object]) -> str:
 
 
 def _hardware(records: _Records) -> str:
-    machines = [_part(environment, "machine") for environment in records.environments]
+    machines = [documents.part(environment, "machine") for environment in records.environments]
     gpus = _counted(m.get("gpu") or "none" for m in machines)
     devices = _counted(config.get("device") for config in records.configs)
     threads = _counted(config.get("threads") for config in records.configs)
@@ -217,10 +216,10 @@ def _hours(records: _Records) -> str:
 def _versions(records: _Records) -> str:
     packages = [f"Python {_counted(e.get('python') for e in records.environments)}"]
     for name in _VERSIONS:
-        versions = _counted(_part(environment, "versions").get(name) for environment in records.environments)
+        versions = _counted(documents.part(environment, "versions").get(name) for environment in records.environments)
         if versions != UNKNOWN:
             packages.append(f"{name} {versions}")
-    systems = _counted(_part(e, "machine").get("system") for e in records.environments)
+    systems = _counted(documents.part(e, "machine").get("system") for e in records.environments)
     return ", ".join([*packages, f"on {systems}"])
 
 

@@ -37,6 +37,12 @@ def as_object(data: object, where: str) -> Mapping[str, Any]:
     return data
 
 
+def part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object inside another; an empty one where it is absent, or something else."""
+    inner = data.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
 def read_yaml(path: Path, where: str | None = None) -> Any:
     """Read a YAML file; ``where`` names it in errors, by default its path.
 
