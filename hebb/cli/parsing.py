@@ -133,6 +133,11 @@ def _wrapped(text: str) -> str:
     return "\n".join(textwrap.fill(line, _WIDTH, break_on_hyphens=False) if line else "" for line in text.splitlines())
 
 
+def described(purpose: str, example: str, last: str) -> str:
+    """Return the head of a help text: what a command does, and an example whose flag ``last`` begins a second line."""
+    return f"{purpose}\nexample: " + example.replace(f" {last}", f" \\\n      {last}")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ``ConfigError`` and name the nearest flag.
 

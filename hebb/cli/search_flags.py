@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 
 from hebb.cli import arguments, on_end
-from hebb.cli.parsing import Parser, Section, boolean, count, natural
+from hebb.cli.parsing import Parser, Section, boolean, count, described, natural
 from hebb.config import objectives, search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Sampler, Scheduler
@@ -43,8 +43,6 @@ _BESIDE_RESTORE = (
     *("save", "save_model", "save_best", "final_points", "on_end"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
-_DESCRIPTION = """{purpose}
-example: {command}"""
 _EXAMPLE = (
     *("--preset", "2SoftHebbCnnDigits", "--dataset", "Digits_5"),
     *("--space", "b0.layer.lr={grid: [0.05, 0.1]}"),
@@ -69,9 +67,8 @@ Flags = argparse._ArgumentGroup
 
 def parser(purpose: str) -> Parser:
     """Return the parser of the command; ``purpose`` says in a sentence what it does."""
-    command = commands.line("search", *_EXAMPLE).replace(" --space", " \\\n      --space")
-    example = _DESCRIPTION.format(purpose=purpose, command=command)
-    flags = Parser(example, prog=commands.name("search"))
+    description = described(purpose, commands.line("search", *_EXAMPLE), "--space")
+    flags = Parser(description, prog=commands.name("search"))
     arguments.add_network_flags(flags)
     _add_space_flags(flags.section(Section.SEARCH))
     arguments.add_pack_flag(flags, "train N seeds of a configuration in one trial, each in its own run folder;")

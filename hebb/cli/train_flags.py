@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hebb.cli import arguments, on_end
-from hebb.cli.parsing import Parser, Section, boolean, count
+from hebb.cli.parsing import Parser, Section, boolean, count, described
 from hebb.core import commands
 
-_DESCRIPTION = """Train one network, block by block, and store the run.
-example: {command}"""
+_PURPOSE = "Train one network, block by block, and store the run."
 
 _FIRST = {
     "--protocol": "a named group of changes, before --set",
@@ -26,8 +25,8 @@ _FIRST = {
 def parser() -> Parser:
     """Return the parser of the command."""
     example = ("--preset", "2SoftHebbCnnCIFAR", "--dataset-unsup", "CIFAR10_1", "--dataset-sup", "CIFAR10_50")
-    command = commands.line("train", *example).replace(" --dataset-sup", " \\\n      --dataset-sup")
-    flags = Parser(_DESCRIPTION.format(command=command), prog=commands.name("train"))
+    description = described(_PURPOSE, commands.line("train", *example), "--dataset-sup")
+    flags = Parser(description, prog=commands.name("train"))
     arguments.add_network_flags(flags)
     arguments.add_seed_flag(flags)
     flags.section(Section.TRAINING).add_argument(
