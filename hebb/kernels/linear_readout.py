@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 
+from hebb.kernels import numba_loops
 from hebb.kernels.numba_loops import compiled
 
 WIDTH = 768
@@ -30,6 +31,11 @@ _REORDERS = frozenset({"contract", "reassoc", "nsz"})  # infinities and NaN keep
 
 # entries of ``adam``
 STEP, ROOT, EPSILON, KEEP_MEAN, NEW_MEAN, KEEP_SQUARE, NEW_SQUARE, DECAY = range(8)
+
+
+def on_threads(*arguments: np.ndarray, threads: int) -> None:
+    """Call ``learn_and_answer`` with the arguments for all blocks, of which the last argument has one row each."""
+    numba_loops.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads)
 
 
 @compiled(fastmath=_REORDERS)

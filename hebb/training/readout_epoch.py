@@ -104,18 +104,14 @@ class Readout:
 
     def _pass(self, adam: Numbers, places: Numbers) -> None:
         """Learn from the batch before and answer the batch at ``places``; without ``adam`` or places, one of both."""
-        from hebb.kernels import numba_loops
-
         drawn = np.empty(0, np.uint8)
         if self._dropout is not None and places.size:
             assert self._dropout.noise is not None
             drawn = self._dropout.noise.bits(places.size * self._features.shape[1])
         learnt = self._weight
-        numba_loops.run(
-            self._loops.learn_and_answer,
+        self._loops.on_threads(
             *(learnt.values, learnt.mean, learnt.square, adam, self._slopes),
             *(self._rows, self._features, places, drawn, EIGHTS, self._answers),
-            items=len(self._rows),
             threads=torch.get_num_threads(),
         )
 
