@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from hebb.nn.noise import EIGHTS
 WORTH = 1 << 19
 """Features of a batch from which the loops are worth importing and compiling."""
 
-Numbers = np.ndarray[Any, Any]
 _NOTHING = np.empty(0, np.float32)
 
 
@@ -82,8 +80,8 @@ class Readout:
         self._dropout = next((module for module in block.before if isinstance(module, Dropout)), None)
         self._features = split.images.flatten(1).numpy()
         self._group = optimiser.param_groups[0]
-        self._weight = _Learnt.of(block.layer.weight, optimiser)
-        self._bias = None if block.layer.bias is None else _Learnt.of(block.layer.bias, optimiser)
+        self._weight = _Parameter.of(block.layer.weight, optimiser)
+        self._bias = None if block.layer.bias is None else _Parameter.of(block.layer.bias, optimiser)
         classes, count = self._weight.values.shape
         height = -(-batch_size // linear_readout.ROWS) * linear_readout.ROWS
         blocks = -(-count // linear_readout.WIDTH)
@@ -102,30 +100,33 @@ class Readout:
             self._pass(adam, batches[i + 1] if i + 1 < len(batches) else places[:0].numpy())
             yield batch
 
-    def _pass(self, adam: Numbers, places: Numbers) -> None:
-        """Learn from the batch before and answer the batch at ``places``; without ``adam`` or places, one of both."""
+    def _pass(self, adam: np.ndarray, places: np.ndarray) -> None:
+        """Learn from the last batch, then answer the one at ``places``.
+
+        Without constants of Adam nothing is learnt, and without places nothing is answered.
+        """
         drawn = np.empty(0, np.uint8)
         if self._dropout is not None and places.size:
             assert self._dropout.noise is not None
             drawn = self._dropout.noise.bits(places.size * self._features.shape[1])
-        learnt = self._weight
+        weight = self._weight
         self._loops.on_threads(
-            *(learnt.values, learnt.mean, learnt.square, adam, self._slopes),
+            *(weight.values, weight.mean, weight.square, adam, self._slopes),
             *(self._rows, self._features, places, drawn, EIGHTS, self._answers),
             threads=torch.get_num_threads(),
         )
 
-    def _judge(self, labels: Numbers, adam: Numbers) -> Batch:
+    def _judge(self, labels: np.ndarray, adam: np.ndarray) -> Batch:
         """Compare the answers with the labels, update the bias, and keep the slopes for the weights."""
         sums = np.zeros(2)
         bias = (_NOTHING,) * 3 if self._bias is None else (self._bias.values, self._bias.mean, self._bias.square)
         self._loops.judge(self._answers, *bias, adam, labels, self._slopes, sums)
         return Batch(float(sums[0]), int(sums[1]), labels.size)
 
-    def _constants(self) -> Numbers:
+    def _constants(self) -> np.ndarray:
         """Count an update, and return what is the same for all weights in it, as torch's Adam has it."""
-        for learnt in filter(None, (self._weight, self._bias)):
-            learnt.steps.add_(1)
+        for parameter in filter(None, (self._weight, self._bias)):
+            parameter.steps.add_(1)
         steps, group = float(self._weight.steps), self._group
         keep_mean, keep_square = group["betas"]
         loops, adam = self._loops, np.empty(8, np.float32)
@@ -139,16 +140,16 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class _Learnt:
+class _Parameter:
     """A parameter and its moments as memory of torch and numpy at once."""
 
-    values: Numbers
-    mean: Numbers
-    square: Numbers
+    values: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
     steps: Tensor
 
     @classmethod
-    def of(cls, parameter: Tensor, optimiser: torch.optim.Optimizer) -> _Learnt:
+    def of(cls, parameter: Tensor, optimiser: torch.optim.Optimizer) -> _Parameter:
         state = optimiser.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
