@@ -7,11 +7,12 @@ a copy of a folder has new ones; then the bytes decide. Of folders of more than 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from hebb.core.errors import ConfigError
 from hebb.data.scan import Listing
@@ -58,10 +59,9 @@ def of(listings: Sequence[Listing]) -> Contents:
     Raises:
         ConfigError: when a file cannot be read; names it.
     """
-    paths = [path for listing in listings for path in _paths(listing)]
-    stats = [_stat(path) for path in paths]
-    changes = [stat.st_mtime_ns for stat in stats]
-    whole = sum(stat.st_size for stat in stats) <= WHOLE
+    paths = [path for listing in listings for path in listing.paths()]
+    sizes, changes = np.concatenate([listing.sizes_and_times() for listing in listings]).T.tolist()
+    whole = sum(sizes) <= WHOLE
     total = hashlib.sha256()
     with ThreadPoolExecutor(_THREADS) as pool:
         read = paths if whole else paths[:: max(1, len(paths) // SAMPLE)]
@@ -72,23 +72,11 @@ def of(listings: Sequence[Listing]) -> Contents:
 
 def times(listing: Listing) -> str:
     """Return the digest of the times at which the images of a folder were last changed."""
-    return _of_times([_stat(path).st_mtime_ns for path in _paths(listing)])
-
-
-def _paths(listing: Listing) -> list[str]:
-    """Return the paths as text, which takes half the time of ``Path``."""
-    return [f"{listing.root}{os.sep}{os.fsdecode(name)}" for name in listing.names.tolist()]
+    return _of_times(listing.sizes_and_times()[:, 1].tolist())
 
 
 def _of_times(changes: Sequence[int]) -> str:
     return hashlib.sha256(" ".join(map(str, changes)).encode()).hexdigest()
-
-
-def _stat(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        raise _unreadable(error) from None
 
 
 def _digests(paths: Sequence[str]) -> bytes:
@@ -104,11 +92,7 @@ def _digest(path: str) -> bytes:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise _unreadable(error) from None
-
-
-def _unreadable(error: OSError) -> ConfigError:
-    return ConfigError(str(error.filename), f"cannot be read: {error.strerror}")
+        raise ConfigError(path, f"cannot be read: {error.strerror}") from None
 
 
 def changed(before: object, now: Contents) -> bool:

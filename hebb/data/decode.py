@@ -57,14 +57,6 @@ def opened(path: Path) -> Iterator[Image]:
         raise ConfigError(str(path), f"is not an image that can be read: {reason}") from None
 
 
-def file_size(path: Path) -> int:
-    """Return the bytes of an image file."""
-    try:
-        return path.stat().st_size
-    except OSError as error:  # it has gone since the folder was listed
-        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
-
-
 def size(image: Image) -> tuple[int, int]:
     """Return (H, W) of an image as it is shown; an image that is stored turned is decoded for it."""
     stored_turned = image.format != "PNG" or "exif" in image.info or "XML:com.adobe.xmp" in image.info

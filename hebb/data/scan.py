@@ -57,6 +57,18 @@ class Listing:
         """Return the path of image i."""
         return self.root / os.fsdecode(bytes(self.names[i]))
 
+    def paths(self) -> list[str]:
+        """Return the paths of all images as text, which takes half the time of ``Path``."""
+        return [f"{self.root}{os.sep}{os.fsdecode(name)}" for name in self.names.tolist()]
+
+    def sizes_and_times(self) -> np.ndarray:
+        """Return int64 (N, 2): the bytes of each file now, and when it was last changed, in nanoseconds.
+
+        Raises:
+            ConfigError: for a file that has gone since the folder was listed.
+        """
+        return np.array([_size_and_time(path) for path in self.paths()], dtype=np.int64).reshape(-1, 2)
+
 
 def listing(root: Path, where: str, classes: Sequence[str] | None = None) -> Listing:
     """List the images below ``root``, in the order of torchvision's ``ImageFolder``.
@@ -115,6 +127,14 @@ def said(skipped: Sequence[tuple[str, int]]) -> str:
         noun = ("entry" if count == 1 else "entries") if kind == _HIDDEN else "file" + "s" * (count != 1)
         words.append(f"{count:,} {kind} {noun}")
     return ", ".join(words)
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read: {error.strerror}") from None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _composed(name: str) -> str:
