@@ -6,6 +6,7 @@ from math import prod
 
 from hebb.config import plan, shapes
 from hebb.config.plan import PhaseKind
+from hebb.config.shapes import BlockShapes
 from hebb.config.specs import RunConfig
 
 
@@ -22,7 +23,7 @@ def static(config: RunConfig) -> dict[str, int]:
     return {
         "parameters": sum(block.parameters for block in traced),
         "multiply_accumulates": sum(block.multiply_accumulates for block in traced),
-        "synaptic_operations": sum(_synapses(config, i) for i in _plastic(config)),
+        "synaptic_operations": sum(_synapses(config, i, traced[i]) for i in _plastic(config)),
     }
 
 
@@ -32,9 +33,9 @@ def _plastic(config: RunConfig) -> list[int]:
     return sorted({block for phase in learning for block in phase.blocks})
 
 
-def _synapses(config: RunConfig, index: int) -> int:
+def _synapses(config: RunConfig, index: int, sizes: BlockShapes) -> int:
     """Return the products of an update of a block, for one image."""
-    network, sizes = config.network, shapes.of_run(config)[index]
+    network = config.network
     if not network.blocks[index].settles:
         return sizes.multiply_accumulates
     width, fan_in = sizes.weights
