@@ -12,17 +12,11 @@ from hebb.storage import curves, folders
 from hebb.storage.curves import Point
 
 
-def of_folder(config: RunConfig, folder: Path, names: Iterable[str]) -> dict[str, float]:
-    """Return some costs of a finished run, or static ones of any; NaN where its records do not tell."""
-    names = list(names)
-    if not names:
-        return {}
-    seconds = folders.read_json(folder / folders.RESULT).get("seconds") if "seconds" in names else None
-    return of_records(config, seconds, folder, names)
-
-
 def of_records(config: RunConfig, seconds: float | None, folder: Path, names: Iterable[str]) -> dict[str, float]:
-    """Return some costs of a finished run that took so many seconds; its folder is read where they lie there."""
+    """Return some costs of a finished run that took so many seconds, or static ones of any.
+
+    Its folder is read for those that lie there; a cost is NaN where the records do not tell.
+    """
     names = list(names)
     static = costs.static(config) if set(names) & set(objectives.STATIC) else {}
     values: dict[str, float] = {}

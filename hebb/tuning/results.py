@@ -31,7 +31,7 @@ def read(trials: Sequence[Trial], metric: str, journal: Journal, beside: Sequenc
     """
     lines = []
     for trial in trials:
-        stored = _stored(trial, metric, journal)
+        stored = _stored(trial, metric, journal, beside)
         if stored is None:
             continue
         row, seconds, status = stored
@@ -44,33 +44,34 @@ def read(trials: Sequence[Trial], metric: str, journal: Journal, beside: Sequenc
                 **{name: row[name] for name in METRIC_COLUMNS},
                 "minutes": seconds / 60,
                 metric: math.nan if row[metric] is None else row[metric],
-                **_beside(trial, row, beside),
+                **_beside(trial, row, seconds, beside),
             }
         )
     return pd.DataFrame(lines)
 
 
-def _beside(trial: Trial, row: Row, names: Sequence[str]) -> dict[str, float]:
+def _beside(trial: Trial, row: Row, seconds: float, names: Sequence[str]) -> dict[str, float]:
     """Return further metrics and costs of a run; of one that was stopped, those that need no end."""
-    values = dict.fromkeys(names, math.nan)
-    for name in names:
-        if name in METRIC_COLUMNS:
-            stored = _finished(trial, name)[0] if trial.finished else row
-            values[name] = math.nan if stored[name] is None else float(stored[name])
-    known = [name for name in names if name in (objectives.COSTS if trial.finished else objectives.STATIC)]
-    return values | run_costs.of_folder(trial.config, trial.folder, known)
+    if not names:
+        return {}
+    measured = {
+        name: math.nan if row[name] is None else float(row[name]) for name in names if name in objectives.METRICS
+    }
+    available = objectives.COSTS if trial.finished else objectives.STATIC
+    paid = run_costs.of_records(trial.config, seconds, trial.folder, [name for name in names if name in available])
+    return dict.fromkeys(names, math.nan) | measured | paid
 
 
 def means(trials: Sequence[Trial], names: Sequence[str]) -> dict[str, float]:
     """Return the means of metrics and costs over finished runs; NaN where one lacks its value."""
-    lines = [_beside(trial, {}, names) for trial in trials] if names else []
+    lines = [_beside(trial, *_finished(trial, *names), names) for trial in trials] if names else []
     return {name: math.fsum(line[name] for line in lines) / len(lines) for name in names} if lines else {}
 
 
-def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, str] | None:
+def _stored(trial: Trial, metric: str, journal: Journal, beside: Sequence[str]) -> tuple[Row, float, str] | None:
     """Return the last row of a run, its seconds, and whether it was finished or stopped."""
     if trial.finished:
-        return *_finished(trial, metric), "finished"
+        return *_finished(trial, metric, *beside), "finished"
     if trial.interrupted and trial.configuration in journal.stopped:
         rows = folders.read_rows(trial.folder / folders.METRICS)
         measured = [row for row in rows if row[metric] is not None]
@@ -78,12 +79,14 @@ def _stored(trial: Trial, metric: str, journal: Journal) -> tuple[Row, float, st
     return None
 
 
-def _finished(trial: Trial, metric: str) -> tuple[Row, float]:
-    """Return the last row of a finished run, and its seconds."""
+def _finished(trial: Trial, *names: str) -> tuple[Row, float]:
+    """Return the last row of a finished run, with a value of the named metrics, and its seconds."""
     result = folders.read_json(trial.folder / folders.RESULT)
     row = result["metrics"]
-    if row[metric] is None:  # radii are those of the Hebbian phases, which come first
-        row = {**row, metric: folders.value_of(folders.read_rows(trial.folder / folders.METRICS), metric)}
+    missing = [name for name in names if name in objectives.METRICS and row[name] is None]
+    if missing:  # radii are those of the Hebbian phases, which come first
+        rows = folders.read_rows(trial.folder / folders.METRICS)
+        row = {**row, **{name: folders.value_of(rows, name) for name in missing}}
     return row, result["seconds"]
 
 
@@ -166,9 +169,8 @@ def ranked(table: pd.DataFrame, search: Search) -> pd.DataFrame:
     """Sort a summary: best mean first among the configurations that finished on every seed, then those that lack seeds.
 
     Everything that shows or takes a best configuration reads this order. Those that break a bound come behind the
-    others of as many seeds. Means that differ by rounding alone are equal,
-    and equal means keep the order of the search config. A mean over surviving seeds would favour a configuration that
-    diverges on its bad seeds.
+    others of as many seeds. Means that differ by rounding alone are equal, and equal means keep the order of the search
+    config. A mean over surviving seeds would favour a configuration that diverges on its bad seeds.
     """
     score = table["mean"].map(_score) * (-1 if search.maximises else 1)
     order = table.assign(_score=score).sort_values("_score", kind="stable")

@@ -74,8 +74,13 @@ class Task:
 
 def leave_out(group: Group, reason: str, send: Send) -> None:
     """Report that a group is not trained because it breaks a bound, with what is known of it before."""
-    known = {name: float(value) for name, value in costs.static(group.runs[0].config).items()}
-    send({"step": 1, "score": 0.0, "n": 0, "left_out": " ".join(reason.split())[:_REASON], "beside": known})
+    beside = _static(group.runs[0])
+    send({"step": 1, "score": 0.0, "n": 0, "left_out": " ".join(reason.split())[:_REASON], "beside": beside})
+
+
+def _static(trial: Trial) -> dict[str, float]:
+    """Return the costs that a configuration decides, as numbers of a report."""
+    return {name: float(value) for name, value in costs.static(trial.config).items()}
 
 
 def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = None, last_step: int = 0) -> None:
@@ -185,12 +190,15 @@ class GroupScores:
     _values_at: dict[int, dict[int, float]] = field(default_factory=dict)
     _before: int = 0
     _ended: list[Trial] = field(default_factory=list)
+    _beside: TrialReport = field(default_factory=TrialReport)
     _last: TrialReport = field(default_factory=TrialReport)
 
     def begin(self, *trials: Trial) -> None:
         """Begin a run, or the members of a pack."""
         self._trials, self.values, self._values_at = trials, {}, {}
         self.steps = steps.of_run(trials[0].config, self.task.metric, self.task.probe_every)
+        if not self._ended:
+            self._measure_beside()
 
     def row(self, row: folders.Row, seed: int) -> None:
         """Take a row of a run; ``end`` reports the last one, when everything is on the disk."""
@@ -224,6 +232,7 @@ class GroupScores:
             return False
         self.done += values
         self._ended += self._trials
+        self._measure_beside()
         self._report(self.steps.count, float(np.mean(values)), "end", self.steps.phase, self.steps.epochs)
         self._before += self.steps.count * len(self._trials)
         return True
@@ -253,14 +262,13 @@ class GroupScores:
         self.last_step = step
         score = float(np.mean(self.done)) if self.done else value
         self._last = {"kind": kind, "phase": int(phase), "epoch": int(epoch)}
-        self.send({**self._plain(score), **self._last, **self._beside(), "step": step, "value": value})
+        self.send({**self._plain(score), **self._last, **self._beside, "step": step, "value": value})
 
-    def _beside(self) -> TrialReport:
-        """Return the means of what is reported beside the metric, over the runs that have ended; costs known before."""
-        if not self.task.beside:
-            return {}
-        static = {name: float(value) for name, value in costs.static(self._trials[0].config).items()}
-        return {"beside": static | results.means(self._ended, self.task.beside)}
+    def _measure_beside(self) -> None:
+        """Take the means of what is reported beside the metric over the runs that have ended, and the static costs."""
+        if self.task.beside:
+            static = _static(self._trials[0])
+            self._beside = {"beside": static | results.means(self._ended, self.task.beside)}
 
     def _plain(self, score: float) -> TrialReport:
         n = len(self.done) or len(self._trials)
