@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from hebb.analysis import curves, parallel, replicates, scales, style
 from hebb.analysis.importance import value_of
-from hebb.analysis.scales import AxisScale, ScaleKind
+from hebb.analysis.scales import AxisScale, ScaleKind, Write
 from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind
 from hebb.tuning import charts
@@ -103,6 +103,11 @@ def scale_of_metric(values: Sequence[float], metric: str) -> AxisScale:
     write = partial(_short, metric=metric)
     if metric.endswith("loss") and 0 < _FAR * low < high:
         return scales.of_range(low / 1.3, high * 1.3, "{:.3g}".format, logarithmic=True)
+    return linear(low, high, metric, write)
+
+
+def linear(low: float, high: float, metric: str, write: Write) -> AxisScale:
+    """Return a linear scale from ``low`` to ``high`` with a margin, within the range of the metric."""
     margin = _MARGIN * (high - low) or max(abs(high) * 0.02, 1e-6)
     least, most = replicates.bounds(metric)
     return scales.of_range(max(low - margin, min(least, low)), min(high + margin, max(most, high)), write)

@@ -1,4 +1,4 @@
-"""The Pareto front in a report: the first metric over each other objective, and the points as strings to paste."""
+"""The Pareto front in a report: the first metric over each other objective."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 from hebb.analysis import replicates, scales, style
 from hebb.analysis.scales import AxisScale
 from hebb.config.vocabulary import Goal
-from hebb.tuning import charts, results
+from hebb.tuning import charts, report_charts, results
 from hebb.tuning.charts import Panel
 
 if TYPE_CHECKING:
@@ -68,25 +68,26 @@ def _dots(report: SearchReport, other: Objective) -> list[Dot]:
     """Return what was measured, the front last, so that it is drawn on top."""
     search, numbers = report.search, {label: i for i, label in enumerate(report.leading, 1)}
     lines = [line for line in report.ranking.to_dict("records") if line["n"] == len(search.seeds)]
-    dots = [
-        Dot(
-            x=results.value_of(line, other.metric, search),
-            y=float(line["mean"]),
-            title=_title(line, search, numbers.get(str(line["configuration"]), 0)),
-            number=numbers.get(str(line["configuration"]), 0),
-            feasible=bool(line.get("feasible", True)),
-        )
-        for line in lines
-    ]
+    dots = [_dot(line, search, other, numbers.get(str(line["configuration"]), 0)) for line in lines]
     finite = [dot for dot in dots if math.isfinite(dot.x) and math.isfinite(dot.y)]
     others = [dot for dot in finite if not dot.number][: max(MOST - len(numbers), 0)]
     return [*reversed(others), *(dot for dot in finite if dot.number)]
 
 
+def _dot(line: dict[Any, Any], search: Search, other: Objective, number: int) -> Dot:
+    return Dot(
+        x=results.value_of(line, other.metric, search),
+        y=float(line["mean"]),
+        title=_title(line, search, number),
+        number=number,
+        feasible=bool(line.get("feasible", True)),
+    )
+
+
 def _title(line: dict[Any, Any], search: Search, number: int) -> str:
     """Say what a dot stands for: the configuration, every objective and bound, and what it is."""
     names = [search.metric, *search.beside]
-    values = [f"{style.unit(name)} {replicates.number(results.value_of(line, name, search), name)}" for name in names]
+    values = [named(name, results.value_of(line, name, search)) for name in names]
     means = {bound: results.value_of(line, bound.metric, search) for bound in search.constraints}
     broken = [str(bound) for bound, value in means.items() if not bound.holds(value)]
     state = f"front {number}. " if number else ""
@@ -94,14 +95,17 @@ def _title(line: dict[Any, Any], search: Search, number: int) -> str:
     return "\n".join([f"{state}{line['configuration']}", *values, *ends])
 
 
+def named(metric: str, value: float) -> str:
+    """Write a value behind the name of its metric."""
+    return f"{style.unit(metric)} {replicates.number(value, metric)}"
+
+
 def _scale(values: Sequence[float], metric: str) -> AxisScale:
     """Return a scale that holds the values with a margin, within the range of the metric."""
     low, high = min(values), max(values)
     if low > 0 and high > _POWERS * low:
         return scales.of_range(low / _MARGIN, high * _MARGIN, _short, logarithmic=True)
-    margin = 0.06 * (high - low) or max(abs(high) * 0.02, 1e-6)
-    least, most = replicates.bounds(metric)
-    return scales.of_range(max(low - margin, min(least, low)), min(high + margin, max(most, high)), _short)
+    return report_charts.linear(low, high, metric, _short)
 
 
 def _short(value: float) -> str:
