@@ -220,13 +220,12 @@ class SearchDisplay(SearchObserver):
         if winner is None:
             self._print(f"no winner: no configuration has a finite {self._progress.stage.metric} on every seed")
             return
-        words = ["--preset", winner.network, *(["--set", *winner.changes] if winner.changes else ())]
         self._print(f"winner: {winner.trial.label}")
         if winner.tied:
             self._print(tied(trial.label for trial in winner.tied))
         if winner.doubt:
             self._print(winner.doubt)
-        self._print(f"its network: {quoted(*words)}")
+        self._print(f"its network: {quoted(*winner.words)}")
 
     def fronted(self, points: Sequence[FrontPoint], search: Search) -> None:
         """Print the points of the front, ready to paste."""
@@ -236,10 +235,9 @@ class SearchDisplay(SearchObserver):
             return
         self._print(f"front: {describe.counted(len(points), 'configuration')} that nothing beats in {names}")
         for point in points:
-            words = ["--preset", point.network, *(["--set", *point.changes] if point.changes else ())]
             values = ", ".join(f"{name} {replicates.with_unit(value, name)}" for name, value in point.values.items())
             self._print(f"front {point.number}: {point.trial.label or search.base.network.name}: {values}")
-            self._print(f"its network: {quoted(*words)}")
+            self._print(f"its network: {quoted(*point.words)}")
 
     def retraining(self, trials: tuple[Trial, ...]) -> None:
         """Say on what the winner, or the points of the front, are trained again."""

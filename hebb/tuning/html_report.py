@@ -29,6 +29,7 @@ from hebb.storage import folders
 from hebb.storage.journal import Journal
 from hebb.tuning import (
     charts,
+    front,
     question,
     report_charts,
     report_filters,
@@ -223,16 +224,12 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
 
 def points(report: SearchReport) -> dict[str, list[str]]:
     """Return the points of the front as words to paste, by what they are; none by one metric."""
-    search, presets = report.search, catalog.load()
-    table: dict[str, list[str]] = {}
-    lines = {str(line["configuration"]): line for line in report.ranking.to_dict("records")}
-    for number, label in enumerate(report.leading if search.several else (), 1):
-        trial = results.trial_of(search, label)
-        changes = trials.other_changes(trial.choice)
-        names = [one.metric for one in search.objectives]
-        values = [f"{style.unit(n)} {replicates.number(results.value_of(lines[label], n, search), n)}" for n in names]
-        words = ["--preset", trials.network_string(trial, presets), *(["--set", *changes] if changes else ())]
-        table[f"{number}. {label}: {', '.join(values)}"] = [quoted(*words)]
+    if not report.search.several:
+        return {}
+    table = {}
+    for point in front.points(report.search, report.ranking, catalog.load()):
+        values = ", ".join(report_front.named(metric, value) for metric, value in point.values.items())
+        table[f"{point.number}. {point.trial.label}: {values}"] = [quoted(*point.words)]
     return table
 
 

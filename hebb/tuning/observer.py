@@ -109,40 +109,48 @@ class Ranking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Winner:
-    """The best configuration of a search.
+class _Best:
+    """A configuration that a search names.
 
     Attributes:
         trial: one of its runs.
         network: its network, as ``--preset`` takes it.
         changes: what it changes outside the network, as ``--set`` takes it.
-        tied: a run of each other configuration with the same mean; the winner is the first of them in the search.
-        doubt: why the order may be chance, ``verdict.doubt``; empty where the seeds tell it from the next.
     """
 
     trial: Trial
     network: str
     changes: tuple[str, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The words of a command that trains it."""
+        return ["--preset", self.network, *(["--set", *self.changes] if self.changes else ())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner(_Best):
+    """The best configuration of a search.
+
+    Attributes:
+        tied: a run of each other configuration with the same mean; the winner is the first of them in the search.
+        doubt: why the order may be chance, ``verdict.doubt``; empty where the seeds tell it from the next.
+    """
+
     tied: tuple[Trial, ...] = ()
     doubt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontPoint:
+class FrontPoint(_Best):
     """A configuration that no other beats in every objective.
 
     Attributes:
         number: its place on the front, from 1, best by the first objective first.
-        trial: one of its runs.
-        network: its network, as ``--preset`` takes it.
-        changes: what it changes outside the network, as ``--set`` takes it.
         values: its means by objective.
     """
 
     number: int
-    trial: Trial
-    network: str
-    changes: tuple[str, ...]
     values: Mapping[str, float]
 
 

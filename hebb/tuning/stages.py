@@ -17,7 +17,7 @@ from hebb.nn import model
 from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
-from hebb.tuning import driver, ray_session, results, search_folder, search_notes, shared_data, trials, verdict
+from hebb.tuning import driver, front, ray_session, results, search_folder, search_notes, shared_data, trials, verdict
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Winner
@@ -25,9 +25,6 @@ from hebb.tuning.ray_session import Resources
 from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.worker import Task
-
-FRONT = "front.json"
-"""File in the folder of a search by several metrics: the points of its front, as strings to paste and as numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +230,7 @@ def _sweep(context: Context) -> SearchResult:
     _sum_up(context, outcome, search.trials, search.runs)
     if search.several and len(runs):
         points = _points(context, results.ranked(table, search))
-        folders.write_json(search.folder / FRONT, _front_record(search, points, len(table)))
+        front.write(search, points, len(table))
     return SearchResult(search=search, runs=runs, summary=table, points=points, failed=outcome.failed)
 
 
@@ -267,64 +264,30 @@ def _select(context: Context) -> SearchResult:
 
 def _of_front(context: Context, result: SearchResult) -> SearchResult:
     """Name the points of the front, and train them again on all training images."""
-    search, table = context.search, result.summary
-    points = _points(context, table)
+    search, among = context.search, len(result.summary)
+    points = _points(context, result.summary)
     if not points:
         return result
-    record = _front_record(search, points, len(table))
-    chosen = [point for point in points if not search.final_points or point.number in search.final_points]
     unknown = sorted(set(search.final_points) - {point.number for point in points})
     if unknown:
-        folders.write_json(search.folder / FRONT, record)
+        front.write(search, points, among)
         problem = f"the front has {len(points)} points, got {unknown[0]}"
         raise ConfigError("--final-points", problem, hint="--restore NAME --final-points N trains others")
-    if search.final_seeds and chosen:
-        final, failed = _retrain(context, [point.trial for point in chosen], [point.trial for point in points])
-        lines = {str(line["configuration"]): line for _, line in final.iterrows()}
-        for entry, point in zip(record["points"], points, strict=True):
-            if point.trial.label in lines:
-                entry["final"] = _final_record(search, lines[point.trial.label])
+    records = {}
+    if search.final_seeds:
+        again = [point for point in points if not search.final_points or point.number in search.final_points]
+        final, failed = _retrain(context, [point.trial for point in again], [point.trial for point in points])
+        records = {str(line["configuration"]): _final_record(search, line) for _, line in final.iterrows()}
         result = replace(result, final=final, failed={**result.failed, **failed})
-    folders.write_json(search.folder / FRONT, record)
+    front.write(search, points, among, records)
     return replace(result, points=points)
 
 
 def _points(context: Context, ranking: pd.DataFrame) -> tuple[FrontPoint, ...]:
     """Return the configurations on the front, best by the first metric first, and tell the observer."""
-    search = context.search
-    lines = ranking[ranking["front"]]
-    points = tuple(
-        FrontPoint(
-            number=number,
-            trial=(trial := results.trial_of(search, str(line["configuration"]))),
-            network=trials.network_string(trial, context.catalog),
-            changes=tuple(trials.other_changes(trial.choice)),
-            values={one.metric: results.value_of(line, one.metric, search) for one in search.objectives},
-        )
-        for number, line in enumerate(lines.to_dict("records"), 1)
-    )
-    context.observer.fronted(points, search)
+    points = front.points(context.search, ranking, context.catalog)
+    context.observer.fronted(points, context.search)
     return points
-
-
-def _front_record(search: Search, points: Sequence[FrontPoint], among: int) -> dict[str, Any]:
-    """Return the content of ``front.json``."""
-    return {
-        "objectives": {one.metric: one.mode for one in search.objectives},
-        "constraints": list(map(str, search.constraints)),
-        "among": among,
-        "left_out": dict(search.left_out),
-        "points": [
-            {
-                "number": point.number,
-                "configuration": point.trial.choice,
-                "network": point.network,
-                "changes": list(point.changes),
-                "values": dict(point.values),
-            }
-            for point in points
-        ],
-    }
 
 
 def _final_record(search: Search, line: pd.Series) -> dict[str, object]:
