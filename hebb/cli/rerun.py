@@ -200,9 +200,7 @@ def _done(folder: Path, catalog: Catalog) -> Search:
     from hebb.tuning import search_folder, trials
 
     search = search_folder.search_of(search_folder.read(folder), folder, catalog)
-    if not search.spec.plan.model_based:
-        return search
-    return trials.at_points(search, Journal.load(folder).chosen.values(), catalog)
+    return trials.with_choices(search, Journal.load(folder), catalog)
 
 
 def _check_weights(checkpoint: Path | None) -> None:

@@ -116,9 +116,8 @@ def read(folder: Path) -> SearchReport:
     data = search_folder.read(folder, "report")
     file = data["options"].get("preset_file")
     presets = catalog.load(Path(file) if file is not None and Path(file).exists() else None)
-    search, journal = search_folder.search_of(data, folder.absolute(), presets), Journal.load(folder)
-    if search.spec.plan.model_based:
-        search = trials.at_points(search, journal.chosen.values(), presets)
+    journal = Journal.load(folder)
+    search = trials.with_choices(search_folder.search_of(data, folder.absolute(), presets), journal, presets)
     table = results.read(search.trials, search.metric, journal, search.beside)
     summary = results.summary(table, search.metric, search.beside) if len(table) else table
     if not len(summary) or not summary["n"].any():
@@ -167,8 +166,7 @@ def _final(search: Search, ranking: pd.DataFrame, journal: Journal) -> pd.DataFr
     """Return the summary of the runs of the winner, or of the front, on all images, as far as they are finished."""
     labels = results.best(search, ranking) if search.final_seeds else []
     best = [results.trial_of(search, label) for label in (labels if search.several else labels[:1])]
-    final = [trial for one in best for trial in trials.final_trials(one, search.final_seeds)]
-    table = results.read(final, "test_acc", journal)
+    table = results.read(trials.final_of(search, best), "test_acc", journal)
     return results.summary(table, "test_acc") if len(table) else table
 
 

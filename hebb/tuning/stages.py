@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Winner
 from hebb.tuning.ray_session import Resources
-from hebb.tuning.search import Group, Search, Trial, grouped, packs_of
+from hebb.tuning.search import Group, Search, Trial, grouped
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.worker import Task
 
@@ -217,49 +217,64 @@ def _sweep(context: Context) -> SearchResult:
     """Compare every configuration, in the order of the search config."""
     context, outcome = _search(context)
     search = context.search
-    runs = results.read(search.trials, search.metric, context.journal, search.beside)
-    table, points = runs, tuple[FrontPoint, ...]()
+    runs, table, ranking = _tables(context, outcome)
     if len(runs):
-        table = results.judged(results.summary(runs, search.metric, search.beside), search)
-        runs = results.marked(runs, table)
-        _settle(context, outcome, results.ranked(table, search))
-        path = results.write(runs, search.folder / "results.csv")
-        context.observer.ranked(
-            Ranking(metric=search.metric, summary=table, path=path, beside=search.beside, left_out=search.left_out)
-        )
+        _show(context, runs, table)
     _sum_up(context, outcome, search.trials, search.runs)
-    if search.several and len(runs):
-        points = _points(context, results.ranked(table, search))
-        front.write(search, points, len(table))
-    return SearchResult(search=search, runs=runs, summary=table, points=points, failed=outcome.failed)
+    result = SearchResult(search=search, runs=runs, summary=table, failed=outcome.failed)
+    if not search.several or not len(runs):
+        return result
+    points = _points(context, ranking)
+    front.write(search, points, len(table))
+    return replace(result, points=points)
 
 
 def _select(context: Context) -> SearchResult:
     """Rank the configurations on the metric, name the best, and train it again on all training images."""
     context, outcome = _search(context)
     search = context.search
-    runs = results.read(search.trials, search.metric, context.journal, search.beside)
+    runs, _, ranking = _tables(context, outcome)
     if not len(runs):
         _sum_up(context, outcome, search.trials, search.runs)
         return SearchResult(search=search, runs=runs, summary=runs, failed=outcome.failed)
-    summary = results.judged(results.summary(runs, search.metric, search.beside), search)
-    table, runs = results.ranked(summary, search), results.marked(runs, summary)
-    _settle(context, outcome, table)
     shown = runs if search.metric in results.TEST_COLUMNS else runs.drop(columns=list(results.TEST_COLUMNS))
-    path = results.write(shown, search.folder / "results.csv")
+    _show(context, shown, ranking, stopped=_stopped(context))
+    _sum_up(context, outcome, search.trials, search.runs)
+    result = SearchResult(search=search, runs=shown, summary=ranking, failed=outcome.failed)
+    return _of_front(context, result) if search.several else _of_winner(context, result, runs)
+
+
+def _tables(context: Context, outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return a line for each run, and one for each configuration: in the order of the search config, and best first.
+
+    Of the trained models those of the best configurations stay. Without a run every table is empty.
+    """
+    search = context.search
+    runs = results.read(search.trials, search.metric, context.journal, search.beside)
+    if not len(runs):
+        return runs, runs, runs
+    table = results.judged(results.summary(runs, search.metric, search.beside), search)
+    ranking = results.ranked(table, search)
+    _settle(context, outcome, ranking)
+    return results.marked(runs, table), table, ranking
+
+
+def _show(
+    context: Context, runs: pd.DataFrame, table: pd.DataFrame, stopped: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write ``results.csv``, and tell the observer."""
+    search = context.search
+    path = results.write(runs, search.folder / "results.csv")
     context.observer.ranked(
         Ranking(
             metric=search.metric,
             summary=table,
             path=path,
-            stopped=_stopped(context),
+            stopped=stopped or {},
             beside=search.beside,
             left_out=search.left_out,
         )
     )
-    _sum_up(context, outcome, search.trials, search.runs)
-    result = SearchResult(search=search, runs=shown, summary=table, failed=outcome.failed)
-    return _of_front(context, result) if search.several else _of_winner(context, result, runs)
 
 
 def _of_front(context: Context, result: SearchResult) -> SearchResult:
@@ -356,12 +371,12 @@ def _retrain(
     The accuracy is that of ``everything``: an earlier session may have trained other points of the front.
     """
     search = context.search
-    final, known = _final(search, best), _final(search, everything)
+    final = trials.final_of(search, best)
     context.observer.retraining(final)
     task = replace(context.task, metric="train_acc", mode=Goal.MAX, probe_every=0, beside=())
     last = replace(context, task=task, models=None, limits=Limits(failures=context.limits.failures))
     outcome = _train(last, grouped(final, by_configuration=False))
-    table = results.read(known, "test_acc", context.journal)
+    table = results.read(trials.final_of(search, everything), "test_acc", context.journal)
     if len(table):
         path = results.write(table, search.folder / "final.csv")
         table = results.summary(table, "test_acc")
@@ -370,19 +385,11 @@ def _retrain(
     return table, outcome.failed
 
 
-def _final(search: Search, best: Sequence[Trial]) -> tuple[Trial, ...]:
-    """List the runs of configurations on all training images."""
-    packs = packs_of(search.final_seeds, search.pack_seeds)
-    return tuple(trial for one in best for trial in trials.final_trials(one, search.final_seeds, packs))
-
-
 def _search(context: Context) -> tuple[Context, Outcome]:
     """Run the search itself; the context that comes back lists what a model-based algorithm chose."""
     search = context.search
-    if not search.spec.plan.model_based:
-        return context, _train(context, search.groups())
-    outcome = _train(context, None)
-    return replace(context, search=trials.at_points(search, context.journal.chosen.values(), context.catalog)), outcome
+    outcome = _train(context, None if search.spec.plan.model_based else search.groups())
+    return replace(context, search=trials.with_choices(search, context.journal, context.catalog)), outcome
 
 
 def _train(context: Context, groups: Sequence[Group] | None) -> Outcome:

@@ -13,7 +13,8 @@ from hebb.config.domains import Axis, Choice, label
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, within
-from hebb.tuning.search import Packs, Search, Trial
+from hebb.storage.journal import Journal
+from hebb.tuning.search import Packs, Search, Trial, packs_of
 
 
 def labels(choices: Sequence[Choice]) -> list[str]:
@@ -61,8 +62,8 @@ def planned(search: Search, catalog: Catalog) -> Search:
         return replace(search, trials=())
     search = at_points(search, spec.configurations(), catalog)
     if search.left_out and not search.trials:
-        label, reason = next(iter(search.left_out.items()))
-        raise ConfigError("--constraint", f"leaves no configuration: {label or 'the only one'} has {reason}")
+        name, reason = next(iter(search.left_out.items()))
+        raise ConfigError("--constraint", f"leaves no configuration: {name or 'the only one'} has {reason}")
     _check_distinct(search)
     return search
 
@@ -72,7 +73,14 @@ def at_points(search: Search, choices: Iterable[Choice], catalog: Catalog) -> Se
     everything = trials_at(search, choices, catalog)
     reasons = {trial.label: broken(search, trial.config) for trial in everything[:: len(search.seeds)]}
     kept = tuple(trial for trial in everything if not reasons[trial.label])
-    return replace(search, trials=kept, left_out={label: reason for label, reason in reasons.items() if reason})
+    return replace(search, trials=kept, left_out={name: reason for name, reason in reasons.items() if reason})
+
+
+def with_choices(search: Search, journal: Journal, catalog: Catalog) -> Search:
+    """Return the search with its runs at the points that a model-based algorithm has chosen; another one as it is."""
+    if not search.spec.plan.model_based:
+        return search
+    return at_points(search, journal.chosen.values(), catalog)
 
 
 def broken(search: Search, config: RunConfig) -> str:
@@ -181,6 +189,12 @@ def final_trials(winner: Trial, seeds: tuple[int, ...], packs: Packs = ()) -> tu
         folder = winner.folder.with_name(name)
         trials.append(Trial(name=name, label=winner.label, choice=winner.choice, config=run, folder=folder))
     return tuple(trials)
+
+
+def final_of(search: Search, best: Iterable[Trial]) -> tuple[Trial, ...]:
+    """List the runs on all training images of some configurations, given a trial of each."""
+    packs = packs_of(search.final_seeds, search.pack_seeds)
+    return tuple(trial for one in best for trial in final_trials(one, search.final_seeds, packs))
 
 
 def _whole(data: DataSpec) -> DataSpec:
