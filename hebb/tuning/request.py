@@ -162,7 +162,7 @@ def _others(request: SearchRequest, spec: SearchSpec) -> tuple[Objective, ...]:
     others = request.others
     if others is None:
         others = spec.others if request.metric in (None, spec.metric) else ()
-    where = "--metric" if request.others is not None else f"{request.source}, metric"
+    where = _place_of_others(request)
     for other in others:
         _check_split(request, spec, other.metric, where)
     if others:
@@ -170,31 +170,35 @@ def _others(request: SearchRequest, spec: SearchSpec) -> tuple[Objective, ...]:
     return others
 
 
+def _place_of_others(request: SearchRequest) -> str:
+    """Return where the further metrics stand, as errors name it."""
+    return "--metric" if request.others is not None else f"{request.source}, metric"
+
+
+def _by_one_number(plan: SearchPlan) -> Algorithm | Sampler | None:
+    """Return what suggests points by one number alone; None where nothing does."""
+    if plan.algorithm == Algorithm.HYPEROPT:
+        return plan.algorithm
+    return plan.sampler if plan.sampler == Sampler.CMAES else None
+
+
 def _check_several(spec: SearchSpec, where: str) -> None:
     """Raise for what suggests points by one number alone."""
-    plan = spec.plan
-    if plan.algorithm == Algorithm.HYPEROPT:
-        raise ConfigError(
-            where, "hyperopt suggests by one metric, got several", hint="--algorithm optuna takes several"
-        )
-    if plan.sampler == Sampler.CMAES:
-        raise ConfigError(
-            where, "cmaes suggests by one metric, got several", hint="--sampler tpe, nsga2 or gp take several"
-        )
+    name = _by_one_number(spec.plan)
+    if name is not None:
+        several = "--algorithm optuna takes" if name == Algorithm.HYPEROPT else "--sampler tpe, nsga2 or gp take"
+        raise ConfigError(where, f"{name} suggests by one metric, got several", hint=f"{several} several")
 
 
 def _check_beside(request: SearchRequest, search: Search) -> None:
     """Raise for a bound or a cost that the runs of this search cannot measure, or its sampler not model."""
-    plan_of, where = search.spec.plan, "--constraint"
+    name, where = _by_one_number(search.spec.plan), "--constraint"
     for bound in search.constraints:
         _check_split(request, search.spec, bound.metric, where)
-        by_score = plan_of.algorithm == Algorithm.HYPEROPT or plan_of.sampler == Sampler.CMAES
-        if by_score and not bound.static:
-            name = plan_of.sampler or plan_of.algorithm
+        if name is not None and not bound.static:
             problem = f"{name} cannot model {bound}, which is known after a run"
-            raise ConfigError(
-                where, problem, hint="sampler tpe, gp and nsga2 do; algorithm random and grid need no model"
-            )
+            hint = "sampler tpe, gp and nsga2 do; algorithm random and grid need no model"
+            raise ConfigError(where, problem, hint=hint)
     _check_recorded(request, search)
 
 
@@ -204,9 +208,7 @@ def _check_recorded(request: SearchRequest, search: Search) -> None:
     kinds = {phase.kind for phase in plan.phases(search.base)}
     compete = bool(kinds & {plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT})
     for name in search.beside:
-        where = "--constraint"
-        if name in compared:
-            where = "--metric" if request.others is not None else f"{request.source}, metric"
+        where = _place_of_others(request) if name in compared else "--constraint"
         if name == "winner_entropy" and not compete:
             raise ConfigError(
                 where, "winner_entropy needs blocks that compete, and no block of this network is Hebbian"
