@@ -80,7 +80,7 @@ def _verdict(reports: Mapping[str, SearchReport], frame: pd.DataFrame) -> verdic
     return verdict.Verdict(
         leader=str(best["search"]),
         verb=f"has the {'highest' if search.maximises else 'lowest'} mean of its best configuration",
-        number=verdict.with_unit(float(best["mean"]), search.metric),
+        number=replicates.with_unit(float(best["mean"]), search.metric),
         spread=verdict.spread(best, search.metric),
         sentences=_differences(values, search.metric),
         caution="The best of each search was chosen by these runs, and more configurations flatter it more.",

@@ -206,7 +206,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         final=lines(report.final, "test_acc"),
         front=report_front.charts_of(report),
         points=points(report),
-        objectives=" and ".join(f"{style.unit(one.metric)} ({one.mode})" for one in search.objectives),
+        objectives=verdict.objectives(search),
         bounds=", ".join(map(str, search.constraints)),
         left_out=search.left_out,
         curves=curves,

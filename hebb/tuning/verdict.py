@@ -77,7 +77,7 @@ def of_search(
     return Verdict(
         leader=str(first["configuration"]) if len(search.spec.paths()) else "",
         verb=_verb(search, leading, len(complete), unsure),
-        number=with_unit(first["mean"], metric),
+        number=replicates.with_unit(first["mean"], metric),
         spread=spread(first, metric),
         sentences=sentences,
         final=_final(final),
@@ -88,23 +88,34 @@ def of_search(
 def _of_front(search: Search, ranking: pd.DataFrame, leading: Sequence[str]) -> Verdict:
     """Return the verdict on a search by several metrics, whose answer is a front and no winner."""
     first = ranking.iloc[0] if not leading else ranking[ranking["configuration"] == leading[0]].iloc[0]
-    names = " and ".join(f"{style.unit(one.metric)} ({one.mode})" for one in search.objectives)
+    names = objectives(search)
     end = "highest" if search.maximises else "lowest"
     several = f"of the {len(leading)} configurations that nothing beats in {names}"
     verb = f"has the {end} {style.unit(search.metric)} {several}"
     if len(leading) == 1:
         verb = f"is at least as good as every other configuration in {names}"
-    few = len(search.seeds) < replicates.LEAST
     return Verdict(
         leader=str(first["configuration"]) if len(search.spec.paths()) else "",
         verb=verb if leading else f"comes first so far; nothing is on the front of {names} yet",
-        number=with_unit(first["mean"], search.metric),
+        number=replicates.with_unit(first["mean"], search.metric),
         spread=spread(first, search.metric),
         sentences=[],
-        caution="One seed is too few: chance decides who is on the front." * (len(search.seeds) == 1)
-        or "Two seeds are too few for an interval: points that lie close may be on the front by chance." * few
-        or "Points that lie within each other's intervals may be on the front by chance.",
+        caution=_chance(len(search.seeds)),
     )
+
+
+def objectives(search: Search) -> str:
+    """Name what configurations are compared by, and which value of each is best."""
+    return " and ".join(f"{style.unit(one.metric)} ({one.mode})" for one in search.objectives)
+
+
+def _chance(seeds: int) -> str:
+    """Say how far chance decides who is on a front."""
+    if seeds == 1:
+        return "One seed is too few: chance decides who is on the front."
+    if seeds < replicates.LEAST:
+        return "Two seeds are too few for an interval: points that lie close may be on the front by chance."
+    return "Points that lie within each other's intervals may be on the front by chance."
 
 
 def doubt(search: Search, runs: pd.DataFrame, ranking: pd.DataFrame, leading: Sequence[str]) -> str:
@@ -270,7 +281,7 @@ def _final(final: pd.DataFrame) -> tuple[str, str] | None:
     if not len(final):
         return None
     line = final.iloc[0]
-    return with_unit(line["mean"], "test_acc"), spread(line, "test_acc")
+    return replicates.with_unit(line["mean"], "test_acc"), spread(line, "test_acc")
 
 
 def spread(line: pd.Series, metric: str) -> str:
@@ -283,11 +294,6 @@ def spread(line: pd.Series, metric: str) -> str:
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def with_unit(value: float, metric: str) -> str:
-    """Write a value of the metric with its unit."""
-    return replicates.with_unit(value, metric)
 
 
 def _signed(value: float, metric: str) -> str:
