@@ -92,7 +92,7 @@ def source_of(spec: PluginSpec, where: str) -> Path:
         ConfigError: where it is gone, or is no longer the source of the run.
     """
     try:
-        source = _source(spec.name, where)
+        source = path_of(spec.name, where)
         sha256 = digest(source)
     except ConfigError as error:
         raise ConfigError(
@@ -125,7 +125,22 @@ def explanation(error: BaseException, folders: Iterable[Path] = ()) -> UserCodeE
 
 def path_of(name: str, where: str) -> Path:
     """Return the file, or the package folder, that a plugin's name means; nothing of it is executed."""
-    return _source(name, where)
+    if _is_path(name):
+        path = Path(name).absolute()
+        if path.is_dir() and not (path / "__init__.py").exists():
+            raise ConfigError(where, f"folder {path} has no __init__.py")
+        if not path.exists():
+            raise ConfigError(where, f"{path} does not exist")
+        return path
+    module = None
+    with _explained(where), contextlib.suppress(ModuleNotFoundError, ValueError):
+        module = importlib.util.find_spec(name)
+    origin = Path((module.origin if module else None) or "nowhere")
+    if not origin.is_file():
+        raise ConfigError(
+            where, f"no module '{name}' can be imported", hint="a file is named by its path, as ./rule.py"
+        )
+    return origin.parent if module and module.submodule_search_locations else origin
 
 
 def digest(source: Path) -> str:
@@ -158,29 +173,9 @@ def _is_path(name: str) -> bool:
     return name.endswith(".py") or "/" in name or os.sep in name or Path(name).is_dir()
 
 
-def _source(name: str, where: str) -> Path:
-    """Return the file, or the package folder, that a plugin's name means."""
-    if _is_path(name):
-        path = Path(name).absolute()
-        if path.is_dir() and not (path / "__init__.py").exists():
-            raise ConfigError(where, f"folder {path} has no __init__.py")
-        if not path.exists():
-            raise ConfigError(where, f"{path} does not exist")
-        return path
-    module = None
-    with _explained(where), contextlib.suppress(ModuleNotFoundError, ValueError):
-        module = importlib.util.find_spec(name)
-    origin = Path((module.origin if module else None) or "nowhere")
-    if not origin.is_file():
-        raise ConfigError(
-            where, f"no module '{name}' can be imported", hint="a file is named by its path, as ./rule.py"
-        )
-    return origin.parent if module and module.submodule_search_locations else origin
-
-
 def _load(name: str, where: str, asked: bool = False) -> None:
     """Import a plugin and note what it registered."""
-    source = _source(name, where)
+    source = path_of(name, where)
     sha256 = digest(source)
     if sha256 in _LOADED:
         if asked and not _LOADED[sha256].asked:
