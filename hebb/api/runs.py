@@ -23,7 +23,7 @@ from hebb.config import overrides as changes_of
 from hebb.config import plugins as plugin_files
 from hebb.config.registry import DATASETS
 from hebb.config.specs import NetworkSpec, RunConfig
-from hebb.config.vocabulary import DeviceKind
+from hebb.config.vocabulary import NUMBERED, DeviceKind
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
@@ -298,7 +298,7 @@ def describe(
         catalog, data, data_unsup, epochs=epochs, epochs_unsup=epochs_unsup, validation=validation
     )
     kind, _, index = device.partition(":")
-    if index and (kind not in ("cuda", "xpu") or not index.isdigit()):
+    if index and (kind not in NUMBERED or not index.isdigit()):
         raise ConfigError("device", f"must be auto, cpu, cuda, cuda:N, mps, xpu or xpu:N, got '{device}'")
     config = compose.run_config(
         catalog,

@@ -16,7 +16,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.specs import MODES_DEFAULT, NetworkSpec, RunConfig
-from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume, TensorFloat
+from hebb.config.vocabulary import NUMBERED, DeviceKind, ProbeKind, Resume, TensorFloat
 from hebb.core.errors import ConfigError, nearest, said_as, within
 from hebb.storage import folders
 
@@ -340,7 +340,7 @@ def _device_of_id(text: str) -> Device:
 
 def _device_of_name(text: str) -> Device:
     kind, colon, index = text.partition(":")
-    numbered = kind in (DeviceKind.CUDA, DeviceKind.XPU)
+    numbered = kind in NUMBERED
     single = kind in (DeviceKind.CPU, DeviceKind.MPS)
     if not (numbered or single) or (colon and not (numbered and re.fullmatch("[0-9]+", index))):
         choices = ("cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")

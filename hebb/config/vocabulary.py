@@ -156,6 +156,10 @@ class DeviceKind(StrEnum):
     """An Intel GPU."""
 
 
+NUMBERED = (DeviceKind.CUDA, DeviceKind.XPU)
+"""Devices of which a machine may have several, as ``cuda:0`` and ``cuda:1``."""
+
+
 class NumberType(StrEnum):
     """Number types of features and of products, by torch's names."""
 
