@@ -158,8 +158,8 @@ def _final_pairs(packed: Archive, folder: Path) -> list[Repeated]:
     points = list(dict.fromkeys(name.rpartition("-s")[0] for name in names))
     labels = {point: _FINAL + (f" {points.index(point) + 1}" if len(points) > 1 else "") for point in points}
     return [
-        repeated(packed, n, here.get(_same(c)), labels[n.rpartition("-s")[0]], int(c.get("seed", 0)), "test_acc")
-        for n, c in configs.items()
+        repeated(packed, name, here.get(_same(c)), labels[name.rpartition("-s")[0]], int(c.get("seed", 0)), "test_acc")
+        for name, c in configs.items()
     ]
 
 
@@ -173,10 +173,10 @@ def _same(config: Mapping[str, Any]) -> str:
 
 def repeated(packed: Archive, name: str, folder: Path | None, label: str, seed: int, metric: str) -> Repeated:
     """Read a run of the archive and its repetition."""
-    before = f"{name}/" if name else ""
-    done = folder is not None and (folder / folders.RESULT).exists()
-    rows = folders.read_rows(folder / folders.METRICS) if done and folder is not None else None
-    now = folders.read_json(folder / folders.ENVIRONMENT) if done and folder is not None else {}
-    environment = before + folders.ENVIRONMENT
-    then = packed.data(environment) if environment in packed.files else {}
-    return Repeated(label, seed, packed.rows(before + folders.METRICS), rows, then, now, metric)
+    inside = f"{name}/" if name else ""
+    environment = inside + folders.ENVIRONMENT
+    before = packed.data(environment) if environment in packed.files else {}
+    rows, now = None, {}
+    if folder is not None and (folder / folders.RESULT).exists():
+        rows, now = folders.read_rows(folder / folders.METRICS), folders.read_json(folder / folders.ENVIRONMENT)
+    return Repeated(label, seed, packed.rows(inside + folders.METRICS), rows, before, now, metric)

@@ -239,9 +239,7 @@ class GroupScores:
 
     def fail(self, reason: str) -> None:
         """Report that the group cannot go on, with the worst score, so that a searcher avoids this point."""
-        worst = 0.0 if self.task.metric.endswith("_acc") or self.task.metric == "R1" else steps.WORST
-        if self.task.mode != (Goal.MAX if worst == 0 else Goal.MIN):
-            worst = steps.WORST - worst
+        worst = 0.0 if self.task.mode == Goal.MAX else steps.WORST
         self.send({**self._last, **self._plain(worst), "failed": " ".join(reason.split())[:_REASON]})
 
     def halt(self, reason: str) -> None:
