@@ -103,6 +103,11 @@ class FinishedSearch:
 
         return html_report.read(self.folder)
 
+    @functools.cached_property
+    def _catalog(self) -> catalogs.Catalog:
+        file = search_folder.read(self.folder)["options"].get("preset_file")
+        return catalogs.load(None if file is None else Path(file))
+
     @property
     def metric(self) -> str:
         """What configurations are compared by."""
@@ -150,11 +155,9 @@ class FinishedSearch:
         """Return a configuration, given its line of the ranking and one of its finished runs."""
         from hebb.tuning import trials
 
-        file = search_folder.read(self.folder)["options"].get("preset_file")
-        network = trials.network_string(trial, catalogs.load(None if file is None else Path(file)))
         return BestConfiguration(
             values=dict(trial.choice),
-            network=network,
+            network=trials.network_string(trial, self._catalog),
             n=int(line["n"]),
             mean=float(line["mean"]),
             sd=float(line["sd"]),
