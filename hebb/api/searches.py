@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BestConfiguration:
-    """The configuration with the best mean over its seeds.
+    """The configuration with the best mean over its seeds, or one on the Pareto front.
 
     Attributes:
         values: the values of the search space, by override path.
@@ -137,7 +137,7 @@ class FinishedSearch:
 
     @property
     def best(self) -> BestConfiguration:
-        """The configuration with the best mean; by several metrics, of the first of them."""
+        """The configuration with the best mean; of several metrics, the first one decides."""
         return self._configuration(self._stored.ranking.iloc[0], self._stored.best)
 
     @property

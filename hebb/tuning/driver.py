@@ -403,10 +403,11 @@ def _run_trial(
             raise worker.Stop from None
 
     try:
-        if reason := "" if maker is None else broken(maker.search, group.runs[0].config):
+        reason = "" if maker is None else broken(maker.search, group.runs[0].config)
+        if reason:
             worker.leave_out(group, reason, send)
-            return
-        worker.run_group(group, task, send, verdict=verdicts.get(group.name), last_step=last_step)
+        else:
+            worker.run_group(group, task, send, verdict=verdicts.get(group.name), last_step=last_step)
     except worker.Stop:
         sys.exit(0)
 

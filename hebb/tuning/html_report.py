@@ -56,9 +56,10 @@ class SearchReport:
         search: the search, with the runs that a model-based algorithm chose.
         runs: a line for each run that finished or was stopped.
         ranking: a line for each configuration with finished runs, best first; those that lack seeds come last.
-        leading: the best configuration, which finished on every seed, and those of the same mean; may be empty.
+        leading: the best configuration, which finished on every seed, and those of the same mean; by several metrics
+            those on the front. May be empty.
         tally: what became of the runs.
-        final: likewise for the winner's runs on all training images; empty in a sweep.
+        final: a line for the runs of the winner, or of each point of the front, on all images; empty in a sweep.
         importance: a line for each hyper-parameter.
         failed: reasons by configuration.
         stopped: configurations that a scheduler stopped.

@@ -1,6 +1,6 @@
 """Which trained models a search keeps: those of its best configuration. Imports neither Ray nor torch.
 
-By several objectives those on the front stay, which only the end tells, so until then all models do.
+By several objectives it keeps those on the front. Only the end tells which these are, so until then all models stay.
 
 A configuration is judged when it has finished on every seed. Until then its models stay, so at most those of the best
 configuration and of the unfinished ones are on the disk.

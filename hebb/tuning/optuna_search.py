@@ -68,8 +68,8 @@ def _excess_of(trial: Any) -> Sequence[float]:
 class ParetoSearch(QuietOptunaSearch):
     """Ray's searcher for Optuna with several objectives, bounds that points must keep, or both.
 
-    A point that failed, or was never trained, has no value of its own. Where one is needed it is the worst that others
-    had, because models of numbers would take a huge one at its word; where there is none, Optuna leaves the point out.
+    A point that failed, or was never trained, has no value of its own. It is given the worst value of the others, and
+    no huge number, which a sampler that models values would fit; without others Optuna leaves the point out.
     """
 
     def __init__(self, space: Any, objectives: Sequence[Objective], bounds: Sequence[Constraint], **more: Any) -> None:
