@@ -142,21 +142,21 @@ def write(folder: Path, out: Path, *, models: bool = False, elsewhere: Iterable[
     """
     kind = SEARCH if (folder / folders.SEARCH).exists() else RUN
     content = dict(_records(folder, kind, models=models))
-    configs = [documents.as_object(documents.read_json(path), str(path)) for path in _named(content, folders.CONFIG)]
+    configs = _objects(content, folders.CONFIG)
     stored = documents.as_object(documents.read_json(folder / folders.SEARCH), str(folder)) if kind == SEARCH else {}
     bases = [stored["base"]] if isinstance(stored.get("base"), dict) else []
-    packed = _packed([*bases, *configs], tuple(elsewhere))
+    packed = _packed([*bases, *configs.values()], tuple(elsewhere))
     sources = {name: text for plugin in packed for name, text in plugin.files.items()}
     own = _presets(stored)
     everything: dict[str, Path | bytes] = {f"{kind}/{name}": path for name, path in content.items()}
     everything |= sources | ({} if own is None else {PRESETS: own})
-    environments = [documents.as_object(folders.read_json(p), str(p)) for p in _named(content, folders.ENVIRONMENT)]
+    environments = _objects(content, folders.ENVIRONMENT)
     contents = {
         "format": _FORMAT,
         "written_by": f"hebb {hebb.__version__}",
         "kind": kind,
         "name": folder.absolute().name,
-        "commands": _commands(stored, environments),
+        "commands": _commands(stored, environments.values()),
         "plugins": [
             {"name": p.spec.name, "sha256": p.spec.sha256, "place": p.place, "path": p.path, "package": p.package}
             for p in packed
@@ -195,8 +195,10 @@ def _of_run(folder: Path, before: str, *, models: bool) -> Iterator[tuple[str, P
     yield from ((before + name, folder / name) for name in names if (folder / name).is_file())
 
 
-def _named(content: Mapping[str, Path], name: str) -> list[Path]:
-    return [path for path in content.values() if path.name == name]
+def _objects(content: Mapping[str, Path], name: str) -> dict[Path, Mapping[str, Any]]:
+    """Read the files of a name, by the folder of their run; a run that was killed early may lack one."""
+    paths = [path for path in content.values() if path.name == name]
+    return {path.parent: documents.as_object(documents.read_json(path), str(path)) for path in paths}
 
 
 def _packed(configs: Iterable[Mapping[str, Any]], elsewhere: Sequence[str]) -> list[Packed]:
@@ -234,7 +236,7 @@ def _presets(stored: Mapping[str, Any]) -> Path | None:
     return Path(name)
 
 
-def _commands(stored: Mapping[str, Any], environments: Sequence[Mapping[str, Any]]) -> list[str]:
+def _commands(stored: Mapping[str, Any], environments: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the commands that began and continued a search, or the one of a run."""
     options = stored.get("options")
     if isinstance(options, dict):
@@ -242,14 +244,14 @@ def _commands(stored: Mapping[str, Any], environments: Sequence[Mapping[str, Any
     return [commands.quoted(*environment["command"]) for environment in environments if environment.get("command")]
 
 
-def _data(configs: Sequence[Mapping[str, Any]], environments: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _data(
+    configs: Mapping[Path, Mapping[str, Any]], environments: Mapping[Path, Mapping[str, Any]]
+) -> list[dict[str, str]]:
     """Name the datasets of all runs with the digests of what they were trained on."""
     named = {}
-    for config, environment in zip(configs, environments, strict=False):
-        digests = environment.get("data_sha256")
-        for role, digest in (digests if isinstance(digests, dict) else {}).items():
-            data = config.get(f"dataset_{role}")
-            name = data.get("dataset") if isinstance(data, dict) else None
+    for run, environment in environments.items():
+        for role, digest in documents.part(environment, "data_sha256").items():
+            name = documents.part(configs.get(run, {}), f"dataset_{role}").get("dataset")
             named[str(name), str(digest)] = {"dataset": str(name), "sha256": str(digest)}
     return [named[key] for key in sorted(named)]
 

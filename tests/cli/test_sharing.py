@@ -99,6 +99,21 @@ def test_the_same_records_give_the_same_bytes(home: Path, tmp_path: Path) -> Non
     assert len(one.runs()) == 2
 
 
+def test_data_are_named_by_their_own_run(home: Path, tmp_path: Path) -> None:
+    """A trial that was killed before it wrote its environment shifts no other's."""
+    search = shutil.copytree(folders.Home(home).search("rates"), tmp_path / "rates")
+    whole = archive.write(search, tmp_path / "whole.zip")["data"]
+    first = next(path for path in sorted((search / "trials").iterdir()) if (path / "config.json").exists())
+    config = json.loads((first / "config.json").read_text())
+    for role in ("dataset_sup", "dataset_unsup"):
+        config[role]["dataset"] = "MNIST"
+    killed = search / "trials" / "0-killed"
+    killed.mkdir()
+    (killed / "config.json").write_text(json.dumps(config))
+    assert archive.write(search, tmp_path / "killed.zip")["data"] == whole
+    assert {entry["dataset"] for entry in whole} == {"Digits"}
+
+
 def test_models_are_packed_when_they_are_asked_for(home: Path, tmp_path: Path) -> None:
     path = packed_as(home, "mine", tmp_path / "m.zip", "--with-models")
     assert "run/checkpoint/last.pt" in zipfile.ZipFile(path).namelist()
