@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT, Command
@@ -21,6 +22,7 @@ from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.tuning import search_folder, trials
+from hebb.tuning.observer import Winner
 
 NAMES = ("plain", "my data", "it's", 'a "b"', "$HOME", "a;b", "[x]", "[/bold]", ":smile:", "a\\b", "*", "ü", "(1)")
 
@@ -82,11 +84,10 @@ def test_the_winner_of_a_search_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -
         "dataset_sup.epochs": 10.0,
         "dataset_sup.dataset": "folder:a b",
     }
-    winner = SimpleNamespace(
-        network=network, changes=trials.other_changes(choice), trial=SimpleNamespace(label="x"), tied=(), doubt=""
-    )
+    trial: Any = SimpleNamespace(label="x")
+    winner = Winner(trial=trial, network=network, changes=trials.other_changes(choice))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    search_display.SearchDisplay().selected(winner)  # type: ignore[arg-type]
+    search_display.SearchDisplay().selected(winner)
     line = sys.stdout.getvalue().splitlines()[-1].removeprefix("its network: ")  # type: ignore[attr-defined]
     changes = ["classifier.lr=0.30000000000000004", "dataset_sup.epochs=10", "dataset_sup.dataset=folder:a b"]
     assert shlex.split(line) == ["--preset", network, "--set", *changes]
