@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hebb.analysis import fates, run_costs
 from hebb.analysis.fates import Fate, Tally
-from hebb.config import overrides, serialise
+from hebb.config import controls, overrides, serialise
 from hebb.config.domains import Choice
 from hebb.config.fields import Value
 from hebb.config.objectives import COSTS
@@ -101,8 +101,9 @@ class StoredRun:
 
     @functools.cached_property
     def values(self) -> Mapping[str, Value | None]:
-        """Every value of the config, by override path."""
-        return overrides.values(self.config)
+        """Every value of the config, by override path, and which control the run is in its search."""
+        arm = {path: value for path, value in self.choice.items() if path == controls.PATH}
+        return overrides.values(self.config) | arm
 
     @functools.cached_property
     def points(self) -> list[Point]:

@@ -18,7 +18,7 @@ from hebb.api.arguments import checked
 from hebb.api.data import Data
 from hebb.api.runs import TrainedRun
 from hebb.config import catalog as catalogs
-from hebb.config import objectives, search_space
+from hebb.config import controls, objectives, search_space
 from hebb.config.fields import Value
 from hebb.config.vocabulary import DeviceKind, Goal
 from hebb.core import files
@@ -121,6 +121,17 @@ class FinishedSearch:
         """
         return self._with_choices(self._stored.ranking)
 
+    def gains(self) -> pd.DataFrame:
+        """Return what the rule adds to its controls, seed by seed: a line for each control of each configuration.
+
+        Its columns are the configuration, the control, both means, the gain (learned - control) with its 95 % interval,
+        n, t and p of the paired t-test, p with Holm's correction, and the gains of the seeds. Without ``with_controls``
+        there is no line.
+        """
+        from hebb.tuning import gains
+
+        return gains.table(self._stored.search, self._stored.runs)
+
     @property
     def results(self) -> pd.DataFrame:
         """A line for each run, as in ``results.csv``, with a column for each path of the search space."""
@@ -197,6 +208,7 @@ def search(
     data: Data = "Digits",
     data_unsup: Data | None = None,
     space: Mapping[str, object] | None = None,
+    with_controls: bool = False,
     seeds: Iterable[int] = (0,),
     algorithm: str | None = None,
     sampler: str | None = None,
@@ -255,6 +267,8 @@ def search(
         threads: CPU threads of a trial; None shares the cores among the trials that run at once.
         data_dir: as in ``hebb.train``.
         space: a domain for each override path: ``{"b0.layer.lr": {"loguniform": [0.001, 0.1]}}``, ``{"grid": [...]}``.
+        with_controls: run each configuration beside its controls (``FinishedSearch.gains``): frozen as drawn, with
+            back-prop inside each block, and end to end.
         seeds: the seeds of every configuration.
         algorithm: ``grid``, ``random``, ``optuna`` or ``hyperopt``; None lists a space of lists and draws from others.
         sampler: how ``optuna`` suggests points: ``tpe``, ``gp``, ``random``, ``cmaes`` or ``nsga2``; None is ``tpe``.
@@ -288,7 +302,7 @@ def search(
         InterruptedRunError: when Ctrl-C ends the search; ``carry_on`` continues it in its folder.
     """
     changes = {
-        "space": None if space is None else dict(space),
+        "space": (dict(space or {}) | (controls.domain() if with_controls else {})) or None,
         "seeds": list(seeds),
         "algorithm": algorithm,
         "sampler": sampler,
@@ -302,6 +316,8 @@ def search(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     spec = search_space.load(config, given)
+    if with_controls:
+        search_space.check_controls(spec, "with_controls")
     request.check_installed("hebb.search", spec)
     share = spec.validation if validation is None else validation
     base, named, index = run_api.describe(

@@ -196,6 +196,8 @@ class SearchDisplay(SearchObserver):
             self.console.print(stopped_table(ranking.stopped, ranking.metric, maximises=self._maximises))
         for line in search_notes.left_out(ranking.left_out):
             self._print(line)
+        for line in ranking.gains:
+            self._print(line)
         self._print(f"results: {ranking.path}")
         if ranking.path.stem == "results":
             self._print(f"compare: {tensorboard(board.of_search(ranking.path.parent))}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hebb.cli import arguments, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count, described, natural
-from hebb.config import objectives, search_space
+from hebb.config import controls, objectives, search_space
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import Algorithm, Sampler, Scheduler
 from hebb.core import commands, documents
@@ -123,6 +123,12 @@ def _add_space_flags(group: Flags) -> None:
         action="extend",
         metavar="PATH=DOMAIN",
         help="add or replace domains of the space: 'b0.layer.lr={loguniform: [0.001, 0.1]}'",
+    )
+    group.add_argument(
+        "--with-controls",
+        action="store_true",
+        help="run each configuration beside its controls, on the same seeds: blocks frozen as drawn, back-prop inside "
+        "each block, and back-prop end to end; print the differences seed by seed",
     )
     group.add_argument(
         "--search-block", type=int, metavar="N", help="block that bX stands for in the search config (default: 0)"
@@ -303,7 +309,11 @@ def spec(options: argparse.Namespace) -> SearchSpec:
     changes = {n: getattr(options, n) for n in search_space.CHANGES if getattr(options, n) is not None}
     if "space" in changes:
         changes["space"] = domains_of(changes["space"])
+    if options.with_controls:
+        changes["space"] = changes.get("space", {}) | controls.domain()
     changed = search_space.load(options.config, changes, {name: _flag(name) for name in changes})
+    if options.with_controls:
+        search_space.check_controls(changed, "--with-controls")
     if options.search_seed is not None and changed.plan.algorithm == Algorithm.GRID:
         raise ConfigError("--search-seed", "needs points that are drawn, and a grid runs every point")
     return changed
@@ -314,6 +324,8 @@ def places(options: argparse.Namespace, spec: SearchSpec) -> dict[str, str]:
     where = f"search config '{spec.name}'"
     flags = _places(name for name in search_space.CHANGES if getattr(options, name) is not None)
     by_place = {f"{where}, {key}": flag for key, flag in flags.items()}
+    if options.with_controls:
+        by_place[f"{where}, {controls.PATH}"] = "--with-controls"
     paths = domains_of(options.space or [])
     if paths.keys() >= {axis.name for axis in spec.axes}:
         by_place[f"{where},"] = "--space"  # nothing of the space is the config's own

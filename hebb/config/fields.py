@@ -141,6 +141,7 @@ class LayerFields:
     final_lr: float
     weight_decay: float
     pooling: bool = True
+    head_map: int = 1
     shuffle: bool = False
     stale: bool = False
 

@@ -2,7 +2,8 @@
 
 The same paths are the keys of a search space. ``b*`` is every Hebbian or settling block, sharing one value, and ``b-1``
 the last block, the classifier; ``settle.beta`` is a setting of a settling network. Whatever their order,
-``preset`` applies before ``method``, and both before the rest.
+``preset`` applies before ``method``, both before the rest, and ``control``, which makes a run its own control
+(``hebb.config.controls``), after it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hebb.config import grammar
+from hebb.config import controls, grammar
 from hebb.config.annotations import annotations_of
 from hebb.config.catalog import Catalog, operations
 from hebb.config.data_spec import DataSpec
@@ -49,7 +50,7 @@ _RUN = (
 )
 """Values of the run itself."""
 _SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
-_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", *_RUN)
+_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", controls.PATH, *_RUN)
 
 
 def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
@@ -153,7 +154,9 @@ def _own_rule(table: Mapping[str, Value | None], block: int) -> bool:
 
 
 def _rank(path: str) -> tuple[int, int]:
-    """Order of application: preset, method, then the rest; shared values before those of one block."""
+    """Order of application: preset, method, the rest, then the control; shared values before those of one block."""
+    if path == controls.PATH:
+        return 3, 0
     part = path.partition(".")[2]
     return ({"preset": 0, "method": 1}.get(part, 2), 0 if path.startswith("b*") else 1)
 
@@ -165,6 +168,8 @@ def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, wh
     if head in _SPECS:
         spec = _change(getattr(config, head), rest, value, where, path)
         return replace(config, **{head: spec})
+    if path == controls.PATH:
+        return controls.apply(config, value, catalog.defaults, where)
     if head == "settle":
         return replace(config, network=_change_settle(config.network, rest, value, where))
     if head == "b*" or re.fullmatch(r"b(0|-1|[1-9][0-9]*)", head):

@@ -278,6 +278,16 @@ def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return new
 
 
+def check_controls(spec: SearchSpec, where: str) -> None:
+    """Raise for a search in which some arms would be missing, or a control could be named the winner."""
+    if spec.plan.algorithm != Algorithm.GRID:
+        problem = f"runs every arm of every configuration, and algorithm {spec.plan.algorithm} draws some of them"
+        raise ConfigError(where, problem, hint="a space of lists and algorithm grid list all of them")
+    if spec.purpose == Purpose.SEARCH:
+        hint = "search first, then compare the winner with its controls in a sweep"
+        raise ConfigError(where, "compares arms, and a search could name a control its winner", hint=hint)
+
+
 def place_of(change: str) -> str:
     """Return the place of the value that one of ``CHANGES`` changes, as errors name it."""
     if change in _PLAN:

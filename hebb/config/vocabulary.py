@@ -72,6 +72,15 @@ class WeightInit(StrEnum):
     POSITIVE = "positive"
 
 
+class Control(StrEnum):
+    """Arms of a comparison: the network as it learns, and its controls (``hebb.config.controls``)."""
+
+    LEARNED = "learned"
+    FROZEN = "frozen"
+    HEADS = "heads"
+    BACKPROP = "backprop"
+
+
 class LossSource(StrEnum):
     """Whose loss a layer descends: its own, or that of the next block up which has one."""
 

@@ -1,8 +1,8 @@
 """The local loss of a block: its head, and the state it needs beside the rule's formula.
 
-The output of the block (views x B rows, one view after the other) is averaged over the map, passes the layer's
-projector and classifier if it has them, and is split into views for ``rule.loss``. The input of a block carries no
-gradient, so the loss trains this block alone.
+The output of the block (views x B rows, one view after the other) is averaged over the map, or over ``head_map`` parts
+of it each way, passes the layer's projector and classifier if it has them, and is split into views for ``rule.loss``.
+The input of a block carries no gradient, so the loss trains this block alone.
 
 Shapes: B batch, C channels, H height, W width, M features that the loss compares.
 """
@@ -38,6 +38,23 @@ class Orders(NamedTuple):
     place: Tensor
 
 
+def averaged(maps: Tensor, size: int) -> Tensor:
+    """Average maps (B, C, H, W) to (B, C, size, size) as ``F.adaptive_avg_pool2d``.
+
+    As two products: the gradient of the pool adds up in any order on a GPU, and would not repeat its bits.
+    """
+    rows, columns = (_parts(length, size, maps) for length in maps.shape[2:])
+    return rows @ (maps @ columns.T)
+
+
+def _parts(length: int, size: int, like: Tensor) -> Tensor:
+    """Return the matrix (size, length) whose row i averages pixels from floor(i L/s) to below ceil((i + 1) L/s)."""
+    part, pixel = (torch.arange(n, device=like.device) for n in (size, length))
+    first, end = part * length // size, ((part + 1) * length + size - 1) // size
+    inside = (pixel >= first.unsqueeze(1)) & (pixel < end.unsqueeze(1))
+    return inside.to(like.dtype) / (end - first).unsqueeze(1)
+
+
 class LocalLoss(nn.Module):
     """The head and the loss of one block.
 
@@ -66,6 +83,7 @@ class LocalLoss(nn.Module):
         self.spec, self.rule = spec, spec.rule
         self._new = True  # the loss was not called yet
         modules: list[nn.Module] = []
+        width *= spec.head_map**2
         if spec.loss == LossSource.OWN and spec.projector:
             sizes = (width, spec.projector_hidden, spec.projector_out)
             for fan_in, fan_out in itertools.pairwise(sizes):
@@ -113,7 +131,7 @@ class LocalLoss(nn.Module):
     def read(self, out: Tensor) -> Tensor:
         """Return the features that the loss compares: (views x B, M), or the maps with ``pooling=0``."""
         if out.dim() == 4 and self.spec.pooling:
-            out = out.mean(dim=(2, 3))
+            out = out.mean(dim=(2, 3)) if self.spec.head_map == 1 else averaged(out, self.spec.head_map).flatten(1)
         projected: Tensor = self.head(out)
         return projected
 

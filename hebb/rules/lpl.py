@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from hebb.config.fields import ARCHS, CNN, LOCAL, LayerFields, Value
 from hebb.config.registry import RULES, Field, LocalRule
 from hebb.core.errors import ConfigError
+from hebb.rules.backprop import cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,14 +105,6 @@ def contrastive(views: tuple[Tensor, ...], layer: LayerFields, context: LossCont
     return terms
 
 
-def supervised(views: tuple[Tensor, ...], layer: LayerFields, context: LossContext) -> dict[str, Tensor]:
-    """Return cross_entropy = -1/B sum_b ln softmax(V z_b)_label, V the block's own classifier, mean over the views."""
-    from torch.nn import functional as F
-
-    losses = [F.cross_entropy(logits, context.labels) for logits in views]
-    return {"cross_entropy": sum(losses[1:], losses[0]) / len(losses)}
-
-
 def _check(values: Mapping[str, Value], where: str) -> None:
     terms = [name for name in ("pull", "push", "decorr") if name in values]
     if terms and not any(values[name] for name in terms):
@@ -185,6 +178,6 @@ RULES.register(
         views=2,
         mode="consecutive",
         labels=True,
-        loss=supervised,
+        loss=cross_entropy,
     )
 )

@@ -30,6 +30,7 @@ from hebb.storage.journal import Journal
 from hebb.tuning import (
     charts,
     front,
+    gains,
     question,
     report_charts,
     report_filters,
@@ -189,6 +190,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         name=search.folder.name,
         question=report.question,
         verdict=verdict.of_search(search, report.runs, report.ranking, report.leading, report.final),
+        gains=gains.sentences(search, report.runs),
         metric=style.unit(search.metric),
         selects=search.selects,
         progress=progress(report),

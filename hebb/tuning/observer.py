@@ -98,6 +98,7 @@ class Ranking:
         stopped: step, score and number of seeds at which a scheduler stopped a configuration, by its label.
         beside: further columns with means: other objectives, and what is bounded.
         left_out: why configurations were never trained, by label.
+        gains: what the rule adds to its controls, a sentence each.
     """
 
     metric: str
@@ -106,6 +107,7 @@ class Ranking:
     stopped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     beside: Sequence[str] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    gains: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,18 @@ from hebb.nn import model
 from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
-from hebb.tuning import driver, front, ray_session, results, search_folder, search_notes, shared_data, trials, verdict
+from hebb.tuning import (
+    driver,
+    front,
+    gains,
+    ray_session,
+    results,
+    search_folder,
+    search_notes,
+    shared_data,
+    trials,
+    verdict,
+)
 from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Winner
@@ -265,6 +276,7 @@ def _show(
     """Write ``results.csv``, and tell the observer."""
     search = context.search
     path = results.write(runs, search.folder / "results.csv")
+    gains.write(search, runs)
     context.observer.ranked(
         Ranking(
             metric=search.metric,
@@ -273,6 +285,7 @@ def _show(
             stopped=stopped or {},
             beside=search.beside,
             left_out=search.left_out,
+            gains=gains.sentences(search, runs),
         )
     )
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from hebb.config import costs, grammar, overrides, plan, plugins, serialise, shapes
+from hebb.config import controls, costs, grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.domains import Axis, Choice, label
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Control
 from hebb.core.errors import ConfigError, within
 from hebb.storage.journal import Journal
 from hebb.tuning.search import Packs, Search, Trial, packs_of
@@ -101,7 +102,9 @@ def _check_distinct(search: Search) -> None:
     for trial in search.trials[:: len(search.seeds)]:
         if trial.configuration in label_of:
             problem = f"{label_of[trial.configuration]} and {trial.label} are the same run"
-            raise ConfigError(f"search config '{search.spec.name}'", problem)
+            rule = controls.PATH in trial.choice
+            hint = "controls do not read the values of the rule: choose these first, then run one with controls"
+            raise ConfigError(f"search config '{search.spec.name}'", problem, hint=hint if rule else None)
         label_of[trial.configuration] = trial.label
 
 
@@ -207,6 +210,12 @@ def network_string(trial: Trial, catalog: Catalog) -> str:
 
 
 def other_changes(choice: Choice) -> list[str]:
-    """Return what a choice changes outside the network, as words for ``--set``."""
-    values = {path: grammar.number(v) if isinstance(v, float) else v for path, v in choice.items()}
+    """Return what a choice changes outside the network, as words for ``--set``.
+
+    Of the controls only ``frozen`` is such a change; the others are networks.
+    """
+    outside = dict(choice)
+    if outside.get(controls.PATH) != Control.FROZEN:
+        outside.pop(controls.PATH, None)
+    values = {path: grammar.number(v) if isinstance(v, float) else v for path, v in outside.items()}
     return [f"{path}={value}" for path, value in values.items() if not re.match(r"(b(-?\d+|\*)|settle)\.", path)]

@@ -34,6 +34,7 @@ OPERATIONS = {
     "LPL": 1057,
     "ContrastiveLPL": 1113,
     "SupervisedLPL": 887,
+    "LocalBP": 887,
     "Oja cnn": 95,
     "Oja mlp": 42,
     "Sanger cnn": 103,

@@ -148,7 +148,11 @@ def test_supervised_gate_is_the_label() -> None:
 
 
 def test_supervised_reads_labels_and_no_other_rule_does() -> None:
-    assert {rule.name for rule in RULES.entries() if rule.labels} == {"SupervisedSoftKrotov", "SupervisedLPL"}
+    assert {rule.name for rule in RULES.entries() if rule.labels} == {
+        "SupervisedSoftKrotov",
+        "SupervisedLPL",
+        "LocalBP",
+    }
 
 
 def _train_radius(method: str, start: float, steps: int) -> Tensor:
