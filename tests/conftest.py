@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import importlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from forks import Forks  # noqa: E402
 
 from hebb import builtin  # noqa: E402
 from hebb.cli.entry import run_command  # noqa: E402
@@ -35,6 +40,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def _environment(home: Path, datasets: Path | None) -> dict[str, str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("HEBB_HOME", "HEBB_DATASETS")}
+    places = {"HEBB_HOME": str(home)} | ({} if datasets is None else {"HEBB_DATASETS": str(datasets)})
+    return environment | places
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """Run one of the commands as a user does: ``command("multi_layer.py", "--dry-run")``.
@@ -46,19 +57,33 @@ def command(tmp_path: Path) -> Command:
     def run(
         script: str, *arguments: str, datasets: Path | None = None, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if k not in ("HEBB_HOME", "HEBB_DATASETS")}
-        environment["HEBB_HOME"] = str(tmp_path / "home")
-        if datasets is not None:
-            environment["HEBB_DATASETS"] = str(datasets)
         return subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=_environment(tmp_path / "home", datasets),
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
         )
+
+    return run
+
+
+@functools.cache
+def _forks() -> Forks:
+    forks = Forks("import hebb.cli.train, hebb.cli.analysis.command, hebb.training.train, pandas, matplotlib.pyplot")
+    atexit.register(forks.close)
+    return forks
+
+
+@pytest.fixture
+def forked(tmp_path: Path) -> Command:
+    """Run a command as ``command`` does, in a process of its own that has torch from its start."""
+
+    def run(script: str, *arguments: str, datasets: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environment = _environment(tmp_path / "home", datasets)
+        return _forks().run(ROOT / script, *arguments, cwd=tmp_path, env=environment)
 
     return run
 
@@ -89,13 +114,35 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return run
 
 
+_RAY = contextlib.ExitStack()
+_SEARCHING: set[Path] = set()
+"""The files whose tests share a Ray."""
+
+
+@pytest.hookimpl(trylast=True)  # after those that are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with searches first: they have few tests and take longest, and one Ray serves those that follow."""
+    _SEARCHING.update(item.path for item in items if "one_ray" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: item.path not in _SEARCHING)
+
+
 @pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """Keep one local Ray for all searches of a module."""
+def one_ray() -> None:
+    """Keep one local Ray, whose start takes seconds, for all files of searches that follow one another."""
     from hebb.tuning import ray_session
 
-    with ray_session.session(ray_session.Resources(cpus=1, gpu=0)):
-        yield
+    if not ray_session.ray.is_initialized():
+        _RAY.enter_context(ray_session.session(ray_session.Resources(cpus=1, gpu=0)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Stop the Ray before tests of other files, which may start their own or count what is running."""
+    if item.path not in _SEARCHING:
+        _RAY.close()
+
+
+def pytest_sessionfinish() -> None:
+    _RAY.close()
 
 
 @pytest.fixture

@@ -52,11 +52,11 @@ def test_a_network_is_a_module() -> None:
         assert torch.equal(tensor, again.state_dict()[name])
 
 
-def test_python_gives_the_bits_of_the_command(command: Command, tmp_path: Path) -> None:
+def test_python_gives_the_bits_of_the_command(forked: Command, tmp_path: Path) -> None:
     """The same run by name: every number of the result and every weight."""
     flags = ("--dataset", "Digits", "--seed", "2", "--threads", "1", "--gpu-id", "cpu", "--model-name", "m")
     changes = ("dataset_sup.epochs=2", "dataset_sup.samples=300", "dataset_unsup.samples=200", "b0.layer.lr=0.02")
-    done = command("multi_layer.py", "--preset", PRESET, *flags, "--set", *changes)
+    done = forked("multi_layer.py", "--preset", PRESET, *flags, "--set", *changes)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "m"
     stored = json.loads((folder / "result.json").read_text())
@@ -187,13 +187,13 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(
 
 
 def test_the_command_cannot_continue_without_the_arrays(
-    arrays: tuple[np.ndarray, ...], tmp_path: Path, command: Command
+    arrays: tuple[np.ndarray, ...], tmp_path: Path, forked: Command
 ) -> None:
     """It says who can; a table of the run needs no images."""
     train(arrays, folder=tmp_path / "run")
-    assert command("analysis.py", "table", str(tmp_path / "run")).returncode == 0
+    assert forked("analysis.py", "table", str(tmp_path / "run")).returncode == 0
     (tmp_path / "run" / "result.json").unlink()
-    done = command("multi_layer.py", "--resume-run", str(tmp_path / "run"))
+    done = forked("multi_layer.py", "--resume-run", str(tmp_path / "run"))
     assert done.returncode == 2
     assert "the arrays of this run are not in this process" in done.stderr
     assert "hebb.train with the same arrays" in done.stderr

@@ -118,10 +118,10 @@ def test_searches_over_different_keys_share_a_table(rates: Path) -> None:
     assert names[2] == f"{hard}, b0.layer.lr=0.1"
 
 
-def test_table_by_hand(rates: Path, command: Command, tmp_path: Path) -> None:
+def test_table_by_hand(rates: Path, forked: Command, tmp_path: Path) -> None:
     """n, mean, deviation and Student's interval, by their formulas; t(0.975, 2) = 4.302653 (any table)."""
     shutil.copytree(rates, tmp_path / "home")
-    done = command("analysis.py", "table", "rates", "--by", "b0.layer.lr")
+    done = forked("analysis.py", "table", "rates", "--by", "b0.layer.lr")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "home" / "hebb" / "analysis"
     assert sorted(p.name for p in out.iterdir()) == ["table.csv", "table.md", "table.tex"]

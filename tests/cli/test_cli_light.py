@@ -27,9 +27,10 @@ from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 
 
-def test_the_block_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_block_holds(alone: bool, tmp_path: Path) -> None:
     """The control: a run does ask for torch, and ends without it."""
-    found = light(tmp_path, "multi_layer.py", "--dataset", "Digits_1")
+    found = light(tmp_path, "multi_layer.py", "--dataset", "Digits_1", alone=alone)
     assert "torch" in found.asked
     assert found.code != 0
 
@@ -48,9 +49,13 @@ DONE = [
 ]
 
 
-@pytest.mark.parametrize("line", DONE)
-def test_done_without_torch(line: str, tmp_path: Path) -> None:
-    found = light(tmp_path, *shlex.split(line))
+NEW = ("multi_layer.py --dry-run", "ray_search.py --dry-run", "demo.py --help", "analysis.py --help")
+"""Lines that are also run in a process of their own, one for each script."""
+
+
+@pytest.mark.parametrize(("line", "alone"), [*((line, False) for line in DONE), *((line, True) for line in NEW)])
+def test_done_without_torch(line: str, alone: bool, tmp_path: Path) -> None:
+    found = light(tmp_path, *shlex.split(line), alone=alone)
     assert found.code == 0, found.err
     assert found.asked == []
     assert found.err == ""
@@ -137,7 +142,7 @@ def _config() -> dict[str, object]:
 def test_well_under_a_second(line: str, tmp_path: Path) -> None:
     """Measured in CPU time, which other processes on the machine do not stretch much."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    light(tmp_path, "multi_layer.py", *line.split())
+    light(tmp_path, "multi_layer.py", *line.split(), alone=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Command
 
 from hebb.analysis import runs
 from hebb.core import locks
@@ -29,6 +30,7 @@ SMALL = "Soft-c4-k3-p1-t1-lr0.005:bn:triangle:max_2_2_0 BP:flatten"
 LARGE = "BP-c30000:flatten:relu BP"
 TRAIN = ("multi_layer.py", "--dataset", "Digits", "--threads", "1", "--gpu-id", "cpu")
 SET = ("--set", "dataset_sup.epochs=1", "dataset_unsup.epochs=1")
+Outcome = Callable[..., tuple[int, str]]
 ENDLESS = ("--set", "dataset_sup.epochs=100000", "dataset_sup.print_freq=1000")
 
 
@@ -53,6 +55,21 @@ def ended(*words: str, home: Path, **changes: Any) -> tuple[int, str]:
     assert "Traceback" not in output
     assert "should not happen" not in output
     return process.returncode, output
+
+
+@pytest.fixture
+def outcome(forked: Command) -> Outcome:
+    """Do what ``ended`` does where nothing depends on how the process starts; its home is ``tmp_path / "home"``."""
+
+    def run(*words: str, preset: str = SMALL) -> tuple[int, str]:
+        network = ["--preset", preset] if words[: len(TRAIN)] == TRAIN else []
+        done = forked(words[0], *network, *words[1:])
+        output = done.stdout + done.stderr
+        assert "Traceback" not in output
+        assert "should not happen" not in output
+        return done.returncode, output
+
+    return run
 
 
 def _closed() -> None:
@@ -115,8 +132,8 @@ def test_ray_of_a_user_without_a_name_and_a_home() -> None:
         (("--preset-file", "a" * 300), "a" * 20),
     ],
 )
-def test_names_that_are_too_long(words: tuple[str, ...], place: str, tmp_path: Path) -> None:
-    code, output = ended(*TRAIN, *SET, *words, home=tmp_path / "home")
+def test_names_that_are_too_long(words: tuple[str, ...], place: str, outcome: Outcome) -> None:
+    code, output = outcome(*TRAIN, *SET, *words)
     assert code == 2, output
     assert place in output
     assert len(output) < 800
@@ -132,19 +149,19 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     assert process.poll() is None, process.communicate()[0]
 
 
-def test_a_run_has_one_process(tmp_path: Path) -> None:
+def test_a_run_has_one_process(tmp_path: Path, outcome: Outcome) -> None:
     """A running run is neither replaced nor continued; a killed one leaves no lock that holds anybody back."""
     home, folder = tmp_path / "home", _run_folder(tmp_path / "home", "x")
     first = start(*TRAIN, "--model-name", "x", *ENDLESS, home=home)
     try:
         _wait_for(folder / folders.CHECKPOINT, first)
         for words in ((*TRAIN, "--model-name", "x", "--overwrite", *SET), ("multi_layer.py", "--resume-run", "x")):
-            code, output = ended(*words, home=home)
+            code, output = outcome(*words)
             assert (code, f"by process {first.pid} on " in output) == (2, True), output
     finally:
         first.kill()
         first.communicate()
-    code, output = ended(*TRAIN, "--model-name", "x", "--overwrite", *SET, home=home)
+    code, output = outcome(*TRAIN, "--model-name", "x", "--overwrite", *SET)
     assert code == 0, output
     assert not (folder / folders.LOCK).exists()
 
@@ -165,7 +182,7 @@ def test_an_interrupt_while_a_checkpoint_is_written(kind: signal.Signals, code: 
 
 
 @pytest.mark.parametrize(("preset", "limit"), [(LARGE, 1_000_000), (SMALL, 3_000), (SMALL, 500)])
-def test_a_full_disk(preset: str, limit: int, tmp_path: Path) -> None:
+def test_a_full_disk(preset: str, limit: int, tmp_path: Path, outcome: Outcome) -> None:
     """A limit on the size of files stops checkpoints, events or rows; the run says so, and goes on without it."""
     home = tmp_path / "home"
     full = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
@@ -174,7 +191,7 @@ def test_a_full_disk(preset: str, limit: int, tmp_path: Path) -> None:
     folder = _run_folder(home, "x")
     assert not folder.exists() or not list(folder.rglob("*.tmp"))
     if "--resume-run" in output and preset == SMALL:
-        code, output = ended("multi_layer.py", "--resume-run", str(folder), home=home)
+        code, output = outcome("multi_layer.py", "--resume-run", str(folder))
         assert code == 0, output
 
 
@@ -207,29 +224,28 @@ def test_a_lock_is_released_and_refused(tmp_path: Path) -> None:
                 pass
 
 
-def test_stored_weights_are_checked_by_the_dry_run(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    code, output = ended(*TRAIN, "--model-name", "x", *SET, home=home)
+def test_stored_weights_are_checked_by_the_dry_run(tmp_path: Path, outcome: Outcome) -> None:
+    code, output = outcome(*TRAIN, "--model-name", "x", *SET)
     assert code == 0, output
     wide = SMALL.replace("c4", "c6")
-    code, output = ended(*TRAIN, "--resume", "x", "--model-name", "y", "--dry-run", home=home, preset=wide)
+    code, output = outcome(*TRAIN, "--resume", "x", "--model-name", "y", "--dry-run", preset=wide)
     assert (code, "--resume" in output) == (2, True), output
     block = SMALL.replace("Soft-", "Soft-resume=nope/b0-")
-    stored = start(*TRAIN, "--set", "b0.resume=nope/b0", "--dry-run", home=home, preset=block)
-    stored.communicate()
-    assert stored.returncode == 2
-    result = json.loads((_run_folder(home, "x") / folders.RESULT).read_text())
+    code, output = outcome(*TRAIN, "--set", "b0.resume=nope/b0", "--dry-run", preset=block)
+    assert code == 2, output
+    result = json.loads((_run_folder(tmp_path / "home", "x") / folders.RESULT).read_text())
     assert result["status"] == "finished"
 
 
 @pytest.mark.parametrize("name", [folders.CONFIG, folders.RESULT])
-def test_a_damaged_run_hides_no_other(name: str, tmp_path: Path) -> None:
+def test_a_damaged_run_hides_no_other(name: str, tmp_path: Path, outcome: Outcome) -> None:
     home = tmp_path / "home"
-    for model in ("x", "y"):
-        assert ended(*TRAIN, "--model-name", model, *SET, home=home)[0] == 0
+    assert outcome(*TRAIN, "--model-name", "x", *SET)[0] == 0
+    shutil.copytree(_run_folder(home, "x"), _run_folder(home, "y"))
+    assert [run.folder.name for run in runs.read([home]).runs] == ["x", "y"]
     (_run_folder(home, "y") / name).write_text('{"seed": ')
     stored = runs.read([home])
     assert [run.folder.name for run in stored.runs] == ["x"]
-    code, output = ended("analysis.py", "runs", str(home / "hebb"), home=home)
+    code, output = outcome("analysis.py", "runs", str(home / "hebb"))
     assert code == 0, output
     assert f"cannot be read: {_run_folder(home, 'y') / name}" in output

@@ -59,48 +59,48 @@ def rows(tmp_path: Path, name: str) -> list[dict[str, object]]:
     return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
 
 
-def test_a_plugin_is_known_everywhere(command: Command, plugin: Path) -> None:
-    listed = command("multi_layer.py", "--plugin", "top_two.py", "--list", "methods").stdout
+def test_a_plugin_is_known_everywhere(forked: Command, plugin: Path) -> None:
+    listed = forked("multi_layer.py", "--plugin", "top_two.py", "--list", "methods").stdout
     assert "TopTwo" in listed
     assert "TopTwo: of the runner-up" in listed
-    shown = command("multi_layer.py", "--plugin", str(plugin), "--preset", NETWORK, "--dry-run", *SMALL).stdout
+    shown = forked("multi_layer.py", "--plugin", str(plugin), "--preset", NETWORK, "--dry-run", *SMALL).stdout
     assert "TopTwo-c6-k3-share0.2" in shown
-    without = command("multi_layer.py", "--preset", NETWORK, "--dry-run")
+    without = forked("multi_layer.py", "--preset", NETWORK, "--dry-run")
     assert without.returncode == 2
     assert "TopTwo" in without.stderr
     presets = plugin.with_name("mine.json")
     presets.write_text(json.dumps({"model": {"mine": {"blocks": NETWORK.split()}}}))
     flags = ("--preset-file", "mine.json", "--preset", "mine", "--dry-run")
-    assert command("multi_layer.py", "--plugin", "top_two.py", *flags).returncode == 0
+    assert forked("multi_layer.py", "--plugin", "top_two.py", *flags).returncode == 0
 
 
-def test_a_run_is_repeated_with_its_plugin(command: Command, plugin: Path, tmp_path: Path) -> None:
+def test_a_run_is_repeated_with_its_plugin(forked: Command, plugin: Path, tmp_path: Path) -> None:
     """From the recorded place without a flag, from another with one; the bits are the same."""
-    first = command("multi_layer.py", "--plugin", "top_two.py", "--preset", NETWORK, *SMALL, "--model-name", "mine")
+    first = forked("multi_layer.py", "--plugin", "top_two.py", "--preset", NETWORK, *SMALL, "--model-name", "mine")
     assert first.returncode == 0, first.stderr
     digest = hashlib.sha256(plugin.read_bytes() + b"\0").hexdigest()
     assert config(tmp_path)["plugins"] == [{"name": str(plugin), "sha256": digest}]
     stored = ("--run-config", str(model(tmp_path, "mine") / "config.json"))
-    assert command("multi_layer.py", *stored, "--model-name", "again").returncode == 0
+    assert forked("multi_layer.py", *stored, "--model-name", "again").returncode == 0
     assert rows(tmp_path, "again") == rows(tmp_path, "mine")
 
     plugin.rename(tmp_path / "moved.py")
-    missing = command("multi_layer.py", *stored, "--model-name", "other")
+    missing = forked("multi_layer.py", *stored, "--model-name", "other")
     assert missing.returncode == 2
     assert str(plugin) in missing.stderr
     assert "--plugin" in missing.stderr
     assert not model(tmp_path, "other").exists()
-    moved = command("multi_layer.py", *stored, "--plugin", "moved.py", "--model-name", "other")
+    moved = forked("multi_layer.py", *stored, "--plugin", "moved.py", "--model-name", "other")
     assert moved.returncode == 0, moved.stderr
     assert rows(tmp_path, "other") == rows(tmp_path, "mine")
     assert config(tmp_path, "other")["plugins"] == [{"name": str(tmp_path / "moved.py"), "sha256": digest}]
 
     plugin.write_text(EXAMPLE.replace("1.0)", "0.9)"))
-    changed = command("multi_layer.py", *stored, "--model-name", "changed")
+    changed = forked("multi_layer.py", *stored, "--model-name", "changed")
     assert changed.returncode == 2
     assert "changed since the run" in changed.stderr
     assert len(changed.stderr.splitlines()) <= 3
-    evaluated = command("multi_layer.py", "--evaluate", "again", "--plugin", "moved.py")
+    evaluated = forked("multi_layer.py", "--evaluate", "again", "--plugin", "moved.py")
     assert evaluated.returncode == 0, evaluated.stderr
 
 
@@ -277,12 +277,12 @@ DIGIT = "Field(name='radix', token='k2', kind=float, meaning=''),"
         ("rule.txt", RULE.format("Mine", "", ""), "rule.txt"),
     ],
 )
-def test_bad_plugins(command: Command, tmp_path: Path, name: str, text: str | None, says: str) -> None:
+def test_bad_plugins(forked: Command, tmp_path: Path, name: str, text: str | None, says: str) -> None:
     if name == "folder":
         (tmp_path / name).mkdir()
     elif text is not None:
         (tmp_path / name).write_text(text)
-    done = command("multi_layer.py", "--plugin", f"./{name}" if name == "rule.txt" else name, "--list", "methods")
+    done = forked("multi_layer.py", "--plugin", f"./{name}" if name == "rule.txt" else name, "--list", "methods")
     assert done.returncode == 2, done.stdout
     assert done.stderr.startswith("error: --plugin ")
     assert says in done.stderr

@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_the_real_command_line(kind: str, tmp_path: Path, inside: Command, command: Command) -> None:
+def test_the_real_command_line(kind: str, tmp_path: Path, inside: Command, forked: Command) -> None:
     """Dry without torch; trained; and run again from its ``config.json`` in a process somewhere else."""
     made = image_files.folder(tmp_path / "pets") if kind == "folder" else image_files.keras(tmp_path / "pets.npz")
     words = ["--dataset", f"{kind}:{made.relative_to(tmp_path)}", "--preset", "BP:flatten"]
@@ -129,7 +129,7 @@ def test_the_real_command_line(kind: str, tmp_path: Path, inside: Command, comma
     (tmp_path / "elsewhere").mkdir()
     config = json.loads((first / "config.json").read_text())
     assert config["dataset_sup"]["dataset"] == f"{kind}:{made}"
-    done = command("multi_layer.py", "--run-config", str(first / "config.json"), "--model-name", "second")
+    done = forked("multi_layer.py", "--run-config", str(first / "config.json"), "--model-name", "second")
     assert done.returncode == 0, done.stderr
     results = [json.loads((first.parent / n / "result.json").read_text())["metrics"] for n in ("first", "second")]
     assert results[0]["test_loss"] == results[1]["test_loss"]

@@ -181,8 +181,8 @@ def test_a_compiled_run_is_continued_compiled(monkeypatch: pytest.MonkeyPatch) -
         compiling.resolved(made, torch.device("cpu"), required=True)
 
 
-def test_what_is_not_compiled(command: Command) -> None:
-    done = command("multi_layer.py", "--preset", "2EPMNIST", "--dataset", "MNIST_settle", "--compile", "--dry-run")
+def test_what_is_not_compiled(inside: Command) -> None:
+    done = inside("multi_layer.py", "--preset", "2EPMNIST", "--dataset", "MNIST_settle", "--compile", "--dry-run")
     assert done.returncode == 2
     assert "compile" in done.stderr
     assert "Traceback" not in done.stderr

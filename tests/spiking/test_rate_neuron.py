@@ -107,11 +107,11 @@ def test_bad_values_are_refused(text: str, says: str) -> None:
         experiment.change(ToyConfig(), [text])
 
 
-def test_toy_command(command: Command, tmp_path: Path) -> None:
+def test_toy_command(forked: Command, tmp_path: Path) -> None:
     """The files hold what was drawn and what decides it; bad values end with 2 and one message."""
     out = tmp_path / "out"
     line = ("analysis.py", "toy", "--out", str(out), "--set", "steps=20", "sigmas=0.5,2", "seeds=0,1")
-    done = command(*line)
+    done = forked(*line)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in out.iterdir()) == ["toy.config.json", "toy.csv", "toy.png", "toy.svg"]
     config = json.loads((out / "toy.config.json").read_text())
@@ -122,7 +122,7 @@ def test_toy_command(command: Command, tmp_path: Path) -> None:
     row = frame[(frame["rule"] == "push") & (frame["sigma"] == 2) & (frame["measure"] == "alignment")].iloc[0]
     assert row["n"] == 2
     assert row["mean"] == pytest.approx(float(rate_neuron.alignment(weights[1, 1]).mean()), rel=1e-5)
-    bad = command("analysis.py", "toy", "--out", str(out), "--overwrite", "--set", "stepps=3")
+    bad = forked("analysis.py", "toy", "--out", str(out), "--overwrite", "--set", "stepps=3")
     assert bad.returncode == 2
     assert "did you mean 'steps'" in bad.stderr
     assert "Traceback" not in bad.stderr

@@ -582,9 +582,9 @@ def test_spiking_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "selectivity, signal 1" in capsys.readouterr().out
 
 
-def test_stdp_command(command: Command, tmp_path: Path) -> None:
+def test_stdp_command(forked: Command, tmp_path: Path) -> None:
     few = ("pairings=3", "inputs=11", "dt=1e-3", "variances=0.1,100", "rates=10,50")
-    done = command("analysis.py", "stdp", "--out", str(tmp_path / "out"), "--set", *few)
+    done = forked("analysis.py", "stdp", "--out", str(tmp_path / "out"), "--set", *few)
     assert done.returncode == 0, done.stderr
     frame = pd.read_csv(tmp_path / "out" / "stdp.csv")
     assert frame["panel"].value_counts().to_dict() == {"window": 22, "rate": 4}
@@ -592,6 +592,6 @@ def test_stdp_command(command: Command, tmp_path: Path) -> None:
     config = StdpConfig(pairings=3, inputs=11, dt=1e-3, variances=(0.1, 100.0))
     expected = 100 * stdp.window(config)
     assert list(frame["change_percent"][:22]) == pytest.approx(expected.flatten().tolist(), rel=1e-9)
-    bad = command("analysis.py", "stdp", "--out", str(tmp_path / "out"), "--overwrite", "--set", "rates=0")
+    bad = forked("analysis.py", "stdp", "--out", str(tmp_path / "out"), "--overwrite", "--set", "rates=0")
     assert bad.returncode == 2
     assert "--set, rates: must be a number > 0 and <= 1000, got 0" in bad.stderr

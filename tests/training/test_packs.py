@@ -298,9 +298,9 @@ DATA = ("--set", "dataset_sup.samples=60", "dataset_unsup.samples=60", "dataset_
 FLAGS = ("--preset", small.CNN, "--seed", "2", "--pack-seeds", "2", "--threads", "1", "--device", "cpu", *DATA)
 
 
-def test_the_command(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(forked: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained by the real command; run again from a member's config.json; cut, and continued from one member."""
-    done = command("multi_layer.py", *FLAGS, "--model-name", "m")
+    done = forked("multi_layer.py", *FLAGS, "--model-name", "m")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("seed 2  epoch") == done.stdout.count("seed 3  epoch") > 0
     monkeypatch.setenv("HEBB_HOME", str(tmp_path / "home"))
@@ -338,15 +338,15 @@ def test_the_command(command: Command, tmp_path: Path, monkeypatch: pytest.Monke
     ],
     ids=lambda part: None if isinstance(part, str) else part[-1],
 )
-def test_refusals(flags: tuple[str, ...], words: str, command: Command) -> None:
-    done = command("multi_layer.py", *flags, "--dry-run")
+def test_refusals(flags: tuple[str, ...], words: str, inside: Command) -> None:
+    done = inside("multi_layer.py", *flags, "--dry-run")
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_dry_run_says_that_it_is_a_pack(command: Command) -> None:
-    done = command("multi_layer.py", *FLAGS, "--dry-run")
+def test_a_dry_run_says_that_it_is_a_pack(inside: Command) -> None:
+    done = inside("multi_layer.py", *FLAGS, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "in 2 runs; seeds 2 3 as one pack" in done.stdout
-    assert "pack" not in command("multi_layer.py", "--seed", "2", "--dry-run").stdout
+    assert "pack" not in inside("multi_layer.py", "--seed", "2", "--dry-run").stdout
