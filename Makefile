@@ -14,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/hebb demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -65,7 +65,7 @@ oldest:
 	echo 'pyarrow<20' >>$(OLDEST)/oldest.txt  # Ray's own; later ones need NumPy 2
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c $(OLDEST)/oldest.txt -e '.[search,hyperopt,test]'
-	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning \
+	$(OLDEST)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -W ignore::DeprecationWarning -W ignore::FutureWarning \
 		-W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
 OUT ?= hebb_data/benchmarks
