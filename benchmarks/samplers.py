@@ -35,7 +35,8 @@ from hebb.config import domains
 from hebb.config.domains import Axis, Choice
 from hebb.config.vocabulary import DomainKind, Sampler
 from hebb.tuning import samplers
-from hebb.tuning.searchers import Space, choice_of
+from hebb.tuning.searchers import Space
+from hebb.tuning.suggestions import choice_of
 
 RULES: dict[str, dict[str, Any]] = {
     "Soft": {"t_invert": {"loguniform": [0.1, 10]}, "power": {"uniform": [0, 2]}},

@@ -20,13 +20,13 @@ from hebb.api.runs import TrainedRun
 from hebb.config import catalog as catalogs
 from hebb.config import controls, objectives, search_space
 from hebb.config.fields import Value
-from hebb.config.vocabulary import DeviceKind, Goal
+from hebb.config.vocabulary import DeviceKind, Goal, Launcher
 from hebb.core import files
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders
 from hebb.storage.folders import Home
-from hebb.tuning import request, search_folder
+from hebb.tuning import job_options, request, search_folder
 from hebb.tuning.request import SearchRequest
 from hebb.tuning.search_settings import SearchSettings
 
@@ -236,6 +236,8 @@ def search(
     threads: int | None = None,
     workers: int | None = None,
     address: str | None = None,
+    launcher: str = "ray",
+    slurm: Mapping[str, object] | None = None,
     save_models: bool = False,
     save_best: bool = True,
     plugins: Iterable[str] = (),
@@ -289,6 +291,9 @@ def search(
         validation: share of the training images that is held out; None takes that of the search config.
         workers: trials at the same time; None for as many as there is room for.
         address: an existing Ray cluster.
+        launcher: ``ray``; ``slurm`` submits each trial as a job, and no process runs between them; ``local`` starts the
+            same jobs on this machine.
+        slurm: what each job takes, as ``{"partition": "gpu", "time": "8h", "gpus": 1}``.
         save_models: keep the trained model of every run.
         save_best: keep those of the best configuration, which ``best.run`` loads, and of its final runs.
         folder: where the search is stored; None uses a temporary folder.
@@ -318,7 +323,9 @@ def search(
     spec = search_space.load(config, given)
     if with_controls:
         search_space.check_controls(spec, "with_controls")
-    request.check_installed("hebb.search", spec)
+    kind, jobs = choose(Launcher, launcher, "launcher"), job_options.parse(slurm or {}, "slurm")
+    request.check_installed("hebb.search", spec, kind)
+    share_of_cores = jobs.threads() if kind != Launcher.RAY else request.threads_of(spec, 1, workers)
     share = spec.validation if validation is None else validation
     base, named, index = run_api.describe(
         preset,
@@ -336,7 +343,7 @@ def search(
         seed=0,
         training_blocks=training_blocks,
         probes=probes,
-        threads=request.threads_of(spec, 1, workers) if threads is None else threads,
+        threads=share_of_cores if threads is None else threads,
     )
     home = Home.find(None if data_dir is None else str(data_dir))
     catalog = catalogs.load(None if preset_file is None else Path(preset_file))
@@ -345,6 +352,8 @@ def search(
         gpu=index if base.device == DeviceKind.CUDA else None,
         workers=workers,
         address=address,
+        launcher=kind,
+        jobs=jobs,
         save_models=save_models,
         keep_best=save_best,
         preset_file=None if preset_file is None else Path(preset_file),
@@ -359,6 +368,7 @@ def search(
             final_seeds=final_seeds,
             final_points=tuple(final_points),
         ).resolve(catalog)
+        job_options.check(asked, kind, jobs, arrays=named is not None)
         fresh = not (carry_on and (place / folders.SEARCH).exists())
         if fresh:
             search_folder.check_free(place, overwrite)

@@ -13,6 +13,7 @@ from hebb.cli.parsing import Parser
 from hebb.cli.run import check_start
 from hebb.config import overrides, plan
 from hebb.config.catalog import Catalog
+from hebb.config.vocabulary import Launcher
 from hebb.core.commands import line as command_line
 from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of, said_as
 from hebb.storage import board, folders
@@ -37,10 +38,11 @@ def main(argv: list[str]) -> int:
     options = parser().parse(argv)
     line = command_line("search", *argv)
     from hebb.cli import search_request
-    from hebb.tuning import search_folder
+    from hebb.tuning import job_options, search_folder
 
     if options.restore is not None:
         search, settings, catalog = search_request.restored(options, line)
+        job_options.check(search, settings.launcher, settings.jobs)
         if options.dry_run:
             return _dry_run(search, catalog, settings, fresh=False)
         settings.home.check_writable()
@@ -49,6 +51,7 @@ def main(argv: list[str]) -> int:
     catalog = arguments.load_catalog(options)
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
+    job_options.check(search, settings.launcher, settings.jobs)
     for trial in search.trials[:: len(search.seeds)]:
         check_start(trial.config, settings.home, search.resume_from)
     if not search.trials:
@@ -81,15 +84,15 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
 
 
 def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:
-    """Run the trials on Ray; torch and Ray are imported here and not before."""
+    """Run the trials; torch and Ray are imported here and not before."""
     from hebb.tuning import request
 
-    request.check_installed("search", search.spec)
+    request.check_installed("search", search.spec, settings.launcher)
     from hebb.cli.search_display import SearchDisplay, continuation
 
     ending = on_end.at_end(settings.on_end, [search.folder], "search")
     with ending as end, contextlib.closing(SearchDisplay()) as display:
-        display.preparing("loading torch and Ray")
+        display.preparing("loading torch" + (" and Ray" if settings.launcher == Launcher.RAY else ""))
         from hebb.tuning import stages
 
         try:

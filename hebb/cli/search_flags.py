@@ -9,9 +9,10 @@ from hebb.cli import arguments, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count, described, natural
 from hebb.config import controls, objectives, search_space
 from hebb.config.search_space import SearchSpec
-from hebb.config.vocabulary import Algorithm, Sampler, Scheduler
+from hebb.config.vocabulary import Algorithm, Launcher, Sampler, Scheduler
 from hebb.core import commands, documents
 from hebb.core.errors import ConfigError
+from hebb.tuning import job_options
 
 KEPT = (
     "no_feature_cache",
@@ -40,7 +41,7 @@ _BESIDE_RESTORE = (
         "dashboard",
     ),
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
-    *("save", "save_model", "save_best", "final_points", "on_end"),
+    *("save", "save_model", "save_best", "final_points", "on_end", "launcher", "slurm"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 _EXAMPLE = (
@@ -265,6 +266,19 @@ def _add_resource_flags(group: Flags) -> None:
         "--address", metavar="HOST:PORT", help="run on this Ray cluster, or 'auto' (default: Ray on this machine)"
     )
     group.add_argument("--dashboard", action="store_true", help="show Ray's dashboard, on the loopback address only")
+    group.add_argument(
+        "--launcher",
+        metavar="NAME",
+        help=f"{' | '.join(Launcher)} (default: ray); slurm submits each trial as a job, and no process runs between "
+        "them; local starts the same jobs on this machine",
+    )
+    group.add_argument(
+        "--slurm",
+        nargs="+",
+        action="extend",
+        metavar="KEY=VALUE",
+        help=f"what each job takes: {' '.join(job_options.NAMES)}; or a YAML file with such keys",
+    )
 
 
 def _add_result_flags(group: Flags) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hebb import builtin
@@ -13,11 +13,13 @@ from hebb.config import objectives, overrides, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchSpec
-from hebb.config.vocabulary import DeviceKind, Goal
+from hebb.config.vocabulary import DeviceKind, Goal, Launcher
+from hebb.core import documents
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.tuning import request, search_folder
+from hebb.tuning import job_options, request, search_folder
+from hebb.tuning.job_options import JobOptions
 from hebb.tuning.request import Extension, SearchRequest
 from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
@@ -34,7 +36,7 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
         catalog,
         seed=0,
         validation=(share_sup, share_unsup),
-        threads=request.threads_of(spec, options.pack_seeds, options.workers),
+        threads=_threads(options, spec),
     )
 
     def folder_of(name: str) -> Path:
@@ -61,6 +63,24 @@ def of_flags(options: argparse.Namespace, catalog: Catalog, spec: SearchSpec) ->
         probe_every=options.probe_every,
         resume_from=resume_from,
     )
+
+
+def _threads(options: argparse.Namespace, spec: SearchSpec) -> int:
+    """Return the CPU threads of a run that asks for none: its share of this machine, or the cores of a job."""
+    if launcher(options) == Launcher.RAY:
+        return request.threads_of(spec, options.pack_seeds, options.workers)
+    return jobs(options).threads()
+
+
+def launcher(options: argparse.Namespace) -> Launcher:
+    """Return what runs the trials."""
+    return choose(Launcher, options.launcher or Launcher.RAY, "--launcher")
+
+
+def jobs(options: argparse.Namespace) -> JobOptions:
+    """Return what each job takes; a continued search has its options as a mapping."""
+    asked = options.slurm or ()
+    return job_options.parse(asked if isinstance(asked, Mapping) else job_options.of_words(asked))
 
 
 def _objectives(options: argparse.Namespace) -> tuple[str | None, Goal | None, tuple[Objective, ...] | None]:
@@ -113,6 +133,8 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
         save_trials=options.save,
         preset_file=options.preset_file,
         on_end=options.on_end or None,
+        launcher=launcher(options),
+        jobs=jobs(options),
         commands=commands,
     )
 
@@ -156,4 +178,13 @@ def _with_kept(options: argparse.Namespace, stored: dict[str, object]) -> argpar
     """Return the flags of a continued search, given the values that were stored with it."""
     kept = {name: stored[name] for name in search_flags.KEPT if name not in options.given}
     file = kept.get("preset_file")
+    kept |= _launched(options, stored)
     return argparse.Namespace(**{**vars(options), **kept, "preset_file": None if file is None else Path(str(file))})
+
+
+def _launched(options: argparse.Namespace, stored: Mapping[str, object]) -> dict[str, object]:
+    """Return launcher and options of the jobs of a continued search; new options are laid over the stored ones."""
+    before = stored.get("launcher", Launcher.RAY)
+    name = options.launcher or before
+    kept = documents.as_object(stored.get("slurm", {}), "slurm") if name == before else {}
+    return {"launcher": name, "slurm": {**kept, **job_options.of_words(options.slurm or ())}}

@@ -275,6 +275,16 @@ class Scheduler(StrEnum):
     HYPERBAND = "hyperband"
 
 
+class Launcher(StrEnum):
+    """What runs the trials of a search."""
+
+    RAY = "ray"
+    SLURM = "slurm"
+    """Each trial is a job of Slurm."""
+    LOCAL = "local"
+    """Each trial is such a job, as a process of this machine."""
+
+
 class Goal(StrEnum):
     """Whether the largest or the least value of a metric is best."""
 

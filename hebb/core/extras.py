@@ -18,6 +18,7 @@ EXTRAS = {
     "ray": "search",
     "scipy": "analysis",
     "shtab": "completion",
+    "submitit": "slurm",
     "umap": "umap",
 }
 """The extra that installs each optional package, by the name in an import statement."""

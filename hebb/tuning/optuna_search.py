@@ -10,8 +10,9 @@ from typing import Any
 from hebb.config.objectives import Constraint, Objective
 from hebb.config.vocabulary import Goal, Sampler
 from hebb.core import extras
-from hebb.tuning.searchers import SCORE
+from hebb.tuning import ray_session  # noqa: F401  # before Ray, which reads its environment when it is imported
 from hebb.tuning.steps import WORST
+from hebb.tuning.suggestions import SCORE
 
 # isort: split
 from optuna.trial import TrialState

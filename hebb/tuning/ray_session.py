@@ -8,7 +8,6 @@ import os
 import pickle
 import secrets
 import shutil
-import signal
 import socket
 import stat
 import sys
@@ -21,7 +20,9 @@ from typing import Any, Protocol
 
 from hebb.core import temporary
 from hebb.core.errors import ConfigError, HebbError
-from hebb.core.threads import cores, openmp_settings
+from hebb.core.threads import cores
+from hebb.tuning import mishaps
+from hebb.tuning.processes import environment, terminated_as_interrupted, worker_environment
 
 # Ray reads these when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -83,17 +84,6 @@ class Resources:
     workers: int | None = None
     address: str | None = None
     dashboard: bool = False
-
-
-def worker_environment() -> dict[str, str]:
-    """Return the environment variables that every worker needs from its start, before it loads torch.
-
-    Workers run each trial in a new thread, and the C library gives new threads heaps of their own, up to 8 per core,
-    each of which would keep what one trial freed. One heap serves them all, the one that ``hebb.core.machine`` lays out
-    in huge pages.
-    """
-    policy = {name: os.environ[name] for name in ("OMP_WAIT_POLICY",) if name in os.environ}
-    return {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1"), **openmp_settings(), **policy}
 
 
 @contextlib.contextmanager
@@ -162,7 +152,7 @@ def _start(resources: Resources, data_bytes: int) -> Path:
     short = _short_folder()
     if short is not None:
         options["_temp_dir"] = str(short)
-    with _environment(variables):  # Ray's processes inherit it; a runtime_env would cost each worker a second
+    with environment(variables):  # Ray's processes inherit it; a runtime_env would cost each worker a second
         context = ray.init(
             address="local",
             num_cpus=cores(),
@@ -203,21 +193,6 @@ def visible_gpu(index: int) -> str:
     if index >= len(names):
         raise ConfigError("--gpu-id or --device", f"{_VISIBLE}={listed} shows no GPU {index}")
     return names[index]
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables inside, and restore them after."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def token() -> dict[str, str]:
@@ -294,16 +269,6 @@ def places(resources: Resources, *, on_one: bool = False) -> int:
     return max(1, room if resources.workers is None else min(room, resources.workers))
 
 
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Make SIGTERM do what SIGINT does: Ray then stops its trials."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def forget_metrics(trial: RayTrial) -> None:
     """Drop the 26 kB that Ray keeps of the metrics of a trial that is over; we choose among trials ourselves."""
     trial.run_metadata.metric_n_steps.clear()
@@ -330,11 +295,9 @@ def reason(error: BaseException | None) -> str:
     cause = getattr(error, "cause", None) or error
     text = str(cause).strip()
     if "CUDA out of memory" in text:
-        return "the GPU was out of memory; fewer trials on a GPU (--gpu-exp) or a smaller batch may help"
+        return mishaps.reason(text, type(cause).__name__)
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "OutOfMemory" in text or "memory pressure" in text:
         return "its worker was killed: the machine was out of memory"
     if isinstance(error, ray.exceptions.RayActorError):
         return "its worker process died"
-    lines = [line for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and not line.startswith((" ", "\t"))]
-    return (errors[-1] if errors else lines[0] if lines else type(cause).__name__)[:300]
+    return mishaps.reason(text, type(cause).__name__)

@@ -15,15 +15,17 @@ from hebb.config.catalog import Catalog
 from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
-from hebb.config.vocabulary import Algorithm, Goal, Purpose, Sampler, Scheduler
+from hebb.config.vocabulary import Algorithm, Goal, Launcher, Purpose, Sampler, Scheduler
 from hebb.core import extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
-from hebb.tuning import samplers, search_folder, steps, trials
+from hebb.tuning import job_options, samplers, search_folder, steps, trials
 from hebb.tuning.search import Search, final_seeds, packs_of
 
 FINAL_SEEDS = 3
+_OF_RAY = ("ray", "optuna")
+"""Packages of a search that its jobs do without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +109,12 @@ class SearchRequest:
         return search
 
 
-def check_installed(feature: str, spec: SearchSpec) -> None:
+def check_installed(feature: str, spec: SearchSpec, launcher: Launcher = Launcher.RAY) -> None:
     """Raise where a package that a search or its algorithm needs is not installed; nothing is imported."""
+    if launcher != Launcher.RAY:
+        job_options.check_installed(launcher)
+        extras.require(feature, *(name for name in extras.SEARCH if name not in _OF_RAY), extra="slurm")
+        return
     extras.require(feature, *extras.SEARCH, extra="search")
     if spec.plan.model_based:
         algorithm = spec.plan.algorithm

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hebb.config.vocabulary import Launcher
 from hebb.core.errors import ConfigError
 from hebb.storage.folders import CACHE_LIMIT, Home
+from hebb.tuning import job_options
+from hebb.tuning.job_options import DEFAULT, JobOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class SearchSettings:
         save_trials: keep the run folders of the trials when the search is over.
         preset_file: presets of the user's own, read again when the search is continued.
         on_end: a command of the user's own for the end of the search; None for none.
+        launcher: what runs the trials.
+        jobs: what each trial takes as a job of a batch system, where the launcher is not Ray.
         commands: the commands that began and continued the search, for its report.
     """
 
@@ -51,6 +56,8 @@ class SearchSettings:
     save_trials: bool = True
     preset_file: Path | None = None
     on_end: str | None = None
+    launcher: Launcher = Launcher.RAY
+    jobs: JobOptions = DEFAULT
     commands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,6 +70,24 @@ class SearchSettings:
                 raise ConfigError(flag, f"must be a whole number >= {least}, got {value}")
         if self.address is not None and self.dashboard:
             raise ConfigError("--dashboard", "cannot be combined with --address: a cluster has its own dashboard")
+        self._check_launcher()
+
+    def _check_launcher(self) -> None:
+        """Raise for settings of Ray beside another launcher, and for settings of jobs beside Ray."""
+        if self.launcher == Launcher.RAY:
+            if self.jobs != DEFAULT:
+                hint = "--launcher slurm runs each trial as a job, --launcher local as a process of this machine"
+                raise ConfigError(job_options.FLAG, "has no effect on Ray", hint=hint)
+            return
+        for flag, used, hint in (
+            ("--address", self.address is not None, "leave it out"),
+            ("--dashboard", self.dashboard, "hebb watch NAME follows the search"),
+            ("--workers", self.workers is not None, f"{job_options.FLAG} parallel=N limits the jobs that run"),
+            ("--gpu-exp", self.trials_per_gpu != 1, f"{job_options.FLAG} gpus=N gives each job its own"),
+            ("--gpu-id or --device", bool(self.gpu), f"{job_options.FLAG} gpus=N gives each job its own"),
+        ):
+            if used:
+                raise ConfigError(flag, f"is for Ray, and --launcher {self.launcher} starts none", hint=hint)
 
     def stored(self) -> dict[str, object]:
         """Return what a continued search keeps, under the keys of ``search.json``."""
@@ -77,8 +102,15 @@ class SearchSettings:
             "max_failures": self.max_failures,
             "preset_file": None if self.preset_file is None else str(self.preset_file.absolute()),
             "on_end": self.on_end,
+            **self._launched(),
             "commands": list(self.commands),
         }
+
+    def _launched(self) -> dict[str, object]:
+        """Return the launcher and its options; searches on Ray, as most are, have no such keys."""
+        if self.launcher == Launcher.RAY:
+            return {}
+        return {"launcher": self.launcher.value, "slurm": self.jobs.stored()}
 
     @staticmethod
     def restored(data: Mapping[str, Any], home: Home) -> SearchSettings:
@@ -96,5 +128,7 @@ class SearchSettings:
             max_failures=data.get("max_failures", 1),
             preset_file=None if file is None else Path(file),
             on_end=data.get("on_end"),
+            launcher=Launcher(data.get("launcher", Launcher.RAY)),
+            jobs=job_options.parse(data.get("slurm", {})),
             commands=tuple(data.get("commands", ())),
         )

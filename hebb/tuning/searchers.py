@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
@@ -17,6 +17,7 @@ from hebb.tuning import (
     samplers,
 )
 from hebb.tuning.search import Search
+from hebb.tuning.suggestions import SCORE, STEP, Number, Parameters, point_of
 
 # isort: split
 from ray.tune.schedulers import (
@@ -28,13 +29,6 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
-Number = int | float
-Parameters = dict[str, Number]
-"""What a searcher suggests: by the name of a domain, the index of a point or the value of an interval."""
-
-STEP, SCORE = "step", "score"
-"""Keys of a report that schedulers and searchers read."""
-
 
 class _OptunaTrial(Protocol):
     """What we use of a trial of Optuna's."""
@@ -44,20 +38,6 @@ class _OptunaTrial(Protocol):
     def suggest_int(self, name: str, low: int, high: int) -> int: ...
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
-
-
-def choice_of(axes: Sequence[Axis], parameters: Mapping[str, Number]) -> Choice:
-    """Return the point of the space that a searcher suggests, without the domains that do not exist there."""
-    choice: Choice = {}
-    for axis in axes:
-        if axis.active(choice):
-            choice.update(_point(axis, parameters[axis.name]))
-    return choice
-
-
-def _point(axis: Axis, value: Number) -> Choice:
-    count = axis.count()
-    return axis.point((int(value) + 0.5) / count) if count else {axis.name: float(value)}
 
 
 def of_search(search: Search, earlier: Sequence[Parameters]) -> Searcher:
@@ -125,7 +105,7 @@ class Space:
         choice: Choice = {}
         for axis in self.axes:
             if axis.active(choice):
-                choice.update(_point(axis, _suggested(trial, axis)))
+                choice.update(point_of(axis, _suggested(trial, axis)))
 
 
 def _suggested(trial: _OptunaTrial, axis: Axis) -> Number:
@@ -160,11 +140,6 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
         random_state_seed=seed,
         **samplers.HYPEROPT,
     )
-
-
-def plain(parameters: Mapping[str, Any]) -> Parameters:
-    """Return the parameters as plain numbers for JSON; HyperOpt gives numpy numbers."""
-    return {name: value.item() if hasattr(value, "item") else value for name, value in parameters.items()}
 
 
 def scheduler(spec: SchedulerSpec, last_step: int) -> TrialScheduler:

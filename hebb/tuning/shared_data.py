@@ -22,7 +22,6 @@ from hebb.data import images, memory
 from hebb.data.contents import Contents
 from hebb.data.images import Images, Split
 from hebb.data.memory import ArrayData
-from hebb.tuning.ray_session import ray
 
 _OF_A_RUN = 2  # datasets that one run uses, and a worker keeps: a GPU has no room for those of a whole space
 _MOST = 8  # datasets that are kept; a space over hundreds of subsets reads them as it goes
@@ -97,6 +96,8 @@ class Shared:
     """
 
     def __init__(self, packed: Packed) -> None:
+        from hebb.tuning.ray_session import ray
+
         self._stored = {key: ray.put(data) for key, data in packed.items()}
         arrays = {spec.dataset: memory.registered(spec.dataset) for spec, _ in packed}
         self._arrays = {name: ray.put(data) for name, data in arrays.items() if data is not None}
@@ -105,6 +106,8 @@ class Shared:
         self, spec: DataSpec, folder: Path, split_seed: int, device: torch.device, cache: Path | None = None
     ) -> Images:
         """Return the dataset on ``device``."""
+        from hebb.tuning.ray_session import ray
+
         key = _key(spec, split_seed)
         if device.type == "cpu" and key in self._stored:
             return _unpack(ray.get(self._stored[key]), lambda: images.load(spec, folder, split_seed, device, cache))

@@ -18,10 +18,10 @@ from hebb.storage import board, checkpoints, folders
 from hebb.storage.journal import Event, Journal
 from hebb.training.train import Place
 from hebb.tuning import (
-    driver,
     front,
     gains,
-    ray_session,
+    job_array,
+    launchers,
     results,
     search_folder,
     search_notes,
@@ -29,12 +29,12 @@ from hebb.tuning import (
     trials,
     verdict,
 )
-from hebb.tuning.driver import Limits, Work
 from hebb.tuning.kept_models import KeptModels
+from hebb.tuning.launchers import Runner, Session
 from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Winner
-from hebb.tuning.ray_session import Resources
 from hebb.tuning.search import Group, Search, Trial, grouped
 from hebb.tuning.search_settings import SearchSettings
+from hebb.tuning.work import Limits, Work
 from hebb.tuning.worker import Task
 
 
@@ -75,7 +75,7 @@ class Context:
     Attributes:
         search: the search.
         task: what its trials share.
-        resources: what a trial takes.
+        session: what runs them.
         limits: when to give up.
         journal: what became of its configurations.
         catalog: presets and datasets.
@@ -85,7 +85,7 @@ class Context:
 
     search: Search
     task: Task
-    resources: Resources
+    session: Session
     limits: Limits
     journal: Journal
     catalog: Catalog
@@ -115,27 +115,33 @@ def run(
         DiskFullError: when a disk is full.
     """
     observer = SearchObserver() if observer is None else observer
-    with ray_session.joined(settings.address) as has_gpu:
+    runner = launchers.of(settings)
+    with runner.joined() as has_gpu:
         search = _on_device(search, settings, catalog, has_gpu)
-        return _run(search, settings, catalog, observer, fresh=fresh)
+        return _run(search, settings, catalog, observer, runner, fresh=fresh)
 
 
 def _run(
-    search: Search, settings: SearchSettings, catalog: Catalog, observer: SearchObserver, *, fresh: bool
+    search: Search,
+    settings: SearchSettings,
+    catalog: Catalog,
+    observer: SearchObserver,
+    runner: Runner,
+    *,
+    fresh: bool,
 ) -> SearchResult:
     """Run a search whose device is settled."""
     configs = [trial.config for trial in search.trials] or [search.base]
     # read, or download, once before any trial does
     observer.preparing("reading the data")
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
-    resources = _resources(search, settings)
     notes = search_notes.of(search, fresh=fresh)
-    observer.preparing("starting Ray" if settings.address is None else f"joining Ray at {settings.address}")
-    with ray_session.session(resources, shared_data.size(data)), _claimed(search, settings, fresh):
+    observer.preparing(runner.preparing)
+    with runner.session(search, data) as session, _claimed(search, settings, fresh):
         context = Context(
             search=search,
-            task=_task(search, settings, shared_data.Shared(data), ray_session.places(resources, on_one=True)),
-            resources=resources,
+            task=_task(search, settings, session),
+            session=session,
             limits=Limits(time=search.spec.plan.time, trials=search.spec.plan.trials, failures=settings.max_failures),
             journal=Journal.load(search.folder),
             catalog=catalog,
@@ -178,20 +184,8 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_g
     return trials.planned(replace(search, base=base), catalog)
 
 
-def _resources(search: Search, settings: SearchSettings) -> Resources:
-    """Return what a trial takes."""
-    return Resources(
-        cpus=search.base.threads,
-        gpu=1 / settings.trials_per_gpu if search.base.device == DeviceKind.CUDA else 0,
-        gpu_id=settings.gpu,
-        workers=settings.workers,
-        address=settings.address,
-        dashboard=settings.dashboard,
-    )
-
-
-def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at_once: int) -> Task:
-    """Return what all trials share; ``at_once`` of them share the memory of a node."""
+def _task(search: Search, settings: SearchSettings, session: Session) -> Task:
+    """Return what all trials share."""
     home = settings.home
     place = Place(
         datasets=home.datasets,
@@ -202,8 +196,8 @@ def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at
         resume_from=search.resume_from,
         keep_features=settings.keep_features,
         cache_limit=settings.cache_limit,
-        load=load,
-        trials=at_once,
+        load=session.load,
+        trials=session.sharing,
         trials_on_gpu=settings.trials_per_gpu,
     )
     return Task(
@@ -215,6 +209,7 @@ def _task(search: Search, settings: SearchSettings, load: shared_data.Shared, at
 def _claimed(search: Search, settings: SearchSettings, fresh: bool) -> Iterator[None]:
     """Make or take over the folder of a search, which one process at a time may run."""
     with search_folder.held(search.folder):
+        job_array.check_left(search.folder, None if fresh else settings.launcher)
         if fresh:
             search_folder.claim(search, settings)
         else:
@@ -415,7 +410,7 @@ def _train(context: Context, groups: Sequence[Group] | None) -> Outcome:
         catalog=context.catalog,
         models=context.models,
     )
-    return driver.run(work, context.resources, context.observer)
+    return context.session.run(work, context.observer)
 
 
 def _stopped(context: Context) -> dict[str, dict[str, Any]]:

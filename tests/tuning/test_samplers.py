@@ -26,7 +26,7 @@ from hebb.storage import folders
 from hebb.tuning import samplers, search_folder, search_notes, searchers
 from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
-from hebb.tuning.searchers import Parameters, choice_of
+from hebb.tuning.suggestions import Parameters, choice_of
 
 # isort: split
 from ray.tune.search import Searcher

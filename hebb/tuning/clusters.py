@@ -1,0 +1,229 @@
+"""Batch systems that take the groups of a search as jobs, through submitit: Slurm, or processes of this machine.
+
+Imports neither Ray nor torch, and submitit inside functions only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import hebb
+from hebb.config.vocabulary import Launcher
+from hebb.core.errors import ConfigError
+from hebb.core.threads import cores
+from hebb.tuning.job import GroupJob
+from hebb.tuning.job_options import FLAG, JobOptions
+from hebb.tuning.processes import environment, worker_environment
+
+_INSTALLED = ("site-packages", "dist-packages")
+_WARNING = 90  # seconds before the end of its time at which a job of Slurm is warned
+_WARNING_HERE = 30
+_ARRAY = 1000  # jobs of an array; Slurm's own limit is 1001 unless its administrators raise it
+_ASK = 20.0  # seconds between two questions to Slurm
+_GOODBYE = 60.0  # seconds that cancelled jobs have to end
+
+
+class Cluster(Protocol):
+    """A batch system.
+
+    Attributes:
+        launcher: which one.
+        pause: seconds between two looks at the files of jobs.
+        patience: seconds for which the files of a job that is gone may be late, on a disk that several machines share.
+        outlives: whether jobs go on when the command that submitted them ends.
+    """
+
+    launcher: Launcher
+    pause: float
+    patience: float
+    outlives: bool
+
+    def room(self, open_jobs: int, waiting: int) -> int:
+        """Return how many jobs to submit now, beside those that are open."""
+
+    def submit(self, jobs: Sequence[GroupJob], name: str, cpus: int) -> list[str]:
+        """Submit jobs and return their numbers."""
+
+    def gone(self, numbers: Sequence[str]) -> set[str]:
+        """Return the jobs that neither wait nor run."""
+
+    def fate(self, number: str) -> str:
+        """Say how a job ended that left no result; empty where nobody knows."""
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        """End jobs, and wait until they are gone."""
+
+
+def of(launcher: Launcher, folder: Path, options: JobOptions, cpus: int) -> Cluster:
+    """Return the batch system of a launcher, whose files lie in ``folder``."""
+    return Slurm(folder, options) if launcher == Launcher.SLURM else Processes(folder, options, cpus)
+
+
+def _inherited() -> contextlib.AbstractContextManager[None]:
+    """Set the environment that jobs begin with: they need our package, and the settings of a worker."""
+    variables, home = worker_environment(), Path(hebb.__file__).parents[1]
+    if home.name not in _INSTALLED:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), os.environ.get("PYTHONPATH"))))
+    return environment(variables)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Say in a line why a batch system takes no jobs."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if "error" in line.lower()] or [str(error)]
+        raise ConfigError(FLAG, f"sbatch refuses the jobs: {' '.join(lines[-1].split())[:300]}") from None
+
+
+class Slurm:
+    """Jobs of Slurm, submitted as arrays."""
+
+    launcher, pause, patience, outlives = Launcher.SLURM, 2.0, 60.0, True
+
+    def __init__(self, folder: Path, options: JobOptions) -> None:
+        self.folder, self.options = folder, options
+        self._asked = -math.inf
+
+    def room(self, open_jobs: int, waiting: int) -> int:
+        """Take all jobs at once; with a limit on those that run, one array after the other."""
+        return waiting if self.options.parallel is None or open_jobs == 0 else 0
+
+    def parameters(self, name: str, cpus: int) -> dict[str, Any]:
+        """Return the options of ``sbatch``, by submitit's names."""
+        options = self.options
+        extra = dict(_option(line) for line in options.extra)
+        asked = {
+            "partition": options.partition,
+            "account": options.account,
+            "qos": options.qos,
+            "constraint": options.constraint,
+            "gpus_per_node": options.gpus or None,
+            "mem": None if options.memory is None else f"{math.ceil(1024 * options.memory)}MB",
+            "setup": list(options.setup) or None,
+            "array_parallelism": options.parallel or _ARRAY,
+        }
+        fixed = {
+            "job_name": name,
+            "time": math.ceil(options.time / 60),
+            "cpus_per_task": cpus,
+            "signal_delay_s": _WARNING,
+            "additional_parameters": {"requeue": True, **extra},
+        }
+        return fixed | {key: value for key, value in asked.items() if value is not None}
+
+    def submit(self, jobs: Sequence[GroupJob], name: str, cpus: int) -> list[str]:
+        """Submit jobs as arrays and return their numbers."""
+        import submitit
+
+        executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.options.requeues)
+        executor.update_parameters(**self.parameters(name, cpus))
+        numbers: list[str] = []
+        with _inherited(), _refusals():
+            for first in range(0, len(jobs), _ARRAY):
+                numbers += [job.job_id for job in executor.submit_array(list(jobs[first : first + _ARRAY]))]
+        return numbers
+
+    def _watcher(self, numbers: Iterable[str]) -> Any:
+        """Return what asks Slurm after jobs, all in one question."""
+        from submitit.slurm.slurm import SlurmJob
+
+        for number in numbers:
+            SlurmJob.watcher.register_job(number)
+        if time.monotonic() > self._asked + _ASK:
+            SlurmJob.watcher.update()
+            self._asked = time.monotonic()
+        return SlurmJob.watcher
+
+    def gone(self, numbers: Sequence[str]) -> set[str]:
+        """Return the jobs that Slurm says have ended; one that it does not know yet has not."""
+        watcher = self._watcher(numbers)
+        return {number for number in numbers if watcher.is_done(number, mode="cache")}
+
+    def fate(self, number: str) -> str:
+        """Return the state that Slurm gives a job."""
+        return str(self._watcher([number]).get_state(number, mode="cache")).lower()
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        """Cancel jobs, and wait until they are gone."""
+        import subprocess
+
+        for first in range(0, len(numbers), _ARRAY):
+            subprocess.run(["scancel", *numbers[first : first + _ARRAY]], check=False)
+        deadline = time.monotonic() + _GOODBYE
+        while time.monotonic() < deadline and len(self.gone(numbers)) < len(numbers):
+            time.sleep(self.pause)
+
+
+def _option(line: str) -> tuple[str, object]:
+    """Read an option of ``sbatch``; one without a value is a switch."""
+    name, separator, value = line.strip().removeprefix("--").partition("=")
+    return name, value if separator else True
+
+
+class Processes:
+    """Jobs as processes of this machine, which end with the command that started them."""
+
+    launcher, pause, patience, outlives = Launcher.LOCAL, 0.2, 0.0, False
+
+    def __init__(self, folder: Path, options: JobOptions, cpus: int) -> None:
+        self.folder, self.options = folder, options
+        self.parallel = options.parallel or max(1, cores() // cpus)
+        self._own: dict[str, Any] = {}
+
+    def room(self, open_jobs: int, waiting: int) -> int:
+        """Start as many as may run at the same time."""
+        return min(waiting, max(0, self.parallel - open_jobs))
+
+    def submit(self, jobs: Sequence[GroupJob], name: str, cpus: int) -> list[str]:
+        """Start processes and return their numbers."""
+        import submitit
+
+        options = self.options
+        executor = submitit.LocalExecutor(self.folder, max_num_timeout=options.requeues)
+        executor.update_parameters(
+            timeout_min=options.time / 60,
+            gpus_per_node=options.gpus,
+            signal_delay_s=_WARNING_HERE,
+            setup=list(options.setup),
+        )
+        with _inherited():
+            started = [executor.submit(job) for job in jobs]
+        self._own |= {job.job_id: job for job in started}
+        return [job.job_id for job in started]
+
+    def gone(self, numbers: Sequence[str]) -> set[str]:
+        """Return the processes that have ended, also those that a killed command has left."""
+        return {number for number in numbers if not self._lives(number)}
+
+    def _lives(self, number: str) -> bool:
+        if number in self._own:
+            return not self._own[number].done()
+        try:
+            return b"submitit" in Path("/proc", number, "cmdline").read_bytes()  # not another one of that number
+        except OSError:
+            return False
+
+    def fate(self, number: str) -> str:
+        """Nobody knows."""
+        return ""
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        """Interrupt processes, and wait until they are gone."""
+        for number in numbers:
+            if self._lives(number):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(number), signal.SIGINT)
+        deadline = time.monotonic() + _GOODBYE
+        while time.monotonic() < deadline and len(self.gone(numbers)) < len(numbers):
+            time.sleep(self.pause)

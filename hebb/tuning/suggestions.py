@@ -1,0 +1,35 @@
+"""What a searcher suggests and reads, and the points of the space that it means. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hebb.config.domains import Axis, Choice
+
+Number = int | float
+Parameters = dict[str, Number]
+"""What a searcher suggests: by the name of a domain, the index of a point or the value of an interval."""
+
+STEP, SCORE = "step", "score"
+"""Keys of a report that schedulers and searchers read."""
+
+
+def choice_of(axes: Sequence[Axis], parameters: Mapping[str, Number]) -> Choice:
+    """Return the point of the space that a searcher suggests, without the domains that do not exist there."""
+    choice: Choice = {}
+    for axis in axes:
+        if axis.active(choice):
+            choice.update(point_of(axis, parameters[axis.name]))
+    return choice
+
+
+def point_of(axis: Axis, value: Number) -> Choice:
+    """Return what a value of a domain sets: the index of a point, or a number of an interval."""
+    count = axis.count()
+    return axis.point((int(value) + 0.5) / count) if count else {axis.name: float(value)}
+
+
+def plain(parameters: Mapping[str, Any]) -> Parameters:
+    """Return the parameters as plain numbers for JSON; HyperOpt gives numpy numbers."""
+    return {name: value.item() if hasattr(value, "item") else value for name, value in parameters.items()}
