@@ -74,6 +74,7 @@ kill: .venv/installed
 	$(BIN)/python -m pytest -m survival
 	$(BIN)/python tests/kill_search.py $(OUT)/kill 5 12
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-asha 3 12 --scheduler asha
+	$(BIN)/python tests/kill_search.py $(OUT)/kill-promotion 3 12 --scheduler asha-promotion --workers 1
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-packs 3 8 --pack-seeds 2
 
 # minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, adds the comparison with it

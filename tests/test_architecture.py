@@ -139,6 +139,17 @@ def test_ray_stays_in_its_room(name: str) -> None:
     assert name.startswith("tuning") or "ray" not in {found.partition(".")[0] for found in imports(name)}
 
 
+def test_jobs_do_without_ray() -> None:
+    """A search of jobs, and each of its jobs, would load Ray for nothing, on machines where it may not start."""
+    reached: dict[str, set[str]] = {}
+    new = {"tuning.stages", "tuning.job", "tuning.worker", "tuning.html_report"}
+    while new:
+        reached |= {name: imports(name, inside_functions=False) for name in new}
+        new = {other for name in new for other in ours(reached[name])} - set(reached)
+    assert not {name for name, names in reached.items() if "ray" in {one.partition(".")[0] for one in names}}
+    assert len(reached) > 50, "the walk goes on"
+
+
 def test_light_rooms_import_without_torch() -> None:
     """Really imported, one after the other, in a process where the heavy packages are missing."""
     rooms = [name for name in MODULES if f"{name}.".startswith(tuple(f"{light}." for light in LIGHT))]

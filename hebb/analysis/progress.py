@@ -128,7 +128,7 @@ class Follower:
         search = documents.as_object(folders.read_json(self.folder / folders.SEARCH), str(self.folder))
         if not isinstance(search.get("trials"), list) or not isinstance(search.get("seeds"), list):
             raise ConfigError(str(self.folder / folders.SEARCH), "is not the description of a search")
-        holder = locks.holder(self.folder / folders.LOCKS / folders.SEARCH)
+        holder = self._holder()
         journal = Journal.load(self.folder)
         planned = _planned(search, journal)
         metric = str(search.get("metric"))
@@ -138,6 +138,13 @@ class Follower:
         state = SearchState.RUNNING if holder else _ended(tally, final, search)
         maximises = search.get("mode") != Goal.MIN
         return SearchProgress(state, holder, metric, maximises, tuple(runs), tuple(final), tally, self._quiet())
+
+    def _holder(self) -> str | None:
+        """Name the process that runs the search; jobs that a command has left in a queue run it without one."""
+        held = self.folder / folders.LOCKS
+        holder = locks.holder(held / folders.SEARCH)
+        trials = (path for path in sorted(held.glob("*-s*")) if path.suffix != ".pid") if holder is None else ()
+        return holder or next(filter(None, map(locks.holder, trials)), None)
 
     def _final(self) -> list[tuple[str, str, int]]:
         names = sorted(path.name for path in (self.folder / folders.TRIALS).glob("final-*-s*"))

@@ -276,7 +276,8 @@ def search(
         sampler: how ``optuna`` suggests points: ``tpe``, ``gp``, ``random``, ``cmaes`` or ``nsga2``; None is ``tpe``.
         num_samples: configurations drawn.
         search_seed: varies what is drawn.
-        scheduler: ``asha``, ``median`` or ``hyperband`` stop configurations early.
+        scheduler: ``asha``, ``median`` or ``hyperband`` stop configurations early; ``asha-promotion`` pauses them, and
+            the best go on.
         metric: what configurations are compared by; None takes ``val_acc`` with validation, else ``test_acc``. Several,
             as a list or as ``{"test_acc": "max", "parameters": "min"}``, make a Pareto front (``front``).
         mode: whether ``max`` or ``min`` of it is better, one for each metric; None is what suits each metric.
@@ -368,7 +369,7 @@ def search(
             final_seeds=final_seeds,
             final_points=tuple(final_points),
         ).resolve(catalog)
-        job_options.check(asked, kind, jobs, arrays=named is not None)
+        job_options.check(asked, kind, jobs, arrays=bool(named.arrays))
         fresh = not (carry_on and (place / folders.SEARCH).exists())
         if fresh:
             search_folder.check_free(place, overwrite)

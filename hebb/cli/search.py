@@ -126,13 +126,15 @@ def _write_report(search: Search, home: folders.Home, display: SearchDisplay) ->
 
 def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings, *, fresh: bool) -> int:
     """Print what would be run."""
-    from hebb.tuning import search_notes
+    from hebb.tuning import job_options, search_notes
 
     first = search.trials[0].config if search.trials else replace(search.base, seed=search.seeds[0])
     updates = [sum(phase.updates for phase in plan.phases(trial.config)) for trial in search.trials]
     limit = settings.cache_limit if settings.keep_features else None
     describe.dry_run(first, catalog, trials=search.runs, total=sum(updates) or None, cache_limit=limit)
-    for line in (_summary(search), *search_notes.left_out(search.left_out), *search_notes.of(search, fresh=fresh)):
+    jobs = job_options.described(settings.launcher, settings.jobs, search)
+    notes = (*search_notes.left_out(search.left_out), *search_notes.of(search, fresh=fresh))
+    for line in (_summary(search), *jobs, *notes):
         describe.console().print(line, soft_wrap=True)
     return 0
 

@@ -7,7 +7,7 @@ seeds         replicates of every configuration
 space         {override path: {domain: ...}}; the domains are those of ``hebb.config.domains``
 search        {algorithm: grid | random | optuna | hyperopt, samples: N, seed: N, time: 2h, trials: N}; beside optuna
               sampler: tpe | gp | random | cmaes | nsga2
-scheduler     none | asha | median | hyperband, or {name: asha, grace: N, reduction: N}
+scheduler     none | asha | asha-promotion | median | hyperband, or {name: asha, grace: N, reduction: N}
 validation    share of the training images held out (default: 0.2 in a search, 0 in a sweep)
 metric, mode  what is compared, and whether max or min is better; several as a list, or as {metric: mode, ...}
 constraints   bounds that a configuration must keep: {parameters: "<= 300000"}
@@ -393,7 +393,7 @@ def _scheduler(data: object, where: str) -> SchedulerSpec:
     name = choose(Scheduler, str(data.get("name")), f"{where}, name")
     if name == Scheduler.NONE and len(data) > 1:
         setting = next(key for key in data if key != "name")
-        raise ConfigError(f"{where}, {setting}", "needs scheduler asha, median or hyperband, got none")
+        raise ConfigError(f"{where}, {setting}", "needs scheduler asha, asha-promotion, median or hyperband, got none")
     if name == Scheduler.MEDIAN and "reduction" in data:
         problem = "must be left out: scheduler median stops trials that are worse than the median"
         raise ConfigError(f"{where}, reduction", problem)

@@ -271,8 +271,15 @@ class Scheduler(StrEnum):
 
     NONE = "none"
     ASHA = "asha"
+    ASHA_PROMOTION = "asha-promotion"
+    """ASHA whose trials pause at a rung until they are promoted."""
     MEDIAN = "median"
     HYPERBAND = "hyperband"
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause and go on, so that they must not report a step again."""
+        return self in (Scheduler.ASHA_PROMOTION, Scheduler.HYPERBAND)
 
 
 class Launcher(StrEnum):

@@ -23,6 +23,7 @@ from hebb.config.vocabulary import Scheduler
 from hebb.storage.journal import Event
 from hebb.tuning import ray_session, work
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, TrialReport
+from hebb.tuning.promotion import OnDemand, Promotion
 from hebb.tuning.ray_session import RayTrial, Resources, ray, tune
 from hebb.tuning.search import Group, Search
 from hebb.tuning.searchers import of_search, scheduler
@@ -43,7 +44,8 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
     """Let Ray Tune run the groups, and tell the ledger of them."""
     verdicts, listed = work.verdicts(), {group.name: group for group in work.listed()}
     callback = _Callback(ledger)
-    pauses = work.judged and work.search.spec.scheduler.name == Scheduler.HYPERBAND
+    pauses = work.judged and work.search.spec.scheduler.name.pauses
+    algorithms = _algorithms(work, list(listed), ray_session.places(resources))
     function = tune.with_parameters(
         _run_trial, task=work.task, groups=listed, maker=work.maker, verdicts=verdicts, pauses=pauses
     )
@@ -51,14 +53,13 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
     with _storage(work.search, resources) as storage:
         tuner = tune.Tuner(
             tune.with_resources(function, {name: amount for name, amount in needs.items() if amount}),
-            param_space={} if work.groups is None else {"group": tune.grid_search(list(listed))},
+            param_space={} if "search_alg" in algorithms else {"group": tune.grid_search(list(listed))},
             tune_config=tune.TuneConfig(
                 metric=SCORE,
                 mode=work.search.mode.value,
                 reuse_actors=True,
                 trial_dirname_creator=_directory_name,
-                max_concurrent_trials=ray_session.places(resources),
-                **_algorithms(work),
+                **algorithms,
             ),
             run_config=tune.RunConfig(
                 name=storage.name,
@@ -73,13 +74,17 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
             tuner.fit()
 
 
-def _algorithms(work: Work) -> dict[str, Any]:
-    """Return the arguments of ``TuneConfig`` for Ray's searcher and scheduler."""
-    spec, arguments = work.search.spec, dict[str, Any]()
+def _algorithms(work: Work, listed: list[str], places: int) -> dict[str, Any]:
+    """Return the arguments of ``TuneConfig`` for Ray's searcher and scheduler, and for how many trials run at once."""
+    spec, arguments = work.search.spec, dict[str, Any](max_concurrent_trials=places)
     if work.groups is None:
         earlier = [parameters for _, parameters in work.journal.suggested]
-        arguments["search_alg"] = of_search(work.search, earlier)
-        arguments["num_samples"] = work.samples()
+        arguments |= {"search_alg": of_search(work.search, earlier), "num_samples": work.samples()}
+    if work.judged and spec.scheduler.name == Scheduler.ASHA_PROMOTION:
+        total = arguments.get("num_samples", len(listed))
+        promotion = Promotion(spec.scheduler, work.last_step(), work.search.mode, places, total)
+        demand = OnDemand(promotion, arguments.get("search_alg", listed))
+        return {"scheduler": promotion, "search_alg": demand, "num_samples": total}
     if work.judged:
         arguments["scheduler"] = scheduler(spec.scheduler, work.last_step())
     return arguments

@@ -192,3 +192,14 @@ def check_installed(launcher: Launcher) -> None:
     if launcher == Launcher.SLURM and missing:
         hint = "run it where jobs are submitted; --launcher local tries the same jobs on this machine"
         raise ConfigError(where, f"there is no command {' or '.join(missing)} on this machine", hint=hint)
+
+
+def described(launcher: Launcher, options: JobOptions, search: Search) -> list[str]:
+    """Say in a line what each job takes; nothing on Ray."""
+    if launcher == Launcher.RAY:
+        return []
+    gpus = f", {options.gpus} GPU{'' if options.gpus == 1 else 's'}" if options.gpus else ""
+    memory = f", {options.memory:g} GB" if options.memory else ""
+    cores = options.cpus_of(search)
+    text = f"{cores} core{'' if cores == 1 else 's'}{gpus}{memory}, {options.time / 60:g} minutes"
+    return [f"each trial, or pack, is a job of {launcher}: {text}, queued again up to {options.requeues} times"]

@@ -259,14 +259,14 @@ def _check_probes(search: Search) -> None:
         raise ConfigError(
             "--probe-every",
             "needs a scheduler, which is what acts on the probes",
-            hint="choose --scheduler asha, median or hyperband",
+            hint="choose --scheduler asha, asha-promotion or hyperband",
         )
     if chosen.model_based or scheduler == Scheduler.MEDIAN:
         raise ConfigError(
             "--probe-every",
             f"{chosen.algorithm if chosen.model_based else scheduler} would compare accuracies of probes with those of "
             "the classifier",
-            hint="asha and hyperband compare only what was measured at the same step",
+            hint="asha, asha-promotion and hyperband compare only what was measured at the same step",
         )
     for config in [trial.config for trial in search.trials] or [search.base]:
         probed.check_linear("--probe-every", probed.stated(config, plan.phases(config)))

@@ -127,6 +127,8 @@ SEARCH = {
     "--save-best": ("maybe", "true --save false"),
     "--estimate": ("--dry-run",),
     "--address": (),  # any word; only Ray can tell
+    "--launcher": ("slrum", "slurm --workers 2", "slurm --address auto", "slurm --scheduler asha"),
+    "--slurm": ("time=2h", "nope=1 --launcher slurm", "time=5 --launcher slurm", "partition=a --launcher local"),
 }
 POST_HOC = {**SHARED, "--model-name": ("a/b", "''"), "--list": ("nope",), "--resume-run": ("nope",)}
 DEVICE = {flag: SHARED[flag] for flag in ("--gpu-id", "--device")}

@@ -110,6 +110,18 @@ def test_a_killed_search_is_no_running_one(search: Path) -> None:
     assert [run.state for run in progress.runs] == [RunStatus.FINISHED, RunStatus.INTERRUPTED]
 
 
+def test_jobs_run_a_search_without_its_command(search: Path) -> None:
+    """A command that was interrupted has left them in the queue of a batch system; each holds its run."""
+    result = next(iter(sorted((search / folders.TRIALS).glob("*/result.json"))))
+    result.unlink()
+    with locks.held(search / folders.LOCKS / result.parent.name):
+        progress = Follower(search).look()
+    assert progress.state == SearchState.RUNNING
+    assert progress.holder is not None
+    assert str(os.getpid()) in progress.holder
+    assert Follower(search).look().state == SearchState.INTERRUPTED
+
+
 def test_a_pipe_gets_what_changes_and_the_end(
     search: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -238,7 +238,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"scheduler": {"grace": 2}}, ["scheduler"]),
     ({"scheduler": {"name": "asha", "brackets": 2}}, ["'brackets'"]),
     ({"scheduler": {"name": "asha", "reduction": 1}}, ["reduction: must be"]),
-    ({"scheduler": {"name": "none", "grace": 1}}, ["grace: needs scheduler asha, median or hyperband"]),
+    ({"scheduler": {"name": "none", "grace": 1}}, ["grace: needs scheduler asha, asha-promotion, median or hyperband"]),
     ({"scheduler": {"name": "median", "reduction": 2}}, ["reduction: must be left out"]),
     ({"scheduler": {"name": "hyperband", "grace": 2}}, ["grace: must be left out"]),
 ]

@@ -183,7 +183,10 @@ RADII = {
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("scheduler", ["asha", *(pytest.param(name, marks=SLOW) for name in ("hyperband", "median"))])
+LATER = ("asha-promotion", "hyperband", "median")
+
+
+@pytest.mark.parametrize("scheduler", ["asha", *(pytest.param(name, marks=SLOW) for name in LATER)])
 def test_each_scheduler(scheduler: str, run: Run, tmp_path: Path) -> None:
     """Every configuration is finished on both seeds or stopped as a whole; the winner was finished; none runs twice."""
     run("--folder-name", "s", "--scheduler", scheduler, "--final-seeds", "1", config=RADII)
