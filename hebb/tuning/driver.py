@@ -82,7 +82,7 @@ def _algorithms(work: Work, listed: list[str], places: int) -> dict[str, Any]:
         arguments |= {"search_alg": of_search(work.search, earlier), "num_samples": work.samples()}
     if work.judged and spec.scheduler.name == Scheduler.ASHA_PROMOTION:
         total = arguments.get("num_samples", len(listed))
-        promotion = Promotion(spec.scheduler, work.last_step(), work.search.mode, places, total)
+        promotion = Promotion(spec.scheduler, work.last_step(), work.search.mode, places, total, len(work.search.seeds))
         demand = OnDemand(promotion, arguments.get("search_alg", listed))
         return {"scheduler": promotion, "search_alg": demand, "num_samples": total}
     if work.judged:

@@ -33,15 +33,16 @@ class Promotion(TrialScheduler):
         mode: whether the largest or the least score is best.
         places: trials at the same time.
         total: trials of the search.
+        runs: seeds of a trial.
     """
 
     _supports_buffered_results = False
 
-    def __init__(self, spec: SchedulerSpec, last: int, mode: Goal, places: int, total: int) -> None:
+    def __init__(self, spec: SchedulerSpec, last: int, mode: Goal, places: int, total: int, runs: int) -> None:
         super().__init__()
         self.rungs = Rungs(spec.grace, spec.reduction, last, mode)
-        self.places, self.total = places, total
-        self.made = 0
+        self.places, self.total, self.runs = places, total, runs
+        self.made, self.ended = 0, False
         self.active: dict[str, Trial] = {}
         self.waiting: dict[str, Trial] = {}
 
@@ -70,7 +71,9 @@ class Promotion(TrialScheduler):
         self._over(trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """A trial has reached its end."""
+        """A trial has reached its end, or repeated what it reported before it was stopped in an earlier session."""
+        whole = result.get("kind") == "end" and result.get("n") == self.runs
+        self.ended = self.ended or (whole and "failed" not in result)
         self._over(trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
@@ -87,12 +90,13 @@ class Promotion(TrialScheduler):
         pending = next((trial for trial in self.active.values() if trial.status == Trial.PENDING), None)
         if pending is not None:
             return pending
-        name = self.rungs.promotable() if self._free() else None
+        dry = not self.active and self.made >= self.total and self.rungs.promotable() is None
+        name = self.rungs.foremost() if dry and not self.ended else self.rungs.promotable() if self._free() else None
         if name is not None and self.waiting[name].status == Trial.PAUSED:  # else its checkpoint is being written
             self.rungs.leave(name)
             self.active[name] = self.waiting.pop(name)
             return self.active[name]
-        if not self.active and name is None and self.made >= self.total:
+        if dry and name is None:
             for trial in list(self.waiting.values()):
                 if trial.status == Trial.PAUSED:
                     tune_controller.stop_trial(trial)

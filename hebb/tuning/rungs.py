@@ -3,7 +3,9 @@
 Li, Jamieson, Rostamizadeh, Gonina, Hardt, Recht & Talwalkar 2020, "A system for massively parallel hyperparameter
 tuning", algorithm 2. Rung k lies at step r_k = grace * reduction^k. A trial that reaches its next rung waits there,
 with its score. Of the n that ever reached rung k, the best floor(n / reduction) are promotable, unless they have left
-it; the highest rung with one is served first. Where there is none, a new trial begins. Imports neither Ray nor torch.
+it; the highest rung with one is served first. Where there is none, a new trial begins. The paper's supply of trials
+has no end. Ours has: once nothing is promotable and none is to come, the best of the highest rung goes on all the same,
+until one trial has run to its end. Imports neither Ray nor torch.
 """
 
 from __future__ import annotations
@@ -53,9 +55,16 @@ class Rungs:
 
     def promotable(self) -> str | None:
         """Return the trial that goes on next; None where every rung lacks one."""
+        return self._first(everyone=False)
+
+    def foremost(self) -> str | None:
+        """Return the best of those that wait at the highest rung, promotable or not; None where nobody waits."""
+        return self._first(everyone=True)
+
+    def _first(self, *, everyone: bool) -> str | None:
         for rung in reversed(range(len(self.levels))):
             ranked = sorted(self._scores[rung], key=lambda name: self._order(self._scores[rung][name]))  # stable
-            best = ranked[: len(ranked) // self.reduction]
+            best = ranked if everyone else ranked[: len(ranked) // self.reduction]
             free = [name for name in best if name not in self._left[rung]]
             if free:
                 return free[0]

@@ -115,8 +115,8 @@ SEARCH = {
     "--restore": ("nope", "nope --list presets", "nope --seed 0"),
     "--extend": ("",),
     "--retry-failed": ("",),
-    "--gpu-exp": ("0", "x"),
-    "--workers": ("0", "x"),
+    "--gpu-exp": ("0", "x", "2 --launcher slurm"),
+    "--workers": ("0", "x", "2 --launcher slurm"),
     "--share-blocks": ("maybe",),
     "--dashboard": ("--address auto",),
     "--folder-name": ("a/b", "''"),
@@ -126,8 +126,8 @@ SEARCH = {
     "--save-model": ("--save false",),
     "--save-best": ("maybe", "true --save false"),
     "--estimate": ("--dry-run",),
-    "--address": (),  # any word; only Ray can tell
-    "--launcher": ("slrum", "slurm --workers 2", "slurm --address auto", "slurm --scheduler asha"),
+    "--address": ("auto --launcher slurm",),  # any word; only Ray can tell
+    "--launcher": ("slrum", "slurm --scheduler asha"),
     "--slurm": ("time=2h", "nope=1 --launcher slurm", "time=5 --launcher slurm", "partition=a --launcher local"),
 }
 POST_HOC = {**SHARED, "--model-name": ("a/b", "''"), "--list": ("nope",), "--resume-run": ("nope",)}
