@@ -15,7 +15,7 @@ does not hold by design says so in its class: ``test_the_p_sphere_is_invariant =
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -91,20 +91,28 @@ class RuleContract:
         return torch.arange(SAMPLES) % NEURONS if self.rule.labels else None
 
     def signal(self, u: Tensor, arch: str) -> Tensor:
-        """Return the rule's own y for pre-activations (M, N)."""
-        return self.rule.signal(u, self.spec(arch), self.labels())
+        """Return the rule's own y for pre-activations (M, N); a state is that of the first batch."""
+        spec, signal, advance = self.spec(arch), cast(Any, self.rule.signal), self.rule.advance
+        if advance is None:
+            return cast(Tensor, signal(u, spec, self.labels()))
+        start = {state.name: state.start((u.shape[1],), spec).to(u) for state in self.rule.state}
+        return cast(Tensor, signal(u, spec, self.labels(), advance(u, spec, start)))
 
     def raw(self, layer: HebbLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return u, y and the change before it is normalised."""
         x = layer.prepare(x)
         u = layer.respond(x)
-        y = layer.gate(u, self.labels())
+        y = layer.gate(layer.rivals(x, u), self.labels())
         return u, y, layer.change(x, u, y)
 
     def change(self, layer: HebbLayer, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the normalised change."""
+        """Return the normalised change; a state of the rule stays where it was."""
+        copies = {} if layer.state is None else layer.state.copies()
         x = layer.prepare(x)
-        return layer.plasticity(x, layer.respond(x), labels)[0]
+        change = layer.plasticity(x, layer.respond(x), labels)[0]
+        if layer.state is not None:
+            layer.state.restore(copies)  # every change is that of the first batch
+        return change
 
     def allowance(self, layer: HebbLayer, x: Tensor) -> float:
         """Return by how much, at most, the floor under the divisor keeps the largest entries below 1."""

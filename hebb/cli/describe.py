@@ -210,6 +210,7 @@ def _rate_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
         for i in phase.blocks if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT) else ():
             layer = config.network.blocks[i].layer
             starts_wide = isinstance(layer.rule, HebbianRule) and layer.rule.initialise is not None
+            starts_wide = starts_wide and layer.rule.decay is None  # pulled to radius 1
             if not starts_wide or layer.adaptive or layer.normaliser == Normaliser.MEAN:
                 continue
             distance = rates.travel(layer, phase.updates, phase.schedule, phase.epochs)

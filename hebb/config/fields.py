@@ -18,6 +18,7 @@ from hebb.config.vocabulary import (
     Normaliser,
     PaddingMode,
     RateDecay,
+    Response,
     WeightInit,
 )
 from hebb.core.errors import ConfigError, nearest
@@ -114,10 +115,14 @@ class LayerFields:
 
     lr: float
     power_lr: float
-    lebesgue_p: float
+    lebesgue_p: float = 2
     radius: float
-    adaptive: bool
-    pre_triangle: bool
+    adaptive: bool = False
+    pre_triangle: bool = False
+    response: Response = Response.DOT
+    surround: int = 0
+    sigma_excite: float
+    sigma_inhibit: float
     lr_decay: RateDecay
     speed: float
     lr_div: float
@@ -128,6 +133,7 @@ class LayerFields:
     delta: float
     ranking_param: int = 1
     winners: int = 1
+    deviations: float = 0.0
 
     lr_sup: float
     pull: Any  # a coefficient, or a word of KWTA
@@ -237,6 +243,44 @@ _TABLE = (
         kind=bool,
         archs=CNN,
         meaning="pass relu(u - channel mean) on instead of u, before competition and output",
+    ),
+    Field(
+        name="response",
+        token=None,
+        kind=str,
+        choices=tuple(Response),
+        default=Response.DOT,
+        meaning="u of a patch: dot product; cosine: of its direction and weights that have norm 1 at each tap; "
+        "projection: dot product over the norm of the filter",
+    ),
+    Field(
+        name="surround",
+        token=None,
+        kind=int,
+        minimum=0,
+        archs=CNN,
+        default=0,
+        meaning="side of the surround filter on each map of u, an odd number of pixels; 0: none",
+    ),
+    Field(
+        name="sigma_excite",
+        token=None,
+        kind=float,
+        minimum=0,
+        above=True,
+        archs=CNN,
+        default=1.2,
+        meaning="width of the excitation of the surround filter, pixels",
+    ),
+    Field(
+        name="sigma_inhibit",
+        token=None,
+        kind=float,
+        minimum=0,
+        above=True,
+        archs=CNN,
+        default=1.4,
+        meaning="width of the inhibition of the surround filter, pixels; more than that of the excitation",
     ),
     Field(
         name="ranking_param",
@@ -369,6 +413,9 @@ HEBBIAN = (
     "weight_init",
 )
 """Fields of every rule of the form dw = sum y x - (sum y u) w."""
+
+SCHEDULED = ("lr", "lr_decay", "speed", "lr_div")
+"""Fields of a rate that follows a schedule, whatever the radius: of rules that pull no weight to radius 1."""
 
 LOCAL = (
     "lr_sup",

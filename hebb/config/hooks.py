@@ -24,6 +24,9 @@ _FUNCTIONS: dict[type, dict[str, Arguments]] = {
     HebbianRule: {
         "signal": ("u", "layer", "labels"),
         "decay": ("y", "u", "weight", "layer"),
+        "effective": ("weight", "layer"),
+        "project": ("weight", "layer"),
+        "advance": ("u", "layer", "state"),
         "initialise": ("shape", "layer", "generator"),
         "bias_step": ("y", "bias", "layer"),
     },
@@ -43,9 +46,14 @@ def functions(entry: Any) -> Iterator[tuple[str, Any, Arguments]]:
     """Yield the functions of an entry: name, function, and the arguments that it is called with."""
     for kind, table in _FUNCTIONS.items():
         if isinstance(entry, kind):
-            yield from ((name, getattr(entry, name), arguments) for name, arguments in table.items())
+            yield from ((name, getattr(entry, name), _called(entry, name, table[name])) for name in table)
     if isinstance(entry, Activation):
         yield "function", entry.function, ("u",) if entry.parameter is None else ("u", "parameter")
+
+
+def _called(entry: Any, name: str, arguments: Arguments) -> Arguments:
+    """Return the arguments of a function of this entry: the signal of a rule with a state sees the state too."""
+    return (*arguments, "state") if name == "signal" and entry.state else arguments
 
 
 def check(entry: Any) -> None:

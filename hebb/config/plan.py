@@ -14,7 +14,7 @@ from typing import Any
 from hebb.config import probed, shapes
 from hebb.config.data_spec import DataSpec, batches, held_out
 from hebb.config.registry import DATASETS
-from hebb.config.rule import BackpropRule
+from hebb.config.rule import BackpropRule, HebbianRule
 from hebb.config.specs import BlockSpec, RunConfig
 from hebb.config.vocabulary import LossSource, Operation, Part
 from hebb.core import user_code
@@ -204,6 +204,9 @@ def _check_pack(config: RunConfig) -> None:
             hint="leave out stop.* and its protocol",
         )
     for i, block in enumerate(config.network.blocks):
+        if isinstance(block.layer.rule, HebbianRule) and block.layer.rule.keeps_maps:
+            problem = f"b{i} keeps the maps of the last images, which a pack cannot do"
+            raise ConfigError(where, problem, hint=hint)
         if block.local:
             raise ConfigError(where, f"b{i} descends a loss of its own, which a pack cannot do", hint=hint)
         if block.att_dropout:

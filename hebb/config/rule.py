@@ -1,6 +1,7 @@
 """What a learning method is: one of four records, by the way in which its layers learn.
 
-Shapes: u and y are (M, C) with M samples times output pixels and C neurons; the gate sees them as (B, C, ...).
+Shapes: u and y are (M, C) with M samples times output pixels and C neurons; a rule with a state sees them as maps,
+(B, C, H, W), or (B, C) in a fully connected layer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hebb.config.fields import ARCHS, FIELDS, GEOMETRY, Field, LayerFields, Value
-from hebb.config.vocabulary import Learning
+from hebb.config.vocabulary import Learning, Response
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,12 +29,63 @@ class Signal(Protocol):
         ...
 
 
+Tensors = Mapping[str, "Tensor"]
+
+
+class StateSignal(Protocol):
+    """The plastic gate of a Hebbian rule that keeps a state."""
+
+    def __call__(self, u: Tensor, layer: LayerFields, labels: Tensor | None, state: Tensors, /) -> Tensor:
+        """Return y in the shape of u, (B, C, ...), from the state that ``advance`` returned for this batch."""
+        ...
+
+
+class Advance(Protocol):
+    """How a state follows the batches."""
+
+    def __call__(self, u: Tensor, layer: LayerFields, state: Tensors, /) -> Tensors:
+        """Return the new tensors of the state, in the shapes of the old ones, for u (B, C, ...); write to neither."""
+        ...
+
+
+class WeightLaw(Protocol):
+    """A law that turns weights into weights."""
+
+    def __call__(self, weight: Tensor, layer: LayerFields, /) -> Tensor:
+        """Return weights in the shape of ``weight``, (C, fan-in) or (C, C_in, k, k), which is not written to."""
+        ...
+
+
 class Decay(Protocol):
     """What a Hebbian rule takes from sum_b y x."""
 
     def __call__(self, y: Tensor, u: Tensor, weight: Tensor, layer: LayerFields, /) -> Tensor:
         """Return (neurons, fan-in) for y and u (M, neurons) and weight (neurons, fan-in)."""
         ...
+
+
+class StateStart(Protocol):
+    """The state of a layer that has seen nothing."""
+
+    def __call__(self, shape: tuple[int, ...], layer: LayerFields, /) -> Tensor:
+        """Return the tensor for neurons (C,), or for their maps (C, H, W)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A tensor that a Hebbian rule keeps from update to update; each group of channels has its own.
+
+    Attributes:
+        name: its name; it is stored as ``layer.state.NAME``.
+        start: its value at the start.
+        maps: whether ``start`` is called with the shape of a map of u, (C, H, W), and not with (C,). Such a state is
+            large: it is made when the layer first learns, starts anew with every epoch and is not stored.
+    """
+
+    name: str
+    start: StateStart
+    maps: bool = False
 
 
 class Initialise(Protocol):
@@ -140,8 +192,13 @@ class HebbianRule(Rule):
     """A layer-local rule whose step the layer makes: dw = sum_b y x - (sum_b y u) w.
 
     Attributes:
-        signal: the plastic gate y.
-        decay: what is taken from sum_b y x; None: (sum_b y u) w.
+        signal: the plastic gate y; with a state, its last argument is the state that ``advance`` returned.
+        decay: what is taken from sum_b y x; None: (sum_b y u) w. It sees the effective weights.
+        effective: the weights as the input meets them; None: sign(w)|w|^(p-1).
+        project: what the weights become after a step; None: they stay.
+        rivals: the response by which neurons compete; None: the one that the layer passes on.
+        state: what the rule keeps from update to update.
+        advance: the state of this batch; it comes before the signal.
         initialise: the initial weights; None: the layer's own, of mean radius R.
         floor: what is added to the largest entry of a change before it divides the change.
         answers_updated: while it learns, the block passes on what it answers after the update and with running
@@ -151,12 +208,26 @@ class HebbianRule(Rule):
 
     learning: ClassVar[Learning] = Learning.HEBBIAN
 
-    signal: Signal
+    signal: Signal | StateSignal
     decay: Decay | None = None
+    effective: WeightLaw | None = None
+    project: WeightLaw | None = None
+    rivals: Response | None = None
+    state: tuple[State, ...] = ()
+    advance: Advance | None = None
     initialise: Initialise | None = None
     floor: float = 1e-30
     answers_updated: bool = False
     bias_step: BiasStep | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.state) != (self.advance is not None):
+            raise ConfigError(f"rule '{self.name}'", "must have both a state and a function advance, or neither")
+
+    @property
+    def keeps_maps(self) -> bool:
+        """Whether the state holds maps of u."""
+        return any(state.maps for state in self.state)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ conv: floor((W + 2p - d(k-1) - 1)/s) + 1;  pool: floor((W + 2p - k)/s) + 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -163,6 +164,9 @@ def too_few_rivals(layer: LayerSpec, width: int) -> str | None:
     for noun, place in (("rank", layer.ranking_param), ("number of winners", layer.winners)):
         if place > rivals:
             return f"{noun} {place} exceeds the {rivals} competing neurons"
+    if layer.deviations * math.sqrt(rivals) >= rivals - 1 and layer.deviations:
+        most = f"none of {rivals} competing neurons lies {(rivals - 1) / math.sqrt(rivals):.3g} above their mean"
+        return f"deviations must be less, got {layer.deviations:g}: {most}"
     return None
 
 

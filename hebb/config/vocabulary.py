@@ -47,6 +47,14 @@ class Competition(StrEnum):
     TANH = "tanh"
 
 
+class Response(StrEnum):
+    """How a Hebbian layer compares an input patch with the weights of a neuron (``HebbLayer.response``)."""
+
+    DOT = "dot"
+    COSINE = "cosine"
+    PROJECTION = "projection"
+
+
 class RateDecay(StrEnum):
     """Schedule of a Hebbian rate over the updates."""
 

@@ -9,12 +9,14 @@ Shapes: M rows that compete, C neurons, N inputs of a neuron.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hebb.config import hooks
+from hebb.config.specs import LayerSpec
 
 
 def alike(value: object, like: Tensor) -> bool:
@@ -68,6 +70,34 @@ class Inputs:
         finite = all(bool(tensor.isfinite().all()) for tensor in self._tensors.values())
         if finite and not bool(value.isfinite().all()):
             raise hooks.broken(entry, name, "must return finite numbers, got NaN or infinity from finite inputs")
+
+
+def lawful(entry: Any, name: str, weight: Tensor, spec: LayerSpec, *, new: bool) -> Tensor:
+    """Return what a law of weights, the function ``name`` of a rule, makes of them; raise for another shape or type.
+
+    Args:
+        entry: the rule.
+        name: its function.
+        weight: the weights.
+        spec: their layer.
+        new: whether it is called for the first time.
+    """
+    inputs = Inputs(weight=weight) if new else None
+    value: Tensor = getattr(entry, name)(weight, spec)
+    require_alike(entry, name, value, weight, "(C, ...) like weight")
+    if inputs is not None:
+        inputs.check(entry, name, value)
+    return value
+
+
+def require_state(entry: Any, new: object, state: Mapping[str, Tensor]) -> None:
+    """Raise unless the new state of a rule has the tensors of the old one."""
+    names = ", ".join(state)
+    if not isinstance(new, Mapping) or set(new) != set(state):
+        got = ", ".join(map(str, new)) if isinstance(new, Mapping) else _described(new)
+        raise hooks.broken(entry, "advance", f"must return a dict of {names}, got {got}")
+    for name, tensor in state.items():
+        require_alike(entry, "advance", new[name], tensor, f"'{name}' like {name}")
 
 
 def require_weights(entry: Any, value: object, shape: torch.Size) -> Tensor:

@@ -8,7 +8,9 @@ Both compute, for input x, weights w (one row per neuron) and bias b,
     w <- w + rate_i dw / (max |dw| + floor)            one maximum per layer (per group of a convolution)
 
 with rate_i = eta |r_i - 1|^q (``adaptive``) or a schedule, r_i = |w_i|_p. A step is at most eta per weight
-and does not depend on the batch size. A rule may replace the decay, the maximum (``normaliser``) and the start.
+and does not depend on the batch size. A rule may replace the decay, the maximum (``normaliser``), the start and the
+effective weight; it may compare by a cosine (``response``), pass u through a filter (``surround``), project the weights
+after a step, and keep a state.
 Sources: Moraitis et al. 2022; Journe et al. 2023.
 
 Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
@@ -24,41 +26,44 @@ Shapes: B batch, C channels or neurons of the layer, H height, W width, N inputs
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
-from hebb.config.vocabulary import Normaliser, PaddingMode, WeightInit
+from hebb.config.vocabulary import Normaliser, PaddingMode, Response, WeightInit
 from hebb.kernels import matmul
 from hebb.kernels.private_torch import add_product, convolution_weight_gradient
-from hebb.nn import contracts
-from hebb.rules import rates
+from hebb.nn import contracts, response
+from hebb.nn.radii import R1_CONV, Radii
+from hebb.nn.state import RuleState
 
-R1_CONV, R1_LINEAR = 0.01, 0.005
-"""A neuron counts as converged when its radius is this close to 1."""
+FUNCTIONS = ("signal", "decay", "bias_step", "effective", "project")
+"""Functions of a rule that a layer checks in full when it first calls them."""
 
 
-class HebbLayer(nn.Module):
+class HebbLayer(Radii):
     """The common part of linear and convolutional layer. Subclasses supply the two synapse operators.
 
     Attributes:
         weight: (C, ...) buffer; a row is the flattened fan-in of a neuron.
         bias: (C,) buffer, or None.
+        state: what the rule keeps from update to update, or None.
         gate_mass: (C,) positive gate mass of each neuron since ``reset_statistics``.
         finite_updates: number of updates whose change was finite, counted on the device.
         unchecked: functions of the rule that were not called yet.
         product_dtype: number type of the products with the synapses; None leaves that of the input.
     """
 
-    weight: Tensor
     bias: Tensor | None
     gate_mass: Tensor
     finite_updates: Tensor
-    r1_threshold = R1_LINEAR
     bias_scale = 1.0
     channels_last = False
 
@@ -75,7 +80,8 @@ class HebbLayer(nn.Module):
         self.register_buffer("gate_mass", torch.zeros(shape[0]), persistent=False)
         self.register_buffer("finite_updates", torch.zeros((), dtype=torch.int64), persistent=False)
         self.update_count = 0
-        self.unchecked = {"signal", "decay", "bias_step"}
+        self.unchecked = set(FUNCTIONS)
+        self.state = RuleState(self.rule, spec, shape[0]) if self.rule.state else None
         self.product_dtype: torch.dtype | None = None
 
     # -- synapse operators ------------------------------------------------------------------------------
@@ -88,10 +94,14 @@ class HebbLayer(nn.Module):
         """Return sum_b y x in the shape of the weights."""
         raise NotImplementedError
 
+    def squares(self, x: Tensor) -> Tensor:
+        """Return the sum of the squares of what each neuron sees, in a shape that broadcasts with u."""
+        raise NotImplementedError
+
     @property
     def linear(self) -> bool:
-        """Whether u is linear in x, with nothing between the synapses and the competition."""
-        return True
+        """Whether u = x * effective weight, with nothing between the synapses and the competition."""
+        return self.spec.response == Response.DOT
 
     def prepare(self, x: Tensor) -> Tensor:
         """Return the input as the synapses see it: in their number type and, for a convolution, padded."""
@@ -129,16 +139,32 @@ class HebbLayer(nn.Module):
         self.step(dw, db, rate, size)
         return u
 
+    def rivals(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return the response by which neurons compete, for prepared input x: u, unless the rule names another."""
+        return u if self.rule.rivals is None else self.response(x, self.rule.rivals)
+
     def gate(self, u: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return y, the plastic gate of the rule; groups of channels compete among themselves."""
+        """Return y, the plastic gate of the rule; groups of channels compete among themselves.
+
+        A state of the rule moves on.
+        """
+        if self.state is not None:
+            groups = self.state.advance(u)
+            gates = [self._signal(maps, labels, "(B, C, ...) like u", state) for maps, state in groups]
+            return gates[0] if len(gates) == 1 else torch.cat(gates, dim=1)
         rows = self.rows(u)  # (M, C)
         rivals = rows.reshape(len(rows) * self.groups, -1)
-        inputs = contracts.Inputs(u=rivals, labels=labels) if self.is_new("signal") else None
-        y = self.rule.signal(rivals, self.spec, labels)
-        contracts.require_alike(self.rule, "signal", y, rivals, "(M, C) like u")
+        y = self._signal(rivals, labels, "(M, C) like u")
+        return self.unrows(y.reshape_as(rows), u)
+
+    def _signal(self, u: Tensor, labels: Tensor | None, shape: str, *state: Mapping[str, Tensor]) -> Tensor:
+        inputs = contracts.Inputs(u=u, labels=labels) if self.is_new("signal") else None
+        signal: Any = self.rule.signal
+        y: Tensor = signal(u, self.spec, labels, *state)
+        contracts.require_alike(self.rule, "signal", y, u, shape)
         if inputs is not None:
             inputs.check(self.rule, "signal", y)
-        return self.unrows(y.reshape_as(rows), u)
+        return y
 
     def is_new(self, name: str) -> bool:
         """Tell whether a function of the rule is called for the first time, and so checked in full."""
@@ -157,8 +183,13 @@ class HebbLayer(nn.Module):
         with torch.random.fork_rng(devices=[]):
             x = self.prepare(torch.rand(2, *into).to(self.weight.device))
             u = self.respond(x)
-            y = self.gate(u, torch.zeros(2, dtype=torch.int64, device=u.device))
+            copies = {} if self.state is None else self.state.copies()
+            y = self.gate(self.rivals(x, u), torch.zeros(2, dtype=torch.int64, device=u.device))
+            if self.state is not None:
+                self.state.restore(copies)
             self.change(x, u, y)
+            if self.rule.project is not None:
+                self.law("project")
             if self.bias is not None:
                 self._bias_change(y, self.bias)
 
@@ -176,8 +207,9 @@ class HebbLayer(nn.Module):
 
     def own_decay(self, u: Tensor, y: Tensor) -> Tensor:
         """Return the rule's own decay, subtracted from sum_b y x: in the shape of the weights, group by group."""
+        weight = self.weight if self.rule.effective is None else self.effective_weight()
         columns = [self.rows(y).chunk(self.groups, dim=1), self.rows(u).chunk(self.groups, dim=1)]
-        groups = zip(*columns, self.weight.flatten(1).chunk(self.groups), strict=True)
+        groups = zip(*columns, weight.flatten(1).chunk(self.groups), strict=True)
         return torch.cat([self._decay_of(*group) for group in groups]).view(self.weight.shape)
 
     def _decay_of(self, y: Tensor, u: Tensor, weight: Tensor) -> Tensor:
@@ -195,7 +227,7 @@ class HebbLayer(nn.Module):
         self, x: Tensor, u: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor | float, Tensor | None]:
         """Return dw, its divisor, and the normalised change of the bias."""
-        y = self.gate(u, labels)
+        y = self.gate(self.rivals(x, u), labels)
         self.gate_mass.add_(self.positive_mass(y))  # before y leaves the caches
         dw = self.change(x, u, y)
         top, size = self.size(dw, y)
@@ -245,7 +277,7 @@ class HebbLayer(nn.Module):
 
     def respond(self, x: Tensor) -> Tensor:
         """Return the pre-activation u of prepared input."""
-        u = self.currents(x, self.effective_weight())
+        u = self.response(x, self.spec.response)
         if self.bias is not None:
             u = u + self.bias.view(1, -1, *[1] * (u.dim() - 2))
         return self.pre_gate(u)
@@ -262,12 +294,28 @@ class HebbLayer(nn.Module):
             self.weight = add_product(self.weight, dw, self.per_row(factor))
         else:
             self.weight.add_(dw, alpha=factor)
+        if self.rule.project is not None:
+            projected = self.law("project")
+            if projected is not self.weight:
+                self.weight.copy_(projected)
         if db is not None:
             assert self.bias is not None
             self.bias += db * eta * (self.bias_scale / self.spec.t_invert)
 
+    def response(self, x: Tensor, kind: Response) -> Tensor:
+        """Return how prepared input x answers to the weights, before bias and surround (``hebb.nn.response``)."""
+        return response.respond(
+            kind, self.effective_weight(), functools.partial(self.currents, x), functools.partial(self.squares, x)
+        )
+
+    def law(self, name: str) -> Tensor:
+        """Return what a law of the rule makes of the weights, ``effective`` or ``project``."""
+        return contracts.lawful(self.rule, name, self.weight, self.spec, new=self.is_new(name))
+
     def effective_weight(self) -> Tensor:
-        """Return sign(w)|w|^(p-1), which is w for p = 2."""
+        """Return the weights as the input meets them: sign(w)|w|^(p-1), which is w for p = 2, or the rule's own."""
+        if self.rule.effective is not None:
+            return self.law("effective")
         p = self.spec.lebesgue_p
         return self.weight if p == 2 else self.weight.sign() * self.weight.abs().pow(p - 1)
 
@@ -281,45 +329,19 @@ class HebbLayer(nn.Module):
         """View (M, C) in the shape of u."""
         return rows if u.dim() == 2 else rows.view(len(u), *u.shape[2:], -1).permute(0, 3, 1, 2)
 
-    @property
-    def fan_in(self) -> tuple[int, ...]:
-        """Dimensions of the weights that belong to one neuron."""
-        return tuple(range(1, self.weight.dim()))
-
     def per_row(self, per_neuron: Tensor) -> Tensor:
         """Shape one number per neuron so that it multiplies the rows of the weights."""
         return per_neuron.view(-1, *[1] * (self.weight.dim() - 1))
 
     # -- measures -----------------------------------------------------------------------------------------
 
-    def rate(self, scheduled: Tensor | float | None = None) -> Tensor | float:
-        """Return the rate of the next update: (C,) when adaptive, else the scheduled number."""
-        if self.spec.adaptive:
-            return rates.norm_dependent(self.spec, self.radius())
-        return self.spec.lr if scheduled is None else scheduled
-
-    def radius(self) -> Tensor:
-        """r_i = (sum_j |w_ij|^p)^(1/p), shape (C,)."""
-        radius: Tensor = torch.linalg.vector_norm(self.weight, ord=self.spec.lebesgue_p, dim=self.fan_in)
-        return radius
-
-    def convergence(self, radius: Tensor | None = None) -> Tensor:
-        """Return the mean distance of the radii from 1; ``radius`` is ``radius()``, where it is known."""
-        return ((self.radius() if radius is None else radius) - 1).abs().mean()
-
-    def converged(self, radius: Tensor | None = None) -> Tensor:
-        """Return R1, the number of neurons whose radius is within the threshold of 1."""
-        return (((self.radius() if radius is None else radius) - 1).abs() < self.r1_threshold).sum()
-
-    def norm_error(self) -> Tensor:
-        """Return max_i |sum_j |w_ij|^p - 1|, the convergence number of Krotov & Hopfield: the worst neuron's."""
-        return (self.weight.abs().pow(self.spec.lebesgue_p).sum(dim=self.fan_in) - 1).abs().amax()
-
     def reset_statistics(self) -> None:
-        """Start counting gate mass and finite updates anew."""
+        """Start counting gate mass and finite updates anew, and forget the maps that the rule keeps."""
         self.gate_mass.zero_()
         self.finite_updates.zero_()
         self.update_count = 0
+        if self.state is not None:
+            self.state.forget()
 
     # -- initialisation -----------------------------------------------------------------------------------
 
@@ -378,6 +400,10 @@ class LinearHebbLayer(HebbLayer):
         """y^T x."""
         return matmul.linear(y.T.to(x.dtype), x.T).to(y.dtype)
 
+    def squares(self, x: Tensor) -> Tensor:
+        """Return |x|^2 of every sample, (B, 1)."""
+        return x.to(self.weight.dtype).square().sum(dim=1, keepdim=True)
+
 
 class ConvHebbLayer(HebbLayer):
     """Convolutional Hebbian layer: x (B, C_in, H, W) -> u (B, C_out, H', W').
@@ -396,6 +422,9 @@ class ConvHebbLayer(HebbLayer):
         side = spec.kernel_size
         super().__init__(spec, (out_channels, in_channels // spec.groups, side, side), behind_norm)
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+        if spec.surround:
+            kernel = response.surround_kernel(spec.surround, spec.sigma_excite, spec.sigma_inhibit)
+            self.register_buffer("surround", kernel, persistent=False)
 
     def _geometry(self) -> list[str]:
         spec, (out_channels, channels) = self.spec, self.weight.shape[:2]
@@ -409,8 +438,8 @@ class ConvHebbLayer(HebbLayer):
 
     @property
     def linear(self) -> bool:
-        """Whether u is linear in x."""
-        return not self.spec.pre_triangle
+        """Whether u = x * effective weight."""
+        return super().linear and not self.spec.pre_triangle and not self.spec.surround
 
     def prepare(self, x: Tensor) -> Tensor:
         """Put the channels last and pad the four sides."""
@@ -455,6 +484,16 @@ class ConvHebbLayer(HebbLayer):
         windows = x.permute(0, 2, 3, 1).unfold(1, k, s).unfold(2, k, s)  # (B, H', W', C_in, k, k)
         return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, k * k * x.shape[1])
 
+    def squares(self, x: Tensor) -> Tensor:
+        """Return the sum of squares in the patch of every output pixel, (B, 1, H', W'), of its group (B, C, H', W')."""
+        spec, groups = self.spec, self.groups
+        energy = x.to(self.weight.dtype).square().unflatten(1, (groups, -1)).sum(dim=2)  # (B, groups, H, W)
+        ones = energy.new_ones(groups, 1, spec.kernel_size, spec.kernel_size)
+        sums = F.conv2d(energy, ones, None, spec.stride, 0, spec.dilation, groups)
+        return sums if groups == 1 else sums.repeat_interleave(len(self.weight) // groups, dim=1)
+
     def pre_gate(self, u: Tensor) -> Tensor:
-        """relu(u - mean over all channels) with ``pre_triangle``, else u."""
-        return (u - u.mean(dim=1, keepdim=True)).relu() if self.spec.pre_triangle else u
+        """relu(u - mean over all channels) with ``pre_triangle``, the filtered maps with ``surround``, else u."""
+        if self.spec.pre_triangle:
+            return (u - u.mean(dim=1, keepdim=True)).relu()
+        return response.surrounded(u, self.surround) if self.spec.surround else u

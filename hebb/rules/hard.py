@@ -19,6 +19,11 @@ def hard(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
 
     Fixed point: the winner's weights move to the mean direction of the inputs it wins, with |w| = 1.
     """
+    return winner(u)
+
+
+def winner(u: Tensor) -> Tensor:
+    """Return 1 for the largest of dimension 1, else 0, in the shape of u."""
     import torch
 
     return torch.zeros_like(u).scatter(1, u.argmax(dim=1, keepdim=True), 1.0)

@@ -32,6 +32,7 @@ from hebb.nn.layers import ConvHebbLayer, HebbLayer
 from hebb.nn.losses import loss
 from hebb.nn.model import Network
 from hebb.nn.noise import Noise
+from hebb.nn.state import RuleState
 from hebb.training import engine
 from hebb.training.curves import Curves
 from hebb.training.epoch import Epoch, Progress, Scores
@@ -59,7 +60,7 @@ class Pack:
         for module in self._network.modules():
             if isinstance(module, ConvHebbLayer | Conv2d | Flatten):
                 module.channels_last = False  # torch.vmap knows one order of the dimensions
-            if isinstance(module, HebbLayer):
+            if isinstance(module, HebbLayer | RuleState):
                 module.unchecked.clear()  # torch.vmap looks at no value; ``rehearse`` does
         self._state: Tensors = {}
         for name, tensor in _tensors(self._network).items():

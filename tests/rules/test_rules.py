@@ -77,12 +77,85 @@ class TestHebb(RuleContract):
     test_unit_weight_with_x_equal_w_is_fixed = None
 
 
+class Cosine(RuleContract):
+    """The change is that of an instar or of BCM, and a cosine of maps has a norm for each tap."""
+
+    test_change_is_a_gradient = None
+    test_the_p_sphere_is_invariant = None
+    test_unit_weight_with_x_equal_w_is_fixed = None
+    test_conv_is_linear_on_patches = None
+
+
+class TestHardInstar(Cosine):
+    method = "HardInstar"
+
+
+class TestHardInstarDot(RuleContract):
+    """Behind a dot product it is a Hebbian layer like others, with a decay of its own."""
+
+    method = "HardInstar"
+    fields = {"response": "dot"}
+
+    test_change_is_a_gradient = None
+    test_the_p_sphere_is_invariant = None
+    test_unit_weight_with_x_equal_w_is_fixed = None
+
+
+class TestHardInstarUnlearns(RuleContract):
+    """With Oja's decay it obeys all laws of p = 2, and it has no other p."""
+
+    method = "HardInstar"
+    fields = {"response": "dot", "losers": "unlearn"}
+
+    test_the_p_sphere_is_invariant = None
+
+
+class TestHardInstarPresynaptic(Cosine):
+    method = "HardInstar"
+    fields = {"presynaptic": "norm"}
+
+
+class TestTemporalInstar(Cosine):
+    """Its threshold is that of a pixel, over images."""
+
+    method = "TemporalInstar"
+    fields = {"window": 20}
+
+
+class TestThresholdInstar(Cosine):
+    """Three neurons of a group must be able to stand out."""
+
+    method = "ThresholdInstar"
+    fields = {"deviations": 0.5}
+
+
+class TestBCM(Cosine):
+    method = "BCM"
+
+
+class TestBCMDot(RuleContract):
+    """Without decay there is no sphere, and no fixed point."""
+
+    method = "BCM"
+    fields = {"response": "dot"}
+
+    test_change_is_a_gradient = None
+    test_the_p_sphere_is_invariant = None
+    test_unit_weight_with_x_equal_w_is_fixed = None
+
+
+class TestBCMSurround(Cosine):
+    method = "BCM"
+    fields = {"surround": 3}
+
+
 class TestSupervised(RuleContract):
     method = "SupervisedSoftKrotov"
 
 
 def test_every_hebbian_rule_has_a_contract() -> None:
-    tested = {kind.method for kind in RuleContract.__subclasses__()}
+    kinds = [*RuleContract.__subclasses__(), *Cosine.__subclasses__()]
+    tested = {kind.method for kind in kinds if kind.method}
     assert tested == {rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule)}
 
 
