@@ -87,6 +87,8 @@ def equations(rule: Rule) -> list[str]:
         shared = indented(hebb.rules.__doc__ or "")
         own = [("y", rule.signal), ("in place of (sum_b y u) w", rule.decay), ("bias", rule.bias_step)]
         own.append(("start", rule.initialise))
+        own += [("the weights as the input meets them", rule.effective), ("the weights after a step", rule.project)]
+        own.append(("the state, before y", rule.advance))
         parts = [
             "For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b the layer computes, "
             "b over samples and output pixels,".replace("|", "\\|").replace("*", "\\*"),
@@ -95,7 +97,7 @@ def equations(rule: Rule) -> list[str]:
         for name, function in own:
             if function is not None:
                 parts += [f"{name}, {where(function)}:", fenced(documented(function)), *helpers(function)]
-        return [*parts, rate_text()]
+        return [*parts, *(response_text() if "response" in rule.fields else ()), rate_text("adaptive" in rule.fields)]
     if isinstance(rule, LocalRule):
         module = inspect.getmodule(rule.loss)
         assert module is not None
@@ -124,13 +126,26 @@ def helpers(function: Any) -> list[str]:
     return [text for f in called for text in (f"where {where(f)}:", fenced(documented(f)))]
 
 
-def rate_text() -> str:
+def response_text() -> list[str]:
+    """Return what u is where a rule has a choice of responses, and what a surround makes of it."""
+    from hebb.nn import response
+
+    parts = []
+    for name, function in (("u, by `response`", response.respond), ("`surround`", response.surround_kernel)):
+        parts += [f"{name}, {where(function)}:", fenced(documented(function))]
+    return parts
+
+
+def rate_text(adaptive: bool) -> str:
     """Return what the rate of a Hebbian layer is."""
     from hebb.rules import rates
 
+    schedule = fenced(documented(rates.scheduled))
+    if not adaptive:
+        return f"The rate, {where(rates.scheduled)}, by the schedule `lr_decay`:\n\n{schedule}"
     return (
         f"The rate, {where(rates.norm_dependent)}, with `v1`:\n\n{fenced(documented(rates.norm_dependent))}\n\n"
-        f"and with `v0` by the schedule `lr_decay`:\n\n{fenced(documented(rates.scheduled))}"
+        f"and with `v0` by the schedule `lr_decay`:\n\n{schedule}"
     )
 
 

@@ -209,9 +209,10 @@ def _rate_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     for phase in phases:
         for i in phase.blocks if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT) else ():
             layer = config.network.blocks[i].layer
-            starts_wide = isinstance(layer.rule, HebbianRule) and layer.rule.initialise is not None
-            starts_wide = starts_wide and layer.rule.decay is None  # pulled to radius 1
-            if not starts_wide or layer.adaptive or layer.normaliser == Normaliser.MEAN:
+            rule = layer.rule
+            to_one = isinstance(rule, HebbianRule) and rule.decay is None  # other decays lead to another radius
+            starts_wide = isinstance(rule, HebbianRule) and rule.initialise is not None
+            if not (to_one and starts_wide) or layer.adaptive or layer.normaliser == Normaliser.MEAN:
                 continue
             distance = rates.travel(layer, phase.updates, phase.schedule, phase.epochs)
             if distance < _DISTANCE:

@@ -411,9 +411,11 @@ class ConvHebbLayer(HebbLayer):
     The padding is added outside the convolution, so that border patches compete with the values of the padding mode.
 
     Attributes:
+        surround: the filter (k, k) on each map of u, where the layer has one.
         channels_last: whether maps are converted to that memory layout.
     """
 
+    surround: Tensor
     r1_threshold = R1_CONV
     bias_scale = 0.1
     channels_last = True

@@ -36,8 +36,8 @@ def respond(kind: Response, weight: Tensor, currents: Currents, squares: Callabl
         return u / (squares() + 1e-8).sqrt()
     u = currents(weight)
     if kind == Response.PROJECTION:
-        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1) + 1e-10  # (C,)
-        return u / norm.view(1, -1, *[1] * (u.dim() - 2))
+        norm: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)  # (C,)
+        u = u / (norm + 1e-10).view(1, -1, *[1] * (u.dim() - 2))
     return u
 
 

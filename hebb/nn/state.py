@@ -56,8 +56,9 @@ class RuleState(nn.Module):
         self.unchecked.clear()
         new = self.rule.advance(u, self.spec, state)
         contracts.require_state(self.rule, new, state)
-        for value in () if inputs is None else new.values():
-            inputs.check(self.rule, "advance", value)
+        if inputs is not None:
+            for value in new.values():
+                inputs.check(self.rule, "advance", value)
         return new
 
     def forget(self, like: Tensor | None = None) -> None:

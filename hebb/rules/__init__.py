@@ -7,7 +7,10 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
     w <- w + rate dw / max|dw|           (``hebb.nn.layers`` computes these two lines for MLP and CNN)
 
 so a rule is its ``signal``: u has shape (M, C), one row for each sample, pixel and group, with the competition over
-dimension 1, and y has the shape of u (it may be u, and u is not written to). A rule may bring a decay of its own.
+dimension 1, and y has the shape of u (it may be u, and u is not written to). A rule may bring a decay of its own, other
+effective weights, a projection of the weights after a step, and a state that ``advance`` moves on before the signal; a
+rule with a state sees u as maps, (B, C, H, W) or (B, C). With the field ``response`` u may be a cosine or a projection,
+and with ``surround`` a filter comes after it (``hebb.nn.response``).
 
 A rule with a loss of its own (``LocalRule``) has y = -dloss/du and no decay; ``hebb.nn.local_loss`` computes it
 and an optimiser makes the step. Its function is

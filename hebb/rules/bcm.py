@@ -77,6 +77,7 @@ RULES.register(
             ),
         ),
         defaults=synapses.DEFAULTS,
+        mode="consecutive",
         check=check,
         signal=bcm,
         decay=no_decay,

@@ -51,7 +51,7 @@ def effective(weight: Tensor, layer: LayerFields) -> Tensor:
         return weight
     strength = (weight.abs() + _SMALL).reciprocal()
     if layer.presynaptic == "norm":
-        return F.normalize(strength, dim=(-2, -1))
+        return F.normalize(strength.flatten(-2), dim=-1).view_as(weight)
     if layer.presynaptic == "linear":
         return strength / (strength.sum(dim=(-2, -1), keepdim=True) + _SMALL)
     return strength.flatten(-2).softmax(dim=-1).view_as(weight)

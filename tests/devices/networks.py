@@ -39,6 +39,7 @@ def _networks() -> dict[str, str]:
         "bias": "SoftKrotov-c12-b1:flatten BP",
         "repu": "Soft-c6-k3-p1:bn:relu:soft_activation_fn=repu BP:flatten",
         "strides": "SoftKrotov-c8-k3-p2-s2-g1:bn:relu BP-c6-k3-p1-s2:relu BP:flatten",
+        "surround": "BCM-c6-k3-p1:bn:relu:surround=3:dale=1 HardInstar-c6-k3-p1:bn:relu:presynaptic=norm BP:flatten",
         "bp": small.BP,
         "FA": "FA-c20:flatten:relu FA-c15:relu FA",
         "joint": small.MIXED,
