@@ -13,7 +13,7 @@ import torch
 
 from hebb.config import plan
 from hebb.config.specs import RunConfig
-from hebb.config.vocabulary import DeviceKind
+from hebb.config.vocabulary import DeviceKind, Launcher
 from hebb.core import machine
 from hebb.core.threads import cores
 from hebb.data import images
@@ -25,6 +25,7 @@ from hebb.training import engine, evaluation, features, train
 from hebb.training.epoch import Epoch, Scores
 from hebb.training.optimiser import of_blocks, optimiser_of
 from hebb.training.pack import Pack
+from hebb.tuning import job_array
 from hebb.tuning.search import Packs, Search, packs_of
 from hebb.tuning.search_settings import SearchSettings
 
@@ -91,10 +92,9 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         _of_run(label, replace(config, device=DeviceKind(device.type)), device, settings)
         for label, config in (points[i] for i in chosen)
     )
-    room = _room(search.base.threads, device, settings)
     units = (search.spec.count() - len(search.left_out)) * _units(len(search.seeds), search.packs)
     last = _units(len(search.final_seeds), packs_of(search.final_seeds, search.pack_seeds))
-    at_once = max(1, min(units, room if settings.workers is None else min(room, settings.workers)))
+    at_once = max(1, min(units, _places(search, device, settings) or units))
     runs = search.runs + len(search.final_seeds)
     members = max([1, *map(len, search.packs)])
     seconds = sum(cost.seconds for cost in costs) / len(costs)
@@ -109,6 +109,14 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         hours=(_START + seconds * (-(-units // at_once) + -(-last // at_once))) / 3600,
         disk=kept * runs + max(cost.checkpoint for cost in costs) * (models + at_once * members),
     )
+
+
+def _places(search: Search, device: torch.device, settings: SearchSettings) -> int | None:
+    """Return how many trials run at the same time; None where a cluster decides."""
+    if settings.launcher != Launcher.RAY:
+        return job_array.at_once_of(settings.launcher, settings.jobs, search)
+    room = _room(search.base.threads, device, settings)
+    return room if settings.workers is None else min(room, settings.workers)
 
 
 def _room(threads: int, device: torch.device, settings: SearchSettings) -> int:
