@@ -15,6 +15,7 @@ from hebb.tuning.steps import WORST
 from hebb.tuning.suggestions import SCORE
 
 # isort: split
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
@@ -23,6 +24,50 @@ _FALSE_ALARMS = (
     "Clip non-finite values",  # an infinite score counts as the worst finite one, which is what we ask for
     "GPSampler cannot handle infinite values",  # the same before Optuna 5
 )
+
+
+class Repeating(BaseSampler):
+    """Suggests what was suggested before, and then what another sampler does, which draws for every point.
+
+    Points that Optuna is given beforehand would leave its sampler where it began, and be drawn a second time.
+    """
+
+    def __init__(self, sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]]) -> None:
+        self._sampler, self._earlier = sampler, [dict(point) for point in earlier]
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+        """Return the domains that are drawn together."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        """Draw the domains that are drawn together."""
+        drawn = self._sampler.sample_relative(study, trial, search_space)
+        return {name: self._value(trial, name, value) for name, value in drawn.items()}
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        """Draw any other domain."""
+        drawn = self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self._value(trial, param_name, drawn)
+
+    def _value(self, trial: Any, name: str, drawn: Any) -> Any:
+        return self._earlier[trial.number].get(name, drawn) if trial.number < len(self._earlier) else drawn
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        """Let the sampler prepare."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        """Let the sampler learn what it keeps of its own."""
+        self._sampler.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Let the sampler draw other numbers."""
+        self._sampler.reseed_rng()
+
+
+def repeating(sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]]) -> BaseSampler:
+    """Return a sampler that first suggests what was suggested ``earlier``."""
+    return Repeating(sampler, earlier) if earlier else sampler
 
 
 class QuietOptunaSearch(OptunaSearch):

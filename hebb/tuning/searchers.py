@@ -45,23 +45,25 @@ def of_search(search: Search, earlier: Sequence[Parameters]) -> Searcher:
     plan = search.spec.plan
     if plan.sampler is None or not (search.several or search.constraints):
         return searcher(plan, search.spec.axes, search.mode, earlier)
-    return _pareto(plan.sampler, search, earlier, _seed(plan, earlier))
+    return _pareto(plan.sampler, search, earlier)
 
 
 def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters]) -> Searcher:
-    """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order."""
-    seed = _seed(plan, earlier)
+    """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order.
+
+    It draws again what it drew for those points, so it then suggests what it would have suggested without a break, if
+    it learns the results in the same order.
+    """
     if plan.sampler is not None:
-        return _optuna(plan.sampler, axes, mode, earlier, seed)
-    return _hyperopt(axes, mode, earlier, seed)
+        return _optuna(plan.sampler, axes, mode, earlier, _seed(plan))
+    return _hyperopt(axes, mode, earlier, _seed(plan))
 
 
-def _seed(plan: SearchPlan, earlier: Sequence[Parameters]) -> int:
-    """Return a seed that depends on how much was suggested, so that a continued search draws other points."""
-    return derive(plan.seed, "searcher", epoch=len(earlier)) % 2**32
+def _seed(plan: SearchPlan) -> int:
+    return derive(plan.seed, "searcher", epoch=0) % 2**32
 
 
-def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters], seed: int) -> Searcher:
+def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters]) -> Searcher:
     """Return Optuna's searcher for several objectives, or one with constraints."""
     import optuna
 
@@ -73,24 +75,22 @@ def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters], see
         Space(search.spec.axes),
         objectives=search.objectives,
         bounds=search.constraints,
-        points_to_evaluate=[dict(p) for p in earlier] or None,
-        sampler=samplers.build(sampler, seed, **bounds),
+        sampler=optuna_search.repeating(samplers.build(sampler, _seed(search.spec.plan), **bounds), earlier),
     )
 
 
 def _optuna(sampler: Sampler, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:
     import optuna
 
-    from hebb.tuning.optuna_search import GpSearch, QuietOptunaSearch
+    from hebb.tuning import optuna_search
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    kind = GpSearch if sampler == Sampler.GP else QuietOptunaSearch
+    kind = optuna_search.GpSearch if sampler == Sampler.GP else optuna_search.QuietOptunaSearch
     return kind(
         Space(tuple(axes)),
         metric=SCORE,
         mode=mode.value,
-        points_to_evaluate=[dict(p) for p in earlier] or None,
-        sampler=samplers.build(sampler, seed),
+        sampler=optuna_search.repeating(samplers.build(sampler, seed), earlier),
     )
 
 
@@ -132,7 +132,7 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
             space[axis.name] = hp.loguniform(axis.name, math.log(axis.low), math.log(axis.high))
         else:
             space[axis.name] = hp.uniform(axis.name, axis.low, axis.high)
-    return HyperOptSearch(
+    made = HyperOptSearch(
         space,
         metric=SCORE,
         mode=mode.value,
@@ -140,6 +140,9 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
         random_state_seed=seed,
         **samplers.HYPEROPT,
     )
+    for _ in earlier:
+        made.rstate.randint(2**31 - 1)  # a number that it draws for each point, but for those it is given
+    return made
 
 
 def scheduler(spec: SchedulerSpec, last_step: int) -> TrialScheduler:

@@ -107,15 +107,25 @@ def test_points_of_searches_that_name_no_sampler_stay_the_same(space: str) -> No
     assert equal or int((extras.version("optuna") or "").partition(".")[0]) < 5
 
 
-@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.RANDOM, Sampler.NSGA2])
-def test_a_search_goes_on_with_the_points_of_before(sampler: str) -> None:
-    """It suggests what it has suggested, then new points, as a searcher of another seed does."""
-    spec = spec_of("numbers", sampler)
-    before = suggested(searcher(spec), 6)
-    again = suggested(searcher(spec, before), 9)
-    assert again[:6] == before
-    assert all(point not in before for point in again[6:])
-    assert suggested(searcher(spec, before), 9) == again
+@pytest.mark.parametrize(("sampler", "space"), [pair for pair in PAIRS if pair not in NOT_MODELLED])
+def test_a_search_goes_on_as_if_it_had_not_been_interrupted(sampler: str, space: str) -> None:
+    """It suggests what it has suggested, then the points of an uninterrupted one, also after two breaks."""
+    if sampler == Sampler.CMAES:
+        pytest.importorskip("cmaes", reason="the extra 'test' installs it")
+    spec = spec_of(space, sampler)
+    count = {Sampler.GP: 13, Sampler.NSGA2: 56}.get(Sampler(sampler), 15)
+    whole = suggested(searcher(spec), count)
+    for cut in (3, count - 2):
+        assert suggested(searcher(spec, whole[:cut]), count) == whole
+
+
+@pytest.mark.parametrize("space", ["numbers", "conditions"])
+def test_hyperopt_goes_on_as_if_it_had_not_been_interrupted(space: str) -> None:
+    data = {"space": SPACES[space], "search": {"algorithm": "hyperopt", "samples": 14}}
+    spec = search_space.parse(data, "mine", "mine.yaml")
+    whole = suggested(searcher(spec), 14)
+    for cut in (3, 12):
+        assert suggested(searcher(spec, whole[:cut]), 14) == whole
 
 
 def test_a_process_finds_the_best_beside_a_failure() -> None:
