@@ -76,6 +76,9 @@ kill: .venv/installed
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-asha 3 12 --scheduler asha
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-promotion 3 12 --scheduler asha-promotion --workers 1
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-packs 3 8 --pack-seeds 2
+	for kind in tpe gp random nsga2 front-tpe front-nsga2; do \
+		$(BIN)/python tests/kill_search.py $(OUT)/kill-$$kind 3 32 $$kind || exit 1; done
+	for kind in final final-points; do $(BIN)/python tests/kill_search.py $(OUT)/kill-$$kind 3 6 $$kind || exit 1; done
 
 # minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, adds the comparison with it
 bench: .venv/installed

@@ -1,14 +1,16 @@
 """Kill a search with SIGKILL at random moments, restore it each time, and compare with an uninterrupted one.
 
-    python tests/kill_search.py FOLDER KILLS TRIALS [FLAG...]
+    python tests/kill_search.py FOLDER KILLS TRIALS [KIND] [FLAG...]
 
-Prints ``moment (s)  finished trials`` a line, and exits 1 when a finished trial was touched or, without a scheduler
-among the flags or with one that ``--workers 1`` makes repeatable, when the final table differs in more than the time.
+KIND is ``grid`` (the default) or another one of ``KINDS``. Prints ``moment (s)  finished trials`` a line, and exits 1
+when a finished trial was touched or, without a scheduler among the flags or with one that ``--workers 1`` makes
+repeatable, when the final tables, the points that were chosen, the front or the winner differ in more than the time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -23,6 +25,27 @@ ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten:drop_0.2"
 DATA = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits", "--threads", "1", "--device", "cpu")
 SIZE = ("--set", "dataset_sup.epochs=12", "dataset_sup.print_freq=1", "dataset_sup.samples=500")
+ONE_BY_ONE = ("--workers", "1")  # a model learns the results in the order of the points
+LR = "b0.layer.lr={loguniform: [0.01, 0.2]}"
+WIDTH = "b0.layer.out_channels={randint: [4, 13]}"
+WIDTHS = "b0.layer.out_channels={grid: [4, 8, 12]}"
+BOUNDS = ("--constraint", "parameters <= 4000", "train_acc >= 5")
+OBJECTIVES = ("--metric", "train_acc", "multiply_accumulates", *BOUNDS)
+FINAL = ("--purpose", "search", "--final-seeds", "2")
+
+
+def _drawn(sampler: str, *more: str) -> tuple[str, ...]:
+    return ("--algorithm", "optuna", "--sampler", sampler, "--space", LR, WIDTH, *ONE_BY_ONE, *more)
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "grid": (),
+    **{sampler: _drawn(sampler) for sampler in ("tpe", "gp", "random", "nsga2")},
+    **{f"front-{sampler}": _drawn(sampler, *OBJECTIVES) for sampler in ("tpe", "nsga2")},
+    "final": (*FINAL, "--metric", "val_acc"),
+    "final-points": (*FINAL, "--metric", "val_acc", "multiply_accumulates", "--final-points", "1", "--space", WIDTHS),
+}
+"""Flags of each kind of search; what they name in the place of the radius has as many samples."""
 PATIENCE = 240.0  # seconds until the first trial must have begun, on a machine that is busy
 
 
@@ -39,10 +62,17 @@ def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
 
 
 def flags_of(trials: int, more: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the flags of a search of half as many radii on two seeds."""
+    """Return the flags of a search of half as many radii, or points of the kind, on two seeds."""
+    kind, flags = (more[0], more[1:]) if more and more[0] in KINDS else ("grid", more)
     radii = ", ".join(str(1 + 2 * i) for i in range(trials // 2))
-    space = ("--config", "one_seed", "--seeds", "0", "1", "--space", f"b0.layer.radius={{grid: [{radii}]}}")
-    return ("--preset", NETWORK, *DATA, *SIZE, *space, "--folder-name", "s", *more)
+    own = KINDS[kind]
+    space = (
+        ("--num-samples", str(trials // 2))
+        if "--algorithm" in own
+        else ("--space", f"b0.layer.radius={{grid: [{radii}]}}")
+    )
+    base = ("--preset", NETWORK, *DATA, *SIZE, "--config", "one_seed", "--seeds", "0", "1")
+    return (*base, *space, *own, "--folder-name", "s", *flags)
 
 
 def finished(search: Path) -> dict[str, str]:
@@ -64,9 +94,20 @@ def _changed(before: dict[str, str], search: Path) -> int:
     return sum(now.get(name) != digest for name, digest in before.items())
 
 
-def table(search: Path) -> pd.DataFrame:
+def table(search: Path, name: str = "results.csv") -> pd.DataFrame:
     """Return the results of a search without its times."""
-    return pd.read_csv(search / "results.csv").drop(columns="minutes")
+    return pd.read_csv(search / name).drop(columns="minutes")
+
+
+def outcome(search: Path) -> dict[str, object]:
+    """Return what a search ended with, without its times: tables, points in their order, front and winner."""
+    journal = [json.loads(line) for line in (search / "journal.jsonl").read_text().splitlines() if line[:1] == "{"]
+    return {
+        **{path.name: table(search, path.name).to_csv() for path in search.glob("*.csv")},
+        **{path.name: path.read_text() for path in search.glob("*.json") if path.name in ("front.json", "winner.json")},
+        "chosen": [(line["group"], line["params"]) for line in journal if line["event"] == "chosen"],
+        "left out": sorted({line["group"] for line in journal if line["event"] == "left_out"}),
+    }
 
 
 def wait_for_trials(search: Path, process: subprocess.Popen[str]) -> None:
@@ -109,13 +150,16 @@ def main(folder: Path, kills: int, trials: int, more: tuple[str, ...]) -> int:
         out, _ = process.communicate()
         assert process.returncode == 0, out
     touched += _changed(before, search)
-    different = False
+    different: list[str] = []
     if "--scheduler" in more and "--workers" not in more:  # one worker hears the same reports in the same order
         trials_before = {name.split("/")[1] for name in before}
         lost = len(trials_before - set(table(search).trial))
     else:
-        different = not table(search).equals(table(whole / "hebb" / "search" / "s"))
-    print(f"touched {touched}, lost {lost}, {'DIFFERENT' if different else 'equal'}", flush=True)
+        expected, reached = outcome(whole / "hebb" / "search" / "s"), outcome(search)
+        different = [name for name in {**expected, **reached} if expected.get(name) != reached.get(name)]
+    print(
+        f"touched {touched}, lost {lost}, {' '.join(['DIFFERENT', *different]) if different else 'equal'}", flush=True
+    )
     return int(bool(touched or lost or different))
 
 
