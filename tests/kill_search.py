@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "final": (*FINAL, "--metric", "val_acc"),
     "final-points": (*FINAL, "--metric", "val_acc", "multiply_accumulates", "--final-points", "1", "--space", WIDTHS),
 }
-"""Flags of each kind of search; what they name in the place of the radius has as many samples."""
+"""Flags of each kind of search; one whose points a model chooses has as many of them as the others have radii."""
 PATIENCE = 240.0  # seconds until the first trial must have begun, on a machine that is busy
 
 
@@ -123,6 +123,7 @@ def wait_for_trials(search: Path, process: subprocess.Popen[str]) -> None:
 def main(folder: Path, kills: int, trials: int, more: tuple[str, ...]) -> int:
     """Run once undisturbed, then once with ``kills`` times SIGKILL."""
     whole, cut = folder / "whole", folder / "cut"
+    again = ONE_BY_ONE if ONE_BY_ONE[0] in flags_of(trials, more) else ()  # a search does not keep it
     peace = start(whole, *flags_of(trials, more))
     wait_for_trials(whole / "hebb" / "search" / "s", peace)
     began = time.monotonic()
@@ -143,8 +144,7 @@ def main(folder: Path, kills: int, trials: int, more: tuple[str, ...]) -> int:
         touched += _changed(before, search)
         before = finished(search)
         print(f"{moment:.2f}  {len({name.split('/')[1] for name in before})}", flush=True)
-        workers = ("--workers", "1") if "--workers" in more else ()
-        process = start(cut, "--restore", str(search), *workers)
+        process = start(cut, "--restore", str(search), *again)
         if k < kills - 1:
             continue
         out, _ = process.communicate()

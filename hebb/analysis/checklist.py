@@ -13,7 +13,6 @@ from hebb.analysis.progress import Follower, RunStatus
 from hebb.config import serialise
 from hebb.config.vocabulary import Goal, Purpose
 from hebb.core import documents
-from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ def compute(searches: Iterable[Path]) -> pd.DataFrame:
         answers = {
             "numbers": _numbers(records),
             "selection": _selection(records),
+            **_front(records),
             "seeds": _seeds(records),
             **_data(records),
             "search space": _space(records),
@@ -77,8 +77,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 def _read(folder: Path) -> _Records:
     path = folder / folders.SEARCH
-    if not path.is_file():
-        raise ConfigError("checklist", f"must name searches, and {folder} holds none")
+    folders.check_search(folder, "checklist")
     search = documents.as_object(folders.read_json(path), str(path))
     runs = sorted(path.parent for path in (folder / folders.TRIALS).glob(f"*/{folders.RESULT}"))
 
@@ -102,17 +101,36 @@ def _numbers(records: _Records) -> str:
 
 def _selection(records: _Records) -> str:
     search, metric = records.search, records.search.get("metric")
-    way = "largest" if search.get("mode") == Goal.MAX else "least"
+    ways = {Goal.MAX: "largest", Goal.MIN: "least"}
+    several = [(metric, search.get("mode")), *((o.get("metric"), o.get("mode")) for o in search.get("others") or ())]
     share = documents.part(_base(records), "dataset_sup").get("validation") or 0
     images = f"{100 * share:g} % of the training images, held out" if share else "no validation images are held out"
-    names = [metric, *(other.get("metric") for other in search.get("others") or ())]
-    text = f"by {' and '.join(map(str, names))}" + (f" ({way} mean over seeds)" if len(names) == 1 else "")
+    names = [name for name, _ in several]
+    compared = [f"{name} ({ways.get(mode, UNKNOWN)} mean over seeds)" for name, mode in several]
+    text = f"by {' and '.join(compared)}"
+    bounds = documents.part(search, "spec").get("constraints") or ()
+    text += f", under the constraints {', '.join(map(str, bounds))}" if bounds else ""
     if search.get("purpose") != Purpose.SEARCH:
         return f"none: a sweep, which shows every configuration, {text}; {images}"
     test = "; **selected on test images**" if any(str(name).startswith("test") for name in names) else ""
     final = search.get("final_seeds") or ()
-    again = f"; the winner is trained again on all training images with {len(final)} other seeds" if final else ""
+    points = " ".join(map(str, search.get("final_points") or ())) or "all of them"
+    best = f"points of the Pareto front ({points}) are" if len(several) > 1 else "the winner is"
+    again = f"; {best} trained again on all training images with {len(final)} other seeds" if final else ""
     return f"{text}; {images}{test}{again}"
+
+
+def _front(records: _Records) -> dict[str, str]:
+    """Say what is on the Pareto front of a search by several metrics."""
+    if not records.search.get("others"):
+        return {}
+    progress = Follower(records.folder).look()
+    points = []
+    for number, point in enumerate(progress.front, 1):
+        values = ", ".join(f"{one.metric} {point.means[one.metric]:.6g}" for one in progress.objectives)
+        points.append(f"{number}. {point.label} ({values})")
+    among = f"of {len(progress.complete)} configurations that finished on every seed and keep every bound"
+    return {"Pareto front": f"{among}: {'; '.join(points) or 'none'}"}
 
 
 def _seeds(records: _Records) -> str:

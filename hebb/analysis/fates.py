@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hebb.storage import run_names
 from hebb.storage.folders import FolderState
 from hebb.storage.journal import Journal
 
@@ -46,9 +47,15 @@ def ended(journal: Journal, name: str) -> Fate | None:
 
 def holds(group: str, name: str) -> bool:
     """Tell whether a run belongs to a group: it is the run, a pack (``<hash>-s0+1+2``) or a configuration."""
-    configuration, _, seed = name.rpartition("-s")
+    configuration, seed = run_names.configuration(name), str(run_names.seed(name))
     first, *others = group.split("+")
-    return first in (name, configuration) or (first.rpartition("-s")[0] == configuration and seed in others)
+    return first in (name, configuration) or (run_names.configuration(first) == configuration and seed in others)
+
+
+def members(group: str) -> list[str]:
+    """Return the names of the runs of a group that is a run or a pack."""
+    first, *others = group.split("+")
+    return [first, *(run_names.of(run_names.configuration(first), int(seed)) for seed in others)]
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,14 @@ def of_records(config: RunConfig, seconds: float | None, folder: Path, names: It
     """
     names = list(names)
     static = costs.static(config) if set(names) & set(objectives.STATIC) else {}
-    values: dict[str, float] = {}
-    for name in names:
-        if name in static:
-            values[name] = float(static[name])
-        elif name == "seconds":
-            values[name] = math.nan if seconds is None else float(seconds)
-        else:
-            values[name] = entropy(curves.read(folder)) if name == "winner_entropy" else sparsity(folder)
-    return values
+    return {name: float(static[name]) if name in static else measured(name, seconds, folder) for name in names}
+
+
+def measured(name: str, seconds: float | None, folder: Path) -> float:
+    """Return a cost that is known when a run has ended; NaN where its records do not tell."""
+    if name == "seconds":
+        return math.nan if seconds is None else float(seconds)
+    return entropy(curves.read(folder)) if name == "winner_entropy" else sparsity(folder)
 
 
 def entropy(points: Sequence[Point]) -> float:

@@ -24,7 +24,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import curves as learning_curves
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 from hebb.storage.curves import Point
 from hebb.storage.journal import Journal
 
@@ -312,7 +312,9 @@ def _planned(inside: Path, damaged: dict[str, ConfigError]) -> dict[Path, tuple[
             continue
         journal = Journal.load(path.parent)
         choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
-        choices |= {f"{group}-s{seed}": c for group, c in journal.trained.items() for seed in data.get("seeds", ())}
+        choices |= {
+            run_names.of(group, int(seed)): c for group, c in journal.trained.items() for seed in data.get("seeds", ())
+        }
         for name, choice in choices.items():
             planned[path.parent / folders.TRIALS / name] = choice, fates.ended(journal, name)
     return planned

@@ -7,6 +7,9 @@ HEBB_KIND                 search or run
 HEBB_NAME, HEBB_FOLDER    its name, and its folder
 HEBB_METRIC, HEBB_BEST    what is compared, and the best mean over all seeds; of a run its own value
 HEBB_CONFIGURATION        the configuration with that mean; of a run its network
+HEBB_METRICS              all that is compared, and the better direction of each, as JSON: {"test_acc": "max", ...}
+HEBB_FRONT                the points of the Pareto front, as JSON: a list of {"configuration": ..., "values": {...}},
+                          best by the first metric first; by one metric the best alone
 HEBB_DONE, HEBB_TOTAL     runs that ran to the end, and all runs
 HEBB_FAILED               runs that failed
 HEBB_SECONDS              how long this session took
@@ -18,6 +21,7 @@ Its failure is reported and changes no exit code.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import sys
@@ -98,7 +102,7 @@ def at_end(command: str | None, runs: Sequence[Path], kind: str) -> Iterator[End
 
 
 _NAMES = (
-    *("STATUS", "KIND", "NAME", "FOLDER", "METRIC", "BEST", "CONFIGURATION"),
+    *("STATUS", "KIND", "NAME", "FOLDER", "METRIC", "BEST", "CONFIGURATION", "METRICS", "FRONT"),
     *("DONE", "TOTAL", "FAILED", "SECONDS", "ERROR"),
 )
 
@@ -126,20 +130,17 @@ def _of_search(folder: Path) -> dict[str, object]:
     from hebb.analysis.progress import Follower, RunStatus
 
     progress = Follower(folder).look()
-    values: dict[str, list[float]] = {}
-    lacking: set[str] = set()
-    for run in progress.runs:
-        if run.state == RunStatus.FINISHED and run.value is not None:
-            values.setdefault(run.label, []).append(run.value)
-        else:
-            lacking.add(run.label)
-    means = {label: math.fsum(v) / len(v) for label, v in values.items() if label not in lacking}
-    choose = max if progress.maximises else min
-    best = choose(means, key=lambda label: means[label], default=None)
+    best, *_ = progress.complete or (None,)
+    points = [
+        {"configuration": point.label, "values": {o.metric: point.means.get(o.metric) for o in progress.objectives}}
+        for point in progress.front
+    ]
     return {
         "METRIC": progress.metric,
-        "BEST": None if best is None else means[best],
-        "CONFIGURATION": best,
+        "BEST": None if best is None else best.means[progress.metric],
+        "CONFIGURATION": None if best is None else best.label,
+        "METRICS": json.dumps({one.metric: one.mode for one in progress.objectives}),
+        "FRONT": json.dumps(points),
         "DONE": progress.tally.finished,
         "TOTAL": progress.tally.total,
         "FAILED": sum(run.state == RunStatus.FAILED for run in (*progress.runs, *progress.final)),

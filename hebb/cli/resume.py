@@ -12,7 +12,7 @@ from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind
 from hebb.core import commands
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 from hebb.storage.folders import FolderState
 
 _VERB = "resume"
@@ -110,7 +110,7 @@ def initial_weights(run: RunConfig, folder: Path) -> Path | None:
 
 def _together(run: RunConfig, folder: Path, flag: str) -> dict[Path, RunConfig]:
     """Return the interrupted run with the other members of its pack, which lie beside it under their seeds."""
-    tail = f"-s{run.seed}"
+    tail = run_names.tail(run.seed)
     if run.pack and not folder.name.endswith(tail):
         raise ConfigError(
             flag, f"{folder} holds a member of a pack, and its name must end with {tail}", hint="rename it"

@@ -17,7 +17,7 @@ from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Resume
 from hebb.core import commands
 from hebb.core.errors import ConfigError, DiskFullError, InterruptedRunError, cause_of, within
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 from hebb.storage.folders import FolderState
 
 
@@ -25,7 +25,7 @@ def members(run: RunConfig, folder: Path) -> dict[Path, RunConfig]:
     """Return the run by its folder, or all members of its pack by theirs."""
     if not run.pack:
         return {folder: run}
-    return {folder.with_name(f"{folder.name}-s{seed}"): replace(run, seed=seed) for seed in run.pack}
+    return {folder.with_name(run_names.of(folder.name, seed)): replace(run, seed=seed) for seed in run.pack}
 
 
 def read_config(path: Path) -> RunConfig:

@@ -18,7 +18,6 @@ from hebb.analysis.progress import Follower, RunProgress, RunStatus, SearchProgr
 from hebb.cli import arguments, describe
 from hebb.cli.parsing import Parser, count
 from hebb.core import commands
-from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 _VERB = "watch"
@@ -47,14 +46,13 @@ def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     options = parser().parse(argv)
     folder = folders.stored_folder(options.search, folders.Home.find(options.data_dir), _VERB)
-    if not (folder / folders.SEARCH).is_file():
-        raise ConfigError(_VERB, f"must name a search, and {folder} holds none")
+    folders.check_search(folder, _VERB)
     follower, still = Follower(folder), 60 * options.quiet_after
     out = describe.console()
     if options.once:
         progress = follower.look()
         out.print(_table(progress))
-        out.print(sentence(progress, folder, still), soft_wrap=True)
+        _print_end(progress, folder, still)
     elif out.is_terminal:
         progress = _live(follower, options.every, still)
     else:
@@ -67,7 +65,8 @@ def _live(follower: Follower, every: int, still: int) -> SearchProgress:
     out, progress = describe.console(), follower.look()
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            live.update(Group(_table(progress), sentence(progress, follower.folder, still)), refresh=True)
+            front = [_front(progress)] if progress.several else []
+            live.update(Group(_table(progress), *front, sentence(progress, follower.folder, still)), refresh=True)
             if progress.state != SearchState.RUNNING:
                 return progress
             time.sleep(every)
@@ -84,12 +83,34 @@ def _lines(follower: Follower, every: int, still: int) -> SearchProgress:
                 out.print(_line(run, progress), soft_wrap=True)
             before[run.name] = run
         if progress.state != SearchState.RUNNING:
-            out.print(sentence(progress, follower.folder, still), soft_wrap=True)
+            _print_end(progress, follower.folder, still)
             return progress
         if (progress.quiet > still) != quiet:
             quiet = not quiet
             out.print(sentence(progress, follower.folder, still) if quiet else "it goes on", soft_wrap=True)
         time.sleep(every)
+
+
+def _print_end(progress: SearchProgress, folder: Path, still: int) -> None:
+    """Print the front of a search by several metrics, and how far the search is."""
+    out = describe.console()
+    if progress.several:
+        out.print(_front(progress))
+    out.print(sentence(progress, folder, still), soft_wrap=True)
+
+
+def _front(progress: SearchProgress) -> Table:
+    """Lay out the configurations that no other beats so far, with the means of everything that is compared."""
+    names = [one.metric for one in progress.objectives]
+    columns = [f"{one.metric} ({one.mode})" for one in progress.objectives]
+    table = describe.table(
+        "front so far" if progress.state == SearchState.RUNNING else "front",
+        ("point", "configuration", *columns),
+        columns,
+    )
+    for number, point in enumerate(progress.front, 1):
+        table.add_row(str(number), point.label, *(_text(point.means[name], name) for name in names))
+    return table
 
 
 def sentence(progress: SearchProgress, folder: Path, still: int) -> str:
@@ -105,7 +126,10 @@ def sentence(progress: SearchProgress, folder: Path, still: int) -> str:
         others += f", {failed} failed" if failed else ""
     best = progress.leading
     text += f", {others}" if others else ""
-    text += f"; best run: {best.label} seed {best.seed}, {_value(best, progress.metric)}" if best else ""
+    if progress.several:
+        text += f"; {describe.counted(len(progress.front), 'configuration')} on the front"
+    elif best:
+        text += f"; best run: {best.label} seed {best.seed}, {_value(best, progress.metric)}"
     if progress.state == SearchState.INTERRUPTED:
         return f"interrupted: {text}\n{commands.line('search', '--restore', folder)} continues it"
     if progress.state != SearchState.RUNNING:
@@ -118,13 +142,15 @@ def sentence(progress: SearchProgress, folder: Path, still: int) -> str:
 
 def _table(progress: SearchProgress) -> Table:
     """Lay out the runs that go on, and the last ones that ended."""
-    columns = ("run", "configuration", "seed", "phase", "epoch", progress.metric, "state")
-    table = describe.table("", columns, ("seed", "epoch", progress.metric))
+    metrics = [one.metric for one in progress.objectives]
+    columns = ("run", "configuration", "seed", "phase", "epoch", *metrics, "state")
+    table = describe.table("", columns, ("seed", "epoch", *metrics))
     everything = (*progress.runs, *progress.final)
     over = [run for run in everything if run.state in _OVER]
     for run in [*over[-_ENDED:], *(run for run in everything if run.state == RunStatus.RUNNING)]:
-        value = _value(run, _metric(run, progress))
-        table.add_row(run.name, run.label, str(run.seed), run.phase, run.epoch, value, run.state.value)
+        values = [_value(run, _metric(run, progress))]
+        values += [_text(run.beside[name], name) if name in run.beside else "" for name in metrics[1:]]
+        table.add_row(run.name, run.label, str(run.seed), run.phase, run.epoch, *values, run.state.value)
     return table
 
 
@@ -132,7 +158,14 @@ def _line(run: RunProgress, progress: SearchProgress) -> str:
     place = f"  phase {run.phase} epoch {run.epoch}" if run.phase and run.state == RunStatus.RUNNING else ""
     metric = _metric(run, progress)
     value = _value(run, metric)
-    return f"{run.label} seed {run.seed}  {run.state}{place}" + (f"  {metric} {value}" if value else "")
+    others = [
+        f"  {one.metric} {_text(run.beside[one.metric], one.metric)}"
+        for one in progress.objectives[1:]
+        if one.metric in run.beside
+    ]
+    return (
+        f"{run.label} seed {run.seed}  {run.state}{place}" + (f"  {metric} {value}" if value else "") + "".join(others)
+    )
 
 
 def _metric(run: RunProgress, progress: SearchProgress) -> str:
@@ -140,4 +173,8 @@ def _metric(run: RunProgress, progress: SearchProgress) -> str:
 
 
 def _value(run: RunProgress, metric: str) -> str:
-    return "" if run.value is None else replicates.with_unit(run.value, metric)
+    return "" if run.value is None else _text(run.value, metric)
+
+
+def _text(value: float, metric: str) -> str:
+    return replicates.with_unit(value, metric)

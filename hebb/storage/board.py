@@ -20,12 +20,11 @@ from pathlib import Path
 
 from hebb.config.domains import Choice
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 from hebb.storage.journal import Journal
 
 BOARD = "tensorboard"
 SINGLE = "single runs"  # with a space, so that no search has this name
-FINAL = "final"
 _DIGITS = (4, 8, 17)  # of a number, as many as tell labels apart
 _LONGEST = 160  # bytes of a label
 
@@ -80,7 +79,7 @@ def labels(choice: Choice, seed: int, short: Mapping[str, str], *, final: bool =
     """Yield names of a run, each more exact than the one before; the last one is not exact where a word is too long."""
     for digits in _DIGITS:
         words = [f"{short.get(path, path)}={_written(value, digits)}" for path, value in choice.items()]
-        yield _file_name(" ".join([*([FINAL] if final else ()), *words, f"seed={seed}"]))
+        yield _file_name(" ".join([*([run_names.FINAL] if final else ()), *words, f"seed={seed}"]))
 
 
 def _written(value: object, digits: int) -> str:
@@ -129,15 +128,15 @@ def _renew_search(folder: Path) -> None:
     shown = {str(path.readlink()) for path in _links(folder / BOARD)}
     for config in sorted((folder / folders.TRIALS).glob(f"*/{folders.CONFIG}")):
         name = config.parent.name
-        configuration, _, seed = name.rpartition("-s")
-        if seed.isdigit() and _target(folder / BOARD, config.parent) not in shown:
-            _link_trial(folder / BOARD, name, choices.get(configuration, {}), int(seed), short)
+        seed = run_names.seed(name)
+        if seed is not None and _target(folder / BOARD, config.parent) not in shown:
+            _link_trial(folder / BOARD, name, choices.get(run_names.configuration(name), {}), seed, short)
 
 
 def _choices(folder: Path) -> tuple[dict[str, Choice], dict[str, str]]:
     """Return the values of every configuration of a search by its hash, and the short names of their paths."""
     data = folders.read_json(folder / folders.SEARCH)
-    choices = {str(trial["name"]).rpartition("-s")[0]: trial["choice"] for trial in data["trials"]}
+    choices = {run_names.configuration(str(trial["name"])): trial["choice"] for trial in data["trials"]}
     choices |= Journal.load(folder).chosen
     paths = dict.fromkeys([*data["spec"]["space"], *(path for choice in choices.values() for path in choice)])
     return choices, short_names(paths)
@@ -146,7 +145,7 @@ def _choices(folder: Path) -> tuple[dict[str, Choice], dict[str, str]]:
 def _link_trial(board: Path, name: str, choice: Choice, seed: int, short: Mapping[str, str]) -> str:
     _make(board)
     trial = board.parent / folders.TRIALS / name
-    names = list(labels(choice, seed, short, final=name.startswith(f"{FINAL}-")))
+    names = list(labels(choice, seed, short, final=run_names.is_final(name)))
     for label in (*names, f"{names[0]} {name}"):
         if _link(board / label, trial):
             return label

@@ -353,6 +353,12 @@ def stored_folder(name: str, home: Home, where: str = "runs") -> Path:
     raise ConfigError(where, problem, given=name, choices=choices)
 
 
+def check_search(folder: Path, where: str) -> None:
+    """Raise unless a folder holds a search."""
+    if not (folder / SEARCH).is_file():
+        raise ConfigError(where, f"must name a search, and {folder} holds none")
+
+
 def datasets_of(folder: Path, home: Home) -> list[Path]:
     """Return the folders of datasets in which the images of a run may be, which may have been moved since.
 

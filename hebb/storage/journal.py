@@ -24,6 +24,8 @@ class Event(StrEnum):
     """It is tried again."""
     LEFT_OUT = "left_out"
     """It breaks a bound on what is known before a run, and is never trained."""
+    ENDED = "ended"
+    """The search itself came to its end; what came later is another session of it."""
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Journal:
         stopped: step, score and number of seeds at which a scheduler stopped a group.
         failed: why a group failed, and whether trying again may help (``again``).
         left_out: why a group that was chosen is never trained.
+        finished: groups that ran to the end, whose folders may have been removed since.
+        succeeded: whether nothing failed and there is a winner, where the search has come to its end; else None.
         torn: whether the last line is unfinished.
     """
 
@@ -46,6 +50,8 @@ class Journal:
     stopped: dict[str, Row] = field(default_factory=dict)
     failed: dict[str, Row] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
+    succeeded: bool | None = None
 
     @property
     def trained(self) -> dict[str, Choice]:
@@ -85,6 +91,7 @@ class Journal:
 
     def _take(self, entry: Row) -> None:
         event, group = entry["event"], str(entry.get("group"))
+        self.succeeded = bool(entry.get("succeeded")) if event == Event.ENDED else None
         if event == Event.CHOSEN:
             self.chosen[group] = entry["choice"]
             self.suggested.append((group, entry["params"]))
@@ -97,3 +104,5 @@ class Journal:
         elif event in (Event.FINISHED, Event.AGAIN):
             self.stopped.pop(group, None)
             self.failed.pop(group, None)
+        if event == Event.FINISHED:
+            self.finished.add(group)

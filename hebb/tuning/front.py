@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -29,6 +30,18 @@ def points(search: Search, ranking: pd.DataFrame, catalog: Catalog) -> tuple[Fro
         )
         for number, line in enumerate(lines.to_dict("records"), 1)
     )
+
+
+def absent(numbers: Sequence[int], present: Sequence[int]) -> str:
+    """Say that the front lacks points that were to be trained again, and which ones it has."""
+    lacking = f"no point {' or '.join(map(str, numbers))}"
+    return f"--final-points: the front has {lacking}; it has {' '.join(map(str, present)) or 'none'}"
+
+
+def stored_numbers(folder: Path) -> list[int]:
+    """Return the numbers of the points of the front that a search has stored; none without one."""
+    path = folder / FILE
+    return [int(point["number"]) for point in folders.read_json(path)["points"]] if path.exists() else []
 
 
 def write(

@@ -20,7 +20,8 @@ from hebb.core import extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
-from hebb.tuning import job_options, samplers, search_folder, steps, trials
+from hebb.storage.journal import Journal
+from hebb.tuning import front, job_options, samplers, search_folder, steps, trials
 from hebb.tuning.search import Search, final_seeds, packs_of
 
 FINAL_SEEDS = 3
@@ -103,8 +104,8 @@ class SearchRequest:
             final_points=self.final_points,
         )
         _check_beside(self, search)
-        check_points(search)
         search = trials.planned(search, catalog)
+        check_points(search)
         check_steps(search)
         return search
 
@@ -232,6 +233,10 @@ def check_points(search: Search) -> None:
         raise ConfigError("--final-points", "needs several metrics: one metric has a winner and no front")
     if any(number < 1 for number in search.final_points):
         raise ConfigError("--final-points", f"must be whole numbers >= 1, got {min(search.final_points)}")
+    most = search.spec.count() - len(search.left_out)
+    if any(number > most for number in search.final_points):
+        problem = f"must be at most {most}, the number of configurations, got {max(search.final_points)}"
+        raise ConfigError("--final-points", problem, hint="the points of a front are numbered from 1, best first")
 
 
 def check_steps(search: Search) -> None:
@@ -319,8 +324,20 @@ def restored(
     plan = search.spec.plan
     plan = replace(plan, time=plan.time if time is None else time, trials=plan.trials if count is None else count)
     search = replace(search, spec=replace(search.spec, plan=plan), final_points=final_points or search.final_points)
-    check_points(search)
+    if final_points:
+        check_points(search)
+        if extension is None and Journal.load(folder).succeeded is not None:
+            _check_stored_points(search)
     return search
+
+
+def _check_stored_points(search: Search) -> None:
+    """Raise for points that the front of a search that has come to its end has not."""
+    present = front.stored_numbers(search.folder)
+    missing = sorted(set(search.final_points) - set(present))
+    if present and missing:
+        got = " ".join(map(str, missing))
+        raise ConfigError("--final-points", f"must be points of the front, {' '.join(map(str, present))}, got {got}")
 
 
 def _extended(data: Mapping[str, Any], extension: Extension, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.domains import Choice
 from hebb.core import documents, files
 from hebb.core.errors import ConfigError
-from hebb.storage import archive, folders
+from hebb.storage import archive, folders, run_names
 from hebb.storage.archive import Archive
 from hebb.storage.journal import Event, Journal
 from hebb.tuning import trials
@@ -134,7 +134,9 @@ def _recorded(packed: Archive) -> list[tuple[Choice, int, str]]:
     stored, finished = packed.data(folders.SEARCH), set(packed.runs())
     planned = [(dict(t["choice"]), int(t["seed"]), str(t["name"])) for t in stored.get("trials") or ()]
     chosen = {str(row["group"]): dict(row["choice"]) for row in _suggested(packed)}
-    planned += [(c, int(s), f"{name}-s{s}") for name, c in chosen.items() for s in stored.get("seeds") or ()]
+    planned += [
+        (c, int(s), run_names.of(name, int(s))) for name, c in chosen.items() for s in stored.get("seeds") or ()
+    ]
     once = {name: (choice, seed, f"{folders.TRIALS}/{name}") for choice, seed, name in planned}
     return [run for run in once.values() if run[2] in finished]
 
@@ -152,14 +154,16 @@ def compared(packed: Archive, search: Search) -> list[Repeated]:
 
 def _final_pairs(packed: Archive, folder: Path) -> list[Repeated]:
     """Pair the runs of a winner, or of points on a front, on all training images."""
-    pattern = f"{folders.TRIALS}/final-"
+    pattern = f"{folders.TRIALS}/{run_names.FINAL}-"
     here = {_same(folders.read_json(path)): path.parent for path in folder.glob(f"{pattern}*/{folders.CONFIG}")}
     names = [name for name in packed.runs() if name.startswith(pattern)]
     configs = {name: packed.data(f"{name}/{folders.CONFIG}") for name in names}
-    points = list(dict.fromkeys(name.rpartition("-s")[0] for name in names))
+    points = list(dict.fromkeys(map(run_names.configuration, names)))
     labels = {point: _FINAL + (f" {points.index(point) + 1}" if len(points) > 1 else "") for point in points}
     return [
-        repeated(packed, name, here.get(_same(c)), labels[name.rpartition("-s")[0]], int(c.get("seed", 0)), "test_acc")
+        repeated(
+            packed, name, here.get(_same(c)), labels[run_names.configuration(name)], int(c.get("seed", 0)), "test_acc"
+        )
         for name, c in configs.items()
     ]
 

@@ -15,7 +15,7 @@ from hebb.config.objectives import Constraint, Objective
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal, Purpose, Scheduler
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 from hebb.storage.folders import FolderState
 
 Packs = tuple[tuple[int, ...], ...]
@@ -43,7 +43,7 @@ class Trial:
     @property
     def configuration(self) -> str:
         """The part of the name that all seeds of the configuration share."""
-        return self.name.rpartition("-s")[0]
+        return run_names.configuration(self.name)
 
     @property
     def finished(self) -> bool:

@@ -118,8 +118,7 @@ def read(folder: Path, where: str = "--restore") -> dict[str, Any]:
     if not folder.is_dir():
         stored = sorted(path.parent.name for path in folder.parent.glob(f"*/{SEARCH}"))
         raise ConfigError(where, f"no such folder '{folder}'", given=folder.name, choices=stored)
-    if not (folder / SEARCH).exists():
-        raise ConfigError(where, f"{folder} holds no search")
+    folders.check_search(folder, where)
     data = folders.read_json(folder / SEARCH)
     if not isinstance(data, dict) or any(key not in data for key in _KEYS):
         raise ConfigError(str(folder / SEARCH), "is not the description of a search")

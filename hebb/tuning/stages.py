@@ -153,7 +153,10 @@ def _run(
             context.journal.note(Event.AGAIN, name)
         observer.start(search)
         observer.noted(notes)
-        return _select(context) if search.selects else _sweep(context)
+        result = _select(context) if search.selects else _sweep(context)
+        if context.journal.succeeded != result.succeeded:
+            context.journal.note(Event.ENDED, "", succeeded=result.succeeded)
+        return result
 
 
 def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_gpu: bool | None) -> Search:
@@ -291,14 +294,12 @@ def _of_front(context: Context, result: SearchResult) -> SearchResult:
     points = _points(context, result.summary)
     if not points:
         return result
-    unknown = sorted(set(search.final_points) - {point.number for point in points})
-    if unknown:
-        front.write(search, points, among)
-        problem = f"the front has {len(points)} points, got {unknown[0]}"
-        raise ConfigError("--final-points", problem, hint="--restore NAME --final-points N trains others")
+    absent = sorted(set(search.final_points) - {point.number for point in points})
+    if absent:
+        context.observer.noted([front.absent(absent, [point.number for point in points])])
     records = {}
-    if search.final_seeds:
-        again = [point for point in points if not search.final_points or point.number in search.final_points]
+    again = [point for point in points if not search.final_points or point.number in search.final_points]
+    if search.final_seeds and again:
         final, failed = _retrain(context, [point.trial for point in again], [point.trial for point in points])
         records = {str(line["configuration"]): _final_record(search, line) for _, line in final.iterrows()}
         result = replace(result, final=final, failed={**result.failed, **failed})

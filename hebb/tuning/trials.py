@@ -14,6 +14,7 @@ from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Control
 from hebb.core.errors import ConfigError, within
+from hebb.storage import folders, run_names
 from hebb.storage.journal import Journal
 from hebb.tuning.search import Packs, Search, Trial, packs_of
 
@@ -142,11 +143,11 @@ def replicates(search: Search, choice: Choice, text: str, catalog: Catalog) -> l
     name = serialise.digest(run, leave_out=("seed",))
     return [
         Trial(
-            name=f"{name}-s{seed}",
+            name=run_names.of(name, seed),
             label=text,
             choice=choice,
             config=_with_seed(run, seed, search.packs),
-            folder=search.folder / "trials" / f"{name}-s{seed}",
+            folder=search.folder / folders.TRIALS / run_names.of(name, seed),
         )
         for seed in search.seeds
     ]
@@ -188,7 +189,7 @@ def final_trials(winner: Trial, seeds: tuple[int, ...], packs: Packs = ()) -> tu
     trials = []
     for seed in seeds:
         run = _with_seed(config, seed, packs)
-        name = f"final-{serialise.digest(run, leave_out=('seed', 'pack'))}-s{seed}"
+        name = run_names.of(serialise.digest(run, leave_out=("seed", "pack")), seed, final=True)
         folder = winner.folder.with_name(name)
         trials.append(Trial(name=name, label=winner.label, choice=winner.choice, config=run, folder=folder))
     return tuple(trials)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hebb.config.catalog import Catalog
 from hebb.config.domains import label
 from hebb.core.user_code import TRACEBACK
+from hebb.storage import run_names
 from hebb.storage.journal import Event, Journal
 from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
@@ -145,7 +146,7 @@ class Work:
     @property
     def judged(self) -> bool:
         """Whether a scheduler compares the groups; it does not compare a winner's final runs."""
-        configurations = self.groups is None or any("-s" not in group.name for group in self.groups)
+        configurations = self.groups is None or not all(run_names.is_final(g.name) for g in self.groups)
         return configurations and self.search.stops_early
 
     def samples(self) -> int:

@@ -21,6 +21,8 @@ import stored_runs
 from hebb.analysis.progress import Follower, RunStatus, SearchState
 from hebb.cli import verbs, watch
 from hebb.cli.analysis import command as analysis
+from hebb.config import costs, serialise
+from hebb.config.specs import RunConfig
 from hebb.core import locks
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -98,6 +100,97 @@ def test_how_a_search_ended(
     out = capsys.readouterr().out
     assert text in out
     assert ("search --restore" in out) is (state == SearchState.INTERRUPTED)
+
+
+def change(search: Path, **keys: object) -> None:
+    data = json.loads((search / folders.SEARCH).read_text())
+    (search / folders.SEARCH).write_text(json.dumps(data | keys))
+
+
+def removed(search: Path) -> None:
+    """What ``--save false`` does when a search has ended: tables and journal stay."""
+    lines = [f"{trial.name},{90 + i}" for i, trial in enumerate(trials(search))]
+    (search / "results.csv").write_text("\n".join(["trial,test_acc", *lines]))
+    for trial in trials(search):
+        Journal.load(search).note(Event.FINISHED, trial.name, node=None)
+    shutil.rmtree(search / folders.TRIALS)
+    change(search, options={"save": False})
+
+
+@pytest.mark.parametrize(
+    ("more", "state", "text"),
+    [
+        ("nothing", SearchState.FINISHED, "finished: 2 of 2 runs finished; best run: b0.layer.lr=0.1 seed 0, 91.00 %"),
+        ("the end", SearchState.FINISHED, "finished: 2 of 2 runs finished; best"),
+        ("a winner", SearchState.FINISHED, "finished: 2 of 2 runs finished; best"),
+        ("no winner", SearchState.FAILED, "failed: 2 of 2 runs finished; best"),
+        ("a run left", SearchState.INTERRUPTED, "interrupted: 2 of 3 runs finished, 1 never started"),
+    ],
+)
+def test_a_search_that_kept_no_runs(
+    more: str, state: SearchState, text: str, search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    removed(search)
+    if more == "a winner":
+        change(search, purpose="search", final_seeds=[4, 5])
+        Journal.load(search).note(Event.FINISHED, "final-abc-s4+5", node=None)
+    elif more == "a run left":
+        data = json.loads((search / folders.SEARCH).read_text())
+        extra = {**data["trials"][0], "name": "other-s0", "choice": {"b0.layer.lr": 0.7}}
+        change(search, trials=[*data["trials"], extra])
+    if more != "nothing":
+        Journal.load(search).note(Event.ENDED, "", succeeded=more != "no winner")
+    progress = Follower(search).look()
+    assert progress.state == state
+    assert [(run.seed, run.value) for run in progress.final] == ([(4, None), (5, None)] if more == "a winner" else [])
+    assert look(search) == int(state != SearchState.FINISHED)
+    assert text in capsys.readouterr().out
+
+
+def test_what_an_older_journal_does_not_say(search: Path) -> None:
+    """Without a line for the end, a search with final runs to come is interrupted; what a later session did counts."""
+    change(search, purpose="search", final_seeds=[4])
+    assert Follower(search).look().state == SearchState.INTERRUPTED
+    Journal.load(search).note(Event.ENDED, "", succeeded=True)
+    assert Follower(search).look().state == SearchState.FINISHED
+    half(shutil.copytree(trials(search)[0], search / folders.TRIALS / "final-abc-s4"))
+    assert Follower(search).look().state == SearchState.INTERRUPTED
+    Journal.load(search).note(Event.FAILED, "final-abc-s4", reason="x", again=False)
+    assert Follower(search).look().state == SearchState.FAILED
+
+
+def test_several_metrics_show_their_front(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them beside each finished run, and the configurations that no other beats; bounds count."""
+    others = [{"metric": "multiply_accumulates", "mode": "min"}, {"metric": "seconds", "mode": "min"}]
+    change(search, others=others)
+    for trial, accuracy, seconds in zip(trials(search), (80.0, 70.0), (9.0, 5.0), strict=True):
+        rows = folders.read_rows(trial / folders.METRICS)
+        rows[-1]["test_acc"] = accuracy
+        (trial / folders.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        result = json.loads((trial / folders.RESULT).read_text())
+        (trial / folders.RESULT).write_text(json.dumps(result | {"seconds": seconds}))
+    macs = costs.static(read_config(trials(search)[0]))["multiply_accumulates"]
+    front = Follower(search).look().front
+    assert [(point.label, point.means) for point in front] == [
+        ("b0.layer.lr=0.05", {"test_acc": 80.0, "multiply_accumulates": macs, "seconds": 9.0}),
+        ("b0.layer.lr=0.1", {"test_acc": 70.0, "multiply_accumulates": macs, "seconds": 5.0}),
+    ]
+    assert look(search) == 0
+    out = capsys.readouterr().out
+    assert f"b0.layer.lr=0.1 seed 0  finished  test_acc 70.00 %  multiply_accumulates {macs:,}  seconds 5" in out
+    assert "2 configurations on the front" in out
+    spec = json.loads((search / folders.SEARCH).read_text())["spec"]
+    change(search, spec=spec | {"constraints": ["seconds <= 6"]})
+    assert [point.label for point in Follower(search).look().front] == ["b0.layer.lr=0.1"]
+    assert analysis.main(["checklist", str(search), "--out", str(search.parent / "out")]) == 0
+    assert "under the constraints seconds <= 6" in (text := capsys.readouterr().out)
+    assert "1. b0.layer.lr=0.1 (test_acc 70, multiply_accumulates" in text
+
+
+def read_config(run: Path) -> RunConfig:
+    config = json.loads((run / folders.CONFIG).read_text())
+    config.pop("phases")
+    return serialise.run_from_json(config, str(run))
 
 
 def test_a_killed_search_is_no_running_one(search: Path) -> None:
@@ -199,5 +292,5 @@ def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.C
         "Python not recorded",
     ):
         assert name in text
-    with pytest.raises(ConfigError, match=r"^checklist: must name searches"):
+    with pytest.raises(ConfigError, match=r"^checklist: must name a search"):
         analysis.main(["checklist", str(trials(search)[0]), *out, "--name", "x"])

@@ -232,7 +232,7 @@ def test_a_search_without_a_result_has_no_page(home: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="no run of this search is finished"):
         command.main(["report", str(copy)])
     assert not (copy / "report.html").exists()
-    with pytest.raises(ConfigError, match="holds no search"):
+    with pytest.raises(ConfigError, match="report: must name a search"):
         command.main(["report", str(tmp_path)])
 
 

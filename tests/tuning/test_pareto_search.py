@@ -18,7 +18,8 @@ from hebb.config import catalog, costs, search_space
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.journal import Event, Journal
-from hebb.tuning import html_report, report_front, results, search_folder, trials
+from hebb.tuning import front as front_of
+from hebb.tuning import html_report, report_front, request, results, search_folder, trials
 from hebb.tuning.request import SearchRequest
 from hebb.tuning.search import Search, Trial
 from hebb.tuning.search_settings import SearchSettings
@@ -189,6 +190,14 @@ OPTUNA = ["--space", "b0.layer.out_channels={randint: [4, 32]}", "--num-samples"
         ([*OPTUNA, "hyperopt", "--constraint", "seconds < 9"], "--constraint: hyperopt cannot model seconds < 9"),
         ([*SPACE, "--final-points", "1"], "--final-points: search config 'seed' is a sweep"),
         (
+            [*SPACE, "--purpose", "search", "--metric", "val_acc", "parameters", "--final-points", "1", "9"],
+            "--final-points: must be at most 4, the number of configurations, got 9",
+        ),
+        (
+            [*OPTUNA, "random", "--purpose", "search", "--metric", "val_acc", "parameters", "--final-points", "5"],
+            "--final-points: must be at most 4, the number of configurations, got 5",
+        ),
+        (
             [*SPACE, "--purpose", "search", "--final-points", "1"],
             "--final-points: needs several metrics",
         ),
@@ -198,6 +207,21 @@ def test_what_cannot_be_asked(flags: list[str], says: str) -> None:
     with pytest.raises(ConfigError) as error:
         resolved(*flags)
     assert str(error.value).startswith(says)
+
+
+def test_points_that_a_front_lacks_are_refused_once_it_is_stored(tmp_path: Path) -> None:
+    """Before anything is run again; while the search goes on they may still come."""
+    found = planned(tmp_path, metric=["test_acc", "seconds"], purpose="search", validation=0)
+    search_folder.claim(found, SearchSettings(home=folders.Home(tmp_path)))
+    front_of.write(found, [], 4)
+    folders.write_json(tmp_path / front_of.FILE, {"points": [{"number": 1}, {"number": 2}]})
+    assert request.restored(tmp_path, CATALOG, final_points=(1, 3)).final_points == (1, 3)
+    Journal.load(tmp_path).note(Event.ENDED, "", succeeded=True)
+    with pytest.raises(ConfigError, match="--final-points: must be points of the front, 1 2, got 3"):
+        request.restored(tmp_path, CATALOG, final_points=(1, 3))
+    assert request.restored(tmp_path, CATALOG, final_points=(2,)).final_points == (2,)
+    assert request.restored(tmp_path, CATALOG, final_points=(3,), extension=request.Extension(seeds=(7,)))
+    assert front_of.absent([9], [1, 2]) == "--final-points: the front has no point 9; it has 1 2"
 
 
 def test_a_point_that_was_left_out_is_no_unfinished_run(tmp_path: Path) -> None:
