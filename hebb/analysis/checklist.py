@@ -56,7 +56,7 @@ def compute(searches: Iterable[Path]) -> pd.DataFrame:
             "statistics": "mean and sample standard deviation over seeds; Student's 95 % intervals from 3 seeds on",
             "hardware": _hardware(records),
             "compute": _hours(records),
-            "memory": UNKNOWN,
+            "memory": _memory(records),
             "versions": _versions(records),
             "code": _code(records),
             "commands": "; ".join(f"`{line}`" for line in documents.part(records.search, "options").get("commands", ()))
@@ -229,6 +229,17 @@ def _hours(records: _Records) -> str:
     again = sum(bool(environment.get("continued")) for environment in records.environments)
     text += f"; of {again} continued runs only the last session" if again else ""
     return f"{text}; unfinished runs and earlier experiments {UNKNOWN}"
+
+
+def _memory(records: _Records) -> str:
+    """Say how much memory the largest run took, as far as the runs could tell."""
+    peaks = [int(r["peak_memory"]) for r in records.results if isinstance(r.get("peak_memory"), int)]
+    if not peaks:
+        return UNKNOWN
+    devices = _counted(config.get("device") for config in records.configs)
+    lacking = len(records.results) - len(peaks)
+    text = f"at most {max(peaks) / 1e6:,.0f} MB in a run on {devices}, the largest of {len(peaks)} finished runs"
+    return text + (f"; {lacking} did not tell" if lacking else "")
 
 
 def _versions(records: _Records) -> str:

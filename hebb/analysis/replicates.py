@@ -50,6 +50,7 @@ _RANGES = {
             "norm",
             "response",
             "seconds",
+            "memory",
             "entropy",
             *_COUNTS,
         ),
@@ -57,7 +58,7 @@ _RANGES = {
     ),
 }
 """Ranges of metrics by the last word of their names."""
-_DIGITS = {"loss": 4, "convergence": 4, **dict.fromkeys(_COUNTS, 0)}
+_DIGITS = {"loss": 4, "convergence": 4, "memory": 0, **dict.fromkeys(_COUNTS, 0)}
 _HUGE = 1e6  # from here on a number is written with an exponent
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hebb.config import costs, objectives
 from hebb.config.specs import RunConfig
+from hebb.core import documents
 from hebb.storage import curves, folders
 from hebb.storage.curves import Point
 
@@ -26,7 +27,16 @@ def measured(name: str, seconds: float | None, folder: Path) -> float:
     """Return a cost that is known when a run has ended; NaN where its records do not tell."""
     if name == "seconds":
         return math.nan if seconds is None else float(seconds)
+    if name == "peak_memory":
+        return memory(folder)
     return entropy(curves.read(folder)) if name == "winner_entropy" else sparsity(folder)
+
+
+def memory(folder: Path) -> float:
+    """Return the largest memory of a run in MB; NaN where its process could not tell."""
+    path = folder / folders.RESULT
+    peak = documents.as_object(folders.read_json(path), str(path)).get("peak_memory") if path.exists() else None
+    return peak / 1e6 if isinstance(peak, int) else math.nan
 
 
 def entropy(points: Sequence[Point]) -> float:

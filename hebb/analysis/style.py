@@ -46,6 +46,7 @@ _METRICS = {
     "synaptic_operations": "plastic operations an image",
     "weight_change": "relative change of the weights",
     "winner_share": "largest share of the wins (%)",
+    "peak_memory": "peak memory (MB)",
     "winner_entropy": "entropy of the wins (bits)",
     "winners": "neurons that share the wins",
 }

@@ -20,7 +20,7 @@ METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_
 """What the rows of a run measure, by epoch."""
 STATIC = ("parameters", "multiply_accumulates", "synaptic_operations")
 """Costs that follow from a configuration, before anything is trained."""
-MEASURED = ("seconds", "winner_entropy", "activity_sparsity")
+MEASURED = ("seconds", "peak_memory", "winner_entropy", "activity_sparsity")
 """Costs that are known when a run has ended."""
 COSTS = (*STATIC, *MEASURED)
 NAMES = (*METRICS, *COSTS)

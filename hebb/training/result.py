@@ -25,6 +25,7 @@ class Result:
         probes: accuracies of the probes in the config.
         geometry: geometry of the representations, if the config includes it.
         seconds: time since the run started or was last continued.
+        peak_memory: the largest memory of the run in bytes; None where it cannot be told.
         folder: the run folder, if there is one.
     """
 
@@ -35,6 +36,7 @@ class Result:
     probes: list[Probe]
     geometry: list[Geometry]
     seconds: float
+    peak_memory: int | None
     folder: Path | None
 
     @property

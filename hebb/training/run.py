@@ -17,6 +17,7 @@ from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 from hebb.core import machine
+from hebb.core.peak import PeakMemory
 from hebb.data.images import Images, Split
 from hebb.nn import model
 from hebb.nn.model import Network
@@ -73,6 +74,7 @@ class Run:
         started: start time, on the monotonic clock.
         shown: numbers of the blocks after the last epoch, for the report.
         graphs: the recorded updates of the phase, where the config asks for them.
+        memory: follows the memory of the run; None for a member of a pack, whose memory is that of all.
     """
 
     config: RunConfig
@@ -86,6 +88,7 @@ class Run:
     started: float
     shown: dict[str, BlockInfo]
     graphs: Graphs | None = None
+    memory: PeakMemory | None = None
 
     def labelled(self, phase: Phase) -> Images:
         """Return the supervised data, or in a run without them the data of the phase."""
@@ -260,6 +263,8 @@ class Run:
     def reuse(self, index: int, stored: shared_blocks.Stored) -> None:
         """Go on as if this run had trained the phase itself."""
         phase, network, recorder = self.phases[index], self.network, self.recorder
+        if self.memory is not None:
+            self.memory.lose()
         for i, tensors in stored.blocks.items():
             network[i].load_state_dict(tensors)
         for point in stored.points:
@@ -281,7 +286,11 @@ class Run:
         """Write a checkpoint of this name into the run folder."""
         if self.place.folder is None:
             return
-        state = self.state
+        state, peak = self.state, self.peak_memory()
+        if peak is not None:  # a file of its own: the digest of a checkpoint is that of its numbers
+            path = self.place.folder / folders.MEMORY
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders.write_json(path, {"peak_memory": peak})
         checkpoints.save(
             self.place.folder / name,
             {
@@ -294,6 +303,10 @@ class Run:
             },
         )
 
+    def peak_memory(self) -> int | None:
+        """Return the largest memory of the run so far in bytes; None where it cannot be told."""
+        return None if self.memory is None else self.memory.bytes()
+
     def result(self) -> Result:
         """Fit the probes and return the result."""
         probes, geometry = readout.probe(self.config, self.network, self.labelled(self.phases[-1]))
@@ -305,6 +318,7 @@ class Run:
             probes=probes,
             geometry=geometry,
             seconds=time.monotonic() - self.started,
+            peak_memory=self.peak_memory(),
             folder=self.place.folder,
         )
 
@@ -326,6 +340,7 @@ class Run:
                 "probes": [vars(probe) for probe in result.probes],
                 "geometry": [shape.row for shape in result.geometry],
                 "seconds": round(result.seconds, 3),
+                "peak_memory": result.peak_memory,
             },
         )
 

@@ -17,6 +17,7 @@ from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind, Part
 from hebb.core import machine
 from hebb.core.errors import ConfigError
+from hebb.core.peak import PeakMemory
 from hebb.core.user_code import TRACEBACK
 from hebb.data import images
 from hebb.nn import compiled, model, numerics
@@ -39,13 +40,23 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     config, device = resolved(config, place)
     settle_process(config, device)
     phases = plan.phases(config)
+    memory = PeakMemory(device, _memory_before(place))
     network = initial_network(config, place)
     state = _continued(network, phases, place)
     data = load_data(config, phases, place, device, report)
     check_data(config, phases, data)
     network.to(device)
     recorder = open_records(config, phases, place, data, state)
-    return Run(config, phases, place, report, network, data, state or RunState(), recorder, started, {})
+    return Run(config, phases, place, report, network, data, state or RunState(), recorder, started, {}, memory=memory)
+
+
+def _memory_before(place: Place) -> int | None:
+    """Return the largest memory of the sessions whose checkpoint a run continues from; None where it is not known."""
+    if not place.carry_on or place.folder is None or not stored_positions(place.folder):
+        return 0
+    path = place.folder / folders.MEMORY
+    peak = folders.read_json(path).get("peak_memory") if path.exists() else None
+    return peak if isinstance(peak, int) else None
 
 
 def resolved(config: RunConfig, place: Place) -> tuple[RunConfig, torch.device]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from hebb.config.catalog import Catalog
 from hebb.storage import folders
-from hebb.tuning import results, trials
+from hebb.tuning import results, search_folder, trials
 from hebb.tuning.observer import FrontPoint
 from hebb.tuning.search import Search
-
-FILE = "front.json"
-"""File in the folder of a search by several metrics."""
 
 
 def points(search: Search, ranking: pd.DataFrame, catalog: Catalog) -> tuple[FrontPoint, ...]:
@@ -36,12 +32,6 @@ def absent(numbers: Sequence[int], present: Sequence[int]) -> str:
     """Say that the front lacks points that were to be trained again, and which ones it has."""
     lacking = f"no point {' or '.join(map(str, numbers))}"
     return f"--final-points: the front has {lacking}; it has {' '.join(map(str, present)) or 'none'}"
-
-
-def stored_numbers(folder: Path) -> list[int]:
-    """Return the numbers of the points of the front that a search has stored; none without one."""
-    path = folder / FILE
-    return [int(point["number"]) for point in folders.read_json(path)["points"]] if path.exists() else []
 
 
 def write(
@@ -76,4 +66,4 @@ def write(
             for point in members
         ],
     }
-    folders.write_json(search.folder / FILE, record)
+    folders.write_json(search.folder / search_folder.FRONT, record)

@@ -21,7 +21,7 @@ from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
 from hebb.storage.journal import Journal
-from hebb.tuning import front, job_options, samplers, search_folder, steps, trials
+from hebb.tuning import job_options, samplers, search_folder, steps, trials
 from hebb.tuning.search import Search, final_seeds, packs_of
 
 FINAL_SEEDS = 3
@@ -222,6 +222,9 @@ def _check_recorded(request: SearchRequest, search: Search) -> None:
             )
         if name == "winner_entropy" and search.base.curve_points == 0:
             raise ConfigError(where, "winner_entropy is read off learning curves, and there are no --curve-points")
+        if name == "peak_memory" and search.packs:
+            problem = "peak_memory of one seed cannot be told from that of the others of its pack"
+            raise ConfigError(where, problem, hint="--pack-seeds 1 trains each seed by itself")
         if name == "activity_sparsity" and not search.base.network.settles:
             problem = "activity_sparsity is recorded of settling networks alone"
             raise ConfigError(where, problem, hint="winner_entropy says how Hebbian blocks share the wins")
@@ -333,7 +336,7 @@ def restored(
 
 def _check_stored_points(search: Search) -> None:
     """Raise for points that the front of a search that has come to its end has not."""
-    present = front.stored_numbers(search.folder)
+    present = search_folder.points_of_front(search.folder)
     missing = sorted(set(search.final_points) - set(present))
     if present and missing:
         got = " ".join(map(str, missing))

@@ -31,6 +31,8 @@ from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.trials import planned
 
+FRONT = "front.json"
+"""File in the folder of a search by several metrics: the points of its front."""
 SEARCHER = "searcher"
 """Key of ``search.json``: what suggests the points of a model-based search, with its version and settings."""
 _KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
@@ -123,6 +125,12 @@ def read(folder: Path, where: str = "--restore") -> dict[str, Any]:
     if not isinstance(data, dict) or any(key not in data for key in _KEYS):
         raise ConfigError(str(folder / SEARCH), "is not the description of a search")
     return data
+
+
+def points_of_front(folder: Path) -> list[int]:
+    """Return the numbers of the points of the front that a search has stored; none without one."""
+    path = folder / FRONT
+    return [int(point["number"]) for point in folders.read_json(path)["points"]] if path.exists() else []
 
 
 def search_of(data: Mapping[str, Any], folder: Path, catalog: Catalog) -> Search:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import DeviceKind, Goal
+from hebb.core import peak
 from hebb.core.errors import ConfigError, DiskFullError, InterruptedRunError
 from hebb.nn import model
 from hebb.storage import board, checkpoints, folders
@@ -182,6 +183,9 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_g
     else:
         hint = "give --gpu-id cpu, or leave it out"
         raise ConfigError("--gpu-id or --device", "no node of the cluster has a GPU", hint=hint)
+    if "peak_memory" in search.beside and settings.address is None and not peak.can_follow(kind):
+        problem = f"a process here cannot tell the peak of a trial on {kind} from those of the trials before it"
+        raise ConfigError("peak_memory", problem, hint="Linux can, and CUDA")
     digest = None if search.resume_from is None else checkpoints.sha256(search.resume_from)
     base = replace(search.base, device=kind, resume_sha256=digest)
     return trials.planned(replace(search, base=base), catalog)
@@ -194,7 +198,8 @@ def _task(search: Search, settings: SearchSettings, session: Session) -> Task:
         datasets=home.datasets,
         layers=home.layers,
         cache=home.cache,
-        shared_blocks=home.cache / "blocks" if settings.share_blocks else None,
+        # a trial that takes over blocks has not paid their memory
+        shared_blocks=home.cache / "blocks" if settings.share_blocks and "peak_memory" not in search.beside else None,
         keep_model=settings.save_models or settings.keep_best,
         resume_from=search.resume_from,
         keep_features=settings.keep_features,

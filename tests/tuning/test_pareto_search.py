@@ -214,7 +214,7 @@ def test_points_that_a_front_lacks_are_refused_once_it_is_stored(tmp_path: Path)
     found = planned(tmp_path, metric=["test_acc", "seconds"], purpose="search", validation=0)
     search_folder.claim(found, SearchSettings(home=folders.Home(tmp_path)))
     front_of.write(found, [], 4)
-    folders.write_json(tmp_path / front_of.FILE, {"points": [{"number": 1}, {"number": 2}]})
+    folders.write_json(tmp_path / search_folder.FRONT, {"points": [{"number": 1}, {"number": 2}]})
     assert request.restored(tmp_path, CATALOG, final_points=(1, 3)).final_points == (1, 3)
     Journal.load(tmp_path).note(Event.ENDED, "", succeeded=True)
     with pytest.raises(ConfigError, match="--final-points: must be points of the front, 1 2, got 3"):

@@ -1,0 +1,71 @@
+"""The largest memory of a run, in a process that trains one run after the other.
+
+Without it the peak of a trial would be that of the largest trial before it in the same worker.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from hebb.analysis import run_costs
+from hebb.core import peak
+from hebb.core.peak import PeakMemory
+from hebb.storage import folders
+
+CPU = torch.device("cpu")
+LARGE = 200_000_000
+pytestmark = pytest.mark.skipif(not peak.can_follow(CPU), reason="this system cannot forget the peak of a process")
+
+
+def take(count: int) -> None:
+    """Fill so many bytes with ones and free them: what is not written to is not resident."""
+    np.ones(count, np.uint8)
+
+
+def test_it_is_that_of_the_run_and_not_of_an_earlier_one() -> None:
+    first = PeakMemory(CPU)
+    floor = first.bytes()
+    take(LARGE)
+    largest, second = first.bytes(), PeakMemory(CPU).bytes()
+    assert floor is not None
+    assert largest is not None
+    assert second is not None
+    assert largest >= floor + 0.95 * LARGE
+    assert second < floor + 0.5 * LARGE
+
+
+def test_an_earlier_part_of_the_run_counts() -> None:
+    assert PeakMemory(CPU, 1 << 50).bytes() == 1 << 50
+    assert PeakMemory(CPU, None).bytes() is None
+    lost = PeakMemory(CPU)
+    lost.lose()
+    assert lost.bytes() is None
+
+
+def test_a_system_that_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "_CLEAR", Path("/nothing"))
+    assert not peak.can_follow(CPU)
+    assert PeakMemory(CPU).bytes() is None
+    assert not peak.can_follow("mps")
+    assert peak.can_follow("cuda:1")
+
+
+def test_a_run_keeps_it_over_an_interruption(tmp_path: Path) -> None:
+    """It is in ``result.json``, in bytes, and a cost in MB; what came before the checkpoint counts."""
+    config = small.config(small.CNN, "dataset_sup.samples=50", "dataset_unsup.samples=50", "dataset_sup.epochs=2")
+    folder = tmp_path / "run"
+    small.run(config, folder)
+    whole = json.loads((folder / folders.RESULT).read_text())["peak_memory"]
+    assert run_costs.of_records(config, None, folder, ["peak_memory"]) == {"peak_memory": whole / 1e6}
+    (folder / folders.RESULT).unlink()
+    for before, after in ((whole + (1 << 40), whole + (1 << 40)), (None, None)):
+        folders.write_json(folder / folders.MEMORY, {"peak_memory": before})
+        small.run(config, folder, carry_on=True)
+        assert json.loads((folder / folders.RESULT).read_text())["peak_memory"] == after
+        (folder / folders.RESULT).unlink()
