@@ -11,6 +11,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hebb.analysis.difference import Difference
+    from hebb.api.differences import diff
     from hebb.api.estimators import HebbClassifier, HebbFeatures
     from hebb.api.layers import HebbConv2d, HebbLinear
     from hebb.api.networks import network
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackpropRule",
     "ConfigError",
+    "Difference",
     "Field",
     "FinishedSearch",
     "HebbClassifier",
@@ -40,6 +43,7 @@ __all__ = [
     "SettlingRule",
     "TrainedRun",
     "__version__",
+    "diff",
     "load",
     "network",
     "register",
@@ -50,6 +54,7 @@ __all__ = [
 _HOMES = {
     "BackpropRule": "hebb.config.rule",
     "ConfigError": "hebb.core.errors",
+    "Difference": "hebb.analysis.difference",
     "Field": "hebb.config.fields",
     "HebbError": "hebb.core.errors",
     "HebbianRule": "hebb.config.rule",
@@ -61,6 +66,7 @@ _HOMES = {
     "HebbFeatures": "hebb.api.estimators",
     "HebbLinear": "hebb.api.layers",
     "TrainedRun": "hebb.api.runs",
+    "diff": "hebb.api.differences",
     "load": "hebb.api.searches",
     "search": "hebb.api.searches",
     "network": "hebb.api.networks",

@@ -5,22 +5,26 @@ Files alone are read: no plugin is loaded, so that a run whose plugin has change
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hebb.config import domains, serialise
 from hebb.core import documents
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import archive, folders, kept_code
 from hebb.storage.folders import FolderState
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Values = Mapping[str, object]
 """Values by dotted path."""
-SEARCH, RUN = "search", "run"
+SEARCH, RUN, BOTH = "search", "run", "run and search"
 
 _ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "data_files", "config_sha256", "continued", "on_end")
 """Parts of ``environment.json`` that say where and when a run was made, or belong to the data."""
@@ -92,15 +96,29 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class SourceChange:
+    """A file of a plugin that differs.
+
+    Attributes:
+        path: the plugin, and the file where it is a package.
+        text: what differs, as a unified diff.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Difference:
     """Everything that differs.
 
     Attributes:
-        kind: run or search.
+        kind: run, search, or both.
         metric: what the configurations of searches are compared by; empty for runs.
         changes: values that differ.
         curves: metrics of two runs that differ.
         pairs: configurations of two searches whose results differ.
+        sources: files of plugins that differ, as far as their sources are kept.
     """
 
     kind: str
@@ -108,26 +126,94 @@ class Difference:
     changes: tuple[Change, ...]
     curves: tuple[Curve, ...] = ()
     pairs: tuple[Pair, ...] = ()
+    sources: tuple[SourceChange, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.curves or self.pairs)
 
+    def table(self) -> pd.DataFrame:
+        """Return a line for everything that differs: part, path, left, right; the last value of a curve."""
+        import pandas as pd
+
+        lines = [(change.part, change.path, change.left, change.right) for change in self.changes]
+        lines += [("metrics", curve.metric, curve.left, curve.right) for curve in self.curves]
+        lines += [("results", pair.label, pair.left, pair.right) for pair in self.pairs]
+        return pd.DataFrame(lines, columns=["part", "path", "left", "right"])
+
 
 def of(left: Path, right: Path) -> Difference:
-    """Compare two finished runs, or two searches.
+    """Compare two finished runs, two searches, or a run with a search.
 
     Raises:
-        ConfigError: for a run and a search, for a run that is not finished, and for files that are damaged.
+        ConfigError: for a run that is not finished, and for files that are damaged.
     """
     kinds = [_kind(folder) for folder in (left, right)]
-    if kinds[0] != kinds[1]:
-        raise ConfigError(
-            "diff", f"must name two runs or two searches; {left} is a {kinds[0]}, {right} is a {kinds[1]}"
-        )
-    if kinds[0] == SEARCH:
+    if kinds == [SEARCH, SEARCH]:
         return _of_searches(left, right)
-    changes = (*_of_configs(*map(_config, (left, right))), *_of_environments(left, right))
-    return Difference(RUN, "", changes, tuple(curves(_rows(left), _rows(right))))
+    if kinds == [RUN, RUN]:
+        return _of_runs(left, right)
+    if kinds == [RUN, SEARCH]:
+        return _of_both(left, right)
+    return _turned(_of_both(right, left, turned=True))
+
+
+def _of_runs(left: Path, right: Path) -> Difference:
+    configs = _config(left), _config(right)
+    changes = (*_of_configs(*configs), *_of_environments(left, right))
+    sources = tuple(_of_sources((configs[0], left), (configs[1], right)))
+    return Difference(RUN, "", changes, tuple(curves(_rows(left), _rows(right))), sources=sources)
+
+
+def _of_both(run: Path, search: Path, *, turned: bool = False) -> Difference:
+    """Compare a run with its like in a search, or else with what the search varies.
+
+    Its like is a finished run of the same configuration and seed. Where there is none, another one stands for it, or the
+    base of the search, without what the search varies: there the value of the run is set against the domain, unless
+    that lists it. ``turned``: the sources are those of the search first, then those of the run.
+    """
+
+    def sources(other: Mapping[str, object]) -> tuple[SourceChange, ...]:
+        sides = [(config, run), (other, search)]
+        return tuple(_of_sources(*(reversed(sides) if turned else sides)))
+
+    stored, config = _object(search / folders.SEARCH), _config(run)
+    for trial in _trials(search, stored).values():
+        if _is_finished(trial) and not list(_of_configs(config, other := _config(trial))):
+            alike = _of_runs(run, trial)
+            return replace(alike, kind=BOTH, sources=sources(other))
+    first = next((trial for trial in _trials(search, stored).values() if _is_finished(trial)), None)
+    base = _base(stored) if first is None else _config(first)
+    space, own = _domains(stored), {_path(name): value for name, value in _flat(serialise.complete(config)).items()}
+    varied = {path: list(values) for path, values in space.items() if own.get(path) not in values}
+    seeds = stored.get("seeds")
+    varied |= {"seed": seeds} if isinstance(seeds, list) and config.get("seed") not in seeds else {}
+    fixed = [c for c in _of_configs(config, base) if c.part != "config" or c.path not in {*space, "seed"}]
+    changes = [*fixed, *(Change("space", path, own.get(path), values) for path, values in varied.items())]
+    changes += [] if first is None else _of_environments(run, first)
+    return Difference(BOTH, "", tuple(changes), sources=sources(base))
+
+
+def _domains(stored: Mapping[str, object]) -> dict[str, list[object]]:
+    """Return what a search varies: the values of lists, and the name of any other domain with its ends."""
+    spec = stored.get("spec")
+    space = spec.get("space") if isinstance(spec, dict) else None
+    values: dict[str, list[object]] = {}
+    for axis in domains.parse(space if isinstance(space, dict) else {}, "search.json, space"):
+        for path in axis.paths():
+            listed = [point[path] for point in axis.options if path in point]
+            values[path] = listed if axis.listed else [f"{axis.kind} {axis.low:g} to {axis.high:g}"]
+    return values
+
+
+def _turned(difference: Difference) -> Difference:
+    """Exchange the values of both sides; a run and a search have no pairs."""
+
+    def back(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    changes = tuple(replace(change, left=change.right, right=change.left) for change in difference.changes)
+    turned = [replace(c, left=c.right, right=c.left, largest=back(c.largest)) for c in difference.curves]
+    return replace(difference, changes=changes, curves=tuple(turned))
 
 
 def _kind(folder: Path) -> str:
@@ -190,6 +276,27 @@ def _plugins(config: Mapping[str, object]) -> dict[str, object]:
     plugins = config.get("plugins")
     specs = [spec for spec in plugins if isinstance(spec, dict)] if isinstance(plugins, list) else []
     return {Path(str(spec.get("name"))).name: f"source {str(spec.get('sha256'))[:10]}" for spec in specs}
+
+
+def _of_sources(*sides: tuple[Mapping[str, object], Path]) -> Iterator[SourceChange]:
+    """Compare the sources of plugins of the same name; ``sides`` are a config and the folder that keeps them."""
+    specs = [{Path(spec.name).name: spec for spec in archive.specs_in(serialise.complete(c))} for c, _ in sides]
+    for name in (name for name in specs[0] if name in specs[1]):
+        both = specs[0][name], specs[1][name]
+        if both[0].sha256 == both[1].sha256:
+            continue
+        texts = [kept_code.texts(spec, folder) for spec, (_, folder) in zip(both, sides, strict=True)]
+        if texts[0] is not None and texts[1] is not None:
+            yield from _of_files(name, texts[0], texts[1])
+
+
+def _of_files(plugin: str, left: Mapping[str, str], right: Mapping[str, str]) -> Iterator[SourceChange]:
+    for name in sorted({*left, *right}):
+        path = plugin if name == plugin else f"{plugin}/{name}"
+        sides = [side.get(name, "").splitlines() for side in (left, right)]
+        lines = difflib.unified_diff(sides[0], sides[1], f"A/{path}", f"B/{path}", lineterm="")
+        if text := "\n".join(lines):
+            yield SourceChange(path, text)
 
 
 def _of_environments(left: Path, right: Path) -> Iterator[Change]:
@@ -260,17 +367,24 @@ def _of_searches(left: Path, right: Path) -> Difference:
     if first[0] is not None and first[1] is not None:
         changes += _of_environments(first[0], first[1])
     pairs = _pairs(scores[0], scores[1], metrics[0]) if metrics[0] == metrics[1] else ()
-    return Difference(SEARCH, metrics[0], tuple(changes), pairs=tuple(pairs))
+    sources = tuple(_of_sources((_base(stored[0]), left), (_base(stored[1]), right)))
+    return Difference(SEARCH, metrics[0], tuple(changes), pairs=tuple(pairs), sources=sources)
 
 
 def _of_plans(left: Mapping[str, object], right: Mapping[str, object]) -> Iterator[Change]:
     """Compare what two searches were asked for."""
-    bases = [search.get("base") for search in (left, right)]
-    if not all(isinstance(base, dict) for base in bases):
-        raise ConfigError("diff", "a search.json does not hold the base of a search")
+    bases = [_base(search) for search in (left, right)]
     rest = [_flat({k: v for k, v in search.items() if k not in ("base", "trials")}) for search in (left, right)]
     yield from _changes("search", *({k: v for k, v in side.items() if k not in _COMMANDS} for side in rest))
-    yield from _of_configs(*(base for base in bases if isinstance(base, dict)))
+    yield from _of_configs(*bases)
+
+
+def _base(search: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the run that the space of a search changes."""
+    base = search.get("base")
+    if not isinstance(base, dict):
+        raise ConfigError("diff", "a search.json does not hold the base of a search")
+    return base
 
 
 def _trials(folder: Path, search: Mapping[str, object]) -> dict[_Trial, Path]:

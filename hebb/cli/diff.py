@@ -1,4 +1,4 @@
-"""Print what differs between two stored runs, or two searches, and nothing else."""
+"""Print what differs between two stored runs, two searches, or a run and a search, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parser() -> Parser:
     """Return the parser of the command."""
     flags = Parser(__doc__ or "", prog=commands.name(_VERB))
     flags.add_argument("left", metavar="A", help="a run or a search: its name, or its folder")
-    flags.add_argument("right", metavar="B", help="another one of the same kind")
+    flags.add_argument("right", metavar="B", help="another one")
     flags.add_argument("--json", action="store_true", help="print JSON")
     flags.add_argument("--exit-code", action="store_true", help="end with exit code 1 where something differs")
     arguments.add_home_flag(flags)
@@ -55,6 +55,8 @@ def _print(differs: Difference, left: str, right: str) -> None:
     _table("values", ("part", "value", "A", "B"), [(c.part, c.path, c.left, c.right) for c in differs.changes])
     _table("metrics", ("metric", "differs from update", "A", "B", "largest", "at"), list(map(_cells, differs.curves)))
     columns = ("configuration", "n", "A", "B", "B - A", "95 % interval")
+    for source in differs.sources:
+        out.print(source.text, soft_wrap=True, markup=False)
     _table(f"mean {differs.metric}", columns, list(map(_cells_of_pair, differs.pairs)))
 
 

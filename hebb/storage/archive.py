@@ -32,14 +32,14 @@ from hebb.config import plugins
 from hebb.config.specs import PluginSpec
 from hebb.core import commands, documents, files, locks
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import folders, kept_code
 
 ENDINGS = (".zip", ".tar.gz", ".tgz")
 """What the name of an archive ends with."""
 SEARCH, RUN = "search", "run"
 PRESETS = "presets.json"
 
-_MANIFEST, _PLUGINS = "archive.json", "plugins"
+_MANIFEST = "archive.json"
 _FORMAT = 1
 _OF_SEARCH = (folders.SEARCH, folders.JOURNAL, "results.csv", "winner.json", "final.csv")
 _OF_RUN = (
@@ -145,7 +145,7 @@ def write(folder: Path, out: Path, *, models: bool = False, elsewhere: Iterable[
     configs = _objects(content, folders.CONFIG)
     stored = documents.as_object(documents.read_json(folder / folders.SEARCH), str(folder)) if kind == SEARCH else {}
     bases = [stored["base"]] if isinstance(stored.get("base"), dict) else []
-    packed = _packed([*bases, *configs.values()], tuple(elsewhere))
+    packed = _packed([*bases, *configs.values()], folder, tuple(elsewhere))
     sources = {name: text for plugin in packed for name, text in plugin.files.items()}
     own = _presets(stored)
     everything: dict[str, Path | bytes] = {f"{kind}/{name}": path for name, path in content.items()}
@@ -201,14 +201,14 @@ def _objects(content: Mapping[str, Path], name: str) -> dict[Path, Mapping[str, 
     return {path.parent: documents.as_object(documents.read_json(path), str(path)) for path in paths}
 
 
-def _packed(configs: Iterable[Mapping[str, Any]], elsewhere: Sequence[str]) -> list[Packed]:
-    """Read the sources of all plugins that runs need; each must be what it was when they ran."""
+def _packed(configs: Iterable[Mapping[str, Any]], folder: Path, elsewhere: Sequence[str]) -> list[Packed]:
+    """Read the sources of all plugins that the runs in a folder need; each must be what it was when they ran."""
     specs = {spec.sha256: spec for config in configs for spec in specs_in(config)}
     moved = {plugins.digest(path): path for path in (plugins.path_of(name, f"--plugin {name}") for name in elsewhere)}
     packed = []
     for sha256, spec in sorted(specs.items()):
-        source = moved.get(sha256) or plugins.source_of(spec, f"archive, plugin '{spec.name}'")
-        place = f"{_PLUGINS}/{sha256[:16]}"
+        source = moved.get(sha256) or kept_code.source_of(spec, folder, f"archive, plugin '{spec.name}'")
+        place = kept_code.place(sha256)
         base = f"{place}/{source.name}/" if source.is_dir() else f"{place}/"
         content = {base + name: text for name, text in plugins.sources(source).items()}
         packed.append(Packed(spec, place, f"{place}/{source.name}", source.is_dir(), content))
@@ -320,7 +320,7 @@ def read(path: Path) -> Archive:
     contents = documents.as_object(documents.parse_json(_text(content.pop(_MANIFEST), str(path)), str(path)), str(path))
     kind, name = _kind(path, contents)
     for record in contents["files"]:
-        if not record.startswith((f"{kind}/", f"{_PLUGINS}/")) and record != PRESETS:
+        if not record.startswith((f"{kind}/", f"{kept_code.PLUGINS}/")) and record != PRESETS:
             raise ConfigError(str(path), f"holds '{record}', which no {kind} has")
     packed = tuple(_plugin(path, entry, content) for entry in contents.get("plugins", ()))
     records = {name.removeprefix(f"{kind}/"): text for name, text in content.items() if name.startswith(f"{kind}/")}
@@ -349,7 +349,7 @@ def _plugin(path: Path, entry: object, content: Mapping[str, bytes]) -> Packed:
     sources = {n: text for n, text in content.items() if (n.startswith(f"{source}/") if package else n == source)}
     inner = {PurePosixPath(n).relative_to(source).as_posix() if package else n: text for n, text in sources.items()}
     ordered = {name: inner[name] for name in sorted(inner, key=PurePosixPath)}
-    own = source.startswith(f"{place}/") and place.startswith(f"{_PLUGINS}/")
+    own = source.startswith(f"{place}/") and place.startswith(f"{kept_code.PLUGINS}/")
     if not own or not sources or plugins.digest_of(ordered, package=package) != spec.sha256:
         raise ConfigError(str(path), f"does not hold the source of plugin '{spec.name}' that its digest names")
     return Packed(spec, place, source, package, sources)

@@ -22,7 +22,7 @@ from hebb.core.user_code import TRACEBACK
 from hebb.data import images
 from hebb.nn import compiled, model, numerics
 from hebb.probing import readout
-from hebb.storage import checkpoints, folders, records
+from hebb.storage import checkpoints, folders, kept_code, records
 from hebb.storage.folders import FolderState
 from hebb.training.place import Place
 from hebb.training.report import Report
@@ -193,6 +193,7 @@ def open_records(
         folders.claim(place.folder, place.overwrite)
         folders.write_json(place.folder / folders.CONFIG, stored_config(config, phases))
     environment = records.with_config(environment, place.folder / folders.CONFIG)
+    kept_code.keep(place.folder, config.plugins)
     environment.pop("on_end", None)
     folders.write_json(path, environment if place.on_end is None else {**environment, "on_end": place.on_end})
     (place.folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt that failed

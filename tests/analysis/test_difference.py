@@ -15,11 +15,14 @@ import pytest
 import small
 import stored_runs
 
+import hebb
+import hebb.api.runs
 from hebb.analysis import difference
 from hebb.analysis.difference import Change
 from hebb.cli import verbs
+from hebb.config import plugins
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import folders, kept_code
 
 TINY = ("dataset_sup.samples=100", "dataset_unsup.samples=100", "dataset_sup.epochs=2")
 Edit = Callable[[Any], object]
@@ -220,9 +223,68 @@ def test_what_cannot_be_compared_is_named(
         difference.of(run, other)
 
 
-def test_a_run_and_a_search_are_not_compared(home: Path, run: Path, search: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"must name two runs or two searches; .*rates is a search, .*one is a run"):
-        difference.of(search, run)
+def test_a_run_and_a_search(run: Path, search: Path, tmp_path: Path) -> None:
+    """The run against its like in the search; else against the base, and what the search varies against its values."""
+    trial = next((search / folders.TRIALS).glob("*-s0"))
+    like = copy(trial, tmp_path / "like")
+    assert not difference.of(search, like)
+    rows(like, lambda stored: stored[-1].update(test_acc=1.0))
+    (curve,) = difference.of(like, search).curves
+    assert (curve.metric, curve.left) == ("test_acc", 1.0)
+    (curve,) = difference.of(search, like).curves
+    assert (curve.metric, curve.right) == ("test_acc", 1.0)
+    other = copy(run, tmp_path / "other", "config.json", lambda d: d.update(seed=9, threads=77))
+    rate = json.loads((run / "config.json").read_text())["network"]["blocks"][0]["layer"]["lr"]
+    assert rate not in (0.05, 0.1)
+    seeds, space = Change("space", "seed", 9, [0, 1]), Change("space", "b0.layer.lr", rate, [0.05, 0.1])
+    threads = Change("config", "threads", 77, json.loads((run / "config.json").read_text())["threads"])
+    assert set(map(str, difference.of(other, search).changes)) == set(map(str, (threads, space, seeds)))
+    assert Change("space", "seed", [0, 1], 9) in difference.of(search, other).changes
+    assert list(difference.of(other, search).table().columns) == ["part", "path", "left", "right"]
+
+
+def test_the_lines_of_plugins(run: Path, search: Path, tmp_path: Path) -> None:
+    """As far as the folder keeps the source of that digest; of a package only the files that differ."""
+    texts = {"A": {"rule.py": "a = 1\nb = 2\n"}, "B": {"rule.py": "a = 1\nb = 3\n"}}
+    packages = {"A": {"__init__.py": "", "one.py": "x\n"}, "B": {"__init__.py": "", "one.py": "y\n", "two.py": "z\n"}}
+    sides = []
+    for side in ("A", "B"):
+        folder, specs = copy(run, tmp_path / side), []
+        for name, files in (("rule.py", texts[side]), ("pack", packages[side])):
+            sources = {file: text.encode() for file, text in files.items()}
+            sha256 = plugins.digest_of(sources, package=name == "pack")
+            specs.append({"name": f"/gone/{side}/{name}", "sha256": sha256})
+            for file, content in sources.items():
+                path = folder / kept_code.place(sha256) / ("pack" if name == "pack" else "") / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        data = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(data | {"plugins": specs}))
+        sides.append(folder)
+    differs = difference.of(*sides)
+    assert [change.path for change in differs.changes if change.part == "plugins"] == ["rule.py", "pack"]
+    assert [source.path for source in differs.sources] == ["rule.py", "pack/one.py", "pack/two.py"]
+    assert differs.sources[0].text.splitlines()[-3:] == [" a = 1", "-b = 2", "+b = 3"]
+    turned = difference.of(sides[1], sides[0]).sources[0].text.splitlines()
+    assert turned[:2] == ["--- A/rule.py", "+++ B/rule.py"]
+    assert turned[-2:] == ["-b = 3", "+b = 2"]
+    shutil.rmtree(sides[0] / kept_code.PLUGINS)
+    assert not difference.of(*sides).sources
+    assert difference.of(*sides).changes == differs.changes
+
+
+def test_from_python(home: Path, run: Path, search: Path) -> None:
+    assert not hebb.diff("one", run, data_dir=home)
+    assert not hebb.diff(hebb.load(run), "one", data_dir=home)
+    changes = hebb.diff("one", hebb.load(search), data_dir=home).table()
+    assert "b0.layer.lr" in set(changes["path"])
+    with pytest.raises(ConfigError, match=r"^left: must be a run or a search"):
+        hebb.diff(3, run)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^right: must be a run that is stored"):
+        hebb.diff(run, hebb.api.runs.of_result(small.run(small.config(small.CNN, *TINY)), folders.Home(home)))
+
+
+def test_what_is_stored_nowhere(home: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run and no search"):
         difference.of(tmp_path, run)
     with pytest.raises(ConfigError, match=r"'on' is not a folder.*did you mean 'one'"):

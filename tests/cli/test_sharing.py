@@ -128,6 +128,8 @@ def test_what_cannot_be_packed_is_named(home: Path, tmp_path: Path) -> None:
     config = json.loads((moved / "config.json").read_text())
     config["plugins"][0]["name"] = str(edited)
     (moved / "config.json").write_text(json.dumps(config))
+    packed_as(home, str(moved), tmp_path / "kept.zip")  # the run keeps the source that it used
+    shutil.rmtree(moved / "plugins")
     with pytest.raises(ConfigError, match=f"^archive, plugin '{edited}': its source has changed since the run"):
         verbs.main(["archive", str(moved), "--out", str(tmp_path / "x.zip"), *place])
     packed_as(home, str(moved), tmp_path / "x.zip", "--plugin", str(home / "top_two.py"))
