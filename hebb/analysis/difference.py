@@ -167,8 +167,8 @@ def _of_runs(left: Path, right: Path) -> Difference:
 def _of_both(run: Path, search: Path, *, turned: bool = False) -> Difference:
     """Compare a run with its like in a search, or else with what the search varies.
 
-    Its like is a finished run of the same configuration and seed. Where there is none, another one stands for it, or the
-    base of the search, without what the search varies: there the value of the run is set against the domain, unless
+    Its like is a finished run of the same configuration and seed. Where there is none, another one stands for it, or
+    the base of the search, without what the search varies: there the value of the run is set against the domain, unless
     that lists it. ``turned``: the sources are those of the search first, then those of the run.
     """
 
