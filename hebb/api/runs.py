@@ -18,13 +18,12 @@ from hebb.api import data as data_argument
 from hebb.api.arguments import checked
 from hebb.api.data import Data
 from hebb.config import catalog as catalogs
-from hebb.config import compose, plan, serialise, shapes
+from hebb.config import compose, plan, serialise, shapes, vocabulary
 from hebb.config import overrides as changes_of
 from hebb.config import plugins as plugin_files
 from hebb.config.registry import DATASETS
 from hebb.config.specs import NetworkSpec, RunConfig
-from hebb.config.vocabulary import NUMBERED, DeviceKind
-from hebb.core.choices import choose
+from hebb.config.vocabulary import DeviceKind
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.data import images, memory
@@ -297,9 +296,7 @@ def describe(
     named = data_argument.named(
         catalog, data, data_unsup, epochs=epochs, epochs_unsup=epochs_unsup, validation=validation
     )
-    kind, _, index = device.partition(":")
-    if index and (kind not in NUMBERED or not index.isdigit()):
-        raise ConfigError("device", f"must be auto, cpu, cuda, cuda:N, mps, xpu or xpu:N, got '{device}'")
+    kind, index = vocabulary.device(device, "device", (DeviceKind.AUTO,))
     config = compose.run_config(
         catalog,
         catalog.network(preset, "preset"),
@@ -308,13 +305,13 @@ def describe(
         protocols=protocol,
         changes={path: _written(value) for path, value in (overrides or {}).items()},
         names={"mode": "training_mode"},
-        device=choose(DeviceKind, kind, "device"),
+        device=kind,
         seed=seed,
         training_blocks=None if training_blocks is None else tuple(training_blocks),
         probes=tuple(probes),
         threads=threads,
     )
-    return config, named, int(index or 0)
+    return config, named, index
 
 
 def _class_names(config: RunConfig) -> np.ndarray:

@@ -11,12 +11,12 @@ from typing import TypedDict
 
 from hebb import builtin
 from hebb.cli.parsing import Parser, Section, count, gigabytes, natural
-from hebb.config import compose, grammar, overrides, plan, plugins, serialise
+from hebb.config import compose, grammar, overrides, plan, plugins, serialise, vocabulary
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
 from hebb.config.data_spec import DataSpec
 from hebb.config.specs import MODES_DEFAULT, NetworkSpec, RunConfig
-from hebb.config.vocabulary import NUMBERED, DeviceKind, ProbeKind, Resume, TensorFloat
+from hebb.config.vocabulary import DeviceKind, ProbeKind, Resume, TensorFloat
 from hebb.core.errors import ConfigError, nearest, said_as, within
 from hebb.storage import folders
 
@@ -339,13 +339,7 @@ def _device_of_id(text: str) -> Device:
 
 
 def _device_of_name(text: str) -> Device:
-    kind, colon, index = text.partition(":")
-    numbered = kind in NUMBERED
-    single = kind in (DeviceKind.CPU, DeviceKind.MPS)
-    if not (numbered or single) or (colon and not (numbered and re.fullmatch("[0-9]+", index))):
-        choices = ("cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")
-        raise ConfigError("--device", f"unknown device '{text}'", given=kind, choices=choices)
-    return Device(DeviceKind(kind), int(index or 0))
+    return Device(*vocabulary.device(text, "--device"))
 
 
 _FLAGS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from hebb.core.choices import choose
+from hebb.core.errors import ConfigError
 
 # -- layers ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +176,23 @@ class DeviceKind(StrEnum):
 
 NUMBERED = (DeviceKind.CUDA, DeviceKind.XPU)
 """Devices of which a machine may have several, as ``cuda:0`` and ``cuda:1``."""
+
+
+def device(text: str, where: str, more: tuple[str, ...] = ()) -> tuple[DeviceKind, int]:
+    """Return the kind and the index in the name of a device: ``cpu``, ``cuda:1``.
+
+    Args:
+        text: the name.
+        where: the place that an error names.
+        more: kinds that are allowed there beside those of a machine.
+    """
+    kind, colon, index = text.partition(":")
+    numbered = kind in NUMBERED
+    single = kind in (DeviceKind.CPU, DeviceKind.MPS, *more)
+    if not (numbered or single) or (colon and not (numbered and index.isascii() and index.isdecimal())):
+        choices = (*more, "cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")
+        raise ConfigError(where, f"unknown device '{text}'", given=kind, choices=choices)
+    return DeviceKind(kind), int(index or 0)
 
 
 class NumberType(StrEnum):

@@ -21,6 +21,7 @@ from hebb.analysis import fates, importance, replicates, runs, style
 from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
 from hebb.config import catalog
+from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis, Choice
 from hebb.config.vocabulary import Goal
 from hebb.core.commands import quoted
@@ -67,6 +68,7 @@ class SearchReport:
         fates: for each configuration with runs that did not run to the end, what became of them.
         to_come: runs that a model-based algorithm has yet to choose.
         commands: the commands that began and continued the search.
+        catalog: its presets and datasets.
     """
 
     search: Search
@@ -81,6 +83,7 @@ class SearchReport:
     fates: Mapping[str, str]
     to_come: int
     commands: Sequence[str]
+    catalog: Catalog
 
     @property
     def question(self) -> str:
@@ -138,6 +141,7 @@ def read(folder: Path) -> SearchReport:
         fates=report_table.fates_of(search, journal),
         to_come=results.to_come(search, journal),
         commands=data["options"].get("commands", ()),
+        catalog=presets,
     )
 
 
@@ -218,7 +222,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         failed=report.failed,
         commands={
             **commands,
-            "the best network": [quoted("--preset", trials.network_string(report.best, catalog.load()))],
+            "the best network": [quoted("--preset", trials.network_string(report.best, report.catalog))],
         },
     )
 
@@ -228,7 +232,7 @@ def points(report: SearchReport) -> dict[str, list[str]]:
     if not report.search.several:
         return {}
     table = {}
-    for point in front.points(report.search, report.ranking, catalog.load()):
+    for point in front.points(report.search, report.ranking, report.catalog):
         values = ", ".join(report_front.named(metric, value) for metric, value in point.values.items())
         table[f"{point.number}. {point.trial.label}: {values}"] = [quoted(*point.words)]
     return table

@@ -80,7 +80,7 @@ def _dot(line: dict[Any, Any], search: Search, other: Objective, number: int) ->
         y=float(line["mean"]),
         title=_title(line, search, number),
         number=number,
-        feasible=bool(line.get("feasible", True)),
+        feasible=bool(line.get("feasible", True)),  # only configurations with a value have a dot
     )
 
 

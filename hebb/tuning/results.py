@@ -157,11 +157,15 @@ def _point(line: Mapping[str, Any], search: Search) -> list[float]:
 
 
 def marked(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of runs with the columns that ``judged`` gave their configurations."""
+    """Return the lines of runs with the columns that ``judged`` gave their configurations.
+
+    Nothing is known of the bounds of a configuration without a finished run; it is not on the front.
+    """
     judged_table = table.set_index("configuration")
-    for name in ("feasible", "front"):
-        if name in judged_table:
-            runs = runs.assign(**{name: runs["configuration"].map(judged_table[name]).eq(True)})
+    if "feasible" in judged_table:
+        runs = runs.assign(feasible=runs["configuration"].map(judged_table["feasible"]).astype("boolean"))
+    if "front" in judged_table:
+        runs = runs.assign(front=runs["configuration"].map(judged_table["front"]).eq(True))
     return runs
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import small
 
 from hebb.analysis import runs as stored_runs
-from hebb.cli import search, search_flags
+from hebb.cli import search, search_flags, verbs
 from hebb.config import catalog, costs, search_space
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -123,6 +124,25 @@ def test_what_a_scheduler_stopped_has_its_static_costs(tmp_path: Path) -> None:
     assert runs.set_index("trial")["seconds"].isna().sum() == 1
     table = results.judged(results.summary(runs, found.metric, found.beside), found)
     assert front(found, results.ranked(table, found)) == [8]
+
+
+def test_nothing_is_known_of_the_bounds_of_what_was_stopped(tmp_path: Path) -> None:
+    """Its place for ``feasible`` is empty in results.csv; the others keep a bound or break it."""
+    found = planned(tmp_path, metric="test_acc", constraints={"seconds": "<= 10"})
+    table_of(found, {4: [50, 50], 8: [60, 60]}, {8: 60.0})
+    runs = results.read(found.trials, found.metric, Journal.load(tmp_path), found.beside)
+    table = results.judged(results.summary(runs, found.metric, found.beside), found)
+    stopped = runs.iloc[:1].assign(configuration="stopped", status="stopped")
+    lines = results.marked(pd.concat([runs, stopped]), table)
+    assert list(lines["feasible"].astype(object).where(lines["feasible"].notna(), None)) == [
+        True,
+        True,
+        False,
+        False,
+        None,
+    ]
+    path = results.write(lines, tmp_path / "results.csv")
+    assert path.read_text().splitlines()[-1].endswith(",")
 
 
 def test_a_winner_keeps_every_bound(tmp_path: Path) -> None:
@@ -336,3 +356,8 @@ def test_a_real_search_that_is_interrupted_ends_the_same(tmp_path: Path, capsys:
     printed = capsys.readouterr().out
     assert f"front 1: {report.leading[0]}" in printed
     assert "winner:" not in printed
+    packed = str(tmp_path / "front.zip")
+    assert verbs.main(["archive", "front", "--out", packed, "--data-dir", str(tmp_path)]) == 0
+    assert verbs.main(["rerun", packed, "--workers", "1", "--data-dir", str(tmp_path / "elsewhere")]) == 0
+    again = folders.Home(tmp_path / "elsewhere").search("front-rerun")
+    assert folders.read_json(again / "front.json") == stored
