@@ -237,9 +237,8 @@ def _memory(records: _Records) -> str:
     if not peaks:
         return UNKNOWN
     devices = _counted(config.get("device") for config in records.configs)
-    lacking = len(records.results) - len(peaks)
-    text = f"at most {max(peaks) / 1e6:,.0f} MB in a run on {devices}, the largest of {len(peaks)} finished runs"
-    return text + (f"; {lacking} did not tell" if lacking else "")
+    told = f"{len(peaks)} of {len(records.results)} finished runs tell"
+    return f"at most {max(peaks) / 1e6:,.0f} MB in a run, on {devices}; {told}"
 
 
 def _versions(records: _Records) -> str:

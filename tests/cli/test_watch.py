@@ -275,7 +275,8 @@ def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.C
     assert "`b0.layer.lr` grid [0.05, 0.1]" in answers["search space"]
     assert answers["trials"] == "2 configurations; 1 of 2 runs finished, 1 interrupted"
     assert f"over 1 finished runs, {result['seconds']:.3g} s each" in answers["compute"]
-    assert answers["memory"] == "not recorded"
+    megabytes = f"at most {result['peak_memory'] / 1e6:,.0f} MB in a run, on cpu; 1 of 1 finished runs tell"
+    assert answers["memory"] == megabytes
     assert f"{environment['machine']['cores']} cores; GPU none; runs on {config['device']}" in answers["hardware"]
     assert f"torch {environment['versions']['torch']}" in answers["versions"]
     data = json.loads((search / folders.SEARCH).read_text())
