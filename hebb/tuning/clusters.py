@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ _WARNING_HERE = 30
 _ARRAY = 1000  # jobs of an array; Slurm's own limit is 1001 unless its administrators raise it
 _ASK = 20.0  # seconds between two questions to Slurm
 _GOODBYE = 60.0  # seconds that cancelled jobs have to end
+_LAST_WORDS = 30.0  # seconds from the last report of a job to its end
 
 
 class Cluster(Protocol):
@@ -59,6 +60,16 @@ class Cluster(Protocol):
 
     def cancel(self, numbers: Sequence[str]) -> None:
         """End jobs, and wait until they are gone."""
+
+    def settle(self, numbers: Sequence[str]) -> None:
+        """Wait a moment for jobs that have said their last word to write the files of submitit."""
+
+
+def _wait(condition: Callable[[], bool], seconds: float, pause: float) -> None:
+    """Wait until a condition holds, for so many seconds at most."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(pause)
 
 
 def of(launcher: Launcher, folder: Path, options: JobOptions, cpus: int) -> Cluster:
@@ -160,9 +171,12 @@ class Slurm:
 
         for first in range(0, len(numbers), _ARRAY):
             subprocess.run(["scancel", *numbers[first : first + _ARRAY]], check=False)
-        deadline = time.monotonic() + _GOODBYE
-        while time.monotonic() < deadline and len(self.gone(numbers)) < len(numbers):
-            time.sleep(self.pause)
+        _wait(lambda: len(self.gone(numbers)) == len(set(numbers)), _GOODBYE, self.pause)
+
+    def settle(self, numbers: Sequence[str]) -> None:
+        """Wait for the results that submitit writes; a job without one has died."""
+        paths = [self.folder / f"{number}_0_result.pkl" for number in numbers]
+        _wait(lambda: all(path.exists() for path in paths), _LAST_WORDS, self.pause)
 
 
 def _option(line: str) -> tuple[str, object]:
@@ -224,6 +238,8 @@ class Processes:
             if self._lives(number):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(number), signal.SIGINT)
-        deadline = time.monotonic() + _GOODBYE
-        while time.monotonic() < deadline and len(self.gone(numbers)) < len(numbers):
-            time.sleep(self.pause)
+        _wait(lambda: len(self.gone(numbers)) == len(set(numbers)), _GOODBYE, self.pause)
+
+    def settle(self, numbers: Sequence[str]) -> None:
+        """Wait until processes have ended."""
+        _wait(lambda: len(self.gone(numbers)) == len(set(numbers)), _LAST_WORDS, self.pause)

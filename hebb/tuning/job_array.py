@@ -132,6 +132,7 @@ class _Array:
         self.waiting = deque(stage.listed())
         self.jobs: dict[str, _Job] = {}
         self.tries: Counter[str] = Counter()
+        self.over: list[str] = []
 
     def run(self) -> None:
         """Run all groups, or end early for the cause in the ledger."""
@@ -238,6 +239,7 @@ class _Array:
         """Take a job off the list; a mishap is tried again."""
         group = job.group
         del self.jobs[group.name]
+        self.over += [job.number] if job.ended else []
         self._note(group, None)
         if not job.begun:
             self.ledger.begun(group)
@@ -257,6 +259,7 @@ class _Array:
             self.ledger.observer.noted([f"still in the queue: {jobs}; --restore follows them, scancel ends them"])
             return
         self.cluster.cancel(numbers)
+        self.cluster.settle(self.over)
         for job in list(self.jobs.values()):
             self._note(job.group, None)
         if not self.work.reasons():
