@@ -383,9 +383,9 @@ DEFECTS = (
     Defect("the decay of similarity forgets its sign", "hebb/energy/csm.py", "2 * abs(span)", "2 * span"),
     Defect(
         "the moments of Adam correct epsilon",
-        "hebb/energy/pc.py",
-        "_ADAM_EPSILON / math.sqrt(1 - _ADAM_BETAS[1] ** count)",
-        "_ADAM_EPSILON",
+        "hebb/energy/adam.py",
+        "_EPSILON / math.sqrt(1 - _BETAS[1] ** count)",
+        "_EPSILON",
     ),
     Defect("the third phase is not counted", "hebb/energy/network.py", "span = 2 * beta", "span = beta"),
     Defect(

@@ -5,17 +5,12 @@ Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from hebb.config.vocabulary import Optimiser
+from hebb.energy import adam
 from hebb.energy.network import EnergyNetwork, PhaseState
-from hebb.kernels import private_torch
-
-_ADAM_EPSILON = 1e-8
-_ADAM_BETAS = (0.9, 0.999)
 
 
 class Coding(EnergyNetwork):
@@ -143,26 +138,11 @@ class PC(Coding):
                 layer.weight.grad = (e.T @ f).div_(-len(x))
                 layer.bias.grad = e.mean(dim=0).neg_()
         if optimiser is not None:
-            self._follow(optimiser, factor)
-
-    def _follow(self, optimiser: torch.optim.Optimizer, factor: float) -> None:
-        """Make one step of Adam, with epsilon added to the uncorrected sqrt(v)."""
-        first = optimiser.state.get(self.layers[0].weight, {})
-        count = 1 + int(first.get("step", 0))  # kept on the host
-        for group, layer in zip(optimiser.param_groups, self.layers, strict=True):
-            group["lr"] = layer.spec.lr * factor
-            group["eps"] = _ADAM_EPSILON / math.sqrt(1 - _ADAM_BETAS[1] ** count)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+            adam.step(optimiser, [layer.spec.lr * factor for layer in self.layers])
 
     def optimiser(self) -> torch.optim.Optimizer | None:
-        """Make Adam, with one group per layer; None for plain gradient steps."""
-        if self.settings.optimiser == Optimiser.SGD:
-            return None
-        groups = [{"params": [layer.weight, layer.bias], "lr": layer.spec.lr} for layer in self.layers]
-        # the fused kernel counts its steps on the device, and reading the count would wait for a GPU
-        on_host = self.layers[0].weight.device.type == "cpu"
-        return private_torch.Adam(groups, betas=_ADAM_BETAS, fused=True if on_host else None)
+        """Make Adam; None for plain gradient steps."""
+        return None if self.settings.optimiser == Optimiser.SGD else adam.of_layers(self.layers)
 
     def energy(self, x: Tensor, state: PhaseState, target: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """Return F of every image, (N,)."""

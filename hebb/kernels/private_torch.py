@@ -94,6 +94,31 @@ def silence(slope: Tensor, f: Tensor) -> None:
     torch.ops.aten.threshold_backward.grad_input(slope, f, 0, grad_input=slope)
 
 
+def adam_changes(
+    gradients: Sequence[Tensor],
+    counts: Sequence[Tensor],
+    m: Sequence[Tensor],
+    v: Sequence[Tensor],
+    betas: tuple[float, float],
+    epsilon: float,
+) -> list[Tensor]:
+    """Move t, m and v of Adam on, in place, and return m/(sqrt(v) + epsilon): seven operations for all parameters."""
+    torch._foreach_add_(counts, 1)
+    torch._foreach_lerp_(m, gradients, 1 - betas[0])
+    torch._foreach_mul_(v, betas[1])
+    torch._foreach_addcmul_(v, gradients, gradients, 1 - betas[1])
+    roots = torch._foreach_sqrt(v)
+    torch._foreach_add_(roots, epsilon)
+    changes: list[Tensor] = list(torch._foreach_div(m, roots))
+    return changes
+
+
+def descend(parameters: Sequence[Tensor], changes: Sequence[Tensor], rate: Tensor) -> None:
+    """Subtract rate times a change from each parameter, in place; the rate () lies on the device."""
+    torch._foreach_mul_(changes, rate)
+    torch._foreach_sub_(parameters, changes)
+
+
 def bind(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Make ``tensor``, which may be a view, the parameter or buffer ``name`` of ``module``, without a copy.
 

@@ -20,6 +20,7 @@ from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
 from hebb.kernels.precision import Total
 from hebb.nn import losses
+from hebb.nn.layers import HebbLayer
 from hebb.nn.model import Network
 from hebb.probing.readout import BATCH
 from hebb.rules import rates
@@ -220,6 +221,7 @@ def backprop(
     phase = at.phase
     total = _sums(split.labels.device, graphs)
     update = at.epoch * phase.updates_per_epoch(len(split))
+    homes = _homes(network, phase) if graphs is not None else []
 
     def learn(x: Tensor, labels: Tensor, number: int | Rates) -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -228,6 +230,8 @@ def backprop(
         loss.backward()
         optimiser.step()
         total.add(loss.detach(), logits.detach(), labels)
+        for layer, weight in homes:
+            layer.weight = weight.copy_(layer.weight)
 
     if readout_epoch.applies(network, split, phase, optimiser):
         updates = _readout_updates(network, split, at, optimiser, total)
@@ -235,6 +239,11 @@ def backprop(
         updates = _updates(split, at, learn, update, curves, graphs, total.counters)
     _follow(network, at, updates, update, progress, curves, total)
     return total.scores()
+
+
+def _homes(network: Network, phase: Phase) -> list[tuple[HebbLayer, Tensor]]:
+    """Return the Hebbian layers of a joint phase, whose updates make new weights, and where graphs expect these."""
+    return [(layer, layer.weight) for i, layer in network.hebbian() if i in phase.blocks]
 
 
 def _readout_updates(

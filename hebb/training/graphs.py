@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -227,8 +228,7 @@ class Graphs:
         before = _values(counters)
         replay = self._replay(learn, word, count, counters)
         if replay is None:
-            for _ in range(count):
-                self._update(learn, word)
+            self._updates(learn, word, count)
             after = zip(_values(counters), before, strict=True)
             self._added = [(now - then) // count for now, then in after]
             return
@@ -253,16 +253,25 @@ class Graphs:
         return self._graphs[word, count]
 
     def _record(self, learn: Learn, word: Hashable, count: int) -> Replay:
-        def updates() -> None:
-            for _ in range(count):
-                self._update(learn, word)
-
         if self._device.type == "cpu":
-            return RECORDER(updates)
+            return RECORDER(partial(self._updates, learn, word, count))
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         with _capturable(self._optimiser):
+            updates = partial(self._steady, learn, word, count)
             return _cuda_graph(updates, self._device, self._generators.values(), self._pool)
+
+    def _updates(self, learn: Learn, word: Hashable, count: int) -> None:
+        for _ in range(count):
+            self._update(learn, word)
+
+    def _steady(self, learn: Learn, word: Hashable, count: int) -> None:
+        """Make updates; raise if they change the numbers of the optimiser, which a graph would repeat."""
+        self._update(learn, word)
+        held = _settings(self._optimiser)
+        self._updates(learn, word, count - 1)
+        if _settings(self._optimiser) != held:
+            raise RuntimeError("the numbers of its optimiser change from update to update")
 
     def _refuse(self, error: Exception, states: dict[str, Tensor]) -> None:
         """Let the loop go on, with generators that have drawn what was drawn before the failure, and say why."""
@@ -288,7 +297,7 @@ def of_phase(
     """Return the graphs of a phase if the config asks for them; None, and a line that says why, where it has none."""
     if not config.cuda_graphs or phase.kind == PhaseKind.CALIBRATE:
         return None
-    why = _obstacle(config, phase, network, split, optimiser)
+    why = _obstacle(config, phase, network, split)
     if why is not None:
         tell(_line(phase, why))
         return None
@@ -308,9 +317,7 @@ def _line(phase: Phase, why: str) -> str:
     return f"note: --cuda-graphs: {phase.describe()} makes its updates one by one: {why}"
 
 
-def _obstacle(
-    config: RunConfig, phase: Phase, network: Network, split: Split, optimiser: torch.optim.Optimizer | None
-) -> str | None:
+def _obstacle(config: RunConfig, phase: Phase, network: Network, split: Split) -> str | None:
     """Return why the updates of a phase cannot be recorded; None if nothing is known against it."""
     layers = [(i, layer) for i, layer in network.hebbian() if i in phase.blocks]
     numbers = [
@@ -327,8 +334,6 @@ def _obstacle(
         (not isinstance(split.images, Tensor), "its images are decoded while it runs"),
         (isinstance(split.images, Tensor) and split.images.device != device, "its images lie on the host"),
         (split.frames is not None, "a batch of a sequence may be shorter than the others"),
-        (phase.kind == PhaseKind.JOINT, "it learns by rule and by gradient on the same batches"),
-        (phase.kind == PhaseKind.SETTLE and optimiser is not None, "its optimiser counts its steps on the host"),
         (bool(numbers), f"the rate of {' and '.join(numbers)} changes, and its normaliser is the number of samples"),
     )
     return next((why for applies, why in obstacles if applies), None)
