@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 NEAR = {
     "analysis": ("analysis", "cli/test_analysis_commands.py"),
@@ -34,12 +36,18 @@ NEAR = {
 
 @dataclass(frozen=True)
 class Defect:
-    """A replacement of ``old``, which occurs once in ``file``, by ``new``."""
+    """A replacement of ``old``, which occurs once in ``file``, by ``new``.
+
+    Attributes:
+        seen_by: tests on pretended GPUs that see it (a file of ``tests/devices`` and, after a blank, part of a name);
+            empty: the tests of its floor do.
+    """
 
     what: str
     file: str
     old: str
     new: str
+    seen_by: str = ""
 
     @property
     def floor(self) -> str:
@@ -47,7 +55,195 @@ class Defect:
         return Path(self.file).parts[1]
 
 
+ON_DEVICES = (
+    Defect(
+        "a weight of images stays on the host",
+        "hebb/analysis/interpolate.py",
+        "t.view(-1, 1, 1, 1).to(a)",
+        "t.view(-1, 1, 1, 1).to(a.dtype)",
+        "test_defects.py interpolated",
+    ),
+    Defect(
+        "noise on images is drawn on the host and stays there",
+        "hebb/analysis/robust.py",
+        "torch.randn(x.shape, generator=generator).to(x.device)",
+        "torch.randn(x.shape, generator=generator)",
+        "test_commands.py robust-ep",
+    ),
+    Defect(
+        "an attack waits for a mask",
+        "hebb/analysis/robust.py",
+        "        attacked[places] = moved\n",
+        "        attacked[places] = moved[moved.isfinite().flatten(1).all(dim=1)]\n",
+        "test_defects.py attack",
+    ),
+    Defect(
+        "a stored network goes to the first GPU",
+        "hebb/probing/stored.py",
+        "device = model.device_of(config, device_index)",
+        "device = model.device_of(config)",
+        "test_commands.py measured and mlp",
+    ),
+    Defect(
+        "an analysis looks on the first GPU",
+        "hebb/analysis/subject.py",
+        "stored.restore(config, path, index)",
+        "stored.restore(config, path)",
+        "test_commands.py filters-mlp",
+    ),
+    Defect(
+        "the frozen classifier measures from the host",
+        "hebb/training/post_hoc.py",
+        "    network.to(device)\n",
+        "",
+        "test_commands.py that_of_the_cpu and gradient",
+    ),
+    Defect(
+        "batches are sent by copies that wait",
+        "hebb/core/machine.py",
+        "x = x.pin_memory()",
+        "x = x.clone()",
+        "test_sources.py stream_waits",
+    ),
+    Defect(
+        "an order is sent by each update",
+        "hebb/nn/local_loss.py",
+        "if self.drawn is not None and len(view)",
+        "if False and len(view)",
+        "test_graphs.py are_the_loop and shuffle",
+    ),
+    Defect(
+        "one-hot labels are compared on the host",
+        "hebb/energy/network.py",
+        "torch.arange(len(self.layers[-1].weight), device=labels.device)",
+        "torch.arange(len(self.layers[-1].weight))",
+        "test_runs.py cpu and EP",
+    ),
+    Defect(
+        "Adam of settling networks counts on the host",
+        "hebb/energy/adam.py",
+        'state["step"] = torch.zeros((), device=parameter.device)',
+        'state["step"] = torch.zeros(())',
+        "test_graphs.py loop and PC",
+    ),
+    Defect(
+        "Adam of settling networks reads its rate",
+        "hebb/energy/adam.py",
+        "factor = second.sqrt_().div_(first)",
+        "factor = torch.full_like(first, float(second.sqrt_().div_(first)))",
+        "test_costs.py waits_for_nothing and PC",
+    ),
+    Defect(
+        "a moment starts at the gradient",
+        "hebb/energy/adam.py",
+        "torch.expm1(counts[0] * math.log(beta)).neg_()",
+        "torch.ones_like(counts[0])",
+        "test_runs.py cpu and PC",
+    ),
+    Defect(
+        "every update asks whether its loss is finite",
+        "hebb/training/engine.py",
+        "self.finite += loss.isfinite()",
+        "self.finite += int(loss.isfinite().all())",
+        "test_costs.py waits_for_nothing and FA",
+    ),
+    Defect(
+        "right answers are counted on the host",
+        "hebb/training/engine.py",
+        "self.hits = torch.zeros(members, dtype=torch.int64, device=device)",
+        "self.hits = torch.zeros(members, dtype=torch.int64)",
+        "test_runs.py cpu and FA",
+    ),
+    Defect(
+        "a graph of a joint phase forgets its weights",
+        "hebb/training/engine.py",
+        "            layer.weight = weight.copy_(layer.weight)\n",
+        "            pass\n",
+        "test_graphs.py loop and simultaneous",
+    ),
+    Defect(
+        "a graph repeats an optimiser's first numbers",
+        "hebb/training/graphs.py",
+        "if _settings(self._optimiser) != held:",
+        "if False:",
+        "test_graphs.py numbers",
+    ),
+    Defect(
+        "a graph does not know its generators",
+        "hebb/training/graphs.py",
+        "            graph.register_generator_state(generator)\n",
+        "            pass\n",
+        "test_graphs.py loop and dropout",
+    ),
+    Defect(
+        "an optimiser does not agree to be recorded",
+        "hebb/training/graphs.py",
+        '        group["capturable"] = True\n',
+        '        group["capturable"] = False\n',
+        "test_graphs.py loop and bp",
+    ),
+    Defect(
+        "the order of an epoch stays on the host",
+        "hebb/training/graphs.py",
+        "dtype=torch.int64, device=self._device)\n        self._place",
+        "dtype=torch.int64)\n        self._place",
+        "test_graphs.py loop and FA",
+    ),
+    Defect(
+        "orders of a pack stay on the host",
+        "hebb/training/pack.py",
+        "machine.upload(orders, images.device).split",
+        "orders.split",
+        "test_defects.py pack_is_its_members",
+    ),
+    Defect(
+        "a mask is drawn by a generator of the host",
+        "hebb/nn/noise.py",
+        "self._device = torch.Generator(device=device)",
+        "self._device = torch.Generator()",
+        "test_runs.py cpu and simultaneous",
+    ),
+    Defect(
+        "a crop counts its rows on the host",
+        "hebb/data/augmentation.py",
+        "torch.arange(height, device=x.device)",
+        "torch.arange(height)",
+        "test_sources.py variation",
+    ),
+    Defect(
+        "free memory forgets what torch keeps",
+        "hebb/core/machine.py",
+        "return int(torch.cuda.mem_get_info(device)[0]) + kept",
+        "return int(torch.cuda.mem_get_info(device)[0])",
+        "test_places.py allocator",
+    ),
+    Defect(
+        "a GPU is not the user's",
+        "hebb/tuning/ray_session.py",
+        "    return names[index]\n",
+        "    return str(index)\n",
+        "test_defects.py gpu_of_the_user",
+    ),
+    Defect(
+        "TF32 is torch's default",
+        "hebb/nn/numerics.py",
+        'return "tf32" if tf32 else "ieee"',
+        'return "tf32"',
+        "test_places.py tf32",
+    ),
+    Defect(
+        "shared blocks are those of the first GPU",
+        "hebb/training/shared_blocks.py",
+        "own = machine.gpu_name(gpu) if",
+        "own = machine.gpu_name(0) if",
+        "test_places.py shared_blocks",
+    ),
+)
+"""Defects of runs on a GPU, which the tests on pretended GPUs must see. They cannot see what only a kernel does: a type
+that CUDA lacks, a race, an atomic sum, the memory that an operation takes."""
+
 DEFECTS = (
+    *ON_DEVICES,
     Defect("a replay counts no updates", "hebb/training/graphs.py", "then + count * added for then", "then for then"),
     Defect(
         "a graph outlives the rates of its optimiser",
@@ -408,13 +604,16 @@ DEFECTS = (
 
 def passes(copy: Path, tests: tuple[str, ...]) -> bool:
     """Run tests in the copy, but for those that start Ray or take minutes."""
+    marked = "devices" if tests[0].startswith("devices") else "not ray and not survival and not slow"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not ray and not survival and not slow", *tests],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-m", marked, *tests],
         cwd=copy / "tests",
         capture_output=True,
         timeout=1800,
         check=False,
     )
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise SystemExit(f"there is no such test: {' '.join(tests)}")
     return done.returncode == 0
 
 
@@ -425,8 +624,12 @@ def survives(defect: Defect, copy: Path) -> bool:
     if text.count(defect.old) != 1:
         raise SystemExit(f"'{defect.what}': its line occurs {text.count(defect.old)} times in {defect.file}")
     path.write_text(text.replace(defect.old, defect.new))
-    near = NEAR[defect.floor]
-    others = tuple(sorted({name for names in NEAR.values() for name in names} - set(near)))
+    if defect.seen_by:
+        file, _, part = defect.seen_by.partition(" ")
+        near, others = (f"devices/{file}", "-k", part), ("devices",)
+    else:
+        near = NEAR[defect.floor]
+        others = tuple(sorted({name for names in NEAR.values() for name in names} - set(near)))
     try:
         return passes(copy, near) and passes(copy, others)
     finally:

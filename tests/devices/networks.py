@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import small
 import torch
 
@@ -78,6 +79,26 @@ def assert_close(first: train.Result, second: train.Result, tolerance: float = T
     for name, tensor in mine.items():
         a, b = tensor.to("cpu").double(), other[name].to("cpu").double()
         assert (a - b).abs().max() <= tolerance * max(float(a.abs().max()), 1e-6), name
+
+
+SCORES = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
+
+
+def assert_alike(first: train.Result, second: train.Result, tolerance: float = TOLERANCE) -> None:
+    """Fail unless two runs have the same weights, scores, probes and geometry up to rounding."""
+    assert_close(first, second, tolerance)
+    for mine, other in zip(first.rows, second.rows, strict=True):
+        assert_near([mine.get(key) for key in SCORES], [other.get(key) for key in SCORES])
+    for mine, other in ((vars(a), vars(b)) for a, b in zip(first.probes, second.probes, strict=True)):
+        assert_near(list(mine.values()), list(other.values()))
+    for mine, other in zip(first.geometry, second.geometry, strict=True):
+        assert_near(list(mine.row.values()), list(other.row.values()))
+
+
+def assert_near(mine: list[Any], other: list[Any]) -> None:
+    """Fail unless numbers agree up to rounding; an image or two of a hundred may change sides."""
+    for a, b in zip(mine, other, strict=True):
+        assert a == b or a == pytest.approx(b, rel=1e-2, abs=2.0 if abs(b) > 10 else 1e-3), (mine, other)
 
 
 def nowhere() -> Path:

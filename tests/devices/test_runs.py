@@ -13,6 +13,9 @@ import torch
 from networks import NETWORKS
 from pretended import Log
 
+from hebb.config import plan
+from hebb.config.vocabulary import ProbeKind
+
 
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -21,7 +24,7 @@ def test_every_method_learns_what_it_learns_on_the_cpu(name: str, index: int, lo
     result = networks.on_gpu(config, index)
     assert log.used == {index}
     assert networks.devices(result) == {torch.device("cuda", index)}
-    networks.assert_close(result, networks.on_cpu(config))
+    networks.assert_alike(result, networks.on_cpu(config))
 
 
 CNN = NETWORKS["SoftKrotov cnn"]
@@ -35,20 +38,32 @@ VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "features of 16 bits": (CNN, ["feature_dtype=float16"], {}),
     "frozen blocks": (CNN, [], {"training_blocks": (2,)}),
     "blockwise": (NETWORKS["bp"], [], {"bp_blockwise": True}),
-    "probes": (CNN, [], {"probes": ("linear", "knn", "geometry", "neuron")}),
+    "probes": (CNN, [], {"probes": ("linear", "knn", "geometry", "neuron", "short")}),
+    "simultaneous, by rule and gradient": (NETWORKS["joint"], [], {"mode": "simultaneous"}),
+    "compute in bfloat16": (CNN, ["compute_dtype=bfloat16"], {}),
     "zca": (CNN, ["dataset_sup.zca=true", "dataset_unsup.zca=true"], {}),
     "zoom": (CNN, ["dataset_sup.zoom=1.2", "dataset_unsup.zoom=1.2"], {}),
     "augmentation": (CNN, ["dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"], {}),
 }
 
 
+@pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_way_to_train_is_that_of_the_cpu(name: str, log: Log) -> None:
+def test_every_way_to_train_is_that_of_the_cpu(name: str, index: int, log: Log) -> None:
     network, changes, fields = VARIANTS[name]
     config = networks.config(network, *changes, **fields)
-    result = networks.on_gpu(config, 1)
-    assert log.used == {1}
-    networks.assert_close(result, networks.on_cpu(config))
+    result = networks.on_gpu(config, index)
+    assert log.used == {index}
+    assert networks.devices(result) == {torch.device("cuda", index)}
+    networks.assert_alike(result, networks.on_cpu(config))
+
+
+def test_no_mode_and_no_probe_is_left_out() -> None:
+    """A new one has to be named here."""
+    assert set(plan.MODES) <= {"successive", *(fields.get("mode") for _, _, fields in VARIANTS.values())}
+    assert set(ProbeKind) | {"geometry"} <= {
+        probe for *_, fields in VARIANTS.values() for probe in fields.get("probes", ())
+    }
 
 
 SINGLE = {
@@ -90,4 +105,4 @@ def test_a_device_without_float64_trains(name: str, log: Log) -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_features_may_be_computed_anew(kept: bool, log: Log) -> None:
     config = networks.config(CNN)
-    networks.assert_close(networks.on_gpu(config, keep_features=kept), networks.on_cpu(config))
+    networks.assert_alike(networks.on_gpu(config, keep_features=kept), networks.on_cpu(config))
