@@ -95,10 +95,10 @@ def silence(slope: Tensor, f: Tensor) -> None:
 
 
 def adam_changes(
-    gradients: Sequence[Tensor],
-    counts: Sequence[Tensor],
-    m: Sequence[Tensor],
-    v: Sequence[Tensor],
+    gradients: list[Tensor],
+    counts: list[Tensor],
+    m: list[Tensor],
+    v: list[Tensor],
     betas: tuple[float, float],
     epsilon: float,
 ) -> list[Tensor]:
@@ -107,13 +107,12 @@ def adam_changes(
     torch._foreach_lerp_(m, gradients, 1 - betas[0])
     torch._foreach_mul_(v, betas[1])
     torch._foreach_addcmul_(v, gradients, gradients, 1 - betas[1])
-    roots = torch._foreach_sqrt(v)
+    roots = list(torch._foreach_sqrt(v))
     torch._foreach_add_(roots, epsilon)
-    changes: list[Tensor] = list(torch._foreach_div(m, roots))
-    return changes
+    return list(torch._foreach_div(m, roots))
 
 
-def descend(parameters: Sequence[Tensor], changes: Sequence[Tensor], rate: Tensor) -> None:
+def descend(parameters: list[Tensor], changes: list[Tensor], rate: Tensor) -> None:
     """Subtract rate times a change from each parameter, in place; the rate () lies on the device."""
     torch._foreach_mul_(changes, rate)
     torch._foreach_sub_(parameters, changes)
