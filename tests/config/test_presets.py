@@ -36,6 +36,19 @@ LPL_DATA = {
     *("Shapes3D", "Shapes3D_sequences"),
 }
 SETTLING = ("published runs of Supervised-CorInfoMax", "ours, for quick runs")  # see test_settling.py
+INSTARS = (
+    "4HardInstarCnnCIFAR",
+    "4HardInstarSurroundCnnCIFAR",
+    "4PresynapticInstarCnnCIFAR",
+    "4TemporalInstarCnnCIFAR",
+    "4ThresholdInstarCnnCIFAR",
+    "4BCMCnnCIFAR",
+    "4BCMSurroundCnnCIFAR",
+    "4BCMDaleCnnCIFAR",
+    "4SoftKrotovConstantCnnCIFAR",
+    "4CnnCIFAR_instar",
+)
+INSTARS_ON_DIGITS = ("3HardInstarCnnDigits", "3BCMCnnDigits")
 OURS_ON_DIGITS = ("2SoftHebbCnnDigits", "3SoftHebbCnnDigits", "2HardCnnDigits", "2CnnDigits", "2SoftMlpDigits")
 # The published depth curve: input of the classifier behind n blocks, and parameters of the whole network.
 KROTOV_DEPTH = {1: (18816, 195370), 2: (18432, 302122), 3: (4800, 386986), 4: (2304, 804394), 5: (300, 1475554)}
@@ -143,7 +156,7 @@ def test_tables_are_whole() -> None:
 
 def test_preset_names() -> None:
     ours = {name for name, model in CATALOG.models.items() if not model.source.startswith(SETTLING)}
-    assert ours == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *KROTOV, *LPL}
+    assert ours == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *KROTOV, *LPL, *INSTARS, *INSTARS_ON_DIGITS}
 
 
 @pytest.mark.parametrize("model", published())
@@ -337,3 +350,18 @@ def test_published_numbers_of_updates(name: str, images: int, updates: int) -> N
     assert (spec.train_samples(), spec.epochs * spec.updates_per_epoch()) == (images, updates)
     probe = CATALOG.datasets["STL10_lplprobe"]
     assert (probe.train_samples(), probe.epochs * probe.updates_per_epoch()) == (4500, 180)
+
+
+@pytest.mark.parametrize("model", INSTARS)
+def test_rows_of_the_instars_are_one_network(model: str) -> None:
+    """5.9 million weights with the readout; rates 0.1, 0.08 and 0.05, which never change."""
+    network = CATALOG.models[model].network
+    *hidden, readout = shapes.trace(network, (3, 32, 32), 10)
+    assert [block.weights for block in hidden] == [(96, 3, 5, 5), (384, 96, 3, 3), (1536, 384, 3, 3)]
+    assert readout.weights == (10, 24576)
+    assert sum(block.parameters for block in (*hidden, readout)) // 10_000 == 589
+    layers = [block.layer for block in network.blocks[:-1]]
+    if model != "4CnnCIFAR_instar":
+        assert [layer.lr for layer in layers] == [0.1, 0.08, 0.05]
+        assert {(layer.adaptive, layer.lr_decay) for layer in layers} == {(False, "constant")}
+        assert network.preferred_mode == (None if "Constant" in model else "consecutive")
