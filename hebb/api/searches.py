@@ -26,7 +26,8 @@ from hebb.core.choices import choose
 from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders
 from hebb.storage.folders import Home
-from hebb.tuning import job_options, request, search_folder
+from hebb.tuning import job_options, request, search_folder, studies
+from hebb.tuning import warm_start as warm
 from hebb.tuning.request import SearchRequest
 from hebb.tuning.search_settings import SearchSettings
 
@@ -45,6 +46,7 @@ class BestConfiguration:
     Attributes:
         values: the values of the search space, by override path.
         network: its network as a preset string.
+        changes: those of the values that are not of the network, as the ``overrides`` of ``hebb.train``.
         n: seeds that finished.
         mean: of the metric over them.
         sd: sample deviation; NaN for one seed.
@@ -53,6 +55,7 @@ class BestConfiguration:
 
     values: Mapping[str, Value]
     network: str
+    changes: Mapping[str, Value]
     n: int
     mean: float
     sd: float
@@ -169,6 +172,7 @@ class FinishedSearch:
         return BestConfiguration(
             values=dict(trial.choice),
             network=trials.network_string(trial, self._catalog),
+            changes=trials.outside_network(trial.choice),
             n=int(line["n"]),
             mean=float(line["mean"]),
             sd=float(line["sd"]),
@@ -212,6 +216,7 @@ def search(
     seeds: Iterable[int] = (0,),
     algorithm: str | None = None,
     sampler: str | None = None,
+    warm_start: str | Path | Iterable[str | Path] = (),
     num_samples: int | None = None,
     search_seed: int | None = None,
     scheduler: str | None = None,
@@ -238,6 +243,7 @@ def search(
     address: str | None = None,
     launcher: str = "ray",
     slurm: Mapping[str, object] | None = None,
+    storage: str | None = None,
     save_models: bool = False,
     save_best: bool = True,
     plugins: Iterable[str] = (),
@@ -274,6 +280,7 @@ def search(
         seeds: the seeds of every configuration.
         algorithm: ``grid``, ``random``, ``optuna`` or ``hyperopt``; None lists a space of lists and draws from others.
         sampler: how ``optuna`` suggests points: ``tpe``, ``gp``, ``random``, ``cmaes`` or ``nsga2``; None is ``tpe``.
+        warm_start: earlier searches, by name or folder, whose results the model of ``optuna`` begins with.
         num_samples: configurations drawn.
         search_seed: varies what is drawn.
         scheduler: ``asha``, ``median`` or ``hyperband`` stop configurations early; ``asha-promotion`` pauses them, and
@@ -295,6 +302,7 @@ def search(
         launcher: ``ray``; ``slurm`` submits each trial as a job, and no process runs between them; ``local`` starts the
             same jobs on this machine.
         slurm: what each job takes, as ``{"partition": "gpu", "time": "8h", "gpus": 1}``.
+        storage: where the Optuna study is kept, for optuna-dashboard: ``sqlite:///study.db``, or a journal file.
         save_models: keep the trained model of every run.
         save_best: keep those of the best configuration, which ``best.run`` loads, and of its final runs.
         folder: where the search is stored; None uses a temporary folder.
@@ -312,6 +320,7 @@ def search(
         "seeds": list(seeds),
         "algorithm": algorithm,
         "sampler": sampler,
+        "warm_start": _names(warm_start),
         "num_samples": num_samples,
         "search_seed": search_seed,
         "scheduler": scheduler,
@@ -355,6 +364,7 @@ def search(
         address=address,
         launcher=kind,
         jobs=jobs,
+        storage=studies.absolute(storage),
         save_models=save_models,
         keep_best=save_best,
         preset_file=None if preset_file is None else Path(preset_file),
@@ -373,8 +383,10 @@ def search(
         fresh = not (carry_on and (place / folders.SEARCH).exists())
         if fresh:
             search_folder.check_free(place, overwrite)
+            asked = warm.begun(asked, home, catalog)
         else:
             asked = _continued(asked, request.restored(place, catalog))
+        studies.check(asked, settings.storage)
         from hebb.tuning import stages
 
         with _observer(progress) as observer:
@@ -383,6 +395,12 @@ def search(
             reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
             raise HebbError(f"no run of the search could be finished: {reasons}")
         return FinishedSearch(place, home, arrays=named, temporary=folder is None)
+
+
+def _names(searches: str | Path | Iterable[str | Path]) -> list[str] | None:
+    """Return the names of earlier searches; None for none."""
+    names = [searches] if isinstance(searches, str | Path) else list(searches)
+    return [str(name) for name in names] or None
 
 
 def _objectives(

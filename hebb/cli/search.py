@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hebb.cli import arguments, describe, listing, on_end, pulse, search_flags
+from hebb.cli import arguments, describe, from_best, listing, on_end, pulse, search_flags
 from hebb.cli.parsing import Parser
 from hebb.cli.run import check_start
 from hebb.config import overrides, plan
@@ -38,11 +38,12 @@ def main(argv: list[str]) -> int:
     options = parser().parse(argv)
     line = command_line("search", *argv)
     from hebb.cli import search_request
-    from hebb.tuning import job_options, search_folder
+    from hebb.tuning import job_options, search_folder, studies
 
     if options.restore is not None:
         search, settings, catalog = search_request.restored(options, line)
         job_options.check(search, settings.launcher, settings.jobs)
+        studies.check(search, settings.storage)
         if options.dry_run:
             return _dry_run(search, catalog, settings, fresh=False)
         settings.home.check_writable()
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
     settings = search_request.settings(options, folders.Home.find(options.data_dir), line)
     search = resolve(options, catalog)
     job_options.check(search, settings.launcher, settings.jobs)
+    studies.check(search, settings.storage)
     for trial in search.trials[:: len(search.seeds)]:
         check_start(trial.config, settings.home, search.resume_from)
     if not search.trials:
@@ -76,11 +78,17 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     """Return the search that the flags describe, with every trial of it checked; nothing is written."""
     from hebb.cli import search_request
 
+    own = overrides.parse(options.changes)
+    options = from_best.applied(options)
     spec = search_flags.spec(options)
     with said_as(search_flags.places(options, spec)):
         search = search_request.of_flags(options, catalog, spec).resolve(catalog)
-    search_request.check_used(overrides.parse(options.changes), search)
-    return search
+    search_request.check_used(own, search)
+    if not search.spec.plan.warm_start:
+        return search
+    from hebb.tuning import warm_start
+
+    return warm_start.begun(search, folders.Home.find(options.data_dir), catalog)
 
 
 def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bool) -> int:

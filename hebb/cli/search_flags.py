@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from hebb.cli import arguments, on_end
+from hebb.cli import arguments, from_best, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count, described, natural
 from hebb.config import controls, objectives, search_space
 from hebb.config.search_space import SearchSpec
@@ -25,6 +25,7 @@ KEPT = (
     "max_failures",
     "preset_file",
     "on_end",
+    "storage",
 )
 """Flags that a continued search keeps as they were, unless they are given again."""
 _BESIDE_RESTORE = (
@@ -41,7 +42,7 @@ _BESIDE_RESTORE = (
         "dashboard",
     ),
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
-    *("save", "save_model", "save_best", "final_points", "on_end", "launcher", "slurm"),
+    *("save", "save_model", "save_best", "final_points", "on_end", "launcher", "slurm", "storage"),
 )
 _EXTENDING = ("seeds", "space", "num_samples")
 _EXAMPLE = (
@@ -71,6 +72,7 @@ def parser(purpose: str) -> Parser:
     description = described(purpose, commands.line("search", *_EXAMPLE), "--space")
     flags = Parser(description, prog=commands.name("search"))
     arguments.add_network_flags(flags)
+    from_best.add_flag(flags)
     _add_space_flags(flags.section(Section.SEARCH))
     arguments.add_pack_flag(flags, "train N seeds of a configuration in one trial, each in its own run folder;")
     _add_choice_flags(flags.section(Section.COMPARISON))
@@ -140,6 +142,12 @@ def _add_space_flags(group: Flags) -> None:
         help=f"{' | '.join(Algorithm)} (default: grid for lists of values, else random)",
     )
     group.add_argument("--sampler", metavar="NAME", help=f"{' | '.join(Sampler)}, of algorithm optuna (default: tpe)")
+    group.add_argument(
+        "--warm-start",
+        nargs="+",
+        metavar="SEARCH",
+        help="earlier searches whose results Optuna's model begins with, if they fit the space and all else is equal",
+    )
     group.add_argument(
         "--num-samples",
         type=count,
@@ -286,6 +294,11 @@ def _add_result_flags(group: Flags) -> None:
     group.add_argument("--folder-name", metavar="NAME", help="name of the search (default: names of preset and config)")
     group.add_argument("--model-name", metavar="NAME", help="model that --resume loads (default: the preset's name)")
     group.add_argument("--save-model", action="store_true", help="keep the trained model of every trial")
+    group.add_argument(
+        "--storage",
+        metavar="URL|FILE",
+        help="keep the Optuna study in a database, as sqlite:///study.db, or in a journal file, for optuna-dashboard",
+    )
     group.add_argument(
         "--save-best",
         type=boolean,

@@ -18,7 +18,7 @@ from hebb.core import documents
 from hebb.core.choices import choose
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.tuning import job_options, request, search_folder
+from hebb.tuning import job_options, request, search_folder, studies
 from hebb.tuning.job_options import JobOptions
 from hebb.tuning.request import Extension, SearchRequest
 from hebb.tuning.search import Search
@@ -135,6 +135,7 @@ def settings(options: argparse.Namespace, home: folders.Home, *commands: str) ->
         on_end=options.on_end or None,
         launcher=launcher(options),
         jobs=jobs(options),
+        storage=studies.absolute(options.storage),
         commands=commands,
     )
 

@@ -10,7 +10,7 @@ import argparse
 import importlib
 from dataclasses import replace
 
-from hebb.cli import arguments, train_flags
+from hebb.cli import arguments, from_best, train_flags
 from hebb.cli.run import start
 from hebb.config import plan, shapes
 from hebb.config.catalog import Catalog
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
             return code
     if not argv:
         return arguments.print_help(parser())
-    options = parser().parse(argv)
+    options = from_best.applied(parser().parse(argv))
     catalog = arguments.load_catalog(options)
     return start(resolve(options, catalog), options, catalog, device_index=arguments.device(options).index)
 

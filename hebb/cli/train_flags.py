@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hebb.cli import arguments, on_end
+from hebb.cli import arguments, from_best, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count, described
 from hebb.core import commands
 
@@ -28,6 +28,7 @@ def parser() -> Parser:
     description = described(_PURPOSE, commands.line("train", *example), "--dataset-sup")
     flags = Parser(description, prog=commands.name("train"))
     arguments.add_network_flags(flags)
+    from_best.add_flag(flags)
     arguments.add_seed_flag(flags)
     flags.section(Section.TRAINING).add_argument(
         "--validation",

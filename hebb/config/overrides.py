@@ -133,6 +133,11 @@ def value_at(table: Mapping[str, Value | None], path: str) -> Value | None:
     return shared.pop()
 
 
+def of_network(path: str) -> bool:
+    """Tell whether a path changes the network."""
+    return re.match(r"(b(-?\d+|\*)|settle)\.", path) is not None
+
+
 def single(path: str, network: NetworkSpec) -> list[str]:
     """Return the paths of single blocks that ``b*`` or ``b-1`` stands for; another path stands for itself."""
     head, _, part = path.partition(".")

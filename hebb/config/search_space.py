@@ -6,7 +6,7 @@ purpose       sweep (reports every configuration) or search (selects one on vali
 seeds         replicates of every configuration
 space         {override path: {domain: ...}}; the domains are those of ``hebb.config.domains``
 search        {algorithm: grid | random | optuna | hyperopt, samples: N, seed: N, time: 2h, trials: N}; beside optuna
-              sampler: tpe | gp | random | cmaes | nsga2
+              sampler: tpe | gp | random | cmaes | nsga2, and warm_start: [NAME, ...], searches that its model knows
 scheduler     none | asha | asha-promotion | median | hyperband, or {name: asha, grace: N, reduction: N}
 validation    share of the training images held out (default: 0.2 in a search, 0 in a sweep)
 metric, mode  what is compared, and whether max or min is better; several as a list, or as {metric: mode, ...}
@@ -54,6 +54,7 @@ _PLAN = {
     "search_seed": "seed",
     "time_budget": "time",
     "max_trials": "trials",
+    "warm_start": "warm_start",
 }
 """What a user calls a value below ``search``, and the key of the value."""
 _SCHEDULER = ("scheduler", "grace", "reduction")
@@ -75,6 +76,7 @@ class SearchPlan:
         seed: varies what is drawn.
         time: seconds after which no trial goes on; None for as long as it takes.
         trials: trials after which no other begins; None for all.
+        warm_start: names or folders of earlier searches, whose results the model is given.
     """
 
     algorithm: Algorithm = Algorithm.GRID
@@ -83,6 +85,7 @@ class SearchPlan:
     seed: int = 0
     time: float | None = None
     trials: int | None = None
+    warm_start: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.algorithm == Algorithm.OPTUNA and self.sampler is None:
@@ -355,14 +358,30 @@ def _plan(data: object, axes: tuple[Axis, ...], where: str) -> SearchPlan:
             hint="algorithm random draws samples from it; more seeds give more replicates",
         )
     time = data.get("time")
+    sampler = _sampler(data.get("sampler"), algorithm, axes, f"{where}, sampler")
     return SearchPlan(
         algorithm=algorithm,
-        sampler=_sampler(data.get("sampler"), algorithm, axes, f"{where}, sampler"),
+        sampler=sampler,
         samples=samples,
         seed=_whole(data.get("seed", 0), "seed", 0, where),
         time=None if time is None else duration(time, f"{where}, time"),
         trials=None if data.get("trials") is None else _whole(data["trials"], "trials", 1, where),
+        warm_start=_warm_start(data.get("warm_start"), algorithm, sampler, f"{where}, warm_start"),
     )
+
+
+def _warm_start(data: object, algorithm: Algorithm, sampler: Sampler | None, where: str) -> tuple[str, ...]:
+    """Read the names of earlier searches, of which only a model can learn."""
+    if data is None:
+        return ()
+    names = [data] if isinstance(data, str) else data
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(where, f"must be a list of names or folders of searches, got {data!r}")
+    if algorithm != Algorithm.OPTUNA:
+        raise ConfigError(where, f"needs a model that learns of it, algorithm optuna, got {algorithm}")
+    if sampler == Sampler.RANDOM:
+        raise ConfigError(where, "needs a sampler that learns of it, got random", hint="tpe, gp, cmaes and nsga2 do")
+    return tuple(names)
 
 
 def _sampler(data: object, algorithm: Algorithm, axes: tuple[Axis, ...], where: str) -> Sampler | None:

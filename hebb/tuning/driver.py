@@ -29,7 +29,7 @@ from hebb.tuning.search import Group, Search
 from hebb.tuning.searchers import of_search, scheduler
 from hebb.tuning.suggestions import SCORE, plain
 from hebb.tuning.trials import broken
-from hebb.tuning.work import GroupMaker, Ledger, Work
+from hebb.tuning.work import GroupMaker, Ledger, Readable, Work
 
 if TYPE_CHECKING:
     from hebb.tuning.worker import Task
@@ -46,6 +46,8 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
     callback = _Callback(ledger)
     pauses = work.judged and work.search.spec.scheduler.name.pauses
     algorithms = _algorithms(work, list(listed), ray_session.places(resources))
+    if work.groups is None and work.study is not None:
+        ledger.observer.noted([work.study.note()])
     function = tune.with_parameters(
         _run_trial, task=work.task, groups=listed, maker=work.maker, verdicts=verdicts, pauses=pauses
     )
@@ -70,8 +72,23 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
             ),
         )
         # Ray prints a banner whatever its verbosity
-        with contextlib.redirect_stdout(io.StringIO()), ray_session.terminated_as_interrupted():
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            ray_session.terminated_as_interrupted(),
+            _closed(algorithms.get("search_alg")),
+        ):
             tuner.fit()
+
+
+@contextlib.contextmanager
+def _closed(searcher: Any) -> Iterator[None]:
+    """Let a searcher whose study is kept mark what did not end, however the stage ended."""
+    inner = getattr(searcher, "inner", searcher)
+    try:
+        yield
+    finally:
+        if hasattr(inner, "close"):
+            inner.close()
 
 
 def _algorithms(work: Work, listed: list[str], places: int) -> dict[str, Any]:
@@ -79,7 +96,9 @@ def _algorithms(work: Work, listed: list[str], places: int) -> dict[str, Any]:
     spec, arguments = work.search.spec, dict[str, Any](max_concurrent_trials=places)
     if work.groups is None:
         earlier = [parameters for _, parameters in work.journal.suggested]
-        arguments |= {"search_alg": of_search(work.search, earlier), "num_samples": work.samples()}
+        attributes = None if work.study is None or work.maker is None else Readable(work.maker)
+        searcher = of_search(work.search, earlier, work.study, attributes)
+        arguments |= {"search_alg": searcher, "num_samples": work.samples()}
     if work.judged and spec.scheduler.name == Scheduler.ASHA_PROMOTION:
         total = arguments.get("num_samples", len(listed))
         promotion = Promotion(spec.scheduler, work.last_step(), work.search.mode, places, total, len(work.search.seeds))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from hebb.config.domains import label
 from hebb.config.objectives import Constraint, Objective
 from hebb.config.vocabulary import Goal, Sampler
 from hebb.core import extras
+from hebb.core.errors import HebbError
 from hebb.tuning import ray_session  # noqa: F401  # before Ray, which reads its environment when it is imported
+from hebb.tuning.search import EarlierPoint, Search
 from hebb.tuning.steps import WORST
 from hebb.tuning.suggestions import SCORE
 
 # isort: split
-from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.samplers import BaseSampler, NSGAIISampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
 _FALSE_ALARMS = (
@@ -32,8 +38,8 @@ class Repeating(BaseSampler):
     Points that Optuna is given beforehand would leave its sampler where it began, and be drawn a second time.
     """
 
-    def __init__(self, sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]]) -> None:
-        self._sampler, self._earlier = sampler, [dict(point) for point in earlier]
+    def __init__(self, sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]], after: int = 0) -> None:
+        self._sampler, self._earlier = sampler, {after + i: dict(point) for i, point in enumerate(earlier)}
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
         """Return the domains that are drawn together."""
@@ -50,7 +56,7 @@ class Repeating(BaseSampler):
         return self._value(trial, param_name, drawn)
 
     def _value(self, trial: Any, name: str, drawn: Any) -> Any:
-        return self._earlier[trial.number].get(name, drawn) if trial.number < len(self._earlier) else drawn
+        return self._earlier.get(trial.number, {}).get(name, drawn)
 
     def before_trial(self, study: Any, trial: Any) -> None:
         """Let the sampler prepare."""
@@ -65,20 +71,79 @@ class Repeating(BaseSampler):
         self._sampler.reseed_rng()
 
 
-def repeating(sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]]) -> BaseSampler:
-    """Return a sampler that first suggests what was suggested ``earlier``."""
-    return Repeating(sampler, earlier) if earlier else sampler
+def repeating(sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]], after: int = 0) -> BaseSampler:
+    """Return a sampler that first suggests what was suggested ``earlier``, behind ``after`` trials of a warm start."""
+    return Repeating(sampler, earlier, after) if earlier else sampler
+
+
+Attributes = Callable[[Mapping[str, Any]], Mapping[str, object]]
+"""Gives a point the attributes by which a person reads it in a study that is kept."""
 
 
 class QuietOptunaSearch(OptunaSearch):
-    """Ray's searcher for Optuna."""
+    """Ray's searcher for Optuna.
+
+    Args:
+        attributes: of a point, in a study that is kept; None for a study that nobody sees.
+        arguments: those of Ray's searcher.
+    """
+
+    def __init__(self, *arguments: Any, attributes: Attributes | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._attributes = attributes
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next point."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _kept():
             for message in _FALSE_ALARMS:
                 warnings.filterwarnings("ignore", message)
-            return super().suggest(trial_id)
+            point = super().suggest(trial_id)
+            if self._attributes is not None:
+                for name, value in self._attributes(point).items():
+                    self._ot_trials[trial_id].set_user_attr(name, value)
+            return point
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Learn what a point that goes on has reached."""
+        with _kept():
+            super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Learn the score of a point, or that it failed."""
+        with _kept():
+            super().on_trial_complete(trial_id, result, error)
+            self._check_kept(trial_id)
+
+    def _check_kept(self, trial_id: str) -> None:
+        """Raise where a study that is kept did not take the result of a point: Ray goes on after such an error."""
+        if self._attributes is None:
+            return
+        study, trial = self._ot_study, self._ot_trials[trial_id]
+        if not study._storage.get_trial(trial._trial_id).state.is_finished():
+            study.tell(trial, state=TrialState.FAIL)  # it had no number, or raises what prevented the other
+
+    def close(self) -> None:
+        """Mark the points that an interruption ended as failed, in a study that is kept; their runs are continued."""
+        if self._attributes is None:
+            return
+        with _kept():
+            for trial_id in self._ot_trials.keys() - self._completed_trials:
+                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+
+    def remember(self, earlier: Sequence[FrozenTrial]) -> None:
+        """Learn what earlier searches measured."""
+        with _kept():
+            self._ot_study.add_trials(earlier)
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Say in a line that a study could not be written; the search itself loses nothing."""
+    try:
+        yield
+    except (StorageInternalError, OSError) as error:
+        reason = " ".join(str(error.__cause__ or error).split("\n")[0].split())
+        raise HebbError(f"--storage: the study can no longer be written: {reason}") from None
 
 
 class GpSearch(QuietOptunaSearch):
@@ -111,6 +176,47 @@ def _excess_of(trial: Any) -> Sequence[float]:
     return list(trial.user_attrs.get(_EXCESS, ()))
 
 
+def earlier_trials(
+    search: Search, parameters: Sequence[Mapping[str, Any]], domains: Mapping[str, BaseDistribution]
+) -> list[FrozenTrial]:
+    """Return what earlier searches measured as finished trials of Optuna.
+
+    Args:
+        search: the search, with its warm start.
+        parameters: the values of each point, as Optuna suggests them.
+        domains: of all parameters, by name.
+    """
+    return [
+        create_trial(
+            values=[point.values[one.metric] for one in search.objectives],
+            params=dict(values),
+            distributions={name: domains[name] for name in values},
+            system_attrs=_generation(search.spec.plan.sampler),
+            **_bounded(search, point),
+        )
+        for point, values in zip(search.warm.points, parameters, strict=True)
+    ]
+
+
+def _generation(sampler: Sampler | None) -> dict[str, int]:
+    """Return the mark of the first generation, without which a genetic algorithm does not breed from a point."""
+    if sampler != Sampler.NSGA2:
+        return {}
+    key = getattr(NSGAIISampler, "_get_generation_key", None)  # Optuna 4.3 and newer
+    return {key() if key is not None else "nsga2:generation": 0}
+
+
+def _bounded(search: Search, point: EarlierPoint) -> dict[str, Any]:
+    """Return where a point comes from, and by how much it breaks each bound."""
+    source = {"warm start": point.search, "configuration": label(point.choice)}
+    excess = {str(bound): bound.excess(point.values.get(bound.metric)) for bound in search.constraints}
+    if not excess:
+        return {"user_attrs": source}
+    if hasattr(FrozenTrial, "set_constraint"):
+        return {"user_attrs": source, "constraints": excess}
+    return {"user_attrs": {**source, _EXCESS: list(excess.values())}}
+
+
 class ParetoSearch(QuietOptunaSearch):
     """Ray's searcher for Optuna with several objectives, bounds that points must keep, or both.
 
@@ -132,13 +238,22 @@ class ParetoSearch(QuietOptunaSearch):
         values: list[float | None] = [None]
         if result and not error:
             means = self._means(result)
-            self._constrain(trial_id, [bound.excess(means.get(bound.metric)) for bound in self._bounds])
+            with _kept():
+                self._constrain(trial_id, [bound.excess(means.get(bound.metric)) for bound in self._bounds])
             values = [self._value(one, means.get(one.metric)) for one in self._objectives]
-        if None in values:
-            self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
-        else:
-            self._ot_study.tell(self._ot_trials[trial_id], values)
+        with _kept():
+            if None in values:
+                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+            else:
+                self._ot_study.tell(self._ot_trials[trial_id], values)
         self._completed_trials.add(trial_id)
+
+    def remember(self, earlier: Sequence[FrozenTrial]) -> None:
+        """Learn what earlier searches measured, the worst values among it."""
+        for trial in earlier:
+            for one, value in zip(self._objectives, trial.values, strict=True):
+                self._value(one, value)
+        super().remember(earlier)
 
     def _means(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Return what a report says, whose dictionaries Ray has flattened."""

@@ -82,6 +82,7 @@ def begin(packed: Archive, folder: Path, code: Mapping[str, str], data: Mapping[
     stored = dict(packed.data(folders.SEARCH))
     options = {**documents.as_object(stored.get("options"), "archive, options"), "commands": [], "save": True}
     options |= {"on_end": None, "preset_file": None}  # a command of whoever wrote the archive is not run
+    options |= {"storage": None}  # nor is a study kept where theirs was
     options = {name: value for name, value in options.items() if name not in ("launcher", "slurm")}  # another cluster
     if packed.presets is not None:
         (folder / archive.PRESETS).write_bytes(packed.presets)

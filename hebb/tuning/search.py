@@ -93,6 +93,34 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlierPoint:
+    """A configuration that an earlier search has measured.
+
+    Attributes:
+        search: the name of that search.
+        choice: its values, as a point of the space of the new search.
+        values: the mean over its seeds of every objective and of what is bounded, by name.
+    """
+
+    search: str
+    choice: Choice
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """What a model knows before its first point.
+
+    Attributes:
+        points: configurations of earlier searches.
+        left_out: why others are not among them, by search and label.
+    """
+
+    points: tuple[EarlierPoint, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """A search, resolved and checked.
 
@@ -112,6 +140,7 @@ class Search:
         others: what they are compared by beside the metric; most searches have none.
         left_out: why configurations are never trained, by label: they break a bound on what is known before.
         final_points: numbers of the points of the front that are trained again; empty for all of them.
+        warm: what earlier searches have measured, for the model.
     """
 
     spec: SearchSpec
@@ -129,6 +158,7 @@ class Search:
     others: tuple[Objective, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     final_points: tuple[int, ...] = ()
+    warm: WarmStart = WarmStart()
 
     @property
     def runs(self) -> int:

@@ -27,7 +27,7 @@ from hebb.storage import folders
 from hebb.storage.folders import LOCKS, SEARCH
 from hebb.storage.journal import Journal as Journal
 from hebb.tuning import samplers
-from hebb.tuning.search import Search
+from hebb.tuning.search import EarlierPoint, Search, WarmStart
 from hebb.tuning.search_settings import SearchSettings
 from hebb.tuning.trials import planned
 
@@ -35,6 +35,8 @@ FRONT = "front.json"
 """File in the folder of a search by several metrics: the points of its front."""
 SEARCHER = "searcher"
 """Key of ``search.json``: what suggests the points of a model-based search, with its version and settings."""
+WARM_START = "warm_start"
+"""Key of ``search.json``: what earlier searches measured, so that a continued search does not need them."""
 _KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
 
 
@@ -107,6 +109,7 @@ def write(search: Search, settings: SearchSettings) -> None:
             "packs": [list(pack) for pack in search.packs],
             "spec": to_data(search.spec),
             **_searcher(search.spec, before),
+            **_warm(search.warm),
             "base": serialise.to_json(search.base),
             "resume_from": None if search.resume_from is None else str(search.resume_from),
             "options": {**settings.stored(), "probe_every": search.probe_every},
@@ -150,6 +153,7 @@ def search_of(data: Mapping[str, Any], folder: Path, catalog: Catalog) -> Search
         probe_every=int(data["options"].get("probe_every", 0)),
         others=tuple(Objective(str(other["metric"]), Goal(other["mode"])) for other in data.get("others", ())),
         final_points=tuple(data.get("final_points", ())),
+        warm=_warm_start(data.get(WARM_START) or {}),
     )
     return planned(search, catalog)
 
@@ -159,6 +163,22 @@ def _several(search: Search) -> dict[str, object]:
     others = [{"metric": other.metric, "mode": other.mode} for other in search.others]
     keys = {"others": others, "final_points": list(search.final_points)}
     return {key: value for key, value in keys.items() if value}
+
+
+def _warm(warm: WarmStart) -> dict[str, object]:
+    """Return the key of a warm start, which most searches lack."""
+    if not warm.points:
+        return {}
+    points = [{"search": p.search, "choice": p.choice, "values": dict(p.values)} for p in warm.points]
+    return {WARM_START: {"points": points, "left_out": dict(warm.left_out)}}
+
+
+def _warm_start(data: Mapping[str, Any]) -> WarmStart:
+    points = (
+        EarlierPoint(search=str(p["search"]), choice=dict(p["choice"]), values=dict(p["values"]))
+        for p in data.get("points", ())
+    )
+    return WarmStart(points=tuple(points), left_out=dict(data.get("left_out", {})))
 
 
 def to_data(spec: SearchSpec) -> dict[str, Any]:
@@ -175,7 +195,11 @@ def to_data(spec: SearchSpec) -> dict[str, Any]:
         "purpose": spec.purpose,
         "seeds": list(spec.seeds),
         "space": {axis.name: _axis_data(axis) for axis in spec.axes},
-        "search": {key: value for key, value in vars(plan).items() if value is not None},
+        "search": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in vars(plan).items()
+            if value not in (None, ())
+        },
         "scheduler": {
             key: getattr(scheduler, key) for key in keys.get(Scheduler(scheduler.name), ("name", "grace", "reduction"))
         },

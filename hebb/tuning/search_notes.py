@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from hebb.tuning import samplers, search_folder
@@ -15,7 +16,24 @@ def of(search: Search, *, fresh: bool) -> list[str]:
     """Return a line for each thing to know; ``fresh``: the search begins, in place of what its folder holds."""
     if not search.spec.plan.model_based:
         return []
-    return [f"note: {text}" for text in (_steered(search), _random(search), "" if fresh else _changed(search)) if text]
+    texts = (_steered(search), _random(search), _warm(search), "" if fresh else _changed(search))
+    return [*(f"note: {text}" for text in texts if text), *(_unused(search) if fresh else ())]
+
+
+def _warm(search: Search) -> str:
+    """Say which searches the model knows from the start."""
+    counts = Counter(point.search for point in search.warm.points)
+    if not counts:
+        return ""
+    return "the model begins with " + " and ".join(f"{n} of {name}" for name, n in counts.items()) + " (warm start)"
+
+
+def _unused(search: Search) -> list[str]:
+    """Say in lines what a model is not given of earlier searches, and why."""
+    reasons = search.warm.left_out
+    lines = [f"not given to the model: {label}: {reason}" for label, reason in list(reasons.items())[:_NAMED]]
+    more = f"not given to the model: {len(reasons) - _NAMED} more, which search.json lists"
+    return [*lines, *([more] if len(reasons) > _NAMED else ())]
 
 
 def left_out(reasons: Mapping[str, str]) -> list[str]:
@@ -41,7 +59,7 @@ def _steered(search: Search) -> str:
 def _random(search: Search) -> str:
     """Say that a search ends before its model has a say."""
     plan = search.spec.plan
-    first = samplers.startup(plan)
+    first = samplers.startup(plan) - len(search.warm.points)
     if not plan.learns or plan.samples > first:
         return ""
     return f"{plan.chooser} draws its first {first} points at random, and the search has {plan.samples}"

@@ -37,6 +37,7 @@ class SearchSettings:
         on_end: a command of the user's own for the end of the search; None for none.
         launcher: what runs the trials.
         jobs: what each trial takes as a job of a batch system, where the launcher is not Ray.
+        storage: where the Optuna study is kept, for optuna-dashboard; None keeps it in memory.
         commands: the commands that began and continued the search, for its report.
     """
 
@@ -58,6 +59,7 @@ class SearchSettings:
     on_end: str | None = None
     launcher: Launcher = Launcher.RAY
     jobs: JobOptions = DEFAULT
+    storage: str | None = None
     commands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -103,6 +105,7 @@ class SearchSettings:
             "preset_file": None if self.preset_file is None else str(self.preset_file.absolute()),
             "on_end": self.on_end,
             **self._launched(),
+            "storage": self.storage,
             "commands": list(self.commands),
         }
 
@@ -130,5 +133,6 @@ class SearchSettings:
             on_end=data.get("on_end"),
             launcher=Launcher(data.get("launcher", Launcher.RAY)),
             jobs=job_options.parse(data.get("slurm", {})),
+            storage=data.get("storage"),
             commands=tuple(data.get("commands", ())),
         )

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hebb.config.domains import Axis, Choice
 from hebb.config.search_space import SchedulerSpec, SearchPlan
@@ -17,7 +17,7 @@ from hebb.tuning import (
     samplers,
 )
 from hebb.tuning.search import Search
-from hebb.tuning.suggestions import SCORE, STEP, Number, Parameters, point_of
+from hebb.tuning.suggestions import SCORE, STEP, Number, Parameters, parameters_of, point_of
 
 # isort: split
 from ray.tune.schedulers import (
@@ -28,6 +28,14 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 from ray.tune.search import Searcher
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+    from hebb.tuning.optuna_search import Attributes, QuietOptunaSearch
+    from hebb.tuning.studies import Study
 
 
 class _OptunaTrial(Protocol):
@@ -40,12 +48,25 @@ class _OptunaTrial(Protocol):
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
 
 
-def of_search(search: Search, earlier: Sequence[Parameters]) -> Searcher:
-    """Return the searcher of a search, which may have several objectives or constraints; else as ``searcher``."""
+def of_search(
+    search: Search, earlier: Sequence[Parameters], study: Study | None = None, attributes: Attributes | None = None
+) -> Searcher:
+    """Return the searcher of a search, which may have several objectives, constraints, and a warm start.
+
+    Args:
+        search: the search.
+        earlier: what it has suggested before.
+        study: keeps the study; None for one in memory.
+        attributes: of a point, in a study that is kept.
+    """
     plan = search.spec.plan
-    if plan.sampler is None or not (search.several or search.constraints):
-        return searcher(plan, search.spec.axes, search.mode, earlier)
-    return _pareto(plan.sampler, search, earlier)
+    more = dict[str, Any]()
+    if plan.sampler is None:
+        return _hyperopt(search.spec.axes, search.mode, earlier, _seed(plan))
+    if study is not None:
+        more = {"storage": study.storage, "study_name": study.begin(), "attributes": attributes}
+    make = _pareto if search.several or search.constraints else _single
+    return make(plan.sampler, search, earlier, **more)
 
 
 def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters]) -> Searcher:
@@ -55,7 +76,7 @@ def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequen
     it learns the results in the same order.
     """
     if plan.sampler is not None:
-        return _optuna(plan.sampler, axes, mode, earlier, _seed(plan))
+        return _optuna(plan, axes, mode, earlier)
     return _hyperopt(axes, mode, earlier, _seed(plan))
 
 
@@ -63,7 +84,7 @@ def _seed(plan: SearchPlan) -> int:
     return derive(plan.seed, "searcher", epoch=0) % 2**32
 
 
-def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters]) -> Searcher:
+def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters], **more: Any) -> Searcher:
     """Return Optuna's searcher for several objectives, or one with constraints."""
     import optuna
 
@@ -71,26 +92,84 @@ def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters]) -> 
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     bounds = optuna_search.for_sampler(sampler) if search.constraints else {}
-    return optuna_search.ParetoSearch(
+    warm = _earlier_trials(search)
+    searcher = optuna_search.ParetoSearch(
         Space(search.spec.axes),
         objectives=search.objectives,
         bounds=search.constraints,
-        sampler=optuna_search.repeating(samplers.build(sampler, _seed(search.spec.plan), **bounds), earlier),
+        sampler=_sampler(search.spec.plan, earlier, warm, **bounds),
+        **more,
     )
+    searcher.remember(warm)
+    return searcher
 
 
-def _optuna(sampler: Sampler, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], seed: int) -> Searcher:
+def _single(sampler: Sampler, search: Search, earlier: Sequence[Parameters], **more: Any) -> Searcher:
+    """Return Optuna's searcher for one objective."""
+    warm = _earlier_trials(search)
+    searcher = _optuna(search.spec.plan, search.spec.axes, search.mode, earlier, warm, **more)
+    searcher.remember(warm)
+    return searcher
+
+
+def _earlier_trials(search: Search) -> list[FrozenTrial]:
+    """Return the warm start of a search as finished trials."""
+    if not search.warm.points:
+        return []
+    from hebb.tuning import optuna_search
+
+    axes = search.spec.axes
+    parameters = [parameters_of(axes, point.choice) for point in search.warm.points]
+    return optuna_search.earlier_trials(search, parameters, {axis.name: _distribution(axis) for axis in axes})
+
+
+def _sampler(
+    plan: SearchPlan, earlier: Sequence[Parameters], warm: Sequence[FrozenTrial], **settings: Any
+) -> BaseSampler:
+    """Return the sampler of Optuna, which first repeats what was suggested earlier, after the trials of a warm start.
+
+    CMA-ES begins at those trials by an argument; the other samplers read them of the study.
+    """
+    from hebb.tuning import optuna_search
+
+    assert plan.sampler is not None, "algorithm optuna has a sampler"
+    if warm and plan.sampler == Sampler.CMAES:
+        settings["source_trials"] = list(warm)
+    sampler = samplers.build(plan.sampler, _seed(plan), **settings)
+    return optuna_search.repeating(sampler, earlier, after=len(warm))
+
+
+def _distribution(axis: Axis) -> BaseDistribution:
+    """Return the distribution from which ``_suggested`` draws."""
+    from optuna import distributions
+
+    if axis.listed:
+        return distributions.CategoricalDistribution(list(range(axis.count())))
+    if axis.count():
+        return distributions.IntDistribution(0, axis.count() - 1)
+    return distributions.FloatDistribution(axis.low, axis.high, log=axis.kind == DomainKind.LOGUNIFORM)
+
+
+def _optuna(
+    plan: SearchPlan,
+    axes: Sequence[Axis],
+    mode: Goal,
+    earlier: Sequence[Parameters],
+    warm: Sequence[FrozenTrial] = (),
+    **more: Any,
+) -> QuietOptunaSearch:
     import optuna
 
     from hebb.tuning import optuna_search
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    kind = optuna_search.GpSearch if sampler == Sampler.GP else optuna_search.QuietOptunaSearch
+    kind = optuna_search.GpSearch if plan.sampler == Sampler.GP else optuna_search.QuietOptunaSearch
     return kind(
         Space(tuple(axes)),
         metric=SCORE,
         mode=mode.value,
-        sampler=optuna_search.repeating(samplers.build(sampler, seed), earlier),
+        sampler=_sampler(plan, earlier, warm),
+        **more,
     )
 
 

@@ -27,6 +27,7 @@ from hebb.tuning import (
     search_folder,
     search_notes,
     shared_data,
+    studies,
     trials,
     verdict,
 )
@@ -82,6 +83,7 @@ class Context:
         catalog: presets and datasets.
         observer: follows the search.
         models: removes the models of configurations that are not the best; None keeps what the runs store.
+        study: keeps the study of a model-based algorithm; None keeps it in memory.
     """
 
     search: Search
@@ -92,6 +94,7 @@ class Context:
     catalog: Catalog
     observer: SearchObserver
     models: KeptModels | None = None
+    study: studies.Study | None = None
 
 
 def run(
@@ -137,6 +140,7 @@ def _run(
     observer.preparing("reading the data")
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     notes = search_notes.of(search, fresh=fresh)
+    study = studies.of_search(search, settings.storage, fresh=fresh)
     observer.preparing(runner.preparing)
     with runner.session(search, data) as session, _claimed(search, settings, fresh):
         context = Context(
@@ -148,6 +152,7 @@ def _run(
             catalog=catalog,
             observer=observer,
             models=None if settings.save_models else KeptModels(search),
+            study=study,
         )
         del data
         for name in tuple(context.journal.failed) if settings.retry_failed else ():
@@ -415,6 +420,7 @@ def _train(context: Context, groups: Sequence[Group] | None) -> Outcome:
         journal=context.journal,
         catalog=context.catalog,
         models=context.models,
+        study=context.study,
     )
     return context.session.run(work, context.observer)
 

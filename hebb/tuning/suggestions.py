@@ -30,6 +30,20 @@ def point_of(axis: Axis, value: Number) -> Choice:
     return axis.point((int(value) + 0.5) / count) if count else {axis.name: float(value)}
 
 
+def parameters_of(axes: Sequence[Axis], choice: Choice) -> Parameters:
+    """Return what a searcher would suggest for a point of the space: the inverse of ``choice_of``."""
+    return {axis.name: _parameter(axis, choice) for axis in axes if axis.active(choice)}
+
+
+def _parameter(axis: Axis, choice: Choice) -> Number:
+    if axis.listed:
+        return axis.options.index({path: choice[path] for path in axis.paths()})
+    value: float = choice[axis.name]
+    if not axis.count():
+        return value
+    return round((value - axis.low) / (axis.step or 1))
+
+
 def plain(parameters: Mapping[str, Any]) -> Parameters:
     """Return the parameters as plain numbers for JSON; HyperOpt gives numpy numbers."""
     return {name: value.item() if hasattr(value, "item") else value for name, value in parameters.items()}

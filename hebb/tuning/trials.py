@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -211,12 +210,17 @@ def network_string(trial: Trial, catalog: Catalog) -> str:
 
 
 def other_changes(choice: Choice) -> list[str]:
-    """Return what a choice changes outside the network, as words for ``--set``.
+    """Return what a choice changes outside the network, as words for ``--set``."""
+    values = {path: grammar.number(v) if isinstance(v, float) else v for path, v in outside_network(choice).items()}
+    return [f"{path}={value}" for path, value in values.items()]
+
+
+def outside_network(choice: Choice) -> Choice:
+    """Return what a choice changes outside the network.
 
     Of the controls only ``frozen`` is such a change; the others are networks.
     """
     outside = dict(choice)
     if outside.get(controls.PATH) != Control.FROZEN:
         outside.pop(controls.PATH, None)
-    values = {path: grammar.number(v) if isinstance(v, float) else v for path, v in outside.items()}
-    return [f"{path}={value}" for path, value in values.items() if not re.match(r"(b(-?\d+|\*)|settle)\.", path)]
+    return {path: value for path, value in outside.items() if not overrides.of_network(path)}

@@ -21,8 +21,9 @@ from hebb.tuning.kept_models import KeptModels
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, Stage, TrialReport
 from hebb.tuning.search import Group, Search
 from hebb.tuning.steps import of_run
+from hebb.tuning.studies import Study
 from hebb.tuning.suggestions import SCORE, Number, choice_of
-from hebb.tuning.trials import replicates
+from hebb.tuning.trials import network_string, other_changes, replicates
 
 if TYPE_CHECKING:
     from hebb.tuning.worker import Task
@@ -67,6 +68,23 @@ class GroupMaker:
         return Group(name=runs[0].configuration, runs=tuple(runs))
 
 
+@dataclass(frozen=True)
+class Readable:
+    """Gives a point of a kept study the attributes by which a person reads it; Ray pickles it."""
+
+    maker: GroupMaker
+
+    def __call__(self, parameters: Mapping[str, Number]) -> dict[str, object]:
+        """Return the values, the network and the other changes of a point, and the name of its runs."""
+        group = self.maker(parameters)
+        return {
+            "configuration": group.label,
+            "preset": network_string(group.runs[0], self.maker.catalog),
+            "set": " ".join(other_changes(group.choice)),
+            "runs": group.name,
+        }
+
+
 def state(group: Group, journal: Journal) -> GroupState:
     """Return what became of a group; the run folders decide before the journal does."""
     if group.finished:
@@ -90,6 +108,7 @@ class Work:
         journal: what became of groups, earlier and now.
         catalog: presets and datasets.
         models: removes models while the stage goes on; None keeps what the runs store.
+        study: keeps what a model-based algorithm chooses where others can see it; None keeps it in memory.
     """
 
     search: Search
@@ -99,6 +118,7 @@ class Work:
     journal: Journal
     catalog: Catalog
     models: KeptModels | None = None
+    study: Study | None = None
 
     @property
     def maker(self) -> GroupMaker | None:

@@ -54,6 +54,7 @@ SHARED = {
 SAVED = {"--save": ("maybe",), "--checkpoint-every": ("0", "x"), "--on-end": ()}
 TRAIN = {
     **SHARED,
+    "--from-best": ("nope", "a:b", "nope:2"),
     **SAVED,
     "--validation": ("maybe",),
     "--pack-seeds": ("0", "x"),
@@ -96,6 +97,9 @@ SEARCH = {
             for name in ("gp", "nsga2")
         ),
     ),
+    "--from-best": ("nope", "a:b", "nope:2"),
+    "--warm-start": ("nope", "nope --algorithm optuna --space 'b0.layer.lr={uniform: [1, 2]}'"),
+    "--storage": ("nope/s.db --algorithm optuna --space 'b0.layer.lr={uniform: [1, 2]}'", "s.db"),
     "--num-samples": ("0", "x", "3", "3 --algorithm random --space 'b0.layer.lr={grid: [1, 2]}'"),
     "--search-seed": ("-1", "x", "3"),
     "--metric": ("nope", "val_acc", "test_acc nope", "parameters", "test_acc test_acc", "test_acc activity_sparsity"),
