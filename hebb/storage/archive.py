@@ -41,7 +41,7 @@ PRESETS = "presets.json"
 
 _MANIFEST = "archive.json"
 _FORMAT = 1
-_OF_SEARCH = (folders.SEARCH, folders.JOURNAL, "results.csv", "winner.json", "final.csv")
+_OF_SEARCH = (folders.SEARCH, folders.JOURNAL, "results.csv", "winner.json", "front.json", "final.csv")
 _OF_RUN = (
     *(folders.CONFIG, folders.ENVIRONMENT, folders.METRICS, folders.LOOKS, folders.WARNINGS),
     *(folders.POST_HOC, folders.RESULT),

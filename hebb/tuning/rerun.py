@@ -25,7 +25,7 @@ from hebb.tuning.search import Group, Search
 
 RECORD = "rerun.json"
 """File of a search that repeats an archive: the archive's digest and, at the end, the verdict."""
-_FINAL = "final runs of the winner"
+_FINAL = "final runs of"
 
 
 def repeats(folder: Path, packed: Archive) -> bool:
@@ -160,7 +160,11 @@ def _final_pairs(packed: Archive, folder: Path) -> list[Repeated]:
     names = [name for name in packed.runs() if name.startswith(pattern)]
     configs = {name: packed.data(f"{name}/{folders.CONFIG}") for name in names}
     points = list(dict.fromkeys(map(run_names.configuration, names)))
-    labels = {point: _FINAL + (f" {points.index(point) + 1}" if len(points) > 1 else "") for point in points}
+    several = bool(packed.data(folders.SEARCH).get("others"))
+    labels = {point: f"{_FINAL} a point of the front, {point.removeprefix(pattern)}" for point in points}
+    if not several:
+        numbers = {point: f" {number}" if len(points) > 1 else "" for number, point in enumerate(points, 1)}
+        labels = {point: f"{_FINAL} the winner{numbers[point]}" for point in points}
     return [
         repeated(
             packed, name, here.get(_same(c)), labels[run_names.configuration(name)], int(c.get("seed", 0)), "test_acc"
