@@ -86,6 +86,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/krotov_step.py --out $(OUT)/krotov_step.json
 	$(BIN)/python benchmarks/lpl_step.py --out $(OUT)/lpl_step.json
 	$(BIN)/python benchmarks/energy_step.py --out $(OUT)/energy_step.json
+	$(BIN)/python benchmarks/solvers.py --threads 1 --out $(OUT)/solvers.json
 	$(BIN)/python benchmarks/classifier_epoch.py --busy --out $(OUT)/classifier_epoch.json
 	$(BIN)/python benchmarks/time_split.py --out $(OUT)/time_split.json
 	$(BIN)/python benchmarks/growth.py --threads 1 --figure $(OUT)/growth.png --out $(OUT)/growth.json

@@ -24,6 +24,7 @@ from hebb.config.catalog import Catalog  # noqa: E402
 from hebb.config.fields import Value  # noqa: E402
 from hebb.config.registry import RULES, HebbianRule, LocalRule, Rule, SettlingRule  # noqa: E402
 from hebb.config.vocabulary import Learning  # noqa: E402
+from hebb.energy.coding import Coding, ErrorDescent  # noqa: E402
 
 KINDS = {
     Learning.HEBBIAN: "layer-local rule",
@@ -109,6 +110,8 @@ def equations(rule: Rule) -> list[str]:
     if isinstance(rule, SettlingRule):
         kind = rule.network()
         bases = [k for k in kind.__mro__[1:] if k.__module__ == kind.__module__ and k.__doc__]
+        if issubclass(kind, Coding):
+            bases = [Coding, ErrorDescent]
         return [text for k in (kind, *bases) for text in (f"{where(k)}:", fenced(documented(k)))]
     from hebb.nn.feedback import FeedbackLinear
 

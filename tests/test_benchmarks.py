@@ -460,6 +460,23 @@ def test_products_of_a_batch_are_counted_and_repeated_in_their_order_of_memory()
     assert all(torch.equal(out, a @ b) for a, b, out in products.pairs)
 
 
+def test_solvers(command: Command, tmp_path: Path) -> None:
+    """Steps and products to the equilibrium; deep networks need fewer when their errors descend."""
+    flags = ("--methods=PC", "--layers", "12-9-9-9-3", "--updates", "3", "--repeats", "2")
+    (row,) = numbers(command, tmp_path, "solvers", *flags)["results"]
+    assert row["network"] == "PC 12-9x3-3"
+    assert 0 < row["error_steps"] < row["state_steps"]
+    for solver in ("state", "error"):
+        tried = {float(step): steps for step, steps in row[f"all_{solver}_steps"].items()}
+        assert tried[row[f"{solver}_step"]] == row[f"{solver}_steps"] == min(filter(None, tried.values()))
+    assert row["ratio"] == pytest.approx(row["state_ms"] / row["error_ms"])
+    assert row["operations_ratio"] == pytest.approx(row["state_mflop"] / row["error_mflop"])
+    # per step a product up and one down for each of three pairs of layers; the way up is taken once more at the start,
+    # after the product of the images, and the updates of the errors need no others
+    up = 2 * 20 * (9 * 9 + 9 * 9 + 9 * 3)
+    assert row["error_mflop"] * 1e6 == pytest.approx(2 * 20 * 12 * 9 + up + 2 * up * row["error_steps"])
+
+
 def test_settling_against_the_checkout(command: Command, tmp_path: Path) -> None:
     """The published code and ours have the same weights after five batches, to the rounding of single precision."""
     checkout = os.environ.get("HEBB_PUBLISHED_ENERGY")

@@ -44,6 +44,7 @@ class Field:
         choices: legal words of a ``str``, plain or members of a ``StrEnum``; a value is the one it equals.
         archs: the architectures that have it.
         default: used where ``preset.json`` gives no layer default.
+        absent: of a setting of a network that came later: what its absence in a ``config.json`` means.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Field:
     choices: tuple[str, ...] = ()
     archs: tuple[str, ...] = ARCHS
     default: Value | None = None
+    absent: Value | None = None
 
     def read(self, text: object, where: str) -> Value:
         """Turn text (or a JSON value) into a checked value of this field."""

@@ -20,7 +20,7 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.fields import Value, plain_values
 from hebb.config.registry import DATASETS, RULES
 from hebb.config.rule import BackpropRule, SettlingRule
-from hebb.config.settle import SettleSpec, make_settle
+from hebb.config.settle import SettleSpec, make_settle, unknown_setting
 from hebb.config.specs import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError, within
@@ -220,10 +220,8 @@ def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
 def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
     if network.settle is None:
         raise ConfigError(where, f"{network.name} does not settle")
-    legal = [entry.name for entry in network.settling_rule.settings]
-    if name not in legal:
-        problem = f"{network.blocks[0].layer.method} has no setting '{name}'"
-        raise ConfigError(where, problem, given=f"settle.{name}", choices=[f"settle.{n}" for n in legal])
+    if name not in {entry.name for entry in network.settling_rule.settings}:
+        raise unknown_setting(network.settling_rule, name, where, "settle.")
     return replace(network, settle=SettleSpec(values=(*network.settle.values, (name, value))))  # type: ignore[arg-type]
 
 

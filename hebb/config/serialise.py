@@ -12,6 +12,8 @@ from hebb.config import plugins
 from hebb.config.annotations import annotations_of
 from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.data_spec import DataSpec
+from hebb.config.fields import plain_values
+from hebb.config.registry import RULES
 from hebb.config.rule import SettlingRule
 from hebb.config.settle import SettleSpec, make_settle
 from hebb.config.specs import (
@@ -82,6 +84,10 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
     kinds = {"network": NetworkSpec, "classifier": ClassifierSpec, "dataset_sup": DataSpec, "dataset_unsup": DataSpec}
     data = {key: value for key, value in _without_later(RunConfig, to_json(config)).items() if key not in left}
     data |= {key: _without_later(kind, data[key]) for key, kind in kinds.items() if key in data}
+    if config.network.settle is not None and "network" in data:
+        later = _later_settings(config.network.settling_rule)
+        settle = {name: v for name, v in data["network"]["settle"].items() if name not in later or v != later[name]}
+        data["network"] = {**data["network"], "settle": settle}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -127,6 +133,9 @@ def complete(data: Mapping[str, object]) -> dict[str, object]:
         part = data.get(name)
         if isinstance(part, dict):
             later[name] = _with_later(kind, part)
+    settle = documents.part(later.get("network", {}), "settle")
+    if settle:
+        later["network"]["settle"] = {**_later_settings(_settling_rule(later["network"])), **settle}
     return {**_with_later(RunConfig, data), **later}
 
 
@@ -154,15 +163,29 @@ def _settle_from_json(network: Mapping[str, Any], blocks: tuple[BlockSpec, ...],
         if any(block.settles for block in blocks):
             raise ConfigError(where, "is missing")
         return None
-    values = documents.as_object(network["settle"], where)
+    values = dict(documents.as_object(network["settle"], where))
     rules = [block.layer.rule for block in blocks]
     rule = next((rule for rule in rules if isinstance(rule, SettlingRule)), None)
     if rule is None:
         raise ConfigError(where, f"must be null unless a block settles, got {dict(values)!r}")
+    values = {**_later_settings(rule), **values}
     for entry in rule.settings:
         if entry.name not in values:
             raise ConfigError(where, f"'{entry.name}' is missing")
     return make_settle(rule, values, where)
+
+
+def _later_settings(rule: SettlingRule | None) -> dict[str, Any]:
+    """Return the settings that are newer than the first files, with what their absence means."""
+    settings = () if rule is None else rule.settings
+    return plain_values((entry.name, entry.absent) for entry in settings if entry.absent is not None)
+
+
+def _settling_rule(network: Mapping[str, Any]) -> SettlingRule | None:
+    """Return the method of a stored network that settles; None if it is not known here."""
+    first = next(iter(network.get("blocks") or ()), None)
+    method = documents.part(first, "layer").get("method") if isinstance(first, dict) else None
+    return next((r for r in RULES.entries() if isinstance(r, SettlingRule) and r.name == method), None)
 
 
 def _layer_from_json(data: object, where: str) -> LayerSpec:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hebb.config.fields import Value, plain_values
+from hebb.config.registry import RULES
 from hebb.config.rule import SettlingRule
-from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
+from hebb.config.vocabulary import NudgeSign, Optimiser, Solver, StepRule
 from hebb.core.errors import ConfigError
 
 
@@ -29,6 +30,7 @@ class SettlingFields:
     step_slope: float
     step_floor: float
     eval_step: float
+    solver: Solver = Solver.STATE
 
     epsilon: float
     forgetting: float
@@ -75,7 +77,7 @@ def make_settle(rule: SettlingRule, words: Mapping[str, object], where: str) -> 
     fields = {entry.name: entry for entry in rule.settings}
     for name in words:
         if name not in fields:
-            raise ConfigError(where, f"{rule.name} has no setting '{name}'", given=name, choices=fields)
+            raise unknown_setting(rule, name, where)
     values: dict[str, Value] = {}
     for name, entry in fields.items():
         assert entry.default is not None
@@ -83,3 +85,23 @@ def make_settle(rule: SettlingRule, words: Mapping[str, object], where: str) -> 
     if rule.check_settings is not None:
         rule.check_settings(values, where)
     return SettleSpec(values=tuple(values.items()))
+
+
+def unknown_setting(rule: SettlingRule, name: str, where: str, prefix: str = "") -> ConfigError:
+    """Return the error for a setting that the rule does not have; it names the methods that have it.
+
+    Args:
+        rule: the method of the network.
+        name: the setting.
+        where: what the user wrote.
+        prefix: what stands before a setting there, as ``settle.``.
+    """
+    settling = [entry for entry in RULES.entries() if isinstance(entry, SettlingRule)]
+    owners = [entry.name for entry in settling if name in {setting.name for setting in entry.settings}]
+    return ConfigError(
+        where,
+        f"{rule.name} has no setting '{name}'",
+        given=None if owners else prefix + name,
+        choices=[prefix + setting.name for setting in rule.settings],
+        hint=f"it is a setting of {', '.join(owners)}" if owners else None,
+    )

@@ -108,6 +108,13 @@ class NudgeSign(StrEnum):
     NEGATIVE = "negative"
 
 
+class Solver(StrEnum):
+    """Variables of predictive coding that descend while the network settles: the states, or the errors (ePC)."""
+
+    STATE = "state"
+    ERROR = "error"
+
+
 class StepRule(StrEnum):
     """How the step of the neurons falls within a phase."""
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hebb.config.registry import RULES, Field, SettlingRule
-from hebb.config.vocabulary import NudgeSign, Optimiser, StepRule
+from hebb.config.vocabulary import NudgeSign, Optimiser, Solver, StepRule
 from hebb.core.errors import ConfigError
 from hebb.rules.initial import glorot_bound, he_bound, torch_bound
 
@@ -112,6 +112,15 @@ def _step(step: float) -> Field:
     return _number("step", step, "step of the neurons", above=True)
 
 
+SOLVER = Field(
+    name="solver",
+    token=None,
+    kind=str,
+    choices=tuple(Solver),
+    default=Solver.STATE,
+    absent=Solver.STATE,
+    meaning="what descends while the network settles: its states, or its errors (ePC), which come to rest sooner",
+)
 EVALUATION_STEP = _number("eval_step", 0.0, "step of the neurons in evaluation; 0: same as in training")
 THIRD_PHASE = Field(
     name="third_phase",
@@ -244,6 +253,7 @@ for _entry in (
         settings=(
             _count("steps", 50, "steps of the relaxation"),
             _step(0.1),
+            SOLVER,
             _number("margin", 0.03, "the label's output is clamped to 1 - margin, the others to margin"),
             _word("optimiser", tuple(Optimiser), "how the weights follow the gradient"),
             *SCHEDULE,
@@ -259,7 +269,7 @@ for _entry in (
         source="Millidge et al. 2023 (ICLR), Backpropagation at the infinitesimal inference limit",
         fields=("lr",),
         defaults={"MLP": {"lr": 0.001}},
-        settings=(*_nudge(0.001), _count("steps", 50, "steps of the relaxation"), _step(0.1), *SCHEDULE),
+        settings=(*_nudge(0.001), _count("steps", 50, "steps of the relaxation"), _step(0.1), SOLVER, *SCHEDULE),
         check_settings=_check_phases,
         tensors=_pc,
     ),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hebb.config.vocabulary import Solver
+from hebb.energy.coding import Coding, Descent, ErrorDescent
 from hebb.energy.network import PhaseState
-from hebb.energy.pc import Coding, Descent
 from hebb.kernels import private_torch
 
 
@@ -38,10 +39,12 @@ class PCNudge(Coding):
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
     ) -> PhaseState:
         """Return z after the nudged relaxation; for beta = 0, return the forward pass, where nothing moves."""
-        z = self.forward_pass(x) if start is None else start.rates.clone()
         if not beta:
-            return PhaseState(z)
+            return PhaseState(self.forward_pass(x) if start is None else start.rates.clone())
         assert target is not None
+        if self.settings.solver == Solver.ERROR:
+            return PhaseState(self.descend_errors(x, target, beta, start).z)
+        z = self.forward_pass(x) if start is None else start.rates.clone()
         s, descent = self.settings, Descent(self, x, z)
         output, output_error = self.split(z)[-1], self.split(descent.error)[-1]
         for _ in range(s.steps):
@@ -51,13 +54,24 @@ class PCNudge(Coding):
             z.sub_(descent.error, alpha=2 * s.step)
         return PhaseState(z)
 
+    def descend_errors(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> ErrorDescent:
+        """Return the errors and their z with the output nudged towards ``target``."""
+        step, descent = 2 * self.settings.step, ErrorDescent(self, x, start)
+        descent.forward()
+        for _ in range(self.settings.steps):
+            torch.sub(descent.output, target, out=descent.output_signal).mul_(beta)
+            descent.backward()
+            descent.error.mul_(1 - step).sub_(descent.signal, alpha=step)
+            descent.forward()
+        return descent
+
     def learn(
         self, x: Tensor, target: Tensor, sign: int, factor: float, optimiser: torch.optim.Optimizer | None = None
     ) -> None:
         """Settle, then change the weights by the remaining errors."""
         beta = sign * self.settings.beta
-        z = self.settle(x, target, beta).rates
-        errors, inputs = self.split(self.errors(x, z)), [x, *map(self.activation, self.split(z)[:-1])]
+        z, error = self.settled(x, target, beta)
+        errors, inputs = self.split(error), [x, *map(self.activation, self.split(z)[:-1])]
         for layer, e, f in zip(self.layers, errors, inputs, strict=True):
             assert layer.bias is not None
             self.shrink(layer, factor)

@@ -21,7 +21,7 @@ from conftest import ROOT
 from hypothesis import given
 from random_specs import SMALL
 
-from hebb.config import catalog, overrides
+from hebb.config import catalog, overrides, serialise
 from hebb.config.classifier import ClassifierSpec
 from hebb.config.data_spec import DataSpec
 from hebb.config.serialise import digest, run_from_json, to_json
@@ -194,6 +194,36 @@ def test_a_file_without_the_later_keys_is_the_run_of_then() -> None:
     assert config == FULL
     told = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
     assert digest(config) == told[:10]
+
+
+@pytest.mark.parametrize("name", ["2PCDigits", "2PCNudgeDigits"])
+def test_a_network_that_settled_before_there_were_solvers(name: str) -> None:
+    """Its file has no solver: its states descended, under the digest of then, and no difference is shown."""
+    config = run(name)
+    old = to_json(config)
+    assert old["network"]["settle"].pop("solver") == "state"
+    assert run_from_json(old, "config.json") == config
+    told = hashlib.sha256(json.dumps(_first_keys(old), sort_keys=True).encode()).hexdigest()
+    assert digest(config) == told[:10]
+    assert serialise.complete(old) == to_json(config)
+    other = overrides.apply(config, overrides.parse(["settle.solver=error"]), CATALOG)
+    assert there_and_back(other) == other != config
+    assert digest(other) != digest(config)
+
+
+def _first_keys(data: Any) -> Any:
+    """Return the data without the keys that the first files lack, but for the settings of the network."""
+    if not isinstance(data, dict):
+        return data
+    later = LATER - {"settle"}
+    return {key: value if key == "settle" else _first_keys(value) for key, value in data.items() if key not in later}
+
+
+def test_other_networks_that_settle_have_no_solver() -> None:
+    data = to_json(run("2EPDigits"))
+    assert "solver" not in data["network"]["settle"]
+    assert serialise.complete(data) == data
+    assert serialise.complete({**data, "network": {"settle": {"beta": 1}}})["network"]["settle"] == {"beta": 1}
 
 
 def records() -> list[Any]:

@@ -42,6 +42,8 @@ def _networks() -> dict[str, str]:
         "strides": "SoftKrotov-c8-k3-p2-s2-g1:bn:relu BP-c6-k3-p1-s2:relu BP:flatten",
         "surround": "BCM-c6-k3-p1:bn:relu:surround=3:dale=1 HardInstar-c6-k3-p1:bn:relu:presynaptic=norm BP:flatten",
         "bp": small.BP,
+        "PC of errors": "settle:solver=error,steps=10,step=0.3 PC-c16:flatten PC-c12 PC",
+        "PCNudge of errors": "settle:solver=error,steps=5,step=0.4 PCNudge-c16:flatten PCNudge-c12 PCNudge",
         "FA": "FA-c20:flatten:relu FA-c15:relu FA",
         "joint": small.MIXED,
         "stale": "LPL-c6-k3-p1-ls0.01:relu:stale=true:warmup=0 BP:flatten",

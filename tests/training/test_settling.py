@@ -298,6 +298,13 @@ def test_train_evaluate_and_start_again(inside: Command, tmp_path: Path) -> None
         (["--preset", "2EPDigits", "--training-blocks", "1"], ["--training-blocks", "a settling network"]),
         (["--preset", "2EPDigits", "--bp-blockwise"], ["--bp-blockwise"]),
         (["--preset", "2EPDigits", "--set", "settle.gain=1"], ["settle.gain", "EP"]),
+        *(
+            (["--preset", f"2{name}Digits", "--set", "settle.solver=error"], [f"{name} has no", "of PC, PCNudge"])
+            for name in ("CorInfoMax", "CorInfoMaxSparse", "EP", "CSM")
+        ),
+        (["--preset", "settle:solver=error EP-c9:flatten EP"], ["EP has no setting 'solver'", "of PC, PCNudge"]),
+        (["--preset", "2PCDigits", "--set", "settle.solver=eror"], ["solver must be state or error", "'error'"]),
+        (["--preset", "2PCDigits_error", "--pack-seeds", "0", "1"], ["settles", "pack"]),
         (
             ["--preset", "2EPDigits", "--set", "stop.patience=1"],
             ["stop", "Hebbian phases early, but 2EPDigits has none"],

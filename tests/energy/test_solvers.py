@@ -1,0 +1,316 @@
+"""The two solvers of predictive coding: the states descend, or the errors do (ePC).
+
+Without it the errors could rest somewhere else than the states, and a published comparison would be of two methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN
+from torch import Tensor, nn
+
+from hebb.config import catalog
+from hebb.energy.network import PhaseState
+from hebb.energy.pc import PC
+from hebb.nn import model
+
+METHODS = ["PC", "PCNudge"]
+HIDDEN = {"none": [], "one": [5], "two": [5, 4], "five": [6, 5, 4, 5, 6]}
+BETA = 0.02
+
+
+def build(method: str, hidden: list[int], settings: str = "solver=error", dtype: torch.dtype = torch.float64) -> Any:
+    """Return the dynamics of a network with 6 inputs and 3 classes; layers of rate 1."""
+    text = " ".join([f"settle:{settings}", *(f"{method}-c{n}-lr1" for n in hidden), f"{method}-lr1"])
+    network = model.Network(catalog.load().network(text), (6,), 3).initialise(1).to(dtype)
+    assert network.energy is not None
+    return network.energy
+
+
+def sample(network: Any, count: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    like = network.layers[0].weight
+    x = torch.rand(count, 6, generator=generator, dtype=torch.float64).to(like.dtype)
+    return x, network.one_hot(torch.arange(count) % 3, like)
+
+
+def learnt(network: Any, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return the change of every tensor in one plain update."""
+    before = [tensor.clone() for layer in network.layers for tensor in layer.buffers()]
+    network.learn(x, y, 1, 1.0)
+    after = [tensor for layer in network.layers for tensor in layer.buffers()]
+    return [a - b for a, b in zip(after, before, strict=True)]
+
+
+# -- the published algorithm, by automatic differentiation ----------------------------------------------------
+
+
+Predict = Callable[[int, Tensor], Tensor]
+Cost = Callable[[Tensor], Tensor]
+
+
+def published(predict: Predict, depth: int, cost: Cost, x: Tensor, sizes: list[int], steps: int, rate: float) -> Any:
+    """Descend F(e) = sum |e_l|^2/2 + cost(z_L) from e = 0 as it is printed; return the errors and the states."""
+    errors = [x.new_zeros(len(x), n).requires_grad_() for n in sizes]
+
+    def climb() -> list[Tensor]:
+        below, states = x, []
+        for i in range(depth):
+            below = predict(i, below)
+            if i < len(errors):
+                below = below + errors[i]
+            states.append(below)
+        return states
+
+    for _ in range(steps):
+        energy = sum((0.5 * e.square().sum() for e in errors), cost(climb()[-1]))
+        for e, gradient in zip(errors, torch.autograd.grad(energy, errors) if errors else (), strict=True):
+            e.data.sub_(gradient, alpha=rate)
+    return [e.detach() for e in errors], [s.detach() for s in climb()]
+
+
+def golden(prefix: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / "rivals" / "epc.npz") as file:
+        start = f"{prefix}."
+        return {k.removeprefix(start): torch.tensor(file[k]) for k in file.files if k.startswith(start)}
+
+
+@pytest.mark.parametrize("precision", ["f32", "f64"])
+@pytest.mark.parametrize("loss", ["mse", "ce"])
+def test_the_reference_is_the_published_code(loss: str, precision: str) -> None:
+    """Their layers are gelu(W s + b), with errors behind the activation; steps and energies are those of their code."""
+    want = golden(f"mlp.{loss}.{precision}")
+    layers = [(want[f"p.layers.{i}.0.weight"], want[f"p.layers.{i}.0.bias"]) for i in range(3)]
+
+    def predict(i: int, s: Tensor) -> Tensor:
+        u = nn.functional.linear(s, *layers[i])
+        return u if i == 2 else nn.functional.gelu(u)
+
+    def cost(output: Tensor) -> Tensor:
+        if loss == "mse":
+            return 0.5 * (output - want["target"]).square().sum()
+        return nn.functional.cross_entropy(output, want["target"], reduction="sum")
+
+    near = 1e-5 if precision == "f32" else 1e-10
+    runs = [("T1", 1, 0.1), ("T2", 2, 0.1), ("T5", 5, 0.1), *([("eq", 120, 0.2)] if precision == "f64" else [])]
+    for name, steps, rate in runs:
+        errors, states = published(predict, 3, cost, want["x"], [5, 4], steps, rate)
+        for i, error in enumerate(errors):
+            assert (error - want[f"e{i + 1}_{name}"]).abs().max() < near
+        energy = sum((0.5 * e.square().sum() for e in errors), cost(states[-1]))
+        assert energy == pytest.approx(float(want[f"F_{name}"]), abs=10 * near)
+
+
+def predictions(network: Any) -> Predict:
+    """Return our prediction W f(z) + b of a layer from the z below; from the image in the first."""
+    return lambda i, z: network.layers[i](z if i == 0 else network.activation(z))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("depth", HIDDEN)
+def test_pc_takes_the_published_steps(depth: str, steps: int) -> None:
+    """Its clamped output is a free one with the loss |z_L - t|^2/2."""
+    hidden = HIDDEN[depth]
+    network = build("PC", hidden, f"solver=error,steps={steps},step=0.2")
+    x, y = sample(network)
+    target = 0.94 * y + 0.03
+    cost = lambda output: 0.5 * (output - target).square().sum()  # noqa: E731
+    errors, states = published(predictions(network), len(hidden) + 1, cost, x, hidden, steps, 0.2)
+    z, e = network.settled(x, y)
+    assert torch.allclose(z, torch.cat([*states[:-1], target], dim=1), atol=1e-12)
+    assert torch.allclose(e, torch.cat([*errors, target - states[-1]], dim=1), atol=1e-12)
+    assert torch.equal(network.settle(x, y).rates, z)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("depth", HIDDEN)
+@pytest.mark.parametrize("beta", [BETA, -0.3])
+def test_nudged_pc_takes_the_published_steps(beta: float, depth: str, steps: int) -> None:
+    """Its output has an error of its own; -J is twice their F, so the step is twice theirs."""
+    hidden = HIDDEN[depth]
+    network = build("PCNudge", hidden, f"solver=error,steps={steps},step=0.1")
+    x, y = sample(network)
+    cost = lambda output: 0.5 * beta * (output - y).square().sum()  # noqa: E731
+    sizes = [*hidden, 3]
+    errors, states = published(predictions(network), len(sizes), cost, x, sizes, steps, 0.2)
+    descent = network.descend_errors(x, y, beta, None)
+    assert torch.allclose(descent.z, torch.cat(states, dim=1), atol=1e-12)
+    assert torch.allclose(descent.error, torch.cat(errors, dim=1), atol=1e-12)
+
+
+class Linear(PC):
+    """PC without a non-linearity, where errors before and behind an activation are the same."""
+
+    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        return z.clone() if out is None else out.copy_(z)
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        pass
+
+
+def linear(weights: list[Tensor], settings: str) -> Any:
+    blocks = " ".join([f"PC-c{len(w)}-lr1" for w in weights[:-1]] + ["PC-lr1"])
+    spec = catalog.load().network(f"settle:solver=error,margin=0,optimiser=sgd,{settings} {blocks}")
+    layers = model.Network(spec, (weights[0].shape[1],), len(weights[-1])).to(weights[0].dtype)
+    network = Linear([block.layer for block in layers], spec.settle)  # type: ignore[arg-type, misc]
+    for layer, weight in zip(network.layers, weights, strict=True):
+        layer.weight.copy_(weight)
+    return network
+
+
+def test_the_exact_equilibrium_of_a_linear_network() -> None:
+    """Golden values from a linear solve, which descends nothing."""
+    want = golden("linear")
+    network = linear([want[f"W{i}"] for i in range(1, 5)], "steps=3000,step=0.05")
+    *hidden, output = network.split(network.settle(want["x"], want["target"]).rates)
+    for i, states in enumerate(hidden, start=1):
+        assert (states - want[f"s{i}_exact"]).abs().max() < 1e-5
+    assert torch.equal(output, want["target"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "first", "second"),
+    [("steps=1,step=0.1", -0.4, 0.4, 0.72), ("steps=200,step=0.2", -0.8, 0.8, 0.08)],
+)
+def test_two_weights_by_hand(settings: str, error: float, first: float, second: float) -> None:
+    """x = 1, w = 1 and 2, target 0: F(e) = e^2/2 + (2(1 + e))^2/2 is least at e = -0.8; the changes are -dF/dw."""
+    network = linear([torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)], settings)
+    x, target = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    z, e = network.settled(x, target)
+    assert e[0, 0] == pytest.approx(error)
+    assert z[0, 0] == pytest.approx(1 + error)
+    before = [layer.weight.clone() for layer in network.layers]
+    network.learn(x, target, 1, 1.0)
+    changes = [float(layer.weight - old) for layer, old in zip(network.layers, before, strict=True)]
+    assert changes == pytest.approx([-first, -second])
+
+
+# -- the same equilibrium -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", HIDDEN)
+@pytest.mark.parametrize("method", METHODS)
+def test_states_errors_and_gradients_are_those_of_the_other_solver(method: str, depth: str) -> None:
+    """Both rest where F is least; the errors come there in a tenth of the steps.
+
+    The relu of PCNudge is kept off its kink, at which neither would rest.
+    """
+    common, step = ("optimiser=sgd", 0.2) if method == "PC" else (f"beta={BETA}", 0.1)
+    state = build(method, HIDDEN[depth], f"{common},steps=1500,step={step / 2}")
+    error = build(method, HIDDEN[depth], f"{common},steps=150,step={step},solver=error")
+    if method == "PCNudge":
+        away_from_the_kink(state, error)
+    x, y = sample(state)
+    (z, e), (other_z, other_e) = (network.settled(x, y, BETA) for network in (state, error))
+    assert (z - other_z).abs().max() < 1e-9
+    assert (e - other_e).abs().max() < 1e-9
+    for a, b in zip(learnt(state, x, y), learnt(error, x, y), strict=True):
+        assert (a - b).norm() <= 1e-7 * a.norm()
+
+
+def away_from_the_kink(*networks: Any) -> None:
+    """Give every hidden neuron a drive well above 0."""
+    for layer in (layer for network in networks for layer in network.layers):
+        layer.weight.mul_(0.4)
+        layer.bias.fill_(0.5)
+
+
+def test_with_one_hidden_layer_both_solvers_of_pc_take_the_same_steps() -> None:
+    """z_1 = W_1 x + b_1 + e_1, so the one descends exactly when the other does."""
+    for steps in (1, 3, 10):
+        state, error = (build("PC", [5], f"solver={solver},steps={steps},step=0.3") for solver in ("state", "error"))
+        x, y = sample(state)
+        assert torch.allclose(state.settle(x, y).rates, error.settle(x, y).rates, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_start_is_where_the_errors_go_on(method: str) -> None:
+    """Five steps and five more are ten."""
+    five, ten = (build(method, [5, 4], f"solver=error,steps={n}") for n in (5, 10))
+    x, y = sample(five)
+    half = five.settle(x, y, BETA)
+    kept = half.copy()
+    assert torch.allclose(five.settle(x, y, BETA, half).rates, ten.settle(x, y, BETA).rates, atol=1e-12)
+    assert torch.equal(half.rates, kept.rates)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_a_label_the_state_is_the_forward_pass(method: str) -> None:
+    network = build(method, [5, 4])
+    x, _ = sample(network)
+    assert torch.equal(network.settle(x).rates, network.forward_pass(x))
+    start = PhaseState(torch.ones(len(x), 12, dtype=x.dtype))
+    assert torch.equal(network.settle(x, start=start).rates, start.rates)
+
+
+# -- limits -----------------------------------------------------------------------------------------------------
+
+
+def signals(network: Any, x: Tensor, gradient: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Return dC/dz_l of the hidden layers at the forward pass, by back-prop."""
+    states, below = [], x
+    for i in range(len(network.layers)):
+        below = predictions(network)(i, below)
+        if not below.requires_grad:
+            below.requires_grad_()
+        states.append(below)
+    return list(torch.autograd.grad(states[-1], states[:-1], gradient(states[-1].detach())))
+
+
+@pytest.mark.parametrize(("steps", "step"), [(1, 1e-6), (5, 1e-6), (40, 1e-6)])
+def test_few_small_steps_are_back_prop(steps: int, step: float) -> None:
+    """For steps x step << 1, e_l = -(1 - (1 - step)^steps) dC/dz_l: the published setting for CIFAR is of this kind."""
+    network = build("PC", [5, 4], f"solver=error,steps={steps},step={step}")
+    x, y = sample(network)
+    target = 0.94 * y + 0.03
+    *hidden, output = network.split(network.settled(x, y)[1])
+    share = 1 - (1 - step) ** steps
+    for e, signal in zip(hidden, signals(network, x, lambda z: z - target), strict=True):
+        assert torch.allclose(e, -share * signal, rtol=1e-3, atol=0)
+    assert torch.allclose(output, target - network.predict(x)[-1], atol=1e-4)  # the output learns as by back-prop
+
+
+def test_the_signal_reaches_every_layer_in_the_first_step() -> None:
+    """A step of the states moves only the layer below the output."""
+    moved = {}
+    for solver in ("state", "error"):
+        network = build("PC", HIDDEN["five"], f"solver={solver},steps=1")
+        x, y = sample(network)
+        z = network.split(network.settle(x, y).rates - network.forward_pass(x))
+        moved[solver] = [bool(part.abs().max() > 1e-12) for part in z[:-1]]
+    assert moved == {"state": [False] * 4 + [True], "error": [True] * 5}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_single_precision_keeps_the_digits_of_the_errors(method: str) -> None:
+    """A weak nudge leaves errors a thousand times smaller than the states; as variables they keep their digits."""
+    common = "solver=error,steps=60,step=0.3" + ("" if method == "PC" else ",beta=1e-5")
+    single, double = (build(method, [5, 4], common, dtype) for dtype in (torch.float32, torch.float64))
+    for layer, exact in zip(single.layers, double.layers, strict=True):
+        for name, tensor in layer.named_buffers():
+            getattr(exact, name).copy_(tensor)
+    x, y = sample(single)
+    e, exact = single.settled(x, y, 1e-5)[1], double.settled(x.double(), y.double(), 1e-5)[1]
+    assert (e.double() - exact).norm() < 1e-5 * exact.norm()
+
+
+# -- locality -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_change_is_the_product_of_the_error_and_what_the_layer_sees(method: str) -> None:
+    """Settling is not local, learning is: each weight changes by its neuron's error times its input, and no more."""
+    settings = "solver=error,steps=5,step=0.2" + ("" if method == "PC" else f",beta={BETA}")
+    network = build(method, [5, 4], settings + (",optimiser=sgd" if method == "PC" else ""))
+    x, y = sample(network)
+    z, e = network.settled(x, y, BETA)
+    inputs = [x, *(network.activation(part) for part in network.split(z)[:-1])]
+    scale = 1 / len(x) if method == "PC" else 2 / BETA
+    want = [t for part, f in zip(network.split(e), inputs, strict=True) for t in (part.T @ f, part.sum(0))]
+    for change, tensor in zip(learnt(network, x, y), want, strict=True):
+        assert torch.allclose(change, scale * tensor, atol=1e-12)
