@@ -24,7 +24,7 @@ from hebb.tuning.clusters import Cluster
 from hebb.tuning.job import BEGUN, ENDED, ERROR, FINAL, GroupJob
 from hebb.tuning.job_options import JobOptions
 from hebb.tuning.observer import Cause, Outcome, SearchObserver
-from hebb.tuning.processes import terminated_as_interrupted
+from hebb.tuning.processes import interrupted_by_sigterm
 from hebb.tuning.search import Group, Search
 from hebb.tuning.suggestions import SCORE, STEP
 from hebb.tuning.work import Ledger, Work
@@ -139,7 +139,7 @@ class _Array:
         self.folder.mkdir(exist_ok=True)
         ledger = self.ledger
         try:
-            with terminated_as_interrupted():
+            with interrupted_by_sigterm():
                 self._adopt()
                 while (self.waiting or self.jobs) and not ledger.cause:
                     self._submit()

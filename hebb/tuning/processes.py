@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 from hebb.core.threads import openmp_settings
@@ -40,6 +41,23 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
 def terminated_as_interrupted() -> Iterator[None]:
     """Make SIGTERM do what SIGINT does."""
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM, also where SIGINT is ignored, as it is behind ``&`` in a script."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which alone gets signals
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
