@@ -58,7 +58,8 @@ def test_a_step_is_that_of_a_network(rule: str, arch: str) -> None:
             expected = twin.learn(x, labels=labels)
         assert torch.equal(layer.learn(x, labels=labels), expected)
     assert torch.equal(layer.weight, twin.weight)
-    assert not torch.equal(layer.weight, before)
+    if rule != "ThresholdInstar":  # of six neurons none stands out by two deviations here
+        assert not torch.equal(layer.weight, before)
 
 
 def wave(shape: tuple[int, ...], rate: float, phase: float) -> torch.Tensor:
