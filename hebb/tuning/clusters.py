@@ -185,6 +185,15 @@ def _option(line: str) -> tuple[str, object]:
     return name, value if separator else True
 
 
+def _family(process: int) -> list[int]:
+    """List a process and those that it has started, and these."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    except OSError:
+        children = []
+    return [process, *(other for child in children for other in _family(int(child)))]
+
+
 class Processes:
     """Jobs as processes of this machine, which end with the command that started them."""
 
@@ -233,11 +242,11 @@ class Processes:
         return ""
 
     def cancel(self, numbers: Sequence[str]) -> None:
-        """Interrupt processes, and wait until they are gone."""
+        """Kill processes, which may ignore gentler signals and are safe to kill, and wait until they are gone."""
         for number in numbers:
-            if self._lives(number):
+            for process in _family(int(number)) if self._lives(number) else ():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(number), signal.SIGINT)
+                    os.kill(process, signal.SIGKILL)
         _wait(lambda: len(self.gone(numbers)) == len(set(numbers)), _GOODBYE, self.pause)
 
     def settle(self, numbers: Sequence[str]) -> None:
