@@ -103,7 +103,7 @@ ON_DEVICES = (
         "hebb/core/machine.py",
         "x = x.pin_memory()",
         "x = x.clone()",
-        "test_sources.py stream_waits",
+        "test_places.py features_on_the_host",
     ),
     Defect(
         "an order is sent by each update",
