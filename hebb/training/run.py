@@ -343,6 +343,7 @@ class Run:
                 "peak_memory": result.peak_memory,
             },
         )
+        (place.folder / folders.MEMORY).unlink(missing_ok=True)
 
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint unless the place keeps the model."""
