@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
     parser = Parser(__doc__ or "")
-    parser.add_argument("--methods", nargs="+", default=["PC", "PCNudge"], choices=["PC", "PCNudge"], metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=["PC"], choices=["PC", "PCNudge"], metavar="NAME")
     parser.add_argument("--layers", nargs="+", default=LAYERS, metavar="WIDTHS", help="widths, as in 784-500-10")
     parser.add_argument("--updates", type=int, default=200, metavar="N", help="batches learnt first (default: 200)")
     parser.add_argument("--repeats", type=count, default=20, metavar="N", help="turns (default: 20)")
