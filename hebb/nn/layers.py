@@ -8,9 +8,8 @@ Both compute, for input x, weights w (one row per neuron) and bias b,
     w <- w + rate_i dw / (max |dw| + floor)            one maximum per layer (per group of a convolution)
 
 with rate_i = eta |r_i - 1|^q (``adaptive``) or a schedule, r_i = |w_i|_p. A step is at most eta per weight
-and does not depend on the batch size. A rule may replace the decay, the maximum (``normaliser``), the start and the
-effective weight; it may compare by a cosine (``response``), pass u through a filter (``surround``), project the weights
-after a step, and keep a state.
+and does not depend on the batch size. A rule may replace decay, maximum (``normaliser``), start and effective weight,
+compare by a cosine (``response``), filter u (``surround``), project the weights after a step, and keep a state.
 Sources: Moraitis et al. 2022; Journe et al. 2023.
 
 Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
