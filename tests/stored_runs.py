@@ -50,7 +50,7 @@ def sweep(
     search = trials.planned(search, catalog.load())
     search_folder.claim(search, SearchSettings(home=folders.Home(home)))
     for trial in search.trials[: len(search.trials) - leave_out]:
-        small.run(replace(trial.config, device="cpu"), trial.folder, keep_model=False)
+        small.run(replace(trial.config, device="cpu"), trial.folder, keep_model=False, give_back_memory=True)
     return folder
 
 

@@ -1,7 +1,8 @@
 """The largest memory that a run takes, told apart from that of earlier runs of the same process.
 
 On the CPU it is the resident memory of the process, with Python and torch, which are about 0.3 GB; on a GPU what torch
-has allocated there.
+has allocated there. Memory that a run frees stays with the process, so that the next one does not wait for fresh pages
+(up to 2 s a GB); a later run of a process can therefore only tell its peak where it is asked to give that memory back.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ class PeakMemory:
     Args:
         device: where the run computes.
         before: the peak of an earlier part of the run in bytes; 0 for none, None where it is not known.
+        give_back: give the memory that earlier runs of the process have freed back to the machine.
     """
 
-    def __init__(self, device: torch.device, before: int | None = 0) -> None:
+    _begun = False
+    """Whether a run of this process has begun."""
+
+    def __init__(self, device: torch.device, before: int | None = 0, *, give_back: bool = False) -> None:
+        first, PeakMemory._begun = not PeakMemory._begun, True
         self._device, self._before = device, before
-        self._follows = _forget(device)
+        self._follows = (first or give_back or device.type != "cpu") and _forget(device)
 
     def bytes(self) -> int | None:
         """Return the largest memory of the run so far; None where the machine, or the run, cannot tell."""
@@ -52,7 +58,7 @@ def can_follow(device: torch.device | str) -> bool:
 
 
 def _forget(device: torch.device) -> bool:
-    """Begin anew; memory that earlier runs have freed and the C library has kept goes back first."""
+    """Begin anew, with the memory that was freed given back."""
     if not can_follow(device):
         return False
     gc.collect()

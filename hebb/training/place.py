@@ -32,6 +32,8 @@ class Place:
         keep_features: whether the output of frozen blocks is kept from epoch to epoch.
         cache_limit: bytes of features that may go into files below ``cache`` when memory is full.
         on_end: a command of the user's own for the end of the run, kept for a run that is continued.
+        give_back_memory: give back what earlier runs of the process have freed, so that the largest memory of this one
+            can be told; it costs the time of fresh pages.
         trials: number of runs that share the memory of this machine.
         trials_on_gpu: number of runs that share a GPU.
     """
@@ -52,6 +54,7 @@ class Place:
     keep_features: bool = True
     cache_limit: int = folders.CACHE_LIMIT
     on_end: str | None = None
+    give_back_memory: bool = False
     trials: int = 1
     trials_on_gpu: int = 1
 

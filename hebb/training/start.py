@@ -40,7 +40,7 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     config, device = resolved(config, place)
     settle_process(config, device)
     phases = plan.phases(config)
-    memory = PeakMemory(device, _memory_before(place))
+    memory = PeakMemory(device, _memory_before(place), give_back=place.give_back_memory)
     network = initial_network(config, place)
     state = _continued(network, phases, place)
     data = load_data(config, phases, place, device, report)

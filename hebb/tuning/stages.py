@@ -198,13 +198,14 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_g
 
 def _task(search: Search, settings: SearchSettings, session: Session) -> Task:
     """Return what all trials share."""
-    home = settings.home
+    home, memory = settings.home, "peak_memory" in search.beside
     place = Place(
         datasets=home.datasets,
         layers=home.layers,
         cache=home.cache,
         # a trial that takes over blocks has not paid their memory
-        shared_blocks=home.cache / "blocks" if settings.share_blocks and "peak_memory" not in search.beside else None,
+        shared_blocks=home.cache / "blocks" if settings.share_blocks and not memory else None,
+        give_back_memory=memory,
         keep_model=settings.save_models or settings.keep_best,
         resume_from=search.resume_from,
         keep_features=settings.keep_features,
