@@ -158,7 +158,7 @@ def other(entry: Field, value: Any) -> Any:
         return not value
     if entry.choices:
         return next(choice for choice in entry.choices if choice != value)
-    return value + 1
+    return value / 2 if entry.kind is float and 0 < value <= 1 else value + 1
 
 
 @pytest.mark.parametrize(("rule", "arch"), FORMS, ids=[f"{rule.name}-{arch}" for rule, arch in FORMS])

@@ -167,6 +167,7 @@ def test_a_cluster_decides_the_device(asked: str, has_gpu: bool | None, kind: st
     class Planned:
         base: Any
         resume_from: None = None
+        beside: tuple[str, ...] = ()
 
     monkeypatch.setattr(stages.trials, "planned", lambda search, catalog: search)
     base = networks.config(small.MLP, device=DeviceKind(asked))

@@ -210,7 +210,8 @@ def test_learning_a_block_leaves_every_other_tensor_alone(method: str) -> None:
     before = {n: t.clone() for n, t in made.state_dict().items()}
     made[1].train().learn(made.eval()(X, stop=1))
     changed = {n for n, t in made.state_dict().items() if not torch.equal(before[n], t)}
-    assert changed == {"blocks.1.layer.weight"}
+    own = {n for n in before if n.startswith("blocks.1.layer.")}  # a rule may keep a state beside the weights
+    assert "blocks.1.layer.weight" in changed <= own
 
 
 def test_learn_answers_with_the_weights_before_the_update() -> None:

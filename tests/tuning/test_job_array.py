@@ -37,7 +37,7 @@ SPACE = {"b0.layer.radius": {"grid": [2, 25]}}
 ARGUMENTS: dict[str, Any] = {
     "data": "Digits",
     "data_unsup": "Digits_1",
-    "overrides": {"dataset_sup.samples": 300, "dataset_unsup.samples": 100, "dataset_sup.epochs": 60},
+    "overrides": {"dataset_sup.samples": 300, "dataset_unsup.samples": 100, "dataset_sup.epochs": 300},
     "space": SPACE,
     "threads": 1,
     "device": "cpu",
@@ -101,6 +101,7 @@ def _same_as_alone(search: Path, folder: Path) -> None:
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_jobs_go_on_after_their_time_and_after_the_command(slurm: Path, tmp_path: Path) -> None:
     """The command is interrupted while jobs run, one of them is warned of its end, and ``carry_on`` follows both."""
     folder = tmp_path / "search"
