@@ -237,8 +237,8 @@ def _memory(records: _Records) -> str:
     if not peaks:
         return UNKNOWN
     devices = _counted(config.get("device") for config in records.configs)
-    told = f"{len(peaks)} of {len(records.results)} finished runs tell"
-    return f"at most {max(peaks) / 1e6:,.0f} MB in a run, on {devices}; {told}"
+    share = f"{len(peaks)} of {len(records.results)} finished runs that can tell"
+    return f"{max(peaks) / 1e6:,.0f} MB, the largest of the {share}, on {devices}"
 
 
 def _versions(records: _Records) -> str:

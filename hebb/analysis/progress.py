@@ -337,9 +337,15 @@ class _Records:
     running: bool
     kept: bool
 
+    @functools.cached_property
+    def finished(self) -> frozenset[str]:
+        """The configurations and runs that are finished."""
+        groups = self.journal.finished
+        return frozenset(groups) | {name for group in groups if "+" in group for name in fates.members(group)}
+
     def state(self, stored: FolderState, name: str) -> RunStatus:
         """Return what a run is doing."""
-        if not self.kept and any(fates.holds(group, name) for group in self.journal.finished):
+        if not self.kept and {name, run_names.configuration(name)} & self.finished:
             return RunStatus.FINISHED
         fate = fates.of_run(stored, self.journal, name)
         return RunStatus.RUNNING if self.running and fate == Fate.INTERRUPTED else _STATUSES[fate]
@@ -362,7 +368,8 @@ def _constraints(search: Mapping[str, Any]) -> tuple[Constraint, ...]:
 
 def _measured(folder: Path, rows: list[folders.Row], names: Iterable[str]) -> dict[str, float]:
     """Return further metrics and costs of a finished run, but for the static costs of networks of plugins."""
-    values: dict[str, float | None] = {}
+    names, values = list(names), dict[str, float | None]()
+    static = _static(folder) if set(names) & set(objectives.STATIC) else {}
     for name in names:
         if name in objectives.METRICS:
             values[name] = folders.value_of(rows, name)
@@ -370,7 +377,7 @@ def _measured(folder: Path, rows: list[folders.Row], names: Iterable[str]) -> di
             result = documents.as_object(folders.read_json(folder / folders.RESULT), str(folder))
             values[name] = run_costs.measured(name, result.get("seconds"), folder)
         else:
-            values[name] = _static(folder).get(name)
+            values[name] = static.get(name)
     return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 

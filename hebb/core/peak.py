@@ -38,7 +38,7 @@ class PeakMemory:
     def __init__(self, device: torch.device, before: int | None = 0, *, give_back: bool = False) -> None:
         first, PeakMemory._begun = not PeakMemory._begun, True
         self._device, self._before = device, before
-        self._follows = (first or give_back or device.type != "cpu") and _forget(device)
+        self._follows = (first or give_back or device.type != "cpu") and _forget(device, give_back)
 
     def bytes(self) -> int | None:
         """Return the largest memory of the run so far; None where the machine, or the run, cannot tell."""
@@ -57,17 +57,18 @@ def can_follow(device: torch.device | str) -> bool:
     return kind in ("cuda", "xpu") or (kind == "cpu" and os.access(_CLEAR, os.W_OK))
 
 
-def _forget(device: torch.device) -> bool:
-    """Begin anew, with the memory that was freed given back."""
+def _forget(device: torch.device, give_back: bool) -> bool:
+    """Begin anew, and give back the memory that was freed."""
     if not can_follow(device):
         return False
-    gc.collect()
+    if give_back:
+        gc.collect()
     if device.type != "cpu":
         import torch
 
         getattr(torch, device.type).reset_peak_memory_stats(device)
         return True
-    if sys.platform.startswith("linux"):
+    if give_back and sys.platform.startswith("linux"):
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
             library.malloc_trim(0)

@@ -160,7 +160,8 @@ def _run(
         observer.start(search)
         observer.noted(notes)
         result = _select(context) if search.selects else _sweep(context)
-        if context.journal.succeeded != result.succeeded:
+        complete = results.tally(result.search, result.search.trials, context.journal).complete
+        if complete and context.journal.succeeded != result.succeeded:
             context.journal.note(Event.ENDED, "", succeeded=result.succeeded)
         return result
 

@@ -275,7 +275,7 @@ def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.C
     assert "`b0.layer.lr` grid [0.05, 0.1]" in answers["search space"]
     assert answers["trials"] == "2 configurations; 1 of 2 runs finished, 1 interrupted"
     assert f"over 1 finished runs, {result['seconds']:.3g} s each" in answers["compute"]
-    megabytes = f"at most {result['peak_memory'] / 1e6:,.0f} MB in a run, on cpu; 1 of 1 finished runs tell"
+    megabytes = f"{result['peak_memory'] / 1e6:,.0f} MB, the largest of the 1 of 1 finished runs that can tell, on cpu"
     assert answers["memory"] == megabytes
     assert f"{environment['machine']['cores']} cores; GPU none; runs on {config['device']}" in answers["hardware"]
     assert f"torch {environment['versions']['torch']}" in answers["versions"]

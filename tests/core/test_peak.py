@@ -44,7 +44,7 @@ def test_a_later_run_keeps_the_memory_of_the_first(monkeypatch: pytest.MonkeyPat
     """Fresh pages would cost it more time than its arithmetic; so it cannot tell its peak unless it is asked to."""
     monkeypatch.setattr(PeakMemory, "_begun", False)
     assert PeakMemory(CPU).bytes() is not None
-    monkeypatch.setattr(peak, "_forget", lambda device: pytest.fail("memory was given back"))
+    monkeypatch.setattr(peak, "_forget", lambda *_: pytest.fail("memory was given back"))
     assert PeakMemory(CPU).bytes() is None
 
 
