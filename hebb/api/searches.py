@@ -329,8 +329,7 @@ def search(
         "time_budget": time_budget,
         "max_trials": max_trials,
     }
-    given = {name: value for name, value in changes.items() if value is not None}
-    spec = search_space.load(config, given)
+    spec = search_space.load(config, {name: value for name, value in changes.items() if value is not None})
     if with_controls:
         search_space.check_controls(spec, "with_controls")
     kind, jobs = choose(Launcher, launcher, "launcher"), job_options.parse(slurm or {}, "slurm")

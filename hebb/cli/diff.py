@@ -22,7 +22,7 @@ def parser() -> Parser:
     """Return the parser of the command."""
     flags = Parser(__doc__ or "", prog=commands.name(_VERB))
     flags.add_argument("left", metavar="A", help="a run or a search: its name, or its folder")
-    flags.add_argument("right", metavar="B", help="another one")
+    flags.add_argument("right", metavar="B", help="the run or search to compare it with")
     flags.add_argument("--json", action="store_true", help="print JSON")
     flags.add_argument("--exit-code", action="store_true", help="end with exit code 1 where something differs")
     arguments.add_home_flag(flags)

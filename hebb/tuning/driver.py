@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb import builtin
 from hebb.config.vocabulary import Scheduler
+from hebb.core.errors import HebbError
 from hebb.storage.journal import Event
 from hebb.tuning import ray_session, work
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, TrialReport
@@ -75,20 +76,26 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
         with (
             contextlib.redirect_stdout(io.StringIO()),
             ray_session.terminated_as_interrupted(),
-            _closed(algorithms.get("search_alg")),
+            _closed(algorithms.get("search_alg"), ledger.observer),
         ):
             tuner.fit()
 
 
 @contextlib.contextmanager
-def _closed(searcher: Any) -> Iterator[None]:
-    """Let a searcher whose study is kept mark what did not end, however the stage ended."""
+def _closed(searcher: Any, observer: SearchObserver) -> Iterator[None]:
+    """Let a searcher whose study is kept mark what did not end, however the stage ended.
+
+    A storage that fails now has had every result: the table, the winner and the report do not wait for it.
+    """
     inner = getattr(searcher, "inner", searcher)
     try:
         yield
     finally:
         if hasattr(inner, "close"):
-            inner.close()
+            try:
+                inner.close()
+            except HebbError as error:
+                observer.noted([f"note: {error}"])
 
 
 def _algorithms(work: Work, listed: list[str], places: int) -> dict[str, Any]:

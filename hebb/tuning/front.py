@@ -45,7 +45,7 @@ def write(
     Args:
         search: the search.
         members: the points of its front.
-        among: number of configurations that were compared.
+        among: number of configurations that were compared: those that a scheduler stopped, or that failed, were not.
         final: records of the final runs, by the label of the configuration.
     """
     final = final or {}
@@ -53,6 +53,8 @@ def write(
         "objectives": {one.metric: one.mode for one in search.objectives},
         "constraints": list(map(str, search.constraints)),
         "among": among,
+        "configurations": len(search.trials) // len(search.seeds),
+        "seeds": list(search.seeds),
         "left_out": dict(search.left_out),
         "points": [
             {

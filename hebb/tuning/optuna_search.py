@@ -91,10 +91,11 @@ class QuietOptunaSearch(OptunaSearch):
     def __init__(self, *arguments: Any, attributes: Attributes | None = None, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._attributes = attributes
+        self._stored = more.get("storage") is not None
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next point."""
-        with warnings.catch_warnings(), _kept():
+        with warnings.catch_warnings(), _kept(self._stored):
             for message in _FALSE_ALARMS:
                 warnings.filterwarnings("ignore", message)
             point = super().suggest(trial_id)
@@ -105,12 +106,12 @@ class QuietOptunaSearch(OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Learn what a point that goes on has reached."""
-        with _kept():
+        with _kept(self._stored):
             super().on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Learn the score of a point, or that it failed."""
-        with _kept():
+        with _kept(self._stored):
             super().on_trial_complete(trial_id, result, error)
             self._check_kept(trial_id)
 
@@ -126,19 +127,22 @@ class QuietOptunaSearch(OptunaSearch):
         """Mark the points that an interruption ended as failed, in a study that is kept; their runs are continued."""
         if self._attributes is None:
             return
-        with _kept():
+        with _kept(self._stored):
             for trial_id in self._ot_trials.keys() - self._completed_trials:
                 self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
 
     def remember(self, earlier: Sequence[FrozenTrial]) -> None:
         """Learn what earlier searches measured."""
-        with _kept():
+        with _kept(self._stored):
             self._ot_study.add_trials(earlier)
 
 
 @contextmanager
-def _kept() -> Iterator[None]:
-    """Say in a line that a study could not be written; the search itself loses nothing."""
+def _kept(stored: bool) -> Iterator[None]:
+    """Turn a failed write into one clear error. The runs are on disk, so nothing is lost."""
+    if not stored:
+        yield
+        return
     try:
         yield
     except (StorageInternalError, OSError) as error:
@@ -238,10 +242,10 @@ class ParetoSearch(QuietOptunaSearch):
         values: list[float | None] = [None]
         if result and not error:
             means = self._means(result)
-            with _kept():
+            with _kept(self._stored):
                 self._constrain(trial_id, [bound.excess(means.get(bound.metric)) for bound in self._bounds])
             values = [self._value(one, means.get(one.metric)) for one in self._objectives]
-        with _kept():
+        with _kept(self._stored):
             if None in values:
                 self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
             else:

@@ -218,7 +218,7 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
             space[axis.name] = hp.loguniform(axis.name, math.log(axis.low), math.log(axis.high))
         else:
             space[axis.name] = hp.uniform(axis.name, axis.low, axis.high)
-    made = HyperOptSearch(
+    searcher = HyperOptSearch(
         space,
         metric=SCORE,
         mode=mode.value,
@@ -227,8 +227,8 @@ def _hyperopt(axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters], s
         **samplers.HYPEROPT,
     )
     for _ in earlier:
-        made.rstate.randint(2**31 - 1)  # a number that it draws for each point, but for those it is given
-    return made
+        searcher.rstate.randint(2**31 - 1)  # a number that it draws for each point, but for those it is given
+    return searcher
 
 
 def scheduler(spec: SchedulerSpec, last_step: int) -> TrialScheduler:

@@ -140,7 +140,7 @@ def _run(
     observer.preparing("reading the data")
     data = shared_data.read(shared_data.specs(configs), settings.home.datasets, settings.home.cache)
     notes = search_notes.of(search, fresh=fresh)
-    study = studies.of_search(search, settings.storage, fresh=fresh)
+    study = studies.of_search(search, settings.storage)
     observer.preparing(runner.preparing)
     with runner.session(search, data) as session, _claimed(search, settings, fresh):
         context = Context(

@@ -36,13 +36,17 @@ def check(search: Search, text: str | None) -> None:
     algorithm = search.spec.plan.algorithm
     if algorithm != Algorithm.OPTUNA:
         raise ConfigError(FLAG, f"keeps the study of algorithm optuna, and this search is by {algorithm}")
+    if shown(text) != text:
+        problem = "must not hold a password: search.json, its archive and report.html keep the URL"
+        hint = "~/.pgpass (PostgreSQL) or read_default_file=~/.my.cnf in the URL (MySQL) holds it"
+        raise ConfigError(FLAG, problem, hint=hint)
     kind, separator, rest = text.partition(":")
     if separator and kind.startswith("redis"):
         raise ConfigError(FLAG, "Optuna keeps no study at a redis URL", choices=_FORMS)
-    if re.match(r"sqlite\b", kind) and (not rest.startswith("///") or not rest[3:] or ":memory:" in rest):
+    if separator and not rest.startswith("//"):  # the rest may hold a password
+        raise ConfigError(FLAG, f"must be a URL or a file, and begins with '{kind}:'", choices=_FORMS)
+    if re.match(r"sqlite\b", kind, re.IGNORECASE) and (text == _SQLITE or file_of(text) is None or ":memory:" in rest):
         raise ConfigError(FLAG, f"must name a file: sqlite:///FILE.db, got '{text}'")
-    if separator and "://" not in text:
-        raise ConfigError(FLAG, f"must be a URL or a file, got '{text}'", choices=_FORMS)
     file = file_of(text)
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         problem = "is a folder" if file.is_dir() else f"there is no folder '{file.parent}'"
@@ -68,8 +72,9 @@ def file_of(text: str) -> Path | None:
 
 
 def shown(text: str) -> str:
-    """Return a storage as it may be printed: without a password."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", text)
+    """Return a storage as it may be printed: without a password, which may itself hold @ and /."""
+    text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&](?:password|passwd|sslpassword)=)[^&\s]*", r"\1***", text)
 
 
 class Study:
@@ -84,6 +89,13 @@ class Study:
         self._search, self._text = search, text
         self.storage: BaseStorage = _opened(text)
         self.name = ""
+
+    def check_writable(self) -> None:
+        """Raise where the storage takes no study, and leave none: a database may open that cannot be written."""
+        from optuna.study import StudyDirection
+
+        with failing(self._text):
+            self.storage.delete_study(self.storage.create_new_study([StudyDirection.MINIMIZE]))
 
     def begin(self) -> str:
         """Make the study, once, and return its name, the first one that is free."""
@@ -121,8 +133,8 @@ class Study:
         return f"note: the study is '{self.name}' in {place}; {dashboard} shows it while the search runs"
 
 
-def of_search(search: Search, text: str | None, *, fresh: bool) -> Study | None:
-    """Open the storage of a search; the study of a ``fresh`` one begins at once, of a continued one when it is used.
+def of_search(search: Search, text: str | None) -> Study | None:
+    """Open the storage of a search; its study begins when it is used, in a folder that the search has claimed.
 
     Raises:
         ConfigError: where the storage cannot be opened, or not be written.
@@ -131,8 +143,7 @@ def of_search(search: Search, text: str | None, *, fresh: bool) -> Study | None:
     if text is None:
         return None
     study = Study(search, text)
-    if fresh:
-        study.begin()
+    study.check_writable()
     return study
 
 

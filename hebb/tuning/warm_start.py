@@ -53,6 +53,8 @@ def begun(search: Search, home: folders.Home, catalog: Catalog) -> Search:
             text = f"{folder.name}: {trial.label}"
             try:
                 choice = _choice(search, trial, reason, catalog)
+                if any(point.choice == choice for point in points):
+                    raise _OutsideError("is the same point as one before it")
             except _OutsideError as error:
                 left_out[text] = str(error)
                 continue

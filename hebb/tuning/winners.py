@@ -97,10 +97,11 @@ def _front(folder: Path, data: Mapping[str, Any], number: int | None) -> tuple[s
     points = {int(point["number"]): point for point in record["points"]}
     if not points:
         raise ConfigError(FLAG, f"the front of {name} is empty: nothing finished on every seed keeps its constraints")
-    if _configurations(folder, data) > int(str(record["among"])):
+    now = {"configurations": _configurations(folder, data), "seeds": data["seeds"]}
+    if any(record.get(key, value) != value for key, value in now.items()):  # older files lack both
         problem = f"{name} was extended since it named its front, and has not ended"
         raise ConfigError(FLAG, problem, hint=_again(folder))
-    choices = [f"{name}:{known}" for known in points]
+    choices = [f"{name}:{point}" for point in points]
     if number is None:
         raise ConfigError(FLAG, f"{name} compares by several metrics: name a point of its front", choices=choices)
     if number not in points:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import small
 from hebb.cli import search as search_command
 from hebb.cli import search_flags, train, train_flags
 from hebb.config import catalog, search_space
-from hebb.core.errors import ConfigError
+from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders
 from hebb.storage.journal import Event, Journal
 from hebb.tuning import (
+    driver,
+    front,
     optuna_search,
     results,
     search_folder,
@@ -33,6 +36,7 @@ from hebb.tuning import (
     winners,
     work,
 )
+from hebb.tuning.observer import SearchObserver
 from hebb.tuning.request import SearchRequest
 from hebb.tuning.search import EarlierPoint, Search, WarmStart
 from hebb.tuning.search_settings import SearchSettings
@@ -225,6 +229,14 @@ def test_several_objectives_and_bounds_are_learned(home: folders.Home) -> None:
     assert {trial.user_attrs["warm start"] for trial in trials} == {"early"}
 
 
+def test_a_point_that_two_searches_measured_counts_once(home: folders.Home) -> None:
+    store(asked(home.search("again"), {LR: {"grid": RATES[:2]}}), {0: [61.0, 61.0], 1: [72.0, 72.0]})
+    warm = warmed(home, {LR: LOG}, search={"warm_start": ["early", "again"]}).warm
+    assert [point.search for point in warm.points] == ["early", "early"]
+    reasons = {reason for text, reason in warm.left_out.items() if text.startswith("again")}
+    assert reasons == {"is the same point as one before it"}
+
+
 def test_searches_of_before_have_no_new_keys(tmp_path: Path) -> None:
     cold = asked(tmp_path / "cold", {LR: LOG}, search=OPTUNA)
     search_folder.claim(cold, SearchSettings(home=folders.Home(tmp_path)))
@@ -245,12 +257,38 @@ def test_searches_of_before_have_no_new_keys(tmp_path: Path) -> None:
         ("redis://h", "no study at a redis URL"),
         ("mine:s.db", "must be a URL or a file"),
         (".", "is a folder"),
+        ("me:secret@host/x", "must be a URL or a file, and begins with 'me:'"),
+        ("sqlite+pysqlite:///s.db", "must name a file"),
+        ("SQLite:///s.db", "must name a file"),
+        ("postgresql://me:secret@host/x", "must not hold a password"),
+        ("postgresql://host/x?password=secret", "must not hold a password"),
+        ("sqlite://me:secret@", "must not hold a password"),
     ],
 )
 def test_what_can_be_no_storage_is_refused(tmp_path: Path, text: str, message: str) -> None:
     search = asked(tmp_path, {LR: LOG}, search=OPTUNA)
-    with pytest.raises(ConfigError, match=f"--storage: .*{message}"):
+    with pytest.raises(ConfigError, match=f"--storage: .*{message}") as error:
         studies.check(search, studies.absolute(text))
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:se@cr/et@host/x", "postgresql://me:***@host/x"),
+        ("postgresql://me@corp:secret@host/x", "postgresql://me@corp:***@host/x"),
+        ("mysql+pymysql://:secret@host", "mysql+pymysql://:***@host"),
+        ("mysql://me@host/x?passwd=secret&a=b", "mysql://me@host/x?passwd=***&a=b"),
+        ("postgresql://host/x?a=b&Password=se/c@ret", "postgresql://host/x?a=b&Password=***"),
+        ("postgresql://host/x?sslpassword=secret", "postgresql://host/x?sslpassword=***"),
+        *(
+            (text, text)
+            for text in ("postgresql://me@host:5432/x?a=b", "sqlite:////a/b@c.db", "a@b.log", "cannot reach h:1")
+        ),
+    ],
+)
+def test_a_password_is_never_shown(text: str, shown: str) -> None:
+    assert studies.shown(text) == shown
 
 
 def test_only_optuna_has_a_study(tmp_path: Path) -> None:
@@ -279,18 +317,18 @@ _HELD: list[sqlite3.Connection] = []
     [
         (_no_database, "file is not a database"),
         (_locked, "database is locked"),
-        (lambda path: "nothing://me:secret@host/x", "nothing"),
-        (lambda path: "postgresql+nothing://me:secret@host/x", "nothing"),
+        (lambda path: "nothing://me@host/x", "nothing"),
+        (lambda path: "postgresql+nothing://me@host/x", "nothing"),
     ],
 )
 def test_a_storage_that_cannot_be_used_is_named(tmp_path: Path, broken: Callable[[Path], str], reason: str) -> None:
     search = asked(tmp_path / "s", {LR: LOG}, search=OPTUNA)
     with pytest.raises(ConfigError) as error:
-        studies.of_search(search, broken(tmp_path / "s.db"), fresh=True)
+        studies.of_search(search, broken(tmp_path / "s.db"))
     for holder in _HELD:
         holder.close()
     assert str(error.value).startswith("--storage: cannot keep a study in '") and reason in str(error.value)
-    assert "secret" not in str(error.value) and not search.folder.exists()
+    assert not search.folder.exists()
 
 
 @pytest.mark.parametrize("form", ["sqlite:///{}/s.db", "{}/s.log"])
@@ -300,7 +338,8 @@ def test_a_study_is_readable_and_its_continuation_has_another_number(home: folde
     maker = work.GroupMaker(search, CATALOG)
     earlier: list[Parameters] = []
     for _ in range(2):
-        study = studies.of_search(search, text, fresh=not earlier)
+        study = studies.of_search(search, text)
+        assert optuna.get_all_study_names(studies._opened(text)) == ["new"] * bool(earlier)  # none before it is used
         model = searchers.of_search(search, earlier, study, work.Readable(maker))
         assert isinstance(model, optuna_search.QuietOptunaSearch)
         first, _ = [model.suggest(name) or {} for name in ("a", "b")]
@@ -318,6 +357,43 @@ def test_a_study_is_readable_and_its_continuation_has_another_number(home: folde
         assert trials[0].user_attrs["preset"].startswith("SoftKrotov-c8-k3")
         assert trials[0].user_attrs["configuration"].startswith(f"{LR}=")
     assert "'new-2'" in (study.note() if study else "")
+
+
+class _Broken:
+    """A study whose storage is away."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def add_trials(self, earlier: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(("storage", "kind"), [(None, OSError), (optuna.storages.InMemoryStorage(), HebbError)])
+def test_only_a_search_with_a_storage_blames_it(storage: Any, kind: type[Exception]) -> None:
+    space = searchers.Space(())
+    model = optuna_search.QuietOptunaSearch(space, metric="score", mode="max", storage=storage)
+    model._ot_study = _Broken(OSError("no space left"))
+    with pytest.raises(kind, match="no space left"):
+        model.remember([])
+
+
+class _Closing:
+    def close(self) -> None:
+        raise HebbError("--storage: the study can no longer be written")
+
+
+def test_a_storage_that_fails_at_the_end_is_a_note() -> None:
+    """The table, the winner and the report come after it."""
+    lines: list[str] = []
+
+    class Observer(SearchObserver):
+        def noted(self, texts: Any) -> None:
+            lines.extend(texts)
+
+    with driver._closed(_Closing(), Observer()):
+        pass
+    assert lines == ["note: --storage: the study can no longer be written"]
 
 
 # -- started from a winner -----------------------------------------------------------------------------------------
@@ -355,7 +431,8 @@ FRONT = {"among": 4, "points": [{**WINNER, "number": 1}, {**WINNER, "number": 2,
         (FRONT, {"others": OTHERS}, "", "name a point of its front"),
         (FRONT, {"others": OTHERS}, ":3", "the front of x has no point 3\nlegal: x:1 x:2"),
         ({**FRONT, "points": []}, {"others": OTHERS}, ":1", "the front of x is empty"),
-        ({**FRONT, "among": 3}, {"others": OTHERS}, ":1", "x was extended since it named its front"),
+        ({**FRONT, "configurations": 3}, {"others": OTHERS}, ":1", "x was extended since it named its front"),
+        ({**FRONT, "seeds": [0]}, {"others": OTHERS}, ":1", "x was extended since it named its front"),
         (None, {"others": OTHERS}, ":1", "x has no front: it has not ended"),
     ],
 )
@@ -366,6 +443,16 @@ def test_what_has_no_winner_is_answered(
     with pytest.raises(ConfigError) as error:
         winners.read(f"x{tail}", home)
     assert str(error.value).startswith("--from-best: ") and message in str(error.value)
+
+
+def test_a_front_of_a_search_with_failures_is_complete(home: folders.Home) -> None:
+    """Of its four configurations two are finished on every seed; no others are to come."""
+    named(home, "front", {}, others=OTHERS)
+    search = replace(asked(home.search("early"), {LR: {"grid": RATES}}), folder=home.search("front"))
+    front.write(search, (), 2)
+    record = folders.read_json(search.folder / "front.json")
+    folders.write_json(search.folder / "front.json", {**record, "points": FRONT["points"]})
+    assert winners.read("front:1", home).values == WINNER["configuration"]
 
 
 def test_a_run_starts_from_a_winner(home: folders.Home, capsys: pytest.CaptureFixture[str]) -> None:
