@@ -299,8 +299,8 @@ def search(
         validation: share of the training images that is held out; None takes that of the search config.
         workers: trials at the same time; None for as many as there is room for.
         address: an existing Ray cluster.
-        launcher: ``ray``; ``slurm`` submits each trial as a job, and no process runs between them; ``local`` starts the
-            same jobs on this machine.
+        launcher: ``ray``; ``slurm`` submits each trial as a job, needs no Ray, and needs ``folder``; ``local`` starts
+            the same jobs on this machine.
         slurm: what each job takes, as ``{"partition": "gpu", "time": "8h", "gpus": 1}``.
         storage: where the Optuna study is kept, for optuna-dashboard: ``sqlite:///study.db``, or a journal file.
         save_models: keep the trained model of every run.
@@ -333,6 +333,9 @@ def search(
     if with_controls:
         search_space.check_controls(spec, "with_controls")
     kind, jobs = choose(Launcher, launcher, "launcher"), job_options.parse(slurm or {}, "slurm")
+    if kind == Launcher.SLURM and folder is None:
+        problem = "slurm needs folder=, on a disk that the nodes see: a temporary folder is of this machine"
+        raise ConfigError("launcher", problem)
     request.check_installed("hebb.search", spec, kind)
     share_of_cores = jobs.threads() if kind != Launcher.RAY else request.threads_of(spec, 1, workers)
     share = spec.validation if validation is None else validation

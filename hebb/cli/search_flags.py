@@ -277,8 +277,8 @@ def _add_resource_flags(group: Flags) -> None:
     group.add_argument(
         "--launcher",
         metavar="NAME",
-        help=f"{' | '.join(Launcher)} (default: ray); slurm submits each trial as a job, and no process runs between "
-        "them; local starts the same jobs on this machine",
+        help=f"{' | '.join(Launcher)} (default: ray); slurm submits each trial as a job and needs no Ray; "
+        "local starts the same jobs on this machine",
     )
     group.add_argument(
         "--slurm",

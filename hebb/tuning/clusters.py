@@ -19,13 +19,17 @@ from hebb.config.vocabulary import Launcher
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.tuning.job import GroupJob
-from hebb.tuning.job_options import FLAG, JobOptions
-from hebb.tuning.processes import environment, worker_environment
+from hebb.tuning.job_options import FLAG, WARNING, JobOptions
+from hebb.tuning.processes import children_uninterrupted, environment, worker_environment
 
 _INSTALLED = ("site-packages", "dist-packages")
-_WARNING = 90  # seconds before the end of its time at which a job of Slurm is warned
 _WARNING_HERE = 30
 _ARRAY = 1000  # jobs of an array; Slurm's own limit is 1001 unless its administrators raise it
+_ALIVE = (
+    *("SUSPENDED", "RESIZING", "STOPPED", "SIGNALING", "REQUEUE", "SPECIAL_EXIT"),
+    *("CONFIGURING", "STAGE_OUT", "RESV_DEL_HOLD"),
+)
+"""How states of Slurm begin from which a job goes on, and which submitit counts as ends."""
 _ASK = 20.0  # seconds between two questions to Slurm
 _GOODBYE = 60.0  # seconds that cancelled jobs have to end
 _LAST_WORDS = 30.0  # seconds from the last report of a job to its end
@@ -47,7 +51,7 @@ class Cluster(Protocol):
     outlives: bool
 
     def room(self, open_jobs: int, waiting: int) -> int:
-        """Return how many jobs to submit now, beside those that are open."""
+        """Return how many jobs to submit now, at most those of one ``submit``, beside those that are open."""
 
     def submit(self, jobs: Sequence[GroupJob], name: str, cpus: int) -> list[str]:
         """Submit jobs and return their numbers."""
@@ -107,8 +111,8 @@ class Slurm:
         self._asked = -math.inf
 
     def room(self, open_jobs: int, waiting: int) -> int:
-        """Take all jobs at once; with a limit on those that run, one array after the other."""
-        return waiting if self.options.parallel is None or open_jobs == 0 else 0
+        """Take an array at once; with a limit on those that run, one array after the other."""
+        return min(waiting, _ARRAY) if self.options.parallel is None or open_jobs == 0 else 0
 
     def parameters(self, name: str, cpus: int) -> dict[str, Any]:
         """Return the options of ``sbatch``, by submitit's names."""
@@ -128,22 +132,19 @@ class Slurm:
             "job_name": name,
             "time": math.ceil(options.time / 60),
             "cpus_per_task": cpus,
-            "signal_delay_s": _WARNING,
+            "signal_delay_s": WARNING,
             "additional_parameters": {"requeue": True, **extra},
         }
         return fixed | {key: value for key, value in asked.items() if value is not None}
 
     def submit(self, jobs: Sequence[GroupJob], name: str, cpus: int) -> list[str]:
-        """Submit jobs as arrays and return their numbers."""
+        """Submit jobs as one array and return their numbers; a second one could be refused when the first is queued."""
         import submitit
 
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.options.requeues)
         executor.update_parameters(**self.parameters(name, cpus))
-        numbers: list[str] = []
-        with _inherited(), _refusals():
-            for first in range(0, len(jobs), _ARRAY):
-                numbers += [job.job_id for job in executor.submit_array(list(jobs[first : first + _ARRAY]))]
-        return numbers
+        with _inherited(), _refusals(), children_uninterrupted():
+            return [job.job_id for job in executor.submit_array(list(jobs))]
 
     def _watcher(self, numbers: Iterable[str]) -> Any:
         """Return what asks Slurm after jobs, all in one question."""
@@ -152,6 +153,7 @@ class Slurm:
         for number in numbers:
             SlurmJob.watcher.register_job(number)
         if time.monotonic() > self._asked + _ASK:
+            SlurmJob.watcher.clear()  # else it never asks again after a job that ended and was then requeued
             SlurmJob.watcher.update()
             self._asked = time.monotonic()
         return SlurmJob.watcher
@@ -159,7 +161,8 @@ class Slurm:
     def gone(self, numbers: Sequence[str]) -> set[str]:
         """Return the jobs that Slurm says have ended; one that it does not know yet has not."""
         watcher = self._watcher(numbers)
-        return {number for number in numbers if watcher.is_done(number, mode="cache")}
+        done = [number for number in numbers if watcher.is_done(number, mode="cache")]
+        return {number for number in done if not watcher.get_state(number, mode="cache").upper().startswith(_ALIVE)}
 
     def fate(self, number: str) -> str:
         """Return the state that Slurm gives a job."""
@@ -221,9 +224,20 @@ class Processes:
             setup=list(options.setup),
         )
         with _inherited():
-            started = [executor.submit(job) for job in jobs]
-        self._own |= {job.job_id: job for job in started}
-        return [job.job_id for job in started]
+            return self._started(executor, jobs)
+
+    def _started(self, executor: Any, jobs: Sequence[GroupJob]) -> list[str]:
+        """Start all of the jobs, or none."""
+        numbers: list[str] = []
+        try:
+            for job in jobs:
+                process = executor.submit(job)
+                numbers.append(process.job_id)
+                self._own[process.job_id] = process
+        except BaseException:
+            self.cancel(numbers)
+            raise
+        return numbers
 
     def gone(self, numbers: Sequence[str]) -> set[str]:
         """Return the processes that have ended, also those that a killed command has left."""

@@ -24,7 +24,7 @@ from hebb.tuning.clusters import Cluster
 from hebb.tuning.job import BEGUN, ENDED, ERROR, FINAL, GroupJob
 from hebb.tuning.job_options import JobOptions
 from hebb.tuning.observer import Cause, Outcome, SearchObserver
-from hebb.tuning.processes import interrupted_by_sigterm
+from hebb.tuning.processes import interrupted_by_sigterm, uninterrupted
 from hebb.tuning.search import Group, Search
 from hebb.tuning.suggestions import SCORE, STEP
 from hebb.tuning.work import Ledger, Work
@@ -149,19 +149,33 @@ class _Array:
                         ledger.cause = ledger.cause or Cause.TIME
         except KeyboardInterrupt:
             ledger.cause = ledger.cause or Cause.INTERRUPTED
+        except BaseException:
+            self._abandon()
+            raise
         self._leave()
 
     def _adopt(self) -> None:
-        """Follow the jobs that an earlier command has submitted and that still wait or run."""
-        groups = {group.name: group for group in self.waiting}
-        entries = {name: entry for name, entry in _submitted(self.folder).items() if name in groups}
-        gone = self.cluster.gone([str(entry["job"]) for entry in entries.values()])
-        for name, entry in entries.items():
-            job = _Job(groups[name], str(entry["job"]), self._reports(groups[name]))
-            if job.number in gone and not any(ENDED in line for line in _Job(job.group, "", job.reports).lines()):
-                continue  # it died while nobody looked
-            self.jobs[name] = job
+        """Follow the jobs that an earlier command has submitted, even if this one would begin fewer."""
+        groups = {group.name: group for group in (*self.work.to_run(), *self.waiting)}
+        submitted, alive = self._numbers(), self._alive()
+        for name, number in submitted.items():
+            group = groups.get(name)
+            if group is not None and (number in alive or self._told_its_end(group)):  # else it died unseen
+                self.jobs[name] = _Job(group, number, self._reports(group))
         self.waiting = deque(group for group in self.waiting if group.name not in self.jobs)
+
+    def _numbers(self) -> dict[str, str]:
+        """Return the numbers of the jobs whose end nobody has seen, of any stage, by group."""
+        entries = _submitted(self.folder).items()
+        return {name: str(row["job"]) for name, row in entries if row["launcher"] == self.cluster.launcher}
+
+    def _alive(self) -> set[str]:
+        """Return those of them that wait or run."""
+        numbers = list(self._numbers().values())
+        return set(numbers) - self.cluster.gone(numbers)
+
+    def _told_its_end(self, group: Group) -> bool:
+        return any(ENDED in line for line in _Job(group, "", self._reports(group)).lines())
 
     def _reports(self, group: Group) -> Path:
         return self.folder / f"{group.runs[0].name}.jsonl"
@@ -176,10 +190,12 @@ class _Array:
             self._reports(group).unlink(missing_ok=True)
         name = f"hebb-{self.work.search.folder.name}"
         jobs = [GroupJob(group, self.work.task, self._reports(group)) for group in groups]
-        numbers = self.cluster.submit(jobs, name, self.cpus)
-        for group, number in zip(groups, numbers, strict=True):
-            self._note(group, number)
-            self.jobs[group.name] = _Job(group, number, self._reports(group))
+        with uninterrupted():  # nobody would follow a job that is submitted and not noted
+            numbers = self.cluster.submit(jobs, name, self.cpus)
+            for group, number in zip(groups, numbers, strict=True):
+                self.jobs[group.name] = _Job(group, number, self._reports(group))
+            for group, number in zip(groups, numbers, strict=True):
+                self._note(group, number)
         if self.cluster.outlives:
             self.ledger.observer.noted([f"submitted to {self.cluster.launcher}: {_named(numbers)}"])
 
@@ -255,15 +271,27 @@ class _Array:
         """End or leave alone what still waits or runs, and remove the files of jobs that nobody needs."""
         numbers = [job.number for job in self.jobs.values()]
         if numbers and self.ledger.cause == Cause.INTERRUPTED and self.cluster.outlives:
-            jobs = _named(numbers)
-            self.ledger.observer.noted([f"still in the queue: {jobs}; --restore follows them, scancel ends them"])
+            self._keep(numbers)
             return
         self.cluster.cancel(numbers)
         self.cluster.settle(self.over)
         for job in list(self.jobs.values()):
             self._note(job.group, None)
-        if not self.work.reasons():
+        if not self.work.reasons() and not self._alive():  # other stages may have jobs, too
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _keep(self, numbers: list[str]) -> None:
+        """Leave jobs in the queue."""
+        jobs = _named(numbers)
+        self.ledger.observer.noted([f"still in the queue: {jobs}; --restore follows them, scancel ends them"])
+
+    def _abandon(self) -> None:
+        """After an error, end the jobs that no later command would follow."""
+        noted = set(self._numbers().values()) if self.cluster.outlives else set()
+        numbers = [job.number for job in self.jobs.values()]
+        self.cluster.cancel([number for number in numbers if number not in noted])
+        if kept := [number for number in numbers if number in noted]:
+            self._keep(kept)
 
 
 def _named(numbers: list[str]) -> str:

@@ -21,7 +21,10 @@ _WHOLE = {"cpus": 1, "gpus": 0, "parallel": 1, "requeues": 0}
 """Options that are whole numbers, and the least of each."""
 _OF_SLURM = (*_WORDS, "memory", "extra")
 """Options that processes of this machine cannot have."""
-_FOLLOWS = "the jobs of an array start together, and"
+_AT_ONCE = "but all jobs of an array start at once"
+WARNING = 90
+"""Seconds before the end of its time at which a job of Slurm is warned."""
+_LEAST = 300.0  # seconds of a job of Slurm
 _INSIDE = "cluster/slurm.sh runs the whole search, with Ray, inside one job"
 
 
@@ -156,10 +159,10 @@ def check(search: Search, launcher: Launcher, options: JobOptions, arrays: bool 
         return
     where, plan, scheduler = f"--launcher {launcher}", search.spec.plan, search.spec.scheduler.name
     if plan.model_based:
-        problem = f"{_FOLLOWS} {plan.chooser} suggests each point when it has seen others end"
+        problem = f"{plan.chooser} chooses each point from results so far, {_AT_ONCE}"
         raise ConfigError(where, problem, hint=f"--algorithm random draws all points at once; {_INSIDE}")
     if search.stops_early:
-        problem = f"{_FOLLOWS} {scheduler} compares them while they run"
+        problem = f"{scheduler} judges each trial by results so far, {_AT_ONCE}"
         raise ConfigError(where, problem, hint=f"--scheduler none trains all to the end; {_INSIDE}")
     if arrays:
         raise ConfigError(where, "jobs cannot see the arrays of this program", hint="store them as an .npz file")
@@ -167,6 +170,9 @@ def check(search: Search, launcher: Launcher, options: JobOptions, arrays: bool 
     if options.cpus is not None and options.cpus < search.base.threads:
         problem = f"must be at least the threads of a run, {search.base.threads}, got {options.cpus}"
         raise ConfigError(f"{FLAG} cpus", problem, hint="--threads says how many a run uses")
+    if launcher == Launcher.SLURM and options.time < _LEAST:
+        problem = f"must be at least {_LEAST / 60:g} minutes, of which the last {WARNING} seconds are the warning"
+        raise ConfigError(f"{FLAG} time", f"{problem}, got {options.time:g} seconds")
     if launcher == Launcher.LOCAL:
         for name in _OF_SLURM:
             if getattr(options, name) != getattr(DEFAULT, name):

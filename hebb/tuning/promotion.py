@@ -1,6 +1,6 @@
 """``rungs`` as a scheduler of Ray Tune: trials pause at a rung, and the best go on from their checkpoints.
 
-Ray starts whatever is pending, and counts paused trials among those that limit the others. So no trial is made before
+Ray starts whatever is pending, and counts paused trials among those that limit the others. So no trial begins before
 its turn: ``OnDemand`` stands before the list of groups, or before a searcher, and gives a new trial when a place is
 free and no paused one is promotable.
 """
@@ -42,7 +42,7 @@ class Promotion(TrialScheduler):
         super().__init__()
         self.rungs = Rungs(spec.grace, spec.reduction, last, mode)
         self.places, self.total, self.runs = places, total, runs
-        self.made, self.ended = 0, False
+        self.begun, self.ended = 0, False
         self.active: dict[str, Trial] = {}
         self.waiting: dict[str, Trial] = {}
 
@@ -54,7 +54,7 @@ class Promotion(TrialScheduler):
         return len(self.active) < self.places
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """A trial is made, or tried again after a mishap."""
+        """A trial begins, or is tried again after a mishap."""
         self.active[trial.trial_id] = trial
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ class Promotion(TrialScheduler):
         pending = next((trial for trial in self.active.values() if trial.status == Trial.PENDING), None)
         if pending is not None:
             return pending
-        dry = not self.active and self.made >= self.total and self.rungs.promotable() is None
+        dry = not self.active and self.begun >= self.total and self.rungs.promotable() is None
         name = self.rungs.foremost() if dry and not self.ended else self.rungs.promotable() if self._free() else None
         if name is not None and self.waiting[name].status == Trial.PAUSED:  # else its checkpoint is being written
             self.rungs.leave(name)
@@ -123,16 +123,16 @@ class OnDemand(Searcher):
         """Return the parameters of a new trial; None while there is no place for one."""
         if not self.scheduler.grows():
             return None
-        made = self.scheduler.made
+        count = self.scheduler.begun
         parameters: Any
         if isinstance(self.inner, Searcher):
             parameters = self.inner.suggest(trial_id)
         else:
-            parameters = {"group": self.inner[made]} if made < len(self.inner) else Searcher.FINISHED
+            parameters = {"group": self.inner[count]} if count < len(self.inner) else Searcher.FINISHED
         if parameters == Searcher.FINISHED:
-            self.scheduler.total = made
+            self.scheduler.total = count
         elif parameters is not None:
-            self.scheduler.made += 1
+            self.scheduler.begun += 1
         return parameters
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:

@@ -131,9 +131,13 @@ class Work:
             return [self.maker(parameters) for parameters in dict(self.journal.suggested).values()]
         return list(self.groups or ())
 
+    def to_run(self) -> list[Group]:
+        """List the groups that are to be run, whatever the limit; one that failed by a mishap is tried again."""
+        return [group for group in self.all_groups() if self._to_run(group)]
+
     def left(self) -> int:
-        """Return how many groups are to be run; one that failed by a mishap is tried again."""
-        return sum(self._to_run(group) for group in self.all_groups()) + self.unsuggested()
+        """Return how many groups are to be run."""
+        return len(self.to_run()) + self.unsuggested()
 
     def unsuggested(self) -> int:
         """Return how many points a searcher is still to suggest."""
@@ -160,7 +164,7 @@ class Work:
 
     def listed(self) -> list[Group]:
         """List the groups Ray gets: those to be run, and for a scheduler those whose reports it got before."""
-        begun = [group for group in self.groups or () if self._to_run(group)][: self.limits.trials]
+        begun = self.to_run()[: self.limits.trials]
         return [g for g in self.groups or () if g in begun or (self.judged and not self._to_run(g))]
 
     @property

@@ -6,14 +6,17 @@ runs, or its numbers differ from those of single runs.
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,8 +32,10 @@ from hebb.config.vocabulary import Launcher
 from hebb.core.errors import ConfigError, InterruptedRunError
 from hebb.storage import folders
 from hebb.training import train
-from hebb.tuning import clusters, job_array, job_options
+from hebb.tuning import clusters, job_array, job_options, mishaps, processes
 from hebb.tuning.job_options import JobOptions
+from hebb.tuning.observer import Cause, SearchObserver
+from hebb.tuning.work import Ledger, Limits, Work
 
 DATA = ("--dataset-unsup", "Digits_1", "--dataset-sup", "Digits", "--device", "cpu")
 SPACE = {"b0.layer.radius": {"grid": [2, 25]}}
@@ -267,13 +272,20 @@ DRAWN = ("--space", "b0.layer.lr={uniform: [0.01, 0.1]}", "--num-samples", "2")
         (("--launcher", "slurm", "--address", "auto"), r"--address: is for Ray"),
         (("--launcher", "slurm", "--dashboard"), r"--dashboard: is for Ray"),
         (("--launcher", "slurm", "--gpu-exp", "2"), r"--gpu-exp: is for Ray"),
-        (("--launcher", "slurm", "--algorithm", "optuna", *DRAWN), r"optuna \(tpe\) suggests.*\n--algorithm random"),
+        (
+            ("--launcher", "slurm", "--algorithm", "optuna", *DRAWN),
+            r"optuna \(tpe\) chooses each.*\n--algorithm random",
+        ),
         (
             ("--launcher", "local", "--scheduler", "asha", *DRAWN),
-            r"asha compares them while they run\n--scheduler none",
+            r"asha judges each trial .* start at once\n--scheduler none",
         ),
         (("--launcher", "slurm", "--slurm", "gpus=1"), r"--slurm gpus: must be 0 for runs on the CPU, got 1"),
         (("--launcher", "slurm", "--slurm", "cpus=1", "--threads", "2"), r"--slurm cpus: must be at least .* 2, got 1"),
+        (
+            ("--launcher", "slurm", "--slurm", "time=2m"),
+            r"--slurm time: must be at least 5 minutes, .* got 120 seconds",
+        ),
         (("--launcher", "local", "--slurm", "partition=a"), r"--slurm partition: is an option of Slurm"),
     ],
 )
@@ -292,3 +304,178 @@ def test_without_slurm_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ConfigError, match=r"needs submitit, which is not installed\npip install 'hebb-learning\[slurm\]'"
     ):
         job_options.check_installed(Launcher.LOCAL)
+
+
+def test_slurm_needs_a_folder_that_nodes_see() -> None:
+    with pytest.raises(ConfigError, match=r"launcher: slurm needs folder="):
+        hebb.search(CNN, launcher="slurm")
+
+
+def test_a_full_gpu_names_what_its_launcher_takes() -> None:
+    assert "a smaller batch, or fewer trials on a GPU (--gpu-exp, on Ray)" in mishaps.reason("CUDA out of memory", "")
+
+
+class _Queue:
+    """A batch system of numbers; ``act`` is called while it takes jobs."""
+
+    launcher, pause, patience = Launcher.SLURM, 0.0, 0.0
+
+    def __init__(self, outlives: bool = True, act: Callable[[int], object] = lambda _: None) -> None:
+        self.outlives, self.act = outlives, act
+        self.alive: list[str] = []
+        self.cancelled: list[str] = []
+
+    def room(self, open_jobs: int, waiting: int) -> int:
+        return min(waiting, 2)
+
+    def submit(self, jobs: Sequence[object], name: str, cpus: int) -> list[str]:
+        numbers = [f"{len(self.alive)}_{i}" for i in range(len(jobs))]
+        self.act(len(self.alive))
+        self.alive += numbers
+        return numbers
+
+    def gone(self, numbers: Sequence[str]) -> set[str]:
+        return set(numbers) - set(self.alive)
+
+    def fate(self, number: str) -> str:
+        return ""
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        self.cancelled += numbers
+        self.alive = [number for number in self.alive if number not in numbers]
+
+    def settle(self, numbers: Sequence[str]) -> None:
+        pass
+
+
+def _array(queue: _Queue, folder: Path, groups: int = 4, trials: int | None = None) -> Any:
+    """Jobs of groups that exist by name alone."""
+    names = [f"g{i}" for i in range(groups)]
+    parts: Any = {
+        "search": SimpleNamespace(folder=folder, stops_early=False),
+        "groups": tuple(SimpleNamespace(name=n, finished=False, runs=[SimpleNamespace(name=n)]) for n in names),
+        "journal": SimpleNamespace(stopped={}, left_out={}, failed={}, suggested=()),
+        **dict.fromkeys(("task", "catalog")),
+    }
+    stage = Work(**parts, limits=Limits(trials=trials))
+    options: Any = SimpleNamespace(cpus_of=lambda _: 1)
+    return job_array._Array(stage, queue, options, Ledger(stage, SearchObserver()))
+
+
+def _noted(folder: Path) -> list[str]:
+    return [str(row["job"]) for row in job_array._submitted(folder / "jobs").values()]
+
+
+def test_jobs_beyond_a_limit_are_followed(tmp_path: Path) -> None:
+    """A limit is on what begins; what an earlier command has queued has begun."""
+    queue = _Queue()
+    first = _array(queue, tmp_path)
+    first.folder.mkdir()
+    first._submit()
+    first._submit()
+    second = _array(queue, tmp_path, trials=1)
+    second._adopt()
+    assert sorted(second.jobs) == ["g0", "g1", "g2", "g3"]
+    assert not second.waiting
+
+
+def test_the_files_of_other_jobs_stay(tmp_path: Path) -> None:
+    queue = _Queue()
+    first = _array(queue, tmp_path)
+    first.folder.mkdir()
+    first._submit()
+    other = _array(queue, tmp_path, groups=0)  # another stage
+    other._leave()
+    assert other.folder.exists()
+    queue.alive.clear()
+    other._leave()
+    assert not other.folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_submitted_is_noted_before_an_interrupt(number: int, tmp_path: Path) -> None:
+    array = _array(_Queue(act=lambda _: os.kill(os.getpid(), number)), tmp_path)
+    array.run()
+    assert array.ledger.cause == Cause.INTERRUPTED
+    assert _noted(tmp_path) == ["0_0", "0_1"]
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with processes.uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_terminal_does_not_interrupt_sbatch() -> None:
+    with processes.children_uninterrupted():
+        status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    assert blocked & 1 << signal.SIGINT - 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def _refuse_the_second(open_jobs: int) -> None:
+    if open_jobs:
+        raise ConfigError("--slurm", "no more")
+
+
+@pytest.mark.parametrize(("outlives", "ended"), [(True, []), (False, ["0_0", "0_1"])])
+def test_jobs_before_a_refusal(outlives: bool, ended: list[str], tmp_path: Path) -> None:
+    """Slurm's jobs go on and can be followed; processes of the command end with it."""
+    queue = _Queue(outlives, _refuse_the_second)
+    with pytest.raises(ConfigError, match="no more"):
+        _array(queue, tmp_path).run()
+    assert queue.cancelled == ended
+    assert _noted(tmp_path) == ["0_0", "0_1"]
+
+
+def test_jobs_that_cannot_be_noted_are_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    queue = _Queue()
+    monkeypatch.setattr(folders, "append_row", full)
+    with pytest.raises(OSError, match="no space left"):
+        _array(queue, tmp_path).run()
+    assert queue.cancelled == ["0_0", "0_1"]
+
+
+def test_processes_start_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeping = subprocess.Popen(["sleep", "60"])
+    first = SimpleNamespace(job_id=str(sleeping.pid), done=lambda: sleeping.poll() is not None)
+    answers = iter([first])  # and then StopIteration
+    monkeypatch.setattr("submitit.LocalExecutor.submit", lambda *_: next(answers))
+    with pytest.raises(StopIteration):
+        clusters.Processes(tmp_path, JobOptions(), 1).submit([_nothing, _nothing], "s", 1)  # type: ignore[list-item]
+    assert sleeping.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("parallel", [None, 2])
+def test_one_array_at_a_time(parallel: int | None, tmp_path: Path) -> None:
+    cluster = clusters.Slurm(tmp_path, JobOptions(parallel=parallel))
+    assert cluster.room(0, 2500) == 1000
+    assert cluster.room(1000, 1500) == (1000 if parallel is None else 0)
+
+
+def test_what_slurm_calls_an_end(slurm: Path, tmp_path: Path) -> None:
+    """A job that is suspended or held goes on, and so does one that was requeued after its node had failed."""
+    ends = ["COMPLETED", "NODE_FAIL", "TIMEOUT", "CANCELLED by 7", "OUT_OF_MEMORY"]
+    goes_on = ["SUSPENDED", "RESIZING", "STOPPED", "SIGNALING", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"]
+    goes_on += ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "RESV_DEL_HOLD"]
+    for i, state in enumerate([*ends, *goes_on]):
+        (slurm / f"100_{i}.state").write_text(state)
+    numbers = [f"100_{i}" for i in range(len(ends) + len(goes_on))]
+    cluster = clusters.Slurm(tmp_path, JobOptions())
+    assert cluster.gone(numbers) == set(numbers[: len(ends)])
+    (slurm / "100_1.state").write_text("PENDING")
+    cluster._asked = -math.inf
+    assert cluster.gone(numbers) == {*numbers[: len(ends)]} - {"100_1"}
+    cluster._asked = -math.inf  # all of the rest have ended, and it is asked all the same
+    (slurm / "100_1.state").write_text("NODE_FAIL")
+    assert cluster.gone(["100_1"]) == {"100_1"}
+    (slurm / "100_1.state").write_text("RUNNING")
+    cluster._asked = -math.inf
+    assert not cluster.gone(["100_1"])
