@@ -409,10 +409,17 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_terminal_does_not_interrupt_sbatch() -> None:
-    with processes.children_uninterrupted():
-        status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
-    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+def test_a_terminal_does_not_interrupt_sbatch(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches all processes of a terminal, and one that starts while signals are blocked does not see it."""
+    seen: list[str] = []
+
+    def start(*_: object) -> list[Any]:
+        seen.append(subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout)
+        return []
+
+    monkeypatch.setattr("submitit.SlurmExecutor.submit_array", start)
+    clusters.Slurm(tmp_path, JobOptions()).submit([], "s", 1)
+    blocked = int(next(line for line in seen[0].splitlines() if line.startswith("SigBlk")).split()[1], 16)
     assert blocked & 1 << signal.SIGINT - 1
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
@@ -461,7 +468,7 @@ def test_one_array_at_a_time(parallel: int | None, tmp_path: Path) -> None:
 
 
 def test_what_slurm_calls_an_end(slurm: Path, tmp_path: Path) -> None:
-    """A job that is suspended or held goes on, and so does one that was requeued after its node had failed."""
+    """A job that is suspended or held goes on."""
     ends = ["COMPLETED", "NODE_FAIL", "TIMEOUT", "CANCELLED by 7", "OUT_OF_MEMORY"]
     goes_on = ["SUSPENDED", "RESIZING", "STOPPED", "SIGNALING", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"]
     goes_on += ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "RESV_DEL_HOLD"]
@@ -470,12 +477,14 @@ def test_what_slurm_calls_an_end(slurm: Path, tmp_path: Path) -> None:
     numbers = [f"100_{i}" for i in range(len(ends) + len(goes_on))]
     cluster = clusters.Slurm(tmp_path, JobOptions())
     assert cluster.gone(numbers) == set(numbers[: len(ends)])
-    (slurm / "100_1.state").write_text("PENDING")
+
+
+@pytest.mark.parametrize("end", ["NODE_FAIL", "TIMEOUT"])
+def test_a_requeued_job_is_seen_alive(end: str, slurm: Path, tmp_path: Path) -> None:
+    """Also where all jobs of its array had ended, after which submitit's own watcher asks no more."""
+    state, cluster = slurm / "100_0.state", clusters.Slurm(tmp_path, JobOptions())
+    state.write_text(end)
+    assert cluster.gone(["100_0"]) == {"100_0"}
+    state.write_text("PENDING")
     cluster._asked = -math.inf
-    assert cluster.gone(numbers) == {*numbers[: len(ends)]} - {"100_1"}
-    cluster._asked = -math.inf  # all of the rest have ended, and it is asked all the same
-    (slurm / "100_1.state").write_text("NODE_FAIL")
-    assert cluster.gone(["100_1"]) == {"100_1"}
-    (slurm / "100_1.state").write_text("RUNNING")
-    cluster._asked = -math.inf
-    assert not cluster.gone(["100_1"])
+    assert not cluster.gone(["100_0"])
