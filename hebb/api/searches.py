@@ -46,7 +46,8 @@ class BestConfiguration:
     Attributes:
         values: the values of the search space, by override path.
         network: its network as a preset string.
-        changes: those of the values that are not of the network, as the ``overrides`` of ``hebb.train``.
+        changes: those of the values that are not of the network, and the optimiser and stopping rules that the search
+            itself set, as the ``overrides`` of ``hebb.train``.
         n: seeds that finished.
         mean: of the metric over them.
         sd: sample deviation; NaN for one seed.
@@ -172,7 +173,7 @@ class FinishedSearch:
         return BestConfiguration(
             values=dict(trial.choice),
             network=trials.network_string(trial, self._catalog),
-            changes=trials.outside_network(trial.choice),
+            changes=trials.training_changes(search_folder.read(self.folder)["base"], trial.choice),
             n=int(line["n"]),
             mean=float(line["mean"]),
             sd=float(line["sd"]),

@@ -79,7 +79,7 @@ def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     from hebb.cli import search_request
 
     own = overrides.parse(options.changes)
-    options = from_best.applied(options)
+    options = from_best.applied(options, catalog)
     spec = search_flags.spec(options)
     with said_as(search_flags.places(options, spec)):
         search = search_request.of_flags(options, catalog, spec).resolve(catalog)

@@ -37,8 +37,9 @@ def main(argv: list[str]) -> int:
             return code
     if not argv:
         return arguments.print_help(parser())
-    options = from_best.applied(parser().parse(argv))
+    options = parser().parse(argv)
     catalog = arguments.load_catalog(options)
+    options = from_best.applied(options, catalog)
     return start(resolve(options, catalog), options, catalog, device_index=arguments.device(options).index)
 
 

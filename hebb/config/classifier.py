@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from hebb.config.vocabulary import ClassifierLoss, Optimiser, Schedule, set_words
 from hebb.core.errors import ConfigError
 
+READERS = (
+    ("momentum", "optimiser", Optimiser.SGD),
+    ("restart", "schedule", Schedule.COSINE),
+    ("restart_growth", "schedule", Schedule.COSINE),
+    ("decay", "schedule", Schedule.DECAY),
+    ("decay_every", "schedule", Schedule.DECAY),
+)
+"""Fields that one value of another field alone reads: the field, the other one, and its value."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSpec:
@@ -54,13 +63,7 @@ class ClassifierSpec:
 
     def check(self) -> None:
         """Raise for values that would do nothing; called once all of them are set."""
-        for name, key, reader in (
-            ("momentum", "optimiser", Optimiser.SGD),
-            ("restart", "schedule", Schedule.COSINE),
-            ("restart_growth", "schedule", Schedule.COSINE),
-            ("decay", "schedule", Schedule.DECAY),
-            ("decay_every", "schedule", Schedule.DECAY),
-        ):
+        for name, key, reader in READERS:
             value = getattr(self, key)
             if getattr(self, name) != getattr(ClassifierSpec, name) and value != reader:
                 raise ConfigError(

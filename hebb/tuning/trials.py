@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from hebb.config import controls, costs, grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
+from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.data_spec import DataSpec
 from hebb.config.domains import Axis, Choice, label
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Control
+from hebb.core import documents
 from hebb.core.errors import ConfigError, within
 from hebb.storage import folders, run_names
 from hebb.storage.journal import Journal
@@ -211,8 +214,28 @@ def network_string(trial: Trial, catalog: Catalog) -> str:
 
 def other_changes(choice: Choice) -> list[str]:
     """Return what a choice changes outside the network, as words for ``--set``."""
-    values = {path: grammar.number(v) if isinstance(v, float) else v for path, v in outside_network(choice).items()}
-    return [f"{path}={value}" for path, value in values.items()]
+    return as_words(outside_network(choice))
+
+
+def as_words(values: Choice) -> list[str]:
+    """Return values by path as words for ``--set``."""
+    texts = {path: grammar.number(value) if isinstance(value, float) else value for path, value in values.items()}
+    return [f"{path}={value}" for path, value in texts.items()]
+
+
+def training_changes(base: Mapping[str, Any], choice: Choice) -> Choice:
+    """Return what a configuration is trained with outside its network, where that is not the default.
+
+    Args:
+        base: the run of its search, as ``search.json`` has it; its optimiser and stopping rules may be changed ones.
+        choice: the values of the configuration, which come on top.
+    """
+    changes: Choice = {}
+    for name, kind in (("classifier", ClassifierSpec), ("stop", StopSpec)):
+        values = documents.part(base, name)
+        usual = asdict(kind())
+        changes |= {f"{name}.{key}": values[key] for key in usual if key in values and values[key] != usual[key]}
+    return {**changes, **outside_network(choice)}
 
 
 def outside_network(choice: Choice) -> Choice:

@@ -28,8 +28,8 @@ class Start:
         name: whose it is, as a person reads it.
         network: the network as a preset string.
         mode: the training mode.
-        changes: what the configuration changes outside the network, as words for ``--set``.
-        values: the values of the search space.
+        changes: what it is trained with outside the network and is not the default, as words for ``--set``.
+        values: these changes, and the values of the search space.
     """
 
     name: str
@@ -51,12 +51,13 @@ def read(text: str, home: folders.Home) -> Start:
     data = search_folder.read(folder, FLAG)
     source, record = _front(folder, data, number) if data.get("others") else _winner(folder, data, number)
     choice = dict(documents.as_object(record.get("configuration"), f"{FLAG} {text}"))
+    training = trials.training_changes(data["base"], choice)
     return Start(
         name=source,
         network=str(record["network"]),
         mode=str(data["base"]["mode"]),
-        changes=tuple(trials.other_changes(choice)),
-        values=choice,
+        changes=tuple(trials.as_words(training)),
+        values={**training, **choice},
     )
 
 

@@ -17,6 +17,7 @@ import optuna
 import pytest
 import small
 
+from hebb.api.searches import FinishedSearch
 from hebb.cli import search as search_command
 from hebb.cli import search_flags, train, train_flags
 from hebb.config import catalog, search_space
@@ -462,7 +463,7 @@ def test_a_run_starts_from_a_winner(home: folders.Home, capsys: pytest.CaptureFi
 
     def run(*flags: str) -> Any:
         line = [*flags, "--data-dir", str(home.parent), "--dataset", "Digits"]
-        return train.resolve(train.from_best.applied(train_flags.parser().parse(line)), CATALOG)
+        return train.resolve(train.from_best.applied(train_flags.parser().parse(line), CATALOG), CATALOG)
 
     plain = run("--from-best", "best")
     assert plain.network.blocks[0].layer.lr == 0.02 and plain.dataset_sup.epochs == 3
@@ -477,6 +478,75 @@ def test_a_run_starts_from_a_winner(home: folders.Home, capsys: pytest.CaptureFi
     other = run("--from-best", "best", "--preset", "2SoftHebbCnnDigits")
     assert other.network.name == "2SoftHebbCnnDigits" and other.dataset_sup.epochs == 3
     assert "--preset replaces its network, SoftKrotov-c8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "trained", "replaced"),
+    [
+        ("", ("sgd", 0.8, 0.25, 0.02), []),
+        (
+            "--set classifier.optimiser=adam",
+            ("adam", 0.0, 0.25, 0.02),
+            ["--set classifier.optimiser=adam replaces its sgd"],
+        ),
+        ("--set classifier.momentum=0.80", ("sgd", 0.8, 0.25, 0.02), []),
+        ("--set stop.convergence=none", ("sgd", 0.8, 0.25, None), ["--set stop.convergence=none replaces its 0.02"]),
+        ("--protocol krotov", ("sgd", 0.8, 0.25, 0.01), ["--protocol krotov replaces its stop.convergence=0.02"]),
+        (
+            "--protocol krotov_head --set classifier.lr=0.1",
+            ("sgd", 0.9, 0.1, 0.02),
+            [
+                "--protocol krotov_head replaces its classifier.momentum=0.8",
+                "--protocol krotov_head replaces its dataset_sup.epochs=3",
+                "--set classifier.lr=0.1 replaces its 0.25",
+            ],
+        ),
+    ],
+)
+def test_what_the_search_itself_set_comes_along(
+    home: folders.Home,
+    capsys: pytest.CaptureFixture[str],
+    flags: str,
+    trained: tuple[str, float, float, float | None],
+    replaced: list[str],
+) -> None:
+    """Optimiser and stopping rules, below the winner's own values, a protocol and what the user sets."""
+    base = search_folder.read(home.search("early"))["base"]
+    base["classifier"] |= {"optimiser": "sgd", "momentum": 0.8, "lr": 0.5}
+    base["stop"] |= {"convergence": 0.02}
+    choice = {LR: 0.02, "dataset_sup.epochs": 3, "classifier.lr": 0.25}
+    named(home, "best", {**WINNER, "configuration": choice}, base=base)
+    line = ["--from-best", "best", "--data-dir", str(home.parent), "--dataset", "Digits", *flags.split()]
+    run = train.resolve(train.from_best.applied(train_flags.parser().parse(line), CATALOG), CATALOG)
+    head = run.classifier
+    assert (head.optimiser, head.momentum, head.lr, run.stop.convergence) == trained
+    assert sorted(capsys.readouterr().out.splitlines()[1:]) == sorted(f"note: {text}" for text in replaced)
+
+
+def test_python_has_what_the_search_itself_set(home: folders.Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"dataset_sup.epochs": {"grid": [1, 2]}}
+    store(asked(home.search("sgd"), space, "classifier.optimiser=sgd", "classifier.momentum=0.5"), {1: [60.0, 62.0]})
+    monkeypatch.setattr(FinishedSearch, "_run", lambda search, trial: None)
+    best = FinishedSearch(home.search("sgd"), home).best
+    assert best.changes == {"classifier.optimiser": "sgd", "classifier.momentum": 0.5, "dataset_sup.epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ([f"{LR}=0.020", "dataset_sup.epochs=3.0"], []),
+        (["b*.layer.lr=0.02"], []),
+        (["b*.layer.lr=0.2"], ["--set b*.layer.lr=0.2 replaces its 0.02"]),
+        (["b*.layer.lr=0.2", f"{LR}=0.02"], []),
+    ],
+)
+def test_what_is_replaced_is_said_by_value(
+    home: folders.Home, capsys: pytest.CaptureFixture[str], changes: list[str], notes: list[str]
+) -> None:
+    named(home, "best", WINNER)
+    line = ["--from-best", "best", "--data-dir", str(home.parent), "--set", *changes]
+    train.from_best.applied(train_flags.parser().parse(line), CATALOG)
+    assert capsys.readouterr().out.splitlines()[1:] == [f"note: {note}" for note in notes]
 
 
 def test_a_search_starts_from_a_winner(home: folders.Home) -> None:
