@@ -61,7 +61,7 @@ def apply(config: RunConfig, word: object, defaults: Defaults, where: str) -> Ru
 def _with_method(block: BlockSpec, method: str, defaults: Defaults, where: str) -> BlockSpec:
     """Return a block of the same shape, with as many parameters, that learns by another method."""
     layer = block.layer
-    if not block.learns_locally:
+    if not block.learns_locally or layer.method == method:
         return block
     shape = {name: getattr(layer, name) for name in layer.rule.fields_on(layer.arch) if name in GEOMETRY}
     values = {**shape, "add_bias": layer.add_bias}

@@ -193,7 +193,8 @@ class HebbianRule(Rule):
 
     Attributes:
         signal: the plastic gate y; with a state, its last argument is the state that ``advance`` returned.
-        decay: what is taken from sum_b y x; None: (sum_b y u) w. It sees the effective weights.
+        decay: what is taken from sum_b y x; None: (sum_b y u) w. A decay of its own sees what ``effective`` makes
+            of w.
         effective: the weights as the input meets them; None: sign(w)|w|^(p-1).
         project: what the weights become after a step; None: they stay.
         rivals: the response by which neurons compete; None: the one that the layer passes on.

@@ -164,7 +164,11 @@ def too_few_rivals(layer: LayerSpec, width: int) -> str | None:
     for noun, place in (("rank", layer.ranking_param), ("number of winners", layer.winners)):
         if place > rivals:
             return f"{noun} {place} exceeds the {rivals} competing neurons"
-    if layer.deviations * math.sqrt(rivals) >= rivals - 1 and layer.deviations:
+    if "deviations" not in dict(layer.values):
+        return None
+    if rivals < 2:
+        return "a neuron cannot stand out from others: it needs two competing neurons or more"
+    if layer.deviations * math.sqrt(rivals) >= rivals - 1:
         most = f"none of {rivals} competing neurons lies {(rivals - 1) / math.sqrt(rivals):.3g} above their mean"
         return f"deviations must be less, got {layer.deviations:g}: {most}"
     return None

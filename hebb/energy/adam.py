@@ -54,6 +54,8 @@ def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
     if not state:
         state["step"] = torch.zeros((), device=parameter.device)
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    elif state["step"].device != parameter.device:  # of a checkpoint whose steps were counted on the host
+        state["step"] = state["step"].to(parameter.device, torch.float32)
     return state
 
 

@@ -242,8 +242,7 @@ class HebbLayer(Radii):
     def positive_mass(self, y: Tensor) -> Tensor:
         """Return the sum of the positive gates of each neuron, (C,).
 
-        The first sum runs image by image: a thread then sums what it rectified itself, which is still in its own cache
-        (a third of the time with two threads).
+        The first sum runs image by image: a thread then sums what its cache still holds (a third of the time).
         """
         each = y.relu()
         return (each if y.dim() == 2 else each.sum(dim=(2, 3))).sum(dim=0)
@@ -303,9 +302,10 @@ class HebbLayer(Radii):
 
     def response(self, x: Tensor, kind: Response) -> Tensor:
         """Return how prepared input x answers to the weights, before bias and surround (``hebb.nn.response``)."""
-        return response.respond(
-            kind, self.effective_weight(), functools.partial(self.currents, x), functools.partial(self.squares, x)
-        )
+        if kind == Response.DOT:
+            return self.currents(x, self.effective_weight())
+        currents, squares = functools.partial(self.currents, x), functools.partial(self.squares, x)
+        return response.respond(kind, self.effective_weight(), currents, squares)
 
     def law(self, name: str) -> Tensor:
         """Return what a law of the rule makes of the weights, ``effective`` or ``project``."""
@@ -494,7 +494,7 @@ class ConvHebbLayer(HebbLayer):
         return sums if groups == 1 else sums.repeat_interleave(len(self.weight) // groups, dim=1)
 
     def pre_gate(self, u: Tensor) -> Tensor:
-        """relu(u - mean over all channels) with ``pre_triangle``, the filtered maps with ``surround``, else u."""
-        if self.spec.pre_triangle:
-            return (u - u.mean(dim=1, keepdim=True)).relu()
-        return response.surrounded(u, self.surround) if self.spec.surround else u
+        """Filter the maps with ``surround``, then relu(u - mean over all channels) with ``pre_triangle``."""
+        if self.spec.surround:
+            u = response.surrounded(u, self.surround)
+        return (u - u.mean(dim=1, keepdim=True)).relu() if self.spec.pre_triangle else u

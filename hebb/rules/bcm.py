@@ -73,7 +73,7 @@ RULES.register(
                 kind=float,
                 minimum=0,
                 default=0.35,
-                meaning="share f of this batch in the threshold theta",
+                meaning="share f of this batch in the threshold theta, at most 1",
             ),
         ),
         defaults=synapses.DEFAULTS,

@@ -75,8 +75,8 @@ def no_maps(shape: tuple[int, ...], layer: LayerFields) -> Tensor:
 def threshold(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = a^2 for the largest a, else 0, with a = u where u > mean + k sd over the neurons, else 0.
 
-    Here u is the projection x * w/|w|, whatever response is passed on; k is ``deviations`` and sd has n - 1 in its
-    divisor. No u of n neurons lies more than (n - 1)/sqrt(n) deviations above their mean.
+    Here u is the projection x * w/|w|, without surround, whatever response is passed on; k is ``deviations`` and sd
+    has n - 1 in its divisor. No u of n neurons lies more than (n - 1)/sqrt(n) deviations above their mean.
     """
     usual = u.mean(dim=1, keepdim=True) + layer.deviations * u.std(dim=1, keepdim=True)
     return first_of(u.where(u > usual, 0.0))
@@ -141,7 +141,7 @@ RULES.register(
             *synapses.OWN_FIELDS,
             Field(
                 name="deviations",
-                token=None,
+                token="dev",
                 kind=float,
                 minimum=0,
                 default=2.0,

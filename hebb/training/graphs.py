@@ -109,8 +109,9 @@ class Graphs:
         self._place = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._rates = Rates(network, phase, self._whole, self._place)
         self._locals = [local for i, local in network.local() if i in phase.blocks]
+        self._layers = [layer for i, layer in network.hebbian() if i in phase.blocks]
         self._counters: list[Counter] = [
-            *((layer, "update_count") for i, layer in network.hebbian() if i in phase.blocks),
+            *((layer, "update_count") for layer in self._layers),
             *((local, "updates") for local in self._locals),
         ]
         self._shuffled: dict[int, Tensor] = {}
@@ -241,7 +242,7 @@ class Graphs:
         if self._added is None or self._refused:
             return None
         if (word, count) not in self._graphs:
-            before = _values(counters)
+            before, weights = _values(counters), [layer.weight for layer in self._layers]
             states = {purpose: generator.get_state() for purpose, generator in self._generators.items()}
             try:
                 self._graphs[word, count] = self._record(learn, word, count)
@@ -250,6 +251,8 @@ class Graphs:
                 return None
             finally:
                 _set(counters, before)
+                for layer, weight in zip(self._layers, weights, strict=True):
+                    layer.weight = weight  # a joint update makes new ones, which a failed recording never computes
         return self._graphs[word, count]
 
     def _record(self, learn: Learn, word: Hashable, count: int) -> Replay:

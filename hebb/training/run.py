@@ -287,8 +287,12 @@ class Run:
         if self.place.folder is None:
             return
         state, peak = self.state, self.peak_memory()
-        if peak is not None:  # a file of its own: the digest of a checkpoint is that of its numbers
-            path = self.place.folder / folders.MEMORY
+        path = (
+            self.place.folder / folders.MEMORY
+        )  # a file of its own: the digest of a checkpoint is that of its numbers
+        if peak is None:
+            path.unlink(missing_ok=True)
+        else:
             path.parent.mkdir(parents=True, exist_ok=True)
             folders.write_json(path, {"peak_memory": peak})
         checkpoints.save(

@@ -26,10 +26,15 @@ BIOPYTORCH = json.loads((ROOT / "tests" / "data" / "biopytorch.json").read_text(
 HEBBIAN = [rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule)]
 
 
+TOKENS = {"ThresholdInstar": "-dev0.5"}
+"""Of six neurons none stands out by the default of two deviations."""
+
+
 def pair(rule: str, arch: str, seed: int) -> tuple[Any, Any, torch.Tensor, torch.Tensor]:
     """Return a layer of its own and the same layer in a network, with an input and labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 6, (9,), generator=generator)
+    rule += TOKENS.get(rule, "")
     if arch == "CNN":
         x = torch.rand(9, 2, 7, 7, generator=generator)
         net = hebb.network(f"{rule}-c6-k3-p1-s2 BP:flatten", input_shape=(2, 7, 7), classes=6)
@@ -58,8 +63,7 @@ def test_a_step_is_that_of_a_network(rule: str, arch: str) -> None:
             expected = twin.learn(x, labels=labels)
         assert torch.equal(layer.learn(x, labels=labels), expected)
     assert torch.equal(layer.weight, twin.weight)
-    if rule != "ThresholdInstar":  # of six neurons none stands out by two deviations here
-        assert not torch.equal(layer.weight, before)
+    assert not torch.equal(layer.weight, before)
 
 
 def wave(shape: tuple[int, ...], rate: float, phase: float) -> torch.Tensor:

@@ -68,6 +68,14 @@ def test_an_arm_can_be_pasted(word: str) -> None:
     assert trials.other_changes({"control": "frozen"}) == ["control=frozen"]
 
 
+def test_a_control_of_a_control_is_itself() -> None:
+    """Also where its rates are not the defaults."""
+    base = small.config("LocalBP-c6-k3-p1-hm2-ls0.01:relu:warmup=0 BP:flatten")
+    assert control(base, "heads") == base
+    frozen = control(base, "frozen")
+    assert control(frozen, "frozen") == frozen
+
+
 def test_a_control_follows_what_else_is_set() -> None:
     """It is applied last, whatever the order of the words."""
     changes = {"control": "backprop", "b0.layer.out_channels": "7", "b0.method": "Hard"}
