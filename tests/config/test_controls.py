@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,12 @@ from hebb.tuning import trials
 
 LOCAL = [rule for rule in RULES.entries() if rule.learning in ("hebbian", "local")]
 SHAPES = {Arch.CNN: "{}-c6-k3-p1:relu:max_2_2_0 BP:flatten", Arch.MLP: "{}-c6:flatten:relu BP"}
-NETWORKS = [SHAPES[Arch(arch)].format(rule.name) for rule in LOCAL for arch in rule.archs]
+NETWORKS = {(rule.name, arch): SHAPES[Arch(arch)].format(rule.name) for rule in LOCAL for arch in rule.archs}
+OF_A_KIND = {(rule.learning, arch): NETWORKS[rule.name, arch] for rule in LOCAL for arch in rule.archs}
+ARMS = sorted(
+    {*itertools.product(OF_A_KIND.values(), Control), *zip(NETWORKS.values(), itertools.cycle(Control), strict=False)}
+)
+"""Every arm for each kind of network, and one of them for every network."""
 
 
 def control(config: RunConfig, word: str) -> RunConfig:
@@ -32,8 +38,7 @@ def of(network: str) -> RunConfig:
     return overrides.apply(config, changes, catalog.load())
 
 
-@pytest.mark.parametrize("word", list(Control))
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("network", "word"), ARMS)
 def test_an_arm_has_the_shape_of_the_network(network: str, word: Control) -> None:
     """What differs is how the blocks learn, not what they can compute."""
     base = of(network)
