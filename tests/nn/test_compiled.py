@@ -48,6 +48,11 @@ def network(method: str, arch: str) -> str:
     return f"{method}{own}-c10-k3-p1:bn BP:flatten" if arch == "CNN" else f"{method}{own}-c10:flatten:bn BP"
 
 
+OFTEN = (
+    *("SoftKrotov CNN", "Krotov MLP", "KWTA CNN", "Sanger MLP", "BCM CNN", "TemporalInstar CNN"),
+    *("SupervisedSoftKrotov MLP", *MORE),
+)
+"""Networks whose steps take every way through a layer; the signals of the others are tried by `make slow`."""
 NETWORKS = {**{f"{method} {arch}": network(method, arch) for method, arch in METHODS}, **MORE}
 
 
@@ -105,7 +110,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
     return counter
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in NETWORKS]
+)
 def test_ten_captured_steps_are_ten_plain_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph for each block and batch size, whatever the rate and the number of the update."""
     made = ten_steps(NETWORKS[name])
