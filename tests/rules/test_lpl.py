@@ -419,8 +419,12 @@ def test_the_run_takes_these_rates() -> None:
     assert rows[0]["train_loss"] > rows[-1]["train_loss"]
 
 
-@pytest.mark.parametrize("mode", plan.MODES)
-@pytest.mark.parametrize("method", METHODS)
+OFTEN = [(method, mode) for method in METHODS for mode in plan.MODES if mode != "simultaneous" or method == "LPL"]
+RARELY = [pytest.param(method, "simultaneous", marks=pytest.mark.slow) for method in METHODS if method != "LPL"]
+"""Their parts are tried with LPL in that mode, and with the method in the others."""
+
+
+@pytest.mark.parametrize(("method", "mode"), [*OFTEN, *RARELY])
 def test_every_method_in_every_mode(method: str, mode: str) -> None:
     """Twice the same bits, all blocks move, and the classifier on top does better than a guess."""
     text = LPL.replace("LPL", method)
