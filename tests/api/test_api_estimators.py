@@ -20,7 +20,9 @@ SKIPPED = {"check_array_api_input": "SCIPY_ARRAY_API is not set"}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # the checks give bad input on purpose
-@pytest.mark.parametrize("estimator", [hebb.HebbClassifier(), hebb.HebbFeatures()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "estimator", [hebb.HebbClassifier(epochs=5), hebb.HebbFeatures()], ids=lambda e: type(e).__name__
+)
 def test_scikit_learns_own_checks(estimator: object) -> None:
     results = check_estimator(estimator, on_skip=None, on_fail=None)
     outcome = {r["check_name"]: (r["status"], str(r["exception"])) for r in results if r["status"] != "passed"}

@@ -15,7 +15,7 @@ from conftest import ROOT, Command
 
 from hebb.storage import folders
 
-SMALL = ("dataset_unsup.epochs=4", "dataset_unsup.samples=400", "dataset_sup.epochs=6", "b*.layer.warmup=1")
+SMALL = ("dataset_unsup.epochs=2", "dataset_unsup.samples=150", "dataset_sup.epochs=4", "b*.layer.warmup=1")
 DATA = ("--dataset-unsup", "Digits_lpl", "--dataset-sup", "Digits_20", "--gpu-id", "cpu", "--threads", "1")
 
 

@@ -472,10 +472,10 @@ def test_a_plugin_that_changes_the_working_folder(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("text", ["sys.stdout.close()", "sys.stderr.close()", "os.close(1)", "sys.stdout = None"])
-def test_a_plugin_that_closes_the_output(text: str, tmp_path: Path, command: Command) -> None:
+def test_a_plugin_that_closes_the_output(text: str, tmp_path: Path, forked: Command) -> None:
     """The message is printed, and is no traceback."""
     (tmp_path / "mine.py").write_text(f"{HEADER}import os, sys\n{text}\n{OK}")
-    done = command(
+    done = forked(
         "multi_layer.py", "--plugin", "mine.py", "--preset", "BP:flatten", "--dataset", "Digits_1", "--dry-run"
     )
     stream = "stderr" if "stderr" in text else "stdout"
