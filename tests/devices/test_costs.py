@@ -19,7 +19,7 @@ from hebb.config.vocabulary import DeviceKind
 from hebb.training import engine, train
 from hebb.training.pack import Pack
 
-FAST = ("SoftKrotov cnn", "EP", "bp", "shuffle")
+FAST = ("SoftKrotov cnn", "EP", "bp")
 PARAMETERS = [pytest.param(name, marks=[pytest.mark.fast] if name in FAST else []) for name in NETWORKS]
 
 OPERATIONS = {

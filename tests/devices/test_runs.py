@@ -76,7 +76,7 @@ SINGLE = {
 }
 
 
-SINGLE_NAMES = [pytest.param(name, marks=[pytest.mark.fast] if name in ("LPL", "FA") else []) for name in SINGLE]
+SINGLE_NAMES = [pytest.param(name, marks=[pytest.mark.fast] if name == "FA" else []) for name in SINGLE]
 
 
 @pytest.mark.parametrize("name", SINGLE_NAMES)
