@@ -38,7 +38,7 @@ VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "zca": (CNN, ["dataset_sup.zca=true", "dataset_unsup.zca=true"], {}),
     "features computed anew": (CNN, ["dataset_sup.epochs=1", "dataset_unsup.epochs=1"], {}),
 }
-FAST = ("shuffle", "EP", "dropout")
+FAST = ("EP", "dropout")
 NAMES = [pytest.param(name, marks=[pytest.mark.fast] if name in FAST else []) for name in (*NETWORKS, *VARIANTS)]
 
 
