@@ -16,10 +16,14 @@ import pytest
 import small
 import tape
 import torch
+from torch import Tensor
 
+from hebb.config import plan
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind
 from hebb.core.errors import DivergenceError
+from hebb.data import images
+from hebb.nn import model
 from hebb.storage import folders
 from hebb.training import engine, graphs, settling, train
 
@@ -150,6 +154,25 @@ def test_where_recording_fails_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch)
     assert notes.lines[1:] == [
         f"note: --cuda-graphs: {phase} makes its updates one by one: {why}" for phase in ("hebbian b0", "backprop b1")
     ]
+
+
+def test_a_failed_recording_leaves_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A joint update makes new weights, and a recording computes none of them."""
+    made = config("rule and gradient on the same batches")
+    (phase,), network = plan.phases(made), model.build(made)
+    data = images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu"))
+    (layer,) = (layer for _, layer in network.hebbian())
+    weight = layer.weight
+
+    def learn(x: Tensor, labels: Tensor, word: object) -> None:
+        layer.weight = torch.full_like(weight, torch.nan)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(graphs, "RECORDER", lambda updates: updates())
+    recorded = graphs.Graphs(network, phase, data.train, None, lambda line: None)
+    recorded._added = []
+    assert recorded._replay(learn, "word", 1, []) is None
+    assert layer.weight is weight
 
 
 @pytest.mark.parametrize(
