@@ -100,7 +100,7 @@ def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters], **m
         Space(search.spec.axes),
         objectives=search.objectives,
         bounds=search.constraints,
-        sampler=_sampler(search.spec.plan, search.mode, earlier, warm, **bounds),
+        sampler=_sampler(search.spec.plan, earlier, warm, **bounds),
         **more,
     )
     searcher.remember(warm)
@@ -127,21 +127,18 @@ def _earlier_trials(search: Search) -> list[FrozenTrial]:
 
 
 def _sampler(
-    plan: SearchPlan, mode: Goal, earlier: Sequence[Parameters], warm: Sequence[FrozenTrial], **settings: Any
+    plan: SearchPlan, earlier: Sequence[Parameters], warm: Sequence[FrozenTrial], **settings: Any
 ) -> BaseSampler:
     """Return the sampler of Optuna, which first repeats what was suggested earlier, after the trials of a warm start.
 
-    CMA-ES begins at those trials by an argument: with the distribution of their best tenth, or where they are too few
-    for a tenth, at the best. The other samplers read them of the study.
+    CMA-ES begins at those trials by an argument, with the distribution of their best tenth: few are repeated until the
+    best of them is a tenth. The other samplers read them of the study.
     """
     from hebb.tuning import optuna_search
 
     assert plan.sampler is not None, "algorithm optuna has a sampler"
-    if len(warm) >= _TENTH and plan.sampler == Sampler.CMAES:
-        settings["source_trials"] = list(warm)
-    elif warm and plan.sampler == Sampler.CMAES:
-        best = max if mode == Goal.MAX else min
-        settings["x0"] = dict(best(warm, key=lambda trial: trial.values[0]).params)
+    if warm and plan.sampler == Sampler.CMAES:
+        settings["source_trials"] = list(warm) * -(-_TENTH // len(warm))
     sampler = samplers.build(plan.sampler, _seed(plan), **settings)
     return optuna_search.repeating(sampler, earlier, after=len(warm))
 
@@ -175,7 +172,7 @@ def _optuna(
         Space(tuple(axes)),
         metric=SCORE,
         mode=mode.value,
-        sampler=_sampler(plan, mode, earlier, warm),
+        sampler=_sampler(plan, earlier, warm),
         **more,
     )
 
