@@ -14,6 +14,7 @@ import torch
 
 from hebb.core import files
 from hebb.core.errors import ConfigError
+from hebb.core.interrupts import uninterrupted
 
 NAME = "last.pt"
 """File name of the checkpoint inside a run's ``checkpoint`` folder."""
@@ -28,7 +29,8 @@ def save(path: Path, data: Mapping[str, object]) -> None:
     own = _alone(dict(data))
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replaced(path) as (temporary,), open(temporary, "wb") as file:
-        torch.save(own, file)
+        with uninterrupted():
+            torch.save(own, file)
         file.flush()
         os.fsync(file.fileno())
 

@@ -48,26 +48,6 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back inside, and raise KeyboardInterrupt for them after; an error inside goes first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    try:
-        for number in before:
-            signal.signal(number, lambda arrived, _: signals.append(arrived))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if signals:
-        raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
 def children_uninterrupted() -> Iterator[None]:
     """Start processes inside that Ctrl-C in the terminal, which reaches them too, does not end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))

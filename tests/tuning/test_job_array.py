@@ -29,10 +29,11 @@ import hebb
 from hebb.cli import search as search_command
 from hebb.config import serialise
 from hebb.config.vocabulary import Launcher
+from hebb.core import interrupts
 from hebb.core.errors import ConfigError, InterruptedRunError
 from hebb.storage import folders
 from hebb.training import train
-from hebb.tuning import clusters, job_array, job_options, mishaps, processes
+from hebb.tuning import clusters, job_array, job_options, mishaps
 from hebb.tuning.job_options import JobOptions
 from hebb.tuning.observer import Cause, SearchObserver
 from hebb.tuning.work import Ledger, Limits, Work
@@ -403,7 +404,7 @@ def test_what_is_submitted_is_noted_before_an_interrupt(number: int, tmp_path: P
 def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with processes.uninterrupted():
+        with interrupts.uninterrupted():
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
