@@ -47,6 +47,8 @@ def functions(entry: Any) -> Iterator[tuple[str, Any, Arguments]]:
     for kind, table in _FUNCTIONS.items():
         if isinstance(entry, kind):
             yield from ((name, getattr(entry, name), _called(entry, name, table[name])) for name in table)
+    for state in getattr(entry, "state", ()):
+        yield f"start of the state '{state.name}'", state.start, ("shape", "layer")
     if isinstance(entry, Activation):
         yield "function", entry.function, ("u",) if entry.parameter is None else ("u", "parameter")
 

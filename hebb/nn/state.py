@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from hebb.config.rule import HebbianRule, State
 from hebb.config.specs import LayerSpec
+from hebb.core import user_code
+from hebb.core.errors import ConfigError
 from hebb.nn import contracts
 
 
@@ -29,6 +31,9 @@ class RuleState(nn.Module):
         self.map_shape: tuple[int, ...] | None = None
         self.unchecked = {"advance"}
         for state in rule.state:
+            if not state.name.isidentifier() or hasattr(self, state.name):
+                problem = "must be a word that no other state, and nothing of a torch module, is called by"
+                raise ConfigError(f"state of {rule.name}", f"{problem}, got '{state.name}'", hint="another name")
             start = None if state.maps else self._start(state, (neurons,), torch.zeros(()))
             self.register_buffer(state.name, start, persistent=not state.maps)
 
@@ -75,6 +80,9 @@ class RuleState(nn.Module):
     def _start(self, state: State, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return the state of all groups at the start, for neurons or maps of ``shape``."""
         value = state.start((shape[0] // self.spec.groups, *shape[1:]), self.spec)
+        if not isinstance(value, Tensor):
+            what = f"start of the state '{state.name}' of {self.rule.name}"
+            raise user_code.broken(state.start, what, f"must return a tensor, got {type(value).__name__}")
         return value.to(like).expand(self.spec.groups, *value.shape).clone()
 
     def copies(self) -> dict[str, Tensor]:

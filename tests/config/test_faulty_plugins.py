@@ -73,6 +73,53 @@ def fails(inside: Command, tmp_path: Path, text: str, network: str, says: str, *
     return path
 
 
+# -- states -----------------------------------------------------------------------------------------------------
+
+STATE = (
+    HEADER
+    + """
+from hebb.config.rule import State
+
+def one(shape, layer):
+    return torch.ones(shape)
+
+def signal(u, layer, labels, state):
+    return u
+
+def advance(u, layer, state):
+    return state
+
+{code}
+rule = HebbianRule(
+    name="Kept", summary="a test", source="here", fields=HEBBIAN, signal=signal, state=({states},), advance=advance
+)
+register(rule)
+"""
+)
+STATES = [
+    ("def start(shape): pass  # here", 'State(name="mass", start=start)', "start of the state 'mass' of Kept"),
+    ("def start(shape, layer): return 1  # here", 'State(name="mass", start=start)', "must return a tensor, got int"),
+]
+
+
+@pytest.mark.parametrize(("code", "states", "says"), STATES)
+def test_a_faulty_state_is_named(inside: Command, tmp_path: Path, code: str, states: str, says: str) -> None:
+    text = STATE.format(code=code, states=states)
+    (tmp_path / "mine.py").write_text(text)
+    done = inside("multi_layer.py", "--plugin", "mine.py", "--preset", "Kept-c6-k3 BP:flatten", *DIGITS, *SMALL)
+    assert done.returncode == 2, done
+    assert says in done.stderr
+    assert f"mine.py, line {line_of(text, '# here')}: " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["rule", "training", "a.b", ""])
+def test_a_state_that_cannot_be_called_so_is_refused(inside: Command, tmp_path: Path, name: str) -> None:
+    text = STATE.format(code="", states=f"State(name={name!r}, start=one)")
+    (tmp_path / "mine.py").write_text(text)
+    done = inside("multi_layer.py", "--plugin", "mine.py", "--preset", "Kept-c6-k3 BP:flatten", *DIGITS, *SMALL)
+    assert (done.returncode, "state of Kept" in done.stderr, f"got '{name}'" in done.stderr) == (2, True, True), done
+
+
 # -- Hebbian rules ----------------------------------------------------------------------------------------------
 
 MUST = "signal of TopTwo must return (M, C) like u"
