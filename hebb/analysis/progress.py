@@ -170,8 +170,8 @@ def _means(runs: list[RunProgress], names: Iterable[str], metric: str) -> Config
 
 
 def _mean(value: float | None) -> float:
-    """Round a mean so far that the order in which seeds were added decides nothing."""
-    return math.nan if value is None else float(f"{value:.10g}")
+    """Return a mean to compare by; NaN where there is none."""
+    return math.nan if value is None else objectives.comparable(value)
 
 
 @dataclass

@@ -107,11 +107,6 @@ class FinishedSearch:
 
         return html_report.read(self.folder)
 
-    @functools.cached_property
-    def _catalog(self) -> catalogs.Catalog:
-        file = search_folder.read(self.folder)["options"].get("preset_file")
-        return catalogs.load(None if file is None else Path(file))
-
     @property
     def metric(self) -> str:
         """What configurations are compared by."""
@@ -172,7 +167,7 @@ class FinishedSearch:
 
         return BestConfiguration(
             values=dict(trial.choice),
-            network=trials.network_string(trial, self._catalog),
+            network=trials.network_string(trial, self._stored.catalog),
             changes=trials.training_changes(search_folder.read(self.folder)["base"], trial.choice),
             n=int(line["n"]),
             mean=float(line["mean"]),

@@ -11,9 +11,8 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from types import FrameType
 
-from hebb.core import extras, streams, threads, user_code
+from hebb.core import extras, interrupts, streams, threads, user_code
 from hebb.core.errors import ConfigError, HebbError, cause_of
 
 _LONGEST = 400  # characters of an error that names a path
@@ -22,9 +21,9 @@ _LONGEST = 400  # characters of an error that names a path
 def run_command(main: Callable[[list[str]], int]) -> None:
     """Run ``main`` on the arguments and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     os.environ.update(threads.openmp_settings())  # before torch is loaded
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, interrupts.interrupt)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a closed terminal; nohup ignores it
-        signal.signal(signal.SIGHUP, _as_interrupt)
+        signal.signal(signal.SIGHUP, interrupts.interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without the character is no reason to stop
@@ -127,7 +126,3 @@ def _extra_for(error: ModuleNotFoundError) -> HebbError | None:
     if package not in extras.EXTRAS:
         return None
     return extras.lacking("this command", package, extras.EXTRAS[package])
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

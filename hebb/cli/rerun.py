@@ -24,7 +24,6 @@ from hebb.storage import folders
 
 if TYPE_CHECKING:
     from hebb.analysis.agreement import ConfigurationAgreement, RerunVerdict
-    from hebb.config.catalog import Catalog
     from hebb.storage.archive import Archive
     from hebb.tuning.search import Search
 
@@ -189,18 +188,16 @@ def _search(
         if not begun:
             rerun.note_choices(packed, search, catalog)
         command.run(search, settings, catalog, fresh=False)
-        verdict = agreement.of(rerun.compared(packed, _done(folder, catalog)))
+        verdict = agreement.of(rerun.compared(packed, _done(folder)))
     folders.write_json(folder / rerun.RECORD, {"archive": packed.sha256, **_as_data(verdict)})
     return verdict
 
 
-def _done(folder: Path, catalog: Catalog) -> Search:
+def _done(folder: Path) -> Search:
     """Return the search that has run, with the trials that an algorithm had chosen."""
-    from hebb.storage.journal import Journal
-    from hebb.tuning import search_folder, trials
+    from hebb.tuning import search_folder
 
-    search = search_folder.search_of(search_folder.read(folder), folder, catalog)
-    return trials.with_choices(search, Journal.load(folder), catalog)
+    return search_folder.stored(folder).search
 
 
 def _check_weights(checkpoint: Path | None) -> None:

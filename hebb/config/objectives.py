@@ -39,6 +39,11 @@ def better(name: str) -> Goal:
     return Goal.MIN if costs or name.endswith("_loss") or name == "convergence" else Goal.MAX
 
 
+def comparable(mean: float) -> float:
+    """Round a mean so far that the order in which seeds were added cannot decide a rank."""
+    return float(f"{mean:.10g}")
+
+
 @dataclass(frozen=True)
 class Objective:
     """What is compared, and whether the largest or the least of it is best."""

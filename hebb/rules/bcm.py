@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hebb.config.fields import LayerFields
-from hebb.config.registry import RULES, Field, HebbianRule
+from hebb.config.registry import RULES, Field
 from hebb.config.rule import State, Tensors
 from hebb.core.errors import ConfigError
 from hebb.rules import synapses
-from hebb.rules.hard import winner
+from hebb.rules.hard import wins
 from hebb.rules.plain import no_decay
 
 if TYPE_CHECKING:
@@ -34,15 +34,10 @@ def bcm(u: Tensor, layer: LayerFields, labels: Tensor | None, state: Tensors) ->
 def slide(u: Tensor, layer: LayerFields, state: Tensors) -> Tensors:
     """theta <- (1 - f) theta + f mean(v^2), over samples and pixels, those that the neuron lost included.
 
-    f is ``theta_rate``. The signal sees the new theta.
+    v is u for the winner and 0 for the others, and f is ``theta_rate``. The signal sees the new theta.
     """
     activity = wins(u).square().transpose(0, 1).flatten(1).mean(dim=1)  # (C,)
     return {"theta": state["theta"].lerp(activity, layer.theta_rate)}
-
-
-def wins(u: Tensor) -> Tensor:
-    """Return v: u for the winner and 0 for the others."""
-    return u * winner(u)
 
 
 def one(shape: tuple[int, ...], layer: LayerFields) -> Tensor:
@@ -60,11 +55,10 @@ def check(values: Mapping[str, Any], where: str) -> None:
 
 
 RULES.register(
-    HebbianRule(
+    synapses.family(
         name="BCM",
         summary="BCM with hard competition on the cosine: the winner learns above a sliding threshold",
         source=f"{synapses.SOURCE}, BCM; Bienenstock, Cooper & Munro 1982",
-        fields=synapses.FIELDS,
         own_fields=(
             *synapses.OWN_FIELDS,
             Field(
@@ -76,14 +70,9 @@ RULES.register(
                 meaning="share f of this batch in the threshold theta, at most 1",
             ),
         ),
-        defaults=synapses.DEFAULTS,
-        mode="consecutive",
         check=check,
         signal=bcm,
         decay=no_decay,
-        effective=synapses.effective,
-        project=synapses.project,
-        initialise=synapses.start,
         state=(State(name="theta", start=one),),
         advance=slide,
     )

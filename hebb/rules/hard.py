@@ -29,6 +29,11 @@ def winner(u: Tensor) -> Tensor:
     return torch.zeros_like(u).scatter(1, u.argmax(dim=1, keepdim=True), 1.0)
 
 
+def wins(u: Tensor) -> Tensor:
+    """Return u for the largest of dimension 1, else 0."""
+    return u * winner(u)
+
+
 def hard_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = +1 for the winner, -delta for the neuron of rank k, 0 for the others.
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hebb.config.fields import LayerFields
-from hebb.config.registry import RULES, Field, HebbianRule
+from hebb.config.registry import RULES, Field
 from hebb.config.rule import State, Tensors
 from hebb.config.vocabulary import Response
 from hebb.rules import synapses
-from hebb.rules.hard import winner
+from hebb.rules.hard import winner, wins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ def hard_instar(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """y = u for the winner; for the others 0 (``losers=idle``), u (``learn``) or -u (``unlearn``)."""
     if layer.losers == "learn":
         return u
-    won = u * winner(u)
+    won = wins(u)
     return won if layer.losers == "idle" else won.mul_(2).sub_(u)
 
 
@@ -83,11 +83,10 @@ def threshold(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
 
 
 RULES.register(
-    HebbianRule(
+    synapses.family(
         name="HardInstar",
         summary="hard competition on the cosine: the winner moves to the mean of its inputs",
         source=f"{synapses.SOURCE}, hard WTA with the instar; Grossberg 1976",
-        fields=synapses.FIELDS,
         own_fields=(
             *synapses.OWN_FIELDS,
             Field(
@@ -99,44 +98,30 @@ RULES.register(
                 meaning="what neurons that lose do: nothing; learn as the winner does; or learn with the other sign",
             ),
         ),
-        defaults=synapses.DEFAULTS,
-        mode="consecutive",
-        check=synapses.check,
         signal=hard_instar,
         decay=hard_instar_decay,
-        effective=synapses.effective,
-        project=synapses.project,
-        initialise=synapses.start,
     )
 )
 RULES.register(
-    HebbianRule(
+    synapses.family(
         name="TemporalInstar",
         summary="temporal competition: the winner learns where it answers more than is usual at its pixel",
         source=f"{synapses.SOURCE}, temporal competition",
-        fields=synapses.FIELDS,
         own_fields=(
             *synapses.OWN_FIELDS,
             Field(name="window", token=None, kind=int, minimum=1, default=500, meaning="images whose maps are kept"),
         ),
-        defaults=synapses.DEFAULTS,
-        mode="consecutive",
-        check=synapses.check,
         signal=temporal,
         decay=instar,
-        effective=synapses.effective,
-        project=synapses.project,
-        initialise=synapses.start,
         state=(State(name="maps", start=no_maps, maps=True),),
         advance=remember,
     )
 )
 RULES.register(
-    HebbianRule(
+    synapses.family(
         name="ThresholdInstar",
         summary="adaptive threshold: the winner learns where it stands out from the other neurons",
         source=f"{synapses.SOURCE}, adaptive threshold",
-        fields=synapses.FIELDS,
         own_fields=(
             *synapses.OWN_FIELDS,
             Field(
@@ -148,14 +133,8 @@ RULES.register(
                 meaning="standard deviations k by which a winner lies above the mean of the neurons",
             ),
         ),
-        defaults=synapses.DEFAULTS,
-        mode="consecutive",
-        check=synapses.check,
         signal=threshold,
         decay=instar,
-        effective=synapses.effective,
-        project=synapses.project,
         rivals=Response.PROJECTION,
-        initialise=synapses.start,
     )
 )

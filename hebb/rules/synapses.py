@@ -5,10 +5,12 @@ Shapes: C neurons, N inputs of a neuron, k side of a filter; weights are (C, N) 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hebb.config.fields import CNN, SCHEDULED, Field, LayerFields, Value
+from hebb.config.rule import HebbianRule
 from hebb.config.vocabulary import RateDecay, Response
 from hebb.core.errors import ConfigError
 from hebb.rules import initial
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 SOURCE = "Nimmo & Mondragon 2025 (Neural Networks 190:107628)"
 _SMALL = 1e-6  # keeps 1/|w| finite
 
-FIELDS = (*SCHEDULED, "response", "surround", "sigma_excite", "sigma_inhibit")
+_FIELDS = (*SCHEDULED, "response", "surround", "sigma_excite", "sigma_inhibit")
 OWN_FIELDS = (
     Field(name="dale", token=None, kind=bool, default=False, meaning="Dale's law: every weight is at least 0"),
     Field(
@@ -33,7 +35,6 @@ OWN_FIELDS = (
     ),
 )
 _DEFAULTS: dict[str, Value] = {"lr": 0.1, "lr_decay": RateDecay.CONSTANT, "response": Response.COSINE}
-DEFAULTS = {"MLP": _DEFAULTS, "CNN": _DEFAULTS}
 
 
 def effective(weight: Tensor, layer: LayerFields) -> Tensor:
@@ -85,3 +86,17 @@ def check(values: Mapping[str, Any], where: str) -> None:
             "dale cannot be combined with presynaptic, which makes every effective weight positive",
             hint="leave out one of them",
         )
+
+
+family = functools.partial(
+    HebbianRule,
+    fields=_FIELDS,
+    own_fields=OWN_FIELDS,
+    defaults={"MLP": _DEFAULTS, "CNN": _DEFAULTS},
+    mode="consecutive",
+    check=check,
+    effective=effective,
+    project=project,
+    initialise=start,
+)
+"""Returns a rule of the family: a ``HebbianRule`` with what all of them share."""

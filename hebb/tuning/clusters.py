@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import hebb
 from hebb.config.vocabulary import Launcher
 from hebb.core.errors import ConfigError
+from hebb.core.interrupts import children_uninterrupted
 from hebb.core.threads import cores
 from hebb.tuning.job import GroupJob
 from hebb.tuning.job_options import FLAG, WARNING, JobOptions
-from hebb.tuning.processes import children_uninterrupted, environment, worker_environment
+from hebb.tuning.processes import environment, worker_environment
 
 _INSTALLED = ("site-packages", "dist-packages")
 _WARNING_HERE = 30

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hebb import builtin
 from hebb.config.vocabulary import Scheduler
 from hebb.core.errors import HebbError
+from hebb.core.interrupts import terminated_as_interrupted
 from hebb.storage.journal import Event
 from hebb.tuning import ray_session, work
 from hebb.tuning.observer import Cause, Outcome, SearchObserver, TrialReport
@@ -75,7 +76,7 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
         # Ray prints a banner whatever its verbosity
         with (
             contextlib.redirect_stdout(io.StringIO()),
-            ray_session.terminated_as_interrupted(),
+            terminated_as_interrupted(),
             _closed(algorithms.get("search_alg"), ledger.observer),
         ):
             tuner.fit()

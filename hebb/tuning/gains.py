@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
@@ -46,11 +47,10 @@ def table(search: Search, runs: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(p_holm=compare.holm(list(frame["p"])))
 
 
-def write(search: Search, runs: pd.DataFrame) -> None:
-    """Write ``controls.csv`` in the folder of a search that has controls."""
-    frame = table(search, runs)
+def write(frame: pd.DataFrame, folder: Path) -> None:
+    """Write ``controls.csv`` in the folder of a search that has controls; ``frame`` is its ``table``."""
     if len(frame):
-        with files.replaced(search.folder / FILE) as (path,):
+        with files.replaced(folder / FILE) as (path,):
             frame.to_csv(path, index=False)
 
 
@@ -80,13 +80,11 @@ def _line(values: verdict.Values, learned: str, control: str, metric: str) -> di
     return {**kept, "mean_control": line["mean_reference"], "gain": line["difference"]}
 
 
-def sentences(search: Search, runs: pd.DataFrame) -> list[str]:
+def sentences(frame: pd.DataFrame, metric: str) -> list[str]:
     """Write a line of ``table`` as a sentence: learned against frozen: +3.1 points, and how sure that is."""
-    frame = table(search, runs)
     several = frame["configuration"].nunique() > 1
     return [
-        f"{f'{line.configuration}: ' if several else ''}learned against {line.control}: "
-        f"{_gain(line._asdict(), search.metric)}"
+        f"{f'{line.configuration}: ' if several else ''}learned against {line.control}: {_gain(line._asdict(), metric)}"
         for line in frame.itertuples(index=False)
     ]
 

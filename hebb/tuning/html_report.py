@@ -20,7 +20,6 @@ from markupsafe import Markup
 from hebb.analysis import fates, importance, replicates, runs, style
 from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
-from hebb.config import catalog
 from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis, Choice
 from hebb.config.vocabulary import Goal
@@ -118,11 +117,7 @@ def read(folder: Path) -> SearchReport:
     Raises:
         ConfigError: when the folder holds no search, or none of its runs is finished.
     """
-    data = search_folder.read(folder, "report")
-    file = data["options"].get("preset_file")
-    presets = catalog.load(Path(file) if file is not None and Path(file).exists() else None)
-    journal = Journal.load(folder)
-    search = trials.with_choices(search_folder.search_of(data, folder.absolute(), presets), journal, presets)
+    search, journal, presets, data = search_folder.stored(folder, "report")
     table = results.read(search.trials, search.metric, journal, search.beside)
     summary = results.summary(table, search.metric, search.beside) if len(table) else table
     if not len(summary) or not summary["n"].any():
@@ -194,7 +189,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         name=search.folder.name,
         question=report.question,
         verdict=verdict.of_search(search, report.runs, report.ranking, report.leading, report.final),
-        gains=gains.sentences(search, report.runs),
+        gains=gains.sentences(gains.table(search, report.runs), search.metric),
         metric=style.unit(search.metric),
         selects=search.selects,
         progress=progress(report),

@@ -18,14 +18,13 @@ from typing import Any
 
 from hebb.config.vocabulary import Launcher
 from hebb.core.errors import ConfigError
-from hebb.core.interrupts import uninterrupted
+from hebb.core.interrupts import interrupted_by_sigterm, uninterrupted
 from hebb.storage import folders
 from hebb.tuning import clusters, job_options, work
 from hebb.tuning.clusters import Cluster
 from hebb.tuning.job import BEGUN, ENDED, ERROR, FINAL, GroupJob
 from hebb.tuning.job_options import JobOptions
 from hebb.tuning.observer import Cause, Outcome, SearchObserver
-from hebb.tuning.processes import interrupted_by_sigterm
 from hebb.tuning.search import Group, Search
 from hebb.tuning.suggestions import SCORE, STEP
 from hebb.tuning.work import Ledger, Work

@@ -22,7 +22,7 @@ from hebb.core import temporary
 from hebb.core.errors import ConfigError, HebbError
 from hebb.core.threads import cores
 from hebb.tuning import mishaps
-from hebb.tuning.processes import environment, terminated_as_interrupted, worker_environment
+from hebb.tuning.processes import environment, worker_environment
 
 # Ray reads these when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -41,7 +41,7 @@ with warnings.catch_warnings():
     import ray
     from ray import tune
 
-__all__ = ["RayTrial", "Resources", "places", "ray", "reason", "session", "terminated_as_interrupted", "tune"]
+__all__ = ["RayTrial", "Resources", "places", "ray", "reason", "session", "tune"]
 
 _OBJECT_STORE = 256 << 20  # bytes beside the data: configs and numbers
 _SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of the path of a socket, which the kernel limits

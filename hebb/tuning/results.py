@@ -153,7 +153,7 @@ def _keeps(line: Mapping[str, Any], search: Search) -> bool:
 
 
 def _point(line: Mapping[str, Any], search: Search) -> list[float]:
-    return [one.sign * _score(value_of(line, one.metric, search)) for one in search.objectives]
+    return [one.sign * objectives.comparable(value_of(line, one.metric, search)) for one in search.objectives]
 
 
 def marked(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def ranked(table: pd.DataFrame, search: Search) -> pd.DataFrame:
     others of as many seeds. Means that differ by rounding alone are equal, and equal means keep the order of the search
     config. A mean over surviving seeds would favour a configuration that diverges on its bad seeds.
     """
-    score = table["mean"].map(_score) * (-1 if search.maximises else 1)
+    score = table["mean"].map(objectives.comparable) * (-1 if search.maximises else 1)
     order = table.assign(_score=score).sort_values("_score", kind="stable")
     if "feasible" in table:
         order = order.sort_values("feasible", ascending=False, kind="stable")
@@ -186,12 +186,7 @@ def ranked(table: pd.DataFrame, search: Search) -> pd.DataFrame:
 def score_of(trials: Sequence[Trial], metric: str) -> float | None:
     """Return the score by which a configuration is ranked, from its finished runs; None if one has no value."""
     values = [_finished(trial, metric)[0][metric] for trial in trials]
-    return None if None in values else _score(sum(values) / len(values))
-
-
-def _score(mean: float) -> float:
-    """Round a mean so far that the order in which seeds were added cannot decide a rank."""
-    return float(f"{mean:.10g}")
+    return None if None in values else objectives.comparable(sum(values) / len(values))
 
 
 def best(search: Search, ranking: pd.DataFrame) -> list[str]:
@@ -206,7 +201,7 @@ def best(search: Search, ranking: pd.DataFrame) -> list[str]:
         complete = complete[complete["feasible"]]
     if not len(complete):
         return []
-    scores = complete["mean"].map(_score)
+    scores = complete["mean"].map(objectives.comparable)
     return [str(label) for label in complete["configuration"][scores == scores.iloc[0]]]
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from hebb.config import catalog as catalogs
 from hebb.config import search_space, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis
@@ -29,7 +30,7 @@ from hebb.storage.journal import Journal as Journal
 from hebb.tuning import samplers
 from hebb.tuning.search import EarlierPoint, Search, WarmStart
 from hebb.tuning.search_settings import SearchSettings
-from hebb.tuning.trials import planned
+from hebb.tuning.trials import planned, with_choices
 
 FRONT = "front.json"
 """File in the folder of a search by several metrics: the points of its front."""
@@ -128,6 +129,32 @@ def read(folder: Path, where: str = "--restore") -> dict[str, Any]:
     if not isinstance(data, dict) or any(key not in data for key in _KEYS):
         raise ConfigError(str(folder / SEARCH), "is not the description of a search")
     return data
+
+
+class StoredSearch(NamedTuple):
+    """A search as its folder holds it.
+
+    Attributes:
+        search: the search, with what a model-based algorithm chose.
+        journal: what became of its configurations.
+        catalog: its presets and datasets; the shipped ones where its preset file has gone.
+        data: the content of ``search.json``.
+    """
+
+    search: Search
+    journal: Journal
+    catalog: Catalog
+    data: dict[str, Any]
+
+
+def stored(folder: Path, where: str = "--restore") -> StoredSearch:
+    """Read a search, finished or not; an error names the place ``where``."""
+    data = read(folder, where)
+    file = data["options"].get("preset_file")
+    catalog = catalogs.load(Path(file) if file is not None and Path(file).exists() else None)
+    journal = Journal.load(folder)
+    search = with_choices(search_of(data, folder.absolute(), catalog), journal, catalog)
+    return StoredSearch(search, journal, catalog, data)
 
 
 def points_of_front(folder: Path) -> list[int]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from hebb.tuning.optuna_search import Attributes, QuietOptunaSearch
+    from hebb.tuning.optuna_search import Attributes
     from hebb.tuning.studies import Study
 
 _TENTH = 10
@@ -56,6 +56,9 @@ def of_search(
 ) -> Searcher:
     """Return the searcher of a search, which may have several objectives, constraints, and a warm start.
 
+    It first repeats what was suggested ``earlier``, and draws again what it drew for those points. So it then suggests
+    what it would have suggested without a break, if it learns the results in the same order.
+
     Args:
         search: the search.
         earlier: what it has suggested before.
@@ -63,54 +66,34 @@ def of_search(
         attributes: of a point, in a study that is kept.
     """
     plan = search.spec.plan
-    more = dict[str, Any]()
     if plan.sampler is None:
         return _hyperopt(search.spec.axes, search.mode, earlier, _seed(plan))
-    if study is not None:
-        more = {"storage": study.storage, "study_name": study.begin(), "attributes": attributes}
-    make = _pareto if search.several or search.constraints else _single
-    return make(plan.sampler, search, earlier, **more)
-
-
-def searcher(plan: SearchPlan, axes: Sequence[Axis], mode: Goal, earlier: Sequence[Parameters]) -> Searcher:
-    """Return a model-based searcher that first repeats what was suggested ``earlier``, in that order.
-
-    It draws again what it drew for those points, so it then suggests what it would have suggested without a break, if
-    it learns the results in the same order.
-    """
-    if plan.sampler is not None:
-        return _optuna(plan, axes, mode, earlier)
-    return _hyperopt(axes, mode, earlier, _seed(plan))
+    if study is None:
+        return _optuna(plan.sampler, search, earlier)
+    kept = {"storage": study.storage, "study_name": study.begin(), "attributes": attributes}
+    return _optuna(plan.sampler, search, earlier, **kept)
 
 
 def _seed(plan: SearchPlan) -> int:
     return derive(plan.seed, "searcher", epoch=0) % 2**32
 
 
-def _pareto(sampler: Sampler, search: Search, earlier: Sequence[Parameters], **more: Any) -> Searcher:
-    """Return Optuna's searcher for several objectives, or one with constraints."""
+def _optuna(sampler: Sampler, search: Search, earlier: Sequence[Parameters], **kept: Any) -> Searcher:
+    """Return Optuna's searcher; ``kept`` says where its study is kept."""
     import optuna
 
     from hebb.tuning import optuna_search
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warm, space = _earlier_trials(search), Space(search.spec.axes)
     bounds = optuna_search.for_sampler(sampler) if search.constraints else {}
-    warm = _earlier_trials(search)
-    searcher = optuna_search.ParetoSearch(
-        Space(search.spec.axes),
-        objectives=search.objectives,
-        bounds=search.constraints,
-        sampler=_sampler(search.spec.plan, earlier, warm, **bounds),
-        **more,
-    )
-    searcher.remember(warm)
-    return searcher
-
-
-def _single(sampler: Sampler, search: Search, earlier: Sequence[Parameters], **more: Any) -> Searcher:
-    """Return Optuna's searcher for one objective."""
-    warm = _earlier_trials(search)
-    searcher = _optuna(search.spec.plan, search.spec.axes, search.mode, earlier, warm, **more)
+    kept["sampler"] = _sampler(sampler, search, earlier, warm, **bounds)
+    searcher: optuna_search.QuietOptunaSearch
+    if search.several or search.constraints:
+        searcher = optuna_search.ParetoSearch(space, search.objectives, search.constraints, **kept)
+    else:
+        kind = optuna_search.GpSearch if sampler == Sampler.GP else optuna_search.QuietOptunaSearch
+        searcher = kind(space, metric=SCORE, mode=search.mode.value, **kept)
     searcher.remember(warm)
     return searcher
 
@@ -127,7 +110,7 @@ def _earlier_trials(search: Search) -> list[FrozenTrial]:
 
 
 def _sampler(
-    plan: SearchPlan, earlier: Sequence[Parameters], warm: Sequence[FrozenTrial], **settings: Any
+    sampler: Sampler, search: Search, earlier: Sequence[Parameters], warm: Sequence[FrozenTrial], **settings: Any
 ) -> BaseSampler:
     """Return the sampler of Optuna, which first repeats what was suggested earlier, after the trials of a warm start.
 
@@ -136,11 +119,10 @@ def _sampler(
     """
     from hebb.tuning import optuna_search
 
-    assert plan.sampler is not None, "algorithm optuna has a sampler"
-    if warm and plan.sampler == Sampler.CMAES:
+    if warm and sampler == Sampler.CMAES:
         settings["source_trials"] = list(warm) * -(-_TENTH // len(warm))
-    sampler = samplers.build(plan.sampler, _seed(plan), **settings)
-    return optuna_search.repeating(sampler, earlier, after=len(warm))
+    built = samplers.build(sampler, _seed(search.spec.plan), **settings)
+    return optuna_search.repeating(built, earlier, after=len(warm))
 
 
 def _distribution(axis: Axis) -> BaseDistribution:
@@ -152,29 +134,6 @@ def _distribution(axis: Axis) -> BaseDistribution:
     if axis.count():
         return distributions.IntDistribution(0, axis.count() - 1)
     return distributions.FloatDistribution(axis.low, axis.high, log=axis.kind == DomainKind.LOGUNIFORM)
-
-
-def _optuna(
-    plan: SearchPlan,
-    axes: Sequence[Axis],
-    mode: Goal,
-    earlier: Sequence[Parameters],
-    warm: Sequence[FrozenTrial] = (),
-    **more: Any,
-) -> QuietOptunaSearch:
-    import optuna
-
-    from hebb.tuning import optuna_search
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    kind = optuna_search.GpSearch if plan.sampler == Sampler.GP else optuna_search.QuietOptunaSearch
-    return kind(
-        Space(tuple(axes)),
-        metric=SCORE,
-        mode=mode.value,
-        sampler=_sampler(plan, earlier, warm),
-        **more,
-    )
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,8 @@ def _show(
     """Write ``results.csv``, and tell the observer."""
     search = context.search
     path = results.write(runs, search.folder / "results.csv")
-    gains.write(search, runs)
+    added = gains.table(search, runs)
+    gains.write(added, search.folder)
     context.observer.ranked(
         Ranking(
             metric=search.metric,
@@ -295,7 +296,7 @@ def _show(
             stopped=stopped or {},
             beside=search.beside,
             left_out=search.left_out,
-            gains=gains.sentences(search, runs),
+            gains=gains.sentences(added, search.metric),
         )
     )
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hebb.config import catalog as catalogs
 from hebb.config import overrides
 from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis, Choice, label
@@ -76,7 +75,7 @@ def _folders(names: Sequence[str], home: folders.Home) -> list[Path]:
 
 def _measured(folder: Path, search: Search) -> Iterator[tuple[Trial, dict[str, float], str]]:
     """Yield a trial of each configuration of an earlier search, its means, and why they are no result."""
-    earlier, journal = _read(folder)
+    earlier, journal, *_ = search_folder.stored(folder, _WHERE)
     names = list(dict.fromkeys([one.metric for one in search.objectives] + [b.metric for b in search.constraints]))
     table = results.read(earlier.trials, search.metric, journal, search.beside)
     summary = results.summary(table, search.metric, search.beside) if len(table) else table
@@ -91,15 +90,6 @@ def _measured(folder: Path, search: Search) -> Iterator[tuple[Trial, dict[str, f
         means = {name: results.value_of(line, name, search) for name in names}
         lacking = [name for name, value in means.items() if not math.isfinite(value) or value >= WORST]
         yield trial, means, f"has no finite {lacking[0]}" if lacking else ""
-
-
-def _read(folder: Path) -> tuple[Search, Journal]:
-    """Return an earlier search, with what an algorithm chose, and its journal."""
-    data = search_folder.read(folder, _WHERE)
-    file = data["options"].get("preset_file")
-    presets = catalogs.load(Path(file) if file is not None and Path(file).exists() else None)
-    journal = Journal.load(folder)
-    return trials.with_choices(search_folder.search_of(data, folder, presets), journal, presets), journal
 
 
 def _fate(trial: Trial, earlier: Search, journal: Journal, finished: int) -> str:

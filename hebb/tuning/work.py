@@ -164,8 +164,12 @@ class Work:
 
     def listed(self) -> list[Group]:
         """List the groups Ray gets: those to be run, and for a scheduler those whose reports it got before."""
-        begun = self.to_run()[: self.limits.trials]
-        return [g for g in self.groups or () if g in begun or (self.judged and not self._to_run(g))]
+        if self.groups is None:
+            return []  # the searcher gives them
+        waiting = [group.name for group in self.to_run()]
+        repeated = {group.name for group in self.groups}.difference(waiting) if self.judged else set[str]()
+        names = repeated.union(waiting[: self.limits.trials])
+        return [group for group in self.groups if group.name in names]
 
     @property
     def judged(self) -> bool:

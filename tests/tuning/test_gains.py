@@ -62,7 +62,7 @@ def test_gains_are_those_of_the_paired_test() -> None:
             assert (line.low, line.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
     assert math.isnan(table["p"][1])  # heads differ alike on every seed
     assert table["p_holm"][0] == pytest.approx(min(1, 2 * table["p"][0]))
-    first, second, third = gains.sentences(search, runs_of(search))
+    first, second, third = gains.sentences(table, search.metric)
     assert first.startswith("learned against frozen: +2.00 points (95 % interval ")
     assert second == "learned against heads: −0.50 points (seed by seed −0.50, −0.50, −0.50)"
     assert "the seeds cannot tell them apart" in third
@@ -71,16 +71,17 @@ def test_gains_are_those_of_the_paired_test() -> None:
 def test_only_seeds_of_both_arms_count() -> None:
     search = search_of(3)
     runs = runs_of(search, leave_out=(("learned", 0), ("frozen", 1), ("heads", 1), ("heads", 2)))
-    table = gains.table(search, runs).set_index("control")
+    frame = gains.table(search, runs)
+    table = frame.set_index("control")
     assert table.loc["frozen", ["n", "gain"]].tolist() == [1, 3.5]
     assert "heads" not in table.index  # no seed in common
     assert table.loc["backprop", "n"] == 2
-    assert "learned against frozen: +3.50 points (one seed)" in gains.sentences(search, runs)
+    assert "learned against frozen: +3.50 points (one seed)" in gains.sentences(frame, search.metric)
 
 
 def test_each_configuration_has_its_controls() -> None:
     search = search_of(2, {"b0.layer.out_channels": {"grid": [4, 6]}})
-    lines = gains.sentences(search, runs_of(search))
+    lines = gains.sentences(gains.table(search, runs_of(search)), search.metric)
     assert len(lines) == 6
     assert lines[0].startswith("b0.layer.out_channels=4: learned against frozen: +1.25 points")
 

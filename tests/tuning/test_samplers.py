@@ -50,7 +50,10 @@ def spec_of(space: str, sampler: str | None = None, *, samples: int = 20, **more
 
 
 def searcher(spec: SearchSpec, earlier: list[Parameters] | None = None) -> Searcher:
-    return searchers.searcher(spec.plan, spec.axes, Goal.MIN, earlier or [])
+    search = Search(
+        spec=spec, base=small.config(), seeds=(0,), metric="test_loss", mode=Goal.MIN, folder=Path("nowhere")
+    )
+    return searchers.of_search(search, earlier or [])
 
 
 def suggested(made: Searcher, count: int, failing: int = -1) -> list[Parameters]:
