@@ -48,11 +48,28 @@ def uninterrupted() -> Iterator[None]:
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     """Make SIGTERM do what SIGINT does."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        yield
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of signals back that are set inside and left there.
+
+    Ray Tune leaves one that takes the next SIGINT for its own, whoever it was meant for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) != handler:  # None: C's own, which cannot be set
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

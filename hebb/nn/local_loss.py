@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H height, W width, M features that the loss compare
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -43,16 +44,20 @@ def averaged(maps: Tensor, size: int) -> Tensor:
 
     As two products: the gradient of the pool adds up in any order on a GPU, and would not repeat its bits.
     """
-    rows, columns = (_parts(length, size, maps) for length in maps.shape[2:])
+    rows, columns = (_parts(length, size, maps.dtype, maps.device) for length in maps.shape[2:])
     return rows @ (maps @ columns.T)
 
 
-def _parts(length: int, size: int, like: Tensor) -> Tensor:
-    """Return the matrix (size, length) whose row i averages pixels from floor(i L/s) to below ceil((i + 1) L/s)."""
-    part, pixel = (torch.arange(n, device=like.device) for n in (size, length))
+@functools.cache
+def _parts(length: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the matrix (size, length) whose row i averages pixels from floor(i L/s) to below ceil((i + 1) L/s).
+
+    The updates of a run share it: making it anew takes longer than the products.
+    """
+    part, pixel = (torch.arange(n, device=device) for n in (size, length))
     first, end = part * length // size, ((part + 1) * length + size - 1) // size
     inside = (pixel >= first.unsqueeze(1)) & (pixel < end.unsqueeze(1))
-    return inside.to(like.dtype) / (end - first).unsqueeze(1)
+    return inside.to(dtype) / (end - first).unsqueeze(1)
 
 
 class LocalLoss(nn.Module):

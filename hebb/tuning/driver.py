@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections import Counter
@@ -78,6 +76,7 @@ def _fit(work: Work, resources: Resources, ledger: Ledger) -> None:
             contextlib.redirect_stdout(io.StringIO()),
             terminated_as_interrupted(),
             _closed(algorithms.get("search_alg"), ledger.observer),
+            contextlib.suppress(_EndError),
         ):
             tuner.fit()
 
@@ -132,6 +131,10 @@ def _storage(search: Search, resources: Resources) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class _EndError(Exception):
+    """Ends a stage from a callback; Ray then stops its trials."""
+
+
 class _Callback(tune.Callback):
     """Passes Ray's events on to the ledger, and ends the search when it has to."""
 
@@ -140,7 +143,6 @@ class _Callback(tune.Callback):
         self.groups = {group.name: group for group in ledger.work.groups or ()}
         self._by_trial: dict[str, Group] = {}
         self._times: Counter[str] = Counter()
-        self._ending = False
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Ray stores its callbacks; ours holds a terminal and stays here
@@ -155,7 +157,9 @@ class _Callback(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
         if self.ledger.late:
-            self._end(Cause.TIME)
+            self.ledger.cause = self.ledger.cause or Cause.TIME
+        if self.ledger.cause:
+            raise _EndError
 
     def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         new = trial.trial_id not in self._by_trial
@@ -170,8 +174,6 @@ class _Callback(tune.Callback):
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: TrialReport, **info: object
     ) -> None:
         self.ledger.reported(self._group(trial), result)
-        if self.ledger.cause == Cause.DISK_FULL:
-            self._end(Cause.DISK_FULL)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         ray_session.forget_metrics(trial)
@@ -179,12 +181,6 @@ class _Callback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         self.ledger.errored(self._group(trial), ray_session.reason(ray_session.error_of(trial)))
-
-    def _end(self, cause: Cause) -> None:
-        """Stop the trials as Ctrl-C would, once: Ray has no other way to stop early and cleanly."""
-        if not self._ending:
-            self._ending, self.ledger.cause = True, self.ledger.cause or cause
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def _run_trial(

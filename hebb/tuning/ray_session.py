@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from hebb.core import temporary
 from hebb.core.errors import ConfigError, HebbError
+from hebb.core.interrupts import handlers_kept
 from hebb.core.threads import cores
 from hebb.tuning import mishaps
 from hebb.tuning.processes import environment, worker_environment
@@ -97,7 +98,14 @@ def session(resources: Resources, data_bytes: int = 0) -> Iterator[None]:
     if ray.is_initialized():
         _check(resources)
         yield
-        return
+    else:
+        with handlers_kept(), _own(resources, data_bytes):  # Ray sets one for SIGTERM
+            yield
+
+
+@contextlib.contextmanager
+def _own(resources: Resources, data_bytes: int) -> Iterator[None]:
+    """Start or join a Ray, and leave it at the end."""
     folder = None  # of Ray's own files; those of a cluster are not ours to remove
     if resources.address is None:
         folder = _start(resources, data_bytes)
@@ -125,12 +133,13 @@ def joined(address: str | None) -> Iterator[bool | None]:
     if address is None:
         yield None
         return
-    _join(address)
-    _quieten()
-    try:
-        yield _has_gpu()
-    finally:
-        ray.shutdown()
+    with handlers_kept():
+        _join(address)
+        _quieten()
+        try:
+            yield _has_gpu()
+        finally:
+            ray.shutdown()
 
 
 def _quieten() -> None:

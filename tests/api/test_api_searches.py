@@ -6,6 +6,8 @@ Without it a search from Python could compare other runs than the ones it says.
 from __future__ import annotations
 
 import math
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,18 @@ def test_a_run_of_a_search_is_that_run_alone(arrays: tuple[np.ndarray, ...], tmp
         assert "<html" in page.read_text()
     assert not folder.exists()
     assert [path.name for path in tmp_path.iterdir() if path.name != "page.html"] in ([], ["hebb_data"])
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_a_search_leaves_the_signals_of_the_process_alone(arrays: tuple[np.ndarray, ...]) -> None:
+    """Ray Tune leaves a handler that takes the next Ctrl-C for its own; one in a thread has no say in signals."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    search(arrays).close()
+    assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(search, arrays).result()
+    assert len(found.runs) == 4
+    found.close()
 
 
 @pytest.mark.usefixtures("one_ray")
