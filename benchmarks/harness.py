@@ -21,6 +21,7 @@ from hebb.cli import describe
 from hebb.cli.parsing import Parser, count
 from hebb.core import machine
 from hebb.core.threads import cores
+from hebb.kernels import private_torch
 from hebb.storage import records
 
 STEPS, WARM_UP = 50, 10
@@ -41,6 +42,7 @@ def set_threads(threads: int | None) -> int:
     number = cores() if threads is None else threads
     machine.keep_freed_memory()  # as a run does
     torch.set_num_threads(number)
+    private_torch.flush_subnormals(True)  # as every run does
     return number
 
 

@@ -78,14 +78,16 @@ def run(loop: Callable[..., object], *arguments: object, items: int, threads: in
             helper.result()
 
 
-_pools: dict[int, ThreadPoolExecutor] = {}
+_SMALL = np.float32(1e-20)  # its square is subnormal, or 0
+_pools: dict[tuple[int, bool], ThreadPoolExecutor] = {}
 
 
 def _helpers(count: int) -> ThreadPoolExecutor:
-    """Return ``count`` threads of this process."""
-    if count not in _pools:
-        _pools[count] = ThreadPoolExecutor(count, thread_name_prefix="hebb-loop")
-    return _pools[count]
+    """Return ``count`` threads of this process, which make of subnormal numbers what the calling thread does."""
+    key = (count, bool(_SMALL * _SMALL))
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(count, thread_name_prefix="hebb-loop")
+    return _pools[key]
 
 
 if hasattr(os, "register_at_fork"):

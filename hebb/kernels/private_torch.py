@@ -5,7 +5,10 @@ Shapes: B batch, C channels, H height, W width, K fan-in, M samples x pixels, N 
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -76,6 +79,32 @@ def convolution_weight_gradient(
     )
     grad: Tensor = gradient
     return grad
+
+
+def flush_subnormals(flush: bool) -> None:
+    """Let all threads make 0 of numbers below 1.2e-38, or let these be; a processor that cannot flush does nothing.
+
+    The flag is one of a thread, which inherits it from the thread that starts it. The threads of torch's pool therefore
+    end here, and torch starts them anew.
+    """
+    made = torch.full((1 << 20,), 1e-30).mul_(1e-10)  # by all threads of the pool
+    if made.any() if flush else not made.all():
+        if torch.set_flush_denormal(flush) and (end_pool := _end_of_pool()) is not None:
+            end_pool(_SOFT)
+
+
+_SOFT = 1  # OpenMP's word for a pause after which everything goes on as before
+
+
+@functools.cache
+def _end_of_pool() -> Callable[[int], int] | None:
+    """Return OpenMP's function that ends the idle threads of its pool; None where its library has none."""
+    return getattr(ctypes.CDLL(torch._C.__file__), "omp_pause_resource_all", None)
+
+
+def flushes_subnormals() -> bool:
+    """Tell whether this thread makes 0 of subnormal numbers."""
+    return not torch.full((), 1e-30).mul_(1e-10).item()
 
 
 def is_batched(x: Tensor) -> bool:
