@@ -35,7 +35,6 @@ from hebb.cli.parsing import Parser, count
 from hebb.config import catalog
 from hebb.config.registry import DATASETS
 from hebb.core.errors import ConfigError
-from hebb.core.threads import cores
 from hebb.nn import model
 
 PRESETS = ("2CorInfoMaxMNIST", "2CorInfoMaxSparseMNIST", "2EPMNIST", "2CSMMNIST", "3PCMNIST", "3PCNudgeMNIST")
@@ -47,8 +46,7 @@ COMPARED = TURN = 5
 def main(argv: list[str]) -> int:
     """Measure every preset."""
     options = parse(argv)
-    threads = cores() if options.threads is None else options.threads
-    torch.set_num_threads(threads)
+    threads = harness.set_threads(options.threads)
     rows = [measure(name, options) for name in options.presets]
     harness.show(
         f"one batch of {BATCH}, {threads} thread(s); medians of {options.steps} turns, ms",

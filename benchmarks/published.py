@@ -85,9 +85,8 @@ def main(argv: list[str]) -> int:
         "parts": parts,
     }
     _show(result, threads)
-    settings = {
-        name: getattr(options, name) for name in ("preset", "steps", "warm_up", "classifier_images", "whole", "seed")
-    }
+    words = ("preset", "steps", "warm_up", "classifier_images", "whole", "flush", "seed")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in words}
     settings |= {"ours": ours_argv, "published_commit": _commit(options.published)}
     harness.write(options.out, "published", threads, settings, [result])
     return 0
@@ -109,6 +108,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="measure the published classifier and evaluation on N images, in whole batches, and scale (default: all)",
     )
     parser.add_argument("--whole", action="store_true", help="run the published code from end to end (hours)")
+    parser.add_argument(
+        "--flush", action="store_true", help="give the published code our handling of subnormal numbers, slow on Intel"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of both (default: 0)")
     parser.add_argument("--data-dir", metavar="DIR", help="as in multi_layer.py: where CIFAR-10 is found")
     harness.add_flags(parser)
@@ -173,7 +175,9 @@ def _published(run: RunConfig, folder: Path, options: argparse.Namespace) -> dic
         "datasets": str(folders.Home.find(options.data_dir).datasets),
         "weights": str(folders.Home(folder).network("benchmark") / folders.CHECKPOINT),
         "threads": run.threads,
-        **{name: getattr(options, name) for name in ("steps", "warm_up", "classifier_images", "whole", "seed")},
+        **{
+            name: getattr(options, name) for name in ("steps", "warm_up", "classifier_images", "whole", "flush", "seed")
+        },
     }
     asked, answered = folder / "request.json", folder / "answer.json"
     asked.write_text(json.dumps(request), encoding="utf-8")

@@ -186,6 +186,7 @@ class Checkout:
 def main() -> None:
     """Answer the request; what the published code prints goes to stderr."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    torch.set_flush_denormal(request["flush"])  # its threads, which begin later, inherit it
     torch.set_num_threads(request["threads"])
     sys.path[0] = str(Path.cwd())  # the checkout, in place of the folder of this file
     sys.path.append(str(ROOT))
