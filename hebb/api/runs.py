@@ -27,7 +27,6 @@ from hebb.config.vocabulary import DeviceKind
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.data import images, memory
-from hebb.kernels import private_torch
 from hebb.nn import model
 from hebb.nn.model import Network
 from hebb.probing import stored
@@ -404,13 +403,11 @@ def _report(progress: bool) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _torch_settings() -> Iterator[None]:
-    """Restore the threads, number type, random state and subnormal numbers of the program that calls."""
+    """Restore the threads, number type and random state of the program that calls."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    flushes = private_torch.flushes_subnormals()
     with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
             torch.set_num_threads(threads)
             torch.set_default_dtype(dtype)
-            private_torch.flush_subnormals(flushes)

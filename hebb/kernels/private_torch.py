@@ -88,9 +88,12 @@ def flush_subnormals(flush: bool) -> None:
     end here, and torch starts them anew.
     """
     made = torch.full((1 << 20,), 1e-30).mul_(1e-10)  # by all threads of the pool
-    if made.any() if flush else not made.all():
-        if torch.set_flush_denormal(flush) and (end_pool := _end_of_pool()) is not None:
-            end_pool(_SOFT)
+    follow = not made.any() if flush else bool(made.all())
+    if follow or not torch.set_flush_denormal(flush):
+        return
+    end_pool = _end_of_pool()
+    if end_pool is not None:
+        end_pool(_SOFT)
 
 
 _SOFT = 1  # OpenMP's word for a pause after which everything goes on as before

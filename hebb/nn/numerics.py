@@ -1,8 +1,10 @@
-"""The settings of torch for the whole process: threads, TF32, deterministic kernels, and what subnormal numbers become."""
+"""The settings of torch, for the whole process: threads, TF32, deterministic kernels, and subnormal numbers."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,13 +20,8 @@ def settle(config: RunConfig, device: torch.device) -> None:
     TF32 rounds the factors of a product to 10 bits of mantissa on NVIDIA GPUs since Ampere; torch uses it for
     convolutions and not for matrix products. Deterministic kernels give the same bits on the same GPU, where torch has
     them; it warns where it has none, as for the gradient of reflecting padding.
-
-    Subnormal numbers, those below 1.2e-38, become 0 on the CPU. An Intel core takes a hundred times as long for a product
-    with one, and a fifth of a softmax over hundreds of neurons can be subnormal. No weight sees the difference: beside 1
-    a float32 shows nothing below 1e-7.
     """
     torch.set_num_threads(config.threads)
-    private_torch.flush_subnormals(True)
     torch.set_default_dtype(torch.float32)
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # it is a property
     convolutions.fp32_precision = _precision(config.tf32 != TensorFloat.NONE)
@@ -35,6 +32,21 @@ def settle(config: RunConfig, device: torch.device) -> None:
     torch.backends.cudnn.deterministic = deterministic
     if torch.are_deterministic_algorithms_enabled() != deterministic:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+@contextlib.contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Make subnormal numbers, those below 1.2e-38, 0 on the CPU.
+
+    An Intel core takes a hundred times as long for a product with one, and a fifth of a softmax over hundreds of
+    neurons can be subnormal. No weight sees the difference: beside 1 a float32 shows nothing below 1e-7.
+    """
+    before = private_torch.flushes_subnormals()
+    private_torch.flush_subnormals(True)
+    try:
+        yield
+    finally:
+        private_torch.flush_subnormals(before)
 
 
 def _precision(tf32: bool) -> str:

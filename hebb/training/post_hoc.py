@@ -17,7 +17,7 @@ from hebb.config import plan
 from hebb.config.specs import RunConfig
 from hebb.core import files
 from hebb.data import images
-from hebb.nn import model
+from hebb.nn import model, numerics
 from hebb.nn.model import Network
 from hebb.probing import stored
 from hebb.storage import folders, records
@@ -33,7 +33,7 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
         One row per batch of the second training: examples seen, mean cross-entropy, accuracy in percent; also
         written to ``post_hoc.csv`` in the run folder.
     """
-    with folders.all_held([place.folder]):
+    with folders.all_held([place.folder]), numerics.subnormals_flushed():
         return _run(config, report, place)
 
 

@@ -15,6 +15,7 @@ import torch
 
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
+from hebb.nn import numerics
 from hebb.nn.model import Network
 from hebb.storage import folders
 from hebb.training import early_stop, pack_run, start
@@ -96,7 +97,7 @@ class Trainee(Protocol[Data, Gain]):
 
 def _train(trainee: Trainee[Data, Gain]) -> list[Result]:
     """Run the remaining phases, or take their blocks from the cache if another run has trained them."""
-    with closing(trainee):
+    with closing(trainee), numerics.subnormals_flushed():
         trainee.begin()
         for index in range(trainee.state.phase, len(trainee.phases)):
             with trainee.shared(index) as reused:
