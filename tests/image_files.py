@@ -63,3 +63,24 @@ def keras(path: Path, shape: tuple[int, ...] = (16, 20, 3), train: int = 30, tes
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
     return path
+
+
+def idx(path: Path, array: np.ndarray) -> None:
+    """Write an array of bytes in the format of MNIST and its kin."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def tiny_imagenet(folder: Path, names: Iterable[str], each: int = 2, size: tuple[int, int] = (64, 64)) -> Path:
+    """Write Tiny ImageNet as its archive unpacks, with one validation image of each class in another order."""
+    root = folder / "tiny-imagenet-200"
+    names = list(names)
+    for name in names:
+        classes(root / "train" / name, ["images"], each, size, "JPEG")
+        (root / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t63\t63\n")
+    (root / "val").mkdir()
+    classes(root / "val", ["images"], len(names), size, "JPEG")
+    lines = [f"images_{i}.JPEG\t{name}\t0\t0\t62\t62\n" for i, name in enumerate(reversed(names))]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    return root

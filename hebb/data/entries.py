@@ -33,6 +33,18 @@ def _digits(folder: Path, train: bool) -> Arrays:
     return sources.digits(train)
 
 
+def _loaded(name: str, *first: str) -> Callable[[Path, bool], Arrays]:
+    """Return a function that calls ``sources.<name>`` with ``first`` before its own arguments."""
+
+    def load(folder: Path, train: bool) -> Arrays:
+        from hebb.data import sources
+
+        arrays: Arrays = getattr(sources, name)(*first, folder, train)
+        return arrays
+
+    return load
+
+
 def _opened(name: str, *first: str) -> Callable[[Path, str, tuple[int, int, int]], Store]:
     """Return a function that calls ``sources.<name>`` with ``first`` before its own arguments."""
 
@@ -79,6 +91,9 @@ _CIFAR10 = ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616))
 _STL10 = ((0.43, 0.42, 0.39), (0.27, 0.26, 0.27))
 _CIFAR_SETTLE = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_TINY_MEAN, _TINY_STD = (0.4803, 0.4481, 0.3976), (0.2764, 0.2689, 0.2816)
+_SVHN_COUNTS = (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659)
+_SVHN_TEST_COUNTS = (1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595)
 
 for _entry in (
     Dataset(
@@ -119,6 +134,50 @@ for _entry in (
         test=10000,
         summary="articles of clothing, 28x28",
         load=_torchvision("FashionMNIST"),
+    ),
+    Dataset(
+        name="KMNIST",
+        channels=1,
+        height=28,
+        width=28,
+        classes=10,
+        train=60000,
+        test=10000,
+        summary="ten characters of old Japanese books, 28x28",
+        augmentation=Augmentation.NOISE,
+        load=_torchvision("KMNIST"),
+    ),
+    *(
+        Dataset(
+            name=f"EMNIST{split.title()}",
+            channels=1,
+            height=28,
+            width=28,
+            classes=classes,
+            train=train,
+            test=test,
+            summary=f"{what}, 28x28",
+            augmentation=Augmentation.NOISE,
+            load=_loaded("emnist", split),
+        )
+        for split, what, classes, train, test in (
+            ("balanced", "handwritten digits and letters, 47 classes", 47, 112800, 18800),
+            ("letters", "handwritten letters, large and small in one class", 26, 124800, 20800),
+            ("digits", "handwritten digits, more of them than in MNIST", 10, 240000, 40000),
+        )
+    ),
+    Dataset(
+        name="SVHN",
+        channels=3,
+        height=32,
+        width=32,
+        classes=10,
+        train=73257,
+        per_class=_SVHN_COUNTS,
+        test=26032,
+        test_per_class=_SVHN_TEST_COUNTS,
+        summary="digits of house numbers, in colour, 32x32",
+        load=_loaded("svhn"),
     ),
     Dataset(
         name="CIFAR10",
@@ -185,6 +244,19 @@ for _entry in (
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
         open=_opened("imagenette"),
+    ),
+    Dataset(
+        name="TinyImageNet",
+        channels=3,
+        height=64,
+        width=64,
+        classes=200,
+        train=100000,
+        test=10000,
+        summary="natural images, 200 classes of ImageNet, 64x64",
+        mean=_TINY_MEAN,
+        std=_TINY_STD,
+        open=_opened("tiny_imagenet"),
     ),
     Dataset(
         name="ImageNet",

@@ -238,6 +238,27 @@ def dark_16_bits(images: Listing) -> tuple[int, int] | None:
     return max(values), len(values)
 
 
+def annotated(table: Path, root: Path, classes: Sequence[str]) -> Listing:
+    """List the images of one folder whose classes stand in a table: name and class, then anything, apart by tabs.
+
+    Raises:
+        ConfigError: for a line without a class, an unknown class, and an image that is not there.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    entries: list[tuple[int, bytes]] = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+        name, _, rest = line.partition("\t")
+        of = rest.partition("\t")[0]
+        if of not in labels:
+            raise ConfigError(f"{table}, line {number}", f"must name an image and its class, got '{line[:80]}'")
+        if not (root / name).is_file():
+            raise ConfigError(f"{table}, line {number}", f"names an image that is not there: {root / name}")
+        entries.append((labels[of], name.encode()))
+    entries.sort(key=lambda entry: entry[0])
+    names = np.array([name for _, name in entries])
+    return Listing(root, tuple(classes), names, np.array([label for label, _ in entries], dtype=np.int64))
+
+
 def part(root: Path, train: bool, where: str) -> Listing:
     """List one part of an image folder; the test images have the classes of the training images.
 

@@ -132,6 +132,21 @@ def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:
     return images, np.asarray(dataset.targets)
 
 
+def emnist(split: str, folder: Path, train: bool) -> Arrays:
+    """Return a split of EMNIST upright, which its files hold on their side, with labels from 0."""
+    layout = f"emnist{split}.npz ({_KERAS}) or torchvision's files"
+    dataset = _torchvision("EMNIST", folder, layout, split=split, train=train)
+    labels = dataset.targets.numpy()
+    return dataset.data.numpy().transpose(0, 2, 1), labels - 1 if split == "letters" else labels
+
+
+def svhn(folder: Path, train: bool) -> Arrays:
+    """Return the street-view house numbers from the files of their authors."""
+    layout = f"svhn.npz ({_KERAS}) or train_32x32.mat and test_32x32.mat"
+    dataset = _torchvision("SVHN", folder, layout, split="train" if train else "test")
+    return dataset.data, dataset.labels
+
+
 def stl10(folder: Path, split: str, shape: Shape) -> Store:
     """Return STL-10 from its binary files, downloaded and verified by torchvision when they are absent.
 
@@ -171,6 +186,25 @@ def imagenette(folder: Path, split: str, shape: Shape) -> Files:
     names, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)  # the loader gives the path back
     below = np.array([str(Path(name).relative_to(root)).encode() for name in names])
     return Files(scan.Listing(root, tuple(dataset.wnids), below, np.array(labels, dtype=np.int64)), shape)
+
+
+def tiny_imagenet(folder: Path, split: str, shape: Shape) -> Files:
+    """Return Tiny ImageNet's files as its archive unpacks; the validation images, which have labels, are the test part.
+
+    Their folder holds them all, and ``val_annotations.txt`` their classes. One that was sorted into classes does, too.
+    """
+    root, where = folder / "tiny-imagenet-200", "dataset 'TinyImageNet'"
+    if not root.is_dir():
+        raise _absent("TinyImageNet", folder, "tiny-imagenet-200/train/<wnid>/images/*.JPEG and .../val")
+    listing = scan.part(root, True, where)
+    if len(listing.classes) != 200:
+        raise ConfigError(str(listing.root), f"must hold 200 classes, got {len(listing.classes)}")
+    annotations = root / "val" / "val_annotations.txt"
+    if split != Part.TRAIN and annotations.exists():
+        listing = scan.annotated(annotations, annotations.parent / "images", listing.classes)
+    elif split != Part.TRAIN:
+        listing = scan.listing(root / "val", where, listing.classes)
+    return Files(listing, shape)
 
 
 def imagenet(folder: Path, split: str, shape: Shape) -> Files:

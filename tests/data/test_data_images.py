@@ -12,6 +12,7 @@ import image_files
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from hebb.config import catalog, plan
@@ -172,7 +173,108 @@ def test_an_imagenet_that_lacks_a_class_is_refused(tmp_path: Path) -> None:
         load("ImageNet", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["STL10", "ImageNette", "ImageNet", "ImageNetV2TopImages"])
+# -- Tiny ImageNet, EMNIST, KMNIST and SVHN, in the formats of their files ------------------------------------------
+
+TWO_HUNDRED = [f"n{i:08d}" for i in range(200)]
+
+
+def test_tiny_imagenet_has_its_classes_in_a_table(tmp_path: Path) -> None:
+    """Training images lie two folders deep; validation images are the test part, each with the class of its line."""
+    root = image_files.tiny_imagenet(tmp_path, TWO_HUNDRED)
+    found = load("TinyImageNet", tmp_path)
+    assert found.train.labels.bincount().tolist() == [2] * 200
+    assert found.test.labels.tolist() == list(range(200))
+    assert pixels(found.test).shape == (200, 3, 64, 64)
+    last = functional_read(root / "val" / "images" / "images_199.JPEG")  # the first class stands in the last line
+    assert torch.equal(pixels(found.test)[0], last)
+    (root / "val" / "val_annotations.txt").unlink()
+    for i, name in enumerate(reversed(TWO_HUNDRED)):  # as many scripts sort it
+        (root / "val" / name).mkdir()
+        (root / "val" / "images" / f"images_{i}.JPEG").rename(root / "val" / name / f"{i}.JPEG")
+    (root / "val" / "images").rmdir()
+    again = load("TinyImageNet", tmp_path)
+    assert torch.equal(pixels(again.test), pixels(found.test))
+
+
+def functional_read(path: Path) -> torch.Tensor:
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("images_0.JPEG", "must name an image and its class"),
+        ("images_0.JPEG\tn99999999\t0\t0", "must name an image and its class"),
+        ("other.JPEG\tn00000001\t0\t0", "names an image that is not there"),
+    ],
+)
+def test_a_table_that_is_wrong_is_named_with_its_line(line: str, problem: str, tmp_path: Path) -> None:
+    root = image_files.tiny_imagenet(tmp_path, TWO_HUNDRED)
+    table = root / "val" / "val_annotations.txt"
+    table.write_text(table.read_text() + line + "\n")
+    with pytest.raises(ConfigError, match=f"line 201.*{problem}"):
+        load("TinyImageNet", tmp_path)
+
+
+def test_tiny_imagenet_without_some_classes_is_refused(tmp_path: Path) -> None:
+    image_files.tiny_imagenet(tmp_path, TWO_HUNDRED[:199])
+    with pytest.raises(ConfigError, match="must hold 200 classes, got 199"):
+        load("TinyImageNet", tmp_path)
+
+
+@pytest.mark.parametrize(("split", "classes", "first"), [("balanced", 47, 0), ("letters", 26, 1), ("digits", 10, 0)])
+def test_emnist_stands_upright(split: str, classes: int, first: int, tmp_path: Path) -> None:
+    """Its files hold the columns of an image one after the other; letters are counted from 1."""
+    rng = np.random.default_rng(0)
+    raw = {}
+    for part, count in (("train", 2 * classes), ("test", classes)):
+        raw[part] = rng.integers(0, 256, (count, 28, 28))
+        base = tmp_path / "EMNIST" / "raw" / f"emnist-{split}-{part}"
+        image_files.idx(base.with_name(f"{base.name}-images-idx3-ubyte"), raw[part])
+        image_files.idx(base.with_name(f"{base.name}-labels-idx1-ubyte"), np.arange(count) % classes + first)
+    for train, part in ((True, "train"), (False, "test")):
+        x, y = sources.emnist(split, tmp_path, train)
+        assert (x == raw[part].transpose(0, 2, 1)).all()
+        assert y.tolist() == [i % classes for i in range(len(x))]
+
+
+def test_kmnist_is_read_from_its_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    raw = {}
+    for part, word in (("train", "train"), ("test", "t10k")):
+        raw[part] = rng.integers(0, 256, (20, 28, 28))
+        image_files.idx(tmp_path / "KMNIST" / "raw" / f"{word}-images-idx3-ubyte", raw[part])
+        image_files.idx(tmp_path / "KMNIST" / "raw" / f"{word}-labels-idx1-ubyte", np.arange(20) % 10)
+    entry = DATASETS.get("KMNIST", "test")
+    x, y = sources.read(entry, tmp_path, train=True)
+    assert (x[:, 0].numpy() == raw["train"]).all()
+    assert y.tolist() == [i % 10 for i in range(20)]
+
+
+def test_svhn_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Height, width, colour, image in the files of MATLAB; 10 stands for the digit 0."""
+    import hashlib
+
+    from scipy import io
+
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    rng = np.random.default_rng(0)
+    lists, raw = {}, {}
+    for part in ("train", "test"):
+        raw[part] = rng.integers(0, 256, (32, 32, 3, 20), dtype=np.uint8)
+        path = tmp_path / f"{part}_32x32.mat"
+        io.savemat(path, {"X": raw[part], "y": (np.arange(20) % 10 + 1).astype(np.uint8)[:, None]})
+        lists[part] = ["nowhere", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    x, y = sources.read(DATASETS.get("SVHN", "test"), tmp_path, train=False)
+    assert (x.numpy() == raw["test"].transpose(3, 2, 0, 1)).all()
+    assert y.tolist() == [(i + 1) % 10 for i in range(20)]
+
+
+@pytest.mark.parametrize("name", ["STL10", "ImageNette", "ImageNet", "ImageNetV2TopImages", "TinyImageNet"])
 def test_absent_images_say_where_they_belong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No network: what to put where, and no folder that was not there before."""
     sources.declare_missing_operators()
@@ -184,7 +286,9 @@ def test_absent_images_say_where_they_belong(name: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(datasets.stl10, "download_and_extract_archive", refuse)
     monkeypatch.setattr(datasets.imagenette, "download_and_extract_archive", refuse)
     folder = tmp_path / "data"
-    with pytest.raises(HebbError, match=f"{folder}.*\n.*(stl10_binary/|imagenet.*/train|TopImages|top-images).*there"):
+    with pytest.raises(
+        HebbError, match=f"{folder}.*\n.*(stl10_binary/|imagenet.*/train|TopImages|top-images|tiny-imagenet-200).*there"
+    ):
         load(name, folder)
     assert not folder.exists()
 
@@ -196,6 +300,7 @@ def test_every_variant_loads(thousand: Path, tmp_path: Path, monkeypatch: pytest
     image_files.stl10(tmp_path)
     imagenette(tmp_path, "imagenette2-160", (16, 16))
     imagenette(tmp_path, "imagenette2-320", (16, 16))
+    image_files.tiny_imagenet(tmp_path, TWO_HUNDRED, 1, (16, 16))
     for entry in DATASETS.entries():
         if entry.load is not None and entry.name != "Digits":
             shape = (entry.height, entry.width, entry.channels)
