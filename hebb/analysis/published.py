@@ -2,11 +2,12 @@
 
 figures   the figures and tables that show the number, separated by spaces
 dataset   name of the dataset
-by        what distinguishes the series: arm or width
-series    the arm, or the width ratio, as ``depth`` names it
+by        what distinguishes the series: arm, width or preset
+series    the arm, or the width ratio, as ``depth`` names it; or a preset
 depth     number of hidden layers
 mean, sd  test accuracy in percent; sd is empty where none is published, or where the published one cannot be right
 source    where the number was published
+chosen    how it was chosen: the last epoch, the best on test images, a mean; empty where nothing is known of that
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FILE = shipped.path("figures") / "published.csv"
 
 def read(figure: str | None = None) -> pd.DataFrame:
     """Return the published numbers of a figure or table, or all of them."""
-    numbers = pd.read_csv(FILE, dtype={"figures": str, "series": str}, keep_default_na=True)
+    numbers = pd.read_csv(FILE, dtype={"figures": str, "series": str, "chosen": str}, keep_default_na=True)
     if figure is None:
         return numbers
     figures = list(dict.fromkeys(name for names in numbers["figures"] for name in names.split()))

@@ -28,7 +28,7 @@ SPREAD = ("sd", "interval", "low", "high", "values")
 """Columns of ``statistics`` beside n and mean."""
 NOTHING = "-"
 """What stands for a number that there is not."""
-_COUNTS = ("parameters", "accumulates", "operations")
+_COUNTS = ("parameters", "accumulates", "operations", "seen")
 """Last words of the names of whole numbers."""
 _RANGES = {
     "acc": (0.0, 100.0),

@@ -40,6 +40,7 @@ _METRICS = {
     "activity_sparsity": "silent neurons (%)",
     "convergence": "mean distance of the radii from 1",
     "images_per_second": "images per second",
+    "images_seen": "images seen while learning",
     "lr": "learning rate",
     "multiply_accumulates": "multiply-accumulates an image",
     "radius_mean": "mean radius",

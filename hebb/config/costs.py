@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from hebb.config import plan, shapes
-from hebb.config.plan import PhaseKind
+from hebb.config.plan import Phase, PhaseKind
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import RunConfig
 
@@ -17,20 +17,30 @@ def static(config: RunConfig) -> dict[str, int]:
     through all layers, sum_l N_l K_l P_l with N neurons, K inputs of each and P output pixels. ``synaptic_operations``
     are those of the updates, for one training image: every synapse of a layer that learns multiplies its input with the
     gate or error of its neuron once for each output pixel, which are N_l K_l P_l for the layers that learn in some
-    phase. A settling network has one product for each number of its stored matrices.
+    phase. A settling network has one product for each number of its stored matrices. ``images_seen`` counts the
+    training images of every pass in which something learns, once each; a phase that ends early has seen fewer.
     """
     traced = shapes.of_run(config)
     return {
         "parameters": sum(block.parameters for block in traced),
         "multiply_accumulates": sum(block.multiply_accumulates for block in traced),
         "synaptic_operations": sum(_synapses(config, i, traced[i]) for i in _plastic(config)),
+        "images_seen": sum(phase.epochs * _images(config, phase) for phase in _learning(config)),
     }
+
+
+def _learning(config: RunConfig) -> list[Phase]:
+    return [phase for phase in plan.phases(config) if phase.kind != PhaseKind.CALIBRATE]
 
 
 def _plastic(config: RunConfig) -> list[int]:
     """Return the blocks that learn in some phase."""
-    learning = [phase for phase in plan.phases(config) if phase.kind != PhaseKind.CALIBRATE]
-    return sorted({block for phase in learning for block in phase.blocks})
+    return sorted({block for phase in _learning(config) for block in phase.blocks})
+
+
+def _images(config: RunConfig, phase: Phase) -> int:
+    """Return the images of a pass."""
+    return (config.dataset_sup if phase.data == "sup" else config.dataset_unsup).train_samples()
 
 
 def _synapses(config: RunConfig, index: int, sizes: BlockShapes) -> int:

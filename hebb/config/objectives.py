@@ -18,7 +18,7 @@ from hebb.core.errors import ConfigError
 
 METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc", "convergence", "R1")
 """What the rows of a run measure, by epoch."""
-STATIC = ("parameters", "multiply_accumulates", "synaptic_operations")
+STATIC = ("parameters", "multiply_accumulates", "synaptic_operations", "images_seen")
 """Costs that follow from a configuration, before anything is trained."""
 MEASURED = ("seconds", "peak_memory", "winner_entropy", "activity_sparsity")
 """Costs that are known when a run has ended."""

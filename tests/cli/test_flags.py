@@ -187,6 +187,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     ),
     "compare": ("m n", {**SELECTION, **METRIC, **BY, "--baseline": ("nope",)}),
     "depth": ("m", {**SELECTION, **METRIC, **BY, "--published": ("9",)}),
+    "cost": ("m", {**SELECTION, **METRIC, **BY, "--cost": ("nope",), "--published": ("9", "3")}),
     "temperature": ("m", {**SELECTION, **METRIC}),
     "radius": ("m", {**SELECTION, **METRIC}),
     "convergence": ("m", {**SELECTION, **METRIC, "--window": ("0", "999")}),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_by, add_selection, add_selection_and_metric, drawn, selected
 from hebb.cli.parsing import count
+from hebb.config.objectives import COSTS
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
@@ -31,6 +32,25 @@ def _depth(options: argparse.Namespace) -> Output:
 
     frame = depth.compute(runs, options.by, metric=options.metric, figure=options.published)
     return Output(options.name, frame, depth.draw(frame), text=depth.text(frame))
+
+
+def _cost_flags(parser: argparse.ArgumentParser) -> None:
+    add_selection_and_metric(parser)
+    add_by(parser, "a point")
+    parser.add_argument(
+        "--cost", default="images_seen", metavar="NAME", help=f"on the axis: {' '.join(COSTS)} (default: images_seen)"
+    )
+    parser.add_argument("--published", metavar="TABLE", help="published values beside ours: rules (default: none)")
+
+
+def _cost(options: argparse.Namespace) -> Output:
+    runs = selected(options)
+
+    from hebb.analysis import cost
+    from hebb.analysis.output import Output
+
+    lines = cost.compute(runs, options.cost, options.by, metric=options.metric, figure=options.published)
+    return Output(options.name, lines, cost.draw(lines), text=cost.text(lines))
 
 
 def _temperature(options: argparse.Namespace) -> Output:
@@ -105,6 +125,7 @@ def _post_hoc(options: argparse.Namespace) -> Output:
 
 VERBS = (
     Verb("depth", "accuracy by depth, arm and width, beside the published values", _depth_flags, _depth),
+    Verb("cost", "accuracy against what it cost, beside the published values", _cost_flags, _cost),
     Verb("temperature", "accuracy and converged neurons over temperature", add_selection_and_metric, _temperature),
     Verb("radius", "accuracy over the initial radius, by learning-rate schedule", add_selection_and_metric, _radius),
     Verb("convergence", "radii, loss and accuracy over the examples seen", _convergence_flags, _convergence),

@@ -1,0 +1,126 @@
+"""Accuracy against what it cost: a point for each group of runs, beside the published accuracy of its network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hebb.analysis import published, replicates, style
+from hebb.analysis import runs as stored
+from hebb.config.vocabulary import ProbeKind
+from hebb.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hebb.analysis.runs import StoredRun
+
+COSTS = ("images_seen", "multiply_accumulates", "seconds")
+"""Costs that the table shows beside the one on the axis."""
+KNN = "kNN"
+"""Column of the nearest neighbours: their test accuracy, read from the highest block that was probed."""
+
+
+def compute(
+    runs: Sequence[StoredRun],
+    cost: str,
+    by: Sequence[str] | None = None,
+    *,
+    metric: str = "test_acc",
+    figure: str | None = None,
+) -> pd.DataFrame:
+    """Return one line per group: its name, preset, n, mean and sd, the means of costs, and the published value.
+
+    Args:
+        runs: finished runs; those of a group differ only in their seed.
+        cost: a cost or metric, for the axis.
+        by: what makes a group, as in ``runs.labels``.
+        metric: what was measured.
+        figure: a published table whose values are of presets; None shows none.
+
+    Raises:
+        ConfigError: when a group holds a seed twice, or for an unknown name.
+    """
+    for name, flag in ((metric, "--metric"), (cost, "--cost")):
+        stored.check_metric(name, where=flag)
+    costs = list(dict.fromkeys((cost, *COSTS)))
+    frame = pd.DataFrame(
+        [
+            {
+                "group": label,
+                "preset": run.preset,
+                "dataset": run.dataset,
+                "seed": run.seed,
+                metric: run.measured(metric),
+                **{f"{name} ": run.measured(name) for name in costs},
+                KNN: _nearest(run),
+            }
+            for label, run in zip(stored.labels(runs, by), runs, strict=True)
+        ]
+    )
+    keys = ["group", "preset", "dataset"]
+    lines = replicates.over_seeds(frame, keys, metric, "--by")
+    groups = frame.groupby(keys, sort=False)
+    means = {name: groups[f"{name} "].mean().to_numpy() for name in costs}
+    lines = lines.assign(metric=metric, cost=cost, **means)
+    if frame[KNN].notna().any():
+        lines[KNN] = groups[KNN].mean().to_numpy()
+    return lines if figure is None else _beside(lines, published.read(figure))
+
+
+def _nearest(run: StoredRun) -> float:
+    """Return the accuracy of the nearest neighbours in the highest block that was probed; NaN without such a probe."""
+    found = [probe for probe in run.probes if probe["kind"] == ProbeKind.KNN]
+    return float(str(found[-1]["test_acc"])) if found else math.nan
+
+
+def _beside(lines: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Add the published value of each preset on its dataset, and how it was chosen."""
+    if not (theirs["by"] == "preset").any():
+        kind = theirs["by"].iloc[0]
+        raise ConfigError("--published", f"must name values of presets, got values by {kind}", hint="rules has some")
+    theirs = theirs[theirs["by"] == "preset"].rename(columns={"series": "preset", "mean": "published"})
+    return lines.merge(theirs[["preset", "dataset", "published", "chosen", "source"]], how="left")
+
+
+def text(lines: pd.DataFrame) -> str:
+    """Write the table as people read it."""
+    metric = str(lines["metric"].iloc[0])
+    shown = lines[["group"]].copy()
+    if lines["dataset"].nunique() > 1:
+        shown["dataset"] = lines["dataset"]
+    shown[style.unit(metric)] = [replicates.mean_and_deviation(line, metric) for line in lines.itertuples()]
+    shown["n"] = lines["n"]
+    for name in [name for name in (KNN, *COSTS, str(lines["cost"].iloc[0])) if name in lines]:
+        shown[name] = [replicates.number(value, "accuracy" if name == KNN else name) for value in lines[name]]
+    if "published" in lines:
+        shown["published"] = [replicates.number(value, metric) for value in lines["published"]]
+        shown["chosen"] = lines["chosen"].fillna("")
+    return str(shown.to_string(index=False))
+
+
+@style.drawn
+def draw(lines: pd.DataFrame) -> Figure:
+    """Draw a point with its bar for each group; a hollow one at the published value, joined to ours by dots."""
+    metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
+    figure, panel = style.figure(width=style.PAGE, height=4.0)
+    numbers = {preset: number for number, preset in enumerate(dict.fromkeys(lines["preset"]))}
+    for _, group in lines.groupby("preset", sort=False):
+        preset = str(group["preset"].iloc[0])
+        style.bars(panel, numbers[preset], preset, group[cost], group, metric)
+        for line in group.itertuples() if "published" in group else ():
+            if math.isfinite(line.published):
+                look = {"color": style.line(numbers[preset])["color"], "marker": style.line(numbers[preset])["marker"]}
+                x = getattr(line, cost)
+                panel.plot([x, x], [line.mean, line.published], ":", color=look["color"], linewidth=1)
+                panel.plot([x], [line.published], markerfacecolor="white", linestyle="", **look)
+    low, high = lines[cost].min(), lines[cost].max()
+    if low > 0:
+        style.logarithmic(panel, low / 1.5, high * 1.5)
+    style.label(panel, style.unit(cost), style.unit(metric))
+    note = style.spread(lines, "bars")
+    style.legend(figure, panel, f"{note}; hollow: published" if "published" in lines else note)
+    return figure

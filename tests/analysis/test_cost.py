@@ -1,0 +1,89 @@
+"""Accuracy against cost: means by hand, the published value beside ours, and who is a group.
+
+Without it a point could stand at the cost of another network.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import stored_runs
+
+from hebb.analysis import cost, runs
+from hebb.analysis.runs import StoredRun
+from hebb.config import costs
+from hebb.core.errors import ConfigError
+
+CHANGES = ("dataset_sup.samples=60", "dataset_unsup.samples=60")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredRun, ...]:
+    """Two passes, two seeds, probed by nearest neighbours."""
+    home = tmp_path_factory.mktemp("cost")
+    base = small.config("2SoftHebbCnnDigits", *CHANGES, probes=("knn",))
+    folder = stored_runs.sweep(home, "s", base, {"dataset_unsup.epochs": [1, 2]}, [0, 1])
+    return runs.read([folder], "s").runs
+
+
+def test_a_point_is_the_mean_of_its_seeds(stored: tuple[StoredRun, ...]) -> None:
+    lines = cost.compute(stored, "images_seen")
+    assert lines["images_seen"].tolist() == [60 + 60, 2 * 60 + 60]
+    assert lines["n"].tolist() == [2, 2]
+    for line, group in zip(lines.itertuples(), (stored[:2], stored[2:]), strict=True):
+        values = [run.metrics["test_acc"] for run in group]
+        assert line.mean == pytest.approx(np.mean(values))
+        assert line.sd == pytest.approx(np.std(values, ddof=1))
+        assert line.seconds == pytest.approx(np.mean([run.seconds for run in group]))
+        assert line.multiply_accumulates == costs.static(group[0].config)["multiply_accumulates"]
+        near = [probe["test_acc"] for run in group for probe in run.probes if probe["kind"] == "knn"]
+        assert line.kNN == pytest.approx(np.mean(near))
+    text = cost.text(lines)
+    assert "kNN" in text
+    assert "published" not in text
+
+
+def test_the_published_value_is_that_of_preset_and_dataset(
+    stored: tuple[StoredRun, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With how it was chosen; another dataset's is not taken, and a network without one has none."""
+    file = tmp_path / "published.csv"
+    head = "figures,dataset,by,series,depth,mean,sd,source,chosen\n"
+    other = "rules,CIFAR10,preset,2SoftHebbCnnDigits,1,71,,a paper of another dataset,\n"
+    file.write_text(f"{head}{other}rules,Digits,preset,2SoftHebbCnnDigits,1,90.5,,a paper,best on test images\n")
+    monkeypatch.setattr("hebb.analysis.published.FILE", file)
+    lines = cost.compute(stored, "seconds", figure="rules")
+    assert lines["published"].tolist() == [90.5, 90.5]
+    assert set(lines["chosen"]) == {"best on test images"}
+    assert "best on test images" in cost.text(lines)
+    file.write_text(head + other)
+    assert cost.compute(stored, "seconds", figure="rules")["published"].isna().all()
+
+
+def test_the_figure_has_a_bar_for_each_preset_and_a_hollow_point_for_each_published_value(
+    stored: tuple[StoredRun, ...],
+) -> None:
+    lines = cost.compute(stored, "images_seen")
+    bare = cost.draw(lines).axes[0]
+    assert cost.draw(lines).legends[0].get_texts()[0].get_text() == "2SoftHebbCnnDigits"
+    with_published = lines.assign(published=[80.0, math.nan], chosen="", source="")
+    panel = cost.draw(with_published).axes[0]
+    assert len(panel.lines) == len(bare.lines) + 2  # the dots and the point
+    assert panel.get_xscale() == "log"
+    assert bare.get_xlabel() == "images seen while learning"
+
+
+def test_seeds_that_do_not_differ_are_refused(stored: tuple[StoredRun, ...]) -> None:
+    with pytest.raises(ConfigError, match="more than one run with"):
+        cost.compute((*stored, stored[0]), "seconds")
+    with pytest.raises(ConfigError, match="--cost"):
+        cost.compute(stored, "nope")
+
+
+def test_groups_are_those_that_by_names(stored: tuple[StoredRun, ...]) -> None:
+    lines = cost.compute(stored, "seconds", ["dataset_unsup.epochs"])
+    assert lines["group"].tolist() == ["dataset_unsup.epochs=1", "dataset_unsup.epochs=2"]
