@@ -103,6 +103,8 @@ def equations(rule: Rule) -> list[str]:
         module = inspect.getmodule(rule.loss)
         assert module is not None
         parts = [f"The loss, {where(rule.loss)}:", fenced(documented(rule.loss)), *helpers(rule.loss)]
+        if rule.projector is not None:
+            parts += [f"The projector, {where(rule.projector)}:", fenced(documented(rule.projector))]
         if module.__name__.endswith(rule.name.lower()):
             whole = inspect.cleandoc(module.__doc__ or "").partition("\n")[2].strip("\n")
             parts += ["The whole, and the gradient that a neuron follows:", fenced(whole)]

@@ -20,6 +20,8 @@ MODULES = (
     "rules.krotov",
     "rules.kwta",
     "rules.lpl",
+    "rules.sphere",
+    "rules.scff",
     "rules.oja",
     "rules.plain",
     "rules.bcm",

@@ -543,7 +543,7 @@ DEFECTS = (
         "(samples - 1)).fill_diagonal_(0)",
         "(samples - 1))",
     ),
-    Defect("gradients cross blocks", "hebb/nn/blocks.py", "        return out.detach()\n", "        return out\n"),
+    Defect("gradients cross blocks", "hebb/nn/blocks.py", "_with_residual(out.detach(), x", "_with_residual(out, x"),
     Defect(
         "both views are one",
         "hebb/data/images.py",
@@ -553,8 +553,8 @@ DEFECTS = (
     Defect(
         "biases decay",
         "hebb/training/optimiser.py",
-        "(0.0, [p for p in parameters if p.dim() == 1])",
-        "(layer.weight_decay, [p for p in parameters if p.dim() == 1])",
+        '({**group, "weight_decay": 0.0}, [p for p in parameters if p.dim() == 1])',
+        "(group, [p for p in parameters if p.dim() == 1])",
     ),
     Defect("the warm-up starts at the full rate", "hebb/rules/rates.py", "* epoch / max(layer.warmup - 1, 1)", ""),
     Defect(

@@ -6,9 +6,9 @@
     protocol  {name: {"set": {path: value}, "description", "source"}}   changes of ``--set`` that belong together
 
 A block is a string of ``hebb.config.grammar``, or an object with ``preset``, ``arch``, ``operation``, ``activation``,
-``pool``, ``dropout``, ``att_dropout``, ``batch_norm``, ``resume``, ``layer`` and ``num``. A file given with
-``--preset-file`` is merged over the shipped one: where both have a name, the user's entry counts. Its layer defaults
-apply to its own models and to networks written inline, not to the shipped models.
+``pool``, ``dropout``, ``att_dropout``, ``affine_norm``, ``batch_norm``, ``residual``, ``resume``, ``layer`` and
+``num``. A file given with ``--preset-file`` is merged over the shipped one: where both have a name, the user's entry
+counts. Its layer defaults apply to its own models and to networks written inline, not to the shipped models.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _BLOCK_TYPES = {
     "pool": _WORD,
     "dropout": _NUMBER,
     "att_dropout": _NUMBER,
+    "affine_norm": _SWITCH,
     "batch_norm": _SWITCH,
+    "residual": _SWITCH,
     "resume": _WORD,
 }
 _BLOCK_KEYS = ("preset", "arch", "layer", "num", *_BLOCK_TYPES)
@@ -261,7 +263,9 @@ def _block(data: object, defaults: grammar.Defaults, index: int, where: str) -> 
             pool=None if not pool else grammar.parse_pool(pool, where),
             dropout=data.get("dropout") or 0.0,
             att_dropout=data.get("att_dropout") or 0.0,
+            affine_norm=data.get("affine_norm") or False,
             batch_norm=data.get("batch_norm") or False,
+            residual=data.get("residual") or False,
             resume=data.get("resume"),
         )
 

@@ -23,10 +23,11 @@ class ClassifierSpec:
 
     Attributes:
         loss: ``cross_entropy``, or ``mse``: the mean over samples and classes of (output - one-hot label)^2.
-        optimiser: ``adam``, or ``sgd`` with ``momentum``.
+        optimiser: ``adam``, ``adamw``, or ``sgd`` with ``momentum``.
         lr: rate; None takes the least ``lr_sup`` of the blocks that train together.
         momentum: momentum of sgd (no Nesterov, no dampening).
-        weight_decay: L2 penalty added to the gradient.
+        weight_decay: L2 penalty added to the gradient; with ``adamw`` each update first multiplies all parameters by
+            1 - rate times decay.
         schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts), ``decay``
             (is multiplied by ``decay`` every ``decay_every`` epochs) or ``constant``.
         restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.

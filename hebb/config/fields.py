@@ -141,7 +141,7 @@ class LayerFields:
     pull: Any  # a coefficient, or a word of KWTA
     push: float
     loss: LossSource
-    projector: bool
+    projector: bool = False
     projector_hidden: int
     projector_out: int
     warmup: int
@@ -419,19 +419,11 @@ HEBBIAN = (
 SCHEDULED = ("lr", "lr_decay", "speed", "lr_div")
 """Fields of a rate that follows a schedule, whatever the radius: of rules that pull no weight to radius 1."""
 
-LOCAL = (
-    "lr_sup",
-    "add_bias",
-    "loss",
-    "projector",
-    "projector_hidden",
-    "projector_out",
-    "warmup",
-    "start_lr",
-    "final_lr",
-    "weight_decay",
-)
-"""Fields of every rule with a loss of its own."""
+PROJECTOR = ("projector", "projector_hidden", "projector_out")
+"""Fields of a projector that a loss reads in place of the output."""
+
+LOCAL = ("lr_sup", "add_bias", "loss", *PROJECTOR, "warmup", "start_lr", "final_lr", "weight_decay")
+"""Fields of every rule with a loss of its own on the output."""
 
 
 def token_table() -> dict[str, Field]:

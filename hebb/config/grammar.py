@@ -6,11 +6,11 @@
 
 A token is the letters of a field (``hebb.config.fields``) and a number, which may have an exponent. A layer with a
 kernel size k is a convolution (CNN); a layer without one is fully connected (MLP). Parts come in any order, each at
-most once: ``bn``, ``bn_after``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_P``, ``attdrop_P``, an
-activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` to start from a stored
-block, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d for
-a CNN, 1d for an MLP); write ``batchnorm1d`` or ``batchnorm2d`` to choose the other one. ``settle:`` stands before the
-blocks of a settling network and gives its settings.
+most once: ``bn``, ``bn_affine``, ``bn_after``, ``residual``, ``flatten``, ``maxnorm``, ``normnorm``, ``drop_P``,
+``attdrop_P``, an activation with its parameter, a pool ``max_k_s_p`` or ``avg_k_s_p``, ``resume=MODEL/bN`` to start
+from a stored block, and ``NAME=VALUE`` for a field without a token. ``bn`` is the batch norm that fits the layer (2d
+for a CNN, 1d for an MLP); write ``batchnorm1d`` or ``batchnorm2d`` to choose the other one. ``settle:`` stands before
+the blocks of a settling network and gives its settings.
 ``parse(format(spec)) == spec``.
 """
 
@@ -33,8 +33,9 @@ Defaults = Mapping[str, Mapping[str, Value]]
 _TOKEN = re.compile(r"([A-Za-z_]+?)((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?=-|$)")
 _NEGATIVE = re.compile(r"-[\d.]+(?:[eE][+-]?\d+)?(?=-|$)")
 _FLAGS = ("flatten", "maxnorm", "normnorm", "batchnorm1d", "batchnorm2d")
+_SWITCHES = {"bn_affine": "affine_norm", "bn_after": "batch_norm", "residual": "residual"}
 _COLONS = "the parts of a block follow its method behind colons, and a space begins the next block"
-_PARTS = ("bn", "bn_after", *_FLAGS, "drop_P", "attdrop_P", "max_k_s_p", "avg_k_s_p", "NAME=VALUE")
+_PARTS = ("bn", *_SWITCHES, *_FLAGS, "drop_P", "attdrop_P", "max_k_s_p", "avg_k_s_p", "NAME=VALUE")
 _SETTLE = "settle:"
 _BN = {"CNN": "batchnorm2d", "MLP": "batchnorm1d"}
 
@@ -209,8 +210,8 @@ def _read_part(part: str, where: str) -> tuple[str, object]:
     """Return the field of the block that a part fills, and its value."""
     if part == "bn":
         return "bn", True
-    if part == "bn_after":
-        return "batch_norm", True
+    if part in _SWITCHES:
+        return _SWITCHES[part], True
     if part in _FLAGS:
         return "operation", part
     if part.startswith("resume="):
@@ -289,12 +290,16 @@ def format_block(block: BlockSpec, defaults: Defaults) -> str:
     parts += ["bn" if name == _BN[block.layer.arch] else name for name in block.operations]
     if block.dropout:
         parts.append(f"drop_{number(block.dropout)}")
+    if block.affine_norm:
+        parts.append("bn_affine")
     if block.activation is not None:
         parts.append(format_activation(block.activation))
     if block.batch_norm:
         parts.append("bn_after")
     if block.pool is not None:
         parts.append(format_pool(block.pool))
+    if block.residual:
+        parts.append("residual")
     if block.resume is not None:
         named.append(f"resume={block.resume}")
     return ":".join(parts + named)
@@ -302,8 +307,9 @@ def format_block(block: BlockSpec, defaults: Defaults) -> str:
 
 def format_activation(activation: ActivationSpec) -> str:
     """Return ``name`` or ``name_parameter``."""
-    suffix = "" if activation.parameter == 1 else f"_{number(activation.parameter)}"
-    return activation.name + suffix
+    assert activation.parameter is not None
+    default = ACTIVATIONS.get(activation.name, "activation").default
+    return activation.name + ("" if activation.parameter == default else f"_{number(activation.parameter)}")
 
 
 def format_pool(pool: PoolSpec) -> str:

@@ -30,7 +30,11 @@ _FUNCTIONS: dict[type, dict[str, Arguments]] = {
         "initialise": ("shape", "layer", "generator"),
         "bias_step": ("y", "bias", "layer"),
     },
-    LocalRule: {"loss": ("views", "layer", "context")},
+    LocalRule: {
+        "loss": ("views", "layer", "context"),
+        "module": ("fan_in", "width", "layer"),
+        "projector": ("width", "layer"),
+    },
     SettlingRule: {
         "check_settings": ("values", "where"),
         "tensors": ("fan_in", "width", "first", "last"),

@@ -25,6 +25,7 @@ from hebb.config.specs import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError, within
 
+_SWITCHES = ("affine_norm", "batch_norm", "residual")
 _BLOCK_PARTS = (
     "preset",
     "method",
@@ -34,7 +35,7 @@ _BLOCK_PARTS = (
     "operation",
     "dropout",
     "att_dropout",
-    "batch_norm",
+    *_SWITCHES,
     "resume",
 )
 _RUN = (
@@ -100,7 +101,7 @@ def values(config: RunConfig) -> dict[str, Value | None]:
             "operation": "_".join(block.operations) or None,
             "dropout": block.dropout,
             "att_dropout": block.att_dropout,
-            "batch_norm": block.batch_norm,
+            **{name: getattr(block, name) for name in _SWITCHES},
             "resume": block.resume,
         }
         table |= {f"b{i}.{part}": value for part, value in parts.items()}
@@ -239,7 +240,7 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
         "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
         "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
         "resume": lambda: {"resume": None if none else text},
-        "batch_norm": lambda: {"batch_norm": annotations_of(BlockSpec)[part].read(value, where)},
+        **dict.fromkeys(_SWITCHES, lambda: {part: annotations_of(BlockSpec)[part].read(value, where)}),
     }
     if part not in changers:
         legal = [f"layer.{name}" for name in block.layer.rule.fields_on(block.layer.arch)]

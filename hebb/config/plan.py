@@ -434,7 +434,7 @@ def _normalises_one_value(config: RunConfig, i: int) -> bool:
     traced = shapes.of_run(config)[i]
     before = [name for name in block.operations if name in (Operation.BATCHNORM1D, Operation.BATCHNORM2D)]
     inputs = [traced.into if name == Operation.BATCHNORM2D else traced.layer_in for name in before]
-    after = [traced.layer_out] if block.batch_norm else []
+    after = [traced.layer_out] if block.batch_norm or block.affine_norm else []
     return any(prod(shape[1:]) == 1 for shape in (*inputs, *after))
 
 

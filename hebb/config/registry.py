@@ -27,6 +27,7 @@ class Activation:
         formula: one line for ``--list``.
         function: ``function(u)`` or ``function(u, parameter)``; it is applied to ``centre(u)`` where there is a centre.
         parameter: its name.
+        default: its value where none is written.
         centre: what comes first and reads several channels of a pixel.
         rising: for a positive parameter, ``function`` acts on each element alone and never falls. A max pool may then
             come between ``centre`` and ``function``, which has fewer elements to work on.
@@ -36,6 +37,7 @@ class Activation:
     formula: str
     function: Callable[..., Any]
     parameter: str | None = None
+    default: float = 1.0
     centre: Callable[[Any], Any] | None = None
     rising: bool = False
 

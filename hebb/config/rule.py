@@ -16,6 +16,7 @@ from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+    from torch.nn import Module
 
 Check = Callable[[Mapping[str, Any], str], None]
 """``check(values, where)`` raises for values that do not fit each other."""
@@ -110,11 +111,21 @@ class LossContext:
 
     Attributes:
         labels: (B,) int64, the same for every view; -1 where there is none.
-        order: (B,) a random order of the images, the same for every block of the step; None leaves them as they are.
+        inputs: what the block got for each view, (B, C, H, W) or (B, N), before its operations; no gradient flows
+            through it.
+        fed: what its layer got, after the operations.
+        answers: what its layer made of that: u, with its graph.
+        module: the layer.
+        order: (B,) a random order of the images, or a cyclic shift for a rule with ``partners``, the same for every
+            block of the step; None leaves them as they are.
         before: mean and variance (M,) of the batch before, each averaged over its views; None at the first step.
     """
 
     labels: Tensor
+    inputs: tuple[Tensor, ...]
+    fed: tuple[Tensor, ...]
+    answers: tuple[Tensor, ...]
+    module: Any
     order: Tensor | None = None
     before: tuple[Tensor, Tensor] | None = None
 
@@ -124,6 +135,22 @@ class LossTerms(Protocol):
 
     def __call__(self, views: tuple[Tensor, ...], layer: LayerFields, context: LossContext, /) -> dict[str, Tensor]:
         """Return the terms by name; they are summed with the layer's fields of the same names as coefficients."""
+        ...
+
+
+class LayerModule(Protocol):
+    """The layer of a block."""
+
+    def __call__(self, fan_in: int, width: int, layer: LayerFields, /) -> Module:
+        """Return a module from (B, fan_in, H, W) or (B, fan_in) to u, with ``weight`` and maybe ``initialise``."""
+        ...
+
+
+class Projector(Protocol):
+    """What a local loss reads in place of the block's output."""
+
+    def __call__(self, width: int, layer: LayerFields, /) -> Module:
+        """Return a module from (B, width, H, W) or (B, width) to (B, ``projector_out``); its weights learn too."""
         ...
 
 
@@ -237,11 +264,21 @@ class LocalRule(Rule):
 
     Attributes:
         loss: the terms of the loss.
+        module: makes the layer, which draws its weights by ``initialise(generator)`` if it has that; None: a linear map
+            or a convolution.
+        partners: whether ``context.order`` is drawn: a cyclic shift of the images by 1 to B - 1.
+        projector: makes the projector of a layer with ``projector=1``; None: an MLP on the mean over the map.
+        decoupled: whether ``weight_decay`` is that of AdamW (Loshchilov & Hutter 2019) on every parameter: each update
+            first multiplies all of them by 1 - rate times decay. If not, it is a penalty in the gradient of weights.
     """
 
     learning: ClassVar[Learning] = Learning.LOCAL
 
     loss: LossTerms
+    module: LayerModule | None = None
+    partners: bool = False
+    projector: Projector | None = None
+    decoupled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

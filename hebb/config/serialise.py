@@ -45,6 +45,7 @@ _LATER: dict[type, dict[str, Any]] = {
         "plugins": [],
     },
     NetworkSpec: {"settle": None},
+    BlockSpec: {"affine_norm": False, "residual": False},
     DataSpec: {
         "held": False,
         "standardise": False,
@@ -84,6 +85,9 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
     kinds = {"network": NetworkSpec, "classifier": ClassifierSpec, "dataset_sup": DataSpec, "dataset_unsup": DataSpec}
     data = {key: value for key, value in _without_later(RunConfig, to_json(config)).items() if key not in left}
     data |= {key: _without_later(kind, data[key]) for key, kind in kinds.items() if key in data}
+    if "network" in data:
+        blocks = [_without_later(BlockSpec, block) for block in data["network"]["blocks"]]
+        data["network"] = {**data["network"], "blocks": blocks}
     if config.network.settle is not None and "network" in data:
         later = _later_settings(config.network.settling_rule)
         settle = {name: v for name, v in data["network"]["settle"].items() if name not in later or v != later[name]}
@@ -133,6 +137,10 @@ def complete(data: Mapping[str, object]) -> dict[str, object]:
         part = data.get(name)
         if isinstance(part, dict):
             later[name] = _with_later(kind, part)
+    blocks = later.get("network", {}).get("blocks")
+    if isinstance(blocks, list):
+        whole = [_with_later(BlockSpec, block) if isinstance(block, dict) else block for block in blocks]
+        later["network"]["blocks"] = whole
     settle = documents.part(later.get("network", {}), "settle")
     if settle:
         later["network"]["settle"] = {**_later_settings(_settling_rule(later["network"])), **settle}

@@ -37,7 +37,7 @@ class BlockShapes:
         layer_out: pre-activation.
         out: output of the block.
         weights: shape of the layer's weights.
-        parameters: number of weights and biases.
+        parameters: number of weights and biases, and of the scales and shifts of an affine norm.
     """
 
     into: Shape
@@ -209,11 +209,13 @@ def _block(block: BlockSpec, into: Shape, classes: int | None, where: str, chain
     else:
         weights, out = _conv(layer, shape, width, fail)
     layer_out: Shape = out
-    biases = width if layer.add_bias else 0
+    biases = (width if layer.add_bias else 0) + (2 * width if block.affine_norm else 0)
     if block.pool is not None:
         if len(out) != 3:
             raise fail(f"a pool needs maps, got {text(out)}")
         out = (out[0], *(_pooled(block.pool, side, fail) for side in out[1:]))
+    if block.residual:
+        _check_residual(into, out, fail)
     if classes is not None and block.supervised and prod(out) != classes:
         raise fail(f"the last block must give one number for each of the {classes} classes, got {text(out)}")
     return BlockShapes(
@@ -248,6 +250,17 @@ def _conv(layer: LayerSpec, shape: Shape, width: int, fail: Callable[..., Config
             raise fail(f"a kernel that reaches {reach} pixels is larger than the padded map of {padded}")
         out.append((padded - reach) // layer.stride + 1)
     return (width, channels // layer.groups, layer.kernel_size, layer.kernel_size), tuple(out)
+
+
+def _check_residual(into: Shape, out: Shape, fail: Callable[..., ConfigError]) -> None:
+    if len(into) != len(out):
+        raise fail(f"a residual needs maps before and after the block, or vectors, got {text(into)} and {text(out)}")
+    if into[0] > out[0]:
+        raise fail(
+            f"a residual needs at least as many channels after the block, got {into[0]} before and {out[0]} after"
+        )
+    if any(before % after for before, after in zip(into[1:], out[1:], strict=True)):
+        raise fail(f"a residual is averaged over whole pixels, which {text(into)} and {text(out)} do not divide into")
 
 
 def _pooled(pool: PoolSpec, side: int, fail: Callable[..., ConfigError]) -> int:

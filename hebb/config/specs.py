@@ -119,14 +119,17 @@ def make_layer(
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationSpec:
-    """An activation and its parameter, which is 1 if the activation takes none."""
+    """An activation and its parameter: 1 if the activation takes none, None for the activation's own default."""
 
     name: str
-    parameter: float = 1.0
+    parameter: float | None = None
 
     def __post_init__(self) -> None:
         entry = ACTIVATIONS.get(self.name, f"activation '{self.name}'")
         object.__setattr__(self, "name", entry.name)
+        if self.parameter is None:
+            object.__setattr__(self, "parameter", entry.default)
+        assert self.parameter is not None
         where = f"activation '{self.name}_{self.parameter:g}'"
         if entry.parameter is None and self.parameter != 1:
             raise ConfigError(where, f"{self.name} takes no parameter")
@@ -158,13 +161,16 @@ class PoolSpec:
 class BlockSpec:
     """A block: a layer and the steps before and after it.
 
-    Order of the steps: att_dropout, operations, dropout, layer, activation, batch norm, pool.
+    Order of the steps: att_dropout, operations, dropout, layer, affine norm, activation, batch norm, pool, residual.
 
     Attributes:
         operations: operations before the layer, in the order of ``Operation``.
         dropout: probability that an input element of the layer becomes 0; the other elements are scaled up.
         att_dropout: largest probability that an element becomes 0; pixels of low contrast drop out more often.
+        affine_norm: whether a batch norm follows the layer whose scale and shift learn with the weights.
         batch_norm: whether a batch norm follows the activation.
+        residual: whether the block's input is added to its output: averaged over pixels to the size of the output, with
+            zeros in the further channels. A loss of the block's own does not see it.
         resume: stored block to start from, ``MODEL/bN``; None starts from the initialisation.
     """
 
@@ -174,10 +180,18 @@ class BlockSpec:
     pool: PoolSpec | None = None
     dropout: float = 0.0
     att_dropout: float = 0.0
+    affine_norm: bool = False
     batch_norm: bool = False
+    residual: bool = False
     resume: str | None = None
 
     def __post_init__(self) -> None:
+        if self.affine_norm and self.hebbian:
+            raise ConfigError(
+                "affine_norm",
+                f"has a scale and a shift, which {self.layer.method} does not train",
+                hint="use bn or bn_after, which have none",
+            )
         if self.resume is not None and not re.fullmatch(r"[\w+.,=@-]+/b[0-9]+", self.resume):
             raise ConfigError("resume", f"'{self.resume}' does not name a stored block", hint="as in MODEL/b0")
         for word in self.operations:
@@ -218,7 +232,7 @@ class BlockSpec:
     @property
     def normalised(self) -> bool:
         """Whether the block keeps batch statistics."""
-        return self.batch_norm or any(name.startswith("batchnorm") for name in self.operations)
+        return self.batch_norm or self.affine_norm or any(name.startswith("batchnorm") for name in self.operations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +299,8 @@ def _check_settling(blocks: Sequence[BlockSpec]) -> None:
             "an activation": block.activation,
             "a pool": block.pool,
             "dropout": block.dropout or block.att_dropout,
-            "a batch norm": block.batch_norm,
+            "a batch norm": block.batch_norm or block.affine_norm,
+            "a residual": block.residual,
         }
         for part, present in parts.items():
             if present:

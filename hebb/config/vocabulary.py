@@ -97,6 +97,13 @@ class LossSource(StrEnum):
     ABOVE = "above"
 
 
+class Similarity(StrEnum):
+    """By what a loss compares two images."""
+
+    COSINE = "cosine"
+    DISTANCE = "distance"
+
+
 # -- settling networks ----------------------------------------------------------------------------------------
 
 
@@ -157,6 +164,7 @@ class Optimiser(StrEnum):
     """How weights follow a gradient."""
 
     ADAM = "adam"
+    ADAMW = "adamw"
     SGD = "sgd"
 
 

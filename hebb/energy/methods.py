@@ -255,7 +255,7 @@ for _entry in (
             _step(0.1),
             SOLVER,
             _number("margin", 0.03, "the label's output is clamped to 1 - margin, the others to margin"),
-            _word("optimiser", tuple(Optimiser), "how the weights follow the gradient"),
+            _word("optimiser", (Optimiser.ADAM, Optimiser.SGD), "how the weights follow the gradient"),
             *SCHEDULE,
         ),
         check_settings=_check_pc,

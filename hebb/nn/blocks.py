@@ -1,7 +1,8 @@
 """A block: operations, layer, activation and pool, as an ordinary ``nn.Module``.
 
-Order: att_dropout, [BatchNorm2d], [Flatten], [BatchNorm1d], [MaxNorm], [NormNorm], dropout, layer,
-activation, [batch norm], pool. Batch norms have no affine parameters (momentum 0.1, eps 1e-5).
+Order: att_dropout, [BatchNorm2d], [Flatten], [BatchNorm1d], [MaxNorm], [NormNorm], dropout, layer, [affine norm],
+activation, [batch norm], pool, [residual]. Batch norms have momentum 0.1 and eps 1e-5, and but for the affine norm no
+scale and no shift.
 
 Shapes: B batch, C channels or neurons, H height, W width.
 """
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.config.registry import ACTIVATIONS
-from hebb.config.rule import HebbianRule
+from hebb.config.rule import HebbianRule, LocalRule
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
 from hebb.config.vocabulary import Arch, LossSource, Operation, PoolKind
@@ -26,7 +27,7 @@ from hebb.kernels.matmul import Linear
 from hebb.nn import contracts
 from hebb.nn.feedback import FeedbackLinear
 from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
-from hebb.nn.local_loss import LocalLoss
+from hebb.nn.local_loss import LocalLoss, Pass
 from hebb.nn.noise import Noise
 from hebb.rules import initial
 
@@ -87,6 +88,18 @@ class AttDropout(Dropout):
         return x * self.noise.keep_mask(x.shape, drop, x.device)
 
 
+def shortcut(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the residual of an input (B, ...) for an output of ``shape``, (C, H, W) or (N,).
+
+    Maps are averaged over pixels; the further channels are zeros.
+    """
+    if x.dim() == 4 and x.shape[2:] != shape[1:]:
+        sides = [before // after for before, after in zip(x.shape[2:], shape[1:], strict=True)]
+        x = F.avg_pool2d(x, sides)
+    missing = shape[0] - x.shape[1]
+    return F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) if missing else x
+
+
 class Activate(nn.Module):
     """A registered activation with its parameter."""
 
@@ -120,15 +133,19 @@ class Activate(nn.Module):
 
 
 class After(nn.Sequential):
-    """The modules after the layer: activation, batch norm, pool."""
+    """The modules after the layer: affine norm, activation, batch norm, pool."""
 
     def forward(self, u: Tensor) -> Tensor:
         """(B, C, ...) -> the block's output."""
-        if len(self) == 2 and isinstance(self[0], Activate) and isinstance(self[1], nn.MaxPool2d):
-            u = self[0](u, self[1])
-        else:
-            for module in self:
+        modules = list(self)
+        if len(modules) > 1 and isinstance(modules[-2], Activate) and isinstance(modules[-1], nn.MaxPool2d):
+            pool, activate = modules.pop(), modules.pop()
+            for module in modules:
                 u = module(u)
+            u = activate(u, pool)
+            modules = []
+        for module in modules:
+            u = module(u)
         return u
 
 
@@ -139,7 +156,7 @@ class Block(nn.Module):
         spec, shapes: as in the arguments.
         before: the modules before the layer.
         layer: ``LinearHebbLayer`` or ``ConvHebbLayer``, or torch's own layers for BP and rules with a local loss.
-        after: activation, batch norm, pool.
+        after: affine norm, activation, batch norm, pool.
         local: the local loss, if the block has one.
         compiled: the compiled Hebbian step, if ``hebb.nn.compiled`` made one.
 
@@ -181,8 +198,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output. Only batch statistics change, and only in training mode."""
-        output: Tensor = self.after(self.layer(self.before(x)))
-        return output
+        return self._with_residual(self.after(self.layer(self.before(x))), x)
+
+    def _with_residual(self, out: Tensor, x: Tensor) -> Tensor:
+        return out + shortcut(x, self.shapes.out) if self.spec.residual else out
 
     def learn(
         self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None, *, last: bool = False
@@ -204,7 +223,7 @@ class Block(nn.Module):
         else:
             u = self.compiled(x, rate, labels)
         again = self.layer.rule.answers_updated and not last
-        output = u if (last or again) and not self.spec.batch_norm else self.after(u)
+        output = u if (last or again) and not self.spec.batch_norm else self._with_residual(self.after(u), x)
         if again:
             learning = self.training
             output = self.train(False)(x)
@@ -219,11 +238,13 @@ class Block(nn.Module):
         """
         assert self.local is not None
         with torch.enable_grad():
-            out: Tensor = self(x)
+            fed = self.before(x)
+            u = self.layer(fed)
+            out: Tensor = self.after(u)
             if self.spec.layer.loss == LossSource.ABOVE:
-                return out
-            self.local(out, labels).backward()
-        return out.detach()
+                return self._with_residual(out, x)
+            self.local(out, labels, Pass(x.detach(), fed, u, self.layer)).backward()
+        return self._with_residual(out.detach(), x.detach())
 
     def set_noise(self, noise: Noise | None) -> None:
         """Set the random numbers of the dropouts."""
@@ -234,12 +255,13 @@ class Block(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the initial weights; BP layers as torch does, uniform in +-1/sqrt(fan-in)."""
-        if isinstance(self.layer, HebbLayer | SettlingLayer | FeedbackLinear):
-            self.layer.initialise(generator)
-            return
-        bound = initial.torch_bound(math.prod(self.shapes.weights[1:]))
-        for parameter in self.layer.parameters():
-            initial.draw_uniform(parameter, bound, generator)
+        own = getattr(self.layer, "initialise", None)
+        if own is not None:
+            own(generator)
+        else:
+            bound = initial.torch_bound(math.prod(self.shapes.weights[1:]))
+            for parameter in self.layer.parameters():
+                initial.draw_uniform(parameter, bound, generator)
         if self.local is not None:
             self.local.initialise(generator)
 
@@ -263,11 +285,14 @@ def _before(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
 
 def _after(spec: BlockSpec, shapes: BlockShapes) -> list[nn.Module]:
     modules: list[nn.Module] = []
+    norm = nn.BatchNorm2d if len(shapes.layer_out) == 3 else nn.BatchNorm1d
+    if spec.affine_norm:
+        modules.append(norm(shapes.out_channels))
     if spec.activation is not None:
+        assert spec.activation.parameter is not None
         modules.append(Activate(spec.activation.name, spec.activation.parameter))
     if spec.batch_norm:
-        kind = nn.BatchNorm2d if len(shapes.layer_out) == 3 else nn.BatchNorm1d
-        modules.append(kind(shapes.out_channels, affine=False))
+        modules.append(norm(shapes.out_channels, affine=False))
     if spec.pool is not None:
         modules.append(_pool(spec.pool))
     return modules
@@ -283,6 +308,9 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
     if isinstance(spec.rule, HebbianRule):
         kind = ConvHebbLayer if spec.arch == Arch.CNN else LinearHebbLayer
         return kind(spec, fan_in, width, behind_norm)
+    if isinstance(spec.rule, LocalRule) and spec.rule.module is not None:
+        made = contracts.require_module(spec.rule, "module", spec.rule.module(fan_in, width, spec))
+        return contracts.require_layer(spec.rule, "module", made, shapes.weights)
     if spec.method == "FA":
         return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == Arch.MLP:

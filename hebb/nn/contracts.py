@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hebb.config import hooks
 from hebb.config.specs import LayerSpec
@@ -110,6 +110,22 @@ def require_weights(entry: Any, value: object, shape: torch.Size) -> Tensor:
     if not bool(value.isfinite().all()):
         raise hooks.broken(entry, "initialise", "must return finite weights, got NaN or infinity")
     return value
+
+
+def require_module(entry: Any, name: str, value: object) -> nn.Module:
+    """Return what the function ``name`` of an entry made; raise unless it is a module."""
+    if not isinstance(value, nn.Module):
+        raise hooks.broken(entry, name, f"must return a torch module, got {_described(value)}")
+    return value
+
+
+def require_layer(entry: Any, name: str, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """Return the layer that the function ``name`` of an entry made; raise unless it has weights of the shape."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or tuple(weight.shape) != shape:
+        got = tuple(weight.shape) if isinstance(weight, Tensor) else _described(weight)
+        raise hooks.broken(entry, name, f"must return a module with a weight of shape {shape}, got {got}")
+    return module
 
 
 def require_terms(entry: Any, terms: object) -> None:

@@ -2,7 +2,8 @@
 
 The output of the block (views x B rows, one view after the other) is averaged over the map, or over ``head_map`` parts
 of it each way, passes the layer's projector and classifier if it has them, and is split into views for ``rule.loss``.
-The input of a block carries no gradient, so the loss trains this block alone.
+A projector of the rule's own reads the maps themselves. The input of a block carries no gradient, so the loss trains
+this block alone.
 
 Shapes: B batch, C channels, H height, W width, M features that the loss compares.
 """
@@ -27,8 +28,24 @@ from hebb.rules import initial
 _FINITE = "finite"
 
 
+class Pass(NamedTuple):
+    """What a block computed of a batch before its activation.
+
+    Attributes:
+        inputs: (views x B, ...), the input of the block, without a graph.
+        fed: the input of its layer.
+        answers: u, the output of its layer.
+        layer: its layer.
+    """
+
+    inputs: Tensor
+    fed: Tensor
+    answers: Tensor
+    layer: nn.Module
+
+
 class Orders(NamedTuple):
-    """The orders of ``shuffle`` of an epoch, drawn before it and sent to the device.
+    """The orders of the batches of an epoch, drawn before it and sent to the device.
 
     Attributes:
         rows: int64 (updates, B), an order for each batch of B images.
@@ -70,7 +87,8 @@ class LocalLoss(nn.Module):
 
     Attributes:
         head: projector and classifier; empty without them.
-        positives: generator of the orders of ``shuffle``, the same in every block; None: torch's global generator.
+        ordered: whether an order is drawn for each batch, for ``shuffle`` or a rule with partners.
+        positives: generator of the orders, the same in every block; None: torch's global generator.
         drawn: orders that ``positives`` has drawn for batches of their size; None: each batch draws its own.
         mean, variance: (M,) statistics of the previous batch, with ``stale``.
         updates: number of updates in this epoch.
@@ -87,21 +105,11 @@ class LocalLoss(nn.Module):
             raise TypeError(f"the rule of a local loss must be a LocalRule, got {spec.method}")
         self.spec, self.rule = spec, spec.rule
         self._new = True  # the loss was not called yet
-        modules: list[nn.Module] = []
-        width *= spec.head_map**2
-        if spec.loss == LossSource.OWN and spec.projector:
-            sizes = (width, spec.projector_hidden, spec.projector_out)
-            for fan_in, fan_out in itertools.pairwise(sizes):
-                modules += [nn.Linear(fan_in, fan_out, bias=spec.add_bias), nn.ReLU()]
-            width = spec.projector_out
-        if spec.loss == LossSource.OWN and spec.rule.labels:
-            modules.append(nn.Linear(width, classes))
-            width = classes
-        self.head = nn.Sequential(*modules)
+        self.head, width = self._head(width, classes)
         self.positives: torch.Generator | None = None
         self.drawn: Orders | None = None
         self._sums: dict[str, Total] = {}
-        self.shuffle = spec.shuffle and spec.loss == LossSource.OWN
+        self.ordered = (spec.shuffle or self.rule.partners) and spec.loss == LossSource.OWN
         self.stale = spec.stale and spec.loss == LossSource.OWN
         if self.stale:
             self.register_buffer("mean", torch.zeros(width))
@@ -109,42 +117,75 @@ class LocalLoss(nn.Module):
             self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
         self.reset_statistics()
 
-    def forward(self, out: Tensor, labels: Tensor) -> Tensor:
+    def _head(self, width: int, classes: int) -> tuple[nn.Module, int]:
+        """Return the head and the number of features that the loss compares."""
+        spec, modules = self.spec, list[nn.Module]()
+        if spec.loss != LossSource.OWN:
+            return nn.Sequential(), width
+        if self._projects_maps:
+            assert self.rule.projector is not None
+            modules.append(contracts.require_module(self.rule, "projector", self.rule.projector(width, spec)))
+        elif spec.projector:
+            sizes = (width * spec.head_map**2, spec.projector_hidden, spec.projector_out)
+            for fan_in, fan_out in itertools.pairwise(sizes):
+                modules += [nn.Linear(fan_in, fan_out, bias=spec.add_bias), nn.ReLU()]
+        width = spec.projector_out if spec.projector else width * spec.head_map**2
+        if spec.rule.labels:
+            modules.append(nn.Linear(width, classes))
+            width = classes
+        return nn.Sequential(*modules), width
+
+    @property
+    def _projects_maps(self) -> bool:
+        return self.rule.projector is not None and self.spec.projector
+
+    def forward(self, out: Tensor, labels: Tensor, made: Pass) -> Tensor:
         """Return the loss of a batch.
 
         Args:
             out: (views x B, C, H, W) or (views x B, M), the output of the block.
             labels: (views x B,) int64.
+            made: how the block computed it.
         """
         views = self.read(out).chunk(self.rule.views)
         context = LossContext(
             labels=labels[: len(views[0])],
-            order=self._order(views[0]) if self.shuffle else None,
+            inputs=made.inputs.chunk(self.rule.views),
+            fed=made.fed.chunk(self.rule.views),
+            answers=made.answers.chunk(self.rule.views),
+            module=made.layer,
+            order=self._order(views[0]) if self.ordered else None,
             before=self._before(views) if self.stale else None,
         )
-        inputs = contracts.Inputs(views=views[0], labels=context.labels) if self._new else None
+        inputs = contracts.Inputs(views=views[0], labels=context.labels, inputs=made.inputs) if self._new else None
         terms = self.rule.loss(views, self.spec, context)
         contracts.require_terms(self.rule, terms)
         loss = torch.stack([self.spec.coefficient(name) * term for name, term in terms.items()]).sum()
         if inputs is not None:
             self._new = False
             inputs.check(self.rule, "loss", loss)
-            contracts.require_gradient(self.rule, loss, views[0])
+            contracts.require_gradient(self.rule, loss, made.answers)
         self._count({"loss": loss, **terms})
         return loss
 
     def read(self, out: Tensor) -> Tensor:
         """Return the features that the loss compares: (views x B, M), or the maps with ``pooling=0``."""
-        if out.dim() == 4 and self.spec.pooling:
+        if out.dim() == 4 and self.spec.pooling and not self._projects_maps:
             out = out.mean(dim=(2, 3)) if self.spec.head_map == 1 else averaged(out, self.spec.head_map).flatten(1)
         projected: Tensor = self.head(out)
         return projected
 
     def _order(self, view: Tensor) -> Tensor:
-        """Draw the order of the images for ``shuffle``, on the host, and send it to the device of ``view``."""
+        """Draw the order of the images on the host, and send it to the device of ``view``."""
         if self.drawn is not None and len(view) == self.drawn.rows.shape[1]:
             return self.drawn.rows.index_select(0, self.drawn.place)[0]
-        return machine.upload(torch.randperm(len(view), generator=self.positives), view.device)
+        return machine.upload(self.draw(len(view)), view.device)
+
+    def draw(self, images: int) -> Tensor:
+        """Draw an order of that many images: any, or a cyclic shift for a rule with partners."""
+        if not self.rule.partners:
+            return torch.randperm(images, generator=self.positives)
+        return (torch.arange(images) + torch.randint(1, images, (), generator=self.positives)) % images
 
     @torch.no_grad()
     def _before(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
@@ -189,8 +230,9 @@ class LocalLoss(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the head's weights and biases as torch does: uniform in +-1/sqrt(fan-in)."""
-        for module in self.head:
-            if isinstance(module, nn.Linear):
+        """Draw the weights and biases of the head's products as torch does: uniform in +-1/sqrt(fan-in)."""
+        for module in self.head.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                bound = initial.torch_bound(module.weight[0].numel())
                 for parameter in module.parameters():
-                    initial.draw_uniform(parameter, initial.torch_bound(module.in_features), generator)
+                    initial.draw_uniform(parameter, bound, generator)

@@ -19,7 +19,8 @@ and an optimiser makes the step. Its function is
 
 ``views`` holds one tensor for each view of the batch, in the order of the images: the block's output averaged over the
 map (B, M), behind the layer's ``projector`` and, when the rule reads labels, behind a linear classifier. Where
-the layer has ``pooling=0`` it is the map itself. ``context`` is a ``hebb.config.rule.LossContext``.
+the layer has ``pooling=0`` it is the map itself. ``context`` is a ``hebb.config.rule.LossContext``, with the input of
+the block and its layer. A rule may bring a layer and a projector of its own.
 
 A module here registers its records when it is imported and imports torch inside its functions only.
 """

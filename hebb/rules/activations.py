@@ -19,6 +19,13 @@ def relu(u: Tensor) -> Tensor:
     return u.relu()
 
 
+def leaky(u: Tensor, slope: float) -> Tensor:
+    """Return u where it is positive, else slope times u."""
+    from torch.nn import functional as F
+
+    return F.leaky_relu(u, slope)
+
+
 def centred(u: Tensor) -> Tensor:
     """Return u minus its mean over channels, which passes no gradient (Coates, Ng & Lee 2011)."""
     return u - u.detach().mean(dim=1, keepdim=True)
@@ -63,6 +70,14 @@ def hard(u: Tensor) -> Tensor:
 
 for _entry in (
     Activation(name="relu", formula="relu(u)", function=relu, rising=True),
+    Activation(
+        name="leaky",
+        formula="u where u > 0, else s u",
+        function=leaky,
+        parameter="slope s",
+        default=0.2,
+        rising=True,
+    ),
     Activation(
         name="triangle",
         formula="relu(u - channel mean)^g",

@@ -200,8 +200,8 @@ class Graphs:
                 if self._device.type != "cpu":  # a CPU draws its masks on the host
                     noise.draw_from(self._generator(f"dropout of b{i}"))
         for local in self._locals:
-            if local.shuffle and self._whole:
-                drawn = [torch.randperm(size, generator=local.positives) for _ in range(self._whole)]
+            if local.ordered and self._whole:
+                drawn = [local.draw(size) for _ in range(self._whole)]
                 rows = self._shuffled.setdefault(id(local), torch.zeros_like(self._order))
                 local.drawn = Orders(rows.copy_(torch.stack(drawn)), self._place)
         return order[whole:]

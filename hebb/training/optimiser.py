@@ -1,6 +1,7 @@
 """The optimiser of a phase and its rates.
 
-BP blocks use the optimiser of the classifier, blocks with a local loss use Adam, and a settling network has its own.
+BP blocks use the optimiser of the classifier, blocks with a local loss use Adam or AdamW, and a settling network has
+its own.
 
 Shapes: C neurons; weights are (C, ...) with two dimensions or more, biases (C,).
 """
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from hebb.config.plan import Phase, PhaseKind
-from hebb.config.specs import RunConfig
+from hebb.config.rule import LocalRule
+from hebb.config.specs import LayerSpec, RunConfig
+from hebb.config.vocabulary import Optimiser
 from hebb.core import user_code
 from hebb.core.errors import ConfigError
 from hebb.energy.network import EnergyNetwork
@@ -22,6 +25,7 @@ from hebb.kernels import private_torch
 from hebb.nn.model import Network
 from hebb.rules import rates
 
+_DECOUPLED = "decoupled_weight_decay"  # torch's word for AdamW
 Learnt = Callable[[Iterable[int]], list[nn.Parameter]]
 """Returns the parameters of some blocks: ``Network.learnt`` or ``Pack.learnt``."""
 
@@ -49,23 +53,34 @@ def of_blocks(config: RunConfig, phase: Phase, learnt: Learnt) -> torch.optim.Op
     if phase.lr is not None:
         backprop = learnt(i for i in phase.blocks if not config.network.blocks[i].local)
         groups.append({"params": backprop, "lr": phase.lr, "weight_decay": spec.weight_decay})
+        if spec.optimiser == Optimiser.ADAMW:
+            groups[0][_DECOUPLED] = True
     for i in phase.blocks:
-        layer, local = config.network.blocks[i].layer, config.network.blocks[i].local
-        parameters = learnt([i]) if local else []
-        for decay, chosen in (
-            (layer.weight_decay if local else 0.0, [p for p in parameters if p.dim() > 1]),
-            (0.0, [p for p in parameters if p.dim() == 1]),
-        ):
-            groups += [{"params": chosen, "lr": layer.lr_sup, "weight_decay": decay, "block": i}] if chosen else []
-    if phase.lr is not None and spec.optimiser == "sgd":
+        groups += _of_loss(config.network.blocks[i].layer, i, learnt)
+    if phase.lr is not None and spec.optimiser == Optimiser.SGD:
         if len(groups) > 1:
             raise ConfigError(
                 "classifier.optimiser",
-                "blocks with a loss of their own learn by Adam, and here on the same batches as BP",
+                "must be adam or adamw: blocks with a loss of their own learn by it, on the same batches as BP",
                 hint="use --training-mode successive or consecutive",
             )
         return private_torch.SGD(groups, lr=phase.lr, momentum=spec.momentum, fused=True)
     return private_torch.Adam(groups, fused=True) if groups else None
+
+
+def _of_loss(layer: LayerSpec, i: int, learnt: Learnt) -> list[dict[str, Any]]:
+    """Return the groups of parameters of a block with a local loss; none of another block."""
+    rule = layer.rule
+    if not isinstance(rule, LocalRule):
+        return []
+    parameters, group = learnt([i]), {"lr": layer.lr_sup, "weight_decay": layer.weight_decay, "block": i}
+    if rule.decoupled:
+        return [{"params": parameters, **group, _DECOUPLED: True}]
+    parts = (
+        (group, [p for p in parameters if p.dim() > 1]),
+        ({**group, "weight_decay": 0.0}, [p for p in parameters if p.dim() == 1]),
+    )
+    return [{"params": chosen, **values} for values, chosen in parts if chosen]
 
 
 def set_rates(config: RunConfig, phase: Phase, optimiser: torch.optim.Optimizer | None, epoch: int) -> None:

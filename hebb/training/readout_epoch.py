@@ -40,12 +40,15 @@ def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim
     worth = phase.batch_size * count >= WORTH and count % 8 == 0 and phase.views == 1
     drops = [module.p for module in block.before if isinstance(module, Dropout)]
     others = [module for module in block.before if not isinstance(module, Dropout | nn.Flatten)]
-    bare = not others and not len(block.after) and type(block.layer) is Linear and all(p == 0.5 for p in drops)
+    bare = not others and not len(block.after) and not block.spec.residual and type(block.layer) is Linear
+    decoupled = any(group.get("decoupled_weight_decay") for group in optimiser.param_groups)
     return (
         plain
         and worth
         and bare
         and len(drops) < 2
+        and all(p == 0.5 for p in drops)
+        and not decoupled
         and network.loss == ClassifierLoss.CROSS_ENTROPY
         and isinstance(optimiser, torch.optim.Adam)
     )

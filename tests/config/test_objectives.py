@@ -116,6 +116,7 @@ def test_static_costs_by_hand() -> None:
         "parameters": 6 * 9 + 96 * 10 + (10 if base.network.blocks[1].layer.add_bias else 0),
         "multiply_accumulates": convolution + classifier,
         "synaptic_operations": convolution + classifier,
+        "images_seen": 200 + 200,  # one Hebbian epoch, one of the classifier
     }
 
 

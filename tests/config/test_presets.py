@@ -24,7 +24,15 @@ from hebb.core.errors import ConfigError
 
 DATA = ROOT / "tests" / "data"
 CATALOG = catalog.load()
-SIDES = {"CIFA": (3, 32), "2HebbCnn": (3, 32), "STL": (3, 96), "ImNet": (3, 160), "MNIST": (1, 28), "Digits": (1, 8)}
+SIDES = {
+    "Tiny": (3, 64),
+    "CIFA": (3, 32),
+    "2HebbCnn": (3, 32),
+    "STL": (3, 96),
+    "ImNet": (3, 160),
+    "MNIST": (1, 28),
+    "Digits": (1, 8),
+}
 ANALOGIES = ("5HardCnnSTL", "SoftKrotovCnnCIFAR", "2HebbCnn", "2HardMLPMNIST")
 LPL = (
     *(f"9LPLVggCIFAR{variant}" for variant in ("", "_small", "_endToEnd", "_contrastive", "_supervised")),
@@ -48,6 +56,12 @@ INSTARS = (
     "4SoftKrotovConstantCnnCIFAR",
     "4CnnCIFAR_instar",
 )
+PAIRED = ("4SCFFCnnCIFAR", "3SCFFCnnDigits", "4SPHeReCnnCIFAR", "4SPHeReCnnCIFAR_small", "3SPHeReCnnDigits")
+OTHER_DATA = {
+    f"{name}{variant}"
+    for name in ("KMNIST", "EMNISTBalanced", "EMNISTLetters", "EMNISTDigits", "SVHN", "TinyImageNet")
+    for variant in ("", "_1", "_50")
+}
 INSTARS_ON_DIGITS = ("3HardInstarCnnDigits", "3BCMCnnDigits")
 OURS_ON_DIGITS = ("2SoftHebbCnnDigits", "3SoftHebbCnnDigits", "2HardCnnDigits", "2CnnDigits", "2SoftMlpDigits")
 # The published depth curve: input of the classifier behind n blocks, and parameters of the whole network.
@@ -163,7 +177,7 @@ ERRORS = {f"{name}_error" for name in ("3PCMNIST", "6PCMNIST", "3PCNudgeMNIST", 
 
 def test_preset_names() -> None:
     ours = {name for name, model in CATALOG.models.items() if not model.source.startswith(SETTLING)}
-    others = (*KROTOV, *LPL, *INSTARS, *INSTARS_ON_DIGITS, *ERRORS)
+    others = (*KROTOV, *LPL, *INSTARS, *INSTARS_ON_DIGITS, *ERRORS, *PAIRED, "5SoftHebbCnnTinyImageNet")
     assert ours == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *others}
 
 
@@ -262,7 +276,7 @@ def test_presets_on_imagenette(model: str) -> None:
 
 def test_dataset_names() -> None:
     ours = {name for name in CATALOG.datasets if not name.startswith("Digits") and not name.endswith("_settle")}
-    assert ours == {row["name"] for row in rows("datasets")} | {"MNIST_100"} | LPL_DATA
+    assert ours == {row["name"] for row in rows("datasets")} | {"MNIST_100"} | LPL_DATA | OTHER_DATA
     assert "Digits" in CATALOG.datasets
 
 

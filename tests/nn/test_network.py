@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def block(text: str, into: tuple[int, ...] = (3, 8, 8), classes: int = 10) -> Bl
     return made
 
 
-@pytest.mark.parametrize("name", [m for m in catalog.load().models if "ImNet" not in m and "STL" not in m])
+@pytest.mark.parametrize("name", [m for m in catalog.load().models if not re.search("ImNet|STL|TinyImageNet", m)])
 def test_every_preset_builds_with_the_traced_shapes(name: str) -> None:
     """Shapes and parameter counts computed without torch are those of the real modules."""
     side = {"MNIST": (1, 28, 28), "Digits": (1, 8, 8)}
@@ -50,7 +51,8 @@ def test_every_preset_builds_with_the_traced_shapes(name: str) -> None:
             tensors = [*network[i].layer.parameters(), *network[i].layer.buffers()]
             named = {"weight", "bias"}  # of a layer that settles, all: lateral weights are learnt too
             own = {n: t for n, t in network[i].layer.state_dict().items() if n in named or spec.settles}
-            assert sum(t.numel() for t in own.values()) == found.parameters
+            stored = sum(t.numel() for t in (*own.values(), *network[i].after.parameters()))
+            assert stored == found.parameters
             assert tensors
     assert x.shape == (2, 10)
 
@@ -87,6 +89,7 @@ def test_activations(name: str) -> None:
     u = torch.randn(4, 5, 3, 3, dtype=torch.float64)
     expected = {
         "relu": u.clamp(min=0),
+        "leaky": torch.where(u > 0, u, 1.4 * u),
         "triangle": (u - u.mean(1, keepdim=True)).clamp(min=0) ** 1.4,
         "repu": u.clamp(min=0) ** 1.4,
         "softmax": (1.4 * u).exp() / (1.4 * u).exp().sum(1, keepdim=True),
