@@ -1,7 +1,8 @@
 """Kill runs with SIGKILL at random moments, continue them, and compare with an uninterrupted one.
 
-    python tests/kill_runs.py FOLDER TIMES
+    python tests/kill_runs.py FOLDER TIMES [NETWORK]
 
+The network is one of ``NETWORKS``: ``soft``, or another with its own state, statistics or random orders.
 Prints ``moment (s)  position of the checkpoint  equal`` per kill and exits with 1 if a continued run differs. Every
 run is a forked child of this process, which never computes with torch itself, so that a run starts at once.
 """
@@ -23,14 +24,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import small
 import torch
 
+NETWORKS = {
+    "soft": small.DEEP,
+    "bcm": "BCM-c8-k3-p1:bn:triangle:surround=3 TemporalInstar-c8-k3-p1:bn:triangle:avg_2_2_0 BP:flatten:drop_0.5",
+    "local": "SPHeRe-c8-k3-p1:bn_affine:leaky:max_2_2_0:residual SCFF-c12-k3-p1:relu:avg_2_2_0 BP:flatten:drop_0.5",
+}
 CHANGES = ("dataset_sup.epochs=12", "dataset_unsup.epochs=6", "dataset_sup.samples=600", "dataset_unsup.samples=600")
 
 
-def fork(folder: Path, carry_on: bool) -> int:
+def fork(folder: Path, carry_on: bool, network: str) -> int:
     """Start a run in a child process; it writes a digest of its weights when it is done."""
     child = os.fork()
     if child == 0:
-        config = small.config(small.DEEP, *CHANGES)
+        config = small.config(NETWORKS[network], *CHANGES)
         result = small.run(config, folder, carry_on=carry_on)
         digest = hashlib.sha256()
         for name, tensor in sorted(result.network.state_dict().items()):
@@ -42,24 +48,24 @@ def fork(folder: Path, carry_on: bool) -> int:
     return child
 
 
-def main(folder: Path, times: int) -> int:
+def main(folder: Path, times: int, network: str = "soft") -> int:
     """Run once undisturbed, then ``times`` with a SIGKILL."""
     began = time.monotonic()
-    os.waitpid(fork(folder / "whole", False), 0)
+    os.waitpid(fork(folder / "whole", False, network), 0)
     length = time.monotonic() - began
     expected = (folder / "whole" / "digest").read_text()
     moments = random.Random(int.from_bytes(os.urandom(4), "little"))
     different = 0
     for k in range(times):
         run, moment = folder / f"run{k}", moments.uniform(0.02, 0.95) * length
-        child = fork(run, False)
+        child = fork(run, False, network)
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         checkpoint = run / "checkpoint" / "last.pt"
         position = torch.load(checkpoint, weights_only=True)["position"] if checkpoint.exists() else "none"
         if not (run / "result.json").exists():
-            os.waitpid(fork(run, (run / "config.json").exists()), 0)
+            os.waitpid(fork(run, (run / "config.json").exists(), network), 0)
         same = (run / "digest").exists() and (run / "digest").read_text() == expected
         different += not same
         print(f"{moment:.2f}  {position}  {'equal' if same else 'DIFFERENT'}", flush=True)
@@ -67,4 +73,4 @@ def main(folder: Path, times: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

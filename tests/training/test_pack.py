@@ -33,6 +33,9 @@ NETWORKS = {
     "scheduled": "SoftKrotov-c8-k3-p1-t1-lr0.05-v0:bn:triangle:avg_2_2_0 BP:flatten:drop_0.5",
     "mlp": small.MLP,
     "back-prop": small.BP,
+    "norm and residual": "BP-c8-k3-p1:bn_affine:leaky:max_2_2_0:residual Soft-c12-k3-p1:residual BP:flatten",
+    "bcm": "BCM-c8-k3-p1:bn:relu:surround=3:dale=1 HardInstar-c8-k3-p1:bn:triangle:avg_2_2_0 BP:flatten",
+    "threshold": "ThresholdInstar-c8-k3-p1:bn:triangle:avg_2_2_0 BP:flatten",
     "mixed": small.MIXED,
     "labels": small.HEBBIAN_CLASSIFIER,
 }

@@ -170,6 +170,7 @@ OTHERS = {
     "another dropout": Case(preset="BP:flatten:drop_0.2"),
     "an activation": Case(preset="BP:flatten:relu"),
     "SGD": Case(changes=("classifier.optimiser=sgd",)),
+    "AdamW": Case(changes=("classifier.optimiser=adamw", "classifier.weight_decay=0.1")),
     "features that fill no byte of random bits": Case(shape=(1, 1, 23)),
 }
 

@@ -15,14 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, Command
+from kill_runs import NETWORKS
 
 from hebb.storage import folders
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.survival)])
-def test_kills_at_random_moments(times: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("times", "network"),
+    [(3, "soft"), (1, "bcm"), (1, "local"), *(pytest.param(10, n, marks=pytest.mark.survival) for n in NETWORKS)],
+)
+def test_kills_at_random_moments(times: int, network: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "kill_runs.py"), str(tmp_path), str(times)],
+        [sys.executable, str(ROOT / "tests" / "kill_runs.py"), str(tmp_path), str(times), network],
         capture_output=True,
         text=True,
         timeout=280,

@@ -30,6 +30,10 @@ NETWORKS = {
     "mixed": small.MIXED,
     "mlp": small.MLP,
     "hebbian classifier": small.HEBBIAN_CLASSIFIER,
+    "bcm": "BCM-c8-k3-p1:bn:triangle:surround=3 BP:flatten",
+    "affine norm and residual": "BP-c8-k3-p1:bn_affine:leaky:max_2_2_0:residual BP:flatten",
+    "sphere": "SPHeRe-c8-k3-p1-ls0.01:bn_affine:leaky:max_2_2_0:residual BP:flatten",
+    "scff": "SCFF-c8-k3-p1:relu:max_2_2_0 BP:flatten",
 }
 
 
