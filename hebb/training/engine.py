@@ -307,9 +307,10 @@ def calibrate(network: Network, split: Split, at: Epoch, progress: Progress) -> 
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # cumulative mean instead of a moving one
         norm.train()
-    for x, labels in split.batches(at.phase.batch_size, at.order()):
+    for count, (x, labels) in enumerate(split.batches(at.phase.batch_size, at.order()), 1):
+        for norm in norms:
+            norm.momentum = 1 / count  # a cumulative mean; that of torch, None, waits to read its own count
         network(x, start=at.phase.first, stop=at.phase.top + 1)
         progress(len(labels))
     for norm, momentum in zip(norms, momenta, strict=True):

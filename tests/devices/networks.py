@@ -53,6 +53,30 @@ def _networks() -> dict[str, str]:
 
 NETWORKS = _networks()
 
+CNN = NETWORKS["SoftKrotov cnn"]
+WAYS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "consecutive": (CNN, [], {"mode": "consecutive"}),
+    "simultaneous": (CNN, [], {"mode": "simultaneous"}),
+    "stop": (CNN, ["stop.patience=1", "stop.convergence=0.001", "dataset_unsup.epochs=2"], {}),
+    "sgd": (CNN, ["classifier.optimiser=sgd", "classifier.momentum=0.5", "classifier.lr=0.001"], {}),
+    "mse": (CNN, ["classifier.loss=mse"], {}),
+    "validation": (CNN, ["dataset_sup.validation=0.2", "dataset_unsup.validation=0.2"], {}),
+    "features of 16 bits": (CNN, ["feature_dtype=float16"], {}),
+    "consecutive, local losses": (NETWORKS["LPL"], [], {"mode": "consecutive"}),
+    "simultaneous, local losses": (NETWORKS["LPL"], [], {"mode": "simultaneous"}),
+    "simultaneous, without a gradient": (NETWORKS["supervised"], [], {"mode": "simultaneous"}),
+    "frozen blocks": (CNN, [], {"training_blocks": (2,)}),
+    "frozen blocks, consecutive": (CNN, [], {"mode": "consecutive", "training_blocks": (1, 2)}),
+    "blockwise": (NETWORKS["bp"], [], {"bp_blockwise": True}),
+    "probes": (CNN, [], {"probes": ("linear", "knn", "geometry", "neuron", "short")}),
+    "simultaneous, by rule and gradient": (NETWORKS["joint"], [], {"mode": "simultaneous"}),
+    "compute in bfloat16": (CNN, ["compute_dtype=bfloat16"], {}),
+    "zca": (CNN, ["dataset_sup.zca=true", "dataset_unsup.zca=true"], {}),
+    "zoom": (CNN, ["dataset_sup.zoom=1.2", "dataset_unsup.zoom=1.2"], {}),
+    "augmentation": (CNN, ["dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"], {}),
+}
+"""Ways to train: network, changes, fields of the run."""
+
 
 _FEW = {"samples": "60", "batch_size": "10"}
 

@@ -14,7 +14,7 @@ import networks
 import pytest
 import small
 import torch
-from networks import NETWORKS
+from networks import CNN, NETWORKS
 from pretended import Log
 
 from hebb.config.vocabulary import DeviceKind
@@ -24,7 +24,6 @@ from hebb.training import graphs, train
 LOOP = ("Oja cnn", "Oja mlp", "Sanger cnn", "Sanger mlp")
 """Networks whose rule learns one by one: a graph would change the last bits."""
 
-CNN = NETWORKS["SoftKrotov cnn"]
 VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "dropout": (small.CNN, [], {}),
     "dropout by contrast": (small.BP.replace("BP-c12-k3-p1:", "BP-c12-k3-p1:attdrop_0.3:"), [], {}),
@@ -32,6 +31,7 @@ VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "augmentation": (CNN, ["dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"], {}),
     "consecutive": (CNN, [], {"mode": "consecutive"}),
     "simultaneous": (small.DEEP, [], {"mode": "simultaneous"}),
+    "simultaneous, by rule and gradient": networks.WAYS["simultaneous, by rule and gradient"],
     "early stop": (CNN, ["stop.patience=9"], {}),
     "sgd, cosine": (CNN, ["classifier.optimiser=sgd", "classifier.momentum=0.5", "classifier.schedule=cosine"], {}),
     "bfloat16": (CNN, ["compute_dtype=bfloat16"], {}),

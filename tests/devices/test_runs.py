@@ -5,12 +5,10 @@ Without it a tensor made on the CPU, or a wait in every update, would be seen on
 
 from __future__ import annotations
 
-from typing import Any
-
 import networks
 import pytest
 import torch
-from networks import NETWORKS
+from networks import CNN, NETWORKS, WAYS
 from pretended import Log
 
 from hebb.config import plan
@@ -27,30 +25,10 @@ def test_every_method_learns_what_it_learns_on_the_cpu(name: str, index: int, lo
     networks.assert_alike(result, networks.on_cpu(config))
 
 
-CNN = NETWORKS["SoftKrotov cnn"]
-VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
-    "consecutive": (CNN, [], {"mode": "consecutive"}),
-    "simultaneous": (CNN, [], {"mode": "simultaneous"}),
-    "stop": (CNN, ["stop.patience=1", "stop.convergence=0.001", "dataset_unsup.epochs=2"], {}),
-    "sgd": (CNN, ["classifier.optimiser=sgd", "classifier.momentum=0.5", "classifier.lr=0.001"], {}),
-    "mse": (CNN, ["classifier.loss=mse"], {}),
-    "validation": (CNN, ["dataset_sup.validation=0.2", "dataset_unsup.validation=0.2"], {}),
-    "features of 16 bits": (CNN, ["feature_dtype=float16"], {}),
-    "frozen blocks": (CNN, [], {"training_blocks": (2,)}),
-    "blockwise": (NETWORKS["bp"], [], {"bp_blockwise": True}),
-    "probes": (CNN, [], {"probes": ("linear", "knn", "geometry", "neuron", "short")}),
-    "simultaneous, by rule and gradient": (NETWORKS["joint"], [], {"mode": "simultaneous"}),
-    "compute in bfloat16": (CNN, ["compute_dtype=bfloat16"], {}),
-    "zca": (CNN, ["dataset_sup.zca=true", "dataset_unsup.zca=true"], {}),
-    "zoom": (CNN, ["dataset_sup.zoom=1.2", "dataset_unsup.zoom=1.2"], {}),
-    "augmentation": (CNN, ["dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"], {}),
-}
-
-
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", WAYS)
 def test_every_way_to_train_is_that_of_the_cpu(name: str, index: int, log: Log) -> None:
-    network, changes, fields = VARIANTS[name]
+    network, changes, fields = WAYS[name]
     config = networks.config(network, *changes, **fields)
     result = networks.on_gpu(config, index)
     assert log.used == {index}
@@ -60,9 +38,9 @@ def test_every_way_to_train_is_that_of_the_cpu(name: str, index: int, log: Log) 
 
 def test_no_mode_and_no_probe_is_left_out() -> None:
     """A new one has to be named here."""
-    assert set(plan.MODES) <= {"successive", *(fields.get("mode") for _, _, fields in VARIANTS.values())}
+    assert set(plan.MODES) <= {"successive", *(fields.get("mode") for _, _, fields in WAYS.values())}
     assert set(ProbeKind) | {"geometry"} <= {
-        probe for *_, fields in VARIANTS.values() for probe in fields.get("probes", ())
+        probe for *_, fields in WAYS.values() for probe in fields.get("probes", ())
     }
 
 
