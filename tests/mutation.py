@@ -204,6 +204,27 @@ ON_DEVICES = (
         "test_graphs.py loop and dropout",
     ),
     Defect(
+        "the partners of a batch are drawn on the host and sent by a copy that waits",
+        "hebb/nn/local_loss.py",
+        "return machine.upload(self.draw(len(view)), view.device)",
+        "return self.draw(len(view)).to(view.device)",
+        "test_costs.py waits_for_nothing and SCFF",
+    ),
+    Defect(
+        "a residual adds zeros of the host",
+        "hebb/nn/blocks.py",
+        "return F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) if missing else x",
+        "return torch.cat([x, torch.zeros(len(x), missing, *x.shape[2:])], dim=1) if missing else x",
+        "test_runs.py cpu and residual",
+    ),
+    Defect(
+        "a length of zero is looked for",
+        "hebb/rules/sphere.py",
+        "return rows / length.where(length > 0, 1.0)",
+        "return rows / length.where(length > 0, 1.0) if not length.all() else rows / length",
+        "test_costs.py waits_for_nothing and SPHeRe",
+    ),
+    Defect(
         "the statistics of frozen blocks wait for their count",
         "hebb/training/engine.py",
         "norm.momentum = 1 / count  #",

@@ -46,6 +46,9 @@ def _networks() -> dict[str, str]:
         "PCNudge of errors": "settle:solver=error,steps=5,step=0.4 PCNudge-c16:flatten PCNudge-c12 PCNudge",
         "FA": "FA-c20:flatten:relu FA-c15:relu FA",
         "joint": small.MIXED,
+        "SPHeRe of distances": "SPHeRe-c12:flatten:bn_affine:relu:similarity=distance BP",
+        "SCFF of vectors": "SCFF-c12:flatten:relu SCFF-c16:relu:residual BP",
+        "residual": "BP-c6-k3-p1:bn_affine:relu:avg_2_2_0:residual Soft-c8-k3-p1:bn:relu:residual BP:flatten",
         "stale": "LPL-c6-k3-p1-ls0.01:relu:stale=true:warmup=0 BP:flatten",
         "shuffle": "LPL-c6-k3-p1-ls0.01:relu:shuffle=true:warmup=0 BP:flatten",
     }
@@ -59,6 +62,7 @@ WAYS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "simultaneous": (CNN, [], {"mode": "simultaneous"}),
     "stop": (CNN, ["stop.patience=1", "stop.convergence=0.001", "dataset_unsup.epochs=2"], {}),
     "sgd": (CNN, ["classifier.optimiser=sgd", "classifier.momentum=0.5", "classifier.lr=0.001"], {}),
+    "adamw": (CNN, ["classifier.optimiser=adamw", "classifier.weight_decay=0.1"], {}),
     "mse": (CNN, ["classifier.loss=mse"], {}),
     "validation": (CNN, ["dataset_sup.validation=0.2", "dataset_unsup.validation=0.2"], {}),
     "features of 16 bits": (CNN, ["feature_dtype=float16"], {}),

@@ -48,6 +48,8 @@ SINGLE = {
     "SoftKrotov cnn": (CNN, []),
     "back-prop, resized": (NETWORKS["bp"], ["dataset_sup.dataset=Digits"]),
     "LPL": (NETWORKS["LPL"], []),
+    "SPHeRe": (NETWORKS["SPHeRe"], []),
+    "SCFF": (NETWORKS["SCFF"], []),
     "EP": (NETWORKS["EP"], []),
     "FA": (NETWORKS["FA"], []),
     "CorInfoMaxSparse": (NETWORKS["CorInfoMaxSparse"], []),
