@@ -30,6 +30,13 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
 
+def geometry(layer: Any) -> dict[str, Any]:
+    """Return the arguments of torch's convolutions that the fields of a layer give."""
+    names = ("kernel_size", "stride", "padding", "dilation", "groups")
+    given = {name: getattr(layer, name) for name in names}
+    return {**given, "bias": layer.add_bias, "padding_mode": layer.padding_mode.value}
+
+
 class Flatten(nn.Flatten):
     """``nn.Flatten`` whose gradient has the memory layout of the map.
 

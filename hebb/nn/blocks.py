@@ -22,7 +22,7 @@ from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
 from hebb.config.vocabulary import Arch, LossSource, Operation, PoolKind
 from hebb.energy.layer import SettlingLayer
-from hebb.kernels.channels_last import Conv2d, Flatten
+from hebb.kernels.channels_last import Conv2d, Flatten, geometry
 from hebb.kernels.matmul import Linear
 from hebb.nn import contracts
 from hebb.nn.feedback import FeedbackLinear
@@ -315,14 +315,4 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
         return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == Arch.MLP:
         return Linear(fan_in, width, bias=spec.add_bias)
-    return Conv2d(
-        fan_in,
-        width,
-        spec.kernel_size,
-        spec.stride,
-        spec.padding,
-        spec.dilation,
-        spec.groups,
-        bias=spec.add_bias,
-        padding_mode=spec.padding_mode.value,
-    )
+    return Conv2d(fan_in, width, **geometry(spec))

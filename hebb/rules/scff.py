@@ -57,21 +57,12 @@ def scff(views: tuple[Tensor, ...], layer: LayerFields, context: LossContext) ->
 
 def module(fan_in: int, width: int, layer: LayerFields) -> Module:
     """Return a layer that answers pairs."""
+    from hebb.kernels.channels_last import geometry
     from hebb.kernels.paired import PairedConv2d, PairedLinear
 
     if "kernel_size" not in vars(layer):
         return PairedLinear(fan_in, width, bias=layer.add_bias)
-    return PairedConv2d(
-        fan_in,
-        width,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-        bias=layer.add_bias,
-        padding_mode=layer.padding_mode.value,
-    )
+    return PairedConv2d(fan_in, width, **geometry(layer))
 
 
 def _number(name: str, default: float, meaning: str, token: str | None = None) -> Field:
