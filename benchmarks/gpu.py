@@ -57,16 +57,22 @@ MEMBERS = (1, 2, 4, 8, 16)
 DATA = "cifar10.npz"
 
 WHOLE = {name: name for name in ("2SoftHebbCnnCIFAR", "3SoftHebbCnnCIFAR", "4SoftHebbCnnCIFAR")}
+_HEBBIAN = (
+    *("Soft", "SoftKrotov", "Hard", "KWTA", "HardKrotov", "Krotov", "Hebb", "Oja", "Sanger"),
+    *("BCM", "HardInstar", "TemporalInstar", "ThresholdInstar"),
+)
+_LOCAL = ("LPL", "ContrastiveLPL", "SupervisedLPL", "LocalBP", "SCFF")
 STEPS = {
-    **{rule: f"{rule}-c96-k5-p2:bn:triangle:max_4_2_1 BP:flatten" for rule in ("Soft", "SoftKrotov", "Hard", "KWTA")},
-    **{rule: f"{rule}-c96-k5-p2:bn:triangle:max_4_2_1 BP:flatten" for rule in ("HardKrotov", "Krotov", "Hebb", "Oja")},
+    **{rule: f"{rule}-c96-k5-p2:bn:triangle:max_4_2_1 BP:flatten" for rule in _HEBBIAN},
     "MLP": "Soft-c2000:flatten BP",
+    "SupervisedSoftKrotov": "Soft-c96-k5-p2:bn:triangle:max_4_2_1 SupervisedSoftKrotov:flatten",
     "BP": "BP-c96-k5-p2:bn:relu:max_4_2_1 BP-c128-k3-p1:bn:relu:max_2_2_0 BP:flatten",
     "FA": "FA-c500:flatten:relu FA",
-    "LPL": "LPL-c96-k5-p2:relu:max_4_2_1:warmup=0 BP:flatten",
-    "ContrastiveLPL": "ContrastiveLPL-c96-k5-p2:relu:max_4_2_1:warmup=0 BP:flatten",
-    **{rule: f"{rule}-c500:flatten {rule}" for rule in ("EP", "CorInfoMax", "PCNudge")},
+    **{rule: f"{rule}-c96-k5-p2:relu:max_4_2_1:warmup=0 BP:flatten" for rule in _LOCAL},
+    "SPHeRe": "SPHeRe-c96-k3-p1:bn_affine:leaky:max_4_2_1 BP:flatten",
+    **{rule: f"{rule}-c500:flatten {rule}" for rule in ("EP", "CorInfoMax", "PC", "PCNudge")},
     "CorInfoMaxSparse": "CorInfoMaxSparse-c500:flatten CorInfoMaxSparse-lf0.2-lt0.1",
+    "CSM": "CSM-c500:flatten CSM-lm0.1",
 }
 SMALL = "SoftKrotov-c6-k3-p1:bn:triangle:max_2_2_0 BP:flatten"
 SMALL_STEPS = {"Soft": "Soft-c6-k3-p1:bn:triangle BP:flatten", "EP": "EP-c8:flatten EP", "BP": "BP-c8:flatten:relu BP"}

@@ -55,14 +55,17 @@ def test_a_unit_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_unit_of_a_gpu_is_a_run_that_can_be_trained() -> None:
-    """The networks of the real units are built and planned; only their data are not here."""
+    """The networks of the real units are built and planned; only their data are not here. They show every rule."""
     from hebb.config import plan
+    from hebb.config.registry import RULES
     from hebb.nn import model
 
     for network in gpu.STEPS.values():
         config = gpu._real(network, False)
         plan.phases(config)
         model.build(config)
+    words = {block.split("-")[0].split(":")[0] for network in gpu.STEPS.values() for block in network.split()}
+    assert {rule.name for rule in RULES.entries()} <= words
     for network in gpu.WHOLE.values():
         assert plan.phases(gpu._real(network, True))
     names = set(gpu.units(rehearse=False))

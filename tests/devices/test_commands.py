@@ -36,6 +36,7 @@ PLACES = ("cpu", "cuda:0", "cuda:1")
 MLP = "Soft-c12-t2-r5:flatten:softmax_5 BP"
 CNN = NETWORKS["SoftKrotov cnn"]
 STORED = {"cnn": CNN, "mlp": MLP, "bp": NETWORKS["bp"], "ep": NETWORKS["EP"], "lpl": NETWORKS["LPL"]}
+STORED |= {"sphere": NETWORKS["SPHeRe"], "scff": NETWORKS["SCFF"], "residual": NETWORKS["residual"]}
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,23 @@ def at(place: str, log: Log) -> None:
 
 LOOKS: dict[str, list[tuple[str, str]]] = {
     "filters": [("cnn", ""), ("cnn", "--block 1 --view image"), ("bp", "--order deviation"), ("mlp", "")],
-    "fields": [("cnn", "--steps 3 --neurons 4"), ("cnn", "--block 1 --show patches --images 40"), ("mlp", "--steps 3")],
+    "fields": [
+        ("cnn", "--steps 3 --neurons 4"),
+        ("cnn", "--block 1 --show patches --images 40"),
+        ("mlp", "--steps 3"),
+        ("scff", "--block 1 --steps 3 --neurons 4"),
+    ],
     "embed": [("cnn", "--images 60 --perplexity 5"), ("ep", "--images 60 --perplexity 5 --blocks 0 1")],
-    "robust": [("cnn", "--images 20 --steps 2 --noise 0.1 --l2 0.2 --linf 0.02"), ("ep", "--kinds noise --images 20")],
-    "interpolate": [("bp", "--steps 3 --points 4"), ("mlp", "--steps 3 --points 4 --prototypes neurons")],
+    "robust": [
+        ("cnn", "--images 20 --steps 2 --noise 0.1 --l2 0.2 --linf 0.02"),
+        ("ep", "--kinds noise --images 20"),
+        ("sphere", "--images 20 --steps 2 --l2 0.2"),
+    ],
+    "interpolate": [
+        ("bp", "--steps 3 --points 4"),
+        ("residual", "--steps 3 --points 4"),
+        ("mlp", "--steps 3 --points 4 --prototypes neurons"),
+    ],
 }
 """For every verb that looks into a network: runs and flags."""
 
@@ -218,7 +232,20 @@ class Stop(train.Report):
             raise KeyboardInterrupt
 
 
-RESUMED = ("SoftKrotov cnn", "bp", "LPL", "stale", "shuffle", "EP", "CorInfoMaxSparse", "PC", "joint")
+RESUMED = (
+    "SoftKrotov cnn",
+    "bp",
+    "LPL",
+    "stale",
+    "shuffle",
+    "SPHeRe",
+    "SCFF",
+    "residual",
+    "EP",
+    "CorInfoMaxSparse",
+    "PC",
+    "joint",
+)
 
 
 @pytest.mark.parametrize("graphs", [False, True])
