@@ -24,7 +24,7 @@ from conftest import ROOT
 
 import hebb
 from hebb.cli import search, train, verbs
-from hebb.config import plugins
+from hebb.config import plugins, rule
 from hebb.config.fields import LayerFields
 from hebb.config.registry import DATASETS, RULES
 from hebb.core.errors import HebbError
@@ -196,6 +196,15 @@ def test_the_public_names_are_documented() -> None:
     text = "\n".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
     documented = re.findall(r"^\.\. auto(?:function|class|exception):: hebb\.(\w+)$", text, re.MULTILINE)
     assert sorted(documented) == sorted({*hebb.__all__} - {"__version__"})
+
+
+def test_every_part_of_a_rule_is_documented() -> None:
+    """Else the site refuses to be built: its pages refer to them."""
+    text = (DOCS / "api" / "rules.md").read_text()
+    kinds = [name for name, kind in vars(rule).items() if isinstance(kind, type) and kind.__module__ == rule.__name__]
+    assert [
+        name for name in kinds if not re.search(rf"autoclass:: hebb\.(config\.rule\.)?{name}$", text, re.MULTILINE)
+    ] == []
 
 
 def test_every_page_is_listed_in_the_index_of_its_folder() -> None:
