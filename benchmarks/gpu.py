@@ -359,16 +359,18 @@ def _spawn(options: argparse.Namespace, name: str, path: Path, limit: float) -> 
     """Do a unit in a process of its own; one that does not end has that as its result."""
     line = [sys.executable, __file__, "--work", str(options.work), "--unit", name]
     line += ["--rehearse"] if options.rehearse else []
-    began = time.monotonic()
+    began, word = time.monotonic(), "failed"
     try:
         code = subprocess.run(line, timeout=limit, check=False).returncode
     except subprocess.TimeoutExpired:
         code = None
-        if limit >= LIMIT:  # else there was less time than a unit may take, and it is begun anew
+        if limit < LIMIT:  # less time than a unit may take
+            word = "begun anew by the next call"
+        else:
             _write(path, {"done": False, "error": f"took more than {limit:.0f} s"})
     if code not in (0, None) and not path.exists():
         _write(path, {"done": False, "error": f"the process ended with {code}"})
-    print(f"gpu: {name}: {time.monotonic() - began:.0f} s" + ("" if code == 0 else ", failed"), flush=True)
+    print(f"gpu: {name}: {time.monotonic() - began:.0f} s" + ("" if code == 0 else f", {word}"), flush=True)
 
 
 # -- record ---------------------------------------------------------------------------------------------------

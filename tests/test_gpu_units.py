@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -52,6 +54,18 @@ def test_a_unit_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert gpu.main([*flags, "--again"]) == 0
     assert calls == ["pack-1", "pack-2", "pack-2"]
     assert set(json.loads((tmp_path / "record" / "gpu.json").read_text())["units"]) == {"pack-1", "pack-2"}
+
+
+@pytest.mark.parametrize(("budget", "word"), [(1, "begun anew by the next call"), (gpu.BUDGET, "failed")])
+def test_a_unit_fails_only_if_it_had_its_time(
+    budget: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endless = mock.Mock(side_effect=subprocess.TimeoutExpired("unit", 1))
+    monkeypatch.setattr(gpu.subprocess, "run", endless)
+    monkeypatch.setattr(gpu, "units", lambda *, rehearse: {"pack-1": None})
+    gpu.main(["--rehearse", "--work", str(tmp_path), "--budget", str(budget)])
+    assert (tmp_path / "results" / "pack-1.json").exists() == (word == "failed")
+    assert word in capsys.readouterr().out
 
 
 def test_every_unit_of_a_gpu_is_a_run_that_can_be_trained() -> None:
