@@ -76,7 +76,7 @@ kill: .venv/installed
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-asha 3 12 --scheduler asha
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-promotion 3 12 --scheduler asha-promotion --workers 1
 	$(BIN)/python tests/kill_search.py $(OUT)/kill-packs 3 8 --pack-seeds 2
-	for kind in tpe gp random nsga2 front-tpe front-nsga2; do \
+	for kind in tpe gp random nsga2 front-tpe front-nsga2 warm; do \
 		$(BIN)/python tests/kill_search.py $(OUT)/kill-$$kind 3 32 $$kind || exit 1; done
 	for kind in final final-points; do $(BIN)/python tests/kill_search.py $(OUT)/kill-$$kind 3 6 $$kind || exit 1; done
 
@@ -97,6 +97,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/memory_stl10.py --out $(OUT)/memory_stl10.json
 	$(BIN)/python benchmarks/search_overhead.py --epochs 300 --out $(OUT)/search_overhead.json
 	$(BIN)/python benchmarks/search_overhead.py --growth 200 --epochs 5 --out $(OUT)/search_growth.json
+	$(BIN)/python benchmarks/stored_scale.py --out $(OUT)/stored_scale.json
 	$(BIN)/python benchmarks/samplers.py --out $(OUT)/samplers.json
 ifdef PUBLISHED
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'

@@ -29,9 +29,12 @@ ONE_BY_ONE = ("--workers", "1")  # a model learns the results in the order of th
 LR = "b0.layer.lr={loguniform: [0.01, 0.2]}"
 WIDTH = "b0.layer.out_channels={randint: [4, 13]}"
 WIDTHS = "b0.layer.out_channels={grid: [4, 8, 12]}"
+BASE = (*DATA, *SIZE, "--config", "one_seed", "--seeds", "0", "1")
 BOUNDS = ("--constraint", "parameters <= 4000", "train_acc >= 5")
 OBJECTIVES = ("--metric", "train_acc", "multiply_accumulates", *BOUNDS)
 FINAL = ("--purpose", "search", "--final-seeds", "2")
+EARLY = ("--space", "b0.layer.lr={grid: [0.02, 0.05, 0.1, 0.15]}", *FINAL, "--metric", "val_acc")
+FROM_EARLY = ("--from-best", "early", "--warm-start", "early", *FINAL, "--metric", "val_acc")
 
 
 def _drawn(sampler: str, *more: str) -> tuple[str, ...]:
@@ -42,6 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "grid": (),
     **{sampler: _drawn(sampler) for sampler in ("tpe", "gp", "random", "nsga2")},
     **{f"front-{sampler}": _drawn(sampler, *OBJECTIVES) for sampler in ("tpe", "nsga2")},
+    "warm": _drawn("tpe", *FROM_EARLY),
     "final": (*FINAL, "--metric", "val_acc"),
     "final-points": (*FINAL, "--metric", "val_acc", "multiply_accumulates", "--final-points", "1", "--space", WIDTHS),
 }
@@ -71,8 +75,15 @@ def flags_of(trials: int, more: tuple[str, ...]) -> tuple[str, ...]:
         if "--algorithm" in own
         else ("--space", f"b0.layer.radius={{grid: [{radii}]}}")
     )
-    base = ("--preset", NETWORK, *DATA, *SIZE, "--config", "one_seed", "--seeds", "0", "1")
-    return (*base, *space, *own, "--folder-name", "s", *flags)
+    network = () if "--from-best" in own else ("--preset", NETWORK)
+    return (*network, *BASE, *space, *own, "--folder-name", "s", *flags)
+
+
+def search_early(home: Path) -> None:
+    """Run the whole search from which a kind with ``--from-best`` and ``--warm-start`` begins."""
+    process = start(home, "--preset", NETWORK, *BASE, *EARLY, "--folder-name", "early")
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
 
 
 def finished(search: Path) -> dict[str, str]:
@@ -124,6 +135,9 @@ def main(folder: Path, kills: int, trials: int, more: tuple[str, ...]) -> int:
     """Run once undisturbed, then once with ``kills`` times SIGKILL."""
     whole, cut = folder / "whole", folder / "cut"
     again = ONE_BY_ONE if ONE_BY_ONE[0] in flags_of(trials, more) else ()  # a search does not keep it
+    if FROM_EARLY[0] in flags_of(trials, more):
+        search_early(whole)
+        search_early(cut)
     peace = start(whole, *flags_of(trials, more))
     wait_for_trials(whole / "hebb" / "search" / "s", peace)
     began = time.monotonic()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import small
 import torch
@@ -31,6 +32,7 @@ from benchmarks import (
     published,
     published_code,
     samplers,
+    stored_scale,
     time_split,
 )
 from hebb.config import catalog, domains, plan
@@ -242,19 +244,24 @@ def catalog_features(preset: str) -> int:
     return shapes.trace(network, (1, 8, 8), 10)[-1].weights[1]
 
 
-def test_growth_is_the_exponent_of_time_over_operations(tmp_path: Path) -> None:
-    draws = iter(range(1, 4))
+def test_growth_is_the_exponent_of_time_over_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, clock = iter(range(1, 4)), [0.0]
+    monkeypatch.setattr(harness, "now", lambda device: clock[0])
 
     def prepare(axis: str, value: int) -> growth.Step:
         assert axis == "width"
         place = next(draws)
-        return growth.Step(lambda: time.sleep(0.02 * place), 10**6 * 2**place)
+
+        def step() -> None:
+            clock[0] += 0.02 * 2 ** (0.5 * place)
+
+        return growth.Step(step, 10**6 * 2**place)
 
     options = argparse.Namespace(steps=1)
     rows = growth.series("step", "width", (8, 16, 32), prepare, options)
     assert [row["mega"] for row in rows] == [2, 4, 8]
     assert rows[0]["exponent"] is None
-    assert rows[1]["exponent"] == pytest.approx(1.0, abs=0.3)
+    assert [row["exponent"] for row in rows[1:]] == pytest.approx([0.5, 0.5])
     growth.draw(rows, tmp_path / "growth.svg")
     assert "width" in (tmp_path / "growth.svg").read_text(encoding="utf-8")
 
@@ -517,3 +524,39 @@ def test_samplers_on_a_planted_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert many["mean"] == pytest.approx(np.mean(many["each"]))
     assert many["error"] == pytest.approx(np.std(many["each"], ddof=1) / 3**0.5)
     assert many["mean"] < chance["mean"]
+
+
+# -- stored searches ----------------------------------------------------------------------------------------
+
+
+def test_growth_of_a_command_is_taken_from_the_next_smaller_search() -> None:
+    """By hand: eight times the trials in four times the time is an exponent of 2/3."""
+    rows: list[harness.Row] = [
+        {"command": "runs", "trials": 100, "seconds": 2.0, "mb": 50.0},
+        {"command": "runs", "trials": 1, "seconds": 1.9, "mb": 49.0},
+        {"command": "table", "trials": 500, "seconds": 7.0, "mb": 70.0},
+        {"command": "runs", "trials": 800, "seconds": 8.0, "mb": 57.0},
+    ]
+    more = stored_scale.since(rows[3], rows)
+    assert more == {
+        "ms_per_trial": pytest.approx(6000 / 700),
+        "kb_per_trial": pytest.approx(10.0),
+        "exponent": pytest.approx(2 / 3),
+    }
+    assert stored_scale.since(rows[2], rows) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_of_copies_is_a_whole_one(tmp_path: Path) -> None:
+    """Every command finds all runs, each with its own configuration and seed, and a restored search trains none."""
+    folder = stored_scale.store(tmp_path, 8)
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert len(written) == 8
+    for name in ("runs", "restore"):
+        stored_scale.called(list(stored_scale.COMMANDS[name]), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")} == written
+    table = pd.read_csv(folder / "results.csv")
+    assert set(table.status) == {"finished"}
+    pairs = set(zip(table.configuration, table.seed, strict=True))
+    assert pairs == {(f"b0.layer.lr={rate}", seed) for rate in ("0.01", "0.0101") for seed in range(4)}
