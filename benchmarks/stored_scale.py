@@ -2,12 +2,13 @@
 
     python benchmarks/stored_scale.py --trials 1000 3000
 
-Of a search of that many trials, four seeds a configuration, four are trained. The files of the others are copies of the
-first one's, with their own configuration and seed, so the folder is what the whole search would have left. Then each
+Of a search of that many trials, four seeds a configuration, one is trained. The files of the others are copies of its
+files, with their own configuration and seed, so the folder is what the whole search would have left. Then each
 command runs once, from start to end: ``hebb search --restore`` (nothing is left to train: it reads every run and makes
 table and report), ``analysis runs``, ``analysis table`` and ``watch --once``; and TensorBoard's own reader takes in all
-runs. The exponent is the slope of log time since the next smaller number; 1 is linear, and what
-starting costs makes it less. So ``ms a trial more`` is the time of each trial beyond the smaller number.
+runs. Time is that of the processor, which other work on the machine disturbs least. The exponent is the slope of its
+logarithm since the next smaller number; 1 is linear, and what starting costs makes it less. So ``ms a trial more`` is
+the time of each trial beyond the smaller number.
 
 Storing 10,000 trials takes half a gigabyte of ``--scratch`` and minutes.
 """
@@ -18,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -72,6 +74,7 @@ def main(argv: list[str]) -> int:
             "trials": "trials:,",
             "command": "command",
             "s": "seconds:.1f",
+            "CPU s": "cpu_s:.1f",
             "ms a trial more": "ms_per_trial:.2f",
             "kB a trial more": "kb_per_trial:.1f",
             "MB": "mb:.0f",
@@ -144,7 +147,7 @@ def timed(command: list[str], home: Path, codes: tuple[int, ...] = (0,)) -> harn
     home.mkdir(parents=True, exist_ok=True)
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "HEBB_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    began = time.perf_counter()
+    began, used = time.perf_counter(), _processor_seconds()
     with open(home / "output.txt", "w+b") as output:
         process = subprocess.Popen(command, env=environment, cwd=home, stdout=output, stderr=subprocess.STDOUT)
         peak = 0.0
@@ -155,7 +158,13 @@ def timed(command: list[str], home: Path, codes: tuple[int, ...] = (0,)) -> harn
         text = output.read().decode(errors="replace")
     if process.returncode not in codes:
         raise HebbError(f"{' '.join(command[:6])} failed: {text[-500:]}")
-    return {"seconds": time.perf_counter() - began, "mb": peak}
+    return {"seconds": time.perf_counter() - began, "cpu_s": _processor_seconds() - used, "mb": peak}
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def peak_mb(process: int) -> float:
@@ -175,9 +184,9 @@ def since(row: harness.Row, rows: list[harness.Row]) -> harness.Row:
     last = max(before, key=lambda other: other["trials"])
     more = row["trials"] - last["trials"]
     return {
-        "ms_per_trial": 1000 * (row["seconds"] - last["seconds"]) / more,
+        "ms_per_trial": 1000 * (row["cpu_s"] - last["cpu_s"]) / more,
         "kb_per_trial": 1000 * (row["mb"] - last["mb"]) / more,
-        "exponent": math.log(row["seconds"] / last["seconds"]) / math.log(row["trials"] / last["trials"]),
+        "exponent": math.log(row["cpu_s"] / last["cpu_s"]) / math.log(row["trials"] / last["trials"]),
     }
 
 

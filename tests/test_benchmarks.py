@@ -532,10 +532,10 @@ def test_samplers_on_a_planted_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_growth_of_a_command_is_taken_from_the_next_smaller_search() -> None:
     """By hand: eight times the trials in four times the time is an exponent of 2/3."""
     rows: list[harness.Row] = [
-        {"command": "runs", "trials": 100, "seconds": 2.0, "mb": 50.0},
-        {"command": "runs", "trials": 1, "seconds": 1.9, "mb": 49.0},
-        {"command": "table", "trials": 500, "seconds": 7.0, "mb": 70.0},
-        {"command": "runs", "trials": 800, "seconds": 8.0, "mb": 57.0},
+        {"command": "runs", "trials": 100, "cpu_s": 2.0, "mb": 50.0},
+        {"command": "runs", "trials": 1, "cpu_s": 1.9, "mb": 49.0},
+        {"command": "table", "trials": 500, "cpu_s": 7.0, "mb": 70.0},
+        {"command": "runs", "trials": 800, "cpu_s": 8.0, "mb": 57.0},
     ]
     more = stored_scale.since(rows[3], rows)
     assert more == {
