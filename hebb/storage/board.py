@@ -11,6 +11,7 @@ works; both of TensorBoard's loaders follow them. Where the file system has no l
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -57,10 +58,17 @@ def renew(folder: Path) -> None:
 def link(trial: Path, choice: Choice, seed: int) -> str:
     """Link the folder of a trial that has begun; return its label, or its name where it has no link."""
     search = trial.parent.parent
-    if not (search / folders.SEARCH).exists():
+    description = search / folders.SEARCH
+    if not description.exists():
         return trial.name
-    axes = folders.read_json(search / folders.SEARCH)["spec"]["space"]
+    axes = _space(description.absolute(), description.stat().st_mtime_ns)
     return _link_trial(search / BOARD, trial.name, choice, seed, short_names([*axes, *choice]))
+
+
+@functools.lru_cache(maxsize=1)
+def _space(description: Path, written: int) -> tuple[str, ...]:
+    """Return the paths of a search's space, read once for all trials of a worker: the file lists every trial."""
+    return tuple(folders.read_json(description)["spec"]["space"])
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

@@ -29,12 +29,14 @@ class KeptModels:
     search: Search
     best: tuple[Trial, ...] = ()
     _runs: dict[str, dict[int, Trial]] = field(default_factory=dict)
+    _places: dict[str, int] = field(default_factory=dict)
     _score: float | None = None
 
     def begun(self, runs: Iterable[Trial]) -> None:
         """Take note of runs; the first configuration of equal ones is the best."""
         for trial in runs:
             self._runs.setdefault(trial.configuration, {})[trial.config.seed] = trial
+            self._places.setdefault(trial.configuration, len(self._places))
 
     def ended(self, runs: Iterable[Trial], *, stopped: bool = False) -> None:
         """Judge the configurations of runs that have ended; a ``stopped`` one is out, and never goes on."""
@@ -74,7 +76,7 @@ class KeptModels:
         return all(bound.holds(means[bound.metric]) for bound in bounds)
 
     def _key(self, runs: tuple[Trial, ...], score: float) -> tuple[float, int]:
-        return score, list(self._runs).index(runs[0].configuration)
+        return score, self._places[runs[0].configuration]
 
 
 def drop(runs: Iterable[Trial], *, over: bool = False) -> None:

@@ -138,6 +138,24 @@ def test_values_that_differ_late_get_more_digits(tmp_path: Path) -> None:
     assert shown(search / "tensorboard") == names
 
 
+def test_a_search_is_read_once_for_all_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its description lists every trial, so reading it at each would cost the square of their number."""
+    search = stored(tmp_path, "s", {name: {"b0.layer.lr": rate} for name, rate in (("aa", 0.1), ("bb", 0.2))})
+    reads, read_json = [], folders.read_json
+    monkeypatch.setattr(folders, "read_json", lambda path: reads.append(path) or read_json(path))
+    trials = search / "trials"
+    assert board.link(trials / "aa-s0", {"b0.layer.lr": 0.1}, 0) == "lr=0.1 seed=0"
+    assert board.link(trials / "bb-s0", {"b0.layer.lr": 0.2}, 0) == "lr=0.2 seed=0"
+    assert len(reads) == 1
+
+    description = search / folders.SEARCH
+    data = read_json(description)
+    data["spec"]["space"] |= {"b1.layer.lr": {}}
+    description.write_text(json.dumps(data))
+    os.utime(description, ns=(1, 1))
+    assert board.link(trials / "aa-s1", {"b0.layer.lr": 0.1}, 1) == "b0.lr=0.1 seed=1", "it was written again"
+
+
 def test_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the folders of the runs are shown, as they are where a search is damaged."""
 
