@@ -10,7 +10,7 @@ runs. Time is that of the processor, which other work on the machine disturbs le
 logarithm since the next smaller number; 1 is linear, and what starting costs makes it less. So ``ms a trial more`` is
 the time of each trial beyond the smaller number.
 
-Storing 10,000 trials takes half a gigabyte of ``--scratch`` and minutes.
+Storing 10,000 trials takes 0.7 GB of ``--scratch`` and minutes.
 """
 
 from __future__ import annotations
