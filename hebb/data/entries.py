@@ -177,6 +177,7 @@ for _entry in (
         test=26032,
         test_per_class=_SVHN_TEST_COUNTS,
         summary="digits of house numbers, in colour, 32x32",
+        augmentation=Augmentation.NOISE,
         load=_loaded("svhn"),
     ),
     Dataset(

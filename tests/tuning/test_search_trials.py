@@ -284,6 +284,9 @@ def test_a_search_stored_by_the_first_version_goes_on(tmp_path: Path) -> None:
     assert (search.probe_every, search.final_seeds, search.mode) == (1, (3, 4), "max")
     search_folder.write(search, SearchSettings.restored(stored["options"], folders.Home(tmp_path)))
     stored["base"] |= {"curve_points": None, "tf32": "convolutions", "deterministic": False, "cuda_graphs": False}
+    stored["base"]["network"]["blocks"] = [
+        {**block, "affine_norm": False, "residual": False} for block in stored["base"]["network"]["blocks"]
+    ]
     stored["options"] |= {"save_best": True, "on_end": None, "storage": None}
     assert folders.read_json(tmp_path / folders.SEARCH) == stored
 
