@@ -315,6 +315,17 @@ def _add_result_flags(group: Flags) -> None:
     )
 
 
+def beside_restore(words: Iterable[str]) -> list[str]:
+    """Return those of the flags, with their values, that may stand beside --restore; the search has the others."""
+    kept, keep = [], False
+    for word in words:
+        if word.startswith("--"):
+            keep = word.partition("=")[0].removeprefix("--").replace("-", "_") in _BESIDE_RESTORE
+        if keep:
+            kept.append(word)
+    return kept
+
+
 def check_restore(options: argparse.Namespace) -> None:
     """Raise for flags that a continued search would ignore."""
     allowed = (*_BESIDE_RESTORE, *(_EXTENDING if options.extend else ()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,31 @@ def test_panels_read_the_runs_they_name(tmp_path: Path, monkeypatch: pytest.Monk
     Path("own.yaml").write_text(yaml.safe_dump({**GOOD, "draw": {"a": "tabel"}}))
     with pytest.raises(ConfigError, match=r"figure own, draw, a: unknown verb 'tabel' \(did you mean 'table'\?\)"):
         analysis.main(["figure", "own.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("progress", "given"),
+    [
+        (figures.Progress.ABSENT, ["--workers", "2", "--threads", "1", "--gpu-id=cpu"]),
+        (figures.Progress.UNFINISHED, ["--workers", "2", "--gpu-id=cpu"]),
+    ],
+)
+def test_a_search_that_goes_on_is_given_the_flags_that_may_change(
+    progress: figures.Progress, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads are those that it was begun with, and --restore refuses them."""
+    lines: list[list[str]] = []
+
+    def run(line: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        lines.append(line)
+        return subprocess.CompletedProcess(line, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    (needed, *_) = recipes.load("1").needed()
+    status = figures.TrainingStatus(needed, tmp_path / "s", progress, 4, 2)
+    figures.train(status, folders.Home(tmp_path), ["--workers", "2", "--threads", "1", "--gpu-id=cpu"])
+    assert lines[0][-len(given) :] == given
+    assert ("--restore" in lines[0]) == (progress is figures.Progress.UNFINISHED)
 
 
 @pytest.mark.slow

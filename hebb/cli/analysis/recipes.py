@@ -108,7 +108,12 @@ def train(status: TrainingStatus, home: folders.Home, search_flags: Sequence[str
         HebbError: when the command fails.
     """
     name, script = status.command.name, status.command.script
-    words = [*_words(status), "--data-dir", str(home.parent), *(search_flags if script is Script.SEARCH else ())]
+    words = [*_words(status), "--data-dir", str(home.parent)]
+    if script is Script.SEARCH:
+        from hebb.cli.search_flags import beside_restore
+
+        restored = status.progress is Progress.UNFINISHED
+        words += beside_restore(search_flags) if restored else search_flags
     print(f"$ {commands.quoted('python', script, *words)}", flush=True)
     line = [sys.executable, "-m", "hebb", _VERBS[script], *words]
     done = subprocess.run(line, env=_environment(), check=False)
