@@ -52,6 +52,7 @@ def compute(
             {
                 "group": label,
                 "preset": run.preset,
+                "trained": run.trained,
                 "dataset": run.dataset,
                 "seed": run.seed,
                 metric: run.measured(metric),
@@ -61,7 +62,7 @@ def compute(
             for label, run in zip(stored.labels(runs, by), runs, strict=True)
         ]
     )
-    keys = ["group", "preset", "dataset"]
+    keys = ["group", "preset", "trained", "dataset"]
     lines = replicates.over_seeds(frame, keys, metric, "--by")
     groups = frame.groupby(keys, sort=False)
     means = {name: groups[f"{name} "].mean().to_numpy() for name in costs}
@@ -78,12 +79,13 @@ def _nearest(run: StoredRun) -> float:
 
 
 def _beside(lines: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """Add the published value of each preset on its dataset, and how it was chosen."""
+    """Add the published value of each preset on its dataset, and how it was chosen; it is of a network that learns."""
     if not (theirs["by"] == "preset").any():
         kind = theirs["by"].iloc[0]
         raise ConfigError("--published", f"must name values of presets, got values by {kind}", hint="rules has some")
     theirs = theirs[theirs["by"] == "preset"].rename(columns={"series": "preset", "mean": "published"})
-    return lines.merge(theirs[["preset", "dataset", "published", "chosen", "source"]], how="left")
+    theirs = theirs[["preset", "dataset", "published", "chosen", "source"]].assign(trained="all")
+    return lines.merge(theirs, how="left")
 
 
 def text(lines: pd.DataFrame) -> str:
@@ -104,19 +106,19 @@ def text(lines: pd.DataFrame) -> str:
 
 @style.drawn
 def draw(lines: pd.DataFrame) -> Figure:
-    """Draw a point with its bar for each group; a hollow one at the published value, joined to ours by dots."""
+    """Draw a point with its bar for each group; a hollow one at the published value, above or below the dearest."""
     metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
     figure, panel = style.figure(width=style.PAGE, height=4.0)
-    numbers = {preset: number for number, preset in enumerate(dict.fromkeys(lines["preset"]))}
-    for _, group in lines.groupby("preset", sort=False):
-        preset = str(group["preset"].iloc[0])
-        style.bars(panel, numbers[preset], preset, group[cost], group, metric)
-        for line in group.itertuples() if "published" in group else ():
-            if math.isfinite(line.published):
-                look = {"color": style.line(numbers[preset])["color"], "marker": style.line(numbers[preset])["marker"]}
-                x = getattr(line, cost)
-                panel.plot([x, x], [line.mean, line.published], ":", color=look["color"], linewidth=1)
-                panel.plot([x], [line.published], markerfacecolor="white", linestyle="", **look)
+    for number, ((preset, trained), group) in enumerate(lines.groupby(["preset", "trained"], sort=False)):
+        name = str(preset) if trained == "all" else f"{preset}, only {trained} trained"
+        group = group.sort_values(cost)
+        style.bars(panel, number, name, group[cost], group, metric)
+        if "published" in group and group["published"].notna().any():
+            look, last = style.line(number), group.iloc[-1]
+            ends = [last["mean"], last["published"]]
+            panel.plot([last[cost]] * 2, ends, ":", color=look["color"], linewidth=1)
+            hollow = {"color": look["color"], "marker": look["marker"], "markerfacecolor": "white", "linestyle": ""}
+            panel.plot([last[cost]], [last["published"]], **hollow)
     low, high = lines[cost].min(), lines[cost].max()
     if low > 0:
         style.logarithmic(panel, low / 1.5, high * 1.5)

@@ -5,7 +5,6 @@ Without it a point could stand at the cost of another network.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +69,13 @@ def test_the_figure_has_a_bar_for_each_preset_and_a_hollow_point_for_each_publis
     lines = cost.compute(stored, "images_seen")
     bare = cost.draw(lines).axes[0]
     assert cost.draw(lines).legends[0].get_texts()[0].get_text() == "2SoftHebbCnnDigits"
-    with_published = lines.assign(published=[80.0, math.nan], chosen="", source="")
+    with_published = lines.assign(published=80.0, chosen="", source="")
     panel = cost.draw(with_published).axes[0]
-    assert len(panel.lines) == len(bare.lines) + 2  # the dots and the point
+    assert len(panel.lines) == len(bare.lines) + 2  # the dots and the point, at the dearest group
+    assert panel.lines[-1].get_xdata() == [lines["images_seen"].max()]
+    frozen = lines.assign(trained=["b1", "all"])
+    names = [text.get_text() for text in cost.draw(frozen).legends[0].get_texts()]
+    assert names[:2] == ["2SoftHebbCnnDigits, only b1 trained", "2SoftHebbCnnDigits"]
     assert panel.get_xscale() == "log"
     assert bare.get_xlabel() == "images seen while learning"
 
