@@ -109,7 +109,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--whole", action="store_true", help="run the published code from end to end (hours)")
     parser.add_argument(
-        "--flush", action="store_true", help="give the published code our handling of subnormal numbers, slow on Intel"
+        "--flush",
+        action="store_true",
+        help="let the published code make 0 of subnormal numbers, too; they are slow on Intel",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of both (default: 0)")
     parser.add_argument("--data-dir", metavar="DIR", help="as in multi_layer.py: where CIFAR-10 is found")

@@ -79,7 +79,10 @@ def _nearest(run: StoredRun) -> float:
 
 
 def _beside(lines: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """Add the published value of each preset on its dataset, and how it was chosen; it is of a network that learns."""
+    """Add the published value of each preset on its dataset, and how it was chosen.
+
+    It belongs to the network all of whose blocks learn, and not to one that was partly frozen.
+    """
     if not (theirs["by"] == "preset").any():
         kind = theirs["by"].iloc[0]
         raise ConfigError("--published", f"must name values of presets, got values by {kind}", hint="rules has some")
@@ -106,7 +109,7 @@ def text(lines: pd.DataFrame) -> str:
 
 @style.drawn
 def draw(lines: pd.DataFrame) -> Figure:
-    """Draw a point with its bar for each group; a hollow one at the published value, above or below the dearest."""
+    """Draw a point with its bar for each group, and a hollow one for the published value at the highest cost."""
     metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
     figure, panel = style.figure(width=style.PAGE, height=4.0)
     for number, ((preset, trained), group) in enumerate(lines.groupby(["preset", "trained"], sort=False)):

@@ -316,7 +316,7 @@ def _add_result_flags(group: Flags) -> None:
 
 
 def beside_restore(words: Iterable[str]) -> list[str]:
-    """Return those of the flags, with their values, that may stand beside --restore; the search has the others."""
+    """Return the flags, with their values, that may stand beside --restore; a stored search has the others."""
     kept, keep = [], False
     for word in words:
         if word.startswith("--"):
