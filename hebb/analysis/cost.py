@@ -55,8 +55,7 @@ def compute(
                 "trained": run.trained,
                 "dataset": run.dataset,
                 "seed": run.seed,
-                metric: run.measured(metric),
-                **{f"{name} ": run.measured(name) for name in costs},
+                **{name: run.measured(name) for name in (metric, *costs)},
                 KNN: _nearest(run),
             }
             for label, run in zip(stored.labels(runs, by), runs, strict=True)
@@ -65,7 +64,7 @@ def compute(
     keys = ["group", "preset", "trained", "dataset"]
     lines = replicates.over_seeds(frame, keys, metric, "--by")
     groups = frame.groupby(keys, sort=False)
-    means = {name: groups[f"{name} "].mean().to_numpy() for name in costs}
+    means = {name: groups[name].mean().to_numpy() for name in costs}
     lines = lines.assign(metric=metric, cost=cost, **means)
     if frame[KNN].notna().any():
         lines[KNN] = groups[KNN].mean().to_numpy()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hebb.config import shapes
 from hebb.config.rule import SettlingRule
 from hebb.config.specs import LayerSpec
-from hebb.rules import initial
+from hebb.core import initial
 
 
 class SettlingLayer(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any
 from hebb.config.registry import RULES, Field, SettlingRule
 from hebb.config.vocabulary import NudgeSign, Optimiser, Solver, StepRule
 from hebb.core.errors import ConfigError
-from hebb.rules.initial import glorot_bound, he_bound, torch_bound
+from hebb.core.initial import glorot_bound, he_bound, torch_bound
 
 Tensors = dict[str, tuple[tuple[int, ...], float]]
 

@@ -12,12 +12,11 @@ Shapes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hebb.core import initial
 from hebb.kernels.channels_last import Conv2d
 from hebb.kernels.matmul import Linear
 
@@ -41,15 +40,14 @@ def joined(a: Tensor, c: Tensor) -> Tensor:
     return (a + c - 2 * mean) / (FLOOR + deviation)
 
 
-@torch.no_grad()
 def glorot(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
-    """Draw weights uniform in +-sqrt(6/(fan-in + fan-out)), and biases as torch does, in +-1/sqrt(fan-in)."""
+    """Draw weights by Glorot's uniform law, and biases by torch's."""
     weight = layer.weight
     taps = weight[0, 0].numel()
-    bounds = math.sqrt(6 / (taps * (weight.shape[0] + weight.shape[1]))), 1 / math.sqrt(weight[0].numel())
-    for parameter, bound in zip((weight, layer.bias), bounds, strict=True):
-        if parameter is not None:  # drawn on the CPU, so they do not depend on where the layer lies
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+    bound = initial.glorot_bound(taps * weight.shape[1], taps * weight.shape[0])
+    initial.draw_uniform(weight, bound, generator)
+    if layer.bias is not None:
+        initial.draw_uniform(layer.bias, initial.torch_bound(weight[0].numel()), generator)
 
 
 class PairedConv2d(Conv2d):

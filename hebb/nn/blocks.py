@@ -21,6 +21,7 @@ from hebb.config.rule import HebbianRule, LocalRule
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
 from hebb.config.vocabulary import Arch, LossSource, Operation, PoolKind
+from hebb.core import initial
 from hebb.energy.layer import SettlingLayer
 from hebb.kernels.channels_last import Conv2d, Flatten, geometry
 from hebb.kernels.matmul import Linear
@@ -29,7 +30,6 @@ from hebb.nn.feedback import FeedbackLinear
 from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
 from hebb.nn.local_loss import LocalLoss, Pass
 from hebb.nn.noise import Noise
-from hebb.rules import initial
 
 
 class MaxNorm(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb.rules import initial
+from hebb.core import initial
 
 
 class _Aligned(torch.autograd.Function):

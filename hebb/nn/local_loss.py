@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from hebb.config.rule import LocalRule, LossContext
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import LossSource
-from hebb.core import machine
+from hebb.core import initial, machine
 from hebb.kernels.precision import Total
 from hebb.nn import contracts
-from hebb.rules import initial
 
 _FINITE = "finite"
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hebb.config.fields import CNN, SCHEDULED, Field, LayerFields, Value
 from hebb.config.rule import HebbianRule
 from hebb.config.vocabulary import RateDecay, Response
+from hebb.core import initial
 from hebb.core.errors import ConfigError
-from hebb.rules import initial
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -46,6 +46,12 @@ def test_a_point_is_the_mean_of_its_seeds(stored: tuple[StoredRun, ...]) -> None
     assert "published" not in text
 
 
+def test_a_cost_may_be_the_metric_itself(stored: tuple[StoredRun, ...]) -> None:
+    lines = cost.compute(stored, "seconds", metric="seconds")
+    assert lines["mean"].tolist() == pytest.approx(lines["seconds"].tolist())
+    assert not [name for name in lines if name != name.strip()]
+
+
 def test_the_published_value_is_that_of_preset_and_dataset(
     stored: tuple[StoredRun, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
