@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hebb.config.vocabulary import Solver
-from hebb.energy.network import EnergyNetwork, PhaseState
+from hebb.energy.network import EnergyNetwork, PhaseState, upward
 
 
 class Coding(EnergyNetwork):
@@ -25,13 +25,7 @@ class Coding(EnergyNetwork):
 
     def forward_pass(self, x: Tensor) -> Tensor:
         """Return the z (N, n_1 + ... + n_L) whose errors are all 0, the free equilibrium."""
-        parts = []
-        for i, layer in enumerate(self.layers):
-            z = layer(x)
-            parts.append(z)
-            if i < self.last:
-                x = self.activation(z)
-        return torch.cat(parts, dim=1)
+        return Descent(self, x).z
 
     def predict(self, x: Tensor) -> list[Tensor]:
         """Return the forward pass: f(z) of the hidden layers and z of the output."""
@@ -47,6 +41,10 @@ class Coding(EnergyNetwork):
         """Multiply ``slope`` by f'(z), computed from f = f(z), which is not read again."""
         raise NotImplementedError
 
+    def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
+        """Return the z after ``steps`` steps of the z; from the forward pass unless ``start`` is given."""
+        raise NotImplementedError
+
     def descend_errors(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> ErrorDescent:
         """Return the errors, and their z, after ``steps`` steps of the errors; from 0 unless ``start`` is given."""
         raise NotImplementedError
@@ -57,10 +55,11 @@ class Coding(EnergyNetwork):
         Errors that were the variables are returned as they are: z minus its prediction would lose their last digits.
         """
         if self.settings.solver == Solver.ERROR:
-            descent = self.descend_errors(x, target, beta, None)
-            return descent.z, descent.error
-        z = self.settle(x, target, beta).rates
-        return z, self.errors(x, z)
+            errors = self.descend_errors(x, target, beta, None)
+            return errors.z, errors.error
+        descent = self.descend(x, target, beta, None)
+        descent.compare()
+        return descent.z, descent.error
 
     def drive(self, x: Tensor) -> Tensor:
         """Return the part of the predictions that stays the same in every step, (N, n_1 + ... + n_L)."""
@@ -77,26 +76,41 @@ class Descent:
         z: (N, n_1 + ... + n_L), the state, which the caller moves in place.
         error: e, same shape as z.
         slope: W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers, (N, n_1 + ... + n_{L-1}).
+
+    Args:
+        network: the network.
+        x: images (N, n_0).
+        start: the z to start from; None: the forward pass.
     """
 
-    def __init__(self, network: Coding, x: Tensor, z: Tensor) -> None:
+    def __init__(self, network: Coding, x: Tensor, start: PhaseState | None = None) -> None:
         width = network.spans[-1].start
-        self.z, self.error, self.slope = z, torch.empty_like(z), z.new_empty(len(z), width)
-        self.hidden_z, self.hidden_error = z[:, :width], self.error[:, :width]
-        self._network, self._drive, self._f = network, network.drive(x), torch.empty_like(self.slope)
-        errors, below = network.split(self.error)[1:], network.spans[:-1]
+        self._network, self._drive = network, network.drive(x)
+        self.z = self._drive.clone() if start is None else start.rates.clone()
+        self.error, self.slope = torch.empty_like(self.z), self.z.new_empty(len(x), width)
+        self.hidden_z, self.hidden_error = self.z[:, :width], self.error[:, :width]
+        self._f = torch.empty_like(self.slope)
+        z, errors, below = network.split(self.z), network.split(self.error)[1:], network.spans[:-1]
         weights = [layer.weight for layer in network.layers[1:]]
-        self._products = [
-            (e, self._f[:, span], weight.T, weight, self.slope[:, span])
-            for e, span, weight in zip(errors, below, weights, strict=True)
+        self._up = [
+            (e, self._f[:, span], upward(weight)) for e, span, weight in zip(errors, below, weights, strict=True)
         ]
+        self._down = [(e, weight, self.slope[:, span]) for e, span, weight in zip(errors, below, weights, strict=True)]
+        if start is None:
+            for z_below, z_above, (_, f, transposed) in zip(z, z[1:], self._up, strict=False):
+                z_above.addmm_(network.activation(z_below, out=f), transposed)
+
+    def compare(self) -> None:
+        """Compute the error of the present z."""
+        torch.sub(self.z, self._drive, out=self.error)
+        self._network.activation(self.hidden_z, out=self._f)
+        for e, f, transposed in self._up:
+            e.addmm_(f, transposed, alpha=-1)
 
     def update(self) -> None:
         """Compute error and slope of the present z."""
-        torch.sub(self.z, self._drive, out=self.error)
-        self._network.activation(self.hidden_z, out=self._f)
-        for e, f, transposed, weight, slope in self._products:
-            e.addmm_(f, transposed, alpha=-1)
+        self.compare()
+        for e, weight, slope in self._down:
             torch.mm(e, weight, out=slope)
         self._network.times_derivative(self.slope, self._f)
 
@@ -147,7 +161,7 @@ class ErrorDescent:
         rates = network.split(torch.empty_like(self.z))
         z, signals = network.split(self.z), network.split(self.signal)
         weights = [layer.weight for layer in network.layers[1:]]
-        self._up = list(zip(z, rates, z[1:], [weight.T for weight in weights], strict=False))
+        self._up = list(zip(z, rates, z[1:], [upward(weight) for weight in weights], strict=False))
         self._down = list(zip(signals[1:], weights, signals, rates, strict=False))[::-1]
 
     def forward(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hebb.energy.ep import EP
+from hebb.energy.ep import EP, Source
 from hebb.energy.network import PhaseState
 
 
@@ -23,12 +23,12 @@ class CSM(EP):
     As in the published code, this uses only the nudged state, and the schedule does not change the decay.
     """  # noqa: D415
 
-    def pull(self, i: int, rates: list[Tensor], drive: Tensor, out: Tensor) -> None:
-        """Write the input of layer i, without its leak."""
-        super().pull(i, rates, drive, out)
-        lateral = self.layers[i].lateral
+    def sources(self, i: int) -> dict[int, Source]:
+        """Return the layers whose rates are input of layer i: a hidden layer is one of its own."""
+        sources, lateral = super().sources(i), self.layers[i].lateral
         if lateral is not None:
-            out.addmm_(rates[i], lateral, alpha=-1)
+            sources[i] = (-1, lateral)
+        return dict(sorted(sources.items()))
 
     def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
         """Change weights, biases and lateral weights."""

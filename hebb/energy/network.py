@@ -36,6 +36,15 @@ class PhaseState:
         return PhaseState(self.rates.clone(), [a.clone() for a in self.thresholds])
 
 
+def upward(weight: Tensor) -> Tensor:
+    """Return W^T (n_{l-1}, n_l), row by row in memory, for products s W^T in every step of a phase.
+
+    A product of a few images with it takes two thirds of the time of one with a view of W, which pays for the copy
+    from the sixth step on.
+    """
+    return weight.T.contiguous()
+
+
 class EnergyNetwork:
     """A settling network. Subclasses define ``settle``, ``learn``, ``predict`` and, if they descend one, ``energy``.
 

@@ -37,24 +37,29 @@ class PC(Coding):
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
     ) -> PhaseState:
         """Return z with the output clamped to ``target``; without one, the forward pass. ``beta`` is not read."""
-        if target is not None and self.settings.solver == Solver.ERROR:
-            return PhaseState(self.descend_errors(x, target, beta, start).z)
-        z = self.forward_pass(x) if start is None else start.rates.clone()
         if target is None:
-            return PhaseState(z)
-        s = self.settings
-        torch.add(target * (1 - 2 * s.margin), s.margin, out=self.split(z)[-1])
-        descent = Descent(self, x, z)
+            return PhaseState(self.forward_pass(x) if start is None else start.rates.clone())
+        descend = self.descend_errors if self.settings.solver == Solver.ERROR else self.descend
+        return PhaseState(descend(x, target, beta, start).z)
+
+    def clamped(self, target: Tensor) -> Tensor:
+        """Return the output of images with this one-hot target, (1 - 2 margin) y + margin."""
+        return target * (1 - 2 * self.settings.margin) + self.settings.margin
+
+    def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
+        """Return the z with the output clamped to ``target``."""
+        s, descent = self.settings, Descent(self, x, start)
+        self.split(descent.z)[-1].copy_(self.clamped(target))
         for _ in range(s.steps if self.last else 0):
             descent.update()
             descent.hidden_z.add_(descent.slope.sub_(descent.hidden_error), alpha=s.step)
-        return PhaseState(z)
+        return descent
 
     def descend_errors(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> ErrorDescent:
         """Return the errors and their z with the output clamped to ``target``."""
         s, descent = self.settings, ErrorDescent(self, x, start)
         descent.output_error.zero_()
-        clamped = target * (1 - 2 * s.margin) + s.margin
+        clamped = self.clamped(target)
         descent.forward()
         for _ in range(s.steps if self.last else 0):
             torch.sub(descent.output, clamped, out=descent.output_signal)
@@ -70,17 +75,16 @@ class PC(Coding):
     ) -> None:
         """Settle, then let the optimiser change the weights; without an optimiser, make a plain gradient step."""
         z, error = self.settled(x, target)
-        errors, inputs = self.split(error), [x, *map(self.activation, self.split(z)[:-1])]
+        errors, inputs = self.split(error.div_(-len(x))), [x, *map(self.activation, self.split(z)[:-1])]
         for layer, e, f in zip(self.layers, errors, inputs, strict=True):
             assert layer.bias is not None
             self.shrink(layer, factor)
             if optimiser is None:
-                rate = layer.spec.lr * factor / len(x)
-                layer.weight.addmm_(e.T, f, alpha=rate)
-                layer.bias.add_(e.sum(dim=0), alpha=rate)
+                rate = layer.spec.lr * factor
+                layer.weight.addmm_(e.T, f, alpha=-rate)
+                layer.bias.sub_(e.sum(dim=0), alpha=rate)
             else:
-                layer.weight.grad = (e.T @ f).div_(-len(x))
-                layer.bias.grad = e.mean(dim=0).neg_()
+                layer.weight.grad, layer.bias.grad = e.T @ f, e.sum(dim=0)
         if optimiser is not None:
             adam.step(optimiser, [layer.spec.lr * factor for layer in self.layers])
 

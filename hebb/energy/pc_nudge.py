@@ -42,17 +42,19 @@ class PCNudge(Coding):
         if not beta:
             return PhaseState(self.forward_pass(x) if start is None else start.rates.clone())
         assert target is not None
-        if self.settings.solver == Solver.ERROR:
-            return PhaseState(self.descend_errors(x, target, beta, start).z)
-        z = self.forward_pass(x) if start is None else start.rates.clone()
-        s, descent = self.settings, Descent(self, x, z)
-        output, output_error = self.split(z)[-1], self.split(descent.error)[-1]
+        descend = self.descend_errors if self.settings.solver == Solver.ERROR else self.descend
+        return PhaseState(descend(x, target, beta, start).z)
+
+    def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
+        """Return the z with the output nudged towards ``target``."""
+        s, descent = self.settings, Descent(self, x, start)
+        output, output_error = self.split(descent.z)[-1], self.split(descent.error)[-1]
         for _ in range(s.steps):
             descent.update()
             descent.hidden_error.sub_(descent.slope)
             output_error.add_(output, alpha=beta).sub_(target, alpha=beta)
-            z.sub_(descent.error, alpha=2 * s.step)
-        return PhaseState(z)
+            descent.z.sub_(descent.error, alpha=2 * s.step)
+        return descent
 
     def descend_errors(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> ErrorDescent:
         """Return the errors and their z with the output nudged towards ``target``."""
