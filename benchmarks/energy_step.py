@@ -6,9 +6,9 @@ DIR is a checkout of BariscanBozkurt/Supervised-CorInfoMax; it is imported as it
 Both sides learn from the same random images (batch 20, the sizes of the preset), with the preset's own settings,
 starting from the same weights; first five batches are compared weight by weight, then both are timed in turns of five
 batches, so that a busy machine slows both, and medians count. The products of our batch, alone and one after the
-other on tensors of the same shapes and orders of memory, are its limit. The process keeps the allocator's defaults,
-because the published code allocates large tensors anew in every batch and would run so by itself. Expect two minutes
-with --published, seconds without.
+other on tensors of the same shapes and orders of memory, are its limit. Both have the allocator that a run of ours has,
+which keeps freed memory: in favour of the published code, which allocates large tensors anew in every batch. Expect
+two minutes with --published, seconds without.
 """
 
 from __future__ import annotations

@@ -44,6 +44,16 @@ def keep_freed_memory() -> None:
         library.free(heap)  # it stays the end of the heap, from which arrays are cut
 
 
+@functools.cache
+def is_intel() -> bool:
+    """Tell whether the processor is one of Intel's."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        described = platform.processor()
+    return "GenuineIntel" in described
+
+
 def use_huge_pages(tensor: torch.Tensor) -> torch.Tensor:
     """Request huge pages for a large CPU tensor that has not been written to yet, and return it."""
     if sys.platform.startswith("linux") and tensor.device.type == "cpu":

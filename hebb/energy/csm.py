@@ -23,12 +23,10 @@ class CSM(EP):
     As in the published code, this uses only the nudged state, and the schedule does not change the decay.
     """  # noqa: D415
 
-    def sources(self, i: int) -> dict[int, Source]:
+    def sources(self, i: int) -> list[Source]:
         """Return the layers whose rates are input of layer i: a hidden layer is one of its own."""
-        sources, lateral = super().sources(i), self.layers[i].lateral
-        if lateral is not None:
-            sources[i] = (-1, lateral)
-        return dict(sorted(sources.items()))
+        lateral = self.layers[i].lateral
+        return super().sources(i) if lateral is None else [(i, lateral, -1), *super().sources(i)]
 
     def change(self, x: Tensor, low: PhaseState, nudged: PhaseState, span: float, factor: float) -> None:
         """Change weights, biases and lateral weights."""

@@ -11,9 +11,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from hebb.energy.network import PhaseState, TwoPhase
+from hebb.energy.network import PhaseState, TwoPhase, upward
 
-Source: TypeAlias = tuple[int, Tensor]
+Source: TypeAlias = tuple[int, Tensor, int]
+"""A layer, what its rates are multiplied by, and a sign."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Fixed:
 
     Attributes:
         base: per layer its input that does not change: W_1 x + b_1, (N, n_1), of the first, b_l of the others.
-        products: per layer the products of its changing input: columns of the state, and what they are multiplied by.
+        sources: per layer where its changing input comes from.
     """
 
     base: list[Tensor]
-    products: list[list[tuple[slice, Tensor]]]
+    sources: list[list[Source]]
 
 
 class EP(TwoPhase[Fixed]):
@@ -46,39 +47,18 @@ class EP(TwoPhase[Fixed]):
     """  # noqa: D415
 
     def prepare(self, x: Tensor) -> Fixed:
-        """Return what all steps share. Sources that lie side by side in the state share a product."""
+        """Return what all steps share."""
         first, *others = self.layers
         base = [first(x)]
         for layer in others:
             assert layer.bias is not None
             base.append(layer.bias)
-        return Fixed(base, [self._products(self.sources(i)) for i in range(len(self.layers))])
+        return Fixed(base, [self.sources(i) for i in range(len(self.layers))])
 
-    def _products(self, sources: dict[int, Source]) -> list[tuple[slice, Tensor]]:
-        """Return one product for the sources that lie side by side in the state."""
-        runs: list[list[int]] = []
-        for j in sources:
-            if runs and runs[-1][-1] == j - 1:
-                runs[-1].append(j)
-            else:
-                runs.append([j])
-        products = []
-        for run in runs:
-            span = slice(self.spans[run[0]].start, self.spans[run[-1]].stop)
-            matrix = sources[run[0]][1]
-            # rows that follow each other in memory: two thirds of the time of a view of W (``upward``)
-            stacked = matrix.new_empty(span.stop - span.start, matrix.shape[1])
-            for j in run:
-                sign, matrix = sources[j]
-                own = slice(self.spans[j].start - span.start, self.spans[j].stop - span.start)
-                torch.mul(matrix, sign, out=stacked[own])
-            products.append((span, stacked))
-        return products
-
-    def sources(self, i: int) -> dict[int, Source]:
-        """Return the layers whose rates are input of layer i, from the lowest: a sign, and what they multiply."""
-        below: dict[int, Source] = {i - 1: (1, self.layers[i].weight.T)} if i else {}
-        return below | ({} if i == self.last else {i + 1: (1, self.layers[i + 1].weight)})
+    def sources(self, i: int) -> list[Source]:
+        """Return the layers whose rates are input of layer i, with their weights and signs."""
+        below = [(i - 1, upward(self.layers[i].weight), 1)] if i else []
+        return below if i == self.last else [*below, (i + 1, self.layers[i + 1].weight, 1)]
 
     def relax(
         self,
@@ -92,23 +72,24 @@ class EP(TwoPhase[Fixed]):
         """Return the state after ``count`` steps."""
         state = PhaseState(self.at_rest(fixed.base[0])) if start is None else start.copy()
         pull = torch.empty_like(state.rates)
-        output, output_pull = self.split(state.rates)[-1], self.split(pull)[-1]
+        rates, output_pull = self.split(state.rates), self.split(pull)[-1]
         inputs = [
-            (into, base, [(state.rates[:, span], matrix) for span, matrix in products])
-            for into, base, products in zip(self.split(pull), fixed.base, fixed.products, strict=True)
+            (into, base, [(rates[j], matrix, sign) for j, matrix, sign in sources])
+            for into, base, sources in zip(self.split(pull), fixed.base, fixed.sources, strict=True)
         ]
         nudge = None
         if beta:
             assert target is not None
             nudge = target * (2 * beta)
         for _ in range(count):
-            for into, base, products in inputs:
-                if not products:
+            for into, base, sources in inputs:
+                if not sources:
                     into.copy_(base)
-                for i, (rates, matrix) in enumerate(products):
-                    torch.addmm(into if i else base, rates, matrix, out=into)
+                for s, matrix, sign in sources:
+                    torch.addmm(base, s, matrix, alpha=sign, out=into)
+                    base = into
             if nudge is not None:
-                output_pull.add_(nudge).sub_(output, alpha=2 * beta)
+                output_pull.add_(nudge).sub_(rates[-1], alpha=2 * beta)
             state.rates.lerp_(pull, step).clamp_(0, 1)
         return state
 
