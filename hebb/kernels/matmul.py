@@ -22,6 +22,8 @@ from hebb.kernels import private_torch
 WORTH = 4_000_000
 """Multiplications from which a product goes to oneDNN, whose call costs ten microseconds more than MKL's."""
 
+_INTEL = machine.is_intel()  # a constant, because torch's compiler cannot trace the question
+
 _LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("linear(Tensor x, Tensor weight) -> Tensor")
 
@@ -39,7 +41,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
     if plain or not private_torch.HAS_ONEDNN or x.numel() * len(weight) < WORTH:
         return False
-    return not (x.stride(0) == 1 and weight.stride(0) == 1 and machine.is_intel())
+    return not (_INTEL and x.stride(0) == 1 and weight.stride(0) == 1)
 
 
 @torch.library.impl(_LIBRARY, "linear", "CPU")
