@@ -106,7 +106,7 @@ def test_every_sentence_that_compares_measurements_is_a_claim(page: str) -> None
 # -- the tables of the evidence --------------------------------------------------------------------------------------
 
 CELL = rf"({NUMBER})(?: ± ({NUMBER}))?"
-ROW = re.compile(rf"^\| .* \| {CELL}(?: \(n \d+\))? \| {CELL} \| \d+ \| ({NUMBER})(?: \((\d+)\))? \|")
+ROW = re.compile(rf"^\| .* \| {CELL}(?: \(n \d+\))?(?: \| [^|]*)?? \| {CELL} \| \d+ \| ({NUMBER})(?: \((\d+)\))? \|")
 
 
 TABLES = {"README.md": 10, "docs/evidence.md": 30}

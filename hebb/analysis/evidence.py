@@ -56,6 +56,7 @@ class Claim:
         column: column of the CSV with the quantity.
         why: why ours differs; required when it does by more than the published deviation.
         headline: ``GROUP: NAME`` of a claim that the README shows; None for all others.
+        others: the same number as other groups found it when they ran the published code or their own.
         values: our values by seed, read from the CSV.
     """
 
@@ -68,6 +69,7 @@ class Claim:
     config: str | None = None
     why: str | None = None
     headline: str | None = None
+    others: tuple[Published, ...] = ()
     values: Mapping[int, float]
 
     @property
@@ -177,9 +179,12 @@ def _claim(folder: Path, data: object, where: str) -> Claim:
     if "config" in entries and not (folder / entries["config"]).is_file():
         raise ConfigError(where, f"config {entries['config']} is not in the folder")
     published = _published(entries["published"], f"{where}, published")
+    if not isinstance(entries.get("others", []), list):
+        raise ConfigError(where, f"others must be a list, got '{entries['others']}'")
+    others = [_published(one, f"{where}, others {i}") for i, one in enumerate(entries.get("others", []), 1)]
     with within(where):
         values = _values(folder / entries["runs"], entries["column"])
-    claim = Claim(**{**entries, "published": published, "values": values})
+    claim = Claim(**{**entries, "published": published, "others": tuple(others), "values": values})
     claim.check(where, "give the reason: the key 'why'")
     return claim
 
@@ -229,7 +234,7 @@ def _values(path: Path, column: str) -> dict[int, float]:
 
 
 def table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one line a claim: its text, both numbers with sd and n, the difference, and where it stands."""
+    """Return one line a claim: its text, the numbers with sd and n, the difference, and where it stands."""
     return pd.DataFrame(
         [
             {
@@ -238,6 +243,7 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
                 "published": claim.published.value,
                 "published_sd": math.nan if claim.published.sd is None else claim.published.sd,
                 "published_n": claim.published.n or 0,
+                "others": "; ".join(f"{_given(one)} ({one.source})" for one in claim.others),
                 "ours": claim.mean,
                 "sd": claim.sd,
                 "n": claim.n,
@@ -256,6 +262,8 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
 def headlines(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the lines of the claims that have a headline, under that name: by group, the highest value first.
 
+    What other groups found is left out.
+
     Raises:
         ConfigError: when there is none.
     """
@@ -266,15 +274,18 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
         )
     group = lines["headline"].str.partition(": ")[0]
     order = pd.DataFrame({"group": group, "value": -lines["published"]}).sort_values(["group", "value"]).index
-    return lines.assign(what=lines["headline"]).loc[order]
+    return lines.assign(what=lines["headline"], others="").loc[order]
 
 
 def markdown(frame: pd.DataFrame, records: str = "records") -> str:
     """Write the table for a page; ``records`` is the path from the page to the folder.
 
-    Deviations are those of a sample. A difference with a reason has a note below the table.
+    Deviations are those of a sample. A difference with a reason has a note below the table. What other groups found has a
+    column of its own if there is any.
     """
-    lines = ["| what | published | ours | n | difference | record |", "|---|---|---|---|---|---|"]
+    others = frame["others"].any()
+    names = ["what", "published", *(["other groups"] if others else []), "ours", "n", "difference", "record"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     notes: list[str] = []
     for line in frame.itertuples():
         mark = ""
@@ -284,6 +295,7 @@ def markdown(frame: pd.DataFrame, records: str = "records") -> str:
         cells = (
             f"{line.what} ({line.unit})",
             _number(line.published, line.published_sd) + (f" (n {line.published_n})" if line.published_n else ""),
+            *([line.others] if others else []),
             _number(line.ours, line.sd),
             str(line.n),
             f"{line.difference:+.2f}{mark}",
@@ -291,6 +303,11 @@ def markdown(frame: pd.DataFrame, records: str = "records") -> str:
         )
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _given(number: Published) -> str:
+    """Write a published number with its deviation and n, as far as they are known."""
+    return _number(number.value, math.nan if number.sd is None else number.sd) + (f", n {number.n}" if number.n else "")
 
 
 def _number(value: float, sd: float) -> str:

@@ -122,7 +122,8 @@ def claim(
 
 def _written(claim: Claim) -> dict[str, Any]:
     """Return a claim as record.yaml holds it: everything but our values, which are in the CSV."""
-    entries = {key: value for key, value in dataclasses.asdict(claim).items() if key != "values" and value is not None}
+    held = {key: value for key, value in dataclasses.asdict(claim).items() if key != "values"}
+    entries = {key: value for key, value in held.items() if value is not None and value != ()}
     return {**entries, "published": {key: value for key, value in entries["published"].items() if value is not None}}
 
 

@@ -69,6 +69,13 @@ def test_one_run_has_no_deviation(tmp_path: Path) -> None:
     assert "| 61.5 | 1 | +1.50 |" in evidence.markdown(frame)
 
 
+def test_what_other_groups_found_has_a_column_of_its_own(tmp_path: Path) -> None:
+    record(tmp_path, others=[{"value": 61.3, "sd": 0.1, "n": 3, "source": "a thesis"}, {"value": 59, "source": "a fork"}])
+    text = evidence.markdown(evidence.table(evidence.read(tmp_path)))
+    assert "| what | published | other groups | ours |" in text
+    assert "| 60.00 ± 2.50 (n 4) | 61.30 ± 0.10, n 3 (a thesis); 59 (a fork) | 62.00 ± 3.00 |" in text
+
+
 def test_what_is_outside_the_published_deviation_says_why(tmp_path: Path) -> None:
     folder = record(tmp_path, published={**GOOD["claims"][0]["published"], "sd": 1.9})
     with pytest.raises(ConfigError, match=r"claim 1: ours differs by \+2 from 60 \+- 1.9\n.*why"):
@@ -90,6 +97,8 @@ def test_what_is_outside_the_published_deviation_says_why(tmp_path: Path) -> Non
         ({"config": "other.json"}, "other.json is not in the folder"),
         ({"runs": "other.csv"}, "other.csv: is not in the folder"),
         ({"column": "accuracy"}, r"has no column 'accuracy' \(did you mean 'acc'\?\)"),
+        ({"others": {"value": 1}}, "others must be a list"),
+        ({"others": [{"value": 1}]}, "claim 1, others 1: 'source' is missing"),
         ({"csv": "seed,acc\n0,1\n0,2\n"}, "one line for each seed"),
         ({"csv": "seed,acc\n"}, "one line for each seed"),
         ({"csv": "seed,acc\n0,nan\n"}, "not a finite number"),
