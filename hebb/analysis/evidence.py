@@ -280,8 +280,8 @@ def headlines(frame: pd.DataFrame) -> pd.DataFrame:
 def markdown(frame: pd.DataFrame, records: str = "records") -> str:
     """Write the table for a page; ``records`` is the path from the page to the folder.
 
-    Deviations are those of a sample. A difference with a reason has a note below the table. What other groups found has a
-    column of its own if there is any.
+    Deviations are those of a sample. A difference with a reason has a note below the table. What other groups found has
+    a column of its own if there is any.
     """
     others = frame["others"].any()
     names = ["what", "published", *(["other groups"] if others else []), "ours", "n", "difference", "record"]

@@ -70,7 +70,8 @@ def test_one_run_has_no_deviation(tmp_path: Path) -> None:
 
 
 def test_what_other_groups_found_has_a_column_of_its_own(tmp_path: Path) -> None:
-    record(tmp_path, others=[{"value": 61.3, "sd": 0.1, "n": 3, "source": "a thesis"}, {"value": 59, "source": "a fork"}])
+    thesis = {"value": 61.3, "sd": 0.1, "n": 3, "source": "a thesis"}
+    record(tmp_path, others=[thesis, {"value": 59, "source": "a fork"}])
     text = evidence.markdown(evidence.table(evidence.read(tmp_path)))
     assert "| what | published | other groups | ours |" in text
     assert "| 60.00 ± 2.50 (n 4) | 61.30 ± 0.10, n 3 (a thesis); 59 (a fork) | 62.00 ± 3.00 |" in text
