@@ -53,6 +53,31 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("seed", ignore_index=True)
 
 
+def after_epochs(runs: Sequence[StoredRun], metric: str, epochs: Sequence[int]) -> pd.DataFrame:
+    """Return one line for each seed: ``METRIC_EPOCH``, measured after epochs of the last phase.
+
+    Raises:
+        ConfigError: when a run did not measure it then.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        last = {row["epoch"]: row for row in run.rows if row["phase"] == run.rows[-1]["phase"]}
+        row: dict[str, float] = {"seed": run.seed}
+        for epoch in epochs:
+            value = last.get(epoch, {}).get(metric)
+            if value is None:
+                raise ConfigError(
+                    "--epochs",
+                    f"{run.folder.name} has no {metric} after epoch {epoch} of its last phase",
+                    hint="dataset_sup.print_freq=1 measures after every epoch",
+                )
+            row[f"{metric}_{epoch}"] = value
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _comparable(run: StoredRun) -> object:
     return dataclasses.replace(run.config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 

@@ -67,6 +67,21 @@ def test_a_record_is_what_evidence_reads(home: Path) -> None:
     assert again in [config(seed) for seed in range(3)]
 
 
+def test_a_record_of_several_epochs_has_a_claim_for_each(home: Path) -> None:
+    rows = [
+        [json.loads(row) for row in (home / f"home/hebb/result/network/s{i}/metrics.jsonl").read_text().splitlines()]
+        for i in range(3)
+    ]
+    last = [{row["epoch"]: row["train_acc"] for row in each if row["phase"] == each[-1]["phase"]} for each in rows]
+    (epoch,) = last[0].keys()
+    words = ("--metric", "train_acc", "--source", "a paper", "--published", "50", "--sd", "99", "--what", "Digits")
+    assert write(*words, "--epochs", str(epoch)) == 0
+    (claim,) = evidence.read_one(home / "records" / "mine").claims
+    assert (claim.what, claim.column) == (f"Digits after {epoch} epoch", f"train_acc_{epoch}")
+    assert claim.values == {i: last[i][epoch] for i in range(3)}
+    assert claim.published.sd == 99
+
+
 def test_a_record_without_a_published_number(home: Path) -> None:
     assert write("--title", "Three seeds") == 0
     record = evidence.read_one(home / "records" / "mine")
@@ -89,6 +104,19 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
         "--source: describes a published number, and",
     ),
     "no source": (("s0", "--out", "r", "--published", "5"), "--published: needs --source"),
+    "two numbers of one epoch": (
+        ("s0", "--out", "r", "--published", "5", "6", "--source", "x"),
+        "--published: must be one number, got 2",
+    ),
+    "one number of two epochs": (
+        ("s0", "--out", "r", "--published", "5", "--source", "x", "--epochs", "1", "2"),
+        "--published: must be one number for each of the 2 --epochs, got 1",
+    ),
+    "an epoch twice": (("s0", "--out", "r", "--epochs", "1", "1"), "--epochs: names an epoch twice"),
+    "an epoch that was not measured": (
+        ("s0", "--out", "r", "--epochs", "999"),
+        "--epochs: s0 has no test_acc after epoch 999 of its last phase",
+    ),
     "no reason": (
         ("s0", "--out", "r", "--published", "5000", "--source", "x", "--sd", "1"),
         r"--why: ours differs by -[0-9.e+]+ from 5000 \+- 1",

@@ -261,6 +261,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             **{flag: values for flag, values in SELECTION.items() if flag not in ("--out", "--name")},
             "--metric": ("nope", "nope --published 3 --source x"),
             "--published": ("x", "3"),
+            "--epochs": ("x", "0", "2"),
             "--source": ("x",),
             "--sd": ("x", "1"),
             "--n": ("0", "3"),

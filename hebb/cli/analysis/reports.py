@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, selected
+from hebb.cli.describe import counted
 from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
 from hebb.core import commands as core
@@ -47,9 +48,16 @@ def _evidence(options: argparse.Namespace) -> Output:
 def _record_flags(parser: argparse.ArgumentParser) -> None:
     add_selection_and_metric(parser)
     parser.add_argument("--title", metavar="TEXT", help="what was run (default: network and dataset)")
-    parser.add_argument("--published", type=float, metavar="X", help="the published value of the metric")
+    parser.add_argument("--epochs", type=count, nargs="+", metavar="E", help="take it after epochs of the last phase")
+    parser.add_argument(
+        "--published",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="the published value, one for each of --epochs",
+    )
     parser.add_argument("--source", metavar="TEXT", help="where it was published")
-    parser.add_argument("--sd", type=float, metavar="X", help="its published standard deviation")
+    parser.add_argument("--sd", type=float, nargs="+", metavar="X", help="its published standard deviation")
     parser.add_argument("--n", type=count, metavar="N", help="the number of runs behind it")
     parser.add_argument("--what", metavar="TEXT", help="the quantity in words (default: network, dataset, metric)")
     parser.add_argument("--unit", default="%", metavar="TEXT", help="its unit (default: %%)")
@@ -67,6 +75,13 @@ def _check_record(options: argparse.Namespace) -> None:
         raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
     if options.published is not None and options.source is None:
         raise ConfigError("--published", "needs --source", hint="--source 'Journe et al. 2023, figure 1'")
+    epochs = options.epochs or [None]
+    if len(set(epochs)) < len(epochs):
+        raise ConfigError("--epochs", "names an epoch twice")
+    for flag, numbers in (("--published", options.published), ("--sd", options.sd)):
+        if numbers is not None and len(numbers) != len(epochs):
+            each = f"one number for each of the {len(epochs)} --epochs" if options.epochs else "one number"
+            raise ConfigError(flag, f"must be {each}, got {len(numbers)}")
 
 
 def _record(options: argparse.Namespace) -> Output:
@@ -77,12 +92,24 @@ def _record(options: argparse.Namespace) -> Output:
     from hebb.analysis.evidence import Published
     from hebb.analysis.output import Output
 
-    first, frame, claims = runs[0], record.lines(runs), []
+    first, frame = runs[0], record.lines(runs)
     name = f"{first.preset}, {first.dataset}"
-    if options.published is not None:
-        published = Published(value=options.published, source=options.source, sd=options.sd, n=options.n)
-        what = options.what or f"{name}, {options.metric}"
-        claims.append(record.claim(frame, what, options.unit, options.metric, published, options.why))
+    what = options.what or f"{name}, {options.metric}"
+    quantities = {options.metric: what}
+    if options.epochs:
+        after = record.after_epochs(runs, options.metric, options.epochs)
+        frame = frame.merge(after, on="seed")
+        epochs = dict(zip(after.columns[1:], options.epochs, strict=True))
+        quantities = {column: f"{what} after {counted(epoch, 'epoch')}" for column, epoch in epochs.items()}
+    sds = options.sd or [None] * len(quantities)
+    numbers = [
+        Published(value=value, source=options.source, sd=sd, n=options.n)
+        for value, sd in zip(options.published or [], sds, strict=False)
+    ]
+    claims = [
+        record.claim(frame, words, options.unit, column, published, options.why)
+        for (column, words), published in zip(quantities.items(), numbers, strict=False)
+    ]
     page = record.page(runs, options.title or name, claims)
     more = {".yaml": page, ".config.json": record.config(first)}
     return Output(options.name, frame, text=frame.to_string(index=False, na_rep="-"), more=more)
