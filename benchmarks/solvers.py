@@ -1,6 +1,7 @@
 """Steps, operations and time to the equilibrium of predictive coding: its states descend, or its errors do (ePC).
 
     python benchmarks/solvers.py --threads 1
+    python benchmarks/solvers.py --threads 1 --repeats 0    # counts alone, which are those of every machine
 
 A network is written as its widths, from the pixels to the classes. It first learns ``--updates`` random batches of ten
 noisy patterns, so that its weights are not those of the start. Then one batch settles with each solver and each
@@ -8,7 +9,8 @@ of several steps, in double precision, until the gradients of all weights differ
 more than 1e-4 of their norm, in every layer; each solver keeps the step that needs fewest. At last both settle in turns
 in single precision, with their own number of steps. The ratio is that of their times; the operations are those of the
 matrix products, and do not depend on the machine. A row without a number found no step that comes there in time.
-Expect five minutes.
+PC clamps the output to the label. PCNudge nudges it, so weakly that hardly a relu changes sides, or there would be
+several points of rest. Expect ten minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import functools
 import itertools
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ from benchmarks import harness
 from benchmarks.energy_step import Products
 from hebb import builtin
 from hebb.cli.entry import run_command
-from hebb.cli.parsing import Parser, count
+from hebb.cli.parsing import Parser, whole_number
 from hebb.config import catalog
 from hebb.config.settle import make_settle
 from hebb.config.vocabulary import Solver
@@ -48,7 +51,10 @@ STEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Steps of the neurons that are tried; PCNudge's own factor of 2 is on top, so it is given half."""
 NEAR, MOST = 1e-4, 5000
 """Largest relative difference of a gradient at the equilibrium, and steps after which a solver has failed."""
+Settle = Callable[[Any], PhaseState]
 BATCH = 20
+NUDGE, SHARE = 1e-4, 0.1
+"""PCNudge: beta while it settles, and the share of its default rate at which wide layers learn without diverging."""
 
 
 def main(argv: list[str]) -> int:
@@ -62,7 +68,8 @@ def main(argv: list[str]) -> int:
     for solver in Solver:
         columns |= {f"{solver} step": f"{solver}_step:g", f"{solver} steps": f"{solver}_steps"}
         columns |= {f"{solver} MFLOP": f"{solver}_mflop:.1f", f"{solver} ms": f"{solver}_ms:.2f"}
-    title = f"one batch of {BATCH} to its equilibrium, {threads} thread(s); medians of {options.repeats}"
+    times = f"medians of {options.repeats}" if options.repeats else "not timed"
+    title = f"one batch of {BATCH} to its equilibrium, {threads} thread(s); {times}"
     harness.show(title, rows, columns | {"ratio": "ratio:.2f", "operations": "operations_ratio:.2f"})
     settings = {name: getattr(options, name) for name in ("methods", "layers", "updates", "repeats")}
     harness.write(options.out, "solvers", threads, settings | {"batch_size": BATCH, "near": NEAR}, rows)
@@ -72,10 +79,12 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the flags."""
     parser = Parser(__doc__ or "")
-    parser.add_argument("--methods", nargs="+", default=["PC"], choices=["PC", "PCNudge"], metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=["PC", "PCNudge"], choices=["PC", "PCNudge"], metavar="NAME")
     parser.add_argument("--layers", nargs="+", default=LAYERS, metavar="WIDTHS", help="widths, as in 784-500-10")
     parser.add_argument("--updates", type=int, default=200, metavar="N", help="batches learnt first (default: 200)")
-    parser.add_argument("--repeats", type=count, default=20, metavar="N", help="turns (default: 20)")
+    parser.add_argument(
+        "--repeats", type=whole_number(0), default=20, metavar="N", help="turns; 0: no times (default: 20)"
+    )
     harness.add_flags(parser)
     return parser.parse(argv)
 
@@ -100,10 +109,10 @@ def measure(method: str, sizes: list[int], options: argparse.Namespace) -> harne
     network = model.Network(catalog.load().network(" ".join(blocks)), (sizes[0],), sizes[-1]).initialise(0)
     energy, x, y = network.energy, *patterns(sizes)
     assert isinstance(energy, Coding)
-    optimiser = energy.optimiser()
+    nudged, optimiser = hasattr(energy.settings, "beta"), energy.optimiser()
     for i in range(options.updates):
-        energy.learn(x[i % 10 :: 10], y[i % 10 :: 10], 1, 1.0, optimiser)
-    x, y, beta = x[:BATCH], y[:BATCH], getattr(energy.settings, "beta", 0.0)
+        energy.learn(x[i % 10 :: 10], y[i % 10 :: 10], 1, SHARE if nudged else 1.0, optimiser)
+    x, y, beta = x[:BATCH], y[:BATCH], NUDGE if nudged else 0.0
     row: harness.Row = {"network": f"{method} {shortened(sizes)}"}
     network.double()
     goal = gradients(energy, x.double(), equilibrium(energy, x.double(), y.double(), beta))
@@ -116,13 +125,17 @@ def measure(method: str, sizes: list[int], options: argparse.Namespace) -> harne
         for solver in Solver
         if row[f"{solver}_steps"]
     }
-    for name, seconds in harness.in_turns(functions, x.device, options.repeats, 2).items():
-        numbers = harness.summary(seconds)
-        row |= {f"{name}_ms": numbers["median"], f"{name}_p10_ms": numbers["p10"], f"{name}_p90_ms": numbers["p90"]}
-        row[f"{name}_mflop"] = Products.of(functions[name]).operations / 1e6
-    if len(functions) == len(Solver):
-        row["ratio"] = row["state_ms"] / row["error_ms"]
+    for name in functions:
+        row[f"{name}_mflop"] = operations(energy, settle, Solver(name), row[f"{name}_steps"]) / 1e6
+    both = len(functions) == len(Solver)
+    if both:
         row["operations_ratio"] = row["state_mflop"] / row["error_mflop"]
+    if options.repeats:
+        for name, seconds in harness.in_turns(functions, x.device, options.repeats, 2).items():
+            numbers = harness.summary(seconds)
+            row |= {f"{name}_ms": numbers["median"], f"{name}_p10_ms": numbers["p10"], f"{name}_p90_ms": numbers["p90"]}
+        if both:
+            row["ratio"] = row["state_ms"] / row["error_ms"]
     return row
 
 
@@ -145,6 +158,12 @@ def settled(energy: Coding, x: Tensor, y: Tensor, beta: float, settings: Any, st
     """Settle with these settings."""
     energy.settings = settings
     return energy.settle(x, y, beta, start)
+
+
+def operations(energy: Coding, settle: Settle, solver: Solver, steps: int) -> int:
+    """Return those of so many steps: every step after the first has as many as the second."""
+    one, two = (Products.of(functools.partial(settle, chosen(energy, solver, 0.1, n))).operations for n in (1, 2))
+    return one + (steps - 1) * (two - one)
 
 
 def gradients(energy: Coding, x: Tensor, state: PhaseState) -> list[Tensor]:
@@ -176,10 +195,10 @@ def equilibrium(energy: Coding, x: Tensor, y: Tensor, beta: float) -> PhaseState
 def best(energy: Coding, solver: Solver, x: Tensor, y: Tensor, beta: float, goal: list[Tensor]) -> harness.Row:
     """Return step and number of steps of the step that comes to the goal in fewest."""
     factor = 0.5 if beta else 1.0
-    counts = {step: needed(energy, solver, step * factor, x, y, beta, goal) for step in STEPS}
+    counts = {step: needed(energy, solver, step, x, y, beta, goal) for step in (factor * step for step in STEPS)}
     step = min(counts, key=lambda step: counts[step] or math.inf)
-    all_steps = {f"{step:g}": counts[step] for step in STEPS}
-    return {f"{solver}_step": step * factor, f"{solver}_steps": counts[step], f"all_{solver}_steps": all_steps}
+    all_steps = {f"{step:g}": number for step, number in counts.items()}
+    return {f"{solver}_step": step, f"{solver}_steps": counts[step], f"all_{solver}_steps": all_steps}
 
 
 def needed(

@@ -56,7 +56,8 @@ def numbers(command: Command, tmp_path: Path, name: str, *arguments: str, **opti
     assert data["date"][:4].isdigit()
     for row in data["results"]:
         assert all(value > 0 for key, value in row.items() if key.endswith(("_ms", "_s", "_gb")) and key[:4] != "all_")
-    assert f"{data['results'][-1]['ratio']:.2f}" in done.stdout
+    last = data["results"][-1]
+    assert f"{last['ratio' if 'ratio' in last else 'operations_ratio']:.2f}" in done.stdout  # where nothing was timed
     return data
 
 
@@ -467,21 +468,47 @@ def test_products_of_a_batch_are_counted_and_repeated_in_their_order_of_memory()
     assert all(torch.equal(out, a @ b) for a, b, out in products.pairs)
 
 
-def test_solvers(command: Command, tmp_path: Path) -> None:
+def solved(command: Command, folder: Path, method: str, repeats: int) -> dict[str, Any]:
+    flags = (f"--methods={method}", "--layers", "12-9-9-9-3", "--updates", "3", f"--repeats={repeats}")
+    (row,) = numbers(command, folder, "solvers", *flags)["results"]
+    assert row["network"] == f"{method} 12-9x3-3"
+    return row
+
+
+UP = 2 * 20 * (9 * 9 + 9 * 9 + 9 * 3)
+"""Operations of a pass of 20 images from the lowest hidden layer to the classes, or back."""
+
+
+@pytest.mark.parametrize("method", ["PC", "PCNudge"])
+def test_solvers_are_counted_alike_each_time(command: Command, tmp_path: Path, method: str) -> None:
     """Steps and products to the equilibrium; deep networks need fewer when their errors descend."""
-    flags = ("--methods=PC", "--layers", "12-9-9-9-3", "--updates", "3", "--repeats", "2")
-    (row,) = numbers(command, tmp_path, "solvers", *flags)["results"]
-    assert row["network"] == "PC 12-9x3-3"
+    row = solved(command, tmp_path, method, 0)
+    assert row == solved(command, tmp_path, method, 0)
     assert 0 < row["error_steps"] < row["state_steps"]
     for solver in ("state", "error"):
-        tried = {float(step): steps for step, steps in row[f"all_{solver}_steps"].items()}
-        assert tried[row[f"{solver}_step"]] == row[f"{solver}_steps"] == min(filter(None, tried.values()))
-    assert row["ratio"] == pytest.approx(row["state_ms"] / row["error_ms"])
+        tried = row[f"all_{solver}_steps"]
+        assert tried[f"{row[f'{solver}_step']:g}"] == row[f"{solver}_steps"] == min(filter(None, tried.values()))
     assert row["operations_ratio"] == pytest.approx(row["state_mflop"] / row["error_mflop"])
+    assert "ratio" not in row
     # per step a product up and one down for each of three pairs of layers; the way up is taken once more at the start,
     # after the product of the images, and the updates of the errors need no others
-    up = 2 * 20 * (9 * 9 + 9 * 9 + 9 * 3)
-    assert row["error_mflop"] * 1e6 == pytest.approx(2 * 20 * 12 * 9 + up + 2 * up * row["error_steps"])
+    images = 2 * 20 * 12 * 9
+    assert row["error_mflop"] * 1e6 == pytest.approx(images + UP + 2 * UP * row["error_steps"])
+    # states start from the forward pass, which has that product, too
+    assert row["state_mflop"] * 1e6 == pytest.approx(2 * images + UP + 2 * UP * row["state_steps"])
+
+
+def test_errors_of_a_weak_nudge_come_there_by_their_step_alone(command: Command, tmp_path: Path) -> None:
+    """From 0, e after T steps lacks (1 - 2 step)^T of itself, to first order in beta, however deep the network is."""
+    row = solved(command, tmp_path, "PCNudge", 0)
+    for step, steps in row["all_error_steps"].items():
+        theory = math.log(1e-4) / math.log(1 - 2 * float(step))
+        assert math.ceil(theory) <= steps <= max(theory + 1, 1.06 * theory)
+
+
+def test_solvers_are_timed_in_turns(command: Command, tmp_path: Path) -> None:
+    row = solved(command, tmp_path, "PC", 2)
+    assert row["ratio"] == pytest.approx(row["state_ms"] / row["error_ms"])
 
 
 def test_settling_against_the_checkout(command: Command, tmp_path: Path) -> None:
