@@ -27,16 +27,22 @@ import torch
 NETWORKS = {
     "soft": small.DEEP,
     "bcm": "BCM-c8-k3-p1:bn:triangle:surround=3 TemporalInstar-c8-k3-p1:bn:triangle:avg_2_2_0 BP:flatten:drop_0.5",
+    "mirrored": "HardInstar-c8-k3-p1:bn:triangle:max_2_2_0 BP:flatten:drop_0.5",
     "local": "SPHeRe-c8-k3-p1:bn_affine:leaky:max_2_2_0:residual SCFF-c12-k3-p1:relu:avg_2_2_0 BP:flatten:drop_0.5",
 }
 CHANGES = ("dataset_sup.epochs=12", "dataset_unsup.epochs=6", "dataset_sup.samples=600", "dataset_unsup.samples=600")
+MORE = {
+    "mirrored": [f"dataset_{role}.{name}=true" for role in ("sup", "unsup") for name in ("mirror", "zca", "zca_test")]
+}
+MORE["mirrored"].append("dataset_sup.mirror_test=true")
+"""What else is changed for a network."""
 
 
 def fork(folder: Path, carry_on: bool, network: str) -> int:
     """Start a run in a child process; it writes a digest of its weights when it is done."""
     child = os.fork()
     if child == 0:
-        config = small.config(NETWORKS[network], *CHANGES)
+        config = small.config(NETWORKS[network], *CHANGES, *MORE.get(network, ()))
         result = small.run(config, folder, carry_on=carry_on)
         digest = hashlib.sha256()
         for name, tensor in sorted(result.network.state_dict().items()):

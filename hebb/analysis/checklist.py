@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hebb.analysis.progress import Follower, RunStatus
-from hebb.config import serialise
+from hebb.config import data_spec, serialise
 from hebb.config.vocabulary import Goal, Purpose
 from hebb.core import documents
 from hebb.storage import folders
@@ -159,6 +159,7 @@ def _data(records: _Records) -> dict[str, str]:
             f"{100 * (data.get('validation') or 0):g} % of them held out for validation",
             f"epochs {data.get('epochs', UNKNOWN)}, batch size {data.get('batch_size', UNKNOWN)}",
             "digest " + (", ".join(digest[:16] for digest in digests) or UNKNOWN),
+            *(f"**{text}**" for text in data_spec.leaks(data.get("zca_test"), data.get("mirror_test"))),
         ]
         answers[name] = "; ".join(parts)
     return answers

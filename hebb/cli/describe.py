@@ -172,10 +172,15 @@ def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
 
 
 def data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
-    """Say what was skipped or renamed when the data were listed, and which phases make few updates on them."""
+    """Say what was skipped or renamed, which test images leak, and which phases make few updates."""
     roles, phases = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}, tuple(phases)
     entries = [DATASETS.get(roles[phase.data].dataset, "dataset") for phase in phases]
     lines = [f"note: {name}: {note}" for name, note in {e.name: e.note for e in entries}.items() if note]
+    lines += [
+        f"note: dataset_{role}: {', and '.join(spec.leaks)}; the test accuracy is no fair one"
+        for role, spec in roles.items()
+        if spec.leaks and (role == "sup" or any(phase.data == role for phase in phases))
+    ]
     return lines + [
         f"note: phase {i}, {phase.describe()}, makes {counted(phase.updates, 'update')} on "
         f"{counted(roles[phase.data].train_samples(), 'image')}, too few to learn much: {_more_updates(phase)}"

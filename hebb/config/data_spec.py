@@ -22,7 +22,10 @@ class DataSpec:
         augmentation: vary the training images anew in every epoch, in the way of the dataset's entry.
         noise_std: standard deviation of the Gaussian noise where that way is noise (MNIST), in units of the
             pixel range.
+        mirror: mirror each training image with probability 1/2 in every epoch, and vary it in no other way.
         zca: ZCA whitening fitted on the images that are trained on.
+        zca_test: fit it on the test images, too, which so leak into what is learnt.
+        mirror_test: mirror each test image with probability 1/2, once, as ``split_seed`` draws it.
         split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``sequences``, ``test``,
             ``val``).
         size: side in pixels to which images are resized; None takes the native size.
@@ -46,7 +49,10 @@ class DataSpec:
     classes: tuple[int, ...] | None = None
     augmentation: bool = False
     noise_std: float = 0.0
+    mirror: bool = False
     zca: bool = False
+    zca_test: bool = False
+    mirror_test: bool = False
     split: str = "train"
     size: int | None = None
     validation: float = 0.0
@@ -88,6 +94,10 @@ class DataSpec:
             raise ConfigError(where, "zca whitens the pixels, so deviations would do nothing", hint="leave one out")
         if self.deviations and self.standardise:
             raise ConfigError(where, "standardise and deviations divide by different deviations", hint="leave one out")
+        if self.mirror and self.augmentation:
+            raise ConfigError(where, "mirror cannot be combined with augmentation", hint="leave one of the two out")
+        if self.zca_test and not self.zca:
+            raise ConfigError(where, "zca_test would do nothing without zca", hint="leave it out")
         if self.zca and self.zoom > 1:
             raise ConfigError(
                 where, "zoom would cut off the border of images that zca has whitened", hint="leave it out"
@@ -111,6 +121,16 @@ class DataSpec:
         if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
             raise ConfigError(where, f"classes must be distinct labels, at least one, got {self.classes}")
 
+    @property
+    def varied(self) -> bool:
+        """Whether every epoch has training images of its own."""
+        return self.augmentation or self.mirror
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """What is done with test images that a fair protocol leaves alone."""
+        return leaks(self.zca_test, self.mirror_test)
+
     def pool_samples(self) -> int:
         """Count the images from which training and validation are taken."""
         available = DATASETS.get(self.dataset, "dataset").train_samples(self.classes, self.split)
@@ -125,6 +145,13 @@ class DataSpec:
     def updates_per_epoch(self) -> int:
         """Count the batches of one epoch; the last one may be smaller."""
         return batches(self.train_samples(), self.batch_size)
+
+
+def leaks(zca_test: object, mirror_test: object) -> tuple[str, ...]:
+    """Say what these two settings do with test images; nothing where neither is set."""
+    whitened = ("the whitening is fitted on test images as well",) if zca_test else ()
+    mirrored = ("test images are mirrored at random",) if mirror_test else ()
+    return whitened + mirrored
 
 
 def batches(images: int, size: int) -> int:

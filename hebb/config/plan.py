@@ -476,7 +476,7 @@ def _check_views(spec: DataSpec, views: int, where: str) -> None:
     """Raise for data that does not fit the number of views that the phase compares."""
     if spec.split == "sequences" and views != 2:
         raise ConfigError(where, f"{spec.dataset} gives pairs of frames, but no block in this phase compares two views")
-    if views > 1 and spec.augmentation:
+    if views > 1 and spec.varied:
         raise ConfigError(where, "is not for two views, which vary the images already", hint="leave it out")
     if views > 1 and spec.zca:
         raise ConfigError(where, "zca whitens the images before the views are made", hint="leave it out")

@@ -56,6 +56,9 @@ _LATER: dict[type, dict[str, Any]] = {
         "view_colour": 0.8,
         "view_gray": 0.2,
         "view_blur": 0.5,
+        "mirror": False,
+        "zca_test": False,
+        "mirror_test": False,
     },
     ClassifierSpec: {
         "loss": "cross_entropy",

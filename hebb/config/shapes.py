@@ -89,7 +89,7 @@ def features(config: RunConfig, phase: Phase) -> Features | None:
     spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
     entry = DATASETS.get(spec.dataset, "dataset")
     images = spec.pool_samples() + entry.test
-    if spec.augmentation:  # augmentation makes new training images in every epoch
+    if spec.varied:  # there are new training images in every epoch
         images -= spec.train_samples()
     shape = of_run(config)[phase.first].into
     return Features(shape=shape, images=images, size=images * prod(shape) * FEATURE_BYTES[config.feature_dtype])

@@ -62,6 +62,11 @@ def crop(x: Tensor, generator: torch.Generator) -> Tensor:
     return x.flatten(2).gather(2, place).view_as(x)
 
 
+def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror every other image."""
+    return torch.where(_mirrored(len(x), generator, x.device)[:, :, None, None], x.flip(-1), x)
+
+
 def _reflected(place: Tensor, side: int) -> Tensor:
     """Reflect places -side < i < 2 side - 1 into the image: -1 becomes 1, and side becomes side - 2."""
     return (side - 1) - ((side - 1) - place.abs()).abs()

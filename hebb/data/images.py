@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -233,6 +233,8 @@ def load(
         raise ConfigError(where, "classes, samples and validation leave no training image")
     if entry.test and not len(tested):
         raise ConfigError(where, "classes leave no test image")
+    if spec.mirror_test and isinstance(test, Files) and len(tested) * prod(shape) > resident:
+        raise ConfigError(where, "mirror_test needs test images that fit in memory", hint="leave it out")
 
     def take(store: Store, index: Tensor) -> Split:
         images = _kept(store, index, device, resident)
@@ -240,8 +242,13 @@ def load(
             verify.files(images.files, cache)
         return Split(images, store.labels[index].to(device))
 
+    def key() -> str:
+        parts = [(digests[0], trained), *([(digests[1], tested)] if spec.zca_test else [])]
+        return "/".join(_key(digest, content, places, shape) for digest, places in parts)
+
     train = take(pool, trained)
-    finish = _finish(spec, entry, pool, train, lambda: _key(digests[0], content, trained, shape), device, cache)
+    whitened = [lambda: train, *([lambda: take(test, tested)] if spec.zca_test else [])]
+    finish = _finish(spec, entry, pool, whitened, key, device, cache)
 
     def finished(split: Split, augment: Augment | None = None) -> Split:
         return replace(_finished(split, finish, augment), zoom=spec.zoom)
@@ -249,7 +256,7 @@ def load(
     return Images(
         train=replace(finished(train, augment), view=RandomView.of(spec), frames=_frames(spec, pool, device)),
         val=finished(take(pool, held)) if len(held) else None,
-        read_test=lambda: finished(take(test, tested)),
+        read_test=lambda: finished(_mirrored(spec, take(test, tested), tested, len(test.labels), split_seed)),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
         contents=content,
     )
@@ -276,13 +283,21 @@ def unseen(
     if spec.zca or spec.standardise or spec.deviations or entry.mean:
         pool = _store(spec, entry, folder, spec.split, shape)
         trained, _ = _choose(spec, pool.labels, split_seed)
-        train = Split(_kept(pool, trained, device, RESIDENT), pool.labels[trained].to(device))
+        stores = [(pool, trained)]
+        if spec.zca_test:
+            test = _store(spec, entry, folder, Part.TEST, shape)
+            stores.append((test, _of_classes(torch.arange(len(test.labels)), test.labels, spec)))
 
         def key() -> str:
-            test = [_store(spec, entry, folder, Part.TEST, shape)] if isinstance(pool, Files) else []
-            return _key(_digest(pool), _contents(pool, *test), trained, shape)
+            more = [_store(spec, entry, folder, Part.TEST, shape)] if isinstance(pool, Files) else []
+            content = _contents(pool, *more)
+            return "/".join(_key(_digest(store), content, places, shape) for store, places in stores)
 
-        finish = _finish(spec, entry, pool, train, key, device, cache)
+        whitened = [
+            lambda store=store, places=places: Split(_kept(store, places, device, RESIDENT), store.labels[places])
+            for store, places in stores
+        ]
+        finish = _finish(spec, entry, pool, whitened, key, device, cache)
     return replace(_finished(split, finish), zoom=spec.zoom)
 
 
@@ -302,19 +317,25 @@ def _finish(
     spec: DataSpec,
     entry: Dataset,
     pool: Store,
-    train: Split,
+    whitened: Sequence[Callable[[], Split]],
     key: Callable[[], str],
     device: torch.device,
     cache: Path | None,
 ) -> Finish | None:
-    """Return the last step of every batch; ``key`` names the training images where a whitening is cached."""
+    """Return the last step of every batch.
+
+    ``whitened`` are the images that a whitening is fitted on, and ``key`` names them where it is cached.
+    """
     where = f"dataset '{spec.dataset}'"
     if not spec.zca:
         return _normalise(spec, entry, pool, device, where)
+    train = whitened[0]()
     if isinstance(train.images, Tensor) and train.images.dtype != torch.uint8:
         raise ConfigError(where, "zca needs uint8 images, got floats", hint="whiten them yourself, or leave zca out")
     name = key() + (f"/{decode.VERSION}" if isinstance(pool, Files) else "")
-    return whitening.fitted(lambda: _raw(train), pool.shape, name, cache, where).to(device)
+    return whitening.fitted(
+        lambda: (piece for part in whitened for piece in _raw(part())), pool.shape, name, cache, where
+    ).to(device)
 
 
 def _store(spec: DataSpec, entry: Dataset, folder: Path, split: str, shape: tuple[int, int, int]) -> Store:
@@ -348,12 +369,22 @@ def _held_out(count: int, share: float) -> Tensor:
     return torch.from_numpy(np.diff(steps) > 0)
 
 
+def _mirrored(spec: DataSpec, split: Split, places: Tensor, count: int, split_seed: int) -> Split:
+    """Mirror some of the test images at ``places`` among ``count``, each or not whatever the other places are."""
+    if not spec.mirror_test:
+        return split
+    assert isinstance(split.images, Tensor)
+    chosen = torch.rand(count, generator=seeds.generator(split_seed, "mirrored test images"))[places] < 0.5
+    mask = chosen.to(split.images.device).view(-1, 1, 1, 1)
+    return replace(split, images=torch.where(mask, split.images.flip(-1), split.images))
+
+
 def _augment(spec: DataSpec, entry: Dataset, where: str) -> Augment | None:
     if spec.augmentation:
         return augmentation.make(entry.augmentation, spec.noise_std, entry.shape(spec.size, where), where)
     if spec.noise_std:
         raise ConfigError(where, "noise_std needs augmentation", hint="set augmentation, or leave noise_std out")
-    return None
+    return augmentation.mirrored if spec.mirror else None
 
 
 def _normalise(spec: DataSpec, entry: Dataset, pool: Store, device: torch.device, where: str) -> Finish | None:

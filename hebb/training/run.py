@@ -345,6 +345,7 @@ class Run:
                 "geometry": [shape.row for shape in result.geometry],
                 "seconds": round(result.seconds, 3),
                 "peak_memory": result.peak_memory,
+                **leaks(result.config),
             },
         )
         (place.folder / folders.MEMORY).unlink(missing_ok=True)
@@ -368,6 +369,12 @@ def curves_of(runs: Sequence[Run], at: Epoch, split: Split, recorded: Container[
     tells = [run.recorder.point if recorded is None or run in recorded else None for run in runs]
     places = curves.places(at.phase, updates, runs[0].config.curve_points)
     return Curves([run.network for run in runs], at, places, runs[0].state.step, tells)
+
+
+def leaks(config: RunConfig) -> dict[str, dict[str, list[str]]]:
+    """Return what ``result.json`` says of test images that were not left alone; most runs have nothing to say."""
+    said = {role: getattr(config, role).leaks for role in ("dataset_sup", "dataset_unsup")}
+    return {"test images": {role: list(texts) for role, texts in said.items() if texts}} if any(said.values()) else {}
 
 
 def stored_config(config: RunConfig, phases: tuple[Phase, ...]) -> dict[str, Any]:

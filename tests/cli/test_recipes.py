@@ -21,7 +21,10 @@ from conftest import ROOT, Command
 from hebb.analysis import recipes
 from hebb.cli.analysis import command as analysis
 from hebb.cli.analysis import recipes as figures
-from hebb.config import catalog, plan
+from hebb.config import catalog, plan, shapes
+from hebb.config.registry import RULES
+from hebb.config.rule import HebbianRule, LocalRule
+from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
@@ -99,6 +102,47 @@ def test_what_draws_it_is_there(name: str) -> None:
         assert set(options.runs) <= {"runs", *(needed.name for needed in recipe.needed())}
     for word in (recipe.title, recipe.question, recipe.source):
         assert len(word) > 5
+
+
+# -- every unsupervised rule under one protocol -----------------------------------------------------------------
+
+LEFT_OUT: dict[str, str] = {}
+"""Unsupervised rules that the recipe ``rules`` does not train, each with the reason that trying it has shown."""
+
+
+def of_rules() -> list[RunConfig]:
+    """A run of each command of the recipe ``rules`` in which blocks learn."""
+    home = folders.Home(Path("nowhere"))
+    runs = [figures._configs(needed, home, KNOWN)[0] for needed in recipes.load("rules").needed()]
+    return [run for run in runs if not run.training_blocks]
+
+
+def unsupervised() -> set[str]:
+    """Rules whose layers learn from images alone."""
+    return {rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule | LocalRule) and not rule.labels}
+
+
+def test_every_unsupervised_rule_is_in_the_recipe_or_left_out_for_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = {run.network.blocks[0].layer.method for run in of_rules()}
+    assert trained.isdisjoint(LEFT_OUT)
+    assert all(len(reason) > 20 for reason in LEFT_OUT.values())
+    assert unsupervised() == trained | set(LEFT_OUT)
+    monkeypatch.setattr(RULES, "_entries", dict(RULES._entries))
+    RULES.register(HebbianRule(name="Another", summary="a rule of tomorrow", source="here", signal=lambda u, *_: u))
+    assert unsupervised() - trained - set(LEFT_OUT) == {"Another"}
+
+
+@pytest.mark.parametrize("run", of_rules(), ids=lambda run: run.network.name)
+def test_the_rules_of_the_recipe_share_a_network(run: RunConfig) -> None:
+    """One rule in three convolutions of 96, 384 and 1536 filters, and the same classifier; published shapes stay."""
+    *hidden, classifier = run.network.blocks
+    assert len({block.layer.method for block in hidden}) == 1
+    assert (classifier.layer.method, classifier.operations, classifier.dropout) == ("BP", ("flatten",), 0.5)
+    wide = run.network.name == "4SPHeReCnnCIFAR"
+    assert [block.layer.out_channels for block in hidden] == ([384, 768, 1536] if wide else [96, 384, 1536])
+    assert [block.layer.kernel_size for block in hidden] == ([3, 3, 3] if wide else [5, 3, 3])
+    features = shapes.of_run(run)[3].weights[1]
+    assert features == (1536 * 2 * 2 if run.network.name == "4HardCnnCIFAR" else 1536 * 4 * 4)
 
 
 GOOD: dict[str, Any] = {

@@ -71,6 +71,8 @@ DATA_PATHS: list[tuple[str, object, object]] = [
     ("augmentation", 1, True),
     ("noise_std", "0.5", 0.5),
     ("zca", True, True),
+    ("mirror", "true", True),
+    ("mirror_test", 1, True),
     ("split", "test", "test"),
     ("size", "64", 64),
     ("validation", "0.2", 0.2),
@@ -127,9 +129,14 @@ def test_path(path: str, value: object, want: dict[str, object]) -> None:
 
 
 def test_paths_are_all_here() -> None:
-    assert {name for name, *_ in DATA_PATHS} | {"classes"} == {f.name for f in dataclasses.fields(DataSpec)}
+    assert {name for name, *_ in DATA_PATHS} | {"classes", "zca_test"} == {f.name for f in dataclasses.fields(DataSpec)}
     assert {name for name, *_ in CLASSIFIER_PATHS} == {f.name for f in dataclasses.fields(ClassifierSpec)}
     assert {name for name, *_ in STOP_PATHS} == {f.name for f in dataclasses.fields(StopSpec)}
+
+
+def test_a_whitening_that_sees_test_images_is_asked_for_with_the_whitening() -> None:
+    both = change(run(), "dataset_sup.zca=1", "dataset_sup.zca_test=1")
+    assert differences(run(), both) == {"dataset_sup.zca": True, "dataset_sup.zca_test": True}
 
 
 def test_lists_and_none() -> None:
@@ -287,7 +294,7 @@ def test_star_method_before_its_layer(texts: tuple[str, ...]) -> None:
     [
         ("datset_sup.epochs=2", ["unknown override 'datset_sup.epochs'", "'dataset_sup."]),
         ("dataset_sup.epoch=2", ["unknown override 'dataset_sup.epoch'", "'dataset_sup.epochs'"]),
-        ("dataset_sup=2", ["unknown override 'dataset_sup'", "dataset_sup.epochs"]),
+        ("dataset_sup=2", ["unknown override 'dataset_sup'", "dataset_sup.size"]),
         ("classifier.shedule=step", ["'classifier.shedule'", "'classifier.schedule'"]),
         ("sed=3", ["unknown override 'sed'", "'seed'"]),
         ("b0.poool=max_2_2_0", ["no 'poool'", "'pool'"]),

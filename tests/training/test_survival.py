@@ -22,7 +22,13 @@ from hebb.storage import folders
 
 @pytest.mark.parametrize(
     ("times", "network"),
-    [(3, "soft"), (1, "bcm"), (1, "local"), *(pytest.param(10, n, marks=pytest.mark.survival) for n in NETWORKS)],
+    [
+        (3, "soft"),
+        (1, "bcm"),
+        (1, "local"),
+        (1, "mirrored"),
+        *(pytest.param(10, n, marks=pytest.mark.survival) for n in NETWORKS),
+    ],
 )
 def test_kills_at_random_moments(times: int, network: str, tmp_path: Path) -> None:
     done = subprocess.run(
