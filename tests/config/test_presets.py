@@ -34,6 +34,7 @@ SIDES = {
     "Digits": (1, 8),
 }
 ANALOGIES = ("5HardCnnSTL", "SoftKrotovCnnCIFAR", "2HebbCnn", "2HardMLPMNIST")
+OTHER_POOLS = ("2SoftHebbCnnCIFAR_max", "2HardCnnCIFAR_max", "2HardCnnCIFAR_deep", "2CnnCIFAR_max")
 LPL = (
     *(f"9LPLVggCIFAR{variant}" for variant in ("", "_small", "_endToEnd", "_contrastive", "_supervised")),
     "9LPLVggSTL",
@@ -182,7 +183,17 @@ ERRORS = {f"{name}_error" for name in ("3PCMNIST", "6PCMNIST", "3PCNudgeMNIST", 
 
 def test_preset_names() -> None:
     ours = {name for name, model in CATALOG.models.items() if not model.source.startswith(SETTLING)}
-    others = (*KROTOV, *LPL, *INSTARS, *INSTARS_ON_DIGITS, *ERRORS, *PAIRED, *OF_THE_RECIPE, "5SoftHebbCnnTinyImageNet")
+    others = (
+        *KROTOV,
+        *LPL,
+        *INSTARS,
+        *INSTARS_ON_DIGITS,
+        *ERRORS,
+        *PAIRED,
+        *OF_THE_RECIPE,
+        *OTHER_POOLS,
+        "5SoftHebbCnnTinyImageNet",
+    )
     assert ours == {*published(), *ANALOGIES, *OURS_ON_DIGITS, *others}
 
 
