@@ -90,6 +90,42 @@ def test_a_step_is_that_of_the_published_code(stage: str, monkeypatch: pytest.Mo
         assert_close(getattr(layer, name).detach(), f"{stage}.adamw1.{name}")
 
 
+def test_the_published_second_block_is_given_the_answers_to_pairs() -> None:
+    """It gets the outputs of the first block for both pairs, each alone: u = W * s(a) + b, without the factor 2.
+
+    Ours makes pairs of its own. So its thresholds are others than the published 5 and 9.
+    """
+    first = paired.PairedConv2d(3, 6, 5, padding=2, padding_mode="reflect")
+    second = [golden()[f"stage2.p2.{name}"].clone().requires_grad_() for name in ("weight", "bias")]
+    for name in ("weight", "bias"):
+        getattr(first, name).data.copy_(golden()[f"stage2.p1.{name}"])
+    maps = []
+    for sign in ("pos", "neg"):
+        with torch.no_grad():
+            u = first.pair(*golden()[f"stage2.{sign}_in1"].chunk(2, dim=1))
+            out = F.max_pool2d((u - u.mean(dim=1, keepdim=True)).relu(), 4, 2, 1)
+        maps.append(scff.goodness(F.conv2d(paired.standardised(F.pad(out, (1, 1, 1, 1), mode="reflect")), *second)))
+    loud, quiet = maps
+    for name, found in (("pos", loud), ("neg", quiet)):
+        assert found.mean().item() == pytest.approx(float(golden()[f"stage2.goodness_{name}_mean"]), abs=1e-6)
+    loss = F.softplus(5 - loud).mean() + F.softplus(quiet - 9).mean() + 7e-4 * loud.flatten(1).norm(dim=1).mean()
+    for name, found in zip(("weight", "bias"), torch.autograd.grad(loss, second), strict=True):
+        assert_close(found, f"stage2.g.{name}")
+
+
+def test_what_the_published_classifier_reads() -> None:
+    """All three blocks, each averaged over 2 x 2 pixels and standardised for each image; ours reads the top one."""
+    text = "SCFF-c6-k5-p2:triangle:max_4_2_1 SCFF-c8-k3-p1:triangle:max_4_2_1 SCFF-c10-k3-p1:relu:avg_2_2_0 BP:flatten"
+    made, features, x = network(text, (3, 32, 32)).eval(), [], golden()["x"]
+    with torch.no_grad():
+        for i, block in enumerate(list(made)[:3], start=1):
+            for name in ("weight", "bias"):
+                getattr(block.layer, name).data.copy_(golden()[f"stage3.p{i}.{name}"])
+            x = block(x)
+            features.append(paired.standardised(F.avg_pool2d(x, 2, 2, ceil_mode=True)).flatten(1))
+    assert_close(torch.cat(features, dim=1), "readout.features")
+
+
 def test_a_pixel_by_hand() -> None:
     positive, negative = torch.tensor([[3.0, -1.0]]), torch.tensor([[1.0, 2.0]])
     loud, quiet = scff.goodness(positive), scff.goodness(negative)
