@@ -282,12 +282,18 @@ class SpikingConfig:
             raise ConfigError("inputs.rate", f"rates up to {fastest:g} Hz need dt < {1 / fastest:g} s")
 
 
+CLAMPS = ("loose", "exact")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StdpConfig:
     """The experiment of figure 6: a neuron with a clamped membrane, paired with inputs before and after its spikes.
 
     Attributes:
         rule: constants of the learning rule; the published programs' eta 0.005 is 0.02 here, their tau_variance 300 s.
+        clamp: ``loose``: the potential is set after each step, and the rule reads it after the next one, in which leak
+            and synapses move it, as in the published program; ``exact``: the rule reads the clamped potential.
+        neuron: constants of the membrane, read by a loose clamp.
         potential: potential of the clamped membrane in mV.
         start: initial weight.
         pairings: number of pairings.
@@ -305,6 +311,8 @@ class StdpConfig:
     """
 
     rule: RuleSpec = field(default_factory=lambda: RuleSpec(eta=0.02, delta=0.0, tau_variance=300.0))
+    clamp: str = "loose"
+    neuron: NeuronSpec = field(default_factory=NeuronSpec)
     potential: float = -51.0
     start: float = 0.5
     pairings: int = 100
@@ -322,6 +330,7 @@ class StdpConfig:
 
     def __post_init__(self) -> None:
         check(self, 1, 1e6, "pairings")
+        check_words("clamp", (self.clamp,), CLAMPS)
         check(self, 2, 1e5, "inputs")
         check(self, 0, self.rule.largest, "start")
         check(self, 0, 1e6, "variances", "mean", "rate_mean", "rate_variance")

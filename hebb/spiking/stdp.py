@@ -4,7 +4,14 @@ One neuron with a clamped membrane fires ``pairings`` times at a fixed rate; eac
 or after every one of these spikes. Mean and variance of the neuron start at set values and then run freely, so that the
 same pairings give the window of a neuron whose rate has varied little, or much.
 
-Shapes: T steps of a stretch.
+The published program sets the potential V at the end of a step, and the rule reads it at the end of the next,
+
+    U = V + dt/tau_mem ((rest - V) + g (E_exc - V)),   g = (g_ampa + g_nmda)/2 of all inputs
+
+With 100 inputs of weight 0.5 that spike 10 times a second, g = 2.5 and U = -50.46 mV for V = -51 mV. There f' is 1.87
+times as large, and so is every change of a weight.
+
+Shapes: T steps of a stretch, V variances.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from torch import Tensor
 
 from hebb.spiking.plasticity import Eligibility, ErrorSignal
 from hebb.spiking.settings import STRETCH, StdpConfig
+from hebb.spiking.traces import Trace
 
 TAIL = 0.3
 """Seconds after the last pairing in which the traces fade."""
@@ -53,7 +61,7 @@ def window(config: StdpConfig) -> Tensor:
     )
     sources = torch.arange(config.inputs).view(1, 1, -1)
     eligibility = Eligibility(rule, sources, inputs=config.inputs, lanes=lanes, dt=config.dt, steps=steps, dtype=dtype)
-    u = torch.full((steps, lanes, 1), config.potential, dtype=dtype)
+    membrane = _Membrane(config, steps, lanes, dtype)
     weights = torch.full((config.inputs, lanes), config.start, dtype=dtype)
     for change in range(windows):
         gathered = torch.zeros_like(weights)
@@ -62,9 +70,32 @@ def window(config: StdpConfig) -> Tensor:
             of_neuron = _counts(post[None], begin, steps, dtype)  # (T, 1)
             of_inputs = _counts(pre, begin, steps, dtype)  # (T, inputs)
             signal = error(of_neuron[:, None].expand(-1, lanes, -1))
-            gathered += eligibility(of_inputs[None], u, signal)[0, 0]
+            gathered += eligibility(of_inputs[None], membrane(of_inputs, weights), signal)[0, 0]
         weights = (weights + rule.eta * gathered).clamp_(0, rule.largest)
     return ((weights - config.start) / config.start).T
+
+
+class _Membrane:
+    """The potential that the rule reads, stretch by stretch."""
+
+    def __init__(self, config: StdpConfig, steps: int, lanes: int, dtype: torch.dtype) -> None:
+        neuron = config.neuron
+        self._config = config
+        self._clamped = torch.full((steps, lanes, 1), config.potential, dtype=dtype)
+        self._fast = Trace(neuron.tau_ampa, config.dt, steps, gain=1.0, dtype=dtype)
+        self._slow = Trace(neuron.tau_nmda, config.dt, steps, dtype=dtype)
+        self._ampa, self._nmda = torch.zeros(lanes, dtype=dtype), torch.zeros(lanes, dtype=dtype)
+
+    def __call__(self, spikes: Tensor, weights: Tensor) -> Tensor:
+        """Return U (T, V, 1) for spikes (T, inputs) and weights (inputs, V)."""
+        if self._config.clamp == "exact":
+            return self._clamped
+        neuron, clamped = self._config.neuron, self._config.potential
+        ampa = self._fast(spikes @ weights, self._ampa)
+        nmda = self._slow(ampa, self._nmda)
+        self._ampa, self._nmda = ampa[-1], nmda[-1]
+        drive = (neuron.rest - clamped) + (ampa + nmda) / 2 * (neuron.exc_reversal - clamped)
+        return clamped + (self._config.dt / neuron.tau_mem * drive)[..., None]
 
 
 def _counts(spikes: Tensor, begin: int, steps: int, dtype: torch.dtype) -> Tensor:

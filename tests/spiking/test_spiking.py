@@ -469,6 +469,7 @@ def windows() -> tuple[StdpConfig, Tensor, np.ndarray, np.ndarray]:
         variances=(50.0,),
         mean=0.0,
         dt=1e-4,
+        clamp="exact",
         rule=RuleSpec(eta=0.02, delta=0.0, tau_mean=1e6, tau_variance=1e6),
     )
     lags = stdp.intervals(config).numpy()
@@ -506,6 +507,25 @@ def test_window_turns_with_the_variance() -> None:
     assert 0.005 < lags[found[0].argmax()] < 0.025  # published: near 13 ms
     assert -0.02 < lags[found[2].argmax()] < 0  # published: near -9 ms
     assert 0.01 < lags[found[2].argmin()] < 0.03  # published: near 22 ms
+
+
+def test_a_loose_clamp_lets_the_synapses_move_the_membrane_by_a_step() -> None:
+    """By 40 inputs of weight 0.5 at 10 Hz, g = 1: -51 mV become -50.84 mV, where f' is 1.18 times as large."""
+    g = 40 * 10 * 0.5 * 0.005
+    moved = -51 + 1e-4 / 0.02 * ((-70 + 51) + g * 51)
+    loose = StdpConfig(inputs=40, variances=(100.0,), pairings=15)
+    found, clamped = stdp.window(loose), stdp.window(replace(loose, clamp="exact"))
+    slope = float((found * clamped).sum() / clamped.square().sum())
+    assert slope == pytest.approx((2 / (1 + abs(moved + 50))) ** 2, rel=0.03)  # conductances need 0.1 s to rise
+    assert (found - slope * clamped).abs().max() < 0.03 * found.abs().max()
+
+
+@pytest.mark.slow
+def test_windows_are_those_of_the_published_figure() -> None:
+    """Largest and smallest change in percent, read from the figure to about 5 % of its larger values."""
+    published = {0.1: (41, -26), 1.0: (11, -6), 100.0: (14, -8)}
+    for variance, window in zip(published, 100 * stdp.window(StdpConfig(inputs=100)), strict=True):
+        assert (float(window.max()), float(window.min())) == pytest.approx(published[variance], rel=0.12)
 
 
 # -- configurations -----------------------------------------------------------------------------------------
