@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,6 +13,7 @@ from hebb.spiking.settings import StdpConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 
 def compute(config: StdpConfig) -> pd.DataFrame:
@@ -22,13 +24,16 @@ def compute(config: StdpConfig) -> pd.DataFrame:
         ("window", config),
         *(("rate", config.rate_dependence(rate)) for rate in config.rates),
     ):
-        lags = stdp.intervals(protocol).tolist()
-        for variance, changes in zip(protocol.variances, stdp.window(protocol).tolist(), strict=True):
-            rows += [
-                (panel, variance, protocol.rate, 1e3 * lag, 100 * change)
-                for lag, change in zip(lags, changes, strict=True)
-            ]
+        lags = stdp.intervals(protocol)
+        shown = range(len(lags)) if panel == "window" else _nearest(lags, (-config.rate_interval, config.rate_interval))
+        for variance, changes in zip(protocol.variances, stdp.window(protocol), strict=True):
+            rows += [(panel, variance, protocol.rate, 1e3 * float(lags[i]), 100 * float(changes[i])) for i in shown]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _nearest(lags: Tensor, wanted: Sequence[float]) -> list[int]:
+    """Return the index of the interval nearest to each wanted one."""
+    return [int((lags - lag).abs().argmin()) for lag in wanted]
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -55,7 +60,7 @@ def draw(frame: pd.DataFrame, config: StdpConfig) -> Figure:
         middle.plot(rows["interval_ms"], rows["change_percent"] / (largest or 1.0), **look)
     for number, (interval, rows) in enumerate(rates.groupby("interval_ms", sort=True)):
         look = style.line(len(config.variances) + number)
-        right.plot(rows["rate"], rows["change_percent"], label=f"$\\Delta t$ = {interval:+g} ms", **look)
+        right.plot(rows["rate"], rows["change_percent"], label=f"$\\Delta t$ = {interval:+.3g} ms", **look)
     for panel, name in ((left, "change of the weight (%)"), (middle, "change / largest change")):
         panel.axhline(0, color=style.GREY, linewidth=0.8)
         panel.axvline(0, color=style.GREY, linewidth=0.8)

@@ -303,7 +303,8 @@ class StdpConfig:
         mean: running mean in Hz at the start, of the windows.
         rate: pairings per second, of the windows.
         rates: pairings per second, of the rate dependence.
-        rate_interval: interval in s at which the rate dependence is read, after and before.
+        rate_width: largest interval in s of the rate dependence.
+        rate_interval: interval in s at which it is read, after and before.
         rate_mean: running mean in Hz at its start.
         rate_variance: running variance in Hz at its start.
         dt: step in s.
@@ -317,11 +318,12 @@ class StdpConfig:
     start: float = 0.5
     pairings: int = 100
     width: float = 0.050
-    inputs: int = 101
+    inputs: int = 100
     variances: tuple[float, ...] = (0.1, 1.0, 100.0)
     mean: float = 10.0
     rate: float = 10.0
     rates: tuple[float, ...] = (1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
+    rate_width: float = 0.020
     rate_interval: float = 0.010
     rate_mean: float = 20.0
     rate_variance: float = 0.1
@@ -335,7 +337,7 @@ class StdpConfig:
         check(self, 0, self.rule.largest, "start")
         check(self, 0, 1e6, "variances", "mean", "rate_mean", "rate_variance")
         check(self, 0, 1e3, "rate", "rates", above=True)
-        check(self, 0, 1, "width", "rate_interval", above=True)
+        check(self, 0, 1, "width", "rate_width", "rate_interval", above=True)
         check(self, -1e3, 1e3, "potential")
         check(self, 1e-5, 2e-3, "dt")
         check_words("dtype", (self.dtype,), _DTYPES)
@@ -346,15 +348,8 @@ class StdpConfig:
             raise ConfigError("variances" if not self.variances else "rates", "must name at least one value, got none")
 
     def rate_dependence(self, rate: float) -> StdpConfig:
-        """Return the protocol of one rate of the rate dependence: two inputs, one before and one after."""
-        return replace(
-            self,
-            rate=rate,
-            width=self.rate_interval,
-            inputs=2,
-            mean=self.rate_mean,
-            variances=(self.rate_variance,),
-        )
+        """Return the protocol of one rate of the rate dependence."""
+        return replace(self, rate=rate, width=self.rate_width, mean=self.rate_mean, variances=(self.rate_variance,))
 
 
 def _multiple(name: str, value: float, unit: float, problem: str | None = None) -> None:
