@@ -65,7 +65,7 @@ OTHER_DATA = {
 }
 OF_THE_RECIPE = {
     *("4SoftCnnCIFAR", "4HardKrotovCnnCIFAR", "4KrotovCnnCIFAR_wide", "4KWTACnnCIFAR", "4OjaCnnCIFAR"),
-    *("4SangerCnnCIFAR", "4HebbCnnCIFAR", "4LPLCnnCIFAR", "4ContrastiveLPLCnnCIFAR"),
+    *("4SangerCnnCIFAR", "4SangerCnnCIFAR_small", "4HebbCnnCIFAR", "4LPLCnnCIFAR", "4ContrastiveLPLCnnCIFAR"),
 }
 """Rules in SoftHebb's network that no paper has put there, for the recipe ``rules``."""
 INSTARS_ON_DIGITS = ("3HardInstarCnnDigits", "3BCMCnnDigits")
