@@ -177,7 +177,7 @@ def data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     entries = [DATASETS.get(roles[phase.data].dataset, "dataset") for phase in phases]
     lines = [f"note: {name}: {note}" for name, note in {e.name: e.note for e in entries}.items() if note]
     lines += [
-        f"note: dataset_{role}: {', and '.join(spec.leaks)}; the test accuracy is no fair one"
+        f"note: dataset_{role}: {', and '.join(spec.leaks)}, so the test accuracy is not a fair measure"
         for role, spec in roles.items()
         if spec.leaks and (role == "sup" or any(phase.data == role for phase in phases))
     ]

@@ -205,7 +205,7 @@ def test_a_run_says_so_in_its_notes_and_in_its_record(tmp_path: Path) -> None:
     assert (
         "dataset_sup: the whitening is fitted on test images as well, and test images are mirrored at random" in notes
     )
-    assert "dataset_unsup: the whitening is fitted on test images as well;" in notes
+    assert "dataset_unsup: the whitening is fitted on test images as well," in notes
     small.run(config, tmp_path / "leaking")
     small.run(replace(config, dataset_sup=PLAIN_DIGITS, dataset_unsup=PLAIN_DIGITS), tmp_path / "fair")
     leaking, fair = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("leaking", "fair"))

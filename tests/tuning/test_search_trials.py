@@ -287,6 +287,8 @@ def test_a_search_stored_by_the_first_version_goes_on(tmp_path: Path) -> None:
     stored["base"]["network"]["blocks"] = [
         {**block, "affine_norm": False, "residual": False} for block in stored["base"]["network"]["blocks"]
     ]
+    for data in ("dataset_sup", "dataset_unsup"):
+        stored["base"][data] |= {"mirror": False, "zca_test": False, "mirror_test": False}
     stored["options"] |= {"save_best": True, "on_end": None, "storage": None}
     assert folders.read_json(tmp_path / folders.SEARCH) == stored
 
