@@ -25,7 +25,13 @@ class Coding(EnergyNetwork):
 
     def forward_pass(self, x: Tensor) -> Tensor:
         """Return the z (N, n_1 + ... + n_L) whose errors are all 0, the free equilibrium."""
-        return Descent(self, x).z
+        parts = []
+        for i, layer in enumerate(self.layers):
+            z = layer(x)
+            parts.append(z)
+            if i < self.last:
+                x = self.activation(z)
+        return torch.cat(parts, dim=1)
 
     def predict(self, x: Tensor) -> list[Tensor]:
         """Return the forward pass: f(z) of the hidden layers and z of the output."""
