@@ -7,10 +7,12 @@ the dataset's own loader, which downloads what is missing where torchvision can.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib.util
 import os
 import pickle
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,11 +127,27 @@ def _digits() -> np.ndarray:
 
 def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:
     """Return a torchvision dataset as arrays, downloading it into ``folder`` when it is absent."""
+    with contextlib.suppress(OSError, EOFError, zlib.error):  # torchvision downloads what cannot be unpacked
+        _unpack(folder / class_name / "raw")
     dataset = _torchvision(
         class_name, folder, f"{class_name.lower()}.npz ({_KERAS}) or torchvision's files", train=train
     )
     images = dataset.data.numpy() if isinstance(dataset.data, Tensor) else np.asarray(dataset.data)
     return images, np.asarray(dataset.targets)
+
+
+def _unpack(raw: Path) -> None:
+    """Unpack ``*-ubyte.gz`` beside itself: torchvision takes only archives that equal its own to the byte."""
+    for packed in raw.glob("*-ubyte.gz"):
+        target = packed.with_suffix("")
+        if not target.exists():
+            part = target.with_suffix(f".{os.getpid()}")
+            try:
+                with gzip.open(packed) as source, part.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
 
 
 def emnist(split: str, folder: Path, train: bool) -> Arrays:

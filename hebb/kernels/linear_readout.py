@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from hebb.kernels import numba_loops
-from hebb.kernels.numba_loops import compiled
+from hebb.kernels.numba_loops import REORDERS, compiled
 
 WIDTH = 768
 """Features of a block: two rows of it and the weights of ten classes take 36 kB, about the innermost cache."""
@@ -27,7 +27,6 @@ ROWS = 8
 _BYTE = 8  # features that share a byte of random bits
 _NONE = np.float32(0)
 _LEAST = np.float32(2.0**-126)
-_REORDERS = frozenset({"contract", "reassoc", "nsz"})  # infinities and NaN keep their meaning
 
 # entries of ``adam``
 STEP, ROOT, EPSILON, KEEP_MEAN, NEW_MEAN, KEEP_SQUARE, NEW_SQUARE, DECAY = range(8)
@@ -38,7 +37,7 @@ def on_threads(*arguments: np.ndarray, threads: int) -> None:
     numba_loops.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads)
 
 
-@compiled(fastmath=_REORDERS)
+@compiled(fastmath=REORDERS)
 def learn_and_answer(
     weight: np.ndarray,
     mean: np.ndarray,
@@ -89,7 +88,7 @@ def learn_and_answer(
             _answer(rows[k], weight, low, high, answers[k])
 
 
-@compiled(fastmath=_REORDERS)
+@compiled(fastmath=REORDERS)
 def _drop_out(
     source: np.ndarray, bits: np.ndarray, eights: np.ndarray, factors: np.ndarray, target: np.ndarray
 ) -> None:
@@ -105,7 +104,7 @@ def _drop_out(
         target[i] = source[i] * np.float32(single[i])
 
 
-@compiled(fastmath=_REORDERS)
+@compiled(fastmath=REORDERS)
 def _answer(rows: np.ndarray, weight: np.ndarray, low: int, high: int, answers: np.ndarray) -> None:
     """Set answers (R, C) to the products of the rows with the weights; two rows and five classes fill the registers."""
     classes = weight.shape[0]
@@ -139,7 +138,7 @@ def _answer(rows: np.ndarray, weight: np.ndarray, low: int, high: int, answers: 
             answers[b, c], answers[b + 1, c] = x0, y0
 
 
-@compiled(fastmath=_REORDERS)
+@compiled(fastmath=REORDERS)
 def _sum_gradient(rows: np.ndarray, slopes: np.ndarray, gradient: np.ndarray, count: int) -> None:
     """Set gradient (C, ...) to slopes^T rows, for ``count`` features; ``ROWS`` rows for each pass over it."""
     classes = slopes.shape[1]
@@ -156,7 +155,7 @@ def _sum_gradient(rows: np.ndarray, slopes: np.ndarray, gradient: np.ndarray, co
                 own[i] += upper + s4 * x4[i] + s5 * x5[i] + s6 * x6[i] + s7 * x7[i]
 
 
-@compiled(fastmath=_REORDERS)
+@compiled(fastmath=REORDERS)
 def _adam(gradient: np.ndarray, weight: np.ndarray, mean: np.ndarray, square: np.ndarray, adam: np.ndarray) -> None:
     """Update one row of weights as torch's Adam does, its own weight decay included.
 
@@ -176,7 +175,7 @@ def _adam(gradient: np.ndarray, weight: np.ndarray, mean: np.ndarray, square: np
         weight[i] -= step * m / (np.sqrt(v) * root + epsilon)
 
 
-@compiled(fastmath=_REORDERS)
+@compiled(fastmath=REORDERS)
 def judge(
     answers: np.ndarray,
     bias: np.ndarray,

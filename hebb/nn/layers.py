@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import Normaliser, PaddingMode, Response, WeightInit
-from hebb.kernels import matmul
+from hebb.kernels import loops, matmul
 from hebb.kernels.private_torch import add_product, convolution_weight_gradient
 from hebb.nn import contracts, response
 from hebb.nn.radii import R1_CONV, Radii
@@ -227,7 +227,7 @@ class HebbLayer(Radii):
     ) -> tuple[Tensor, Tensor | float, Tensor | None]:
         """Return dw, its divisor, and the normalised change of the bias."""
         y = self.gate(self.rivals(x, u), labels)
-        self.gate_mass.add_(self.positive_mass(y))  # before y leaves the caches
+        self.gate_mass.add_(loops.positive_mass(y))  # before y leaves the caches
         dw = self.change(x, u, y)
         top, size = self.size(dw, y)
         self.finite_updates.add_(top - top == 0)
@@ -238,14 +238,6 @@ class HebbLayer(Radii):
         """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
         dw, size, db = self.plastic(x, u, labels)
         return dw.div_(size if isinstance(size, float) else self.per_row(size)), db
-
-    def positive_mass(self, y: Tensor) -> Tensor:
-        """Return the sum of the positive gates of each neuron, (C,).
-
-        The first sum runs image by image: a thread then sums what its cache still holds (a third of the time).
-        """
-        each = y.relu()
-        return (each if y.dim() == 2 else each.sum(dim=(2, 3))).sum(dim=0)
 
     def _bias_change(self, y: Tensor, bias: Tensor) -> Tensor:
         """Return the normalised change of the bias."""

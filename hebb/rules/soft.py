@@ -26,8 +26,12 @@ def competition(u: Tensor, layer: LayerFields) -> Tensor:
     Moraitis et al. (2022), eq. 4, with beta = ``layer.t_invert``. A sample in which every f(u_j) is 0
     (relu, repu) has no winner: its y is 0.
     """
+    from hebb.kernels import loops
+
     kind = layer.soft_activation_fn
     if kind == Competition.EXP:
+        if loops.pays_alone(u):
+            return loops.softmax(u, layer.t_invert)
         return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)
     if kind == Competition.RELU:
         f = u.relu()
@@ -51,7 +55,11 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
 
     Journe et al. (2023), section 3.3: the losers' weights are pushed away from the input.
     """
+    from hebb.kernels import loops
+
     if layer.soft_activation_fn == Competition.EXP and not layer.add_bias:
+        if loops.pays_alone(u):
+            return loops.softmax(u, layer.t_invert, signed=True)
         # Half the time of looking for an index, in as few arrays as possible. Where several win, their pre-activations
         # are equal, as those of a blank input are, which teaches the weights nothing; only the bias would see it.
         gap = u - u.amax(dim=1, keepdim=True)  # 0 for the winner, else below

@@ -5,6 +5,7 @@ Without it labels could shift against images, or pictures lie on their side.
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,17 +240,26 @@ def test_emnist_stands_upright(split: str, classes: int, first: int, tmp_path: P
         assert y.tolist() == [i % classes for i in range(len(x))]
 
 
-def test_kmnist_is_read_from_its_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST"])
+def test_digits_and_their_kin_are_read_from_the_files_of_their_authors(name: str, packed: bool, tmp_path: Path) -> None:
+    """Archives count that another program has packed, as those of Linux distributions."""
     rng = np.random.default_rng(0)
     raw = {}
+    folder = tmp_path / name / "raw"
     for part, word in (("train", "train"), ("test", "t10k")):
         raw[part] = rng.integers(0, 256, (20, 28, 28))
-        image_files.idx(tmp_path / "KMNIST" / "raw" / f"{word}-images-idx3-ubyte", raw[part])
-        image_files.idx(tmp_path / "KMNIST" / "raw" / f"{word}-labels-idx1-ubyte", np.arange(20) % 10)
-    entry = DATASETS.get("KMNIST", "test")
-    x, y = sources.read(entry, tmp_path, train=True)
-    assert (x[:, 0].numpy() == raw["train"]).all()
-    assert y.tolist() == [i % 10 for i in range(20)]
+        image_files.idx(folder / f"{word}-images-idx3-ubyte", raw[part])
+        image_files.idx(folder / f"{word}-labels-idx1-ubyte", np.arange(20) % 10)
+    if packed:
+        for path in list(folder.iterdir()):
+            path.with_suffix(".gz").write_bytes(gzip.compress(path.read_bytes(), compresslevel=1))
+            path.unlink()
+    entry = DATASETS.get(name, "test")
+    for part in raw:
+        x, y = sources.read(entry, tmp_path, train=part == "train")
+        assert (x[:, 0].numpy() == raw[part]).all()
+        assert y.tolist() == [i % 10 for i in range(20)]
 
 
 def test_svhn_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

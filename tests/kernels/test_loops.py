@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from conftest import ROOT
+from small import layer
 from torch import Tensor
 
+from hebb.config.fields import LayerFields
 from hebb.kernels import loops
 from hebb.nn.noise import Noise
 from hebb.rules.activations import repu
+from hebb.rules.soft import soft, soft_krotov
 
 
 @pytest.fixture(params=[1, 2])
@@ -96,6 +99,78 @@ def test_a_large_activation_is_that_of_a_small_one_but_for_rounding(threads: int
     assert torch.allclose(repu(u, 0.7), found, rtol=1e-6, atol=0)
     with_gradient = u.clone().requires_grad_()
     assert torch.equal(repu(with_gradient, 0.7), u.relu().pow(0.7))
+
+
+def rows(count: int, neurons: int, spread: float) -> Tensor:
+    """Return pre-activations of rows of neurons that compete."""
+    return torch.randn(count, neurons, generator=torch.Generator().manual_seed(2)) * spread
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("beta", [0.3, 1.0, 15.0])
+@pytest.mark.parametrize("neurons", [1, 2, 15, 16, 96, 1537])
+def test_shares_agree_with_those_of_double_precision(neurons: int, beta: float, signed: bool) -> None:
+    u = rows(40, neurons, 4)
+    expected = (u.double() * beta).softmax(dim=1)
+    found = loops.softmax(u, beta, signed=signed)
+    held = expected > 2.0**-125
+    bound = 1e-7 * (4 + 2 * expected.log2().abs()) * expected
+    assert ((found.double().abs() - expected).abs() <= bound)[held].all()
+    assert (found.abs()[~held] <= 2.0**-125).all()
+    loses = u < u.amax(dim=1, keepdim=True)
+    assert torch.equal(found.signbit(), loses if signed else torch.zeros_like(loses))
+
+
+def test_shares_of_what_is_no_ordinary_number() -> None:
+    u = torch.zeros(6, 20)
+    u[1, 3], u[2, 3], u[3, 3], u[4] = torch.nan, -torch.nan, torch.inf, -torch.inf
+    u[5, :2], u[5, 2:] = 2.0**-140, -(2.0**-140)
+    found = loops.softmax(u, 1.0)
+    assert torch.allclose(found, u.softmax(dim=1), equal_nan=True)
+
+
+def test_all_neurons_with_the_largest_response_win() -> None:
+    u = torch.tensor([[1.0, 3, 3, 0], [0.0, -0.0, -1, -2], [-5.0, -5, -5, -5]])
+    found = loops.softmax(u, 1.0, signed=True)
+    assert (found > 0).tolist() == [[False, True, True, False], [True, True, False, False], [True] * 4]
+
+
+@pytest.mark.parametrize("neurons", [1, 7, 96])
+@pytest.mark.parametrize("count", [1, 127, 128, 1000])
+def test_positive_sums_agree_with_those_of_double_precision(neurons: int, count: int) -> None:
+    y = rows(count, neurons, 1)
+    expected = y.double().relu().sum(dim=0)
+    assert torch.allclose(loops.positive_sums(y).double(), expected, rtol=1e-6, atol=0)
+    y[0, 0] = torch.nan
+    assert loops.positive_sums(y)[0].isnan()
+
+
+@pytest.mark.parametrize("operation", [lambda u: loops.softmax(u, 2.0, signed=True), loops.positive_sums])
+def test_rows_of_a_pack_are_those_of_its_members(operation: Callable[[Tensor], Tensor]) -> None:
+    u = rows(3 * 50, 12, 1).view(3, 50, 12)
+    expected = torch.stack([operation(member) for member in u])
+    assert torch.equal(torch.vmap(operation)(u), expected)
+    assert torch.equal(torch.vmap(operation, in_dims=2)(u.permute(1, 2, 0).contiguous()), expected)
+    assert torch.equal(operation(u[0].T.contiguous().T), expected[0])
+
+
+def test_loops_over_rows_are_operations_torch_can_trace() -> None:
+    for call, example in (
+        (torch.ops.hebb.softmax.default, (rows(5, 4, 1), 2.0, True)),
+        (torch.ops.hebb.positive_sums.default, (rows(5, 4, 1),)),
+    ):
+        torch.library.opcheck(call, example, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("rule", [soft, soft_krotov])
+def test_a_large_competition_is_that_of_small_ones_but_for_rounding(
+    rule: Callable[[Tensor, LayerFields, None], Tensor], threads: int
+) -> None:
+    spec = layer("SoftKrotov", t_invert=2).spec
+    u = rows(loops.WORTH // 64 + 3, 64, 2)
+    assert loops.pays_alone(u) == (threads == 1)
+    found = torch.cat([rule(part, spec, None) for part in u.split(500)])
+    assert torch.allclose(rule(u, spec, None), found, rtol=1e-5, atol=1e-30)
 
 
 @pytest.mark.parametrize("shape", [(64, 8192), (1, loops.WORTH + 3), (3, loops.WORTH // 3 + 11)])
