@@ -529,10 +529,16 @@ DEFECTS = (
         "keep_square, np.float32(1) - np.float32(keep_square)",
     ),
     Defect(
-        "a thread forgets the last piece of a loop",
+        "threads forget the last part of a loop",
         "hebb/kernels/numba_loops.py",
-        "if first >= items:",
-        "if first + piece >= items:",
+        "return [parts[-1], *parts[:-1]]",
+        "return [parts[0], *parts[:-1]]",
+    ),
+    Defect(
+        "the loser of a large soft competition wins as well",
+        "hebb/kernels/numba_loops.py",
+        "-y if signed and source[i] < top else y",
+        "-y if signed and source[i] > top else y",
     ),
     Defect(
         "the gradient of a flattened map is not brought back by pixels",

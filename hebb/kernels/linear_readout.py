@@ -11,6 +11,7 @@ Shapes: B images of a batch, R = B rounded up to a multiple of ``ROWS``, C class
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,9 +33,12 @@ _LEAST = np.float32(2.0**-126)
 STEP, ROOT, EPSILON, KEEP_MEAN, NEW_MEAN, KEEP_SQUARE, NEW_SQUARE, DECAY = range(8)
 
 
-def on_threads(*arguments: np.ndarray, threads: int) -> None:
-    """Call ``learn_and_answer`` with the arguments for all blocks, of which the last argument has one row each."""
-    numba_loops.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads)
+def on_threads(*arguments: np.ndarray, threads: int, aside: Callable[[], None]) -> None:
+    """Call ``learn_and_answer`` with the arguments for all blocks, of which the last argument has one row each.
+
+    ``aside`` is called meanwhile.
+    """
+    numba_loops.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads, aside=aside)
 
 
 @compiled(fastmath=REORDERS)

@@ -5,13 +5,12 @@ loop takes a second or two the first time on a machine (then it is cached in a f
 
 A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. The threads
 are Python's own, which sleep while they have nothing to do; OpenMP's spin first, and numba would add a second pool of
-them to torch's. They take the pieces of a loop one after the other, so that a thread whose core is busy elsewhere does
-fewer of them. What a loop computes does not depend on who does a piece.
+them to torch's. They take the parts of a loop one after the other, so that a thread whose core is busy elsewhere does
+fewer of them. What a loop computes does not depend on who does a part.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Callable
@@ -22,8 +21,8 @@ import numba
 import numpy as np
 from llvmlite import binding
 
-_PIECES = 4
-"""Pieces of a loop for each thread: the fewer they are, the longer the others wait for a thread that was held up."""
+_LEAST_PARTS = 16
+"""Most parts of a loop for each thread. Parts get smaller, so that all threads end at about the same time."""
 
 _LN2 = math.log(2)
 _LOG_1, _LOG_3, _LOG_5, _LOG_7, _LOG_9 = (np.float32(2 / _LN2 / odd) for odd in (1, 3, 5, 7, 9))
@@ -85,25 +84,52 @@ def compiled(*, fastmath: frozenset[str] = frozenset({"contract"})) -> Callable[
     return compile_loop
 
 
-def run(loop: Callable[..., object], *arguments: object, items: int, threads: int) -> None:
-    """Run ``loop(*arguments, first, stop)`` over pieces of the ``items`` on ``threads`` threads; wait for all."""
+def run(
+    loop: Callable[..., object],
+    *arguments: object,
+    items: int,
+    threads: int,
+    aside: Callable[[], None] | None = None,
+) -> None:
+    """Run ``loop(*arguments, first, stop)`` over parts of the ``items`` on ``threads`` threads; wait for all.
+
+    ``aside`` is called meanwhile, by one of the threads that help.
+    """
     if threads == 1 or items == 1:
         loop(*arguments, 0, items)
+        if aside is not None:
+            aside()
         return
-    piece = -(-items // (threads * _PIECES))
-    starts = itertools.count(0, piece)  # a step of this iterator is atomic
+    parts = iter(_parts(items, threads))  # a step of this iterator is atomic
+    last = next(parts)
 
     def work() -> None:
-        for first in starts:
-            if first >= items:
-                return
-            loop(*arguments, first, min(first + piece, items))
+        for first, stop in parts:
+            loop(*arguments, first, stop)
 
-    helpers = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    def work_aside() -> None:
+        if aside is not None:
+            aside()
+        work()
+
+    helpers = [_helpers(threads - 1).submit(work if i else work_aside) for i in range(threads - 1)]
     work()
-    for helper in helpers:
+    loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
+    for i, helper in enumerate(helpers):
         if not helper.cancel():
             helper.result()
+        elif i == 0 and aside is not None:
+            aside()
+
+
+def _parts(items: int, threads: int) -> list[tuple[int, int]]:
+    """Return first and stop of parts of the items, the last part before the others: each takes a share of the rest."""
+    least, parts, first = -(-items // (threads * _LEAST_PARTS)), [], 0
+    while first < items:
+        stop = min(items, first + max(least, (items - first) // threads))
+        parts.append((first, stop))
+        first = stop
+    return [parts[-1], *parts[:-1]]
 
 
 _SMALL = np.float32(1e-20)  # its square is subnormal, or 0

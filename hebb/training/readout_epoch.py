@@ -8,6 +8,7 @@ Shapes: B images in a batch, N images of the split, C classes, M features.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -94,29 +95,35 @@ class Readout:
 
     def epoch(self, places: Tensor, labels: Tensor, batch_size: int) -> Iterator[Batch]:
         """Learn from the images at ``places`` (N,), in that order, with their labels (N,); yield after each update."""
-        batches = [part.numpy() for part in places.split(batch_size)]
-        truths = labels.split(batch_size)
-        self._pass(_NOTHING, batches[0])
-        for i, truth in enumerate(truths):
+        none = places[:0]
+        batches = [part.numpy() for part in (*places.split(batch_size), none, none)]
+        self._draw(batches[0])
+        self._pass(_NOTHING, batches[0], batches[1])
+        for i, truth in enumerate(labels.split(batch_size), 1):
             adam = self._constants()
             batch = self._judge(truth.numpy(), adam)
-            self._pass(adam, batches[i + 1] if i + 1 < len(batches) else places[:0].numpy())
+            self._pass(adam, batches[i], batches[i + 1])
             yield batch
 
-    def _pass(self, adam: np.ndarray, places: np.ndarray) -> None:
-        """Learn from the last batch, then answer the one at ``places``.
+    def _draw(self, places: np.ndarray) -> None:
+        """Draw the random bits of the dropout of the batch at ``places``."""
+        self._drawn = np.empty(0, np.uint8)
+        if self._dropout is not None and places.size:
+            assert self._dropout.noise is not None
+            self._drawn = self._dropout.noise.bits(places.size * self._features.shape[1])
+
+    def _pass(self, adam: np.ndarray, places: np.ndarray, then: np.ndarray) -> None:
+        """Learn from the last batch, then answer the one at ``places``; meanwhile draw the bits of the one at ``then``.
 
         Without constants of Adam nothing is learnt, and without places nothing is answered.
         """
-        drawn = np.empty(0, np.uint8)
-        if self._dropout is not None and places.size:
-            assert self._dropout.noise is not None
-            drawn = self._dropout.noise.bits(places.size * self._features.shape[1])
+        drawn = self._drawn
         weight = self._weight
         self._loops.on_threads(
             *(weight.values, weight.mean, weight.square, adam, self._slopes),
             *(self._rows, self._features, places, drawn, EIGHTS, self._answers),
             threads=torch.get_num_threads(),
+            aside=functools.partial(self._draw, then),
         )
 
     def _judge(self, labels: np.ndarray, adam: np.ndarray) -> Batch:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -16,7 +17,7 @@ from small import layer
 from torch import Tensor
 
 from hebb.config.fields import LayerFields
-from hebb.kernels import loops
+from hebb.kernels import loops, numba_loops
 from hebb.nn.noise import Noise
 from hebb.rules.activations import repu
 from hebb.rules.soft import soft, soft_krotov
@@ -209,3 +210,27 @@ def test_loops_run_where_nothing_can_be_kept() -> None:
         "assert torch.allclose(loops.power(torch.full((9,), 4.0), 0.5), torch.full((9,), 2.0))\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("items", [1, 2, 3, 32, 1001])
+def test_threads_share_a_loop_and_what_is_done_aside(items: int, threads: int) -> None:
+    """Every item is done once, and so is the other thing, whether or not a helper finds time for it."""
+    done, aside = np.zeros(items, int), []
+
+    def loop(counts: np.ndarray, first: int, stop: int) -> None:
+        counts[first:stop] += 1
+
+    for _ in range(20):
+        numba_loops.run(loop, done, items=items, threads=threads, aside=lambda: aside.append(1))
+        numba_loops.run(loop, done, items=items, threads=threads)
+    assert (done == 40).all()
+    assert len(aside) == 20
+
+
+def test_an_error_of_a_helper_is_raised() -> None:
+    def aside() -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        numba_loops.run(lambda first, stop: None, items=4, threads=2, aside=aside)
