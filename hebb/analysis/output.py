@@ -27,6 +27,7 @@ class Output:
         figure: the figure, or None.
         text: what the command prints.
         more: texts of further files, by ending (``.md``).
+        shared: texts of files that outputs of other names share, by name; those replace what is there.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Output:
     figure: Figure | None = None
     text: str = ""
     more: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
         """Write ``<name>.csv``, ``.png`` and ``.svg`` into a folder, and return their paths.
@@ -45,13 +47,15 @@ class Output:
         """
         check_free(folder, self.name, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        kinds = (".csv", *self.more, *(() if self.figure is None else (".png", ".svg")))
-        paths = [folder / f"{self.name}{kind}" for kind in kinds]
+        texts = {**{f"{self.name}{kind}": text for kind, text in self.more.items()}, **self.shared}
+        kinds = (".csv", *(() if self.figure is None else (".png", ".svg")))
+        names = [*(f"{self.name}{kind}" for kind in kinds), *texts]
+        paths = [folder / name for name in names]
         with files.replaced(*paths) as temporaries:
-            temporary = dict(zip(kinds, temporaries, strict=True))
+            temporary = dict(zip((*kinds, *texts), temporaries, strict=True))
             self.frame.to_csv(temporary[".csv"], index=False, lineterminator="\n")
-            for kind, content in self.more.items():
-                temporary[kind].write_text(content, encoding="utf-8", errors="replace")
+            for name, content in texts.items():
+                temporary[name].write_text(content, encoding="utf-8", errors="replace")
             if self.figure is not None:
                 style.save(self.figure, temporary[".png"], "png")
                 style.save(self.figure, temporary[".svg"], "svg")

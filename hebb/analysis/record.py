@@ -6,23 +6,26 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hebb.analysis import evidence
 from hebb.analysis import runs as stored
-from hebb.analysis.evidence import Claim, Published
+from hebb.analysis.evidence import RECORD, Claim, Published
 from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
 from hebb.config.vocabulary import DeviceKind
+from hebb.core import documents
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIG = "record.config.json"
-RUNS = "record.csv"
+CONFIG = ".config.json"
+"""Ending of the file with the config of a run."""
 _VERSIONS = ("torch", "torchvision", "numpy", "ray")
 
 
@@ -82,11 +85,20 @@ def _comparable(run: StoredRun) -> object:
     return dataclasses.replace(run.config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 
 
-def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:
-    """Return the ``record.yaml`` of runs that ``lines`` accepts.
+def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim], files: str, folder: Path) -> str:
+    """Return the ``record.yaml`` of a folder with the claims of runs that ``lines`` accepts.
+
+    What the folder already claims stays, but for the claims of the same files.
+
+    Args:
+        runs: the runs.
+        title: title of a new record.
+        claims: their claims.
+        files: name of their CSV and config, without the endings.
+        folder: the folder, which may be a record already.
 
     Raises:
-        ConfigError: when they were not all made on one known machine.
+        ConfigError: when not all runs, those of the folder included, were made on one known machine.
     """
     environments = [folders.read_json(run.folder / folders.ENVIRONMENT) for run in runs]
     if not all(isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in environments):
@@ -107,8 +119,28 @@ def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim]) -> str:
         "versions": _versions(environments),
         "claims": [_written(claim) for claim in claims],
     }
+    if (folder / RECORD).exists():
+        data = _joined(folder, data, f"{files}.csv")
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
     return text
+
+
+def _joined(folder: Path, new: Mapping[str, Any], runs: str) -> dict[str, Any]:
+    """Return the record of a folder with the claims of a new one in place of those of the CSV ``runs``."""
+    evidence.read_one(folder)  # what is there must be whole
+    old = documents.read_yaml(folder / RECORD, RECORD)
+    for kind in ("machine", "versions"):
+        for key, value in new[kind].items():
+            if key != "commit" and old[kind].get(key, value) != value:
+                raise ConfigError(
+                    str(folder / RECORD),
+                    f"these runs have {key} {value}, its own {old[kind][key]}",
+                    hint="--out names another folder",
+                )
+    commits = {one for data in (old, new) for one in str(data["versions"].get("commit", "")).split(", ") if one}
+    versions = {**old["versions"], **({"commit": ", ".join(sorted(commits))} if commits else {})}
+    kept = [claim for claim in old.get("claims", []) if claim["runs"] != runs]
+    return {**old, "versions": versions, "claims": [*kept, *new["claims"]]}
 
 
 def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -121,28 +153,31 @@ def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def claim(
-    frame: pd.DataFrame, what: str, unit: str, column: str, published: Published, why: str | None = None
+    frame: pd.DataFrame, files: str, what: str, unit: str, column: str, published: Published, why: str | None = None
 ) -> Claim:
-    """Return a claim: a column of ``lines`` beside a published number.
+    """Return a claim: a column of ``lines``, in files called ``files``, beside a published number.
+
+    ``why`` is left out where ours lies within the published deviation.
 
     Raises:
         ConfigError: for a column in which a run has no value, or a large difference without a reason.
     """
     if column not in frame or frame[column].isna().any():
         raise ConfigError("--metric", f"not every run has '{column}'", given=column, choices=list(frame.columns[1:-1]))
+    config = f"{files}{CONFIG}"
     claim = Claim(
         what=what,
         unit=unit,
         published=published,
-        command="\n".join(f"python multi_layer.py --run-config {CONFIG} --set seed={seed}" for seed in frame["seed"]),
-        config=CONFIG,
-        runs=RUNS,
+        command="\n".join(f"python multi_layer.py --run-config {config} --set seed={seed}" for seed in frame["seed"]),
+        config=config,
+        runs=f"{files}.csv",
         column=column,
         why=why,
         values=dict(zip(frame["seed"], frame[column], strict=True)),
     )
     claim.check("--why", "say why with --why")
-    return claim
+    return claim if claim.outside or published.sd is None else dataclasses.replace(claim, why=None)
 
 
 def _written(claim: Claim) -> dict[str, Any]:

@@ -82,6 +82,46 @@ def test_a_record_of_several_epochs_has_a_claim_for_each(home: Path) -> None:
     assert claim.published.sd == 99
 
 
+def test_a_record_holds_several_sets_of_runs(home: Path) -> None:
+    published = ("--source", "a paper", "--out", "records/mine", "--published")
+    assert write("--name", "narrow", "--title", "Two widths", "--published", "50", "--source", "a paper") == 0
+    assert command.main(["record", "wide", "--name", "wide", *published, "60", "--what", "wide"]) == 0
+    folder = home / "records" / "mine"
+    record = evidence.read_one(folder)
+    assert record.title == "Two widths"
+    assert [(claim.runs, claim.config, claim.n) for claim in record.claims] == [
+        ("narrow.csv", "narrow.config.json", 3),
+        ("wide.csv", "wide.config.json", 1),
+    ]
+    with pytest.raises(ConfigError, match="exists already"):
+        command.main(["record", "wide", "--name", "wide", *published, "70"])
+    assert command.main(["record", "s1", "--name", "narrow", *published, "70", "--overwrite"]) == 0
+    claims = {claim.runs: claim for claim in evidence.read_one(folder).claims}
+    assert {runs: (claim.published.value, claim.n) for runs, claim in claims.items()} == {
+        "wide.csv": (60.0, 1),
+        "narrow.csv": (70.0, 1),
+    }
+
+
+def test_a_record_is_of_one_machine(home: Path) -> None:
+    assert write("--name", "one") == 0
+    page = home / "records" / "mine" / "record.yaml"
+    before = page.read_text().replace("threads: 1", "threads: 8")
+    page.write_text(before)
+    with pytest.raises(ConfigError, match="these runs have threads 1, its own 8"):
+        write("--name", "other")
+    assert page.read_text() == before
+    assert not page.with_name("other.csv").exists()
+
+
+def test_a_reason_stands_where_there_is_a_difference(home: Path) -> None:
+    words = ("--source", "a paper", "--published", "50", "--why", "few images", "--sd")
+    assert write(*words, "99") == 0
+    assert evidence.read_one(home / "records" / "mine").claims[0].why is None
+    assert write(*words, "0.001", "--overwrite") == 0
+    assert evidence.read_one(home / "records" / "mine").claims[0].why == "few images"
+
+
 def test_a_record_without_a_published_number(home: Path) -> None:
     assert write("--title", "Three seeds") == 0
     record = evidence.read_one(home / "records" / "mine")
@@ -98,7 +138,6 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
         "s0 and wide are not seeds of one configuration: they differ in",
     ),
     "nowhere": (("s0",), "--out: must name the folder of the record"),
-    "another name": (("s0", "--out", "r", "--name", "x"), "--name: must be record, got 'x'"),
     "a source of nothing": (
         ("s0", "--out", "r", "--source", "x"),
         "--source: describes a published number, and",

@@ -268,7 +268,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "--what": ("x",),
             "--why": ("x",),
             "--unit": ("x",),
-            "--name": ("x",),
+            "--name": ("x/y",),
             "--out": (),
             "--title": (),  # another place, and any text
         },

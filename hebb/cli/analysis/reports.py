@@ -68,8 +68,6 @@ def _check_record(options: argparse.Namespace) -> None:
     """Raise for flags of ``record`` that do not go together."""
     if options.out is None:
         raise ConfigError("--out", "must name the folder of the record", hint="as in --out records/2026-11-22-mine")
-    if options.name != "record":
-        raise ConfigError("--name", f"must be record, got '{options.name}'", hint="--out names the folder")
     about = [name for name in ("metric", "source", "sd", "n", "what", "unit", "why") if name in options.given]
     if options.published is None and about:
         raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
@@ -88,8 +86,7 @@ def _record(options: argparse.Namespace) -> Output:
     _check_record(options)
     runs = selected(options)
 
-    from hebb.analysis import record
-    from hebb.analysis.evidence import Published
+    from hebb.analysis import evidence, record
     from hebb.analysis.output import Output
 
     first, frame = runs[0], record.lines(runs)
@@ -103,16 +100,18 @@ def _record(options: argparse.Namespace) -> Output:
         quantities = {column: f"{what} after {counted(epoch, 'epoch')}" for column, epoch in epochs.items()}
     sds = options.sd or [None] * len(quantities)
     numbers = [
-        Published(value=value, source=options.source, sd=sd, n=options.n)
+        evidence.Published(value=value, source=options.source, sd=sd, n=options.n)
         for value, sd in zip(options.published or [], sds, strict=False)
     ]
     claims = [
-        record.claim(frame, words, options.unit, column, published, options.why)
+        record.claim(frame, options.name, words, options.unit, column, published, options.why)
         for (column, words), published in zip(quantities.items(), numbers, strict=False)
     ]
-    page = record.page(runs, options.title or name, claims)
-    more = {".yaml": page, ".config.json": record.config(first)}
-    return Output(options.name, frame, text=frame.to_string(index=False, na_rep="-"), more=more)
+    text = frame.to_string(index=False, na_rep="-")
+    page = record.page(runs, options.title or name, claims, options.name, options.out)
+    return Output(
+        options.name, frame, text=text, more={record.CONFIG: record.config(first)}, shared={evidence.RECORD: page}
+    )
 
 
 def _report_flags(parser: argparse.ArgumentParser) -> None:
