@@ -16,6 +16,7 @@ from hebb.config.rule import State, Tensors
 from hebb.config.vocabulary import Response
 from hebb.rules import synapses
 from hebb.rules.hard import winner, wins
+from hebb.rules.ranking import lower_median
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,7 @@ def temporal(u: Tensor, layer: LayerFields, labels: Tensor | None, state: Tensor
     The threshold is one number for each pixel: the mean over neurons of the median over the last ``window`` images,
     those of this batch included.
     """
-    usual = state["maps"].nanmedian(dim=0).values.mean(dim=0)  # (H, W)
+    usual = lower_median(state["maps"]).mean(dim=0)  # (H, W)
     return first_of(u.where(u > usual, 0.0))
 
 

@@ -23,6 +23,7 @@ from hebb.config.specs import make_layer
 from hebb.core.errors import ConfigError
 from hebb.nn import model, response
 from hebb.nn.layers import ConvHebbLayer
+from hebb.rules.ranking import lower_median
 
 FAMILY = ("HardInstar", "TemporalInstar", "ThresholdInstar", "BCM")
 
@@ -304,6 +305,20 @@ def test_temporal_threshold_is_the_mean_of_the_medians() -> None:
     assert made.gate(torch.tensor([[5.0, 5.0], [0.0, 0.5]])).tolist() == [[25, 0], [0, 0]]  # 1 and 3 again: above 2
     y = made.gate(torch.tensor([[4.0, 2.5], [3.0, 0.0]]))  # seen: 0 4 3 and 0.5 2.5 0: above 1.75
     assert y.tolist() == [[16, 0], [9, 0]]
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (8, 3), (1, 3), (500, 4, 6, 5), (3, 1, 2, 2)])
+@pytest.mark.parametrize("unseen", [0, 1])
+def test_medians_are_those_of_torch(shape: tuple[int, ...], unseen: int) -> None:
+    maps = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    if len(maps) > unseen:
+        maps[:unseen] = torch.nan
+    orders = (torch.contiguous_format, torch.channels_last) if maps.dim() == 4 else (torch.contiguous_format,)
+    for order in orders:
+        found = lower_median(maps.contiguous(memory_format=order))
+        assert torch.equal(found, maps.nanmedian(dim=0).values)
+    several = torch.stack([maps, -maps])
+    assert torch.equal(torch.vmap(lower_median)(several)[1], lower_median(-maps))
 
 
 def test_a_temporal_memory_is_of_a_pixel_and_starts_anew_with_an_epoch() -> None:
