@@ -1,4 +1,4 @@
-"""Published numbers beside ours: a panel for each group of headlines, a row for each claim."""
+"""Published numbers beside ours: those of the headlines in panels of their groups, or the differences of all claims."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _ROW = 0.27
 """Height of a row in inches."""
+_LINE = 0.1
+"""Height of a claim among all of them, which has no name of its own."""
 _SHIFT = 0.14
 """Distance of the two points of a row from its middle, in rows."""
 
@@ -51,3 +53,28 @@ def _panel(panel: Axes, group: str, lines: pd.DataFrame) -> None:
     style.label(panel, "", "", f"{group}, test accuracy (%)")
     panel.title.set_horizontalalignment("left")
     panel.title.set_x(0)
+
+
+@style.drawn
+def draw_all(frame: pd.DataFrame) -> Figure:
+    """Draw ours minus the published number for the claims of ``evidence.table`` in percent, record by record."""
+    frame = frame[frame["unit"] == "%"].reset_index(drop=True)
+    figure, panels = style.figure(1, 1, width=6.2, height=_LINE * len(frame) + 0.9, squeeze=False)
+    panel, rows = panels[0, 0], np.arange(len(frame))
+    band = {"color": "0.82", "height": 0.9, "linewidth": 0}
+    sds = frame["published_sd"].fillna(0)
+    panel.barh(rows, 2 * sds, left=-sds, label="published, ± 1 s.d.", **band)
+    look = {**style.line(0), "linestyle": "none", "markersize": 3}
+    panel.errorbar(frame["difference"], rows, xerr=frame["sd"].fillna(0), label="hebb, ± 1 s.d. of its runs", **look)
+    panel.axvline(0, color="0.4", linewidth=0.8)
+    numbers = frame.index.to_series().groupby(frame["record"], sort=False)
+    first, last = numbers.min(), numbers.max()
+    for stop in last[:-1]:
+        panel.axhline(stop + 0.5, color="0.85", linewidth=0.6)
+    panel.set_yticks((first + last) / 2, first.index)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(visible=False, axis="y")
+    panel.set_ylim(len(frame) - 0.5, -0.5)
+    style.label(panel, "ours minus published (percentage points)", "")
+    style.legend(figure, panel)
+    return figure

@@ -198,9 +198,20 @@ def test_a_page_of_ours_shows_what_the_command_prints(
     assert page.read_text() == f"a\n{evidence.BEGIN}\n{text}{evidence.END}\nb\n"
     lines = pd.read_csv(tmp_path / "evidence.csv")
     assert len(lines) == sum(line.startswith("| ") for line in text.splitlines()) - 1
-    assert (tmp_path / "evidence.png").exists() == bool(more)
+    assert (tmp_path / "evidence.png").exists()
     with pytest.raises(ConfigError, match="must hold the marks"):
         command.main(["evidence", "--out", str(tmp_path), "--page", str(ROOT / "CONTRIBUTING.md")])
+
+
+def test_the_figure_of_all_claims_has_the_differences_in_percent() -> None:
+    frame = evidence.table(evidence.read(RECORDS))
+    figure = evidence_figure.draw_all(frame)
+    shares = frame[frame["unit"] == "%"]
+    (panel,) = figure.axes
+    points = next(line for line in panel.lines if len(line.get_xdata()) == len(shares))
+    assert list(points.get_xdata()) == list(shares["difference"])
+    assert [bar.get_width() for bar in panel.patches] == pytest.approx(list(2 * shares["published_sd"].fillna(0)))
+    assert [label.get_text() for label in panel.get_yticklabels()] == list(shares["record"].unique())
 
 
 def test_ours_are_the_numbers_of_the_stored_runs() -> None:

@@ -34,10 +34,9 @@ def _evidence(options: argparse.Namespace) -> Output:
 
     folder = options.records or evidence.default_folder()
     frame = evidence.table(evidence.read(folder))
-    figure = None
     if options.headlines:
         frame = evidence.headlines(frame)
-        figure = evidence_figure.draw(frame)
+    figure = evidence_figure.draw(frame) if options.headlines else evidence_figure.draw_all(frame)
     text = evidence.markdown(frame)
     if options.page is not None:
         beside = os.path.relpath(folder, options.page.parent)
