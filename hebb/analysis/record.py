@@ -85,20 +85,21 @@ def _comparable(run: StoredRun) -> object:
     return dataclasses.replace(run.config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 
 
-def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim], files: str, folder: Path) -> str:
+def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], files: str, folder: Path) -> str:
     """Return the ``record.yaml`` of a folder with the claims of runs that ``lines`` accepts.
 
-    What the folder already claims stays, but for the claims of the same files.
+    What the folder already claims stays, but for the claims of the same files, which leave ``headline`` and ``others``
+    to those of the same column.
 
     Args:
         runs: the runs.
-        title: title of a new record.
+        title: title of the record; by default the one it has, or network and dataset.
         claims: their claims.
         files: name of their CSV and config, without the endings.
         folder: the folder, which may be a record already.
 
     Raises:
-        ConfigError: when not all runs, those of the folder included, were made on one known machine.
+        ConfigError: when not all runs, those of claims that stay included, were made on one known machine.
     """
     environments = [folders.read_json(run.folder / folders.ENVIRONMENT) for run in runs]
     if not all(isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in environments):
@@ -108,7 +109,7 @@ def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim], files: 
     machine = environments[0]["machine"]
     written = max((run.folder / folders.RESULT).stat().st_mtime for run in runs)
     data = {
-        "title": title,
+        "title": title or f"{runs[0].preset}, {runs[0].dataset}",
         "date": datetime.date.fromtimestamp(written),
         "machine": {
             "processor": machine.get("processor"),
@@ -120,27 +121,45 @@ def page(runs: Sequence[StoredRun], title: str, claims: Sequence[Claim], files: 
         "claims": [_written(claim) for claim in claims],
     }
     if (folder / RECORD).exists():
-        data = _joined(folder, data, f"{files}.csv")
+        data = _joined(folder, data, f"{files}.csv", title)
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
-def _joined(folder: Path, new: Mapping[str, Any], runs: str) -> dict[str, Any]:
+def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) -> dict[str, Any]:
     """Return the record of a folder with the claims of a new one in place of those of the CSV ``runs``."""
-    evidence.read_one(folder)  # what is there must be whole
-    old = documents.read_yaml(folder / RECORD, RECORD)
+    path = folder / RECORD
+    old = documents.as_object(documents.read_yaml(path), str(path))
+    listed = old.get("claims")
+    before = [claim for claim in listed if isinstance(claim, dict)] if isinstance(listed, list) else []
+    kept = [claim for claim in before if claim.get("runs") != runs]
+    replaced = {claim.get("column"): claim for claim in before if claim not in kept}
+    claims = [{**claim, **_typed(replaced.get(claim["column"], {}))} for claim in new["claims"]]
+    if not kept and not any(held.name != runs for held in folder.glob("*.csv")):
+        return {**new, "claims": claims}
+    evidence.read_one(folder)  # what stays must be whole
     for kind in ("machine", "versions"):
         for key, value in new[kind].items():
-            if key != "commit" and old[kind].get(key, value) != value:
+            if key != "commit" and not str(value).startswith(str(old[kind].get(key, value))):  # 3.11 stands for 3.11.7
                 raise ConfigError(
-                    str(folder / RECORD),
+                    str(path),
                     f"these runs have {key} {value}, its own {old[kind][key]}",
                     hint="--out names another folder",
                 )
     commits = {one for data in (old, new) for one in str(data["versions"].get("commit", "")).split(", ") if one}
-    versions = {**old["versions"], **({"commit": ", ".join(sorted(commits))} if commits else {})}
-    kept = [claim for claim in old.get("claims", []) if claim["runs"] != runs]
-    return {**old, "versions": versions, "claims": [*kept, *new["claims"]]}
+    return {
+        **old,
+        "title": title or old["title"],
+        "date": max(old["date"], new["date"]),
+        "machine": {**new["machine"], **old["machine"]},
+        "versions": {**new["versions"], **old["versions"], "commit": ", ".join(sorted(commits))},
+        "claims": [*kept, *claims],
+    }
+
+
+def _typed(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what only a person writes into a claim."""
+    return {key: claim[key] for key in ("headline", "others") if key in claim}
 
 
 def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -127,8 +127,9 @@ def _digits() -> np.ndarray:
 
 def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:
     """Return a torchvision dataset as arrays, downloading it into ``folder`` when it is absent."""
-    with contextlib.suppress(OSError, EOFError, zlib.error):  # torchvision downloads what cannot be unpacked
-        _unpack(folder / class_name / "raw")
+    packed = _packed(folder / class_name / "raw", train)
+    if packed is not None:
+        return packed
     dataset = _torchvision(
         class_name, folder, f"{class_name.lower()}.npz ({_KERAS}) or torchvision's files", train=train
     )
@@ -136,18 +137,29 @@ def torchvision_images(class_name: str, folder: Path, train: bool) -> Arrays:
     return images, np.asarray(dataset.targets)
 
 
-def _unpack(raw: Path) -> None:
-    """Unpack ``*-ubyte.gz`` beside itself: torchvision takes only archives that equal its own to the byte."""
-    for packed in raw.glob("*-ubyte.gz"):
-        target = packed.with_suffix("")
-        if not target.exists():
-            part = target.with_suffix(f".{os.getpid()}")
-            try:
-                with gzip.open(packed) as source, part.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+def _packed(raw: Path, train: bool) -> Arrays | None:
+    """Return images and labels of ``*-ubyte.gz``; None where one is absent or damaged, or torchvision has unpacked it.
+
+    torchvision reads only archives that equal its own to the byte.
+    """
+    part = "train" if train else "t10k"
+    names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
+    if all((raw / name).exists() for name in names):
+        return None
+    try:
+        images, labels = (_idx(gzip.decompress((raw / f"{name}.gz").read_bytes())) for name in names)
+    except (OSError, EOFError, zlib.error, ValueError):
+        return None
+    return images, labels
+
+
+def _idx(content: bytes) -> np.ndarray:
+    """Return the numbers of a file in the format of MNIST's authors: 0, 0, 8 for uint8, dimensions, their sizes."""
+    kind, dimensions = content[:3], content[3] if len(content) > 3 else 0
+    start = 4 + 4 * dimensions
+    if kind != b"\0\0\x08" or len(content) < start:
+        raise ValueError("not an idx file of bytes")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(np.frombuffer(content[4:start], ">i4")).copy()
 
 
 def emnist(split: str, folder: Path, train: bool) -> Arrays:

@@ -1,6 +1,6 @@
 """CPU operations in one pass over memory where torch takes several; they pay from ``WORTH`` elements on.
 
-Shapes: B batch, C channels; a loop itself sees one flat row of elements.
+Shapes: B batch, C channels, M rows; the loops of powers and dropout see one flat row of elements.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pays_alone(x: Tensor) -> bool:
 
     A compiled graph fuses its own passes.
     """
-    return pays(x) and torch.get_num_threads() <= _ALONE and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and pays(x) and torch.get_num_threads() <= _ALONE
 
 
 def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
@@ -93,7 +93,8 @@ def _power_of_pack(
 def softmax(u: Tensor, beta: float, *, signed: bool = False) -> Tensor:
     """Return the softmax of beta u over dimension 1, for a positive beta, on the calling thread.
 
-    The relative error of a share s is at most 1e-7 (4 + 2 |log2 s|), as far as s is at least 2^-126; below it is 0.
+    The relative error of a share s is at most 1e-7 (4 + 2 |log2 s|), as far as s is at least 2^-126; smaller ones are 0
+    or subnormal.
 
     Args:
         u: (M, C).

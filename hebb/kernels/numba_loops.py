@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from llvmlite import binding
 
-_LEAST_PARTS = 16
+_MOST_PARTS = 16
 """Most parts of a loop for each thread. Parts get smaller, so that all threads end at about the same time."""
 
 _LN2 = math.log(2)
@@ -95,7 +95,7 @@ def run(
 
     ``aside`` is called meanwhile, by one of the threads that help.
     """
-    if threads == 1 or items == 1:
+    if threads == 1 or items <= 1:
         loop(*arguments, 0, items)
         if aside is not None:
             aside()
@@ -113,18 +113,20 @@ def run(
         work()
 
     helpers = [_helpers(threads - 1).submit(work if i else work_aside) for i in range(threads - 1)]
-    work()
-    loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
-    for i, helper in enumerate(helpers):
-        if not helper.cancel():
-            helper.result()
-        elif i == 0 and aside is not None:
-            aside()
+    try:
+        work()
+        loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
+        if helpers[0].cancel():
+            work_aside()
+    finally:  # an error does not leave helpers at work on the caller's arrays
+        errors = [helper.exception() for helper in helpers if not helper.cancel()]
+    for error in filter(None, errors):
+        raise error
 
 
 def _parts(items: int, threads: int) -> list[tuple[int, int]]:
     """Return first and stop of parts of the items, the last part before the others: each takes a share of the rest."""
-    least, parts, first = -(-items // (threads * _LEAST_PARTS)), [], 0
+    least, parts, first = -(-items // (threads * _MOST_PARTS)), [], 0
     while first < items:
         stop = min(items, first + max(least, (items - first) // threads))
         parts.append((first, stop))
@@ -208,7 +210,7 @@ def softmax(u: np.ndarray, beta: np.float32, signed: bool, out: np.ndarray, firs
 
 @compiled(fastmath=REORDERS)
 def _largest(row: np.ndarray) -> np.float32:
-    """Return the largest number of a row, as the largest whole number of the same bits; NaN is the largest of all."""
+    """Return the largest number of a row, as the largest whole number of the same bits; an unsigned NaN is larger."""
     top = _LEAST_WHOLE
     for i in range(row.size):
         bits = np.float32(row[i]).view(np.int32)

@@ -71,6 +71,8 @@ def lower_median(maps: Tensor) -> Tensor:
     if maps.device.type != "cpu" or is_batched(maps) or torch.compiler.is_compiling():
         return maps.nanmedian(dim=0).values
     known = ~maps.flatten(1)[:, 0].isnan()
+    if not known.any():  # the run diverges
+        return maps.nanmedian(dim=0).values
     seen = maps if known.all() else maps[known]
     count, order = len(seen), sorted(range(1, seen.dim()), key=seen.stride, reverse=True)  # as they lie in memory
     places = seen.permute(*order, 0)

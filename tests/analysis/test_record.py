@@ -103,6 +103,49 @@ def test_a_record_holds_several_sets_of_runs(home: Path) -> None:
     }
 
 
+def test_a_record_that_is_written_anew_forgets_all_but_what_was_typed(home: Path) -> None:
+    words = ("--published", "50", "--source", "a paper")
+    assert write(*words) == 0
+    page = home / "records" / "mine" / "record.yaml"
+    data = yaml.safe_load(page.read_text())
+    others = [{"value": 49, "source": "a fork"}]
+    data["claims"][0] |= {"headline": "Digits: narrow", "others": others}
+    data |= {"title": "Old", "date": data["date"].replace(year=2020)}
+    data["versions"] |= {"torch": "1.0", "commit": "0000000000"}
+    page.write_text(yaml.safe_dump(data))
+    assert write(*words, "--overwrite") == 0
+    after = yaml.safe_load(page.read_text())
+    assert (after["claims"][0]["headline"], after["claims"][0]["others"]) == ("Digits: narrow", others)
+    assert "Old" not in after["title"]
+    assert after["date"].year > 2020
+    assert after["versions"]["torch"] != "1.0"
+    assert "0000000000" not in str(after["versions"])
+    page.write_text("claims:\n")  # nothing to keep
+    assert write(*words, "--overwrite", "--title", "New") == 0
+    assert evidence.read_one(page.parent).title == "New"
+
+
+def test_a_record_written_by_hand_takes_more_runs(home: Path) -> None:
+    """Its versions may be shorter, and it may have keys that ours lacks."""
+    assert write("--name", "one", "--published", "50", "--source", "a paper", "--title", "Old") == 0
+    page = home / "records" / "mine" / "record.yaml"
+    data = yaml.safe_load(page.read_text())
+    python = data["versions"]["python"]
+    data["versions"] = {"python": python.rpartition(".")[0]}
+    data["machine"] |= {"shared": True}
+    data["date"] = data["date"].replace(year=2020)
+    page.write_text(yaml.safe_dump(data))
+    assert command.main(["record", "wide", "--name", "wide", "--out", "records/mine"]) == 0
+    after = yaml.safe_load(page.read_text())
+    assert (after["title"], after["machine"]["shared"], len(after["claims"])) == ("Old", True, 1)
+    assert after["versions"]["torch"]
+    assert after["date"].year > 2020
+    data["versions"]["python"] = "2.7"
+    page.write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match=f"these runs have python {python}, its own 2.7"):
+        command.main(["record", "wide", "--name", "other", "--out", "records/mine"])
+
+
 def test_a_record_is_of_one_machine(home: Path) -> None:
     assert write("--name", "one") == 0
     page = home / "records" / "mine" / "record.yaml"

@@ -262,6 +262,32 @@ def test_digits_and_their_kin_are_read_from_the_files_of_their_authors(name: str
         assert y.tolist() == [i % 10 for i in range(20)]
 
 
+@pytest.mark.parametrize("damage", [b"", b"no archive", gzip.compress(b"no images"), "half", None])
+def test_a_damaged_archive_is_left_to_torchvision(
+    damage: bytes | str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It downloads another; None: the archive is absent."""
+    folder = tmp_path / "MNIST" / "raw"
+    image_files.idx(folder / "train-images-idx3-ubyte", np.zeros((20, 28, 28)))
+    image_files.idx(folder / "train-labels-idx1-ubyte", np.zeros(20))
+    for path in list(folder.iterdir()):
+        path.with_suffix(".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert len(sources.torchvision_images("MNIST", tmp_path, train=True)[0]) == 20
+    archive = folder / "train-images-idx3-ubyte.gz"
+    whole = archive.read_bytes()
+    archive.unlink()
+    if damage is not None:
+        archive.write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
+
+    def asked(*_: object, **__: object) -> None:
+        raise InterruptedError("torchvision was asked")
+
+    monkeypatch.setattr(sources, "_torchvision", asked)
+    with pytest.raises(InterruptedError, match="torchvision was asked"):
+        sources.torchvision_images("MNIST", tmp_path, train=True)
+
+
 def test_svhn_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Height, width, colour, image in the files of MATLAB; 10 stands for the digit 0."""
     import hashlib

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -234,3 +236,23 @@ def test_an_error_of_a_helper_is_raised() -> None:
 
     with pytest.raises(MemoryError, match="no room"):
         numba_loops.run(lambda first, stop: None, items=4, threads=2, aside=aside)
+
+
+def test_no_helper_is_at_work_after_an_error() -> None:
+    caller, ended = threading.get_ident(), []
+
+    def loop(first: int, stop: int) -> None:
+        if threading.get_ident() == caller:
+            raise MemoryError("no room")
+        time.sleep(0.02)
+        ended.append(first)
+
+    def aside() -> None:
+        time.sleep(0.05)
+        ended.append(-1)
+
+    with pytest.raises(MemoryError, match="no room"):
+        numba_loops.run(loop, items=64, threads=3, aside=aside)
+    before = list(ended)
+    time.sleep(0.2)
+    assert ended == before

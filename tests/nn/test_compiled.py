@@ -26,6 +26,7 @@ from hebb.config.registry import RULES, HebbianRule
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images
+from hebb.kernels import loops
 from hebb.nn import compiled as compiling
 from hebb.nn import model
 from hebb.training import engine
@@ -127,6 +128,16 @@ def test_ten_captured_steps_are_ten_plain_ones(name: str, monkeypatch: pytest.Mo
         assert one.update_count == other.update_count == 10
         assert int(one.finite_updates) == 10
         assert torch.allclose(one.gate_mass, other.gate_mass, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["SoftKrotov CNN", "Krotov MLP"])
+def test_captured_steps_of_large_batches_use_no_loop_of_numba(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph fuses its own passes, and torch cannot trace the question for the threads."""
+    monkeypatch.setattr(loops, "WORTH", 1)
+    made = ten_steps(NETWORKS[name])
+    plain = learn(made)
+    counted(monkeypatch)
+    assert_alike(learn(replace(made, compile=True)), plain)
 
 
 @needs_compiler

@@ -25,7 +25,7 @@ def _evidence_flags(parser: argparse.ArgumentParser) -> None:
         "records", nargs="?", type=Path, metavar="RECORDS", help="folder of the records (default: records/)"
     )
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the table between the marks of this page too")
-    parser.add_argument("--headlines", action="store_true", help="only the claims of the README, and a figure of them")
+    parser.add_argument("--headlines", action="store_true", help="only the claims of the README")
 
 
 def _evidence(options: argparse.Namespace) -> Output:
@@ -34,9 +34,12 @@ def _evidence(options: argparse.Namespace) -> Output:
 
     folder = options.records or evidence.default_folder()
     frame = evidence.table(evidence.read(folder))
+    if frame.empty:
+        raise ConfigError(str(folder), "no record here claims a number", hint="the key 'claims' of record.yaml")
     if options.headlines:
         frame = evidence.headlines(frame)
-    figure = evidence_figure.draw(frame) if options.headlines else evidence_figure.draw_all(frame)
+    shares = frame["unit"].eq("%").any()
+    figure = evidence_figure.draw(frame) if options.headlines else evidence_figure.draw_all(frame) if shares else None
     text = evidence.markdown(frame)
     if options.page is not None:
         beside = os.path.relpath(folder, options.page.parent)
@@ -46,7 +49,9 @@ def _evidence(options: argparse.Namespace) -> Output:
 
 def _record_flags(parser: argparse.ArgumentParser) -> None:
     add_selection_and_metric(parser)
-    parser.add_argument("--title", metavar="TEXT", help="what was run (default: network and dataset)")
+    parser.add_argument(
+        "--title", metavar="TEXT", help="what was run (default: that of the record, or network and dataset)"
+    )
     parser.add_argument("--epochs", type=count, nargs="+", metavar="E", help="take it after epochs of the last phase")
     parser.add_argument(
         "--published",
@@ -107,7 +112,7 @@ def _record(options: argparse.Namespace) -> Output:
         for (column, words), published in zip(quantities.items(), numbers, strict=False)
     ]
     text = frame.to_string(index=False, na_rep="-")
-    page = record.page(runs, options.title or name, claims, options.name, options.out)
+    page = record.page(runs, options.title, claims, options.name, options.out)
     return Output(
         options.name, frame, text=text, more={record.CONFIG: record.config(first)}, shared={evidence.RECORD: page}
     )
