@@ -262,11 +262,9 @@ def test_digits_and_their_kin_are_read_from_the_files_of_their_authors(name: str
         assert y.tolist() == [i % 10 for i in range(20)]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no archive", gzip.compress(b"no images"), "half", None])
-def test_a_damaged_archive_is_left_to_torchvision(
-    damage: bytes | str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It downloads another; None: the archive is absent."""
+@pytest.mark.parametrize("damage", ["absent", "empty", "no archive", "no images", "half"])
+def test_a_damaged_archive_is_left_to_torchvision(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It downloads another."""
     folder = tmp_path / "MNIST" / "raw"
     image_files.idx(folder / "train-images-idx3-ubyte", np.zeros((20, 28, 28)))
     image_files.idx(folder / "train-labels-idx1-ubyte", np.zeros(20))
@@ -277,8 +275,14 @@ def test_a_damaged_archive_is_left_to_torchvision(
     archive = folder / "train-images-idx3-ubyte.gz"
     whole = archive.read_bytes()
     archive.unlink()
-    if damage is not None:
-        archive.write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
+    contents = {
+        "empty": b"",
+        "no archive": b"none",
+        "no images": gzip.compress(b"none"),
+        "half": whole[: len(whole) // 2],
+    }
+    if damage != "absent":
+        archive.write_bytes(contents[damage])
 
     def asked(*_: object, **__: object) -> None:
         raise InterruptedError("torchvision was asked")
