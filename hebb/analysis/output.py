@@ -48,11 +48,11 @@ class Output:
         check_free(folder, self.name, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         texts = {**{f"{self.name}{kind}": text for kind, text in self.more.items()}, **self.shared}
-        kinds = (".csv", *(() if self.figure is None else (".png", ".svg")))
-        names = [*(f"{self.name}{kind}" for kind in kinds), *texts]
+        pictures = () if self.figure is None else (".png", ".svg")
+        names = [f"{self.name}.csv", *texts, *(f"{self.name}{kind}" for kind in pictures)]
         paths = [folder / name for name in names]
         with files.replaced(*paths) as temporaries:
-            temporary = dict(zip((*kinds, *texts), temporaries, strict=True))
+            temporary = dict(zip((".csv", *texts, *pictures), temporaries, strict=True))
             self.frame.to_csv(temporary[".csv"], index=False, lineterminator="\n")
             for name, content in texts.items():
                 temporary[name].write_text(content, encoding="utf-8", errors="replace")

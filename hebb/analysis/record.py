@@ -152,7 +152,11 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
         "title": title or old["title"],
         "date": max(old["date"], new["date"]),
         "machine": {**new["machine"], **old["machine"]},
-        "versions": {**new["versions"], **old["versions"], "commit": ", ".join(sorted(commits))},
+        "versions": {
+            **new["versions"],
+            **old["versions"],
+            **({"commit": ", ".join(sorted(commits))} if commits else {}),
+        },
         "claims": [*kept, *claims],
     }
 
