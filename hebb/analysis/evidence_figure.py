@@ -57,7 +57,7 @@ def _panel(panel: Axes, group: str, lines: pd.DataFrame) -> None:
 
 @style.drawn
 def draw_all(frame: pd.DataFrame) -> Figure:
-    """Draw ours minus the published number for the claims of ``evidence.table`` in percent, one or more, by record."""
+    """Draw ours minus the published number, record by record, for the claims in percent; there must be one."""
     frame = frame[frame["unit"] == "%"].reset_index(drop=True)
     figure, panels = style.figure(1, 1, width=6.2, height=_LINE * len(frame) + 0.9, squeeze=False)
     panel, rows = panels[0, 0], np.arange(len(frame))

@@ -85,6 +85,11 @@ def _comparable(run: StoredRun) -> object:
     return dataclasses.replace(run.config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 
 
+def subject(run: StoredRun) -> str:
+    """Return network and dataset of a run."""
+    return f"{run.preset}, {run.dataset}"
+
+
 def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], files: str, folder: Path) -> str:
     """Return the ``record.yaml`` of a folder with the claims of runs that ``lines`` accepts.
 
@@ -109,7 +114,7 @@ def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], 
     machine = environments[0]["machine"]
     written = max((run.folder / folders.RESULT).stat().st_mtime for run in runs)
     data = {
-        "title": title or f"{runs[0].preset}, {runs[0].dataset}",
+        "title": title or subject(runs[0]),
         "date": datetime.date.fromtimestamp(written),
         "machine": {
             "processor": machine.get("processor"),

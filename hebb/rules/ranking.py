@@ -70,10 +70,10 @@ def lower_median(maps: Tensor) -> Tensor:
 
     if maps.device.type != "cpu" or is_batched(maps) or torch.compiler.is_compiling():
         return maps.nanmedian(dim=0).values
-    known = ~maps.flatten(1)[:, 0].isnan()
-    if not known.any():  # the run diverges
+    absent = maps.flatten(1)[:, 0].isnan()
+    if absent.all():  # the run diverges
         return maps.nanmedian(dim=0).values
-    seen = maps if known.all() else maps[known]
+    seen = maps[~absent] if absent.any() else maps
     count, order = len(seen), sorted(range(1, seen.dim()), key=seen.stride, reverse=True)  # as they lie in memory
     places = seen.permute(*order, 0)
     median = kth_largest(places.reshape(-1, count), count - (count - 1) // 2).view(places.shape[:-1])

@@ -38,8 +38,11 @@ def _evidence(options: argparse.Namespace) -> Output:
         raise ConfigError(str(folder), "no record here claims a number", hint="the key 'claims' of record.yaml")
     if options.headlines:
         frame = evidence.headlines(frame)
-    shares = frame["unit"].eq("%").any()
-    figure = evidence_figure.draw(frame) if options.headlines else evidence_figure.draw_all(frame) if shares else None
+        figure = evidence_figure.draw(frame)
+    elif frame["unit"].eq("%").any():
+        figure = evidence_figure.draw_all(frame)
+    else:
+        figure = None
     text = evidence.markdown(frame)
     if options.page is not None:
         beside = os.path.relpath(folder, options.page.parent)
@@ -94,8 +97,7 @@ def _record(options: argparse.Namespace) -> Output:
     from hebb.analysis.output import Output
 
     first, frame = runs[0], record.lines(runs)
-    name = f"{first.preset}, {first.dataset}"
-    what = options.what or f"{name}, {options.metric}"
+    what = options.what or f"{record.subject(first)}, {options.metric}"
     quantities = {options.metric: what}
     if options.epochs:
         after = record.after_epochs(runs, options.metric, options.epochs)
