@@ -271,7 +271,7 @@ def test_growth_counts_both_passes_through_the_convolutions_and_the_products_tha
     assert growth._hebbian("width", 24).operations == 2 * 10 * 24 * 3 * 25 * 32 * 32
     step = growth._settling(growth.SettlingSize(width=16, depth=1, batch=5), "PC")
     inputs, hidden = 784 * 16, 16 * 10
-    steps, others = 50, 3  # products of the hidden layer: two a step, forward pass, errors at the end, gradient
+    steps, others = 50, 2  # products of the hidden layer: two a step, forward pass, gradient
     assert step.operations == 5 * (inputs * 2 + hidden * (2 * steps + others))  # the images: drive and gradient
 
 

@@ -5,11 +5,65 @@ Shapes: N images, n_l neurons of layer l, from n_0 pixels to n_L classes; rates 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from hebb.config.vocabulary import Solver
 from hebb.energy.network import EnergyNetwork, PhaseState, upward
+from hebb.kernels import loops, private_torch
+
+
+class Activation:
+    """The function f of the hidden layers."""
+
+    loop: ClassVar[str | None] = None
+    """Name of the loop in ``hebb.kernels.numba_loops`` that makes a step with this f, if there is one.
+
+    A subclass does not inherit it.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "loop" not in vars(cls):
+            cls.loop = None
+
+    def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return f(z), in ``out`` if there is one."""
+        raise NotImplementedError
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        """Multiply ``slope`` by f'(z), computed from f = f(z), which is not read again."""
+        raise NotImplementedError
+
+
+class Sigmoid(Activation):
+    """f = 1/(1 + exp(-z)), f' = f - f^2."""
+
+    loop = "step_by_sigmoid"
+
+    def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return f(z), in ``out`` if there is one."""
+        return torch.sigmoid(z, out=out)
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        """Multiply ``slope`` by f'(z)."""
+        slope.mul_(f.addcmul_(f, f, value=-1))
+
+
+class Relu(Activation):
+    """f = max(z, 0), f' = 1[f > 0]."""
+
+    loop = "step_by_relu"
+
+    def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return f(z), in ``out`` if there is one."""
+        return torch.clamp_min(z, 0, out=out)
+
+    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
+        """Multiply ``slope`` by f'(z)."""
+        private_torch.silence(slope, f)
 
 
 class Coding(EnergyNetwork):
@@ -17,11 +71,12 @@ class Coding(EnergyNetwork):
 
     The state is z. Hidden layers pass f(z) on; the output is linear. ``settle.solver`` says which variables descend:
     the z, as written in each class, or the e (``ErrorDescent``). Both rest at the same z and e.
+
+    Attributes:
+        activation: f, which a subclass sets.
     """
 
-    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return f(z), in ``out`` if there is one."""
-        raise NotImplementedError
+    activation: ClassVar[Activation]
 
     def forward_pass(self, x: Tensor) -> Tensor:
         """Return the z (N, n_1 + ... + n_L) whose errors are all 0, the free equilibrium."""
@@ -43,10 +98,6 @@ class Coding(EnergyNetwork):
         inputs = [x, *(self.activation(part) for part in self.split(z)[:-1])]
         return z - torch.cat([layer(r) for layer, r in zip(self.layers, inputs, strict=True)], dim=1)
 
-    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
-        """Multiply ``slope`` by f'(z), computed from f = f(z), which is not read again."""
-        raise NotImplementedError
-
     def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
         """Return the z after ``steps`` steps of the z; from the forward pass unless ``start`` is given."""
         raise NotImplementedError
@@ -64,7 +115,6 @@ class Coding(EnergyNetwork):
             errors = self.descend_errors(x, target, beta, None)
             return errors.z, errors.error
         descent = self.descend(x, target, beta, None)
-        descent.compare()
         return descent.z, descent.error
 
     def drive(self, x: Tensor) -> Tensor:
@@ -79,9 +129,8 @@ class Descent:
     Making them anew in each step takes as long as the products of layers of a hundred neurons.
 
     Attributes:
-        z: (N, n_1 + ... + n_L), the state, which the caller moves in place.
-        error: e, same shape as z.
-        slope: W_{l+1}^T e_{l+1} f'(z_l) of the hidden layers, (N, n_1 + ... + n_{L-1}).
+        z: (N, n_1 + ... + n_L), the state, of which the caller may move the output.
+        error: e, same shape; ``step`` computes it anew.
 
     Args:
         network: the network.
@@ -91,34 +140,45 @@ class Descent:
 
     def __init__(self, network: Coding, x: Tensor, start: PhaseState | None = None) -> None:
         width = network.spans[-1].start
-        self._network, self._drive = network, network.drive(x)
+        self._activation, self._drive = network.activation, network.drive(x)
         self.z = self._drive.clone() if start is None else start.rates.clone()
-        self.error, self.slope = torch.empty_like(self.z), self.z.new_empty(len(x), width)
-        self.hidden_z, self.hidden_error = self.z[:, :width], self.error[:, :width]
-        self._f = torch.empty_like(self.slope)
+        self.error, self._slope = torch.empty_like(self.z), self.z.new_empty(len(x), width)
+        self._hidden_z, self._hidden_error = self.z[:, :width], self.error[:, :width]
+        self._f = torch.empty_like(self._slope)
         z, errors, below = network.split(self.z), network.split(self.error)[1:], network.spans[:-1]
         weights = [layer.weight for layer in network.layers[1:]]
         self._up = [
             (e, self._f[:, span], upward(weight)) for e, span, weight in zip(errors, below, weights, strict=True)
         ]
-        self._down = [(e, weight, self.slope[:, span]) for e, span, weight in zip(errors, below, weights, strict=True)]
+        self._down = [(e, weight, self._slope[:, span]) for e, span, weight in zip(errors, below, weights, strict=True)]
         if start is None:
             for z_below, z_above, (_, f, transposed) in zip(z, z[1:], self._up, strict=False):
-                z_above.addmm_(network.activation(z_below, out=f), transposed)
+                z_above.addmm_(self._activation(z_below, out=f), transposed)
+            self.error.zero_()
+        else:
+            self._compare()
+        self._loop = loops.in_place(self._activation.loop, self.z, self._drive, self.error, self._slope, self._f)
 
-    def compare(self) -> None:
-        """Compute the error of the present z."""
-        torch.sub(self.z, self._drive, out=self.error)
-        self._network.activation(self.hidden_z, out=self._f)
-        for e, f, transposed in self._up:
-            e.addmm_(f, transposed, alpha=-1)
-
-    def update(self) -> None:
-        """Compute error and slope of the present z."""
-        self.compare()
+    def step(self, size: float) -> None:
+        """Move each hidden z_l by size (-e_l + f'(z_l) W_{l+1}^T e_{l+1}), and compute the error of the new z."""
         for e, weight, slope in self._down:
             torch.mm(e, weight, out=slope)
-        self._network.times_derivative(self.slope, self._f)
+        if self._loop is not None:
+            self._loop(size)
+            self._subtract_predictions()
+        else:
+            self._activation.times_derivative(self._slope, self._f)
+            self._hidden_z.add_(self._slope.sub_(self._hidden_error), alpha=size)
+            self._compare()
+
+    def _compare(self) -> None:
+        torch.sub(self.z, self._drive, out=self.error)
+        self._activation(self._hidden_z, out=self._f)
+        self._subtract_predictions()
+
+    def _subtract_predictions(self) -> None:
+        for e, f, transposed in self._up:
+            e.addmm_(f, transposed, alpha=-1)
 
 
 class ErrorDescent:
@@ -181,4 +241,4 @@ class ErrorDescent:
         """Compute the signals of the hidden layers from that of the output; once after every ``forward``."""
         for above, weight, signal, f in self._down:
             torch.mm(above, weight, out=signal)
-            self._network.times_derivative(signal, f)
+            self._network.activation.times_derivative(signal, f)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hebb.config.vocabulary import Optimiser, Solver
 from hebb.energy import adam
-from hebb.energy.coding import Coding, Descent, ErrorDescent
+from hebb.energy.coding import Coding, Descent, ErrorDescent, Sigmoid
 from hebb.energy.network import PhaseState
 
 
@@ -25,13 +25,7 @@ class PC(Coding):
     before the bias correction of v. Prediction: the forward pass.
     """
 
-    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
-        """1/(1 + exp(-z))."""
-        return torch.sigmoid(z, out=out)
-
-    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
-        """Multiply by f' = f - f^2."""
-        slope.mul_(f.addcmul_(f, f, value=-1))
+    activation = Sigmoid()
 
     def settle(
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
@@ -48,11 +42,12 @@ class PC(Coding):
 
     def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
         """Return the z with the output clamped to ``target``."""
-        s, descent = self.settings, Descent(self, x, start)
-        self.split(descent.z)[-1].copy_(self.clamped(target))
+        s, descent, clamped = self.settings, Descent(self, x, start), self.clamped(target)
+        output, output_error = self.split(descent.z)[-1], self.split(descent.error)[-1]
+        output_error.add_(clamped - output)
+        output.copy_(clamped)
         for _ in range(s.steps if self.last else 0):
-            descent.update()
-            descent.hidden_z.add_(descent.slope.sub_(descent.hidden_error), alpha=s.step)
+            descent.step(s.step)
         return descent
 
     def descend_errors(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> ErrorDescent:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from hebb.config.vocabulary import Solver
-from hebb.energy.coding import Coding, Descent, ErrorDescent
+from hebb.energy.coding import Coding, Descent, ErrorDescent, Relu
 from hebb.energy.network import PhaseState
-from hebb.kernels import private_torch
 
 
 class PCNudge(Coding):
@@ -27,13 +26,7 @@ class PCNudge(Coding):
     Prediction: the forward pass.
     """  # noqa: D415
 
-    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
-        """max(z, 0)."""
-        return torch.clamp_min(z, 0, out=out)
-
-    def times_derivative(self, slope: Tensor, f: Tensor) -> None:
-        """Multiply by f' = 1[f > 0]."""
-        private_torch.silence(slope, f)
+    activation = Relu()
 
     def settle(
         self, x: Tensor, target: Tensor | None = None, beta: float = 0.0, start: PhaseState | None = None
@@ -47,13 +40,11 @@ class PCNudge(Coding):
 
     def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
         """Return the z with the output nudged towards ``target``."""
-        s, descent = self.settings, Descent(self, x, start)
+        step, descent = 2 * self.settings.step, Descent(self, x, start)
         output, output_error = self.split(descent.z)[-1], self.split(descent.error)[-1]
-        for _ in range(s.steps):
-            descent.update()
-            descent.hidden_error.sub_(descent.slope)
-            output_error.add_(output, alpha=beta).sub_(target, alpha=beta)
-            descent.z.sub_(descent.error, alpha=2 * s.step)
+        for _ in range(self.settings.steps):
+            output.lerp_(target, beta * step).sub_(output_error, alpha=step)
+            descent.step(step)
         return descent
 
     def descend_errors(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> ErrorDescent:

@@ -5,6 +5,8 @@ Shapes: B batch, C channels, M rows; the loops of powers and dropout see one fla
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +25,11 @@ _ALONE = 1
 
 def pays(x: Tensor) -> bool:
     """Whether a loop applies to x and is worth it; the loops have no gradient."""
-    return x.numel() >= WORTH and x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
+    return x.numel() >= WORTH and _plain(x)
+
+
+def _plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
 
 
 def pays_alone(x: Tensor) -> bool:
@@ -164,3 +170,17 @@ def _positive_sums_of_pack(info: object, batched: tuple[int | None], rows: Tenso
     """Sum the columns of each member of a pack."""
     members = rows.movedim(batched[0] or 0, 0)  # (S, M, C)
     return torch.stack([positive_sums(member) for member in members]), 0
+
+
+def in_place(name: str | None, *tensors: Tensor) -> Callable[[float], None] | None:
+    """Return a loop over the rows of tensors (N, n), which it changes, as a function of its last number.
+
+    None if there is no loop of that name, or not for these tensors. It runs on the calling thread: a few images of a
+    thousand neurons stay in its cache.
+    """
+    if name is None or not all(_plain(x) for x in tensors):
+        return None
+    from hebb.kernels import numba_loops
+
+    loop, arrays, rows = getattr(numba_loops, name), [x.numpy() for x in tensors], len(tensors[0])
+    return lambda number: loop(*arrays, np.float32(number), 0, rows)

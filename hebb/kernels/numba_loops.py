@@ -241,3 +241,48 @@ def positive_sums(rows: np.ndarray, out: np.ndarray, first: int, stop: int) -> N
                 some[i] += _NONE if source[i] < _NONE else source[i]  # a NaN is kept
         for i in range(out.size):
             out[i] += some[i]
+
+
+@compiled()
+def step_by_sigmoid(
+    z: np.ndarray,
+    drive: np.ndarray,
+    e: np.ndarray,
+    slope: np.ndarray,
+    f: np.ndarray,
+    size: np.float32,
+    first: int,
+    stop: int,
+) -> None:
+    """Move z by size (f' slope - e), set f to 1/(1 + exp(-z)) and e to z - drive; columns behind those of f stay."""
+    for row in range(first, stop):
+        moved, still, error, push, rate = z[row], drive[row], e[row], slope[row], f[row]
+        for i in range(rate.size):
+            y = moved[i] + size * (push[i] * (rate[i] - rate[i] * rate[i]) - error[i])
+            moved[i], error[i] = y, y - still[i]
+            power = min(max(-_LOG2_E * y, _LOWEST), _LARGEST)
+            rate[i] = _ONE / (_ONE + _power_of_two(power)) if y == y else y
+        for i in range(rate.size, moved.size):
+            error[i] = moved[i] - still[i]
+
+
+@compiled()
+def step_by_relu(
+    z: np.ndarray,
+    drive: np.ndarray,
+    e: np.ndarray,
+    slope: np.ndarray,
+    f: np.ndarray,
+    size: np.float32,
+    first: int,
+    stop: int,
+) -> None:
+    """Move z by size (f' slope - e), set f to max(z, 0) and e to z - drive; columns behind those of f stay."""
+    for row in range(first, stop):
+        moved, still, error, push, rate = z[row], drive[row], e[row], slope[row], f[row]
+        for i in range(rate.size):
+            y = moved[i] + size * ((push[i] if rate[i] > _NONE else _NONE) - error[i])
+            moved[i], error[i] = y, y - still[i]
+            rate[i] = _NONE if y < _NONE else y  # a NaN is kept
+        for i in range(rate.size, moved.size):
+            error[i] = moved[i] - still[i]

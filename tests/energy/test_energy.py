@@ -19,12 +19,15 @@ from hebb.config import catalog
 from hebb.config.registry import RULES, SettlingRule
 from hebb.config.settle import make_settle
 from hebb.energy import diagnostics, phases
+from hebb.energy.coding import Coding
 from hebb.energy.network import EnergyNetwork
 from hebb.nn import model
 from hebb.nn.feedback import FeedbackLinear
 
 GOLDEN = json.loads((ROOT / "tests" / "data" / "settling.json").read_text())
-METHODS = [rule.name for rule in RULES.entries() if isinstance(rule, SettlingRule)]
+RULES_THAT_SETTLE = [rule for rule in RULES.entries() if isinstance(rule, SettlingRule)]
+METHODS = [rule.name for rule in RULES_THAT_SETTLE]
+CODING = [rule.name for rule in RULES_THAT_SETTLE if issubclass(rule.network(), Coding)]
 TWO_PHASE = ["CorInfoMax", "CorInfoMaxSparse", "EP", "CSM"]
 
 
@@ -429,6 +432,22 @@ def test_any_depth_batch_and_type(method: str, dtype: torch.dtype, count: int, h
             assert tensor.dtype == dtype
             assert tensor.isfinite().all()
             assert torch.allclose(tensor, other[name], atol=5e-4 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+@pytest.mark.parametrize("hidden", ["", "{m}-c12 ", "{m}-c12 {m}-c15 "])
+@pytest.mark.parametrize("method", CODING)
+def test_steps_by_a_loop_are_those_by_torch(method: str, hidden: str, steps: int) -> None:
+    """A loop takes single precision, torch takes double; states that are not learned from would hide a last step."""
+    text = f"settle:steps={steps} {hidden.format(m=method)}{method}"
+    single, double = (build(text, inputs=10, classes=6, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    x, y = sample(double, 5, inputs=10)
+    for beta in (0.2, -0.2):
+        want = double.settled(x, y, beta)
+        for ours, theirs in zip(single.settled(x.float(), y.float(), beta), want, strict=True):
+            assert torch.allclose(ours.double(), theirs, atol=1e-6)
+        assert torch.allclose(single.settle(x.float(), y.float(), beta).rates.double(), want[0], atol=1e-6)
+        assert torch.allclose(double.errors(x, want[0]), want[1], atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,6 +15,7 @@ from conftest import GOLDEN
 from torch import Tensor, nn
 
 from hebb.config import catalog
+from hebb.energy.coding import Activation, Sigmoid
 from hebb.energy.network import PhaseState
 from hebb.energy.pc import PC
 from hebb.nn import model
@@ -143,14 +144,29 @@ def test_nudged_pc_takes_the_published_steps(beta: float, depth: str, steps: int
     assert torch.allclose(descent.error, torch.cat(errors, dim=1), atol=1e-12)
 
 
-class Linear(PC):
-    """PC without a non-linearity, where errors before and behind an activation are the same."""
+class Identity(Activation):
+    """f(z) = z."""
 
-    def activation(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+    def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         return z.clone() if out is None else out.copy_(z)
 
     def times_derivative(self, slope: Tensor, f: Tensor) -> None:
         pass
+
+
+def test_an_activation_does_not_inherit_the_loop_of_another() -> None:
+    class Steep(Sigmoid):
+        def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+            return torch.sigmoid(4 * z, out=out)
+
+    assert Sigmoid.loop is not None
+    assert Steep.loop is None
+
+
+class Linear(PC):
+    """PC without a non-linearity, where errors before and behind an activation are the same."""
+
+    activation = Identity()
 
 
 def linear(weights: list[Tensor], settings: str) -> Any:
