@@ -73,8 +73,8 @@ def compute(
 
 def _nearest(run: StoredRun) -> float:
     """Return the accuracy of the nearest neighbours in the highest block that was probed; NaN without such a probe."""
-    found = [probe for probe in run.probes if probe["kind"] == ProbeKind.KNN]
-    return float(str(found[-1]["test_acc"])) if found else math.nan
+    probes = [probe for probe in run.probes if probe["kind"] == ProbeKind.KNN]
+    return float(str(probes[-1]["test_acc"])) if probes else math.nan
 
 
 def _beside(lines: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:

@@ -166,9 +166,9 @@ class TrainedRun:
         """Return images as the network takes them."""
         pixels = torch.from_numpy(memory.images(x, "x"))
         spec, expected = self.config.dataset_sup, shapes.input_shape(self.config)
-        given = tuple(pixels.shape[1:])
-        if given[0] != expected[0] or (spec.size is None and given != expected):
-            raise ConfigError("x", f"must be images of {shapes.text(expected)}, got {'x'.join(map(str, given))}")
+        size = tuple(pixels.shape[1:])
+        if size[0] != expected[0] or (spec.size is None and size != expected):
+            raise ConfigError("x", f"must be images of {shapes.text(expected)}, got {'x'.join(map(str, size))}")
         device = self.network.device
         seed, cache = self.config.split_seed, self._home.cache
         places = [self._home.datasets] if self.folder is None else folders.datasets_of(self.folder, self._home)

@@ -112,7 +112,7 @@ def with_flags(argv: list[str]) -> list[str]:
 
 def _before(defaults: dict[str, str], argv: list[str], parser: Parser) -> list[str]:
     """Return the default flags that ``argv`` does not give as words; ``--dataset`` replaces both datasets."""
-    given = parser.given(argv)
-    replaced = {"--dataset-sup", "--dataset-unsup"} if "dataset" in given else set()
-    kept = [flag for flag in defaults if flag not in replaced and not given & parser.given([flag])]
+    typed = parser.given(argv)
+    replaced = {"--dataset-sup", "--dataset-unsup"} if "dataset" in typed else set()
+    kept = [flag for flag in defaults if flag not in replaced and not typed & parser.given([flag])]
     return [word for flag in kept for word in (flag, defaults[flag])]

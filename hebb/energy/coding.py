@@ -15,19 +15,16 @@ from hebb.energy.network import EnergyNetwork, PhaseState, upward
 from hebb.kernels import loops, private_torch
 
 
-class Activation:
-    """The function f of the hidden layers."""
+class TransferFunction:
+    """The function f that makes a rate of the state of a hidden neuron."""
 
-    loop: ClassVar[str | None] = None
-    """Name of the loop in ``hebb.kernels.numba_loops`` that makes a step with this f, if there is one.
-
-    A subclass does not inherit it.
-    """
+    in_loops: ClassVar[loops.Transfer | None] = None
+    """Its name among the loops, which are faster, if they have it. A subclass does not inherit it."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "loop" not in vars(cls):
-            cls.loop = None
+        if "in_loops" not in vars(cls):
+            cls.in_loops = None
 
     def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         """Return f(z), in ``out`` if there is one."""
@@ -38,10 +35,10 @@ class Activation:
         raise NotImplementedError
 
 
-class Sigmoid(Activation):
+class Sigmoid(TransferFunction):
     """f = 1/(1 + exp(-z)), f' = f - f^2."""
 
-    loop = "step_by_sigmoid"
+    in_loops = loops.Transfer.SIGMOID
 
     def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         """Return f(z), in ``out`` if there is one."""
@@ -52,10 +49,10 @@ class Sigmoid(Activation):
         slope.mul_(f.addcmul_(f, f, value=-1))
 
 
-class Relu(Activation):
+class Relu(TransferFunction):
     """f = max(z, 0), f' = 1[f > 0]."""
 
-    loop = "step_by_relu"
+    in_loops = loops.Transfer.RELU
 
     def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         """Return f(z), in ``out`` if there is one."""
@@ -76,7 +73,7 @@ class Coding(EnergyNetwork):
         activation: f, which a subclass sets.
     """
 
-    activation: ClassVar[Activation]
+    activation: ClassVar[TransferFunction]
 
     def forward_pass(self, x: Tensor) -> Tensor:
         """Return the z (N, n_1 + ... + n_L) whose errors are all 0, the free equilibrium."""
@@ -157,14 +154,14 @@ class Descent:
             self.error.zero_()
         else:
             self._compare()
-        self._loop = loops.in_place(self._activation.loop, self.z, self._drive, self.error, self._slope, self._f)
+        self._move = loops.state_step(self._activation.in_loops, self.z, self._drive, self.error, self._slope, self._f)
 
     def step(self, size: float) -> None:
         """Move each hidden z_l by size (-e_l + f'(z_l) W_{l+1}^T e_{l+1}), and compute the error of the new z."""
         for e, weight, slope in self._down:
             torch.mm(e, weight, out=slope)
-        if self._loop is not None:
-            self._loop(size)
+        if self._move is not None:
+            self._move(size)
             self._subtract_predictions()
         else:
             self._activation.times_derivative(self._slope, self._f)

@@ -33,8 +33,8 @@ class Conv2d(nn.Conv2d):
 def geometry(layer: Any) -> dict[str, Any]:
     """Return the arguments of torch's convolutions that the fields of a layer give."""
     names = ("kernel_size", "stride", "padding", "dilation", "groups")
-    given = {name: getattr(layer, name) for name in names}
-    return {**given, "bias": layer.add_bias, "padding_mode": layer.padding_mode.value}
+    fields = {name: getattr(layer, name) for name in names}
+    return {**fields, "bias": layer.add_bias, "padding_mode": layer.padding_mode.value}
 
 
 class Flatten(nn.Flatten):

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, M rows; the loops of powers and dropout see one fla
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 
 import numpy as np
 import torch
@@ -172,15 +173,34 @@ def _positive_sums_of_pack(info: object, batched: tuple[int | None], rows: Tenso
     return torch.stack([positive_sums(member) for member in members]), 0
 
 
-def in_place(name: str | None, *tensors: Tensor) -> Callable[[float], None] | None:
-    """Return a loop over the rows of tensors (N, n), which it changes, as a function of its last number.
+class Transfer(Enum):
+    """Functions f of a neuron's state that ``state_step`` has."""
 
-    None if there is no loop of that name, or not for these tensors. It runs on the calling thread: a few images of a
-    thousand neurons stay in its cache.
+    RELU = "max(z, 0)"
+    SIGMOID = "1/(1 + exp(-z))"
+
+
+def state_step(
+    function: Transfer | None, z: Tensor, drive: Tensor, error: Tensor, slope: Tensor, rates: Tensor
+) -> Callable[[float], None] | None:
+    """Return what moves states z by size (f'(z) slope - error), and sets rates to f(z) and error to z - drive.
+
+    It runs on the calling thread: a few images of a thousand neurons stay in its cache. None if the function is none of
+    these, or the tensors are not for loops.
+
+    Args:
+        function: f.
+        z: (N, n), changed.
+        drive: (N, n).
+        error: (N, n), changed.
+        slope: (N, m), m <= n; states from m on do not move.
+        rates: (N, m), f(z), changed.
     """
-    if name is None or not all(_plain(x) for x in tensors):
+    tensors = (z, drive, error, slope, rates)
+    if function is None or not all(_plain(x) for x in tensors):
         return None
     from hebb.kernels import numba_loops
 
-    loop, arrays, rows = getattr(numba_loops, name), [x.numpy() for x in tensors], len(tensors[0])
-    return lambda number: loop(*arrays, np.float32(number), 0, rows)
+    states, still, errors, slopes, f = (x.numpy() for x in tensors)
+    sigmoid, images = function is Transfer.SIGMOID, len(z)
+    return lambda size: numba_loops.step_states(states, still, errors, slopes, f, sigmoid, np.float32(size), 0, images)

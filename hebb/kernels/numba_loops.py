@@ -244,45 +244,35 @@ def positive_sums(rows: np.ndarray, out: np.ndarray, first: int, stop: int) -> N
 
 
 @compiled()
-def step_by_sigmoid(
-    z: np.ndarray,
-    drive: np.ndarray,
-    e: np.ndarray,
-    slope: np.ndarray,
-    f: np.ndarray,
-    size: np.float32,
-    first: int,
-    stop: int,
-) -> None:
-    """Move z by size (f' slope - e), set f to 1/(1 + exp(-z)) and e to z - drive; columns behind those of f stay."""
-    for row in range(first, stop):
-        moved, still, error, push, rate = z[row], drive[row], e[row], slope[row], f[row]
-        for i in range(rate.size):
-            y = moved[i] + size * (push[i] * (rate[i] - rate[i] * rate[i]) - error[i])
-            moved[i], error[i] = y, y - still[i]
-            power = min(max(-_LOG2_E * y, _LOWEST), _LARGEST)
-            rate[i] = _ONE / (_ONE + _power_of_two(power)) if y == y else y
-        for i in range(rate.size, moved.size):
-            error[i] = moved[i] - still[i]
+def _sigmoid(y: np.float32) -> np.float32:
+    """Return 1/(1 + exp(-y)); NaN for NaN."""
+    share: np.float32 = _ONE / (_ONE + _power_of_two(min(max(-_LOG2_E * y, _LOWEST), _LARGEST)))
+    return share if y == y else y
 
 
 @compiled()
-def step_by_relu(
+def step_states(
     z: np.ndarray,
     drive: np.ndarray,
     e: np.ndarray,
     slope: np.ndarray,
     f: np.ndarray,
+    sigmoid: bool,
     size: np.float32,
     first: int,
     stop: int,
 ) -> None:
-    """Move z by size (f' slope - e), set f to max(z, 0) and e to z - drive; columns behind those of f stay."""
+    """Move z by size (f' slope - e), set f to the sigmoid or the relu of z, and e to z - drive.
+
+    The last columns of z, which f does not have, stay as they are.
+    """
     for row in range(first, stop):
-        moved, still, error, push, rate = z[row], drive[row], e[row], slope[row], f[row]
+        state, still, error, push, rate = z[row], drive[row], e[row], slope[row], f[row]
         for i in range(rate.size):
-            y = moved[i] + size * ((push[i] if rate[i] > _NONE else _NONE) - error[i])
-            moved[i], error[i] = y, y - still[i]
-            rate[i] = _NONE if y < _NONE else y  # a NaN is kept
-        for i in range(rate.size, moved.size):
-            error[i] = moved[i] - still[i]
+            r = rate[i]
+            force = push[i] * (r - r * r) if sigmoid else (push[i] if r > _NONE else _NONE)
+            y = state[i] + size * (force - error[i])
+            state[i], error[i] = y, y - still[i]
+            rate[i] = _sigmoid(y) if sigmoid else (_NONE if y < _NONE else y)  # a NaN is kept
+        for i in range(rate.size, state.size):
+            error[i] = state[i] - still[i]

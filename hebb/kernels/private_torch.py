@@ -87,8 +87,8 @@ def flush_subnormals(flush: bool) -> None:
     The flag is one of a thread, which inherits it from the thread that starts it. The threads of torch's pool therefore
     end here, and torch starts them anew.
     """
-    made = torch.full((1 << 20,), 1e-30).mul_(1e-10)  # by all threads of the pool
-    follow = not made.any() if flush else bool(made.all())
+    products = torch.full((1 << 20,), 1e-30).mul_(1e-10)  # by all threads of the pool
+    follow = not products.any() if flush else bool(products.all())
     if follow or not torch.set_flush_denormal(flush):
         return
     end_pool = _end_of_pool()

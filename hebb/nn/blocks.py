@@ -309,8 +309,8 @@ def _layer(spec: LayerSpec, shapes: BlockShapes, behind_norm: bool) -> nn.Module
         kind = ConvHebbLayer if spec.arch == Arch.CNN else LinearHebbLayer
         return kind(spec, fan_in, width, behind_norm)
     if isinstance(spec.rule, LocalRule) and spec.rule.module is not None:
-        made = contracts.require_module(spec.rule, "module", spec.rule.module(fan_in, width, spec))
-        return contracts.require_layer(spec.rule, "module", made, shapes.weights)
+        layer = contracts.require_module(spec.rule, "module", spec.rule.module(fan_in, width, spec))
+        return contracts.require_layer(spec.rule, "module", layer, shapes.weights)
     if spec.method == "FA":
         return FeedbackLinear(fan_in, width, spec.add_bias)
     if spec.arch == Arch.MLP:

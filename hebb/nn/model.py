@@ -214,10 +214,10 @@ def device_of(config: RunConfig, index: int = 0) -> torch.device:
     if config.device == DeviceKind.AUTO and count == 0:
         return torch.device("cpu")
     if index >= count:
-        made = " that torch can use by xpu" if kind == DeviceKind.XPU else ""
+        vendor = " that torch can use by xpu" if kind == DeviceKind.XPU else ""
         raise ConfigError(
             "--gpu-id or --device",
-            f"this machine has no GPU {index}{made}" + (f", only 0 to {count - 1}" if count else ": it has none"),
+            f"this machine has no GPU {index}{vendor}" + (f", only 0 to {count - 1}" if count else ": it has none"),
             hint="give --gpu-id cpu, or leave it out to use what the machine has",
         )
     return torch.device(kind.value, index)

@@ -159,16 +159,16 @@ class Graphs:
         rest = self._begin(at, holds_for)
         counted = [*self._counters, *counters]
         stops = iter(sorted({look for look in looks if look < self._whole} | {self._whole}))
-        stop = made = 0
+        stop = done = 0
         try:
-            while made < self._whole:
-                stop = next(stops) if made == stop else stop
-                count = self._fitting(words[made : min(stop, made + RUN)])
-                self._make(learn, words[made], count, counted)
-                made += count
+            while done < self._whole:
+                stop = next(stops) if done == stop else stop
+                count = self._fitting(words[done : min(stop, done + RUN)])
+                self._make(learn, words[done], count, counted)
+                done += count
                 yield count, self._phase.batch_size
             if len(rest):
-                learn(*self._batch(rest.to(self._device)), words[made])
+                learn(*self._batch(rest.to(self._device)), words[done])
                 yield 1, len(rest)
         finally:
             for local in self._locals:

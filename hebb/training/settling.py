@@ -55,7 +55,7 @@ def settle(
     probe, several = probe.flatten(1), bool((classes != classes[:1]).any())
     before = at.epoch * count
     looks: list[diagnostics.Look] = []
-    made = 0
+    done = 0
 
     def learn(images: Tensor, labels: Tensor, sign: int) -> None:
         x = images.flatten(1)
@@ -64,10 +64,10 @@ def settle(
     network.eval()
     with torch.inference_mode():
         for updates, size in _updates(split, at, learn, signs, factor, graphs):
-            made += updates
-            if made % LOOK_EVERY == 1:
-                _check(energy, probe, several, before + made, at)
-                looks.append(diagnostics.Look(made, diagnostics.layer_numbers(energy, probe)))
+            done += updates
+            if done % LOOK_EVERY == 1:
+                _check(energy, probe, several, before + done, at)
+                looks.append(diagnostics.Look(done, diagnostics.layer_numbers(energy, probe)))
             progress(updates * size)
         _check(energy, probe, several, before + count, at)
     rate = factor * sum(layer.spec.lr for layer in energy.layers) / len(energy.layers)

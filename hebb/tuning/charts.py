@@ -413,9 +413,9 @@ def _epochs(low: float, high: float) -> AxisScale:
 def _line(panel: Panel, line: Line, band: str) -> None:
     xs = [panel.at_x(x) for x in line.x]
     group = titled(panel.svg, line.name, f"k{line.number}")
-    known = [(x, low, high) for x, low, high in zip(xs, line.low, line.high, strict=False) if not math.isnan(low)]
-    if len(known) > 1:
-        outline = [(x, panel.at_y(high)) for x, _, high in known] + [(x, panel.at_y(low)) for x, low, _ in known[::-1]]
+    edges = [(x, low, high) for x, low, high in zip(xs, line.low, line.high, strict=False) if not math.isnan(low)]
+    if len(edges) > 1:
+        outline = [(x, panel.at_y(high)) for x, _, high in edges] + [(x, panel.at_y(low)) for x, low, _ in edges[::-1]]
         path(group, outline, f"{band} c{line.number}").set("stroke", "none")
     points = list(zip(xs, map(panel.at_y, line.y), strict=True))
     path(group, points, f"curve c{line.number}")

@@ -15,7 +15,7 @@ from conftest import GOLDEN
 from torch import Tensor, nn
 
 from hebb.config import catalog
-from hebb.energy.coding import Activation, Sigmoid
+from hebb.energy.coding import Sigmoid, TransferFunction
 from hebb.energy.network import PhaseState
 from hebb.energy.pc import PC
 from hebb.nn import model
@@ -144,7 +144,7 @@ def test_nudged_pc_takes_the_published_steps(beta: float, depth: str, steps: int
     assert torch.allclose(descent.error, torch.cat(errors, dim=1), atol=1e-12)
 
 
-class Identity(Activation):
+class Identity(TransferFunction):
     """f(z) = z."""
 
     def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
@@ -154,13 +154,13 @@ class Identity(Activation):
         pass
 
 
-def test_an_activation_does_not_inherit_the_loop_of_another() -> None:
+def test_a_transfer_function_does_not_inherit_the_loop_of_another() -> None:
     class Steep(Sigmoid):
         def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
             return torch.sigmoid(4 * z, out=out)
 
-    assert Sigmoid.loop is not None
-    assert Steep.loop is None
+    assert Sigmoid.in_loops is not None
+    assert Steep.in_loops is None
 
 
 class Linear(PC):

@@ -19,7 +19,7 @@ from small import layer
 from torch import Tensor
 
 from hebb.config.fields import LayerFields
-from hebb.energy.coding import Activation, Relu, Sigmoid
+from hebb.energy.coding import Relu, Sigmoid, TransferFunction
 from hebb.kernels import loops, numba_loops
 from hebb.nn.noise import Noise
 from hebb.rules.activations import repu
@@ -168,14 +168,13 @@ def test_loops_over_rows_are_operations_torch_can_trace() -> None:
 
 @pytest.mark.parametrize("hidden", [0, 1, 15, 16, 700])
 @pytest.mark.parametrize("activation", [Sigmoid(), Relu()])
-def test_steps_agree_with_those_of_double_precision(activation: Activation, hidden: int) -> None:
-    assert activation.loop is not None
+def test_steps_agree_with_those_of_double_precision(activation: TransferFunction, hidden: int) -> None:
     z, drive, e = (rows(7, hidden + 3, 4) * factor for factor in (1, 0.5, -0.3))
     slope, f, size = rows(7, hidden, 2), activation(z[:, :hidden]), 0.3
     expected, push, rates = z.double(), slope.double(), f.double()
     activation.times_derivative(push, rates)
     expected[:, :hidden] += size * (push - e[:, :hidden].double())
-    step = loops.in_place(activation.loop, z, drive, e, slope, f)
+    step = loops.state_step(activation.in_loops, z, drive, e, slope, f)
     assert step is not None
     step(size)
     assert torch.allclose(z.double(), expected, rtol=1e-6, atol=1e-6)
@@ -184,21 +183,22 @@ def test_steps_agree_with_those_of_double_precision(activation: Activation, hidd
 
 
 @pytest.mark.parametrize("activation", [Sigmoid(), Relu()])
-def test_steps_to_what_is_no_ordinary_number(activation: Activation) -> None:
-    assert activation.loop is not None
+def test_steps_to_what_is_no_ordinary_number(activation: TransferFunction) -> None:
     z = torch.tensor([[0.0, -0.0, 200, -200, torch.inf, -torch.inf, torch.nan, -torch.nan, 88, -88]])
     e, drive, slope, f = (torch.zeros_like(z) for _ in range(4))
-    step = loops.in_place(activation.loop, z, drive, e, slope, f)
+    step = loops.state_step(activation.in_loops, z, drive, e, slope, f)
     assert step is not None
     step(1.0)
     assert torch.allclose(f, activation(z), equal_nan=True, rtol=1e-6, atol=1e-37)
 
 
-def test_only_plain_numbers_are_changed_in_place() -> None:
+def test_steps_by_a_loop_are_for_plain_numbers_and_known_functions() -> None:
     z = torch.zeros(2, 3)
-    assert loops.in_place("step_by_relu", z, z.double()) is None
-    assert loops.in_place("step_by_relu", z.requires_grad_()) is None
-    assert loops.in_place(None, torch.zeros(2, 3)) is None
+    tensors = [z.clone() for _ in range(5)]
+    assert loops.state_step(loops.Transfer.RELU, *tensors) is not None
+    assert loops.state_step(None, *tensors) is None
+    for other in (z.double(), z.clone().requires_grad_()):
+        assert loops.state_step(loops.Transfer.RELU, *tensors[:4], other) is None
 
 
 @pytest.mark.parametrize("rule", [soft, soft_krotov])
