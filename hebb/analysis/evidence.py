@@ -171,6 +171,11 @@ def read_one(folder: Path) -> Record:
     return Record(**{**entries, "folder": folder, "claims": tuple(claims)})
 
 
+def claims_of(folder: Path, runs: str) -> list[Claim]:
+    """Return the claims of a CSV ``runs`` in a folder, which may be no record yet."""
+    return [claim for claim in read_one(folder).claims if claim.runs == runs] if (folder / RECORD).exists() else []
+
+
 def _claim(folder: Path, data: object, where: str) -> Claim:
     entries = _checked(Claim, data, where, computed=("values",))
     for key in ("what", "unit", "command", "runs", "column", "config", "why", "headline"):

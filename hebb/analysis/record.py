@@ -14,6 +14,7 @@ import yaml
 from hebb.analysis import evidence
 from hebb.analysis import runs as stored
 from hebb.analysis.evidence import RECORD, Claim, Published
+from hebb.analysis.quantity import Quantity
 from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
 from hebb.config.vocabulary import DeviceKind
@@ -54,31 +55,6 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     measured = [name for name in stored.METRICS if any(run.metrics.get(name) is not None for run in runs)]
     rows = [{"seed": r.seed, **{name: r.metrics.get(name) for name in measured}, "seconds": r.seconds} for r in runs]
     return pd.DataFrame(rows).sort_values("seed", ignore_index=True)
-
-
-def after_epochs(runs: Sequence[StoredRun], metric: str, epochs: Sequence[int]) -> pd.DataFrame:
-    """Return one line for each seed: ``METRIC_EPOCH``, measured after epochs of the last phase.
-
-    Raises:
-        ConfigError: when a run did not measure it then.
-    """
-    import pandas as pd
-
-    rows = []
-    for run in runs:
-        last = {row["epoch"]: row for row in run.rows if row["phase"] == run.rows[-1]["phase"]}
-        row: dict[str, float] = {"seed": run.seed}
-        for epoch in epochs:
-            value = last.get(epoch, {}).get(metric)
-            if value is None:
-                raise ConfigError(
-                    "--epochs",
-                    f"{run.folder.name} has no {metric} after epoch {epoch} of its last phase",
-                    hint="dataset_sup.print_freq=1 measures after every epoch",
-                )
-            row[f"{metric}_{epoch}"] = value
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _comparable(run: StoredRun) -> object:
@@ -206,6 +182,44 @@ def claim(
     )
     claim.check("--why", "say why with --why")
     return claim if claim.outside or published.sd is None else dataclasses.replace(claim, why=None)
+
+
+def quantities(frame: pd.DataFrame, claims: Sequence[Claim]) -> list[Quantity]:
+    """Return what claims of a record compare, for which ``lines`` may have a column already.
+
+    Raises:
+        ConfigError: for a column that was not made by a command of ours.
+    """
+    compared = []
+    for claim in claims:
+        quantity = Quantity.of_column(claim.column, list(frame))
+        if quantity is None:
+            raise ConfigError(
+                claim.runs, f"column {claim.column} is none that runs have", hint="--published X makes new claims"
+            )
+        compared.append(quantity)
+    return compared
+
+
+def renewed(frame: pd.DataFrame, files: str, claims: Sequence[Claim], why: str | None = None) -> list[Claim]:
+    """Return claims of a record with the values of ``lines`` in their place, and another reason if there is one.
+
+    Raises:
+        ConfigError: when a seed of theirs is missing.
+    """
+    for old in claims:
+        lost = sorted(set(old.values) - set(frame["seed"]))
+        if lost:
+            seeds = f"seed{'s' if lost[1:] else ''} {', '.join(map(str, lost))}"
+            raise ConfigError("runs", f"lack {seeds}, which {old.runs} has", hint="name its runs as well")
+    return [
+        dataclasses.replace(
+            claim(frame, files, old.what, old.unit, old.column, old.published, why or old.why),
+            headline=old.headline,
+            others=old.others,
+        )
+        for old in claims
+    ]
 
 
 def _written(claim: Claim) -> dict[str, Any]:

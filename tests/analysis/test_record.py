@@ -82,6 +82,52 @@ def test_a_record_of_several_epochs_has_a_claim_for_each(home: Path) -> None:
     assert claim.published.sd == 99
 
 
+def epochs(home: Path, values: dict[str, list[float]]) -> None:
+    """Give runs the test accuracies of ten classifier epochs."""
+    for name, accuracies in values.items():
+        path = home / f"home/hebb/result/network/{name}/metrics.jsonl"
+        *before, last = [json.loads(row) for row in path.read_text().splitlines()]
+        rows = [*before, *({**last, "epoch": i, "test_acc": acc} for i, acc in enumerate(accuracies, 1))]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_mean_over_epochs(home: Path) -> None:
+    epochs(home, {f"s{i}": [10.0 * i + e for e in range(1, 11)] for i in range(3)})
+    words = ("--source", "a paper", "--published", "7", "8", "--what", "Digits", "--epochs", "1", "4-6")
+    assert write(*words) == 0
+    after, mean = evidence.read_one(home / "records" / "mine").claims
+    assert (after.what, after.column) == ("Digits after 1 epoch", "test_acc_1")
+    assert (mean.what, mean.column) == ("Digits as the mean of epochs 4 to 6", "test_acc_4_to_6")
+    assert after.values == {0: 1, 1: 11, 2: 21}
+    assert mean.values == {0: 5, 1: 15, 2: 25}
+
+
+def test_a_set_of_runs_gets_more_seeds(home: Path) -> None:
+    """What was published, and what a person wrote, stays."""
+    epochs(home, {f"s{i}": [10.0 * i + e for e in range(1, 11)] for i in range(3)})
+    words = ("--source", "a paper", "--n", "3", "--sd", "1", "1", "--why", "one seed", "--epochs", "2", "4-6")
+    first = ("record", "s0", "--out", "records/mine", "--published", "7", "5", "--what", "Digits", *words)
+    assert command.main(list(first)) == 0
+    page = home / "records" / "mine" / "record.yaml"
+    data = yaml.safe_load(page.read_text())
+    data["claims"][0]["headline"] = "Digits: narrow"
+    page.write_text(yaml.safe_dump(data))
+    old = evidence.read_one(page.parent).claims
+
+    assert [claim.why for claim in old] == ["one seed", None]
+    with pytest.raises(ConfigError, match="--why: ours differs by"):
+        write("--overwrite")  # the second mean is no longer near, and has no reason yet
+    assert write("--overwrite", "--why", "few images") == 0
+    new = evidence.read_one(page.parent).claims
+    assert [claim.values for claim in new] == [{0: 2, 1: 12, 2: 22}, {0: 5, 1: 15, 2: 25}]
+    assert [claim.why for claim in new] == ["few images"] * 2
+    assert [(c.what, c.published, c.headline) for c in new] == [(c.what, c.published, c.headline) for c in old]
+    with pytest.raises(ConfigError, match=r"runs: lack seeds 0, 2, which record\.csv has"):
+        command.main(["record", "s1", "--out", "records/mine", "--overwrite"])
+    with pytest.raises(ConfigError, match="--what: describes a published number, and there is none"):
+        write("--overwrite", "--what", "other words")
+
+
 def test_a_record_holds_several_sets_of_runs(home: Path) -> None:
     published = ("--source", "a paper", "--out", "records/mine", "--published")
     assert write("--name", "narrow", "--title", "Two widths", "--published", "50", "--source", "a paper") == 0
@@ -194,7 +240,9 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
         ("s0", "--out", "r", "--published", "5", "--source", "x", "--epochs", "1", "2"),
         "--published: must be one number for each of the 2 --epochs, got 1",
     ),
-    "an epoch twice": (("s0", "--out", "r", "--epochs", "1", "1"), "--epochs: names an epoch twice"),
+    "an epoch twice": (("s0", "--out", "r", "--epochs", "1", "1-1"), "--epochs: names an epoch twice"),
+    "epochs backwards": (("s0", "--out", "r", "--epochs", "6-4"), "--epochs: must be epochs from 1 on, or a range"),
+    "epoch 0": (("s0", "--out", "r", "--epochs", "0"), "--epochs: must be epochs from 1 on, or a range"),
     "an epoch that was not measured": (
         ("s0", "--out", "r", "--epochs", "999"),
         "--epochs: s0 has no test_acc after epoch 999 of its last phase",

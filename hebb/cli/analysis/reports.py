@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, selected
-from hebb.cli.describe import counted
 from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
 from hebb.core import commands as core
@@ -17,6 +16,7 @@ from hebb.storage import folders
 
 if TYPE_CHECKING:
     from hebb.analysis.output import Output
+    from hebb.analysis.quantity import Epochs
 
 
 def _evidence_flags(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +55,18 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--title", metavar="TEXT", help="what was run (default: that of the record, or network and dataset)"
     )
-    parser.add_argument("--epochs", type=count, nargs="+", metavar="E", help="take it after epochs of the last phase")
+    parser.add_argument(
+        "--epochs",
+        nargs="+",
+        metavar="E",
+        help="take it after epochs of the last phase; 11-20 is the mean of epochs 11 to 20",
+    )
     parser.add_argument(
         "--published",
         type=float,
         nargs="+",
         metavar="X",
-        help="the published value, one for each of --epochs",
+        help="the published value, one for each of --epochs (default: those that the record has for these files)",
     )
     parser.add_argument("--source", metavar="TEXT", help="where it was published")
     parser.add_argument("--sd", type=float, nargs="+", metavar="X", help="its published standard deviation")
@@ -71,48 +76,67 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", metavar="TEXT", help="why ours differs by more than that deviation")
 
 
-def _check_record(options: argparse.Namespace) -> None:
-    """Raise for flags of ``record`` that do not go together."""
+def _check_record(options: argparse.Namespace) -> list[Epochs | None]:
+    """Return the epochs of each number; raise for flags of ``record`` that do not go together."""
+    from hebb.analysis.quantity import Epochs
+
     if options.out is None:
         raise ConfigError("--out", "must name the folder of the record", hint="as in --out records/2026-11-22-mine")
-    about = [name for name in ("metric", "source", "sd", "n", "what", "unit", "why") if name in options.given]
-    if options.published is None and about:
-        raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
     if options.published is not None and options.source is None:
         raise ConfigError("--published", "needs --source", hint="--source 'Journe et al. 2023, figure 1'")
-    epochs = options.epochs or [None]
+    epochs: list[Epochs | None] = []
+    for text in options.epochs or []:
+        try:
+            epochs.append(Epochs.parse(text))
+        except ValueError:
+            raise ConfigError(
+                "--epochs", f"must be epochs from 1 on, or a range of them, got '{text}'", hint="--epochs 1 50 11-20"
+            ) from None
     if len(set(epochs)) < len(epochs):
         raise ConfigError("--epochs", "names an epoch twice")
+    epochs = epochs or [None]
     for flag, numbers in (("--published", options.published), ("--sd", options.sd)):
         if numbers is not None and len(numbers) != len(epochs):
             each = f"one number for each of the {len(epochs)} --epochs" if options.epochs else "one number"
             raise ConfigError(flag, f"must be {each}, got {len(numbers)}")
+    return epochs
 
 
 def _record(options: argparse.Namespace) -> Output:
-    _check_record(options)
+    """Write a set of runs, with new claims or with those that the record has for it."""
+    epochs = _check_record(options)
     runs = selected(options)
 
-    from hebb.analysis import evidence, record
+    from hebb.analysis import evidence, quantity, record
     from hebb.analysis.output import Output
 
     first, frame = runs[0], record.lines(runs)
-    what = options.what or f"{record.subject(first)}, {options.metric}"
-    quantities = {options.metric: what}
-    if options.epochs:
-        after = record.after_epochs(runs, options.metric, options.epochs)
-        frame = frame.merge(after, on="seed")
-        epochs = dict(zip(after.columns[1:], options.epochs, strict=True))
-        quantities = {column: f"{what} after {counted(epoch, 'epoch')}" for column, epoch in epochs.items()}
-    sds = options.sd or [None] * len(quantities)
-    numbers = [
-        evidence.Published(value=value, source=options.source, sd=sd, n=options.n)
-        for value, sd in zip(options.published or [], sds, strict=False)
-    ]
-    claims = [
-        record.claim(frame, options.name, words, options.unit, column, published, options.why)
-        for (column, words), published in zip(quantities.items(), numbers, strict=False)
-    ]
+    if options.published is None:
+        old = evidence.claims_of(options.out, f"{options.name}.csv")
+        about = [name for name in ("metric", "source", "sd", "n", "what", "unit", "why") if name in options.given]
+        if about and (not old or about != ["why"]):
+            raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
+        asked = [quantity.Quantity(options.metric, each) for each in epochs]
+        frame = quantity.with_epochs(frame, runs, [*asked, *record.quantities(frame, old)])
+        claims = record.renewed(frame, options.name, old, options.why)
+    else:
+        quantities = [quantity.Quantity(options.metric, each) for each in epochs]
+        frame = quantity.with_epochs(frame, runs, quantities)
+        what = options.what or f"{record.subject(first)}, {options.metric}"
+        claims = [
+            record.claim(
+                frame,
+                options.name,
+                what if each.epochs is None else f"{what} {each.epochs.words()}",
+                options.unit,
+                each.column,
+                evidence.Published(value=value, source=options.source, sd=sd, n=options.n),
+                options.why,
+            )
+            for each, value, sd in zip(
+                quantities, options.published, options.sd or [None] * len(quantities), strict=True
+            )
+        ]
     text = frame.to_string(index=False, na_rep="-")
     page = record.page(runs, options.title, claims, options.name, options.out)
     return Output(
