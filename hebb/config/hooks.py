@@ -18,6 +18,7 @@ from hebb.core.errors import ConfigError
 from hebb.core.user_code import UserCodeError
 
 Arguments = tuple[str, ...]
+Entry = Rule | Activation | Dataset
 
 _FUNCTIONS: dict[type, dict[str, Arguments]] = {
     Rule: {"check": ("values", "where")},
@@ -46,7 +47,7 @@ _FUNCTIONS: dict[type, dict[str, Arguments]] = {
 """Arguments of the functions of each kind of entry, in their order."""
 
 
-def functions(entry: Any) -> Iterator[tuple[str, Any, Arguments]]:
+def functions(entry: Entry) -> Iterator[tuple[str, Any, Arguments]]:
     """Yield the functions of an entry: name, function, and the arguments that it is called with."""
     for kind, table in _FUNCTIONS.items():
         if isinstance(entry, kind):
@@ -57,12 +58,12 @@ def functions(entry: Any) -> Iterator[tuple[str, Any, Arguments]]:
         yield "function", entry.function, ("u",) if entry.parameter is None else ("u", "parameter")
 
 
-def _called(entry: Any, name: str, arguments: Arguments) -> Arguments:
+def _called(entry: Entry, name: str, arguments: Arguments) -> Arguments:
     """Return the arguments of a function of this entry: the signal of a rule with a state sees the state too."""
-    return (*arguments, "state") if name == "signal" and entry.state else arguments
+    return (*arguments, "state") if name == "signal" and isinstance(entry, HebbianRule) and entry.state else arguments
 
 
-def check(entry: Any) -> None:
+def check(entry: Entry) -> None:
     """Raise for a function of an entry that cannot be called as it will be."""
     required = {"signal", "loss", "tensors", "network", "function"}
     for name, function, arguments in functions(entry):
@@ -101,12 +102,12 @@ def described(code: CodeType) -> str | None:
     return None
 
 
-def broken(entry: Any, name: str, problem: str) -> UserCodeError:
+def broken(entry: Entry, name: str, problem: str) -> UserCodeError:
     """Return the error of an entry's function that ran, and did not return what it must."""
     return user_code.broken(getattr(entry, name), f"{name} of {entry.name}", problem)
 
 
-def where(entry: Any, name: str, otherwise: str) -> str:
+def where(entry: Entry, name: str, otherwise: str) -> str:
     """Return plugin, line and function as the place of an error; ``otherwise`` for an entry of the package."""
     code = user_code.code_of(getattr(entry, name))
     if code is None or not user_code.is_user_code(code.co_filename):

@@ -10,7 +10,6 @@ Shapes: M rows that compete, C neurons, N inputs of a neuron.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ def alike(value: object, like: Tensor) -> bool:
     return value.layout is like.layout
 
 
-def require_alike(entry: Any, name: str, value: object, like: Tensor, shape: str) -> None:
+def require_alike(entry: hooks.Entry, name: str, value: object, like: Tensor, shape: str) -> None:
     """Raise unless ``value``, which the function ``name`` of an entry returned, is a tensor like another.
 
     Args:
@@ -59,7 +58,7 @@ class Inputs:
         self._tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         self._versions = {name: _version(tensor) for name, tensor in self._tensors.items()}
 
-    def check(self, entry: Any, name: str, value: Tensor) -> None:
+    def check(self, entry: hooks.Entry, name: str, value: Tensor) -> None:
         """Raise for a function that wrote to an input, or made of finite inputs something that is not finite."""
         for of, tensor in self._tensors.items():
             if _version(tensor) != self._versions[of]:
@@ -72,7 +71,7 @@ class Inputs:
             raise hooks.broken(entry, name, "must return finite numbers, got NaN or infinity from finite inputs")
 
 
-def lawful(entry: Any, name: str, weight: Tensor, spec: LayerSpec, *, new: bool) -> Tensor:
+def lawful(entry: hooks.Entry, name: str, weight: Tensor, spec: LayerSpec, *, new: bool) -> Tensor:
     """Return what a law of weights, the function ``name`` of a rule, makes of them; raise for another shape or type.
 
     Args:
@@ -90,7 +89,7 @@ def lawful(entry: Any, name: str, weight: Tensor, spec: LayerSpec, *, new: bool)
     return value
 
 
-def require_state(entry: Any, new: object, state: Mapping[str, Tensor]) -> None:
+def require_state(entry: hooks.Entry, new: object, state: Mapping[str, Tensor]) -> None:
     """Raise unless the new state of a rule has the tensors of the old one."""
     names = ", ".join(state)
     if not isinstance(new, Mapping) or set(new) != set(state):
@@ -100,7 +99,7 @@ def require_state(entry: Any, new: object, state: Mapping[str, Tensor]) -> None:
         require_alike(entry, "advance", new[name], tensor, f"'{name}' like {name}")
 
 
-def require_weights(entry: Any, value: object, shape: torch.Size) -> Tensor:
+def require_weights(entry: hooks.Entry, value: object, shape: torch.Size) -> Tensor:
     """Return the initial weights of a rule; raise unless they are finite numbers of the given shape."""
     size = tuple(shape)
     if not isinstance(value, Tensor):
@@ -112,14 +111,14 @@ def require_weights(entry: Any, value: object, shape: torch.Size) -> Tensor:
     return value
 
 
-def require_module(entry: Any, name: str, value: object) -> nn.Module:
+def require_module(entry: hooks.Entry, name: str, value: object) -> nn.Module:
     """Return what the function ``name`` of an entry made; raise unless it is a module."""
     if not isinstance(value, nn.Module):
         raise hooks.broken(entry, name, f"must return a torch module, got {_described(value)}")
     return value
 
 
-def require_layer(entry: Any, name: str, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+def require_layer(entry: hooks.Entry, name: str, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """Return the layer that the function ``name`` of an entry made; raise unless it has weights of the shape."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or tuple(weight.shape) != shape:
@@ -128,7 +127,7 @@ def require_layer(entry: Any, name: str, module: nn.Module, shape: tuple[int, ..
     return module
 
 
-def require_terms(entry: Any, terms: object) -> None:
+def require_terms(entry: hooks.Entry, terms: object) -> None:
     """Raise unless a local loss returned its terms: numbers on the device, by name."""
     if not isinstance(terms, dict) or not terms:
         raise hooks.broken(entry, "loss", f"must return a dict of terms by name, got {_described(terms)}")
@@ -138,7 +137,7 @@ def require_terms(entry: Any, terms: object) -> None:
             raise hooks.broken(entry, "loss", f"must return a number for the term '{name}', a tensor (), got {got}")
 
 
-def require_gradient(entry: Any, loss: Tensor, views: Tensor) -> None:
+def require_gradient(entry: hooks.Entry, loss: Tensor, views: Tensor) -> None:
     """Raise for a local loss that depends on none of the views: no gradient flows through it."""
     if views.requires_grad and not loss.requires_grad:
         raise hooks.broken(entry, "loss", "must depend on the views, got terms without a gradient")

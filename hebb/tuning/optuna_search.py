@@ -22,6 +22,7 @@ from hebb.tuning.suggestions import SCORE
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, NSGAIISampler
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
@@ -41,28 +42,33 @@ class Repeating(BaseSampler):
     def __init__(self, sampler: BaseSampler, earlier: Sequence[Mapping[str, int | float]], after: int = 0) -> None:
         self._sampler, self._earlier = sampler, {after + i: dict(point) for i, point in enumerate(earlier)}
 
-    def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the domains that are drawn together."""
-        return self._sampler.infer_relative_search_space(study, trial)
+        space: dict[str, BaseDistribution] = self._sampler.infer_relative_search_space(study, trial)
+        return space
 
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, object]:
         """Draw the domains that are drawn together."""
         drawn = self._sampler.sample_relative(study, trial, search_space)
         return {name: self._value(trial, name, value) for name, value in drawn.items()}
 
-    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> object:
         """Draw any other domain."""
         drawn = self._sampler.sample_independent(study, trial, param_name, param_distribution)
         return self._value(trial, param_name, drawn)
 
-    def _value(self, trial: Any, name: str, drawn: Any) -> Any:
+    def _value(self, trial: FrozenTrial, name: str, drawn: object) -> object:
         return self._earlier.get(trial.number, {}).get(name, drawn)
 
-    def before_trial(self, study: Any, trial: Any) -> None:
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Let the sampler prepare."""
         self._sampler.before_trial(study, trial)
 
-    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Let the sampler learn what it keeps of its own."""
         self._sampler.after_trial(study, trial, state, values)
 
@@ -176,7 +182,7 @@ def for_sampler(sampler: Sampler) -> dict[str, Any]:
     return {"constraints_func": _excess_of}
 
 
-def _excess_of(trial: Any) -> Sequence[float]:
+def _excess_of(trial: FrozenTrial) -> Sequence[float]:
     return list(trial.user_attrs.get(_EXCESS, ()))
 
 

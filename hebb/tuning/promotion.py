@@ -8,7 +8,7 @@ free and no paused one is promotable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hebb.config.search_space import SchedulerSpec
 from hebb.config.vocabulary import Goal
@@ -22,6 +22,9 @@ from hebb.tuning.suggestions import SCORE, STEP
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
 
 
 class Promotion(TrialScheduler):
@@ -53,11 +56,11 @@ class Promotion(TrialScheduler):
     def _free(self) -> bool:
         return len(self.active) < self.places
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial begins, or is tried again after a mishap."""
         self.active[trial.trial_id] = trial
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Pause a trial that has reached its next rung."""
         if "failed" in result or "left_out" in result or "halt" in result:
             return str(TrialScheduler.CONTINUE)
@@ -66,17 +69,17 @@ class Promotion(TrialScheduler):
         self.waiting[trial.trial_id] = self.active.pop(trial.trial_id)
         return str(TrialScheduler.PAUSE)
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial failed; one that is tried again is added again."""
         self._over(trial)
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """A trial has reached its end, or repeated what it reported before it was stopped in an earlier session."""
         whole = result.get("kind") == "end" and result.get("n") == self.runs
         self.ended = self.ended or (whole and "failed" not in result)
         self._over(trial)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """A paused trial is stopped for good."""
         self._over(trial)
 
@@ -85,7 +88,7 @@ class Promotion(TrialScheduler):
         self.waiting.pop(trial.trial_id, None)
         self.rungs.leave(trial.trial_id)
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """Return the paused trial that goes on; once nothing can, stop all that wait."""
         pending = next((trial for trial in self.active.values() if trial.status == Trial.PENDING), None)
         if pending is not None:
