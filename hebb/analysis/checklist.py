@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb.analysis.progress import Follower, RunStatus
 from hebb.config import data_spec, serialise
-from hebb.config.vocabulary import Goal, Purpose
+from hebb.config.vocabulary import Goal, Purpose, Role
 from hebb.core import documents
 from hebb.storage import folders
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "not recorded"
 _VERSIONS = ("hebb-learning", "torch", "torchvision", "numpy", "ray", "optuna")
-_DATA = {"sup": "labelled data", "unsup": "data of Hebbian phases"}
+_DATA = {Role.SUP: "labelled data", Role.UNSUP: "data of Hebbian phases"}
 
 
 @dataclass(frozen=True)

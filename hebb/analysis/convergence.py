@@ -112,8 +112,7 @@ def examples_at(run: StoredRun) -> Callable[[int, int], int]:
 def examples(run: StoredRun) -> list[int]:
     """Return for each row the examples seen from the start of the run to the end of its epoch."""
     phases = plan.phases(run.config)
-    specs = {"sup": run.config.dataset_sup, "unsup": run.config.dataset_unsup}
-    images = [specs[phase.data].train_samples() for phase in phases]
+    images = [run.config.datasets[phase.data].train_samples() for phase in phases]
     ended = [max((row["epoch"] for row in run.rows if row["phase"] == i), default=0) for i in range(len(phases))]
     before = [sum(n * e for n, e in zip(images[:i], ended[:i], strict=True)) for i in range(len(phases))]
     return [before[row["phase"]] + images[row["phase"]] * row["epoch"] for row in run.rows]

@@ -17,7 +17,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.registry import DATASETS
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import NetworkSpec, RunConfig
-from hebb.config.vocabulary import Normaliser, ProbeKind
+from hebb.config.vocabulary import Normaliser, ProbeKind, Role
 
 _DISTANCE = 3
 """How far a weight that starts from N(0, 1) travels until its neuron has radius 1, as a round number."""
@@ -128,7 +128,7 @@ def _print_phases(out: Console, config: RunConfig, phases: Iterable[plan.Phase])
         ("epochs", "batch", "updates"),
     )
     for i, phase in enumerate(phases):
-        data = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+        data = config.datasets[phase.data]
         steps.add_row(
             str(i),
             phase.kind,
@@ -173,13 +173,13 @@ def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
 
 def data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     """Say what was skipped or renamed, which test images leak, and which phases make few updates."""
-    roles, phases = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}, tuple(phases)
+    roles, phases = config.datasets, tuple(phases)
     entries = [DATASETS.get(roles[phase.data].dataset, "dataset") for phase in phases]
     lines = [f"note: {name}: {note}" for name, note in {e.name: e.note for e in entries}.items() if note]
     lines += [
         f"note: dataset_{role}: {', and '.join(spec.leaks)}, so the test accuracy is not a fair measure"
         for role, spec in roles.items()
-        if spec.leaks and (role == "sup" or any(phase.data == role for phase in phases))
+        if spec.leaks and (role == Role.SUP or any(phase.data == role for phase in phases))
     ]
     return lines + [
         f"note: phase {i}, {phase.describe()}, makes {counted(phase.updates, 'update')} on "

@@ -87,14 +87,15 @@ def _check_counts(path: Path, run: RunConfig, listed: object, phases: list[dict[
     def stripped(plan_of: object) -> object:
         return [{**phase, "updates": 0} for phase in plan_of] if isinstance(plan_of, list) else plan_of
 
-    roles = {"sup": run.dataset_sup, "unsup": run.dataset_unsup}
-    own = [name for name in dict.fromkeys(p["data"] for p in phases) if DATASETS.spelled_out(roles[name].dataset)]
+    own = [
+        name for name in dict.fromkeys(p["data"] for p in phases) if DATASETS.spelled_out(run.datasets[name].dataset)
+    ]
     if not own or not isinstance(listed, list) or not all(isinstance(phase, dict) for phase in listed):
         return
     if stripped(listed) != stripped(phases):
         return
     before, now = next((a, b) for a, b in zip(listed, phases, strict=True) if a != b)
-    data = roles[now["data"]]
+    data = run.datasets[now["data"]]
     raise ConfigError(
         str(path),
         f"the data have changed since the run started: {data.dataset} now has {data.train_samples():,} images to train "

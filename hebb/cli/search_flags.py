@@ -9,7 +9,7 @@ from hebb.cli import arguments, from_best, on_end
 from hebb.cli.parsing import Parser, Section, boolean, count, described, natural
 from hebb.config import controls, objectives, search_space
 from hebb.config.search_space import SearchSpec
-from hebb.config.vocabulary import Algorithm, Launcher, Sampler, Scheduler
+from hebb.config.vocabulary import Algorithm, Launcher, Role, Sampler, Scheduler
 from hebb.core import commands, documents
 from hebb.core.errors import ConfigError
 from hebb.tuning import job_options
@@ -181,9 +181,9 @@ def _add_choice_flags(group: Flags) -> None:
         f"{', '.join(objectives.STATIC)} is not trained",
     )
     notes = {
-        "sup": " (default: true for purpose search, else false; a search selects on the test set only with "
+        Role.SUP: " (default: true for purpose search, else false; a search selects on the test set only with "
         "--validation-sup false --metric test_acc)",
-        "unsup": " (default: true for purpose search, else false)",
+        Role.UNSUP: " (default: true for purpose search, else false)",
     }
     for kind, note in notes.items():
         group.add_argument(

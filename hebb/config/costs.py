@@ -40,7 +40,7 @@ def _plastic(config: RunConfig) -> list[int]:
 
 def _images(config: RunConfig, phase: Phase) -> int:
     """Return the images of a pass."""
-    return (config.dataset_sup if phase.data == "sup" else config.dataset_unsup).train_samples()
+    return config.datasets[phase.data].train_samples()
 
 
 def _synapses(config: RunConfig, index: int, sizes: BlockShapes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hebb.config.registry import DATASETS
+from hebb.config.vocabulary import Part
 from hebb.core.errors import ConfigError
 
 
@@ -113,7 +114,7 @@ class DataSpec:
             raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
         if self.classes is not None and self.split in ("unlabeled", "train+unlabeled", "sequences"):
             raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
-        if self.split == "sequences" and self.held:
+        if self.split == Part.SEQUENCES and self.held:
             raise ConfigError(where, "held would take single images out of a sequence")
         for label in self.classes or ():
             if not 0 <= label < entry.classes:

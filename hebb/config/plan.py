@@ -16,7 +16,7 @@ from hebb.config.data_spec import DataSpec, batches, held_out
 from hebb.config.registry import DATASETS
 from hebb.config.rule import BackpropRule, HebbianRule
 from hebb.config.specs import BlockSpec, RunConfig
-from hebb.config.vocabulary import LossSource, Operation, Part
+from hebb.config.vocabulary import LossSource, Operation, Part, Role
 from hebb.core import user_code
 from hebb.core.errors import ConfigError
 
@@ -53,7 +53,7 @@ class Phase:
 
     kind: PhaseKind
     blocks: tuple[int, ...]
-    data: str
+    data: Role
     epochs: int
     batch_size: int
     print_freq: int
@@ -134,7 +134,7 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
 def _check_held(config: RunConfig, planned: tuple[Phase, ...]) -> None:
     """Raise where ``validation`` is a share of so few images that it holds none out."""
     for role in dict.fromkeys(phase.data for phase in planned):
-        spec = config.dataset_sup if role == "sup" else config.dataset_unsup
+        spec = config.datasets[role]
         if spec.split != Part.SEQUENCES:
             check_held(role, spec, held_out(spec.pool_samples(), spec.validation))
 
@@ -170,7 +170,7 @@ def _settle(config: RunConfig) -> Phase:
         )
     if config.bp_blockwise:
         raise ConfigError("--bp-blockwise", f"{config.network.name} has no BP block")
-    return _phase(config, PhaseKind.SETTLE, training(config), "sup")
+    return _phase(config, PhaseKind.SETTLE, training(config), Role.SUP)
 
 
 def _check_stop(config: RunConfig, phases: tuple[Phase, ...]) -> None:
@@ -237,12 +237,14 @@ def successive(config: RunConfig) -> list[Phase]:
         elif _block(config, group[0]).learns_locally:
             block = _block(config, group[0])
             result.append(
-                _phase(config, PhaseKind.HEBBIAN, group, "sup" if block.supervised and not block.local else "unsup")
+                _phase(
+                    config, PhaseKind.HEBBIAN, group, Role.SUP if block.supervised and not block.local else Role.UNSUP
+                )
             )
         else:
             above = tuple(i for i in range(group[-1], len(config.network.blocks)) if i not in training(config))
             result += _calibrate(config, above)  # the gradient passes through these blocks
-            result.append(_phase(config, PhaseKind.BACKPROP, group, "sup"))
+            result.append(_phase(config, PhaseKind.BACKPROP, group, Role.SUP))
     return result
 
 
@@ -258,7 +260,7 @@ def consecutive(config: RunConfig) -> list[Phase]:
     # frozen blocks below learning ones need their statistics first; frozen blocks above learning ones get (new)
     # statistics once the blocks below have learnt
     result = _calibrate(config, tuple(i for i in frozen if i < unsupervised[-1]))
-    result.append(_phase(config, PhaseKind.HEBBIAN, unsupervised, "unsup"))
+    result.append(_phase(config, PhaseKind.HEBBIAN, unsupervised, Role.UNSUP))
     result += _calibrate(config, tuple(i for i in frozen if i > unsupervised[0]))
     return result + _supervised(config, supervised)
 
@@ -271,10 +273,10 @@ def simultaneous(config: RunConfig) -> list[Phase]:
     hebbian = tuple(i for i in trained if _block(config, i).learns_locally)
     result = _calibrate(config, frozen)
     if len(hebbian) == len(trained):
-        return [*result, _phase(config, PhaseKind.HEBBIAN, trained, "sup")]
+        return [*result, _phase(config, PhaseKind.HEBBIAN, trained, Role.SUP)]
     if not hebbian:
         return result + _supervised(config, trained)
-    return [*result, _phase(config, PhaseKind.JOINT, trained, "sup")]
+    return [*result, _phase(config, PhaseKind.JOINT, trained, Role.SUP)]
 
 
 def post_hoc(config: RunConfig) -> Phase:
@@ -294,7 +296,7 @@ def post_hoc(config: RunConfig) -> Phase:
         )
     data = replace(config.dataset_sup, epochs=config.dataset_unsup.epochs, batch_size=config.dataset_unsup.batch_size)
     kind = PhaseKind.HEBBIAN if hebbian else PhaseKind.BACKPROP
-    return _phase(replace(config, dataset_sup=data), kind, lower, "sup")
+    return _phase(replace(config, dataset_sup=data), kind, lower, Role.SUP)
 
 
 def _groups(config: RunConfig) -> list[tuple[int, ...]]:
@@ -327,12 +329,12 @@ def _supervised(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
         return []
     hebbian = [i for i in blocks if _block(config, i).learns_locally]
     if len(hebbian) == len(blocks):
-        return [_phase(config, PhaseKind.HEBBIAN, blocks, "sup")]
+        return [_phase(config, PhaseKind.HEBBIAN, blocks, Role.SUP)]
     if hebbian:
-        return [_phase(config, PhaseKind.JOINT, blocks, "sup")]
+        return [_phase(config, PhaseKind.JOINT, blocks, Role.SUP)]
     if config.bp_blockwise:
-        return [_phase(config, PhaseKind.BACKPROP, (i,), "sup") for i in blocks]
-    return [_phase(config, PhaseKind.BACKPROP, blocks, "sup")]
+        return [_phase(config, PhaseKind.BACKPROP, (i,), Role.SUP) for i in blocks]
+    return [_phase(config, PhaseKind.BACKPROP, blocks, Role.SUP)]
 
 
 def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
@@ -353,7 +355,7 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     phase = Phase(
         kind=PhaseKind.CALIBRATE,
         blocks=normalised,
-        data="unsup",
+        data=Role.UNSUP,
         epochs=1,
         batch_size=config.dataset_unsup.batch_size,
         print_freq=1,
@@ -365,7 +367,7 @@ def _calibrate(config: RunConfig, blocks: tuple[int, ...]) -> list[Phase]:
     return [phase]
 
 
-def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: str) -> Phase:
+def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: Role) -> Phase:
     if kind == PhaseKind.JOINT and config.bp_blockwise:
         raise ConfigError(
             "--bp-blockwise",
@@ -378,7 +380,7 @@ def _phase(config: RunConfig, kind: PhaseKind, blocks: tuple[int, ...], data: st
             f"{config.network.blocks[-1].layer.method} gives no class, so b{blocks[0]} has no loss to descend",
             hint="end the network with a BP block, as in '... BP:flatten'",
         )
-    spec: DataSpec = config.dataset_sup if data == "sup" else config.dataset_unsup
+    spec = config.datasets[data]
     _check_local(config, blocks, spec)
     views = max(_block(config, i).layer.rule.views for i in blocks)
     _check_views(spec, views, f"dataset_{data}")
@@ -411,7 +413,7 @@ def check_batches(config: RunConfig, phase: Phase, images: int | None = None) ->
         phase: the phase.
         images: number of images in an epoch, once they are loaded; None takes the number in the dataset's entry.
     """
-    spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+    spec = config.datasets[phase.data]
     count = spec.train_samples() if images is None else images
     if phase.kind == PhaseKind.SETTLE or (phase.batch_size > 1 and count % phase.batch_size != 1):
         return  # the norms of a settling network do not learn
@@ -474,7 +476,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
 
 def _check_views(spec: DataSpec, views: int, where: str) -> None:
     """Raise for data that does not fit the number of views that the phase compares."""
-    if spec.split == "sequences" and views != 2:
+    if spec.split == Part.SEQUENCES and views != 2:
         raise ConfigError(where, f"{spec.dataset} gives pairs of frames, but no block in this phase compares two views")
     if views > 1 and spec.varied:
         raise ConfigError(where, "is not for two views, which vary the images already", hint="leave it out")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hebb.config.data_spec import batches
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
-from hebb.config.vocabulary import Part, ProbeKind
+from hebb.config.vocabulary import Part, ProbeKind, Role
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ class ProbedImages:
     labels: int
 
 
-def role(phases: Iterable[Phase]) -> str:
+def role(phases: Iterable[Phase]) -> Role:
     """Return whose images the probes read: ``sup`` if a phase learns from them, else those of the last phase."""
     names = [phase.data for phase in phases]
-    return "sup" if "sup" in names else names[-1]
+    return Role.SUP if Role.SUP in names else names[-1]
 
 
 def stated(config: RunConfig, phases: Iterable[Phase]) -> ProbedImages:
     """Return the images of the probes by the numbers of the dataset's entry."""
-    spec = config.dataset_sup if role(phases) == "sup" else config.dataset_unsup
+    spec = config.datasets[role(phases)]
     entry = DATASETS.get(spec.dataset, "dataset")
     images = min(config.probe_samples, spec.train_samples())
     unlabelled = images if spec.split == Part.UNLABELED else int(spec.split == Part.TRAIN_UNLABELED)  # 1: some

@@ -16,7 +16,7 @@ from hebb.config.data_spec import DataSpec
 from hebb.config.registry import DATASETS
 from hebb.config.rule import SettlingRule
 from hebb.config.specs import FEATURE_BYTES, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
-from hebb.config.vocabulary import Arch
+from hebb.config.vocabulary import Arch, PaddingMode
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def features(config: RunConfig, phase: Phase) -> Features | None:
     """Return what the feature cache holds for a phase; None where nothing is kept."""
     if not phase.keeps_features:
         return None
-    spec = config.dataset_sup if phase.data == "sup" else config.dataset_unsup
+    spec = config.datasets[phase.data]
     entry = DATASETS.get(spec.dataset, "dataset")
     images = spec.pool_samples() + entry.test
     if spec.varied:  # there are new training images in every epoch
@@ -241,9 +241,9 @@ def _conv(layer: LayerSpec, shape: Shape, width: int, fail: Callable[..., Config
     reach = layer.dilation * (layer.kernel_size - 1) + 1
     out = [width]
     for side in sides:
-        if layer.padding_mode == "reflect" and layer.padding >= side:
+        if layer.padding_mode == PaddingMode.REFLECT and layer.padding >= side:
             raise fail(f"reflect padding {layer.padding} needs a map larger than {side} pixels")
-        if layer.padding_mode == "circular" and layer.padding > side:
+        if layer.padding_mode == PaddingMode.CIRCULAR and layer.padding > side:
             raise fail(f"circular padding {layer.padding} needs a map of {layer.padding} pixels or more, got {side}")
         padded = side + 2 * layer.padding
         if reach > padded:

@@ -23,6 +23,7 @@ from hebb.config.vocabulary import (
     PoolKind,
     ProbeKind,
     Resume,
+    Role,
     TensorFloat,
     set_words,
 )
@@ -384,6 +385,11 @@ class RunConfig:
     resume: Resume | None = None
     resume_sha256: str | None = None
     plugins: tuple[PluginSpec, ...] = ()
+
+    @property
+    def datasets(self) -> dict[Role, DataSpec]:
+        """The data of each role."""
+        return {Role.SUP: self.dataset_sup, Role.UNSUP: self.dataset_unsup}
 
     def __post_init__(self) -> None:
         last = len(self.network.blocks) - 1

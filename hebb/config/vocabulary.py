@@ -252,6 +252,13 @@ class Resume(StrEnum):
 # -- datasets -------------------------------------------------------------------------------------------------
 
 
+class Role(StrEnum):
+    """What the images of a run are for: phases with labels and evaluation, or Hebbian phases."""
+
+    SUP = "sup"
+    UNSUP = "unsup"
+
+
 class Part(StrEnum):
     """The parts of a dataset that ``DataSpec.split`` can name."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hebb.config.fields import CNN, SCHEDULED, Field, LayerFields, Value
@@ -22,15 +23,26 @@ SOURCE = "Nimmo & Mondragon 2025 (Neural Networks 190:107628)"
 _SMALL = 1e-6  # keeps 1/|w| finite
 
 _FIELDS = (*SCHEDULED, "response", "surround", "sigma_excite", "sigma_inhibit")
+
+
+class Presynaptic(StrEnum):
+    """What divides the strengths of the taps of a filter on one input channel."""
+
+    NONE = "none"
+    NORM = "norm"
+    LINEAR = "linear"
+    SOFTMAX = "softmax"
+
+
 OWN_FIELDS = (
     Field(name="dale", token=None, kind=bool, default=False, meaning="Dale's law: every weight is at least 0"),
     Field(
         name="presynaptic",
         token=None,
         kind=str,
-        choices=("none", "norm", "linear", "softmax"),
+        choices=tuple(Presynaptic),
         archs=CNN,
-        default="none",
+        default=Presynaptic.NONE,
         meaning="the taps of a filter on one input channel compete; what divides their strengths: norm, sum or softmax",
     ),
 )
@@ -48,12 +60,12 @@ def effective(weight: Tensor, layer: LayerFields) -> Tensor:
 
     if layer.dale:
         return weight.abs()
-    if weight.dim() == 2 or layer.presynaptic == "none":
+    if weight.dim() == 2 or layer.presynaptic == Presynaptic.NONE:
         return weight
     strength = (weight.abs() + _SMALL).reciprocal()
-    if layer.presynaptic == "norm":
+    if layer.presynaptic == Presynaptic.NORM:
         return F.normalize(strength.flatten(-2), dim=-1).view_as(weight)
-    if layer.presynaptic == "linear":
+    if layer.presynaptic == Presynaptic.LINEAR:
         return strength / (strength.sum(dim=(-2, -1), keepdim=True) + _SMALL)
     return strength.flatten(-2).softmax(dim=-1).view_as(weight)
 
@@ -80,7 +92,7 @@ def check(values: Mapping[str, Any], where: str) -> None:
     if side and not values["sigma_excite"] < values["sigma_inhibit"]:
         excite, inhibit = values["sigma_excite"], values["sigma_inhibit"]
         raise ConfigError(where, f"sigma_excite must be less than sigma_inhibit, got {excite:g} and {inhibit:g}")
-    if values["dale"] and values.get("presynaptic", "none") != "none":
+    if values["dale"] and values.get("presynaptic", Presynaptic.NONE) != Presynaptic.NONE:
         raise ConfigError(
             where,
             "dale cannot be combined with presynaptic, which makes every effective weight positive",

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
+from hebb.config.vocabulary import Role
 from hebb.core import documents, extras, files, machine, shipped
 from hebb.core.errors import ConfigError
 from hebb.data import contents
@@ -47,7 +48,7 @@ COLUMNS = (
 """Keys of a row of ``metrics.jsonl``; a missing value is null."""
 
 _SCALARS = COLUMNS[5:]
-_NONE: Mapping[str, Any] = MappingProxyType({})
+_NONE: Mapping[Role, Contents] = MappingProxyType({})
 _LATER = 2.0
 """Seconds that the points of a curve wait for TensorBoard, so that those of a short phase are written at once."""
 
@@ -298,7 +299,7 @@ Other untracked files, as a linked ``.venv`` or a notebook, change no run.
 """
 
 
-def continued(path: Path, now: dict[str, Any], files: Mapping[str, Contents] = _NONE) -> dict[str, Any]:
+def continued(path: Path, now: dict[str, Any], files: Mapping[Role, Contents] = _NONE) -> dict[str, Any]:
     """Return the environment in which a run was started, with ``now`` added; the data must be the same."""
     started = check_data(path, now["data_sha256"], files)
     return {**started, "continued": [*started.get("continued", []), now]}
@@ -334,7 +335,7 @@ def with_config(started: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {**started, "config_sha256": digest}
 
 
-def check_data(path: Path, digests: Mapping[str, str], files: Mapping[str, Contents] = _NONE) -> dict[str, Any]:
+def check_data(path: Path, digests: Mapping[Role, str], files: Mapping[Role, Contents] = _NONE) -> dict[str, Any]:
     """Return the environment in which a run was started; raise where data it was trained on have changed since.
 
     Args:

@@ -15,6 +15,7 @@ import torch
 
 from hebb.config import plan
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Role
 from hebb.core import files
 from hebb.data import images
 from hebb.nn import model, numerics
@@ -48,8 +49,8 @@ def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndar
     network.to(device)
     data = images.load(config.dataset_sup, place.datasets, config.split_seed, device, place.cache)
     if place.folder is not None:
-        files = {} if data.contents is None else {"sup": data.contents}
-        records.check_data(place.folder / folders.ENVIRONMENT, {"sup": data.sha256}, files)
+        files = {} if data.contents is None else {Role.SUP: data.contents}
+        records.check_data(place.folder / folders.ENVIRONMENT, {Role.SUP: data.sha256}, files)
     split = data.train
     optimiser = train.optimiser_of(config, phase, network)
     index = len(plan.phases(config))

@@ -16,6 +16,7 @@ from hebb.config import catalog, grammar, plan
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Role
 from hebb.core import machine
 from hebb.core.peak import PeakMemory
 from hebb.data.images import Images, Split
@@ -82,7 +83,7 @@ class Run:
     place: Place
     report: Report
     network: Network
-    data: dict[str, Images]
+    data: dict[Role, Images]
     state: RunState
     recorder: records.Recorder
     started: float
@@ -92,7 +93,7 @@ class Run:
 
     def labelled(self, phase: Phase) -> Images:
         """Return the supervised data, or in a run without them the data of the phase."""
-        return self.data.get("sup", self.data[phase.data])
+        return self.data.get(Role.SUP, self.data[phase.data])
 
     # -- called by the training loop ----------------------------------------------------------------------
 
@@ -404,7 +405,7 @@ def _measured(network: Network, phase: Phase, updates: int) -> dict[str, BlockIn
     return blocks | {f"b{i}": BlockInfo(scalars=loss.means()) for i, loss in network.local() if i in phase.blocks}
 
 
-def _streamed(data: dict[str, Images]) -> list[str]:
+def _streamed(data: dict[Role, Images]) -> list[str]:
     """Say which images are too many to be decoded before the first update: damage inside a file is found late."""
     names = []
     for role, loaded in data.items():

@@ -30,6 +30,7 @@ from hebb.config import shapes
 from hebb.config.plan import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Role
 from hebb.core import locks, machine, shipped
 from hebb.core.errors import ConfigError
 from hebb.storage import checkpoints, curves
@@ -97,7 +98,7 @@ def entry(
     config: RunConfig,
     phases: tuple[Phase, ...],
     index: int,
-    data: Mapping[str, str],
+    data: Mapping[Role, str],
     gpu: int = 0,
 ) -> Iterator[Entry]:
     """Open the cache entry of phase ``index`` and keep other processes from training it at the same time.
@@ -119,7 +120,7 @@ def entry(
         yield Entry(path)
 
 
-def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[str, str], gpu: int = 0) -> str | None:
+def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[Role, str], gpu: int = 0) -> str | None:
     """Return the digest of everything that decides the result of phase ``index``; None if it is not shared.
 
     Runs share the phases before the first one that uses the classifier, but never their last phase.
@@ -133,7 +134,7 @@ def key(config: RunConfig, phases: tuple[Phase, ...], index: int, data: Mapping[
     content = {name: value for name, value in to_json(config).items() if name not in _ABOVE}
     content["network"] = {**content["network"], "name": "", "blocks": content["network"]["blocks"][: top + 1]}
     used = {phase.data for phase in first}
-    for name in {"sup", "unsup"} - used:
+    for name in set(Role) - used:
         del content[f"dataset_{name}"]
     content |= {
         "phases": [dataclasses.asdict(phase) for phase in first],

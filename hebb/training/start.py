@@ -14,7 +14,7 @@ from hebb import builtin
 from hebb.config import plan, probed
 from hebb.config.plan import Phase
 from hebb.config.specs import RunConfig
-from hebb.config.vocabulary import DeviceKind, Part
+from hebb.config.vocabulary import DeviceKind, Part, Role
 from hebb.core import machine
 from hebb.core.errors import ConfigError
 from hebb.core.peak import PeakMemory
@@ -135,13 +135,12 @@ def settle_on(path: Path) -> None:
 
 def load_data(
     config: RunConfig, phases: tuple[Phase, ...], place: Place, device: torch.device, report: Report
-) -> dict[str, images.Images]:
+) -> dict[Role, images.Images]:
     """Load the datasets that the phases use; load them once if both are the same."""
-    specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
     loaded: dict[tuple[Any, ...], images.Images] = {}
     data = {}
     for name in dict.fromkeys(phase.data for phase in phases):
-        spec = specs[name]
+        spec = config.datasets[name]
         content = replace(spec, epochs=1, batch_size=1, print_freq=1)
         if (content,) not in loaded:
             report.loading(spec.dataset)
@@ -151,18 +150,18 @@ def load_data(
     return data
 
 
-def check_data(config: RunConfig, phases: tuple[Phase, ...], data: dict[str, images.Images]) -> None:
+def check_data(config: RunConfig, phases: tuple[Phase, ...], data: dict[Role, images.Images]) -> None:
     """Raise for images with which a phase or a probe would fail: entries state numbers, and files may hold others."""
     for phase in phases:
         plan.check_batches(config, phase, len(data[phase.data].train))
     for role, loaded in data.items():
-        spec = config.dataset_sup if role == "sup" else config.dataset_unsup
+        spec = config.datasets[role]
         if spec.split != Part.SEQUENCES:
             plan.check_held(role, spec, 0 if loaded.val is None else len(loaded.val))
     role = probed.role(phases)
-    spec = config.dataset_sup if role == "sup" else config.dataset_unsup
+    spec = config.datasets[role]
     readout.check(config, spec.dataset, data[role])
-    if role == "sup" or config.probes:
+    if role == Role.SUP or config.probes:
         data[role].test  # noqa: B018  (read now: a broken file must not stop the run after its first phase)
 
 
@@ -170,7 +169,7 @@ def open_records(
     config: RunConfig,
     phases: tuple[Phase, ...],
     place: Place,
-    data: dict[str, images.Images],
+    data: dict[Role, images.Images],
     state: RunState | None,
 ) -> records.Recorder:
     """Claim the run folder, write its config and environment, and open its records at ``state``."""

@@ -140,11 +140,10 @@ def _of_run(label: str, config: RunConfig, device: torch.device, settings: Searc
     torch.set_num_threads(config.threads)
     networks = [model.build(replace(config, seed=seed)).to(device) for seed in config.pack or (config.seed,)]
     trained = Pack(networks) if config.pack else networks[0]
-    specs = {"sup": config.dataset_sup, "unsup": config.dataset_unsup}
     phases = plan.phases(config)
     load = time.monotonic()
     data = {
-        name: images.load(specs[name], home.datasets, config.split_seed, device, home.cache)
+        name: images.load(config.datasets[name], home.datasets, config.split_seed, device, home.cache)
         for name in sorted({phase.data for phase in phases})
     }
     seconds = time.monotonic() - load

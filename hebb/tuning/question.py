@@ -90,7 +90,7 @@ def data(search: Search) -> str:
     base = search.base
     parts: dict[str, list[str]] = {}
     for phase in plan.phases(base):
-        spec = base.dataset_sup if phase.data == "sup" else base.dataset_unsup
+        spec = base.datasets[phase.data]
         epochs = f"{phase.epochs} epoch{'' if phase.epochs == 1 else 's'}"
         held = f", {100 * spec.validation:g} % held out" if spec.validation else ""
         images = f"{spec.train_samples():,} images of {spec.dataset}{held}, {epochs}"
