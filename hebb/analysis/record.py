@@ -69,8 +69,8 @@ def subject(run: StoredRun) -> str:
 def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], files: str, folder: Path) -> str:
     """Return the ``record.yaml`` of a folder with the claims of runs that ``lines`` accepts.
 
-    What the folder already claims stays, but for the claims of the same files, which leave ``headline`` and ``others``
-    to those of the same column.
+    What the folder already claims stays, but for the claims of the same files. Those leave their place to the new ones,
+    and ``headline`` and ``others`` to the one of the same column, or of the same place among those without such a one.
 
     Args:
         runs: the runs.
@@ -114,8 +114,9 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
     listed = old.get("claims")
     before = [claim for claim in listed if isinstance(claim, dict)] if isinstance(listed, list) else []
     kept = [claim for claim in before if claim.get("runs") != runs]
-    replaced = {claim.get("column"): claim for claim in before if claim not in kept}
-    claims = [{**claim, **_typed(replaced.get(claim["column"], {}))} for claim in new["claims"]]
+    replaced = [claim for claim in before if claim.get("runs") == runs]
+    claims = [{**claim, **_typed(old_claim)} for claim, old_claim in _paired(new["claims"], replaced)]
+    place = before.index(replaced[0]) if replaced else len(kept)
     if not kept and not any(held.name != runs for held in folder.glob("*.csv")):
         return {**new, "claims": claims}
     evidence.read_one(folder)  # what stays must be whole
@@ -138,8 +139,18 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
             **old["versions"],
             **({"commit": ", ".join(sorted(commits))} if commits else {}),
         },
-        "claims": [*kept, *claims],
+        "claims": [*kept[:place], *claims, *kept[place:]],
     }
+
+
+def _paired(
+    claims: Sequence[dict[str, Any]], replaced: Sequence[dict[str, Any]]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each claim with the one that it replaces: of the same column, else of the same place among the rest."""
+    by_column = {claim.get("column"): claim for claim in replaced}
+    columns = {claim["column"] for claim in claims}
+    rest = (claim for claim in replaced if claim.get("column") not in columns)
+    return [(claim, by_column[c] if (c := claim["column"]) in by_column else next(rest, {})) for claim in claims]
 
 
 def _typed(claim: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,30 @@ def test_a_set_of_runs_gets_more_seeds(home: Path) -> None:
         write("--overwrite", "--what", "other words")
 
 
+def test_what_a_person_wrote_goes_to_the_claim_that_replaces_it(home: Path) -> None:
+    epochs(home, {f"s{i}": [10.0 * i + e for e in range(1, 11)] for i in range(3)})
+    page = home / "records" / "mine" / "record.yaml"
+
+    def headlines(*epochs: str, overwrite: str = "--overwrite") -> list[tuple[str, str | None]]:
+        numbers = [str(i) for i, _ in enumerate(epochs)]
+        words = ("--source", "a paper", "--what", "Digits", "--published", *numbers, "--epochs", *epochs)
+        assert write("--name", "first", *words, *([overwrite] if overwrite else [])) == 0
+        return [(c.column, c.headline) for c in evidence.read_one(page.parent).claims if c.runs == "first.csv"]
+
+    assert headlines("1", "2", overwrite="") == [("test_acc_1", None), ("test_acc_2", None)]
+    assert write("--name", "second", "--published", "5", "--source", "a paper") == 0
+    data = yaml.safe_load(page.read_text())
+    for claim in data["claims"][:2]:
+        claim["headline"] = f"Digits: {claim['column']}"
+    page.write_text(yaml.safe_dump(data))
+    first, second = "Digits: test_acc_1", "Digits: test_acc_2"
+    assert headlines("2", "3") == [("test_acc_2", second), ("test_acc_3", first)]
+    assert headlines("4", "3", "2") == [("test_acc_4", None), ("test_acc_3", first), ("test_acc_2", second)]
+    assert headlines("5", "3") == [("test_acc_5", None), ("test_acc_3", first)]
+    order = [claim.runs for claim in evidence.read_one(page.parent).claims]
+    assert order == ["first.csv", "first.csv", "second.csv"]
+
+
 def test_a_record_holds_several_sets_of_runs(home: Path) -> None:
     published = ("--source", "a paper", "--out", "records/mine", "--published")
     assert write("--name", "narrow", "--title", "Two widths", "--published", "50", "--source", "a paper") == 0
