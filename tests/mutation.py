@@ -541,6 +541,30 @@ DEFECTS = (
         "-y if signed and source[i] > top else y",
     ),
     Defect(
+        "a step of states has the slope of another function",
+        "hebb/kernels/numba_loops.py",
+        "push[i] * (r - r * r)",
+        "push[i] * (_ONE - r * r)",
+    ),
+    Defect(
+        "the errors of the output stay behind when states step",
+        "hebb/kernels/numba_loops.py",
+        "        for i in range(rate.size, state.size):\n",
+        "        for i in range(rate.size, rate.size):\n",
+    ),
+    Defect(
+        "predictive coding starts without the error of its clamped output",
+        "hebb/energy/coding.py",
+        "torch.sub(output, z[-1], out=errors[-1])",
+        "errors[-1].zero_()",
+    ),
+    Defect(
+        "a record takes seeds of another network",
+        "hebb/analysis/more_seeds.py",
+        "if path.exists() and record.comparable(",
+        "if not path.exists() and record.comparable(",
+    ),
+    Defect(
         "the gradient of a flattened map is not brought back by pixels",
         "hebb/kernels/channels_last.py",
         "grads[0].reshape(b, c, h * w).transpose(1, 2).contiguous()",

@@ -217,21 +217,28 @@ def _checked(kind: type, data: object, where: str, computed: tuple[str, ...] = (
     return {key: value for key, value in data.items() if value is not None}
 
 
-def _values(path: Path, column: str) -> dict[int, float]:
-    """Read a column of a CSV by seed."""
+def by_seed(path: Path) -> pd.DataFrame:
+    """Read the CSV of a set of runs, which has one line for each seed."""
     if not path.is_file():
         raise ConfigError(f"runs {path.name}", "is not in the folder")
     try:
         data = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ConfigError(path.name, f"is not a CSV: {error}") from None
-    for name in ("seed", column):
-        if name not in data:
-            raise ConfigError(path.name, f"has no column '{name}'", given=name, choices=map(str, data.columns))
+    if "seed" not in data:
+        raise ConfigError(path.name, "has no column 'seed'", given="seed", choices=map(str, data.columns))
     if not len(data) or data["seed"].duplicated().any():
         raise ConfigError(
             path.name, f"must have one line for each seed, and at least one, got seeds {list(data['seed'])}"
         )
+    return data
+
+
+def _values(path: Path, column: str) -> dict[int, float]:
+    """Read a column of a CSV by seed."""
+    data = by_seed(path)
+    if column not in data:
+        raise ConfigError(path.name, f"has no column '{column}'", given=column, choices=map(str, data.columns))
     numbers = pd.to_numeric(data[column], errors="coerce")
     if not numbers.map(math.isfinite).all():
         raise ConfigError(path.name, f"column {column} holds a value that is not a finite number")

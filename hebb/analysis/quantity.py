@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hebb.analysis.runs import METRICS
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,26 +32,19 @@ class Epochs:
     last: int
 
     @classmethod
-    def parse(cls, text: str) -> Epochs:
-        """Read ``50``, or ``11-20``.
-
-        Raises:
-            ValueError: for other words, epoch 0, or a range that ends before it begins.
-        """
-        match = _RANGE.fullmatch(text)
-        epochs = cls(int(match["first"]), int(match["last"] or match["first"])) if match else cls(0, 0)
-        if not 1 <= epochs.first <= epochs.last:
-            raise ValueError(text)
-        return epochs
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+    def read(cls, text: str, pattern: re.Pattern[str] = _RANGE) -> Epochs | None:
+        """Read ``50`` or ``11-20``; None for other words, epoch 0, or a range that ends before it begins."""
+        match = pattern.fullmatch(text)
+        if match is None:
+            return None
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        return cls(first, last) if 1 <= first <= last else None
 
     def words(self) -> str:
         """Return what stands behind the name of a quantity."""
         if self.first == self.last:
-            return f"after {self.first} epoch{'' if self.first == 1 else 's'}"
-        return f"as the mean of epochs {self.first} to {self.last}"
+            return f" after {self.first} epoch{'' if self.first == 1 else 's'}"
+        return f", mean of epochs {self.first} to {self.last}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +60,17 @@ class Quantity:
     epochs: Epochs | None = None
 
     @classmethod
-    def of_column(cls, column: str, plain: Sequence[str]) -> Quantity | None:
-        """Return the quantity of a column of a record, ``plain`` if it is one of those; None if it is none."""
+    def of_column(cls, column: str) -> Quantity | None:
+        """Return the quantity with epochs whose column is this; None if there is none."""
         match = _COLUMN.fullmatch(column)
-        if column in plain or match is None:
-            return cls(column) if column in plain else None
-        return cls(match["metric"], Epochs(int(match["first"]), int(match["last"] or match["first"])))
+        epochs = Epochs.read(column, _COLUMN)
+        quantity = cls(match["metric"], epochs) if match is not None and epochs is not None else None
+        return quantity if quantity is not None and quantity.measured and quantity.column == column else None
+
+    @property
+    def measured(self) -> bool:
+        """Whether runs measure it as often as it needs."""
+        return self.epochs is None or self.metric in METRICS
 
     @property
     def column(self) -> str:
@@ -81,25 +80,21 @@ class Quantity:
         first, last = self.epochs.first, self.epochs.last
         return f"{self.metric}_{first}" + (f"_to_{last}" if last > first else "")
 
-    def of(self, run: StoredRun) -> float:
-        """Return its value, for a quantity with epochs.
 
-        Raises:
-            ConfigError: when the run did not measure it then.
-        """
-        assert self.epochs is not None
-        last = {row["epoch"]: row for row in run.rows if row["phase"] == run.rows[-1]["phase"]}
-        values = []
-        for epoch in range(self.epochs.first, self.epochs.last + 1):
-            value = last.get(epoch, {}).get(self.metric)
-            if value is None:
-                raise ConfigError(
-                    "--epochs",
-                    f"{run.folder.name} has no {self.metric} after epoch {epoch} of its last phase",
-                    hint="dataset_sup.print_freq=1 measures after every epoch",
-                )
-            values.append(float(value))
-        return sum(values) / len(values)
+def _over(epochs: Epochs, metric: str, run: StoredRun) -> float:
+    """Return the mean of a metric of a run over epochs."""
+    last = {row["epoch"]: row for row in run.rows if row["phase"] == run.rows[-1]["phase"]}
+    values = []
+    for epoch in range(epochs.first, epochs.last + 1):
+        value = last.get(epoch, {}).get(metric)
+        if value is None:
+            raise ConfigError(
+                "--epochs",
+                f"{run.folder.name} has no {metric} after epoch {epoch} of its last phase",
+                hint="dataset_sup.print_freq=1 measures after every epoch",
+            )
+        values.append(float(value))
+    return sum(values) / len(values)
 
 
 def with_epochs(frame: pd.DataFrame, runs: Sequence[StoredRun], quantities: Sequence[Quantity]) -> pd.DataFrame:
@@ -109,5 +104,9 @@ def with_epochs(frame: pd.DataFrame, runs: Sequence[StoredRun], quantities: Sequ
         ConfigError: when a run did not measure one.
     """
     by_seed = {run.seed: run for run in runs}
-    columns = {q.column: [q.of(by_seed[seed]) for seed in frame["seed"]] for q in quantities if q.epochs is not None}
+    columns = {
+        quantity.column: [_over(quantity.epochs, quantity.metric, by_seed[seed]) for seed in frame["seed"]]
+        for quantity in quantities
+        if quantity.epochs is not None
+    }
     return frame.assign(**columns)

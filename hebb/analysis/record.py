@@ -14,9 +14,9 @@ import yaml
 from hebb.analysis import evidence
 from hebb.analysis import runs as stored
 from hebb.analysis.evidence import RECORD, Claim, Published
-from hebb.analysis.quantity import Quantity
 from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
+from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind
 from hebb.core import documents
 from hebb.core.errors import ConfigError
@@ -40,7 +40,7 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
     first = runs[0]
     for run in runs[1:]:
-        if _comparable(run) != _comparable(first):
+        if comparable(run.config) != comparable(first.config):
             paths = stored.varying((first, run))
             difference = f": they differ in {' '.join(paths)}" if paths else ""
             raise ConfigError(
@@ -57,8 +57,9 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("seed", ignore_index=True)
 
 
-def _comparable(run: StoredRun) -> object:
-    return dataclasses.replace(run.config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
+def comparable(config: RunConfig) -> object:
+    """Return a configuration without what its seeds may differ in."""
+    return dataclasses.replace(config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 
 
 def subject(run: StoredRun) -> str:
@@ -70,7 +71,7 @@ def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], 
     """Return the ``record.yaml`` of a folder with the claims of runs that ``lines`` accepts.
 
     What the folder already claims stays, but for the claims of the same files. Those leave their place to the new ones,
-    and ``headline`` and ``others`` to the one of the same column, or of the same place among those without such a one.
+    and ``headline`` and ``others`` to the one of the same column.
 
     Args:
         runs: the runs.
@@ -115,10 +116,23 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
     before = [claim for claim in listed if isinstance(claim, dict)] if isinstance(listed, list) else []
     kept = [claim for claim in before if claim.get("runs") != runs]
     replaced = [claim for claim in before if claim.get("runs") == runs]
-    claims = [{**claim, **_typed(old_claim)} for claim, old_claim in _paired(new["claims"], replaced)]
+    by_column = {claim.get("column"): claim for claim in replaced}
+    claims = [{**claim, **_typed(by_column.pop(claim["column"], {}))} for claim in new["claims"]]
+    for column, claim in by_column.items():
+        if typed := _typed(claim):
+            raise ConfigError(
+                str(path),
+                f"would lose {' and '.join(typed)} of its claim of {column}",
+                hint="move or delete them first",
+            )
     place = before.index(replaced[0]) if replaced else len(kept)
     if not kept and not any(held.name != runs for held in folder.glob("*.csv")):
-        return {**new, "claims": claims}
+        machine = old.get("machine")
+        return {
+            **new,
+            "machine": {**(machine if isinstance(machine, dict) else {}), **new["machine"]},
+            "claims": claims,
+        }
     evidence.read_one(folder)  # what stays must be whole
     for kind in ("machine", "versions"):
         for key, value in new[kind].items():
@@ -141,16 +155,6 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
         },
         "claims": [*kept[:place], *claims, *kept[place:]],
     }
-
-
-def _paired(
-    claims: Sequence[dict[str, Any]], replaced: Sequence[dict[str, Any]]
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return each claim with the one that it replaces: of the same column, else of the same place among the rest."""
-    by_column = {claim.get("column"): claim for claim in replaced}
-    columns = {claim["column"] for claim in claims}
-    rest = (claim for claim in replaced if claim.get("column") not in columns)
-    return [(claim, by_column[c] if (c := claim["column"]) in by_column else next(rest, {})) for claim in claims]
 
 
 def _typed(claim: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,44 +197,6 @@ def claim(
     )
     claim.check("--why", "say why with --why")
     return claim if claim.outside or published.sd is None else dataclasses.replace(claim, why=None)
-
-
-def quantities(frame: pd.DataFrame, claims: Sequence[Claim]) -> list[Quantity]:
-    """Return what claims of a record compare, for which ``lines`` may have a column already.
-
-    Raises:
-        ConfigError: for a column that was not made by a command of ours.
-    """
-    compared = []
-    for claim in claims:
-        quantity = Quantity.of_column(claim.column, list(frame))
-        if quantity is None:
-            raise ConfigError(
-                claim.runs, f"column {claim.column} is none that runs have", hint="--published X makes new claims"
-            )
-        compared.append(quantity)
-    return compared
-
-
-def renewed(frame: pd.DataFrame, files: str, claims: Sequence[Claim], why: str | None = None) -> list[Claim]:
-    """Return claims of a record with the values of ``lines`` in their place, and another reason if there is one.
-
-    Raises:
-        ConfigError: when a seed of theirs is missing.
-    """
-    for old in claims:
-        lost = sorted(set(old.values) - set(frame["seed"]))
-        if lost:
-            seeds = f"seed{'s' if lost[1:] else ''} {', '.join(map(str, lost))}"
-            raise ConfigError("runs", f"lack {seeds}, which {old.runs} has", hint="name its runs as well")
-    return [
-        dataclasses.replace(
-            claim(frame, files, old.what, old.unit, old.column, old.published, why or old.why),
-            headline=old.headline,
-            others=old.others,
-        )
-        for old in claims
-    ]
 
 
 def _written(claim: Claim) -> dict[str, Any]:

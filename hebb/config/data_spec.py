@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hebb.config.registry import DATASETS
-from hebb.config.vocabulary import Part
+from hebb.config.vocabulary import WITHOUT_LABELS, Part
 from hebb.core.errors import ConfigError
 
 
@@ -112,7 +112,7 @@ class DataSpec:
                 raise ConfigError(where, f"{name} must be a probability, got {getattr(self, name)}")
         if self.split not in entry.splits:
             raise ConfigError(where, f"has no split '{self.split}'", given=self.split, choices=entry.splits)
-        if self.classes is not None and self.split in ("unlabeled", "train+unlabeled", "sequences"):
+        if self.classes is not None and self.split in WITHOUT_LABELS:
             raise ConfigError(where, f"split '{self.split}' has no labels to choose classes by")
         if self.split == Part.SEQUENCES and self.held:
             raise ConfigError(where, "held would take single images out of a sequence")

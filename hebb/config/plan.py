@@ -16,7 +16,7 @@ from hebb.config.data_spec import DataSpec, batches, held_out
 from hebb.config.registry import DATASETS
 from hebb.config.rule import BackpropRule, HebbianRule
 from hebb.config.specs import BlockSpec, RunConfig
-from hebb.config.vocabulary import LossSource, Operation, Part, Role
+from hebb.config.vocabulary import UNLABELLED, WITHOUT_LABELS, LossSource, Operation, Part, Role
 from hebb.core import user_code
 from hebb.core.errors import ConfigError
 
@@ -111,15 +111,17 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
     """Return the phases of a run."""
     if config.mode not in MODES:
         raise ConfigError("mode", f"unknown mode '{config.mode}'", given=config.mode, choices=MODES)
-    if config.dataset_sup.split in ("unlabeled", "train+unlabeled", "sequences"):
+    if config.dataset_sup.split in WITHOUT_LABELS:
         raise ConfigError(
             "dataset_sup",
             f"split '{config.dataset_sup.split}' of {config.dataset_sup.dataset} has no labels",
             hint="name it with --dataset-unsup, and a labelled one with --dataset-sup",
         )
-    for where, spec in (("dataset_sup", config.dataset_sup), ("dataset_unsup", config.dataset_unsup)):
+    for role, spec in config.datasets.items():
         if spec.held and not spec.validation:
-            raise ConfigError(where, "held trains on the validation images, but there are none", hint="validation=0.2")
+            raise ConfigError(
+                f"dataset_{role}", "held trains on the validation images, but there are none", hint="validation=0.2"
+            )
     planned = (_settle(config),) if config.network.settles else _of_mode(config)
     config.classifier.check()
     _check_stop(config, planned)
@@ -454,7 +456,7 @@ def _check_local(config: RunConfig, blocks: tuple[int, ...], spec: DataSpec) -> 
                 f"warmup must be < {spec.epochs}, the epochs on {spec.dataset}, got {layer.warmup}",
                 hint=f"--set 'b*.layer.warmup={spec.epochs // 10}' or more epochs",
             )
-        if layer.rule.labels and (spec.split in ("unlabeled", "train+unlabeled") or entry.classes != config.classes):
+        if layer.rule.labels and (spec.split in UNLABELLED or entry.classes != config.classes):
             raise ConfigError(
                 f"b{i}", f"{layer.method} needs the labels of the classifier, but {spec.dataset} lacks them"
             )

@@ -272,6 +272,11 @@ class Part(StrEnum):
     """Images in time order; two neighbours are the views of a sample."""
 
 
+UNLABELLED = (Part.UNLABELED, Part.TRAIN_UNLABELED)
+WITHOUT_LABELS = (*UNLABELLED, Part.SEQUENCES)
+"""Parts of which some images, or all, have no label of their own."""
+
+
 class Augmentation(StrEnum):
     """How the training images of a dataset are varied (``hebb.data.augmentation``)."""
 

@@ -133,26 +133,35 @@ class Descent:
         network: the network.
         x: images (N, n_0).
         start: the z to start from; None: the forward pass.
+        output: the z of the output (N, n_L) in place of that of the start.
     """
 
-    def __init__(self, network: Coding, x: Tensor, start: PhaseState | None = None) -> None:
+    def __init__(
+        self, network: Coding, x: Tensor, start: PhaseState | None = None, output: Tensor | None = None
+    ) -> None:
         width = network.spans[-1].start
         self._activation, self._drive = network.activation, network.drive(x)
         self.z = self._drive.clone() if start is None else start.rates.clone()
         self.error, self._slope = torch.empty_like(self.z), self.z.new_empty(len(x), width)
         self._hidden_z, self._hidden_error = self.z[:, :width], self.error[:, :width]
         self._f = torch.empty_like(self._slope)
-        z, errors, below = network.split(self.z), network.split(self.error)[1:], network.spans[:-1]
+        z, errors, below = network.split(self.z), network.split(self.error), network.spans[:-1]
         weights = [layer.weight for layer in network.layers[1:]]
         self._up = [
-            (e, self._f[:, span], upward(weight)) for e, span, weight in zip(errors, below, weights, strict=True)
+            (e, self._f[:, span], upward(weight)) for e, span, weight in zip(errors[1:], below, weights, strict=True)
         ]
-        self._down = [(e, weight, self._slope[:, span]) for e, span, weight in zip(errors, below, weights, strict=True)]
+        self._down = [
+            (e, weight, self._slope[:, span]) for e, span, weight in zip(errors[1:], below, weights, strict=True)
+        ]
         if start is None:
             for z_below, z_above, (_, f, transposed) in zip(z, z[1:], self._up, strict=False):
                 z_above.addmm_(self._activation(z_below, out=f), transposed)
             self.error.zero_()
-        else:
+            if output is not None:
+                torch.sub(output, z[-1], out=errors[-1])
+        if output is not None:
+            z[-1].copy_(output)
+        if start is not None:
             self._compare()
         self._move = loops.state_step(self._activation.in_loops, self.z, self._drive, self.error, self._slope, self._f)
 

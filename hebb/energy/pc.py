@@ -42,10 +42,7 @@ class PC(Coding):
 
     def descend(self, x: Tensor, target: Tensor, beta: float, start: PhaseState | None) -> Descent:
         """Return the z with the output clamped to ``target``."""
-        s, descent, clamped = self.settings, Descent(self, x, start), self.clamped(target)
-        output, output_error = self.split(descent.z)[-1], self.split(descent.error)[-1]
-        output_error.add_(clamped - output)
-        output.copy_(clamped)
+        s, descent = self.settings, Descent(self, x, start, self.clamped(target))
         for _ in range(s.steps if self.last else 0):
             descent.step(s.step)
         return descent

@@ -42,6 +42,7 @@ class PCNudge(Coding):
         """Return the z with the output nudged towards ``target``."""
         step, descent = 2 * self.settings.step, Descent(self, x, start)
         output, output_error = self.split(descent.z)[-1], self.split(descent.error)[-1]
+        target = target.to(output.dtype)
         for _ in range(self.settings.steps):
             output.lerp_(target, beta * step).sub_(output_error, alpha=step)
             descent.step(step)

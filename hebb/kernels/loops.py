@@ -1,5 +1,7 @@
 """CPU operations in one pass over memory where torch takes several; they pay from ``WORTH`` elements on.
 
+Steps of states, of which a network makes a hundred thousand, pay from ``WORTH_A_STEP`` on.
+
 Shapes: B batch, C channels, M rows; the loops of powers and dropout see one flat row of elements.
 """
 
@@ -14,6 +16,9 @@ from torch import Tensor
 
 WORTH = 1 << 19
 """Elements from which a loop is worth its import and its call."""
+
+WORTH_A_STEP = 1 << 11
+"""Hidden states of a batch from which the steps of an epoch or two are worth the import."""
 
 _LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("power(Tensor u, float exponent) -> Tensor")
@@ -186,7 +191,7 @@ def state_step(
     """Return what moves states z by size (f'(z) slope - error), and sets rates to f(z) and error to z - drive.
 
     It runs on the calling thread: a few images of a thousand neurons stay in its cache. None if the function is none of
-    these, or the tensors are not for loops.
+    these, the tensors are not for loops, or too small for one to pay.
 
     Args:
         function: f.
@@ -197,7 +202,9 @@ def state_step(
         rates: (N, m), f(z), changed.
     """
     tensors = (z, drive, error, slope, rates)
-    if function is None or not all(_plain(x) for x in tensors):
+    if function is None or rates.numel() < WORTH_A_STEP or torch.compiler.is_compiling():
+        return None
+    if not all(type(x) is Tensor and _plain(x) for x in tensors):
         return None
     from hebb.kernels import numba_loops
 

@@ -97,7 +97,7 @@ def test_a_mean_over_epochs(home: Path) -> None:
     assert write(*words) == 0
     after, mean = evidence.read_one(home / "records" / "mine").claims
     assert (after.what, after.column) == ("Digits after 1 epoch", "test_acc_1")
-    assert (mean.what, mean.column) == ("Digits as the mean of epochs 4 to 6", "test_acc_4_to_6")
+    assert (mean.what, mean.column) == ("Digits, mean of epochs 4 to 6", "test_acc_4_to_6")
     assert after.values == {0: 1, 1: 11, 2: 21}
     assert mean.values == {0: 5, 1: 15, 2: 25}
 
@@ -107,49 +107,79 @@ def test_a_set_of_runs_gets_more_seeds(home: Path) -> None:
     epochs(home, {f"s{i}": [10.0 * i + e for e in range(1, 11)] for i in range(3)})
     words = ("--source", "a paper", "--n", "3", "--sd", "1", "1", "--why", "one seed", "--epochs", "2", "4-6")
     first = ("record", "s0", "--out", "records/mine", "--published", "7", "5", "--what", "Digits", *words)
-    assert command.main(list(first)) == 0
+    assert command.main([*first, "--title", "Mine"]) == 0
     page = home / "records" / "mine" / "record.yaml"
     data = yaml.safe_load(page.read_text())
-    data["claims"][0]["headline"] = "Digits: narrow"
+    data["claims"][0] |= {"headline": "Digits: narrow", "others": [{"value": 6, "source": "a fork"}]}
+    data["machine"]["shared"] = True
     page.write_text(yaml.safe_dump(data))
     old = evidence.read_one(page.parent).claims
-
     assert [claim.why for claim in old] == ["one seed", None]
+
     with pytest.raises(ConfigError, match="--why: ours differs by"):
         write("--overwrite")  # the second mean is no longer near, and has no reason yet
     assert write("--overwrite", "--why", "few images") == 0
-    new = evidence.read_one(page.parent).claims
+    record = evidence.read_one(page.parent)
+    new = record.claims
     assert [claim.values for claim in new] == [{0: 2, 1: 12, 2: 22}, {0: 5, 1: 15, 2: 25}]
-    assert [claim.why for claim in new] == ["few images"] * 2
-    assert [(c.what, c.published, c.headline) for c in new] == [(c.what, c.published, c.headline) for c in old]
-    with pytest.raises(ConfigError, match=r"runs: lack seeds 0, 2, which record\.csv has"):
-        command.main(["record", "s1", "--out", "records/mine", "--overwrite"])
-    with pytest.raises(ConfigError, match="--what: describes a published number, and there is none"):
-        write("--overwrite", "--what", "other words")
+    assert [claim.why for claim in new] == ["one seed", "few images"]
+    typed = [[(c.what, c.published, c.headline, c.others) for c in claims] for claims in (old, new)]
+    assert typed[0] == typed[1]
+    assert (record.title, record.machine["shared"]) == ("Mine", True)
+    assert write("--overwrite", "--metric", "train_acc", "--epochs", "3") == 0  # one more column
+    frame = pd.read_csv(page.parent / "record.csv")
+    assert {"test_acc_2", "test_acc_4_to_6", "train_acc_3"} <= set(frame)
+    assert write("--overwrite") == 0
+    assert list(pd.read_csv(page.parent / "record.csv")) == list(frame)
 
 
-def test_what_a_person_wrote_goes_to_the_claim_that_replaces_it(home: Path) -> None:
-    epochs(home, {f"s{i}": [10.0 * i + e for e in range(1, 11)] for i in range(3)})
+LOSES: dict[str, tuple[Sequence[str], str]] = {
+    "a seed": (("s1",), r"runs: lack seeds 0, 2, which record\.csv has"),
+    "its configuration": (
+        ("wide0", "wide1", "wide2"),
+        r"runs: wide0 is no seed of the configuration in record\.config\.json",
+    ),
+    "its words": (("s0", "s1", "s2", "--what", "x"), "--what: changes what the record claims"),
+    "its metric": (("s0", "s1", "s2", "--metric", "train_acc"), "--metric: changes what the record claims"),
+    "a headline": (
+        ("s0", "s1", "s2", "--metric", "train_acc", "--published", "5", "--source", "x"),
+        "would lose headline and others of its claim of test_acc",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOSES)
+def test_a_set_of_runs_loses_nothing(case: str, home: Path) -> None:
+    words, says = LOSES[case]
+    for seed in range(3):
+        stored_runs.single(home / "home", f"wide{seed}", config(seed, width=6))
+    assert write("--published", "50", "--source", "a paper") == 0
     page = home / "records" / "mine" / "record.yaml"
-
-    def headlines(*epochs: str, overwrite: str = "--overwrite") -> list[tuple[str, str | None]]:
-        numbers = [str(i) for i, _ in enumerate(epochs)]
-        words = ("--source", "a paper", "--what", "Digits", "--published", *numbers, "--epochs", *epochs)
-        assert write("--name", "first", *words, *([overwrite] if overwrite else [])) == 0
-        return [(c.column, c.headline) for c in evidence.read_one(page.parent).claims if c.runs == "first.csv"]
-
-    assert headlines("1", "2", overwrite="") == [("test_acc_1", None), ("test_acc_2", None)]
-    assert write("--name", "second", "--published", "5", "--source", "a paper") == 0
     data = yaml.safe_load(page.read_text())
-    for claim in data["claims"][:2]:
-        claim["headline"] = f"Digits: {claim['column']}"
+    data["claims"][0] |= {"headline": "Digits: narrow", "others": [{"value": 6, "source": "a fork"}]}
     page.write_text(yaml.safe_dump(data))
-    first, second = "Digits: test_acc_1", "Digits: test_acc_2"
-    assert headlines("2", "3") == [("test_acc_2", second), ("test_acc_3", first)]
-    assert headlines("4", "3", "2") == [("test_acc_4", None), ("test_acc_3", first), ("test_acc_2", second)]
-    assert headlines("5", "3") == [("test_acc_5", None), ("test_acc_3", first)]
-    order = [claim.runs for claim in evidence.read_one(page.parent).claims]
-    assert order == ["first.csv", "first.csv", "second.csv"]
+    before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
+    with pytest.raises(ConfigError, match=says):
+        command.main(["record", *words, "--out", "records/mine", "--overwrite"])
+    assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("column", ["largest_1", "test_acc_04", "test_acc_6_to_4", "kind_3", "words"])
+def test_a_column_of_hand_is_not_lost(column: str, home: Path) -> None:
+    assert write() == 0
+    path = home / "records" / "mine" / "record.csv"
+    pd.read_csv(path).assign(**{column: 1.0}).to_csv(path, index=False)
+    with pytest.raises(ConfigError, match=f"runs have no '{column}'"):
+        write("--overwrite")
+
+
+def test_a_set_without_seeds_is_no_csv_of_ours(home: Path) -> None:
+    assert write() == 0
+    path = home / "records" / "mine" / "record.csv"
+    for text, says in (("a,b\n1,2\n", "has no column 'seed'"), ("", "is not a CSV")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            write("--overwrite")
 
 
 def test_a_record_holds_several_sets_of_runs(home: Path) -> None:
@@ -266,6 +296,11 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
     ),
     "an epoch twice": (("s0", "--out", "r", "--epochs", "1", "1-1"), "--epochs: names an epoch twice"),
     "epochs backwards": (("s0", "--out", "r", "--epochs", "6-4"), "--epochs: must be epochs from 1 on, or a range"),
+    "epochs in words": (("s0", "--out", "r", "--epochs", "last"), "--epochs: must be epochs from 1 on, or a range"),
+    "a cost after an epoch": (
+        ("s0", "--out", "r", "--epochs", "1", "--metric", "parameters", "--published", "5", "--source", "x"),
+        "--metric: parameters is not measured after every epoch",
+    ),
     "epoch 0": (("s0", "--out", "r", "--epochs", "0"), "--epochs: must be epochs from 1 on, or a range"),
     "an epoch that was not measured": (
         ("s0", "--out", "r", "--epochs", "999"),

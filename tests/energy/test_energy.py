@@ -20,7 +20,8 @@ from hebb.config.registry import RULES, SettlingRule
 from hebb.config.settle import make_settle
 from hebb.energy import diagnostics, phases
 from hebb.energy.coding import Coding
-from hebb.energy.network import EnergyNetwork
+from hebb.energy.network import EnergyNetwork, PhaseState
+from hebb.kernels import loops
 from hebb.nn import model
 from hebb.nn.feedback import FeedbackLinear
 
@@ -437,8 +438,11 @@ def test_any_depth_batch_and_type(method: str, dtype: torch.dtype, count: int, h
 @pytest.mark.parametrize("steps", [1, 2, 20])
 @pytest.mark.parametrize("hidden", ["", "{m}-c12 ", "{m}-c12 {m}-c15 "])
 @pytest.mark.parametrize("method", CODING)
-def test_steps_by_a_loop_are_those_by_torch(method: str, hidden: str, steps: int) -> None:
+def test_steps_by_a_loop_are_those_by_torch(
+    method: str, hidden: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A loop takes single precision, torch takes double; states that are not learned from would hide a last step."""
+    monkeypatch.setattr(loops, "WORTH_A_STEP", 0)
     text = f"settle:steps={steps} {hidden.format(m=method)}{method}"
     single, double = (build(text, inputs=10, classes=6, dtype=dtype) for dtype in (torch.float32, torch.float64))
     x, y = sample(double, 5, inputs=10)
@@ -447,6 +451,9 @@ def test_steps_by_a_loop_are_those_by_torch(method: str, hidden: str, steps: int
         for ours, theirs in zip(single.settled(x.float(), y.float(), beta), want, strict=True):
             assert torch.allclose(ours.double(), theirs, atol=1e-6)
         assert torch.allclose(single.settle(x.float(), y.float(), beta).rates.double(), want[0], atol=1e-6)
+        start = PhaseState(want[0] + 0.1)
+        again = single.settle(x.float(), y.float(), beta, PhaseState(start.rates.float())).rates
+        assert torch.allclose(again.double(), double.settle(x, y, beta, start).rates, atol=1e-6)
         assert torch.allclose(double.errors(x, want[0]), want[1], atol=1e-12)
 
 

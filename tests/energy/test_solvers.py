@@ -128,6 +128,16 @@ def test_pc_takes_the_published_steps(depth: str, steps: int) -> None:
     assert torch.equal(network.settle(x, y).rates, z)
 
 
+@pytest.mark.parametrize("solver", ["state", "error"])
+def test_pc_does_not_read_the_output_of_a_start(solver: str) -> None:
+    network = build("PC", HIDDEN["two"], f"solver={solver},steps=3,step=0.1")
+    x, y = sample(network)
+    start = network.forward_pass(x)
+    far = torch.cat([*network.split(start)[:-1], torch.full_like(y, 1e9)], dim=1)
+    near = network.settle(x, y, start=PhaseState(start)).rates
+    assert torch.equal(network.settle(x, y, start=PhaseState(far)).rates, near)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("depth", HIDDEN)
 @pytest.mark.parametrize("beta", [BETA, -0.3])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, selected
+from hebb.cli.describe import counted
 from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
 from hebb.core import commands as core
@@ -15,6 +17,7 @@ from hebb.core.errors import ConfigError
 from hebb.storage import folders
 
 if TYPE_CHECKING:
+    from hebb.analysis.evidence import Claim
     from hebb.analysis.output import Output
     from hebb.analysis.quantity import Epochs
 
@@ -59,7 +62,7 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         nargs="+",
         metavar="E",
-        help="take it after epochs of the last phase; 11-20 is the mean of epochs 11 to 20",
+        help="take the metric after these epochs of the last phase; 11-20 is the mean of epochs 11 to 20",
     )
     parser.add_argument(
         "--published",
@@ -73,61 +76,76 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=count, metavar="N", help="the number of runs behind it")
     parser.add_argument("--what", metavar="TEXT", help="the quantity in words (default: network, dataset, metric)")
     parser.add_argument("--unit", default="%", metavar="TEXT", help="its unit (default: %%)")
-    parser.add_argument("--why", metavar="TEXT", help="why ours differs by more than that deviation")
+    parser.add_argument(
+        "--why", metavar="TEXT", help="why ours differs by more than that deviation, where the record does not say yet"
+    )
 
 
-def _check_record(options: argparse.Namespace) -> list[Epochs | None]:
-    """Return the epochs of each number; raise for flags of ``record`` that do not go together."""
-    from hebb.analysis.quantity import Epochs
+def _check_record(options: argparse.Namespace) -> tuple[list[Epochs | None], list[Claim]]:
+    """Return the epochs of each number, and the claims that stay; raise for flags that do not go together."""
+    from hebb.analysis import evidence
 
     if options.out is None:
         raise ConfigError("--out", "must name the folder of the record", hint="as in --out records/2026-11-22-mine")
     if options.published is not None and options.source is None:
         raise ConfigError("--published", "needs --source", hint="--source 'Journe et al. 2023, figure 1'")
-    epochs: list[Epochs | None] = []
-    for text in options.epochs or []:
-        try:
-            epochs.append(Epochs.parse(text))
-        except ValueError:
-            raise ConfigError(
-                "--epochs", f"must be epochs from 1 on, or a range of them, got '{text}'", hint="--epochs 1 50 11-20"
-            ) from None
-    if len(set(epochs)) < len(epochs):
-        raise ConfigError("--epochs", "names an epoch twice")
-    epochs = epochs or [None]
+    epochs = _epochs(options.epochs or [], options.metric)
     for flag, numbers in (("--published", options.published), ("--sd", options.sd)):
         if numbers is not None and len(numbers) != len(epochs):
             each = f"one number for each of the {len(epochs)} --epochs" if options.epochs else "one number"
             raise ConfigError(flag, f"must be {each}, got {len(numbers)}")
-    return epochs
+    if options.published is not None:
+        return epochs, []
+    claims = evidence.claims_of(options.out, f"{options.name}.csv")
+    free = ({"metric"} if options.epochs else set()) | ({"why"} if claims else set())
+    about = ("metric", "source", "sd", "n", "what", "unit", "why")
+    wrong = next((name for name in about if name in options.given and name not in free), None)
+    if wrong is not None and claims:
+        raise ConfigError(f"--{wrong}", "changes what the record claims", hint="--published X makes its claims anew")
+    if wrong is not None:
+        raise ConfigError(f"--{wrong}", "describes a published number, and there is none", hint="--published X")
+    return epochs, claims
+
+
+def _epochs(words: Sequence[str], metric: str) -> list[Epochs | None]:
+    """Read ``--epochs``; without them there is one number, that of the end."""
+    from hebb.analysis.quantity import Epochs, Quantity
+
+    epochs = [Epochs.read(word) for word in words]
+    if None in epochs:
+        word = words[epochs.index(None)]
+        raise ConfigError("--epochs", f"must be epochs from 1 on, or a range of them, got '{word}'", hint="1 50 11-20")
+    if len(set(epochs)) < len(epochs):
+        raise ConfigError("--epochs", "names an epoch twice")
+    if not all(Quantity(metric, each).measured for each in epochs):
+        raise ConfigError("--metric", f"{metric} is not measured after every epoch", hint="leave out --epochs")
+    return [*epochs] or [None]
 
 
 def _record(options: argparse.Namespace) -> Output:
     """Write a set of runs, with new claims or with those that the record has for it."""
-    epochs = _check_record(options)
+    epochs, old = _check_record(options)
     runs = selected(options)
 
-    from hebb.analysis import evidence, quantity, record
+    from hebb.analysis import evidence, more_seeds, quantity, record
     from hebb.analysis.output import Output
 
-    first, frame = runs[0], record.lines(runs)
+    first, frame, title = runs[0], record.lines(runs), options.title
+    quantities = [quantity.Quantity(options.metric, each) for each in epochs]
+    path = options.out / f"{options.name}.csv"
+    if options.published is None and path.exists():
+        quantities += more_seeds.quantities(path, frame)
+    frame = quantity.with_epochs(frame, runs, quantities)
     if options.published is None:
-        old = evidence.claims_of(options.out, f"{options.name}.csv")
-        about = [name for name in ("metric", "source", "sd", "n", "what", "unit", "why") if name in options.given]
-        if about and (not old or about != ["why"]):
-            raise ConfigError(f"--{about[0]}", "describes a published number, and there is none", hint="--published X")
-        asked = [quantity.Quantity(options.metric, each) for each in epochs]
-        frame = quantity.with_epochs(frame, runs, [*asked, *record.quantities(frame, old)])
-        claims = record.renewed(frame, options.name, old, options.why)
+        claims = more_seeds.claims(frame, options.name, old, options.out, first, options.why)
+        title = title or (evidence.read_one(options.out).title if old else None)
     else:
-        quantities = [quantity.Quantity(options.metric, each) for each in epochs]
-        frame = quantity.with_epochs(frame, runs, quantities)
         what = options.what or f"{record.subject(first)}, {options.metric}"
         claims = [
             record.claim(
                 frame,
                 options.name,
-                what if each.epochs is None else f"{what} {each.epochs.words()}",
+                what if each.epochs is None else f"{what}{each.epochs.words()}",
                 options.unit,
                 each.column,
                 evidence.Published(value=value, source=options.source, sd=sd, n=options.n),
@@ -137,8 +155,9 @@ def _record(options: argparse.Namespace) -> Output:
                 quantities, options.published, options.sd or [None] * len(quantities), strict=True
             )
         ]
-    text = frame.to_string(index=False, na_rep="-")
-    page = record.page(runs, options.title, claims, options.name, options.out)
+    counts = f"{counted(len(claims), 'claim')} of {path.name}, {counted(len(frame), 'seed')}"
+    text = f"{frame.to_string(index=False, na_rep='-')}\n{counts}"
+    page = record.page(runs, title, claims, options.name, options.out)
     return Output(
         options.name, frame, text=text, more={record.CONFIG: record.config(first)}, shared={evidence.RECORD: page}
     )

@@ -1,0 +1,81 @@
+"""More seeds for a set of runs that a record has: its claims stay, and nothing of its CSV is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hebb.analysis import record
+from hebb.analysis.evidence import Claim, by_seed
+from hebb.analysis.quantity import Quantity
+from hebb.analysis.runs import StoredRun
+from hebb.config import serialise
+from hebb.core import documents
+from hebb.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def quantities(path: Path, frame: pd.DataFrame) -> list[Quantity]:
+    """Return the quantities with epochs of the CSV of a set of runs, which ``lines`` of more runs will replace.
+
+    Raises:
+        ConfigError: for a seed or a column of the CSV that the lines do not have, and would be lost.
+    """
+    old = by_seed(path)
+    lost = sorted(set(old["seed"]) - set(frame["seed"]))
+    if lost:
+        seeds = f"seed{'s' if lost[1:] else ''} {', '.join(map(str, lost))}"
+        raise ConfigError("runs", f"lack {seeds}, which {path.name} has", hint="name its runs as well")
+    further = {column: Quantity.of_column(column) for column in old if column not in frame}
+    for column, quantity in further.items():
+        if quantity is None:
+            raise ConfigError(path.name, f"runs have no '{column}', which it has", hint="--name starts another file")
+    return [quantity for quantity in further.values() if quantity is not None]
+
+
+def claims(
+    frame: pd.DataFrame, files: str, claims: Sequence[Claim], folder: Path, run: StoredRun, why: str | None = None
+) -> list[Claim]:
+    """Return claims of a record with the values of ``lines`` in their place.
+
+    Args:
+        frame: the lines of all runs.
+        files: name of their files.
+        claims: the claims of those files.
+        folder: the record.
+        run: one of the runs.
+        why: the reason of a claim that has none yet, or of the only claim.
+
+    Raises:
+        ConfigError: when the run is no seed of the configuration in the record, or a difference needs a reason.
+    """
+    configs = {claim.config for claim in claims if claim.config is not None} | {f"{files}{record.CONFIG}"}
+    for name in sorted(configs):
+        path = folder / name
+        if path.exists() and record.comparable(serialise.run_from_json(documents.read_json(path), name)) != (
+            record.comparable(run.config)
+        ):
+            raise ConfigError(
+                "runs", f"{run.folder.name} is no seed of the configuration in {name}", hint="--name starts another set"
+            )
+    only = len(claims) == 1
+    return [
+        dataclasses.replace(
+            record.claim(
+                frame,
+                files,
+                old.what,
+                old.unit,
+                old.column,
+                old.published,
+                why if why is not None and (only or old.why is None) else old.why,
+            ),
+            headline=old.headline,
+            others=old.others,
+        )
+        for old in claims
+    ]
