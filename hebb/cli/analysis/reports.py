@@ -114,7 +114,9 @@ def _epochs(words: Sequence[str], metric: str) -> list[Epochs | None]:
     epochs = [Epochs.read(word) for word in words]
     if None in epochs:
         word = words[epochs.index(None)]
-        raise ConfigError("--epochs", f"must be epochs from 1 on, or a range of them, got '{word}'", hint="1 50 11-20")
+        raise ConfigError(
+            "--epochs", f"must be epochs from 1 on, or a range of them, got '{word}'", hint="as in --epochs 1 50 11-20"
+        )
     if len(set(epochs)) < len(epochs):
         raise ConfigError("--epochs", "names an epoch twice")
     if not all(Quantity(metric, each).measured for each in epochs):
