@@ -39,6 +39,7 @@ from hebb import builtin
 from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
+from hebb.config.phase import PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data.images import Split
@@ -102,7 +103,7 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
     """Return the times of epoch and pass."""
     device = model.device_of(run)
     phase = plan.phases(run)[-1]
-    if phase.kind != plan.PhaseKind.BACKPROP or len(phase.blocks) != 1:
+    if phase.kind != PhaseKind.BACKPROP or len(phase.blocks) != 1:
         raise ConfigError("--preset", f"{run.network.name} does not end with a phase of its classifier alone")
     block = model.build(run)[phase.top]
     network = model.Network(replace(run.network, blocks=(block.spec,)), block.shapes.into, run.classes)

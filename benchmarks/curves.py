@@ -30,7 +30,7 @@ from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.catalog import Catalog
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.nn import model

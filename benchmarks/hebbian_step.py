@@ -37,7 +37,7 @@ from hebb import builtin
 from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images

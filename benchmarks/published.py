@@ -40,7 +40,7 @@ from hebb.cli import describe, train
 from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders

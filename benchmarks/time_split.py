@@ -41,7 +41,7 @@ from hebb.cli import train as command
 from hebb.cli.entry import run_command
 from hebb.cli.parsing import Parser
 from hebb.config import catalog, plan, shapes
-from hebb.config.plan import PhaseKind
+from hebb.config.phase import PhaseKind
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.core import machine

@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from hebb.config import catalog, grammar, plan
 from hebb.config.fields import HEBBIAN, LOCAL, token_table
+from hebb.config.phase import Phase
 from hebb.config.registry import ACTIVATIONS, DATASETS, RULES, BackpropRule, Dataset, Field, HebbianRule, LocalRule
 from hebb.core.errors import ConfigError
 
@@ -103,7 +104,7 @@ def test_a_dataset_is_one_entry() -> None:
 @pytest.mark.usefixtures("registries")
 def test_a_mode_is_one_function() -> None:
     @plan.mode
-    def classifier_only(config: object) -> list[plan.Phase]:
+    def classifier_only(config: object) -> list[Phase]:
         return plan.successive(config)[-1:]  # type: ignore[arg-type]
 
     assert {row["kind"] for row in small.run(small.config(mode="classifier_only")).rows} == {"backprop"}

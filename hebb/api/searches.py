@@ -34,9 +34,9 @@ from hebb.tuning.search_settings import SearchSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hebb.tuning.html_report import SearchReport
     from hebb.tuning.observer import SearchObserver
     from hebb.tuning.search import Search, Trial
+    from hebb.tuning.search_report import SearchReport
 
 
 @dataclass(frozen=True, kw_only=True)

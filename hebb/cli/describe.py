@@ -14,6 +14,7 @@ from rich.table import Table
 
 from hebb.config import grammar, plan, probed, shapes
 from hebb.config.catalog import Catalog
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.registry import DATASETS
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import NetworkSpec, RunConfig
@@ -121,7 +122,7 @@ def _print_network(
         out.print(f"settles with {', '.join(settings)}", soft_wrap=True)
 
 
-def _print_phases(out: Console, config: RunConfig, phases: Iterable[plan.Phase]) -> None:
+def _print_phases(out: Console, config: RunConfig, phases: Iterable[Phase]) -> None:
     steps = table(
         f"\nphases ({config.mode})",
         ("phase", "kind", "blocks", "data", "epochs", "batch", "updates"),
@@ -165,13 +166,13 @@ def seeds(config: RunConfig) -> str:
     return f"seeds {' '.join(map(str, config.pack))} as one pack"
 
 
-def notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+def notes(config: RunConfig, phases: Iterable[Phase]) -> list[str]:
     """Say what the user should know before a run: what was skipped in the data, probes and rates that are too short."""
     phases = tuple(phases)
     return [*data_notes(config, phases), *_probe_notes(config, phases), *_rate_notes(config, phases)]
 
 
-def data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+def data_notes(config: RunConfig, phases: Iterable[Phase]) -> list[str]:
     """Say what was skipped or renamed, which test images leak, and which phases make few updates."""
     roles, phases = config.datasets, tuple(phases)
     entries = [DATASETS.get(roles[phase.data].dataset, "dataset") for phase in phases]
@@ -185,18 +186,18 @@ def data_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
         f"note: phase {i}, {phase.describe()}, makes {counted(phase.updates, 'update')} on "
         f"{counted(roles[phase.data].train_samples(), 'image')}, too few to learn much: {_more_updates(phase)}"
         for i, phase in enumerate(phases)
-        if phase.kind != plan.PhaseKind.CALIBRATE and phase.updates < _FEW_UPDATES
+        if phase.kind != PhaseKind.CALIBRATE and phase.updates < _FEW_UPDATES
     ]
 
 
-def _more_updates(phase: plan.Phase) -> str:
+def _more_updates(phase: Phase) -> str:
     """Return the change that makes enough updates of a phase, and how many."""
     each = phase.updates // phase.epochs
     epochs = next((number for number in _EPOCHS if number * each >= _FEW_UPDATES), _EPOCHS[-1])
     return f"--set dataset_{phase.data}.epochs={epochs} makes {epochs * each:,}"
 
 
-def _probe_notes(config: RunConfig, phases: Sequence[plan.Phase]) -> list[str]:
+def _probe_notes(config: RunConfig, phases: Sequence[Phase]) -> list[str]:
     """Name the probe whose fixed number of epochs makes few updates."""
     if ProbeKind.SHORT not in config.probes:
         return []
@@ -206,13 +207,13 @@ def _probe_notes(config: RunConfig, phases: Sequence[plan.Phase]) -> list[str]:
     return [f"note: the short probe makes {updates} updates on these images, too few to converge: --probe linear does"]
 
 
-def _rate_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
+def _rate_notes(config: RunConfig, phases: Iterable[Phase]) -> list[str]:
     """Name the blocks that cannot reach radius 1: their rates add up to less than weights of N(0, 1) must travel."""
     from hebb.rules import rates
 
     lines = []
     for phase in phases:
-        for i in phase.blocks if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT) else ():
+        for i in phase.blocks if phase.kind in (PhaseKind.HEBBIAN, PhaseKind.JOINT) else ():
             layer = config.network.blocks[i].layer
             rule = layer.rule
             to_one = isinstance(rule, HebbianRule) and rule.decay is None  # other decays lead to another radius
@@ -228,7 +229,7 @@ def _rate_notes(config: RunConfig, phases: Iterable[plan.Phase]) -> list[str]:
     return lines
 
 
-def _print_features(out: Console, config: RunConfig, phases: Iterable[plan.Phase], cache_limit: int | None) -> None:
+def _print_features(out: Console, config: RunConfig, phases: Iterable[Phase], cache_limit: int | None) -> None:
     """Print which features of frozen blocks are kept, how large they are, and where they go."""
     for i, phase in enumerate(phases):
         features = shapes.features(config, phase)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from hebb.cli import describe
 from hebb.cli.notebook import NotebookLine
 from hebb.cli.pulse import Pulse, after
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import DivergenceError

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hebb.tuning.estimate import Estimate
-    from hebb.tuning.html_report import SearchReport
+    from hebb.tuning.search_report import SearchReport
 
 _SHOWN = 8  # ended trials that stay in the table, and warnings
 _GOING = 4  # trials that a line of progress names

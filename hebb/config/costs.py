@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from hebb.config import plan, shapes
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.shapes import BlockShapes
 from hebb.config.specs import RunConfig
 

@@ -16,7 +16,7 @@ from hebb.config.vocabulary import Part, ProbeKind, Role
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hebb.config.plan import Phase
+    from hebb.config.phase import Phase
 
 NEIGHBOURS = 10
 """k of the nearest-neighbour probe."""

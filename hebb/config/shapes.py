@@ -20,7 +20,7 @@ from hebb.config.vocabulary import Arch, PaddingMode
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hebb.config.plan import Phase
+    from hebb.config.phase import Phase
 
 Shape = tuple[int, ...]
 STORED = ("weight", "bias", "feedback", "lateral")

@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.kernels.precision import doubles
 from hebb.nn.blocks import Block
 from hebb.nn.model import Network

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hebb.config.classifier import StopSpec
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.nn.layers import HebbLayer
 from hebb.nn.model import Network

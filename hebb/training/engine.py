@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
 from hebb.kernels.precision import Total

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.core import seeds
 from hebb.energy.diagnostics import Look
 from hebb.nn.model import Network

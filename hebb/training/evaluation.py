@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.data import images
 from hebb.nn.model import Network
 from hebb.probing import readout

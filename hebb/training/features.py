@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import machine
 from hebb.data.images import Finish, Images, Split

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind, Normaliser, RateDecay
 from hebb.data.images import Split, gather

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.rule import LocalRule
 from hebb.config.specs import LayerSpec, RunConfig
 from hebb.config.vocabulary import Optimiser

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.core import machine
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data.images import Split

@@ -14,7 +14,7 @@ import torch
 
 from hebb import builtin
 from hebb.config import plan
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import machine
 from hebb.core.errors import ConfigError, DivergenceError

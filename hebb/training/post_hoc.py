@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from hebb.config import plan
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Role
 from hebb.core import files
@@ -76,7 +77,7 @@ def _trained(config: RunConfig, report: train.Report, place: train.Place) -> tup
     return config, stored.restore(config, folder / folders.CHECKPOINT, place.device_index)
 
 
-def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, phase: plan.Phase) -> np.ndarray:
+def _curve(losses: torch.Tensor, rights: torch.Tensor, images_per_epoch: int, phase: Phase) -> np.ndarray:
     """Return a row per batch with the examples seen so far; the last batch of an epoch may be smaller."""
     batches = phase.updates_per_epoch(images_per_epoch)
     number = np.arange(1, len(losses) + 1)

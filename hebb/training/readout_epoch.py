@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.vocabulary import ClassifierLoss
 from hebb.data.images import Split
 from hebb.kernels.matmul import Linear

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core.errors import DivergenceError
 from hebb.storage import folders

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hebb.config import catalog, grammar, plan
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Role

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from hebb.config import shapes
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.serialise import to_json
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Role

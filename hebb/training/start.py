@@ -12,7 +12,7 @@ import torch
 
 from hebb import builtin
 from hebb.config import plan, probed
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind, Part, Role
 from hebb.core import machine

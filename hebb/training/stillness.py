@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hebb.config.plan import Phase, PhaseKind
+from hebb.config.phase import Phase, PhaseKind
 from hebb.nn.model import Network
 from hebb.rules import rates
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.nn import numerics
 from hebb.nn.model import Network

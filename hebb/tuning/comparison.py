@@ -14,7 +14,7 @@ from hebb.analysis.output import Output
 from hebb.core.errors import ConfigError
 from hebb.tuning import charts, html_report, report_charts, verdict
 from hebb.tuning.charts import Mark
-from hebb.tuning.html_report import SearchReport
+from hebb.tuning.search_report import SearchReport
 
 
 def output(folders: Sequence[Path], name: str, commands: Mapping[str, Sequence[str]]) -> Output:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from hebb.config import plan
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind, Launcher
 from hebb.core import machine
@@ -157,7 +158,7 @@ def _of_phase(
     config: RunConfig,
     trained: model.Network | Pack,
     data: Images,
-    phases: tuple[plan.Phase, ...],
+    phases: tuple[Phase, ...],
     index: int,
     keep: bool,
 ) -> float:
@@ -166,7 +167,7 @@ def _of_phase(
     networks = trained.members if isinstance(trained, Pack) else [trained]
     network, count = networks[0].eval(), len(networks)
     inputs = features.inputs(network, phase, data, config, None, train.Report())
-    read, split = _read(inputs.train, phase.batch_size, _SETTLED if phase.kind == plan.PhaseKind.SETTLE else _TIMED)
+    read, split = _read(inputs.train, phase.batch_size, _SETTLED if phase.kind == PhaseKind.SETTLE else _TIMED)
     step, scores = _epoch(config, trained, count, split, phase, index)
     evaluation, names = _evaluation(network, split, phase, data, scores)
     sizes = {name: len(getattr(data, name)) for name in names}
@@ -192,7 +193,7 @@ def _read(split: Split, batch_size: int, timed: int) -> tuple[float, Split]:
 
 
 def _epoch(
-    config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: plan.Phase, index: int
+    config: RunConfig, trained: model.Network | Pack, count: int, split: Split, phase: Phase, index: int
 ) -> tuple[float, Scores]:
     """Return the seconds of an image in a phase whose inputs are in memory, and the scores of the first network.
 
@@ -219,7 +220,7 @@ def _epoch(
 
 
 def _evaluation(
-    network: model.Network, split: Split, phase: plan.Phase, data: Images, scores: Scores
+    network: model.Network, split: Split, phase: Phase, data: Images, scores: Scores
 ) -> tuple[float, list[str]]:
     """Return the seconds of an image in an evaluation behind the frozen blocks, and the splits it reads.
 
@@ -227,16 +228,14 @@ def _evaluation(
     """
     few = Images(train=split, val=None if data.val is None else split, read_test=lambda: split, sha256="")
     began = time.monotonic()
-    row = (
-        {} if phase.kind == plan.PhaseKind.CALIBRATE else evaluation.of_phase(phase, network, few, scores, final=False)
-    )
+    row = {} if phase.kind == PhaseKind.CALIBRATE else evaluation.of_phase(phase, network, few, scores, final=False)
     machine.wait_for(split.labels.device)
     spent = time.monotonic() - began
     names = [name for name in ("train", "val", "test") if row.get(f"{name}_acc") is not None]
     return spent / len(split) / max(1, len(names)), names
 
 
-def _folder(config: RunConfig, network: model.Network, phases: tuple[plan.Phase, ...]) -> tuple[int, int]:
+def _folder(config: RunConfig, network: model.Network, phases: tuple[Phase, ...]) -> tuple[int, int]:
     """Return the bytes of the files of a finished run, written here with made-up numbers, and of its checkpoint."""
     learnt = sum(p.numel() for i in range(len(network)) for p in network[i].parameters() if network[i].hebb is None)
     buffer = io.BytesIO()

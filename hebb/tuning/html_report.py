@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -18,9 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from hebb.analysis import fates, importance, replicates, runs, style
-from hebb.analysis.fates import Tally
 from hebb.analysis.output import Output
-from hebb.config.catalog import Catalog
 from hebb.config.domains import Axis, Choice
 from hebb.config.vocabulary import Goal
 from hebb.core.commands import quoted
@@ -41,63 +38,13 @@ from hebb.tuning import (
     trials,
     verdict,
 )
-from hebb.tuning.search import Search, Trial
+from hebb.tuning.search import Search
+from hebb.tuning.search_report import SearchReport
 
 NAME = "report"
 CURVES = 6
 """Configurations whose curves are drawn."""
 _FILES = Path(__file__).with_name("html_report_files")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchReport:
-    """A search as its page shows it.
-
-    Attributes:
-        search: the search, with the runs that a model-based algorithm chose.
-        runs: a line for each run that finished or was stopped.
-        ranking: a line for each configuration with finished runs, best first; those that lack seeds come last.
-        leading: the best configuration, which finished on every seed, and those of the same mean; by several metrics
-            those on the front. May be empty.
-        tally: what became of the runs.
-        final: a line for the runs of the winner, or of each point of the front, on all images; empty in a sweep.
-        importance: a line for each hyper-parameter.
-        failed: reasons by configuration.
-        stopped: configurations that a scheduler stopped.
-        fates: for each configuration with runs that did not run to the end, what became of them.
-        to_come: runs that a model-based algorithm has yet to choose.
-        commands: the commands that began and continued the search.
-        catalog: its presets and datasets.
-    """
-
-    search: Search
-    runs: pd.DataFrame
-    ranking: pd.DataFrame
-    leading: Sequence[str]
-    tally: Tally
-    final: pd.DataFrame
-    importance: pd.DataFrame
-    failed: Mapping[str, str]
-    stopped: Sequence[str]
-    fates: Mapping[str, str]
-    to_come: int
-    commands: Sequence[str]
-    catalog: Catalog
-
-    @property
-    def question(self) -> str:
-        """What the search asks."""
-        return question.of_search(self.search, style.unit(self.search.metric))
-
-    def values_of(self, label: str) -> Mapping[int, float]:
-        """Return the metric of a configuration by seed."""
-        return verdict.values_of(self.runs, self.search.metric)[label]
-
-    @property
-    def best(self) -> Trial:
-        """A finished trial of the first configuration."""
-        label = self.ranking.iloc[0]["configuration"]
-        return next(trial for trial in self.search.trials if trial.label == label and trial.finished)
 
 
 Commands = Callable[[SearchReport], Mapping[str, Sequence[str]]]

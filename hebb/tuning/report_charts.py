@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hebb.analysis.runs import StoredRun
-    from hebb.tuning.html_report import SearchReport
+    from hebb.tuning.search_report import SearchReport
 
 MOST = 200
 """Configurations in a chart; the table has more."""

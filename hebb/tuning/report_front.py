@@ -19,8 +19,8 @@ from hebb.tuning.charts import Panel
 
 if TYPE_CHECKING:
     from hebb.config.objectives import Objective
-    from hebb.tuning.html_report import SearchReport
     from hebb.tuning.search import Search
+    from hebb.tuning.search_report import SearchReport
 
 MOST = 400
 """Configurations in a chart: those on the front, and the best others."""

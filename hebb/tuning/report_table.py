@@ -17,7 +17,7 @@ from hebb.tuning.search import Search, Trial
 
 if TYPE_CHECKING:
     from hebb.storage.journal import Journal
-    from hebb.tuning.html_report import SearchReport
+    from hebb.tuning.search_report import SearchReport
 
 MOST = 400
 """Configurations in the table."""

@@ -13,6 +13,7 @@ from typing import Any
 from hebb.config import domains, objectives, plan, probed, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.objectives import Objective
+from hebb.config.phase import PhaseKind
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.config.vocabulary import Algorithm, Goal, Launcher, Purpose, Sampler, Scheduler
@@ -213,7 +214,7 @@ def _check_recorded(request: SearchRequest, search: Search) -> None:
     """Raise for a cost that the runs of this search do not record."""
     compared = {other.metric for other in search.others}
     kinds = {phase.kind for phase in plan.phases(search.base)}
-    compete = bool(kinds & {plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT})
+    compete = bool(kinds & {PhaseKind.HEBBIAN, PhaseKind.JOINT})
     for name in search.beside:
         where = _place_of_others(request) if name in compared else "--constraint"
         if name == "winner_entropy" and not compete:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hebb.config import plan
+from hebb.config.phase import PhaseKind
 from hebb.config.specs import RunConfig
 
 RADII = ("convergence", "R1")
@@ -44,9 +45,9 @@ def of_run(config: RunConfig, metric: str, probe_every: int) -> Steps:
         probe_every: make a quick probe after every so many Hebbian phases; 0 makes none.
     """
     phases = plan.phases(config)
-    with_radii = [i for i, phase in enumerate(phases) if phase.kind in (plan.PhaseKind.HEBBIAN, plan.PhaseKind.JOINT)]
-    learning = [i for i, phase in enumerate(phases) if phase.kind != plan.PhaseKind.CALIBRATE]
+    with_radii = [i for i, phase in enumerate(phases) if phase.kind in (PhaseKind.HEBBIAN, PhaseKind.JOINT)]
+    learning = [i for i, phase in enumerate(phases) if phase.kind != PhaseKind.CALIBRATE]
     measured = ((with_radii if metric in RADII else []) or learning or [len(phases) - 1])[-1]
-    below = [i for i in range(measured) if phases[i].kind == plan.PhaseKind.HEBBIAN]
+    below = [i for i in range(measured) if phases[i].kind == PhaseKind.HEBBIAN]
     probed = tuple(below[probe_every - 1 :: probe_every]) if probe_every else ()
     return Steps(measured, probed, phases[measured].epochs)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hebb.config import costs, plugins, probed
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Goal
 from hebb.core import seeds, user_code

@@ -24,7 +24,7 @@ from conftest import ROOT
 from hebb.cli import demo, post_hoc, train
 from hebb.cli import search as ray_search
 from hebb.config import catalog, plan
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 
 CATALOG = catalog.load()

@@ -13,7 +13,7 @@ import pytest
 
 from hebb.config import catalog, plan, shapes
 from hebb.config.classifier import ClassifierSpec
-from hebb.config.plan import Phase
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 

@@ -17,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hebb.config import plan
+from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.nn import model
@@ -45,7 +46,7 @@ def config(network: str = small.DEEP, *, points: int = 8, mode: str = "successiv
     return small.config(network, *changes, *(["b0.layer.warmup=0"] if network == LPL else []), mode=mode)
 
 
-def phase(network: str = small.CNN, *changes: str) -> plan.Phase:
+def phase(network: str = small.CNN, *changes: str) -> Phase:
     return plan.phases(small.config(network, *changes))[0]
 
 
@@ -73,7 +74,7 @@ def test_points_are_spread_evenly_and_end_with_the_epoch(epochs: int, updates: i
     ("kind", "points"), [("calibrate", None), ("settle", None), ("hebbian", 0), ("backprop", 0), ("settle", 5)]
 )
 def test_phases_without_points(kind: str, points: int | None) -> None:
-    assert curves.places(replace(phase(), kind=plan.PhaseKind(kind)), 100, points) == []
+    assert curves.places(replace(phase(), kind=PhaseKind(kind)), 100, points) == []
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "many"])

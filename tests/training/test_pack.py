@@ -13,6 +13,7 @@ import small
 import torch
 
 from hebb.config import plan
+from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import DeviceKind
 from hebb.data import images
@@ -121,7 +122,7 @@ def test_features_in_one_tensor_are_those_of_each_member(feature_dtype: str, mon
     shelves: list[features.Shelf] = []
 
     class Shelved(pack_run.PackRun):
-        def inputs(self, phase: plan.Phase) -> list[images.Images]:
+        def inputs(self, phase: Phase) -> list[images.Images]:
             shelves.append(features.Shelf(members=len(SEEDS)))
             return [member.inputs(phase, shelves[-1]) for member in self.members]
 
