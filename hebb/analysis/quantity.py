@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from hebb.analysis.runs import StoredRun
 
-_COLUMN = re.compile(r"(?P<metric>.+?)_(?P<first>\d+)(_to_(?P<last>\d+))?")
-_RANGE = re.compile(r"(?P<first>\d+)(-(?P<last>\d+))?")
+_COLUMN = re.compile(r"(?P<metric>.+?)_(?P<first>\d{1,9})(_to_(?P<last>\d{1,9}))?")
+_RANGE = re.compile(r"(?P<first>\d{1,9})(-(?P<last>\d{1,9}))?")
 
 
 @dataclasses.dataclass(frozen=True)

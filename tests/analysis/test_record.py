@@ -297,6 +297,7 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
     "an epoch twice": (("s0", "--out", "r", "--epochs", "1", "1-1"), "--epochs: names an epoch twice"),
     "epochs backwards": (("s0", "--out", "r", "--epochs", "6-4"), "--epochs: must be epochs from 1 on, or a range"),
     "epochs in words": (("s0", "--out", "r", "--epochs", "last"), "--epochs: must be epochs from 1 on, or a range"),
+    "an epoch of many digits": (("s0", "--out", "r", "--epochs", "9" * 5000), "--epochs: must be epochs from 1 on"),
     "a cost after an epoch": (
         ("s0", "--out", "r", "--epochs", "1", "--metric", "parameters", "--published", "5", "--source", "x"),
         "--metric: parameters is not measured after every epoch",
