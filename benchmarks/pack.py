@@ -96,7 +96,7 @@ def measure(run: RunConfig, options: argparse.Namespace) -> list[harness.Row]:
     wall = harness.in_turns(functions, model.device_of(run), options.repeats, warm_up=0)
     table = []
     for index, phase in enumerate(plan.phases(run)):
-        data = run.dataset_sup if phase.data == "sup" else run.dataset_unsup
+        data = run.datasets[phase.data]
         spent = {name: [_seconds(of_one, index, data.train_samples()) for of_one in rows[name]] for name in rows}
         table.append(_row(f"epochs of {phase.describe()}", spent))
     return [*table, _row("whole run", wall)]

@@ -42,6 +42,7 @@ from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
+from hebb.config.vocabulary import Role
 from hebb.core.errors import ConfigError, HebbError
 from hebb.storage import folders
 
@@ -51,6 +52,8 @@ PAPER = {"2SoftHebbCnnCIFAR": 71.10, "3SoftHebbCnnCIFAR": 77.70, "4SoftHebbCnnCI
 """Mean test accuracy in percent, Journe et al. (2023) and the published notebook."""
 ENOUGH = 200
 """Measured steps of a phase below which the result is that of a smoke test."""
+VARIANTS = {Role.SUP: "CIFAR10_50", Role.UNSUP: "CIFAR10_1"}
+"""The datasets of both."""
 SETTABLE = ("epochs", "batch_size", "print_freq")
 
 
@@ -135,8 +138,8 @@ def _checked(argv: list[str], preset: str) -> RunConfig:
     builtin.load()
     presets = catalog.load()
     run = train.resolve(train.parser().parse(argv), presets)
-    shipped = {name: presets.dataset(f"CIFAR10_{variant}", "") for name, variant in (("sup", "50"), ("unsup", "1"))}
-    data = {"sup": run.dataset_sup, "unsup": run.dataset_unsup}
+    shipped = {role: presets.dataset(variant, "") for role, variant in VARIANTS.items()}
+    data = run.datasets
     same = all(
         replace(data[name], **{field: getattr(shipped[name], field) for field in SETTABLE}) == shipped[name]
         for name in data
@@ -167,12 +170,11 @@ def _ours(argv: list[str], run: RunConfig, folder: Path, options: argparse.Names
 
 def _published(run: RunConfig, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Let the published code measure itself, in its folder and a process of its own."""
-    data = {"sup": (run.dataset_sup, "CIFAR10_50"), "unsup": (run.dataset_unsup, "CIFAR10_1")}
     request = {
         "preset": options.preset,
         "data": {
-            name: {"name": variant, **{field: getattr(spec, field) for field in SETTABLE}}
-            for name, (spec, variant) in data.items()
+            role: {"name": VARIANTS[role], **{field: getattr(spec, field) for field in SETTABLE}}
+            for role, spec in run.datasets.items()
         },
         "datasets": str(folders.Home.find(options.data_dir).datasets),
         "weights": str(folders.Home(folder).network("benchmark") / folders.CHECKPOINT),

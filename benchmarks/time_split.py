@@ -196,7 +196,7 @@ def limits_of(run: RunConfig, speed: Speed) -> dict[str, float]:
         sums[part] = [a + b for a, b in zip(before, spent, strict=True)]
 
     for phase in plan.phases(run):
-        data = run.dataset_sup if phase.data == "sup" else run.dataset_unsup
+        data = run.datasets[phase.data]
         images, tests = data.train_samples(), data.pool_samples() - data.train_samples() + _tests(run)
         into, passes = prod(traced[phase.first].into), phase.epochs * images
         once = sum(traced[i].multiply_accumulates for i in range(phase.first, phase.top + 1))

@@ -127,6 +127,10 @@ class Record:
     versions: Mapping[str, object]
     claims: tuple[Claim, ...] = ()
 
+    def claims_of(self, runs: str) -> list[Claim]:
+        """Return the claims of a CSV of the folder."""
+        return [claim for claim in self.claims if claim.runs == runs]
+
 
 def default_folder() -> Path:
     """Return the folder of the shipped records.
@@ -169,11 +173,6 @@ def read_one(folder: Path) -> Record:
         raise ConfigError(where, f"claims must be a list, got '{entries['claims']}'")
     claims = [_claim(folder, claim, f"{where}, claim {i}") for i, claim in enumerate(entries.get("claims", []), 1)]
     return Record(**{**entries, "folder": folder, "claims": tuple(claims)})
-
-
-def claims_of(folder: Path, runs: str) -> list[Claim]:
-    """Return the claims of a CSV ``runs`` in a folder, which may be no record yet."""
-    return [claim for claim in read_one(folder).claims if claim.runs == runs] if (folder / RECORD).exists() else []
 
 
 def _claim(folder: Path, data: object, where: str) -> Claim:

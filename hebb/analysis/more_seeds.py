@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hebb.analysis import record
 from hebb.analysis.evidence import Claim, by_seed
-from hebb.analysis.quantity import Quantity
+from hebb.analysis.record_metric import RecordMetric
 from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
 from hebb.core import documents
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def quantities(path: Path, frame: pd.DataFrame) -> list[Quantity]:
-    """Return the quantities with epochs of the CSV of a set of runs, which ``lines`` of more runs will replace.
+def metrics(path: Path, frame: pd.DataFrame) -> list[RecordMetric]:
+    """Return the metrics with epochs of the CSV of a set of runs, which ``record.lines`` of more runs will replace.
 
     Raises:
         ConfigError: for a seed or a column of the CSV that the lines do not have, and would be lost.
@@ -30,17 +30,17 @@ def quantities(path: Path, frame: pd.DataFrame) -> list[Quantity]:
     if lost:
         seeds = f"seed{'s' if lost[1:] else ''} {', '.join(map(str, lost))}"
         raise ConfigError("runs", f"lack {seeds}, which {path.name} has", hint="name its runs as well")
-    further = {column: Quantity.of_column(column) for column in old if column not in frame}
-    for column, quantity in further.items():
-        if quantity is None:
+    further = {column: RecordMetric.of_column(column) for column in old if column not in frame}
+    for column, metric in further.items():
+        if metric is None:
             raise ConfigError(path.name, f"runs have no '{column}', which it has", hint="--name starts another file")
-    return [quantity for quantity in further.values() if quantity is not None]
+    return [metric for metric in further.values() if metric is not None]
 
 
 def claims(
     frame: pd.DataFrame, files: str, claims: Sequence[Claim], folder: Path, run: StoredRun, why: str | None = None
 ) -> list[Claim]:
-    """Return claims of a record with the values of ``lines`` in their place.
+    """Return the claims of a set of runs, with the values of the lines in place of their own.
 
     Args:
         frame: the lines of all runs.

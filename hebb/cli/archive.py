@@ -8,6 +8,7 @@ from hebb.cli import arguments, describe
 from hebb.cli.parsing import Parser, Section
 from hebb.core import commands
 from hebb.core.errors import ConfigError
+from hebb.core.words import counted
 from hebb.storage import folders
 
 _VERB = "archive"
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     out = describe.console()
     runs = sum(name.endswith(f"/{folders.RESULT}") for name in contents["files"])
     size = describe.disk(options.out.stat().st_size)
-    finished = describe.counted(runs, "finished run")
+    finished = counted(runs, "finished run")
     out.print(f"{contents['kind']} {contents['name']}: {finished}, {size}", soft_wrap=True)
     for plugin in contents["plugins"]:
         out.print(f"plugin: {plugin['name']}, source {plugin['sha256'][:10]}", soft_wrap=True)

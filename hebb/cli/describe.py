@@ -19,6 +19,7 @@ from hebb.config.registry import DATASETS
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import NetworkSpec, RunConfig
 from hebb.config.vocabulary import Normaliser, ProbeKind, Role
+from hebb.core.words import counted
 
 _DISTANCE = 3
 """How far a weight that starts from N(0, 1) travels until its neuron has radius 1, as a round number."""
@@ -140,11 +141,6 @@ def _print_phases(out: Console, config: RunConfig, phases: Iterable[Phase]) -> N
             f"{phase.updates:,}",
         )
     out.print(steps)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is 1."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

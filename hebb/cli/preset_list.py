@@ -12,11 +12,12 @@ from collections.abc import Collection
 
 from rich.text import Text
 
-from hebb.cli.describe import LIST_WIDTH, console, counted, table
+from hebb.cli.describe import LIST_WIDTH, console, table
 from hebb.config import grammar
 from hebb.config.catalog import Catalog, Model
 from hebb.config.registry import RULES
 from hebb.core import commands
+from hebb.core.words import counted
 
 _MORE = " …"
 _LEAST = 20

@@ -20,6 +20,7 @@ from hebb.cli.parsing import Parser, Section, count
 from hebb.config.vocabulary import DeviceKind
 from hebb.core import commands
 from hebb.core.errors import ConfigError
+from hebb.core.words import counted
 from hebb.storage import folders
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> int:
 
 def _describe(packed: Archive) -> None:
     out = describe.console()
-    contents = f"{packed.kind} {packed.name}: {describe.counted(len(packed.runs()), 'finished run')}"
+    contents = f"{packed.kind} {packed.name}: {counted(len(packed.runs()), 'finished run')}"
     lines = [contents, *(f"plugin: {plugin}" for plugin in packed.plugins)]
     lines += [f"data: {name}" for name in _datasets(packed)]
     for line in lines:

@@ -16,6 +16,7 @@ from hebb.config.phase import Phase
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import DivergenceError
+from hebb.core.words import counted
 from hebb.storage import board
 from hebb.storage.folders import Row
 from hebb.training.report import Report
@@ -99,7 +100,7 @@ class ConsoleReport(Report):
         data = {config.dataset_unsup.dataset, config.dataset_sup.dataset}
         self.console.print(
             f"{config.network.name} on {' and '.join(sorted(data))}: {config.mode}, {describe.seeds(config)}, "
-            f"{config.device}, {describe.counted(config.threads, 'thread')}"
+            f"{config.device}, {counted(config.threads, 'thread')}"
         )
         for note in describe.notes(config, phases):
             self.console.print(note, soft_wrap=True)
@@ -111,7 +112,7 @@ class ConsoleReport(Report):
 
     def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
         """Show that a phase starts."""
-        remaining = f"{describe.counted(phase.epochs - epoch, 'epoch')} of {images} images"
+        remaining = f"{counted(phase.epochs - epoch, 'epoch')} of {images} images"
         self._start_bar(f"phase {index}: {phase.describe()}", remaining, phase.epochs * images, epoch * images)
 
     def _start_bar(self, name: str, detail: str, total: int, done: int = 0) -> None:

@@ -16,6 +16,7 @@ from hebb.config.catalog import Catalog
 from hebb.config.vocabulary import Launcher
 from hebb.core.commands import line as command_line
 from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of, said_as
+from hebb.core.words import counted
 from hebb.storage import board, folders
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _dry_run(search: Search, catalog: Catalog, settings: SearchSettings, *, fres
 def _summary(search: Search) -> str:
     """Say in a sentence what would be run."""
     spec = search.spec
-    configurations = describe.counted(spec.count() - len(search.left_out), "configuration")
+    configurations = counted(spec.count() - len(search.left_out), "configuration")
     text = f"{search.runs} trials: {configurations} x seeds {' '.join(map(str, sorted(search.seeds)))}"
     if search.packs:
         text += f", in packs of up to {search.pack_seeds} seeds trained together"

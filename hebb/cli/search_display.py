@@ -18,6 +18,7 @@ from hebb.cli.pulse import Pulse, after
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
+from hebb.core.words import counted
 from hebb.storage import board, folders
 from hebb.tuning import search_notes
 from hebb.tuning.observer import Cause, FrontPoint, Outcome, Ranking, SearchObserver, Stage, TrialReport, Winner
@@ -103,7 +104,7 @@ class SearchDisplay(SearchObserver):
         self._scheduler = search.spec.scheduler.name.value
         self._print(
             f"{search.runs} trials of {search.base.network.name}, "
-            f"{describe.counted(search.base.threads, 'thread')} each on "
+            f"{counted(search.base.threads, 'thread')} each on "
             f"{search.base.device}; in {search.folder}"
         )
         first = search.trials[0].config if search.trials else search.base
@@ -120,7 +121,7 @@ class SearchDisplay(SearchObserver):
         self._progress, self._preparing = _Progress(stage, stage.groups), ""
         earlier = f", {stage.before} ended before" if stage.before else ""
         if not self.console.is_terminal:
-            self._line(f"{describe.counted(stage.groups, 'trial')} to go, {stage.at_once} at a time{earlier}")
+            self._line(f"{counted(stage.groups, 'trial')} to go, {stage.at_once} at a time{earlier}")
         else:
             self._pulse.stop()  # the table shows that it goes on
             self._live = Live(
@@ -165,7 +166,7 @@ class SearchDisplay(SearchObserver):
     def state(self) -> str:
         """Say in a line how far the search is, and how far each trial that goes on."""
         progress = self._progress
-        text = f"{progress.done} of {describe.counted(progress.total, 'trial')} ended, {progress.time_left()}"
+        text = f"{progress.done} of {counted(progress.total, 'trial')} ended, {progress.time_left()}"
         going = [f"{group.label} {_progress_of(group)}" for group, _ in list(progress.started.values())]
         more = f"; and {len(going) - _GOING} more" if len(going) > _GOING else ""
         return f"{text}; {'; '.join(going[:_GOING])}{more}" if going else text
@@ -235,7 +236,7 @@ class SearchDisplay(SearchObserver):
         if not points:
             self._print(f"no front: no configuration has a finite {names} on every seed and keeps every constraint")
             return
-        self._print(f"front: {describe.counted(len(points), 'configuration')} that nothing beats in {names}")
+        self._print(f"front: {counted(len(points), 'configuration')} that nothing beats in {names}")
         for point in points:
             values = ", ".join(f"{name} {replicates.with_unit(value, name)}" for name, value in point.values.items())
             self._print(f"front {point.number}: {point.trial.label or search.base.network.name}: {values}")
@@ -246,7 +247,7 @@ class SearchDisplay(SearchObserver):
         images = trials[0].config.dataset_sup.train_samples()
         seeds = " ".join(dict.fromkeys(str(trial.config.seed) for trial in trials))
         count = len({trial.configuration for trial in trials})
-        what = f"{describe.counted(count, 'point')} of the front" if self._several else "the winner"
+        what = f"{counted(count, 'point')} of the front" if self._several else "the winner"
         self._print(f"training {what} on all {images:,} training images, seeds {seeds}")
 
     def _score(self, group: Group) -> str:
@@ -362,7 +363,7 @@ def print_estimate(estimate: Estimate, search: Search) -> None:
     early = f" at most: {search.spec.scheduler.name} stops some early" if search.stops_early else ""
     console.print(
         f"{estimate.runs} runs{packs}, about {describe.duration(estimate.seconds)} each, {estimate.at_once} at a time "
-        f"on {estimate.device} with {describe.counted(search.base.threads, 'thread')}: "
+        f"on {estimate.device} with {counted(search.base.threads, 'thread')}: "
         f"{describe.duration(3600 * estimate.hours)}, {describe.disk(estimate.disk)} in {search.folder}{early}",
         soft_wrap=True,
     )

@@ -18,6 +18,7 @@ from hebb.analysis.progress import Follower, RunProgress, RunStatus, SearchProgr
 from hebb.cli import arguments, describe
 from hebb.cli.parsing import Parser, count
 from hebb.core import commands
+from hebb.core.words import counted
 from hebb.storage import folders
 
 _VERB = "watch"
@@ -116,7 +117,7 @@ def _front(progress: SearchProgress) -> Table:
 def sentence(progress: SearchProgress, folder: Path, still: int) -> str:
     """Say how far a search is, or how it ended; ``still``: seconds after which it makes no progress."""
     tally = progress.tally
-    text = f"{tally.finished} of {describe.counted(tally.total, 'run')} finished"
+    text = f"{tally.finished} of {counted(tally.total, 'run')} finished"
     everything = (*progress.runs, *progress.final)
     running = sum(run.state == RunStatus.RUNNING for run in everything)
     others = tally.others()
@@ -127,7 +128,7 @@ def sentence(progress: SearchProgress, folder: Path, still: int) -> str:
     best = progress.leading
     text += f", {others}" if others else ""
     if progress.several:
-        text += f"; {describe.counted(len(progress.front), 'configuration')} on the front"
+        text += f"; {counted(len(progress.front), 'configuration')} on the front"
     elif best:
         text += f"; best run: {best.label} seed {best.seed}, {_value(best, progress.metric)}"
     if progress.state == SearchState.INTERRUPTED:

@@ -16,10 +16,10 @@ from hebb.kernels import loops, private_torch
 
 
 class TransferFunction:
-    """The function f that makes a rate of the state of a hidden neuron."""
+    """The function f that turns the state of a hidden neuron into its rate."""
 
     in_loops: ClassVar[loops.Transfer | None] = None
-    """Its name among the loops, which are faster, if they have it. A subclass does not inherit it."""
+    """The same function among the faster loops; None where they lack it. A subclass does not inherit it."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

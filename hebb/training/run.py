@@ -374,7 +374,7 @@ def curves_of(runs: Sequence[Run], at: Epoch, split: Split, recorded: Container[
 
 def leaks(config: RunConfig) -> dict[str, dict[str, list[str]]]:
     """Return what ``result.json`` says of test images that were not left alone; most runs have nothing to say."""
-    said = {role: getattr(config, role).leaks for role in ("dataset_sup", "dataset_unsup")}
+    said = {f"dataset_{role}": spec.leaks for role, spec in config.datasets.items()}
     return {"test images": {role: list(texts) for role, texts in said.items() if texts}} if any(said.values()) else {}
 
 

@@ -95,13 +95,9 @@ def _by_label(search: Search, groups: Mapping[str, str]) -> dict[str, str]:
             if fates.holds(group, trial.name) and not trial.finished:
                 seeds.setdefault((trial.label, text), []).append(trial.config.seed)
     return {
-        label if len(some) == len(search.seeds) else f"{label}, {_seeds(some)}": text
+        label if len(some) == len(search.seeds) else f"{label}, {report_table.seeds_of(some)}": text
         for (label, text), some in seeds.items()
     }
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}"
 
 
 def _points(search: Search, ranking: pd.DataFrame) -> tuple[tuple[Axis, ...], list[Choice], list[float]]:
@@ -233,7 +229,7 @@ def facts(report: SearchReport) -> dict[str, str]:
 
 def progress(report: SearchReport) -> str:
     """Say how many runs ran to the end, what became of the others, and whether any is left."""
-    tally, seeds = report.tally, _seeds(report.search.seeds)
+    tally, seeds = report.tally, report_table.seeds_of(report.search.seeds)
     if tally.ended_early:
         return f"{tally.sentence(report.search.spec.scheduler.name)}; {seeds}"
     left = "" if tally.complete else f"; not complete: {tally.others()}"

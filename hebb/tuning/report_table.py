@@ -151,14 +151,15 @@ def fates_of(search: Search, journal: Journal) -> dict[str, str]:
             said[trial.label].setdefault(text, []).append(trial.config.seed)
     return {
         label: "; ".join(
-            text if len(seeds) == len(search.seeds) else f"{_seeds(seeds)}: {text}" for text, seeds in parts.items()
+            text if len(seeds) == len(search.seeds) else f"{seeds_of(seeds)}: {text}" for text, seeds in parts.items()
         )
         for label, parts in said.items()
         if parts
     }
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def seeds_of(seeds: Sequence[int]) -> str:
+    """Name seeds: ``seeds 0 1``."""
     return f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}"
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, selected
-from hebb.cli.describe import counted
 from hebb.cli.parsing import count
 from hebb.cli.search_display import commands
 from hebb.core import commands as core
 from hebb.core.errors import ConfigError
+from hebb.core.words import counted
 from hebb.storage import folders
 
 if TYPE_CHECKING:
-    from hebb.analysis.evidence import Claim
+    from hebb.analysis.evidence import Record
     from hebb.analysis.output import Output
-    from hebb.analysis.quantity import Epochs
+    from hebb.analysis.record_metric import Epochs
 
 
 def _evidence_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +81,12 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _check_record(options: argparse.Namespace) -> tuple[list[Epochs | None], list[Claim]]:
-    """Return the epochs of each number, and the claims that stay; raise for flags that do not go together."""
+def _check_record(options: argparse.Namespace) -> tuple[list[Epochs | None], Record | None]:
+    """Return the epochs of each number, and the record whose claims of these files stay.
+
+    Raises:
+        ConfigError: for flags that do not go together.
+    """
     from hebb.analysis import evidence
 
     if options.out is None:
@@ -95,8 +99,9 @@ def _check_record(options: argparse.Namespace) -> tuple[list[Epochs | None], lis
             each = f"one number for each of the {len(epochs)} --epochs" if options.epochs else "one number"
             raise ConfigError(flag, f"must be {each}, got {len(numbers)}")
     if options.published is not None:
-        return epochs, []
-    claims = evidence.claims_of(options.out, f"{options.name}.csv")
+        return epochs, None
+    before = evidence.read_one(options.out) if (options.out / evidence.RECORD).exists() else None
+    claims = [] if before is None else before.claims_of(f"{options.name}.csv")
     free = ({"metric"} if options.epochs else set()) | ({"why"} if claims else set())
     about = ("metric", "source", "sd", "n", "what", "unit", "why")
     wrong = next((name for name in about if name in options.given and name not in free), None)
@@ -104,12 +109,12 @@ def _check_record(options: argparse.Namespace) -> tuple[list[Epochs | None], lis
         raise ConfigError(f"--{wrong}", "changes what the record claims", hint="--published X makes its claims anew")
     if wrong is not None:
         raise ConfigError(f"--{wrong}", "describes a published number, and there is none", hint="--published X")
-    return epochs, claims
+    return epochs, before if claims else None
 
 
 def _epochs(words: Sequence[str], metric: str) -> list[Epochs | None]:
     """Read ``--epochs``; without them there is one number, that of the end."""
-    from hebb.analysis.quantity import Epochs, Quantity
+    from hebb.analysis.record_metric import Epochs, RecordMetric
 
     epochs = [Epochs.read(word) for word in words]
     if None in epochs:
@@ -119,28 +124,28 @@ def _epochs(words: Sequence[str], metric: str) -> list[Epochs | None]:
         )
     if len(set(epochs)) < len(epochs):
         raise ConfigError("--epochs", "names an epoch twice")
-    if not all(Quantity(metric, each).measured for each in epochs):
+    if not all(RecordMetric(metric, each).measured for each in epochs):
         raise ConfigError("--metric", f"{metric} is not measured after every epoch", hint="leave out --epochs")
     return [*epochs] or [None]
 
 
 def _record(options: argparse.Namespace) -> Output:
     """Write a set of runs, with new claims or with those that the record has for it."""
-    epochs, old = _check_record(options)
+    epochs, before = _check_record(options)
     runs = selected(options)
 
-    from hebb.analysis import evidence, more_seeds, quantity, record
+    from hebb.analysis import evidence, more_seeds, record, record_metric
     from hebb.analysis.output import Output
 
-    first, frame, title = runs[0], record.lines(runs), options.title
-    quantities = [quantity.Quantity(options.metric, each) for each in epochs]
+    first, frame = runs[0], record.lines(runs)
+    metrics = [record_metric.RecordMetric(options.metric, each) for each in epochs]
     path = options.out / f"{options.name}.csv"
     if options.published is None and path.exists():
-        quantities += more_seeds.quantities(path, frame)
-    frame = quantity.with_epochs(frame, runs, quantities)
+        metrics += more_seeds.metrics(path, frame)
+    frame = record_metric.with_epochs(frame, runs, metrics)
     if options.published is None:
+        old = [] if before is None else before.claims_of(path.name)
         claims = more_seeds.claims(frame, options.name, old, options.out, first, options.why)
-        title = title or (evidence.read_one(options.out).title if old else None)
     else:
         what = options.what or f"{record.subject(first)}, {options.metric}"
         claims = [
@@ -153,12 +158,11 @@ def _record(options: argparse.Namespace) -> Output:
                 evidence.Published(value=value, source=options.source, sd=sd, n=options.n),
                 options.why,
             )
-            for each, value, sd in zip(
-                quantities, options.published, options.sd or [None] * len(quantities), strict=True
-            )
+            for each, value, sd in zip(metrics, options.published, options.sd or [None] * len(metrics), strict=True)
         ]
     counts = f"{counted(len(claims), 'claim')} of {path.name}, {counted(len(frame), 'seed')}"
     text = f"{frame.to_string(index=False, na_rep='-')}\n{counts}"
+    title = options.title or (None if before is None else before.title)
     page = record.page(runs, title, claims, options.name, options.out)
     return Output(
         options.name, frame, text=text, more={record.CONFIG: record.config(first)}, shared={evidence.RECORD: page}

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from hebb.analysis.runs import METRICS
 from hebb.core.errors import ConfigError
+from hebb.core.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hebb.analysis.runs import StoredRun
 
-_COLUMN = re.compile(r"(?P<metric>.+?)_(?P<first>\d{1,9})(_to_(?P<last>\d{1,9}))?")
-_RANGE = re.compile(r"(?P<first>\d{1,9})(-(?P<last>\d{1,9}))?")
+_COLUMN = re.compile(r"(?P<metric>.+?)_(?P<epochs>\d+(_to_\d+)?)")
+_EPOCHS = re.compile(r"(?P<first>\d{1,9})(-(?P<last>\d{1,9}))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,81 +33,83 @@ class Epochs:
     last: int
 
     @classmethod
-    def read(cls, text: str, pattern: re.Pattern[str] = _RANGE) -> Epochs | None:
+    def read(cls, text: str) -> Epochs | None:
         """Read ``50`` or ``11-20``; None for other words, epoch 0, or a range that ends before it begins."""
-        match = pattern.fullmatch(text)
+        match = _EPOCHS.fullmatch(text)
         if match is None:
             return None
         first, last = int(match["first"]), int(match["last"] or match["first"])
         return cls(first, last) if 1 <= first <= last else None
 
     def words(self) -> str:
-        """Return what stands behind the name of a quantity."""
+        """Return what follows the name of a metric."""
         if self.first == self.last:
-            return f" after {self.first} epoch{'' if self.first == 1 else 's'}"
+            return f" after {counted(self.first, 'epoch')}"
         return f", mean of epochs {self.first} to {self.last}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantity:
-    """A number of each run.
+class RecordMetric:
+    """A metric of a run as a record has it.
 
     Attributes:
-        metric: column of ``metrics.jsonl``, or a cost.
-        epochs: the epochs whose mean counts; None: what the run ended with.
+        name: a column of ``metrics.jsonl``, or a cost.
+        epochs: the epochs over which it is averaged; None: the value at the end of the run.
     """
 
-    metric: str
+    name: str
     epochs: Epochs | None = None
 
     @classmethod
-    def of_column(cls, column: str) -> Quantity | None:
-        """Return the quantity with epochs whose column is this; None if there is none."""
+    def of_column(cls, column: str) -> RecordMetric | None:
+        """Return the metric with epochs that has this column; None if there is none."""
         match = _COLUMN.fullmatch(column)
-        epochs = Epochs.read(column, _COLUMN)
-        quantity = cls(match["metric"], epochs) if match is not None and epochs is not None else None
-        return quantity if quantity is not None and quantity.measured and quantity.column == column else None
+        epochs = Epochs.read(match["epochs"].replace("_to_", "-")) if match else None
+        if match is None or epochs is None:
+            return None
+        metric = cls(match["metric"], epochs)
+        return metric if metric.measured and metric.column == column else None
 
     @property
     def measured(self) -> bool:
-        """Whether runs measure it as often as it needs."""
-        return self.epochs is None or self.metric in METRICS
+        """Whether runs measure it after their epochs, where it needs that."""
+        return self.epochs is None or self.name in METRICS
 
     @property
     def column(self) -> str:
         """Its column in the CSV of a record."""
         if self.epochs is None:
-            return self.metric
+            return self.name
         first, last = self.epochs.first, self.epochs.last
-        return f"{self.metric}_{first}" + (f"_to_{last}" if last > first else "")
+        return f"{self.name}_{first}" + (f"_to_{last}" if last > first else "")
 
 
-def _over(epochs: Epochs, metric: str, run: StoredRun) -> float:
-    """Return the mean of a metric of a run over epochs."""
+def _over(epochs: Epochs, name: str, run: StoredRun) -> float:
+    """Return the mean of a metric over epochs of a run."""
     last = {row["epoch"]: row for row in run.rows if row["phase"] == run.rows[-1]["phase"]}
     values = []
     for epoch in range(epochs.first, epochs.last + 1):
-        value = last.get(epoch, {}).get(metric)
+        value = last.get(epoch, {}).get(name)
         if value is None:
             raise ConfigError(
                 "--epochs",
-                f"{run.folder.name} has no {metric} after epoch {epoch} of its last phase",
+                f"{run.folder.name} has no {name} after epoch {epoch} of its last phase",
                 hint="dataset_sup.print_freq=1 measures after every epoch",
             )
         values.append(float(value))
     return sum(values) / len(values)
 
 
-def with_epochs(frame: pd.DataFrame, runs: Sequence[StoredRun], quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """Return the frame, which has a line for each seed, with a column for each quantity that has epochs.
+def with_epochs(frame: pd.DataFrame, runs: Sequence[StoredRun], metrics: Sequence[RecordMetric]) -> pd.DataFrame:
+    """Return the frame, which has a line for each seed, with a column for each metric that has epochs.
 
     Raises:
         ConfigError: when a run did not measure one.
     """
     by_seed = {run.seed: run for run in runs}
     columns = {
-        quantity.column: [_over(quantity.epochs, quantity.metric, by_seed[seed]) for seed in frame["seed"]]
-        for quantity in quantities
-        if quantity.epochs is not None
+        metric.column: [_over(metric.epochs, metric.name, by_seed[seed]) for seed in frame["seed"]]
+        for metric in metrics
+        if metric.epochs is not None
     }
     return frame.assign(**columns)
