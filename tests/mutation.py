@@ -529,8 +529,32 @@ DEFECTS = (
         "keep_square, np.float32(1) - np.float32(keep_square)",
     ),
     Defect(
-        "threads forget the last part of a loop",
+        "a thread of torch forgets the last rows of its share",
         "hebb/kernels/numba_loops.py",
+        "min(rows, (number + 1) * some)",
+        "min(rows, (number + 1) * some - (number > 0))",
+    ),
+    Defect(
+        "a loop over the weights takes the decay of another row",
+        "hebb/kernels/numba_loops.py",
+        "factors[row, 0] if given",
+        "factors[0, 0] if given",
+    ),
+    Defect(
+        "the patches of a batch are those of the batch before",
+        "hebb/nn/layers.py",
+        "            if whole is x:\n",
+        "            if whole is not x:\n",
+    ),
+    Defect(
+        "a step takes the radii for their squares",
+        "hebb/kernels/loops.py",
+        "squares[:, 0].sqrt_()",
+        "squares[:, 0]",
+    ),
+    Defect(
+        "threads forget the last part of a loop",
+        "hebb/kernels/own_threads.py",
         "return [parts[-1], *parts[:-1]]",
         "return [parts[0], *parts[:-1]]",
     ),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hebb.kernels import numba_loops
+from hebb.kernels import own_threads
 from hebb.kernels.numba_loops import REORDERS, compiled
 
 WIDTH = 768
@@ -38,7 +38,7 @@ def on_threads(*arguments: np.ndarray, threads: int, aside: Callable[[], None]) 
 
     ``aside`` is called meanwhile.
     """
-    numba_loops.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads, aside=aside)
+    own_threads.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads, aside=aside)
 
 
 @compiled(fastmath=REORDERS)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hebb.kernels import own_threads, private_torch, team
+
 WORTH = 1 << 19
 """Elements from which a loop is worth its import and its call."""
 
@@ -25,9 +27,6 @@ _LIBRARY.define("power(Tensor u, float exponent) -> Tensor")
 _LIBRARY.define("softmax(Tensor u, float beta, bool signed) -> Tensor")
 _LIBRARY.define("positive_sums(Tensor rows) -> Tensor")
 
-_ALONE = 1
-"""Threads of torch up to which a loop on the calling thread is faster; with two, half of its numbers are far away."""
-
 
 def pays(x: Tensor) -> bool:
     """Whether a loop applies to x and is worth it; the loops have no gradient."""
@@ -38,12 +37,13 @@ def _plain(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
 
 
-def pays_alone(x: Tensor) -> bool:
-    """Whether a loop on the calling thread alone applies to x and is worth it.
+def pays_between(x: Tensor) -> bool:
+    """Whether a loop over the rows of x is worth it between two operations of torch.
 
-    A compiled graph fuses its own passes.
+    It is not where several threads of torch have their shares of x and a loop cannot have the same (``hebb.kernels.
+    team``). A compiled graph fuses its own passes.
     """
-    return not torch.compiler.is_compiling() and pays(x) and torch.get_num_threads() <= _ALONE
+    return not torch.compiler.is_compiling() and pays(x) and team.threads() == torch.get_num_threads()
 
 
 def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
@@ -58,7 +58,7 @@ def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
 
     out = torch.empty_like(x)
     arguments = (x.numpy().reshape(-1), drawn, eights, out.numpy().reshape(-1))
-    numba_loops.run(numba_loops.select, *arguments, items=-(-x.numel() // 8), threads=torch.get_num_threads())
+    own_threads.run(numba_loops.select, *arguments, items=-(-x.numel() // 8), threads=torch.get_num_threads())
     return out
 
 
@@ -80,7 +80,7 @@ def _power(u: Tensor, exponent: float) -> Tensor:
         u = u.contiguous()
     out = torch.empty_like(u)
     arguments = (_in_memory(u).numpy().reshape(-1), np.float32(exponent), _in_memory(out).numpy().reshape(-1))
-    numba_loops.run(numba_loops.power, *arguments, items=u.numel(), threads=torch.get_num_threads())
+    own_threads.run(numba_loops.power, *arguments, items=u.numel(), threads=torch.get_num_threads())
     return out
 
 
@@ -103,7 +103,7 @@ def _power_of_pack(
 
 
 def softmax(u: Tensor, beta: float, *, signed: bool = False) -> Tensor:
-    """Return the softmax of beta u over dimension 1, for a positive beta, on the calling thread.
+    """Return the softmax of beta u over dimension 1, for a positive beta.
 
     The relative error of a share s is at most 1e-7 (4 + 2 |log2 s|), as far as s is at least 2^-126; smaller ones are 0
     or subnormal.
@@ -123,7 +123,10 @@ def _softmax(u: Tensor, beta: float, signed: bool) -> Tensor:
 
     u = u.contiguous()
     out = torch.empty_like(u)
-    numba_loops.softmax(u.numpy(), np.float32(beta), signed, out.numpy(), 0, len(u))
+    if team.threads() == 1:
+        numba_loops.softmax(u.numpy(), np.float32(beta), signed, out.numpy(), 0, len(u))
+    else:
+        numba_loops.SHARE_SOFTMAX(u=u, out=out, rows=len(u), columns=u.shape[1], beta=beta, signed=signed)
     return out
 
 
@@ -143,7 +146,7 @@ def _softmax_of_pack(
 
 def positive_mass(y: Tensor) -> Tensor:
     """Return the sum of the positive numbers of each channel of (B, C) or (B, C, H, W), as (C,)."""
-    if pays_alone(y):
+    if pays_between(y):
         return positive_sums(y if y.dim() == 2 else y.permute(0, 2, 3, 1).reshape(-1, y.shape[1]))
     each = y.relu()
     if y.dim() > 2:  # image by image: a thread then sums what its cache still holds, in a third of the time
@@ -152,7 +155,7 @@ def positive_mass(y: Tensor) -> Tensor:
 
 
 def positive_sums(rows: Tensor) -> Tensor:
-    """Return the sum of the positive numbers of each column of (M, C), on the calling thread."""
+    """Return the sum of the positive numbers of each column of (M, C)."""
     answer: Tensor = torch.ops.hebb.positive_sums(rows)
     return answer
 
@@ -161,9 +164,13 @@ def positive_sums(rows: Tensor) -> Tensor:
 def _positive_sums(rows: Tensor) -> Tensor:
     from hebb.kernels import numba_loops
 
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
-    numba_loops.positive_sums(rows.contiguous().numpy(), total.numpy(), 0, len(rows))
-    return total.float()
+    rows = rows.contiguous()
+    totals = torch.zeros(team.threads(), rows.shape[1], dtype=torch.float64)
+    if len(totals) == 1:
+        numba_loops.positive_sums(rows.numpy(), totals[0].numpy(), 0, len(rows))
+    else:
+        numba_loops.SHARE_POSITIVE_SUMS(y=rows, out=totals, rows=len(rows), columns=rows.shape[1])
+    return totals.sum(dim=0).float()
 
 
 @torch.library.register_fake("hebb::positive_sums", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -176,6 +183,41 @@ def _positive_sums_of_pack(info: object, batched: tuple[int | None], rows: Tenso
     """Sum the columns of each member of a pack."""
     members = rows.movedim(batched[0] or 0, 0)  # (S, M, C)
     return torch.stack([positive_sums(member) for member in members]), 0
+
+
+def decay(change: Tensor, weight: Tensor, factors: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Subtract factors weight from change in place; where a loop does not pay, change nothing and return None.
+
+    It stands for four or six passes of torch, so it pays for half the elements.
+
+    Args:
+        change: (C, ...), changed.
+        weight: in the shape and the order of memory of change.
+        factors: (C,), one for a row; None stands for the sums of change weight over each row.
+
+    Returns:
+        The largest magnitude of the new change, (), and the norm of each row of the weights, (C,).
+    """
+    if 2 * change.numel() < WORTH or torch.compiler.is_compiling() or team.threads() != torch.get_num_threads():
+        return None
+    given = change.new_empty(len(change)) if factors is None else factors
+    if not all(type(x) is Tensor and _plain(x) and not private_torch.is_batched(x) for x in (change, weight, given)):
+        return None
+    rows, weights = _in_memory(change), _in_memory(weight)
+    if not rows.is_contiguous() or change.stride() != weight.stride() or rows.shape[0] != len(change):
+        return None
+    from hebb.kernels import numba_loops
+
+    rows, weights, columns = rows.flatten(1), weights.flatten(1), given.contiguous()[:, None]
+    peaks, squares = torch.empty_like(columns), torch.empty_like(columns)
+    if team.threads() == 1:
+        steps, w, multiples, largest, sums = (x.numpy() for x in (rows, weights, columns, peaks, squares))
+        numba_loops.decay(steps, w, multiples, factors is not None, largest, sums, 0, len(rows))
+    else:
+        tensors = {"change": rows, "weight": weights, "factors": columns, "peaks": peaks, "squares": squares}
+        sizes = {"rows": len(rows), "columns": rows.shape[1]}
+        numba_loops.SHARE_DECAY(**tensors, **sizes, given=factors is not None)
+    return peaks.amax(), squares[:, 0].sqrt_()
 
 
 class Transfer(Enum):

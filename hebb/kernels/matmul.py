@@ -2,9 +2,10 @@
 
 torch multiplies float32 matrices by MKL and convolves by oneDNN. On AMD processors oneDNN also multiplies faster: twice
 as fast for products with a small result, such as the weight gradient of a wide convolution or a classifier on a map of
-features, and a tenth to a third faster for others. On Intel's it is faster for few outputs, up to a third, and slower
-for products of two transposed matrices, as weight gradients are: MKL reads these as they lie, oneDNN takes copies (26
-ms against 21 for the third layer of 4SoftHebbCnnCIFAR). Code that learns therefore calls ``linear`` instead of ``@``.
+features, and a tenth to a third faster for others. On Intel's it is up to a third faster for few rows or outputs, up to
+a tenth slower for many of both (46.5 ms against 43.3 on one thread for 640 patches of the third layer of
+4SoftHebbCnnCIFAR), and slower for two transposed matrices, as in weight gradients: MKL reads these as they lie, oneDNN
+takes copies (26 ms against 21 for the same layer). Code that learns therefore calls ``linear`` instead of ``@``.
 
 Shapes: B batch, C outputs, N inputs; in general (M, K) x (N, K) -> (M, N).
 """
@@ -21,6 +22,9 @@ from hebb.kernels import private_torch
 
 WORTH = 4_000_000
 """Multiplications from which a product goes to oneDNN, whose call costs ten microseconds more than MKL's."""
+
+_MANY = 128
+"""Rows and outputs from which MKL is faster on Intel's processors, if there are as many of both."""
 
 _INTEL = machine.is_intel()  # a constant, because torch's compiler cannot trace the question
 
@@ -41,7 +45,8 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32
     if plain or not private_torch.HAS_ONEDNN or x.numel() * len(weight) < WORTH:
         return False
-    return not (_INTEL and x.stride(0) == 1 and weight.stride(0) == 1)
+    many = min(len(x), len(weight)) >= _MANY
+    return not (_INTEL and (many or (x.stride(0) == 1 and weight.stride(0) == 1)))
 
 
 @torch.library.impl(_LIBRARY, "linear", "CPU")

@@ -1,28 +1,30 @@
-"""The loops of ``hebb.kernels``, compiled by numba, and the threads that run them.
+"""The loops of ``hebb.kernels``, compiled by numba.
 
 Only the modules of this folder import this one, and late: numba takes a third of a second to import, and compiling a
 loop takes a second or two the first time on a machine (then it is cached in a file).
 
-A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. The threads
-are Python's own, which sleep while they have nothing to do; OpenMP's spin first, and numba would add a second pool of
-them to torch's. They take the parts of a loop one after the other, so that a thread whose core is busy elsewhere does
-fewer of them. What a loop computes does not depend on who does a part.
+A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are two
+ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, and a ``Task`` gives
+torch's threads their shares of a short one. numba would add a second pool of OpenMP's threads to torch's. What a loop
+computes does not depend on who does a part.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+import torch
 from llvmlite import binding
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-_MOST_PARTS = 16
-"""Most parts of a loop for each thread. Parts get smaller, so that all threads end at about the same time."""
+from hebb.kernels import team
 
 _LN2 = math.log(2)
 _LOG_1, _LOG_3, _LOG_5, _LOG_7, _LOG_9 = (np.float32(2 / _LN2 / odd) for odd in (1, 3, 5, 7, 9))
@@ -38,6 +40,11 @@ _LOWEST, _LARGEST, _HIGHEST = np.float32(-127), np.float32(127), np.float32(128)
 _INFINITY = np.float32(math.inf)
 _LOG2_E = np.float32(1 / _LN2)
 _LEAST_WHOLE, _LARGEST_WHOLE = np.int32(-(2**31)), np.int32(2**31 - 1)
+_BLOCK = 96
+"""Numbers of a row that a loop takes at once: as their count is known, none of them is left over for slower code.
+
+Fewer than about 48 are unrolled before they could become vectors; rows of 96 take half the time, others gain as well.
+"""
 _SUM = 128
 """Numbers that are added in single precision before their sum joins one of double precision."""
 
@@ -70,84 +77,78 @@ _use_widest_vectors()
 def compiled(*, fastmath: frozenset[str] = frozenset({"contract"})) -> Callable[[Loop], Loop]:
     """Compile a loop; the result is cached beside its file or in the user's cache folder, if either is writable."""
 
-    def njit(loop: Loop, cache: bool) -> Loop:
-        compiler = numba.njit(nogil=True, fastmath=set(fastmath), boundscheck=False, error_model="numpy", cache=cache)
-        function: Loop = compiler(loop)  # type: ignore[assignment]
-        return function
-
     def compile_loop(loop: Loop) -> Loop:
-        try:
-            return njit(loop, cache=True)
-        except RuntimeError:  # no folder is writable
-            return njit(loop, cache=False)
+        options: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+        function: Loop = _cached(lambda cache: numba.njit(fastmath=set(fastmath), cache=cache, **options)(loop))
+        return function
 
     return compile_loop
 
 
-def run(
-    loop: Callable[..., object],
-    *arguments: object,
-    items: int,
-    threads: int,
-    aside: Callable[[], None] | None = None,
-) -> None:
-    """Run ``loop(*arguments, first, stop)`` over parts of the ``items`` on ``threads`` threads; wait for all.
-
-    ``aside`` is called meanwhile, by one of the threads that help.
-    """
-    if threads == 1 or items <= 1:
-        loop(*arguments, 0, items)
-        if aside is not None:
-            aside()
-        return
-    parts = iter(_parts(items, threads))  # a step of this iterator is atomic
-    last = next(parts)
-
-    def work() -> None:
-        for first, stop in parts:
-            loop(*arguments, first, stop)
-
-    def work_aside() -> None:
-        if aside is not None:
-            aside()
-        work()
-
-    helpers = [_helpers(threads - 1).submit(work if i else work_aside) for i in range(threads - 1)]
+def _cached(make: Callable[[bool], Any]) -> Any:
+    """Return what ``make`` compiles, kept in a file if it can be."""
     try:
-        work()
-        loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
-        if helpers[0].cancel():
-            work_aside()
-    finally:  # an error does not leave helpers at work on the caller's arrays
-        errors = [helper.exception() for helper in helpers if not helper.cancel()]
-    for error in filter(None, errors):
-        raise error
+        return make(True)
+    except RuntimeError:  # no folder is writable
+        return make(False)
 
 
-def _parts(items: int, threads: int) -> list[tuple[int, int]]:
-    """Return first and stop of parts of the items, the last part before the others: each takes a share of the rest."""
-    least, parts, first = -(-items // (threads * _MOST_PARTS)), [], 0
-    while first < items:
-        stop = min(items, first + max(least, (items - first) // threads))
-        parts.append((first, stop))
-        first = stop
-    return [parts[-1], *parts[:-1]]
+_carray: Any = numba.carray  # type: ignore[attr-defined]
+_thread_number: Any = types.ExternalFunction(team.THREAD_NUMBER, types.int32())
+_threads: Any = types.ExternalFunction(team.THREADS, types.int32())
 
 
-_SMALL = np.float32(1e-20)  # its square is subnormal, or 0
-_pools: dict[tuple[int, bool], ThreadPoolExecutor] = {}
+@compiled()
+def _share(rows: int) -> tuple[int, int]:
+    """Return first and stop of those of the rows which torch gives to the calling thread."""
+    number, threads = _thread_number(), _threads()
+    some = (rows + threads - 1) // threads
+    return min(rows, number * some), min(rows, (number + 1) * some)
 
 
-def _helpers(count: int) -> ThreadPoolExecutor:
-    """Return ``count`` threads of this process, which make of subnormal numbers what the calling thread does."""
-    key = (count, bool(_SMALL * _SMALL))
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(count, thread_name_prefix="hebb-loop")
-    return _pools[key]
+def _typed_pointer(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a child has no threads but the one that forked
+_pointer: Any = intrinsic(_typed_pointer)
+"""Makes a pointer of an address."""
+
+
+@compiled()
+def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
+    """Return the float32 numbers at an address, row by row."""
+    numbers: np.ndarray = _carray(_pointer(address), (rows, columns), np.float32)
+    return numbers
+
+
+class Task:
+    """A loop over rows of matrices that torch's threads share.
+
+    Args:
+        loop: is called by each thread with the address of one record, and does its share of the rows.
+        fields: names and types of the fields of the record.
+    """
+
+    def __init__(self, loop: Callable[[Any], None], **fields: type[np.generic]) -> None:
+        self._loop, self._record = loop, np.dtype(list(fields.items()), align=True)
+
+    @functools.cached_property
+    def _address(self) -> int:
+        for name, address in (team.functions() or {}).items():  # compiled code, also in a file, has them by name
+            binding.add_symbol(name, address)
+        pointer: Any = types.CPointer
+        signature = types.void(pointer(numba.from_dtype(self._record)))
+        return int(_cached(lambda cache: numba.cfunc(signature, cache=cache)(self._loop)).address)
+
+    def __call__(self, **values: torch.Tensor | float) -> None:
+        """Run the loop; a tensor, float32 and contiguous, is known to it by its address."""
+        record = np.zeros(1, self._record)
+        for name, value in values.items():
+            record[name] = value.data_ptr() if isinstance(value, torch.Tensor) else value
+        team.run(self._address, record)
 
 
 @compiled()
@@ -196,37 +197,58 @@ def power(u: np.ndarray, exponent: np.float32, out: np.ndarray, first: int, stop
         target[i] = result if v == v else v
 
 
+@compiled()
+def _ordered(bits: np.int32) -> np.int32:
+    """Return the bits of a float32 as a whole number of the same order, or the bits of such a number."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & _LARGEST_WHOLE))
+
+
 @compiled(fastmath=REORDERS)
 def softmax(u: np.ndarray, beta: np.float32, signed: bool, out: np.ndarray, first: int, stop: int) -> None:
     """Set out to the softmax of beta u, row by row; if signed, with the other sign where u is not the largest."""
+    factor, whole = beta * _LOG2_E, u.shape[1] // _BLOCK * _BLOCK
     for row in range(first, stop):
         source, target = u[row], out[row]
-        top = _largest(source)
-        scale = _ONE / _exponentials(source, top, beta * _LOG2_E, target)
-        for i in range(source.size):
-            y = target[i] * scale
-            target[i] = -y if signed and source[i] < top else y
+        rest, end = source[whole:], target[whole:]
+        order = _LEAST_WHOLE
+        for start in range(0, whole, _BLOCK):
+            some = source[start : start + _BLOCK]
+            for i in range(_BLOCK):
+                order = max(order, _ordered(np.float32(some[i]).view(np.int32)))
+        for i in range(rest.size):
+            order = max(order, _ordered(np.float32(rest[i]).view(np.int32)))
+        top = np.int32(_ordered(order)).view(np.float32)
+        total = _NONE
+        for start in range(0, whole, _BLOCK):
+            some, shares = source[start : start + _BLOCK], target[start : start + _BLOCK]
+            for i in range(_BLOCK):
+                value = _power_of_two(max((some[i] - top) * factor, _LOWEST))
+                shares[i] = value
+                total += value
+        for i in range(rest.size):
+            value = _power_of_two(max((rest[i] - top) * factor, _LOWEST))
+            end[i] = value
+            total += value
+        scale = _ONE / total
+        for start in range(0, whole, _BLOCK):
+            some, shares = source[start : start + _BLOCK], target[start : start + _BLOCK]
+            for i in range(_BLOCK):
+                y = shares[i] * scale
+                shares[i] = -y if signed and some[i] < top else y
+        for i in range(rest.size):
+            y = end[i] * scale
+            end[i] = -y if signed and rest[i] < top else y
 
 
-@compiled(fastmath=REORDERS)
-def _largest(row: np.ndarray) -> np.float32:
-    """Return the largest number of a row, as the largest whole number of the same bits; an unsigned NaN is larger."""
-    top = _LEAST_WHOLE
-    for i in range(row.size):
-        bits = np.float32(row[i]).view(np.int32)
-        top = max(top, np.int32(bits ^ ((bits >> np.int32(31)) & _LARGEST_WHOLE)))
-    return np.int32(top ^ ((top >> np.int32(31)) & _LARGEST_WHOLE)).view(np.float32)
+def _share_softmax(task: Any) -> None:
+    it = _carray(task, 1)[0]
+    u, out = _matrix(it.u, it.rows, it.columns), _matrix(it.out, it.rows, it.columns)
+    softmax(u, it.beta, it.signed, out, *_share(it.rows))
 
 
-@compiled(fastmath=REORDERS)
-def _exponentials(source: np.ndarray, top: np.float32, factor: np.float32, target: np.ndarray) -> np.float32:
-    """Set target to 2^(factor (source - top)), and return the sum."""
-    total = _NONE
-    for i in range(source.size):
-        value = _power_of_two(max((source[i] - top) * factor, _LOWEST))
-        target[i] = value
-        total += value
-    return total
+SHARE_SOFTMAX = Task(
+    _share_softmax, u=np.intp, out=np.intp, rows=np.intp, columns=np.intp, beta=np.float32, signed=np.bool_
+)
 
 
 @compiled(fastmath=REORDERS)
@@ -241,6 +263,64 @@ def positive_sums(rows: np.ndarray, out: np.ndarray, first: int, stop: int) -> N
                 some[i] += _NONE if source[i] < _NONE else source[i]  # a NaN is kept
         for i in range(out.size):
             out[i] += some[i]
+
+
+def _share_positive_sums(task: Any) -> None:
+    it = _carray(task, 1)[0]
+    sums = _carray(_pointer(it.out), (_threads(), it.columns), np.float64)
+    positive_sums(_matrix(it.y, it.rows, it.columns), sums[_thread_number()], *_share(it.rows))
+
+
+SHARE_POSITIVE_SUMS = Task(_share_positive_sums, y=np.intp, out=np.intp, rows=np.intp, columns=np.intp)
+
+
+@compiled(fastmath=REORDERS)
+def decay(
+    change: np.ndarray,
+    weight: np.ndarray,
+    factors: np.ndarray,
+    given: bool,
+    peaks: np.ndarray,
+    squares: np.ndarray,
+    first: int,
+    stop: int,
+) -> None:
+    """Subtract factors weight from change, row by row; note its largest magnitude and the sum of the squared weights.
+
+    Factors that are not given are the products of the rows of change and weight.
+    """
+    for row in range(first, stop):
+        steps, weights = change[row], weight[row]
+        factor = factors[row, 0] if given else _product(steps, weights)
+        order, total = np.int32(0), _NONE
+        for i in range(steps.size):
+            w = weights[i]
+            step = steps[i] - factor * w
+            steps[i] = step
+            total += w * w
+            order = max(order, np.int32(np.float32(step).view(np.int32) & _LARGEST_WHOLE))  # NaN has the largest bits
+        peaks[row, 0], squares[row, 0] = np.int32(order).view(np.float32), total
+
+
+@compiled(fastmath=REORDERS)
+def _product(a: np.ndarray, b: np.ndarray) -> np.float32:
+    """Return the sum of a b."""
+    total = _NONE
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+def _share_decay(task: Any) -> None:
+    it = _carray(task, 1)[0]
+    change, weight = _matrix(it.change, it.rows, it.columns), _matrix(it.weight, it.rows, it.columns)
+    factors, peaks = _matrix(it.factors, it.rows, 1), _matrix(it.peaks, it.rows, 1)
+    squares = _matrix(it.squares, it.rows, 1)
+    decay(change, weight, factors, it.given, peaks, squares, *_share(it.rows))
+
+
+_MATRICES = dict.fromkeys(("change", "weight", "factors", "peaks", "squares", "rows", "columns"), np.intp)
+SHARE_DECAY = Task(_share_decay, **_MATRICES, given=np.bool_)
 
 
 @compiled()

@@ -8,8 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +90,7 @@ def flush_subnormals(flush: bool) -> None:
     follow = not products.any() if flush else bool(products.all())
     if follow or not torch.set_flush_denormal(flush):
         return
-    end_pool = _end_of_pool()
+    end_pool = openmp("omp_pause_resource_all")
     if end_pool is not None:
         end_pool(_SOFT)
 
@@ -100,9 +99,9 @@ _SOFT = 1  # OpenMP's word for a pause after which everything goes on as before
 
 
 @functools.cache
-def _end_of_pool() -> Callable[[int], int] | None:
-    """Return OpenMP's function that ends the idle threads of its pool; None where its library has none."""
-    return getattr(ctypes.CDLL(torch._C.__file__), "omp_pause_resource_all", None)
+def openmp(name: str) -> Any:
+    """Return a function of the OpenMP library whose threads torch uses; None if that library has no such function."""
+    return getattr(ctypes.CDLL(torch._C.__file__), name, None)
 
 
 def flushes_subnormals() -> bool:

@@ -134,8 +134,8 @@ class HebbLayer(Radii):
         """Do the work of ``learn`` by tensor operations alone, which may be compiled."""
         x = self.prepare(x)
         u = self.respond(x)
-        dw, size, db = self.plastic(x, u, labels)
-        self.step(dw, db, rate, size)
+        dw, size, db, radius = self.plastic(x, u, labels)
+        self.step(dw, db, rate, size, radius)
         return u
 
     def rivals(self, x: Tensor, u: Tensor) -> Tensor:
@@ -194,15 +194,30 @@ class HebbLayer(Radii):
 
     def change(self, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
         """Return dw = sum_b y x - (sum_b y u) w for prepared input x, before it is normalised."""
+        return self._change(x, u, y)[0]
+
+    def _change(
+        self, x: Tensor, u: Tensor, y: Tensor, *, step: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Return dw and, where a loop finds them for a ``step`` on its way, its largest entry and the radii."""
         change = self.correlate(x, y)
         if self.rule.decay is not None:
-            return change.sub_(self.own_decay(u, y))
-        if self.bias is None and self.linear and self.weight.numel() < u.numel():
-            # u = x * effective weight, so sum_b y u needs no second pass over u
-            decay = (change * self.effective_weight()).sum(dim=self.fan_in)  # (C,)
-        else:
-            decay = self.rows(y * u).sum(dim=0)  # (C,)
-        return add_product(change, self.per_row(decay), self.weight, value=-1)
+            return change.sub_(self.own_decay(u, y)), None
+        # where u = x * effective weight, sum_b y u needs no second pass over u
+        short = self.bias is None and self.linear and self.weight.numel() < u.numel()
+        decay = None if short else self.rows(y * u).sum(dim=0)  # (C,)
+        if step and self.groups == 1 and self.spec.normaliser == Normaliser.LAYER and self._euclidean:
+            found = loops.decay(change, self.weight, decay)
+            if found is not None:
+                return change, found
+        if decay is None:
+            decay = (change * self.effective_weight()).sum(dim=self.fan_in)
+        return add_product(change, self.per_row(decay), self.weight, value=-1), None
+
+    @property
+    def _euclidean(self) -> bool:
+        """Whether the radii are Euclidean norms, and the effective weights the weights."""
+        return self.spec.lebesgue_p == 2 and self.rule.effective is None
 
     def own_decay(self, u: Tensor, y: Tensor) -> Tensor:
         """Return the rule's own decay, subtracted from sum_b y x: in the shape of the weights, group by group."""
@@ -224,19 +239,20 @@ class HebbLayer(Radii):
     @torch.no_grad()
     def plastic(
         self, x: Tensor, u: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | float, Tensor | None]:
-        """Return dw, its divisor, and the normalised change of the bias."""
+    ) -> tuple[Tensor, Tensor | float, Tensor | None, Tensor | None]:
+        """Return dw, its divisor, the normalised change of the bias, and the radii where they are known by now."""
         y = self.gate(self.rivals(x, u), labels)
         self.gate_mass.add_(loops.positive_mass(y))  # before y leaves the caches
-        dw = self.change(x, u, y)
-        top, size = self.size(dw, y)
+        dw, found = self._change(x, u, y, step=True)
+        peak, radius = found or (None, None)
+        top, size = self.size(dw, y, peak)
         self.finite_updates.add_(top - top == 0)
-        return dw, size, None if self.bias is None else self._bias_change(y, self.bias)
+        return dw, size, None if self.bias is None else self._bias_change(y, self.bias), radius
 
     @torch.no_grad()
     def plasticity(self, x: Tensor, u: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the normalised change of weights and bias for prepared input x and pre-activation u."""
-        dw, size, db = self.plastic(x, u, labels)
+        dw, size, db, _ = self.plastic(x, u, labels)
         return dw.div_(size if isinstance(size, float) else self.per_row(size)), db
 
     def _bias_change(self, y: Tensor, bias: Tensor) -> Tensor:
@@ -250,11 +266,11 @@ class HebbLayer(Radii):
             inputs.check(self.rule, "bias_step", db)
         return db / (db.abs().amax() + self.rule.floor)
 
-    def size(self, dw: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return the largest entry of dw, and its divisor: largest entries, or the number of samples."""
+    def size(self, dw: Tensor, y: Tensor, peak: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
+        """Return the largest entry of dw (``peak``, if known), and its divisor: largest entries, or samples."""
         kind = self.spec.normaliser
         if kind == Normaliser.LAYER and self.groups == 1:
-            top = dw.abs().amax()  # twenty times as fast as the norm of order inf
+            top = dw.abs().amax() if peak is None else peak  # twenty times as fast as the norm of order inf
             return top, top + self.rule.floor
         largest = dw.abs().amax(dim=self.fan_in)  # (C,)
         top = largest.amax()
@@ -272,9 +288,16 @@ class HebbLayer(Radii):
             u = u + self.bias.view(1, -1, *[1] * (u.dim() - 2))
         return self.pre_gate(u)
 
-    def step(self, dw: Tensor, db: Tensor | None, rate: Tensor | float | None, size: Tensor | float = 1.0) -> None:
+    def step(
+        self,
+        dw: Tensor,
+        db: Tensor | None,
+        rate: Tensor | float | None,
+        size: Tensor | float = 1.0,
+        radius: Tensor | None = None,
+    ) -> None:
         """w += rate dw / size; b += rate lrb db with lrb = 1/beta (MLP) or 0.1/beta (CNN)."""
-        eta = self.rate(rate)
+        eta = self.rate(rate, radius)
         if torch.is_grad_enabled():
             self.weight = self.weight.clone()  # the graph of the layers above still needs the weights of this run
         # a number over a tensor is its product with the reciprocal, and a number on the device must give its bits
@@ -308,7 +331,7 @@ class HebbLayer(Radii):
         if self.rule.effective is not None:
             return self.law("effective")
         p = self.spec.lebesgue_p
-        return self.weight if p == 2 else self.weight.sign() * self.weight.abs().pow(p - 1)
+        return self.weight if self._euclidean else self.weight.sign() * self.weight.abs().pow(p - 1)
 
     # -- views --------------------------------------------------------------------------------------------
 
@@ -410,6 +433,7 @@ class ConvHebbLayer(HebbLayer):
     r1_threshold = R1_CONV
     bias_scale = 0.1
     channels_last = True
+    _cut: list[tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, spec: LayerSpec, in_channels: int, out_channels: int, behind_norm: bool = False) -> None:
         side = spec.kernel_size
@@ -450,20 +474,20 @@ class ConvHebbLayer(HebbLayer):
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolve the padded input."""
+        """Convolve the padded input; a large one by a matrix product, as ``correlate``, unless gradients flow back."""
+        if x.dtype == torch.float32 and not torch.is_grad_enabled() and self._multiplies(x):
+            pixels = len(x) * math.prod(self._map(x))
+            if pixels * weight.numel() >= matmul.WORTH:
+                u = matmul.linear(self.patches(x), weight.permute(0, 2, 3, 1).flatten(1))
+                return u.view(len(x), *self._map(x), -1).permute(0, 3, 1, 2)
         u = F.conv2d(x, weight.to(x.dtype), None, self.spec.stride, 0, self.spec.dilation, self.groups)
         return u.to(weight.dtype)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x.
-
-        A fan-in larger than half the number of patches goes to a matrix product, because the CPU's convolution is not
-        built for that case (twice as fast for the third layer of 4SoftHebbCnnCIFAR).
-        """
+        """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x."""
         spec, size, full = self.spec, self.weight.shape, y.dtype
         y = y.to(x.dtype)
-        patches = len(x) * y.shape[2] * y.shape[3]
-        if x.device.type == "cpu" and spec.dilation == 1 and self.groups == 1 and 2 * size[1:].numel() > patches:
+        if self._multiplies(x):
             product = matmul.linear(self.rows(y).T, self.patches(x).T).to(full)
             return product.view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
         weight = self.weight.to(x.dtype)
@@ -471,11 +495,42 @@ class ConvHebbLayer(HebbLayer):
             x, y, weight, stride=spec.stride, dilation=spec.dilation, groups=self.groups
         ).to(full)
 
+    def update(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
+        """Do the work of ``learn``; patches are cut out of the batch once, for both products."""
+        if torch.compiler.is_compiling():
+            return super().update(x, rate, labels)
+        self._cut = []
+        try:
+            return super().update(x, rate, labels)
+        finally:
+            self._cut = None
+
     def patches(self, x: Tensor) -> Tensor:
         """Return the patch that each output pixel sees, (B H' W', k k C_in), in the memory order of the weights."""
+        for whole, patches in self._cut or ():
+            if whole is x:
+                return patches
         k, s = self.spec.kernel_size, self.spec.stride
         windows = x.permute(0, 2, 3, 1).unfold(1, k, s).unfold(2, k, s)  # (B, H', W', C_in, k, k)
-        return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, k * k * x.shape[1])
+        patches = windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, k * k * x.shape[1])
+        if self._cut is not None:
+            self._cut.append((x, patches))
+        return patches
+
+    def _map(self, x: Tensor) -> tuple[int, int]:
+        """Return height and width of the output."""
+        reach = self.spec.dilation * (self.spec.kernel_size - 1) + 1
+        height, width = ((side - reach) // self.spec.stride + 1 for side in x.shape[2:])
+        return height, width
+
+    def _multiplies(self, x: Tensor) -> bool:
+        """Whether products with a matrix of patches are faster than convolutions, which are made for many patches.
+
+        With the third layer of 4SoftHebbCnnCIFAR on one thread they take 87 ms and convolutions 102.
+        """
+        if x.device.type != "cpu" or self.spec.dilation > 1 or self.groups > 1:
+            return False
+        return 2 * self.weight[0].numel() > len(x) * math.prod(self._map(x))
 
     def squares(self, x: Tensor) -> Tensor:
         """Return the sum of squares in the patch of every output pixel, (B, 1, H', W'), of its group (B, C, H', W')."""

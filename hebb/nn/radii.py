@@ -27,10 +27,13 @@ class Radii(nn.Module):
         """Dimensions of the weights that belong to one neuron."""
         return tuple(range(1, self.weight.dim()))
 
-    def rate(self, scheduled: Tensor | float | None = None) -> Tensor | float:
-        """Return the rate of the next update: (C,) when adaptive, else the scheduled number."""
+    def rate(self, scheduled: Tensor | float | None = None, radius: Tensor | None = None) -> Tensor | float:
+        """Return the rate of the next update: (C,) when adaptive, else the scheduled number.
+
+        ``radius`` is ``radius()``, where it is known.
+        """
         if self.spec.adaptive:
-            return rates.norm_dependent(self.spec, self.radius())
+            return rates.norm_dependent(self.spec, self.radius() if radius is None else radius)
         return self.spec.lr if scheduled is None else scheduled
 
     def radius(self) -> Tensor:

@@ -30,7 +30,7 @@ def competition(u: Tensor, layer: LayerFields) -> Tensor:
 
     kind = layer.soft_activation_fn
     if kind == Competition.EXP:
-        if loops.pays_alone(u):
+        if loops.pays_between(u):
             return loops.softmax(u, layer.t_invert)
         return (u if layer.t_invert == 1 else u * layer.t_invert).softmax(dim=1)
     if kind == Competition.RELU:
@@ -58,7 +58,7 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     from hebb.kernels import loops
 
     if layer.soft_activation_fn == Competition.EXP and not layer.add_bias:
-        if loops.pays_alone(u):
+        if loops.pays_between(u):
             return loops.softmax(u, layer.t_invert, signed=True)
         # Half the time of looking for an index, in as few arrays as possible. Where several win, their pre-activations
         # are equal, as those of a blank input are, which teaches the weights nothing; only the bias would see it.

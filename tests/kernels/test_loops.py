@@ -20,13 +20,13 @@ from torch import Tensor
 
 from hebb.config.fields import LayerFields
 from hebb.energy.coding import Relu, Sigmoid, TransferFunction
-from hebb.kernels import loops, numba_loops
+from hebb.kernels import loops, numba_loops, own_threads, team
 from hebb.nn.noise import Noise
 from hebb.rules.activations import repu
 from hebb.rules.soft import soft, soft_krotov
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -112,7 +112,8 @@ def rows(count: int, neurons: int, spread: float) -> Tensor:
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("beta", [0.3, 1.0, 15.0])
-@pytest.mark.parametrize("neurons", [1, 2, 15, 16, 96, 1537])
+@pytest.mark.parametrize("neurons", [1, 2, 15, 96, 97, 1537])
+@pytest.mark.usefixtures("threads")
 def test_shares_agree_with_those_of_double_precision(neurons: int, beta: float, signed: bool) -> None:
     u = rows(40, neurons, 4)
     expected = (u.double() * beta).softmax(dim=1)
@@ -141,6 +142,7 @@ def test_all_neurons_with_the_largest_response_win() -> None:
 
 @pytest.mark.parametrize("neurons", [1, 7, 96])
 @pytest.mark.parametrize("count", [1, 127, 128, 1000])
+@pytest.mark.usefixtures("threads")
 def test_positive_sums_agree_with_those_of_double_precision(neurons: int, count: int) -> None:
     y = rows(count, neurons, 1)
     expected = y.double().relu().sum(dim=0)
@@ -164,6 +166,64 @@ def test_loops_over_rows_are_operations_torch_can_trace() -> None:
         (torch.ops.hebb.positive_sums.default, (rows(5, 4, 1),)),
     ):
         torch.library.opcheck(call, example, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_decay_agrees_with_that_of_double_precision(
+    order: torch.memory_format, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "WORTH", 0)
+    change, weight = (rows(7, 50, spread).view(7, 2, 5, 5).contiguous(memory_format=order) for spread in (1, 0.3))
+    weight[3] = 0
+    factors = rows(1, 7, 2)[0] if given else (change.double() * weight).sum(dim=(1, 2, 3))
+    expected = change.double() - factors.double().view(-1, 1, 1, 1) * weight
+    found = loops.decay(change, weight, factors if given else None)
+    assert found is not None
+    peak, norms = found
+    assert torch.allclose(change.double(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(peak, change.abs().amax())
+    assert torch.allclose(norms.double(), weight.double().square().sum(dim=(1, 2, 3)).sqrt(), rtol=1e-6, atol=0)
+    for number in (torch.nan, -torch.nan, -torch.inf):
+        change[2, 1, 1, 1] = number
+        found = loops.decay(change, weight, torch.zeros(7))
+        assert found is not None
+        assert not found[0].isfinite()
+
+
+def test_a_decay_by_a_loop_is_for_plain_numbers_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    change = torch.zeros(4, loops.WORTH // 8)
+    assert loops.decay(change, change.clone(), None) is not None
+    assert loops.decay(change[:, 1:], change[:, 1:].clone(), None) is None
+    assert loops.decay(change, change.double(), None) is None
+    assert loops.decay(change, change.clone().requires_grad_(), None) is None
+    assert loops.decay(change.T.contiguous().T, change.clone(), None) is None
+    assert torch.vmap(lambda x: x if loops.decay(x, x, None) is None else 0 * x + 1)(change[None]).eq(0).all()
+    monkeypatch.setattr(loops, "WORTH", loops.WORTH + 1)
+    assert loops.decay(change, change.clone(), None) is None
+
+
+def test_loops_on_torch_s_threads_run_on_each_of_them(threads: int) -> None:
+    """As many threads as torch has, and each has its own rows."""
+    y = torch.ones(10, 3)
+    totals = torch.zeros(threads, 3, dtype=torch.float64)
+    numba_loops.SHARE_POSITIVE_SUMS(y=y, out=totals, rows=10, columns=3)
+    some = -(-10 // threads)
+    assert totals[:, 0].tolist() == [min(some, 10 - some * i) for i in range(threads)]
+
+
+def test_without_torch_s_threads_a_loop_has_the_calling_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    u, before = rows(loops.WORTH // 64 + 3, 64, 2), torch.get_num_threads()
+    torch.set_num_threads(2)
+    expected = loops.softmax(u, 1.0)
+    monkeypatch.setattr(team, "functions", lambda: None)
+    alone, pays = loops.softmax(u, 1.0), loops.pays_between(u)
+    torch.set_num_threads(1)
+    assert torch.equal(alone, expected)
+    assert not pays
+    assert loops.pays_between(u)
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -215,7 +275,7 @@ def test_a_large_competition_is_that_of_small_ones_but_for_rounding(
 ) -> None:
     spec = layer("SoftKrotov", t_invert=2).spec
     u = rows(loops.WORTH // 64 + 3, 64, 2)
-    assert loops.pays_alone(u) == (threads == 1)
+    assert loops.pays_between(u)
     found = torch.cat([rule(part, spec, None) for part in u.split(500)])
     assert torch.allclose(rule(u, spec, None), found, rtol=1e-5, atol=1e-30)
 
@@ -268,8 +328,8 @@ def test_threads_share_a_loop_and_what_is_done_aside(items: int, threads: int) -
         counts[first:stop] += 1
 
     for _ in range(20):
-        numba_loops.run(loop, done, items=items, threads=threads, aside=lambda: aside.append(1))
-        numba_loops.run(loop, done, items=items, threads=threads)
+        own_threads.run(loop, done, items=items, threads=threads, aside=lambda: aside.append(1))
+        own_threads.run(loop, done, items=items, threads=threads)
     assert (done == 40).all()
     assert len(aside) == 20
 
@@ -279,7 +339,7 @@ def test_an_error_of_a_helper_is_raised() -> None:
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        numba_loops.run(lambda first, stop: None, items=4, threads=2, aside=aside)
+        own_threads.run(lambda first, stop: None, items=4, threads=2, aside=aside)
 
 
 def test_no_helper_is_at_work_after_an_error() -> None:
@@ -296,7 +356,7 @@ def test_no_helper_is_at_work_after_an_error() -> None:
         ended.append(-1)
 
     with pytest.raises(MemoryError, match="no room"):
-        numba_loops.run(loop, items=64, threads=3, aside=aside)
+        own_threads.run(loop, items=64, threads=3, aside=aside)
     before = list(ended)
     time.sleep(0.2)
     assert ended == before

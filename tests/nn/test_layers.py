@@ -5,6 +5,7 @@ Without it rates and initial radii could be off, which training partly hides.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -12,8 +13,58 @@ import torch
 from small import layer
 from torch.nn import functional as F
 
-from hebb.kernels import matmul
+from hebb.kernels import loops, matmul
+from hebb.nn.layers import ConvHebbLayer
 from hebb.rules import rates
+
+# -- large layers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [4, 12])
+@pytest.mark.parametrize(
+    "fields", [{}, {"stride": 2, "padding": 2}, {"groups": 2}, {"lebesgue_p": 3.0}, {"adaptive": False}]
+)
+def test_a_large_layer_makes_the_steps_of_a_small_one(
+    fields: dict[str, object], side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of patches and loops over the weights, for a few patches with a wide fan-in and for many."""
+    plain = {"out_channels": 24, "kernel_size": 3, "padding_mode": "reflect", "weight_init": "normal", "lr": 0.1}
+    made = layer("SoftKrotov", "CNN", 40, **plain, **fields)
+    made.initialise(torch.Generator().manual_seed(0))
+    large, x, by_loop = copy.deepcopy(made), torch.randn(2, 40, side, side), []
+    decay = loops.decay
+    with torch.no_grad():
+        for _ in range(2):
+            expected = made.learn(x)
+            with monkeypatch.context() as patched:
+                patched.setattr(loops, "WORTH", 0)
+                patched.setattr(matmul, "WORTH", 0)
+                patched.setattr(loops, "decay", lambda *of: by_loop.append(decay(*of)) or by_loop[-1])
+                found = large.learn(x)
+            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+            assert found.is_contiguous(memory_format=torch.channels_last)
+    assert [result is not None for result in by_loop] == [True] * (0 if {"groups", "lebesgue_p"} & {*fields} else 2)
+    assert torch.allclose(large.weight, made.weight, rtol=0, atol=1e-5)
+    assert large.weight.stride() == made.weight.stride()
+    assert torch.allclose(large.gate_mass, made.gate_mass)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_patches_are_cut_once_and_forgotten(grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "WORTH", 0)
+    made = layer("SoftKrotov", "CNN", 40, out_channels=24, kernel_size=3)
+    assert isinstance(made, ConvHebbLayer)
+    made.initialise(torch.Generator().manual_seed(0))
+    kept = []
+    cut = made.patches
+    monkeypatch.setattr(made, "patches", lambda x: kept.append(cut(x)) or kept[-1])
+    x = torch.randn(2, 40, 4, 4, requires_grad=grad)
+    with torch.set_grad_enabled(grad):
+        u = made.learn(x)
+    assert [patches is kept[0] for patches in kept] == [True] * (1 if grad else 2)
+    assert u.requires_grad == grad
+    assert made.patches(x) is not made.patches(x)
+
 
 # -- rates ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,81 @@
+"""Loops on threads of Python's own, which sleep while they have nothing to do; OpenMP's spin first.
+
+They take the parts of a loop one after the other, so that a thread whose core is busy elsewhere does fewer of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+_MOST_PARTS = 16
+"""Most parts of a loop for each thread. Parts get smaller, so that all threads end at about the same time."""
+
+
+def run(
+    loop: Callable[..., object],
+    *arguments: object,
+    items: int,
+    threads: int,
+    aside: Callable[[], None] | None = None,
+) -> None:
+    """Run ``loop(*arguments, first, stop)`` over parts of the ``items`` on ``threads`` threads; wait for all.
+
+    ``aside`` is called meanwhile, by one of the threads that help.
+    """
+    if threads == 1 or items <= 1:
+        loop(*arguments, 0, items)
+        if aside is not None:
+            aside()
+        return
+    parts = iter(_parts(items, threads))  # a step of this iterator is atomic
+    last = next(parts)
+
+    def work() -> None:
+        for first, stop in parts:
+            loop(*arguments, first, stop)
+
+    def work_aside() -> None:
+        if aside is not None:
+            aside()
+        work()
+
+    helpers = [_helpers(threads - 1).submit(work if i else work_aside) for i in range(threads - 1)]
+    try:
+        work()
+        loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
+        if helpers[0].cancel():
+            work_aside()
+    finally:  # an error does not leave helpers at work on the caller's arrays
+        errors = [helper.exception() for helper in helpers if not helper.cancel()]
+    for error in filter(None, errors):
+        raise error
+
+
+def _parts(items: int, threads: int) -> list[tuple[int, int]]:
+    """Return first and stop of parts of the items, the last part before the others: each takes a share of the rest."""
+    least, parts, first = -(-items // (threads * _MOST_PARTS)), [], 0
+    while first < items:
+        stop = min(items, first + max(least, (items - first) // threads))
+        parts.append((first, stop))
+        first = stop
+    return [parts[-1], *parts[:-1]]
+
+
+_SMALL = np.float32(1e-20)  # its square is subnormal, or 0
+_pools: dict[tuple[int, bool], ThreadPoolExecutor] = {}
+
+
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Return ``count`` threads of this process, which make of subnormal numbers what the calling thread does."""
+    key = (count, bool(_SMALL * _SMALL))
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(count, thread_name_prefix="hebb-loop")
+    return _pools[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # a child has no threads but the one that forked
