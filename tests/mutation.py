@@ -542,9 +542,9 @@ DEFECTS = (
     ),
     Defect(
         "the patches of a batch are those of the batch before",
-        "hebb/nn/layers.py",
-        "            if whole is x:\n",
-        "            if whole is not x:\n",
+        "hebb/kernels/convolution.py",
+        "            if batch is x:\n",
+        "            if batch is not x:\n",
     ),
     Defect(
         "a step takes the radii for their squares",

@@ -37,8 +37,10 @@ from torch.nn import functional as F
 from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import Normaliser, PaddingMode, Response, WeightInit
+from hebb.core import initial
 from hebb.kernels import loops, matmul
-from hebb.kernels.private_torch import add_product, convolution_weight_gradient
+from hebb.kernels.convolution import Convolution
+from hebb.kernels.private_torch import add_product
 from hebb.nn import contracts, response
 from hebb.nn.radii import R1_CONV, Radii
 from hebb.nn.state import RuleState
@@ -361,26 +363,20 @@ class HebbLayer(Radii):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw weights of mean radius R = ``radius``.
+        """Draw weights of mean radius R = ``radius``; a rule may define its own start.
 
-        After a batch norm they are normal with std = R / (N E|z|^p)^(1/p), E|z|^p = 2^(p/2) Gamma((p+1)/2) / sqrt(pi);
-        otherwise uniform on [0, R ((p+1)/N)^(1/p)). N is the fan-in. The bias starts at ln(1/n)/beta, with n neurons.
-        A rule may define its own start.
+        After a batch norm they are normal, otherwise uniform from 0 on. The bias of n neurons starts at ln(1/n)/beta.
         """
         if self.rule.initialise is not None:
             drawn = self.rule.initialise(self.weight.shape, self.spec, generator)
             self.weight.copy_(contracts.require_weights(self.rule, drawn, self.weight.shape))
             return
-        p, radius = self.spec.lebesgue_p, self.spec.radius
-        fan_in = self.weight[0].numel()
-        kind = self.spec.weight_init
+        law, kind = (self.spec.radius, self.weight[0].numel(), self.spec.lebesgue_p), self.spec.weight_init
+        drawn = torch.empty(self.weight.shape)
         if kind == WeightInit.NORMAL or (kind == WeightInit.AUTO and self.behind_norm):
-            log_moment = p / 2 * math.log(2) + math.lgamma((p + 1) / 2) - math.log(math.pi) / 2
-            std = radius / math.exp((math.log(fan_in) + log_moment) / p)
-            drawn = torch.empty(self.weight.shape).normal_(0, std, generator=generator)
+            drawn.normal_(0, initial.normal_deviation(*law), generator=generator)
         else:
-            bound = radius * ((p + 1) / fan_in) ** (1 / p)
-            drawn = torch.empty(self.weight.shape).uniform_(0, bound, generator=generator)
+            drawn.uniform_(0, initial.positive_bound(*law), generator=generator)
         self.weight.copy_(drawn)
         if self.bias is not None:
             self.bias.fill_(-math.log(len(self.bias)) / self.spec.t_invert)
@@ -425,6 +421,7 @@ class ConvHebbLayer(HebbLayer):
     The padding is added outside the convolution, so that border patches compete with the values of the padding mode.
 
     Attributes:
+        convolution: the operation.
         surround: the filter (k, k) on each map of u, where the layer has one.
         channels_last: whether maps are converted to that memory layout.
     """
@@ -433,12 +430,12 @@ class ConvHebbLayer(HebbLayer):
     r1_threshold = R1_CONV
     bias_scale = 0.1
     channels_last = True
-    _cut: list[tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, spec: LayerSpec, in_channels: int, out_channels: int, behind_norm: bool = False) -> None:
         side = spec.kernel_size
         super().__init__(spec, (out_channels, in_channels // spec.groups, side, side), behind_norm)
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+        self.convolution = Convolution(side, spec.stride, spec.dilation, spec.groups)
         if spec.surround:
             kernel = response.surround_kernel(spec.surround, spec.sigma_excite, spec.sigma_inhibit)
             self.register_buffer("surround", kernel, persistent=False)
@@ -474,63 +471,19 @@ class ConvHebbLayer(HebbLayer):
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolve the padded input; a large one by a matrix product, as ``correlate``, unless gradients flow back."""
-        if x.dtype == torch.float32 and not torch.is_grad_enabled() and self._multiplies(x):
-            pixels = len(x) * math.prod(self._map(x))
-            if pixels * weight.numel() >= matmul.WORTH:
-                u = matmul.linear(self.patches(x), weight.permute(0, 2, 3, 1).flatten(1))
-                return u.view(len(x), *self._map(x), -1).permute(0, 3, 1, 2)
-        u = F.conv2d(x, weight.to(x.dtype), None, self.spec.stride, 0, self.spec.dilation, self.groups)
-        return u.to(weight.dtype)
+        """Convolve the padded input."""
+        return self.convolution.forward(x, weight)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x."""
-        spec, size, full = self.spec, self.weight.shape, y.dtype
-        y = y.to(x.dtype)
-        if self._multiplies(x):
-            product = matmul.linear(self.rows(y).T, self.patches(x).T).to(full)
-            return product.view(size[0], *size[2:], size[1]).permute(0, 3, 1, 2)
-        weight = self.weight.to(x.dtype)
-        return convolution_weight_gradient(
-            x, y, weight, stride=spec.stride, dilation=spec.dilation, groups=self.groups
-        ).to(full)
+        return self.convolution.weight_gradient(x, y, self.weight)
 
     def update(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
-        """Do the work of ``learn``; patches are cut out of the batch once, for both products."""
+        """Do the work of ``learn`` by tensor operations alone, which may be compiled."""
         if torch.compiler.is_compiling():
             return super().update(x, rate, labels)
-        self._cut = []
-        try:
+        with self.convolution.one_batch():
             return super().update(x, rate, labels)
-        finally:
-            self._cut = None
-
-    def patches(self, x: Tensor) -> Tensor:
-        """Return the patch that each output pixel sees, (B H' W', k k C_in), in the memory order of the weights."""
-        for whole, patches in self._cut or ():
-            if whole is x:
-                return patches
-        k, s = self.spec.kernel_size, self.spec.stride
-        windows = x.permute(0, 2, 3, 1).unfold(1, k, s).unfold(2, k, s)  # (B, H', W', C_in, k, k)
-        patches = windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, k * k * x.shape[1])
-        if self._cut is not None:
-            self._cut.append((x, patches))
-        return patches
-
-    def _map(self, x: Tensor) -> tuple[int, int]:
-        """Return height and width of the output."""
-        reach = self.spec.dilation * (self.spec.kernel_size - 1) + 1
-        height, width = ((side - reach) // self.spec.stride + 1 for side in x.shape[2:])
-        return height, width
-
-    def _multiplies(self, x: Tensor) -> bool:
-        """Whether products with a matrix of patches are faster than convolutions, which are made for many patches.
-
-        With the third layer of 4SoftHebbCnnCIFAR on one thread they take 87 ms and convolutions 102.
-        """
-        if x.device.type != "cpu" or self.spec.dilation > 1 or self.groups > 1:
-            return False
-        return 2 * self.weight[0].numel() > len(x) * math.prod(self._map(x))
 
     def squares(self, x: Tensor) -> Tensor:
         """Return the sum of squares in the patch of every output pixel, (B, 1, H', W'), of its group (B, C, H', W')."""

@@ -55,15 +55,15 @@ def test_patches_are_cut_once_and_forgotten(grad: bool, monkeypatch: pytest.Monk
     made = layer("SoftKrotov", "CNN", 40, out_channels=24, kernel_size=3)
     assert isinstance(made, ConvHebbLayer)
     made.initialise(torch.Generator().manual_seed(0))
-    kept = []
-    cut = made.patches
-    monkeypatch.setattr(made, "patches", lambda x: kept.append(cut(x)) or kept[-1])
+    kept: list[torch.Tensor] = []
+    cut = made.convolution._patches
+    monkeypatch.setattr(made.convolution, "_patches", lambda x: kept.append(cut(x)) or kept[-1])
     x = torch.randn(2, 40, 4, 4, requires_grad=grad)
     with torch.set_grad_enabled(grad):
         u = made.learn(x)
     assert [patches is kept[0] for patches in kept] == [True] * (1 if grad else 2)
     assert u.requires_grad == grad
-    assert made.patches(x) is not made.patches(x)
+    assert cut(x) is not cut(x)
 
 
 # -- rates ----------------------------------------------------------------------------------------------------
