@@ -37,10 +37,10 @@ class Convolution:
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return x * w, (B, C_out, H', W'), in the number type of the weights (C_out, C_in/groups, k, k)."""
-        plain = x.dtype == torch.float32 and not torch.is_grad_enabled() and self._multiplies(x, weight)
-        if plain and self._pixels(x) * weight.numel() >= matmul.WORTH:
+        plain = x.dtype == weight.dtype == torch.float32 and not torch.is_grad_enabled()
+        if plain and self._multiplies(x, weight) and self._pixels(x) * weight.numel() >= matmul.WORTH:
             u = matmul.linear(self._patches(x), weight.permute(0, 2, 3, 1).flatten(1))
-            return u.view(len(x), *self._map(x), -1).permute(0, 3, 1, 2)
+            return u.view(len(x), *self._map(x), len(weight)).permute(0, 3, 1, 2)
         u = F.conv2d(x, weight.to(x.dtype), None, self.stride, 0, self.dilation, self.groups)
         return u.to(weight.dtype)
 
@@ -62,12 +62,12 @@ class Convolution:
 
     @contextmanager
     def one_batch(self) -> Iterator[None]:
-        """Let both directions share the patches of a batch inside the block."""
-        self._kept = []
+        """Let both directions share the patches of a batch inside the block, in which it must not change."""
+        before, self._kept = self._kept, []
         try:
             yield
         finally:
-            self._kept = None
+            self._kept = before
 
     def _multiplies(self, x: Tensor, weight: Tensor) -> bool:
         if x.device.type != "cpu" or self.dilation > 1 or self.groups > 1:
@@ -76,13 +76,14 @@ class Convolution:
 
     def _patches(self, x: Tensor) -> Tensor:
         """Return the patch that each output pixel sees, (B H' W', k k C_in), in the memory order of the weights."""
-        for batch, patches in self._kept or ():
+        kept = self._kept
+        for batch, patches in kept or ():
             if batch is x:
                 return patches
         windows = x.permute(0, 2, 3, 1).unfold(1, self.side, self.stride).unfold(2, self.side, self.stride)
         patches = windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, self.side**2 * x.shape[1])
-        if self._kept is not None:
-            self._kept.append((x, patches))
+        if kept is not None:
+            kept.append((x, patches))
         return patches
 
     def _pixels(self, x: Tensor) -> int:

@@ -84,9 +84,10 @@ def _power(u: Tensor, exponent: float) -> Tensor:
     return out
 
 
-def _in_memory(x: Tensor) -> Tensor:
-    """View x with its dimensions in memory order."""
-    return x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))
+def _in_memory(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """View x with its dimensions in memory order, or in that of another tensor."""
+    order = x if like is None else like
+    return x.permute(sorted(range(x.dim()), key=order.stride, reverse=True))
 
 
 @torch.library.register_fake("hebb::power", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -123,10 +124,7 @@ def _softmax(u: Tensor, beta: float, signed: bool) -> Tensor:
 
     u = u.contiguous()
     out = torch.empty_like(u)
-    if team.threads() == 1:
-        numba_loops.softmax(u.numpy(), np.float32(beta), signed, out.numpy(), 0, len(u))
-    else:
-        numba_loops.SHARE_SOFTMAX(u=u, out=out, rows=len(u), columns=u.shape[1], beta=beta, signed=signed)
+    numba_loops.SOFTMAX(u=u, beta=beta, signed=signed, out=out)
     return out
 
 
@@ -166,10 +164,7 @@ def _positive_sums(rows: Tensor) -> Tensor:
 
     rows = rows.contiguous()
     totals = torch.zeros(team.threads(), rows.shape[1], dtype=torch.float64)
-    if len(totals) == 1:
-        numba_loops.positive_sums(rows.numpy(), totals[0].numpy(), 0, len(rows))
-    else:
-        numba_loops.SHARE_POSITIVE_SUMS(y=rows, out=totals, rows=len(rows), columns=rows.shape[1])
+    numba_loops.POSITIVE_SUMS(y=rows, out=totals)
     return totals.sum(dim=0).float()
 
 
@@ -203,21 +198,17 @@ def decay(change: Tensor, weight: Tensor, factors: Tensor | None) -> tuple[Tenso
     given = change.new_empty(len(change)) if factors is None else factors
     if not all(type(x) is Tensor and _plain(x) and not private_torch.is_batched(x) for x in (change, weight, given)):
         return None
-    rows, weights = _in_memory(change), _in_memory(weight)
-    if not rows.is_contiguous() or change.stride() != weight.stride() or rows.shape[0] != len(change):
+    rows, weights = (_in_memory(x, like=change) for x in (change, weight))
+    if not rows.is_contiguous() or not weights.is_contiguous() or change.stride(0) * len(change) < change.numel():
         return None
     from hebb.kernels import numba_loops
 
-    rows, weights, columns = rows.flatten(1), weights.flatten(1), given.contiguous()[:, None]
+    rows, weights, columns = rows.view(len(change), -1), weights.view(len(change), -1), given.contiguous()
     peaks, squares = torch.empty_like(columns), torch.empty_like(columns)
-    if team.threads() == 1:
-        steps, w, multiples, largest, sums = (x.numpy() for x in (rows, weights, columns, peaks, squares))
-        numba_loops.decay(steps, w, multiples, factors is not None, largest, sums, 0, len(rows))
-    else:
-        tensors = {"change": rows, "weight": weights, "factors": columns, "peaks": peaks, "squares": squares}
-        sizes = {"rows": len(rows), "columns": rows.shape[1]}
-        numba_loops.SHARE_DECAY(**tensors, **sizes, given=factors is not None)
-    return peaks.amax(), squares[:, 0].sqrt_()
+    numba_loops.DECAY(
+        change=rows, weight=weights, factors=columns, given=factors is not None, peaks=peaks, squares=squares
+    )
+    return peaks.amax(), squares.sqrt_()
 
 
 class Transfer(Enum):

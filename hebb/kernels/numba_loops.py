@@ -6,7 +6,7 @@ loop takes a second or two the first time on a machine (then it is cached in a f
 A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are two
 ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, and a ``Task`` gives
 torch's threads their shares of a short one. numba would add a second pool of OpenMP's threads to torch's. What a loop
-computes does not depend on who does a part.
+computes does not depend on who does a part; a sum over rows does on the number of threads that share them.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ REORDERS = frozenset({"contract", "reassoc", "nsz"})
 
 _PREFERS_256 = "prefer-256-bit"  # a feature of LLVM
 
+_OPTIONS: dict[str, Any] = {"boundscheck": False, "error_model": "numpy"}
+
 Loop = TypeVar("Loop", bound=Callable[..., object])
 
 
@@ -74,12 +76,17 @@ def _use_widest_vectors() -> None:
 _use_widest_vectors()
 
 
-def compiled(*, fastmath: frozenset[str] = frozenset({"contract"})) -> Callable[[Loop], Loop]:
-    """Compile a loop; the result is cached beside its file or in the user's cache folder, if either is writable."""
+def compiled(*, fastmath: frozenset[str] = frozenset({"contract"}), inline: bool = False) -> Callable[[Loop], Loop]:
+    """Compile a loop; the result is cached beside its file or in the user's cache folder, if either is writable.
+
+    A function with a loop that other compiled code calls is compiled ``inline``, as part of each caller. A process
+    could otherwise have two copies of it under one name, that of its own file and that in the caller's, whose sums
+    differ in the last digit; which of them a caller got would depend on what the process loaded first.
+    """
 
     def compile_loop(loop: Loop) -> Loop:
-        options: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
-        function: Loop = _cached(lambda cache: numba.njit(fastmath=set(fastmath), cache=cache, **options)(loop))
+        options = _OPTIONS | {"nogil": True, "inline": "always" if inline else "never", "fastmath": set(fastmath)}
+        function: Loop = _cached(lambda cache: numba.njit(cache=cache, **options)(loop))
         return function
 
     return compile_loop
@@ -98,7 +105,7 @@ _thread_number: Any = types.ExternalFunction(team.THREAD_NUMBER, types.int32())
 _threads: Any = types.ExternalFunction(team.THREADS, types.int32())
 
 
-@compiled()
+@compiled(inline=True)
 def _share(rows: int) -> tuple[int, int]:
     """Return first and stop of those of the rows which torch gives to the calling thread."""
     number, threads = _thread_number(), _threads()
@@ -117,7 +124,7 @@ _pointer: Any = intrinsic(_typed_pointer)
 """Makes a pointer of an address."""
 
 
-@compiled()
+@compiled(inline=True)
 def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
     """Return the float32 numbers at an address, row by row."""
     numbers: np.ndarray = _carray(_pointer(address), (rows, columns), np.float32)
@@ -125,29 +132,40 @@ def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
 
 
 class Task:
-    """A loop over rows of matrices that torch's threads share.
+    """A loop over the rows of matrices that torch's threads share.
 
     Args:
-        loop: is called by each thread with the address of one record, and does its share of the rows.
-        fields: names and types of the fields of the record.
+        loop: is called by each thread with the address of a record, and does its share of the rows. The record has the
+            ``rows`` and ``columns`` of the first tensor, the addresses of all, and numbers.
+        tensors: names of the tensors.
+        numbers: names and types of the numbers.
     """
 
-    def __init__(self, loop: Callable[[Any], None], **fields: type[np.generic]) -> None:
-        self._loop, self._record = loop, np.dtype(list(fields.items()), align=True)
+    def __init__(self, loop: Callable[[Any], None], *tensors: str, **numbers: type[np.generic]) -> None:
+        self._loop, self._tensors = loop, tensors
+        addresses = dict.fromkeys(("rows", "columns", *tensors), np.intp)
+        self._record = np.dtype([*addresses.items(), *numbers.items()], align=True)
 
     @functools.cached_property
     def _address(self) -> int:
-        for name, address in (team.functions() or {}).items():  # compiled code, also in a file, has them by name
+        for name, address in team.functions().items():  # compiled code, also in a file, refers to them by name
             binding.add_symbol(name, address)
         pointer: Any = types.CPointer
         signature = types.void(pointer(numba.from_dtype(self._record)))
-        return int(_cached(lambda cache: numba.cfunc(signature, cache=cache)(self._loop)).address)
+        options = _OPTIONS | {"fastmath": set(REORDERS)}
+        return int(_cached(lambda cache: numba.cfunc(signature, cache=cache, **options)(self._loop)).address)
 
     def __call__(self, **values: torch.Tensor | float) -> None:
-        """Run the loop; a tensor, float32 and contiguous, is known to it by its address."""
-        record = np.zeros(1, self._record)
+        """Run the loop on tensors, which are contiguous, and numbers."""
+        record, matrix = np.zeros(1, self._record), values[self._tensors[0]]
+        assert isinstance(matrix, torch.Tensor)
+        values |= {"rows": matrix.shape[0], "columns": matrix.shape[1]}
+        assert values.keys() == set(self._record.names or ())
         for name, value in values.items():
-            record[name] = value.data_ptr() if isinstance(value, torch.Tensor) else value
+            if isinstance(value, torch.Tensor):
+                assert value.is_contiguous()
+                value = value.data_ptr()
+            record[name] = value
         team.run(self._address, record)
 
 
@@ -203,7 +221,7 @@ def _ordered(bits: np.int32) -> np.int32:
     return np.int32(bits ^ ((bits >> np.int32(31)) & _LARGEST_WHOLE))
 
 
-@compiled(fastmath=REORDERS)
+@compiled(fastmath=REORDERS, inline=True)
 def softmax(u: np.ndarray, beta: np.float32, signed: bool, out: np.ndarray, first: int, stop: int) -> None:
     """Set out to the softmax of beta u, row by row; if signed, with the other sign where u is not the largest."""
     factor, whole = beta * _LOG2_E, u.shape[1] // _BLOCK * _BLOCK
@@ -243,15 +261,14 @@ def softmax(u: np.ndarray, beta: np.float32, signed: bool, out: np.ndarray, firs
 def _share_softmax(task: Any) -> None:
     it = _carray(task, 1)[0]
     u, out = _matrix(it.u, it.rows, it.columns), _matrix(it.out, it.rows, it.columns)
-    softmax(u, it.beta, it.signed, out, *_share(it.rows))
+    first, stop = _share(it.rows)
+    softmax(u, it.beta, it.signed, out, first, stop)
 
 
-SHARE_SOFTMAX = Task(
-    _share_softmax, u=np.intp, out=np.intp, rows=np.intp, columns=np.intp, beta=np.float32, signed=np.bool_
-)
+SOFTMAX = Task(_share_softmax, "u", "out", beta=np.float32, signed=np.bool_)
 
 
-@compiled(fastmath=REORDERS)
+@compiled(fastmath=REORDERS, inline=True)
 def positive_sums(rows: np.ndarray, out: np.ndarray, first: int, stop: int) -> None:
     """Add the positive numbers of each column (float32) to out (float64)."""
     some = np.empty(out.size, np.float32)
@@ -268,13 +285,14 @@ def positive_sums(rows: np.ndarray, out: np.ndarray, first: int, stop: int) -> N
 def _share_positive_sums(task: Any) -> None:
     it = _carray(task, 1)[0]
     sums = _carray(_pointer(it.out), (_threads(), it.columns), np.float64)
-    positive_sums(_matrix(it.y, it.rows, it.columns), sums[_thread_number()], *_share(it.rows))
+    first, stop = _share(it.rows)
+    positive_sums(_matrix(it.y, it.rows, it.columns), sums[_thread_number()], first, stop)
 
 
-SHARE_POSITIVE_SUMS = Task(_share_positive_sums, y=np.intp, out=np.intp, rows=np.intp, columns=np.intp)
+POSITIVE_SUMS = Task(_share_positive_sums, "y", "out")
 
 
-@compiled(fastmath=REORDERS)
+@compiled(fastmath=REORDERS, inline=True)
 def decay(
     change: np.ndarray,
     weight: np.ndarray,
@@ -302,7 +320,7 @@ def decay(
         peaks[row, 0], squares[row, 0] = np.int32(order).view(np.float32), total
 
 
-@compiled(fastmath=REORDERS)
+@compiled(fastmath=REORDERS, inline=True)
 def _product(a: np.ndarray, b: np.ndarray) -> np.float32:
     """Return the sum of a b."""
     total = _NONE
@@ -316,11 +334,11 @@ def _share_decay(task: Any) -> None:
     change, weight = _matrix(it.change, it.rows, it.columns), _matrix(it.weight, it.rows, it.columns)
     factors, peaks = _matrix(it.factors, it.rows, 1), _matrix(it.peaks, it.rows, 1)
     squares = _matrix(it.squares, it.rows, 1)
-    decay(change, weight, factors, it.given, peaks, squares, *_share(it.rows))
+    first, stop = _share(it.rows)
+    decay(change, weight, factors, it.given, peaks, squares, first, stop)
 
 
-_MATRICES = dict.fromkeys(("change", "weight", "factors", "peaks", "squares", "rows", "columns"), np.intp)
-SHARE_DECAY = Task(_share_decay, **_MATRICES, given=np.bool_)
+DECAY = Task(_share_decay, "change", "weight", "factors", "peaks", "squares", given=np.bool_)
 
 
 @compiled()

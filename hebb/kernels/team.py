@@ -20,28 +20,34 @@ from hebb.kernels import private_torch
 THREAD_NUMBER, THREADS = "omp_get_thread_num", "omp_get_num_threads"
 """OpenMP's functions that tell a loop its share."""
 
-
-@functools.cache
-def functions() -> dict[str, int] | None:
-    """Return the addresses of OpenMP's functions by name; None where torch's threads are those of another library."""
-    found = {name: private_torch.openmp(name) for name in (THREAD_NUMBER, THREADS)}
-    if "backend: OpenMP" not in torch.__config__.parallel_info() or _parallel() is None or None in found.values():
-        return None
-    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in found.items()}
+_ANSWER = ctypes.CFUNCTYPE(ctypes.c_int)
+_ALONE = {THREAD_NUMBER: _ANSWER(lambda: 0), THREADS: _ANSWER(lambda: 1)}
+_LOOP = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
 
 
 @functools.cache
 def _parallel() -> Callable[[int, int, int, int], None] | None:
-    function = private_torch.openmp("GOMP_parallel")
-    if function is None:
+    """Return what calls a loop on torch's threads; None where another library than OpenMP has them."""
+    names = ("GOMP_parallel", *_ALONE, "omp_get_max_threads")
+    found = [private_torch.openmp(name) for name in names]
+    if None in found or "backend: OpenMP" not in torch.__config__.parallel_info():
         return None
-    declaration = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-    return ctypes.cast(function, declaration)
+    threads, (parallel, *_, most) = torch.get_num_threads(), found
+    if most() != threads:  # torch's threads are those of another copy of OpenMP, loaded before its own
+        return None
+    return ctypes.cast(parallel, _PARALLEL)
+
+
+def functions() -> dict[str, int]:
+    """Return the addresses of the two functions by name; without OpenMP they tell of one thread."""
+    known = {name: private_torch.openmp(name) or alone for name, alone in _ALONE.items()}
+    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in known.items()}
 
 
 def threads() -> int:
     """Return the number of threads that a loop has: those of torch, or the calling one."""
-    return torch.get_num_threads() if functions() is not None else 1
+    return torch.get_num_threads() if _parallel() is not None else 1
 
 
 def run(loop: int, task: np.ndarray) -> None:
@@ -52,5 +58,7 @@ def run(loop: int, task: np.ndarray) -> None:
         task: what the loop is to do.
     """
     parallel = _parallel()
-    assert parallel is not None
-    parallel(loop, task.ctypes.data, torch.get_num_threads(), 0)
+    if parallel is None:
+        _LOOP(loop)(task.ctypes.data)
+    else:
+        parallel(loop, task.ctypes.data, torch.get_num_threads(), 0)

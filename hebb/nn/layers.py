@@ -201,7 +201,7 @@ class HebbLayer(Radii):
     def _change(
         self, x: Tensor, u: Tensor, y: Tensor, *, step: bool = False
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Return dw and, where a loop finds them for a ``step`` on its way, its largest entry and the radii."""
+        """Return dw and, for a ``step``, its largest entry and the radii if a fused loop has computed them."""
         change = self.correlate(x, y)
         if self.rule.decay is not None:
             return change.sub_(self.own_decay(u, y)), None
@@ -269,7 +269,7 @@ class HebbLayer(Radii):
         return db / (db.abs().amax() + self.rule.floor)
 
     def size(self, dw: Tensor, y: Tensor, peak: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
-        """Return the largest entry of dw (``peak``, if known), and its divisor: largest entries, or samples."""
+        """Return the largest entry of dw (``peak``, if known) and its divisor: largest entries, or the sample count."""
         kind = self.spec.normaliser
         if kind == Normaliser.LAYER and self.groups == 1:
             top = dw.abs().amax() if peak is None else peak  # twenty times as fast as the norm of order inf
@@ -371,12 +371,12 @@ class HebbLayer(Radii):
             drawn = self.rule.initialise(self.weight.shape, self.spec, generator)
             self.weight.copy_(contracts.require_weights(self.rule, drawn, self.weight.shape))
             return
-        law, kind = (self.spec.radius, self.weight[0].numel(), self.spec.lebesgue_p), self.spec.weight_init
+        size, kind = (self.spec.radius, self.weight[0].numel(), self.spec.lebesgue_p), self.spec.weight_init
         drawn = torch.empty(self.weight.shape)
         if kind == WeightInit.NORMAL or (kind == WeightInit.AUTO and self.behind_norm):
-            drawn.normal_(0, initial.normal_deviation(*law), generator=generator)
+            drawn.normal_(0, initial.normal_deviation(*size), generator=generator)
         else:
-            drawn.uniform_(0, initial.positive_bound(*law), generator=generator)
+            drawn.uniform_(0, initial.positive_bound(*size), generator=generator)
         self.weight.copy_(drawn)
         if self.bias is not None:
             self.bias.fill_(-math.log(len(self.bias)) / self.spec.t_invert)
@@ -479,7 +479,7 @@ class ConvHebbLayer(HebbLayer):
         return self.convolution.weight_gradient(x, y, self.weight)
 
     def update(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
-        """Do the work of ``learn`` by tensor operations alone, which may be compiled."""
+        """Do the work of ``learn``; both products of a batch share its patches."""
         if torch.compiler.is_compiling():
             return super().update(x, rate, labels)
         with self.convolution.one_batch():

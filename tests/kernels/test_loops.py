@@ -5,11 +5,13 @@ Without it a fast loop could skip the last numbers of a batch.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,6 +201,10 @@ def test_a_decay_by_a_loop_is_for_plain_numbers_in_one_order(monkeypatch: pytest
     assert loops.decay(change, change.double(), None) is None
     assert loops.decay(change, change.clone().requires_grad_(), None) is None
     assert loops.decay(change.T.contiguous().T, change.clone(), None) is None
+    square = torch.zeros(1 << 9, 1 << 9)
+    assert loops.decay(square, square.clone(), None) is not None
+    assert loops.decay(square.T, square.clone().T, None) is None
+    assert loops.decay(square, square.clone().T, None) is None
     assert torch.vmap(lambda x: x if loops.decay(x, x, None) is None else 0 * x + 1)(change[None]).eq(0).all()
     monkeypatch.setattr(loops, "WORTH", loops.WORTH + 1)
     assert loops.decay(change, change.clone(), None) is None
@@ -206,24 +212,40 @@ def test_a_decay_by_a_loop_is_for_plain_numbers_in_one_order(monkeypatch: pytest
 
 def test_loops_on_torch_s_threads_run_on_each_of_them(threads: int) -> None:
     """As many threads as torch has, and each has its own rows."""
-    y = torch.ones(10, 3)
     totals = torch.zeros(threads, 3, dtype=torch.float64)
-    numba_loops.SHARE_POSITIVE_SUMS(y=y, out=totals, rows=10, columns=3)
+    numba_loops.POSITIVE_SUMS(y=torch.ones(10, 3), out=totals)
     some = -(-10 // threads)
     assert totals[:, 0].tolist() == [min(some, 10 - some * i) for i in range(threads)]
 
 
-def test_without_torch_s_threads_a_loop_has_the_calling_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    u, before = rows(loops.WORTH // 64 + 3, 64, 2), torch.get_num_threads()
-    torch.set_num_threads(2)
+def test_without_torch_s_threads_a_loop_has_the_calling_one(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    u = rows(loops.WORTH // 64 + 3, 64, 2)
     expected = loops.softmax(u, 1.0)
-    monkeypatch.setattr(team, "functions", lambda: None)
-    alone, pays = loops.softmax(u, 1.0), loops.pays_between(u)
-    torch.set_num_threads(1)
-    assert torch.equal(alone, expected)
-    assert not pays
-    assert loops.pays_between(u)
-    torch.set_num_threads(before)
+    monkeypatch.setattr(team, "_parallel", lambda: None)
+    assert torch.equal(loops.softmax(u, 1.0), expected)
+    assert torch.allclose(loops.positive_sums(u), u.relu().sum(dim=0), rtol=1e-5)
+    assert loops.pays_between(u) == (threads == 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_bits_are_those_of_the_process_that_compiled_the_loops(threads: int, tmp_path: Path) -> None:
+    """One process compiles, the next reads the file, and in another the order is another."""
+    program = (
+        "import sys, torch; from hebb.kernels import loops; torch.set_num_threads(int(sys.argv[1]))\n"
+        "draw = torch.Generator().manual_seed(0); u, w = (torch.randn(1025, 600, generator=draw) * 3 for _ in '12')\n"
+        "steps = [lambda: loops.softmax(u, 1.0, signed=True), lambda: loops.power(u, 0.7),"
+        " lambda: loops.positive_sums(u), lambda: torch.cat([x.view(-1) for x in loops.decay(u.clone(), w, None)])]\n"
+        "found = [step() for step in steps[:: int(sys.argv[2])]][:: int(sys.argv[2])]\n"
+        "torch.save(found, sys.argv[3])\n"
+    )
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    found = []
+    for number, order in enumerate((1, 1, -1)):
+        file = tmp_path / f"{number}.pt"
+        command = [sys.executable, "-c", program, str(threads), str(order), str(file)]
+        subprocess.run(command, cwd=ROOT, env=settings, check=True)
+        found.append(torch.load(file))
+    assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
 
 
 @pytest.fixture

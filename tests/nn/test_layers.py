@@ -22,14 +22,27 @@ from hebb.rules import rates
 
 @pytest.mark.parametrize("side", [4, 12])
 @pytest.mark.parametrize(
-    "fields", [{}, {"stride": 2, "padding": 2}, {"groups": 2}, {"lebesgue_p": 3.0}, {"adaptive": False}]
+    ("method", "fields", "fused"),
+    [
+        ("SoftKrotov", {}, True),
+        ("SoftKrotov", {"stride": 2, "padding": 2}, True),
+        ("SoftKrotov", {"kernel_size": 1}, True),
+        ("SoftKrotov", {"adaptive": False}, True),
+        ("SoftKrotov", {"groups": 2}, False),
+        ("SoftKrotov", {"lebesgue_p": 3.0}, False),
+        ("Krotov", {"normaliser": "layer", "lebesgue_p": 2.0}, True),
+        ("Krotov", {"normaliser": "filter", "lebesgue_p": 2.0}, False),
+        ("Krotov", {"normaliser": "mean", "lebesgue_p": 2.0}, False),
+        ("Hebb", {}, False),  # its own decay
+    ],
 )
 def test_a_large_layer_makes_the_steps_of_a_small_one(
-    fields: dict[str, object], side: int, monkeypatch: pytest.MonkeyPatch
+    method: str, fields: dict[str, object], fused: bool, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Products of patches and loops over the weights, for a few patches with a wide fan-in and for many."""
-    plain = {"out_channels": 24, "kernel_size": 3, "padding_mode": "reflect", "weight_init": "normal", "lr": 0.1}
-    made = layer("SoftKrotov", "CNN", 40, **plain, **fields)
+    plain = {"out_channels": 24, "kernel_size": 3, "padding_mode": "reflect", "lr": 0.1}
+    plain |= {} if method == "Krotov" else {"weight_init": "normal"}
+    made = layer(method, "CNN", 40, **plain | fields)
     made.initialise(torch.Generator().manual_seed(0))
     large, x, by_loop = copy.deepcopy(made), torch.randn(2, 40, side, side), []
     decay = loops.decay
@@ -43,10 +56,16 @@ def test_a_large_layer_makes_the_steps_of_a_small_one(
                 found = large.learn(x)
             assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
             assert found.is_contiguous(memory_format=torch.channels_last)
-    assert [result is not None for result in by_loop] == [True] * (0 if {"groups", "lebesgue_p"} & {*fields} else 2)
+    assert [result is not None for result in by_loop] == [True] * (2 if fused else 0)
     assert torch.allclose(large.weight, made.weight, rtol=0, atol=1e-5)
     assert large.weight.stride() == made.weight.stride()
     assert torch.allclose(large.gate_mass, made.gate_mass)
+
+
+def test_a_fused_decay_is_not_for_effective_weights() -> None:
+    """Their radii, and the product that stands for sum_b y u, are others."""
+    assert layer("SoftKrotov")._euclidean
+    assert not layer("BCM")._euclidean
 
 
 @pytest.mark.parametrize("grad", [False, True])
