@@ -431,9 +431,9 @@ DEFECTS = (
     ),
     Defect(
         "dilation is lost in the update",
-        "hebb/nn/layers.py",
-        "stride=spec.stride, dilation=spec.dilation, groups",
-        "stride=spec.stride, dilation=1, groups",
+        "hebb/kernels/convolution.py",
+        '"dilation": self.dilation, "groups"',
+        '"dilation": 1, "groups"',
     ),
     Defect(
         "the effective weight loses its sign",
@@ -549,8 +549,8 @@ DEFECTS = (
     Defect(
         "a step takes the radii for their squares",
         "hebb/kernels/loops.py",
-        "squares[:, 0].sqrt_()",
-        "squares[:, 0]",
+        "squares.sqrt_()",
+        "squares",
     ),
     Defect(
         "threads forget the last part of a loop",
@@ -561,8 +561,8 @@ DEFECTS = (
     Defect(
         "the loser of a large soft competition wins as well",
         "hebb/kernels/numba_loops.py",
-        "-y if signed and source[i] < top else y",
-        "-y if signed and source[i] > top else y",
+        "-y if signed and some[i] < top else y",
+        "-y if signed and some[i] > top else y",
     ),
     Defect(
         "a step of states has the slope of another function",
