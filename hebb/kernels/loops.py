@@ -193,11 +193,14 @@ def decay(change: Tensor, weight: Tensor, factors: Tensor | None) -> tuple[Tenso
     Returns:
         The largest magnitude of the new change, (), and the norm of each row of the weights, (C,).
     """
-    if 2 * change.numel() < WORTH or torch.compiler.is_compiling() or team.threads() != torch.get_num_threads():
+    if 2 * change.numel() < WORTH or torch.compiler.is_compiling():
         return None
-    given = change.new_empty(len(change)) if factors is None else factors
-    if not all(type(x) is Tensor and _plain(x) and not private_torch.is_batched(x) for x in (change, weight, given)):
+    tensors = (change, weight) if factors is None else (change, weight, factors)
+    if not all(type(x) is Tensor and _plain(x) and not private_torch.is_batched(x) for x in tensors):
         return None
+    if team.threads() != torch.get_num_threads():
+        return None
+    given = torch.empty(len(change)) if factors is None else factors
     rows, weights = (_in_memory(x, like=change) for x in (change, weight))
     if not rows.is_contiguous() or not weights.is_contiguous() or change.stride(0) * len(change) < change.numel():
         return None

@@ -227,6 +227,19 @@ def test_without_torch_s_threads_a_loop_has_the_calling_one(threads: int, monkey
     assert loops.pays_between(u) == (threads == 1)
 
 
+def test_loops_run_where_torch_has_no_openmp() -> None:
+    program = (
+        "import torch; from hebb.kernels import loops, private_torch, team\n"
+        "private_torch.openmp = lambda name: None\n"
+        "torch.set_num_threads(2)\n"
+        "u = torch.randn(50, 7)\n"
+        "assert team.threads() == 1 and not loops.pays_between(torch.zeros(loops.WORTH))\n"
+        "assert torch.allclose(loops.softmax(u, 2.0), (2 * u).softmax(dim=1))\n"
+        "assert torch.allclose(loops.positive_sums(u), u.relu().sum(dim=0))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_bits_are_those_of_the_process_that_compiled_the_loops(threads: int, tmp_path: Path) -> None:
     """One process compiles, the next reads the file, and in another the order is another."""
