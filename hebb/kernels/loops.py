@@ -28,22 +28,22 @@ _LIBRARY.define("softmax(Tensor u, float beta, bool signed) -> Tensor")
 _LIBRARY.define("positive_sums(Tensor rows) -> Tensor")
 
 
-def pays(x: Tensor) -> bool:
-    """Whether a loop applies to x and is worth it; the loops have no gradient."""
-    return x.numel() >= WORTH and _plain(x)
+def pays(x: Tensor, passes: int = 1) -> bool:
+    """Whether a loop applies to x and is worth it, as one that saves ``passes``; the loops have no gradient."""
+    return passes * x.numel() >= WORTH and _plain(x)
 
 
 def _plain(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
 
 
-def pays_between(x: Tensor) -> bool:
-    """Whether a loop over the rows of x is worth it between two operations of torch.
+def pays_between(x: Tensor, passes: int = 1) -> bool:
+    """Whether a loop over the rows of x is worth it between two operations of torch, as one that saves ``passes``.
 
-    It is not where several threads of torch have their shares of x and a loop cannot have the same (``hebb.kernels.
-    team``). A compiled graph fuses its own passes.
+    It is not where torch's threads share the rows and a loop cannot run on them (``hebb.kernels.team``). A compiled
+    graph fuses its own passes.
     """
-    return not torch.compiler.is_compiling() and pays(x) and team.threads() == torch.get_num_threads()
+    return not torch.compiler.is_compiling() and pays(x, passes) and team.threads() == torch.get_num_threads()
 
 
 def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
@@ -183,7 +183,7 @@ def _positive_sums_of_pack(info: object, batched: tuple[int | None], rows: Tenso
 def decay(change: Tensor, weight: Tensor, factors: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """Subtract factors weight from change in place; where a loop does not pay, change nothing and return None.
 
-    It stands for four or six passes of torch, so it pays for half the elements.
+    It stands for four or six passes of torch, so it pays from half the elements on.
 
     Args:
         change: (C, ...), changed.
@@ -193,23 +193,21 @@ def decay(change: Tensor, weight: Tensor, factors: Tensor | None) -> tuple[Tenso
     Returns:
         The largest magnitude of the new change, (), and the norm of each row of the weights, (C,).
     """
-    if 2 * change.numel() < WORTH or torch.compiler.is_compiling():
+    if not pays_between(change, passes=2):
         return None
     tensors = (change, weight) if factors is None else (change, weight, factors)
     if not all(type(x) is Tensor and _plain(x) and not private_torch.is_batched(x) for x in tensors):
         return None
-    if team.threads() != torch.get_num_threads():
-        return None
-    given = torch.empty(len(change)) if factors is None else factors
     rows, weights = (_in_memory(x, like=change) for x in (change, weight))
     if not rows.is_contiguous() or not weights.is_contiguous() or change.stride(0) * len(change) < change.numel():
         return None
     from hebb.kernels import numba_loops
 
-    rows, weights, columns = rows.view(len(change), -1), weights.view(len(change), -1), given.contiguous()
-    peaks, squares = torch.empty_like(columns), torch.empty_like(columns)
+    rows, weights = rows.view(len(change), -1), weights.view(len(change), -1)
+    peaks, squares = torch.empty(len(change)), torch.empty(len(change))
+    multiples = peaks if factors is None else factors.contiguous()  # not read without factors
     numba_loops.DECAY(
-        change=rows, weight=weights, factors=columns, given=factors is not None, peaks=peaks, squares=squares
+        change=rows, weight=weights, factors=multiples, given=factors is not None, peaks=peaks, squares=squares
     )
     return peaks.amax(), squares.sqrt_()
 

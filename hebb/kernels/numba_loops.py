@@ -4,9 +4,9 @@ Only the modules of this folder import this one, and late: numba takes a third o
 loop takes a second or two the first time on a machine (then it is cached in a file).
 
 A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are two
-ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, and a ``Task`` gives
-torch's threads their shares of a short one. numba would add a second pool of OpenMP's threads to torch's. What a loop
-computes does not depend on who does a part; a sum over rows does on the number of threads that share them.
+ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, and a ``SharedLoop``
+gives torch's threads their shares of the rows. numba would add a second pool of OpenMP's threads to torch's. What a
+loop computes does not depend on who does a part; a sum over rows does on the number of threads that share them.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
     return numbers
 
 
-class Task:
+class SharedLoop:
     """A loop over the rows of matrices that torch's threads share.
 
     Args:
@@ -217,7 +217,7 @@ def power(u: np.ndarray, exponent: np.float32, out: np.ndarray, first: int, stop
 
 @compiled()
 def _ordered(bits: np.int32) -> np.int32:
-    """Return the bits of a float32 as a whole number of the same order, or the bits of such a number."""
+    """Turn the bits of float32 numbers into whole numbers of the same order, and such numbers into bits again."""
     return np.int32(bits ^ ((bits >> np.int32(31)) & _LARGEST_WHOLE))
 
 
@@ -265,7 +265,7 @@ def _share_softmax(task: Any) -> None:
     softmax(u, it.beta, it.signed, out, first, stop)
 
 
-SOFTMAX = Task(_share_softmax, "u", "out", beta=np.float32, signed=np.bool_)
+SOFTMAX = SharedLoop(_share_softmax, "u", "out", beta=np.float32, signed=np.bool_)
 
 
 @compiled(fastmath=REORDERS, inline=True)
@@ -289,7 +289,7 @@ def _share_positive_sums(task: Any) -> None:
     positive_sums(_matrix(it.y, it.rows, it.columns), sums[_thread_number()], first, stop)
 
 
-POSITIVE_SUMS = Task(_share_positive_sums, "y", "out")
+POSITIVE_SUMS = SharedLoop(_share_positive_sums, "y", "out")
 
 
 @compiled(fastmath=REORDERS, inline=True)
@@ -338,7 +338,7 @@ def _share_decay(task: Any) -> None:
     decay(change, weight, factors, it.given, peaks, squares, first, stop)
 
 
-DECAY = Task(_share_decay, "change", "weight", "factors", "peaks", "squares", given=np.bool_)
+DECAY = SharedLoop(_share_decay, "change", "weight", "factors", "peaks", "squares", given=np.bool_)
 
 
 @compiled()

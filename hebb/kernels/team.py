@@ -30,10 +30,10 @@ _PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ui
 def _parallel() -> Callable[[int, int, int, int], None] | None:
     """Return what calls a loop on torch's threads; None where another library than OpenMP has them."""
     names = ("GOMP_parallel", *_ALONE, "omp_get_max_threads")
-    found = [private_torch.openmp(name) for name in names]
-    if None in found or "backend: OpenMP" not in torch.__config__.parallel_info():
+    entries = [private_torch.openmp(name) for name in names]
+    if None in entries or "backend: OpenMP" not in torch.__config__.parallel_info():
         return None
-    threads, (parallel, *_, most) = torch.get_num_threads(), found
+    threads, (parallel, *_, most) = torch.get_num_threads(), entries
     if most() != threads:  # torch's threads are those of another copy of OpenMP, loaded before its own
         return None
     return ctypes.cast(parallel, _PARALLEL)
@@ -41,8 +41,8 @@ def _parallel() -> Callable[[int, int, int, int], None] | None:
 
 def functions() -> dict[str, int]:
     """Return the addresses of the two functions by name; without OpenMP they tell of one thread."""
-    known = {name: private_torch.openmp(name) or alone for name, alone in _ALONE.items()}
-    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in known.items()}
+    either = {name: private_torch.openmp(name) or alone for name, alone in _ALONE.items()}
+    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in either.items()}
 
 
 def threads() -> int:

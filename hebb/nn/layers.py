@@ -209,9 +209,9 @@ class HebbLayer(Radii):
         short = self.bias is None and self.linear and self.weight.numel() < u.numel()
         decay = None if short else self.rows(y * u).sum(dim=0)  # (C,)
         if step and self.groups == 1 and self.spec.normaliser == Normaliser.LAYER and self._euclidean:
-            found = loops.decay(change, self.weight, decay)
-            if found is not None:
-                return change, found
+            fused = loops.decay(change, self.weight, decay)
+            if fused is not None:
+                return change, fused
         if decay is None:
             decay = (change * self.effective_weight()).sum(dim=self.fan_in)
         return add_product(change, self.per_row(decay), self.weight, value=-1), None
@@ -245,8 +245,8 @@ class HebbLayer(Radii):
         """Return dw, its divisor, the normalised change of the bias, and the radii where they are known by now."""
         y = self.gate(self.rivals(x, u), labels)
         self.gate_mass.add_(loops.positive_mass(y))  # before y leaves the caches
-        dw, found = self._change(x, u, y, step=True)
-        peak, radius = found or (None, None)
+        dw, fused = self._change(x, u, y, step=True)
+        peak, radius = fused or (None, None)
         top, size = self.size(dw, y, peak)
         self.finite_updates.add_(top - top == 0)
         return dw, size, None if self.bias is None else self._bias_change(y, self.bias), radius
@@ -333,7 +333,7 @@ class HebbLayer(Radii):
         if self.rule.effective is not None:
             return self.law("effective")
         p = self.spec.lebesgue_p
-        return self.weight if self._euclidean else self.weight.sign() * self.weight.abs().pow(p - 1)
+        return self.weight if p == 2 else self.weight.sign() * self.weight.abs().pow(p - 1)
 
     # -- views --------------------------------------------------------------------------------------------
 
