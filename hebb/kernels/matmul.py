@@ -40,6 +40,16 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return product
 
 
+def linears(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x weight^T of each of P pairs, (P, M, K), (P, N, K) -> (P, M, N); there is no gradient, as above."""
+    if not _pays(x[0], weight[0]):
+        return torch.bmm(x, weight.mT)
+    products = x.new_empty(len(x), x.shape[1], weight.shape[1])
+    for product, *pair in zip(products, x, weight, strict=True):
+        product.copy_(linear(*pair))
+    return products
+
+
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Return whether oneDNN can take this product and is worth its call."""
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numba
@@ -45,6 +45,8 @@ _BLOCK = 96
 
 Fewer than about 48 are unrolled before they could become vectors; rows of 96 take half the time, others gain as well.
 """
+_CHANNELS = 192
+"""Channels that are transformed at once: sixteen rows of them stay in the innermost cache."""
 _SUM = 128
 """Numbers that are added in single precision before their sum joins one of double precision."""
 
@@ -132,18 +134,18 @@ def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
 
 
 class SharedLoop:
-    """A loop over the rows of matrices that torch's threads share.
+    """A loop over items, such as the rows of matrices, that torch's threads share.
 
     Args:
-        loop: is called by each thread with the address of a record, and does its share of the rows. The record has the
-            ``rows`` and ``columns`` of the first tensor, the addresses of all, and numbers.
-        tensors: names of the tensors.
+        loop: is called by each thread with the address of a record, and does its share of the items. The record has the
+            ``rows`` and ``columns`` of the first matrix, the addresses of all, and numbers.
+        matrices: names of the matrices.
         numbers: names and types of the numbers.
     """
 
-    def __init__(self, loop: Callable[[Any], None], *tensors: str, **numbers: type[np.generic]) -> None:
-        self._loop, self._tensors = loop, tensors
-        addresses = dict.fromkeys(("rows", "columns", *tensors), np.intp)
+    def __init__(self, loop: Callable[[Any], None], *matrices: str, **numbers: np.dtype | type[np.generic]) -> None:
+        self._loop, self._matrices = loop, matrices
+        addresses = dict.fromkeys(("rows", "columns", *matrices), np.intp)
         self._record = np.dtype([*addresses.items(), *numbers.items()], align=True)
 
     @functools.cached_property
@@ -155,11 +157,11 @@ class SharedLoop:
         options = _OPTIONS | {"fastmath": set(REORDERS)}
         return int(_cached(lambda cache: numba.cfunc(signature, cache=cache, **options)(self._loop)).address)
 
-    def __call__(self, **values: torch.Tensor | float) -> None:
-        """Run the loop on tensors, which are contiguous, and numbers."""
-        record, matrix = np.zeros(1, self._record), values[self._tensors[0]]
-        assert isinstance(matrix, torch.Tensor)
-        values |= {"rows": matrix.shape[0], "columns": matrix.shape[1]}
+    def __call__(self, **values: torch.Tensor | float | Sequence[int]) -> None:
+        """Run the loop on matrices, which are contiguous, and numbers."""
+        record, first = np.zeros(1, self._record), values[self._matrices[0]]
+        assert isinstance(first, torch.Tensor)
+        values |= {"rows": first.shape[0], "columns": first.shape[1]}
         assert values.keys() == set(self._record.names or ())
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
@@ -339,6 +341,64 @@ def _share_decay(task: Any) -> None:
 
 
 DECAY = SharedLoop(_share_decay, "change", "weight", "factors", "peaks", "squares", given=np.bool_)
+
+
+@compiled(fastmath=REORDERS, inline=True)
+def _add_four(numbers: np.ndarray, places: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
+    """Set out to the sum of four stretches of numbers times a factor each."""
+    of_a, of_b, of_c, of_d = factors[0], factors[1], factors[2], factors[3]
+    a, b = numbers[places[0] : places[0] + out.size], numbers[places[1] : places[1] + out.size]
+    c, d = numbers[places[2] : places[2] + out.size], numbers[places[3] : places[3] + out.size]
+    for i in range(out.size):
+        out[i] = of_a * a[i] + of_b * b[i] + of_c * c[i] + of_d * d[i]
+
+
+def _share_sandwiches(task: Any) -> None:
+    it = _carray(task, 1)[0]
+    images, rows, columns, outputs, inputs, channels = it.sizes
+    source = _carray(_pointer(it.source), it.source_size, np.float32)
+    target = _carray(_pointer(it.target), it.target_size, np.float32)
+    factors, last = _matrix(it.factors, 4, 4), inputs - 1  # zeros follow in each row of factors
+    half, places = np.empty(16 * _CHANNELS, np.float32), np.empty(4, np.intp)
+    first, stop = _share(images * rows * columns)
+    for item in range(first, stop):
+        row, column = divmod(item, columns)
+        image, row = divmod(row, rows)
+        start = image * it.source_strides[0] + row * it.source_strides[1] + column * it.source_strides[2]
+        end = image * it.target_strides[0] + row * it.target_strides[1] + column * it.target_strides[2]
+        for channel in range(0, channels, _CHANNELS):
+            some = min(_CHANNELS, channels - channel)
+            for j in range(inputs):
+                for k in range(4):
+                    places[k] = start + channel + min(k, last) * it.source_strides[3] + j * it.source_strides[4]
+                for i in range(outputs):
+                    place = (4 * i + j) * _CHANNELS
+                    _add_four(source, places, factors[i], half[place : place + some])
+            for i in range(outputs):
+                for k in range(4):
+                    places[k] = (4 * i + min(k, last)) * _CHANNELS
+                for j in range(outputs):
+                    place = end + channel + i * it.target_strides[3] + j * it.target_strides[4]
+                    _add_four(half, places, factors[j], target[place : place + some])
+
+
+_SIX = np.dtype((np.intp, 6))
+
+SANDWICHES = SharedLoop(
+    _share_sandwiches,
+    "factors",
+    sizes=_SIX,
+    source=np.intp,
+    source_size=np.intp,
+    source_strides=_SIX,
+    target=np.intp,
+    target_size=np.intp,
+    target_strides=_SIX,
+)
+"""Sets each square of target, (B, h, w, m, m, C), to L d L^T of a square d of source, (B, h, w, n, n, C).
+
+L is (4, 4), of which m rows and n columns count; ``sizes`` are B, h, w, m, n and C.
+"""
 
 
 @compiled()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,6 @@ from hebb.kernels import loops, numba_loops, own_threads, team
 from hebb.nn.noise import Noise
 from hebb.rules.activations import repu
 from hebb.rules.soft import soft, soft_krotov
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def numbers(count: int, low: float, high: float) -> Tensor:
@@ -244,10 +236,12 @@ def test_loops_run_where_torch_has_no_openmp() -> None:
 def test_the_bits_are_those_of_the_process_that_compiled_the_loops(threads: int, tmp_path: Path) -> None:
     """One process compiles, the next reads the file, and in another the order is another."""
     program = (
-        "import sys, torch; from hebb.kernels import loops; torch.set_num_threads(int(sys.argv[1]))\n"
+        "import sys, torch; from hebb.kernels import loops, winograd; torch.set_num_threads(int(sys.argv[1]))\n"
         "draw = torch.Generator().manual_seed(0); u, w = (torch.randn(1025, 600, generator=draw) * 3 for _ in '12')\n"
         "steps = [lambda: loops.softmax(u, 1.0, signed=True), lambda: loops.power(u, 0.7),"
-        " lambda: loops.positive_sums(u), lambda: torch.cat([x.view(-1) for x in loops.decay(u.clone(), w, None)])]\n"
+        " lambda: loops.positive_sums(u), lambda: torch.cat([x.view(-1) for x in loops.decay(u.clone(), w, None)]),"
+        " lambda: winograd.forward(u[:9].view(2, 27, 10, 10), w[:3].view(-1, 25)[:, :9].view(-1, 1, 3, 3)"
+        ".expand(-1, 27, -1, -1))]\n"
         "found = [step() for step in steps[:: int(sys.argv[2])]][:: int(sys.argv[2])]\n"
         "torch.save(found, sys.argv[3])\n"
     )

@@ -1,0 +1,155 @@
+"""Convolutions with filters of 3 x 3 on the CPU, with four ninths of the multiplications.
+
+Winograd's minimal filtering F(2 x 2, 3 x 3): with a tile d of 4 x 4 inputs and a filter g, the 2 x 2 outputs are
+
+    A^T ((G g G^T) . (B^T d B)) A
+
+which takes 16 products in place of 36. A sums over the channels of the input, so the 16 points of all tiles and filters
+make 16 products of matrices. With the gradients e of the 2 x 2 outputs, the gradient of g is the sum over all tiles of
+
+    G^T ((A e A^T) . (B^T d B)) G
+
+The transforms add and halve numbers; errors are no larger than those of plain sums over 9 C_in products.
+
+Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.1.
+
+Shapes: B batch, C_in input channels, C_out neurons, H', W' output sizes, h = ceil(H'/2), w = ceil(W'/2), T tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hebb.kernels import loops, matmul, private_torch
+
+SIDE = 3
+"""Side of a filter."""
+
+_B_T = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+_G = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0.5, 0], [0.5, -0.5, 0.5, 0], [0, 0, 1, 0]])  # filters have no fourth row
+_A_T = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1], [0, 0, 0, 0], [0, 0, 0, 0]])  # outputs have two
+_A, _G_T = _A_T.T.contiguous(), _G.T.contiguous()
+
+_TILES = 640
+"""Tiles that are multiplied at once: memory does not grow with the batch."""
+
+_PAIRS = 1 << 20
+"""Pairs of channel and neuron whose filters are multiplied at once."""
+
+_LEAST = 40
+"""Channels, neurons or tiles from which on the products save more than the transforms cost, if the others are many."""
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether x * w with filters of 3 x 3 takes less time this way, and all this applies to it."""
+    sizes = weight.shape[1], len(weight), len(x) * math.prod(_grid(x))
+    if min(sizes) == 0 or sum(1 / size for size in sizes) > 1 / _LEAST or not loops.pays_between(x, passes=len(weight)):
+        return False
+    return all(type(t) is Tensor and t.dtype == x.dtype and not private_torch.is_batched(t) for t in (x, weight))
+
+
+def forward(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x * w, (B, C_in, H' + 2, W' + 2), (C_out, C_in, 3, 3) -> (B, C_out, H', W'); it has no gradient."""
+    (rows, columns), (height, width) = _grid(x), x.shape[2:]
+    u = x.new_empty(len(x), 2 * rows, 2 * columns, len(weight)).permute(0, 3, 1, 2)
+    inputs, filters, outputs = _tiles(x, 4), _filters(weight), _tiles(u, 2)
+    for some in _parts(len(weight), _PAIRS // weight.shape[1]):
+        kernels = _points(_G, filters[some])
+        for part in _tile_parts(inputs):
+            products = matmul.linears(_points(_B_T, inputs[part]), kernels)
+            target = outputs[part][..., some]
+            _sandwich(_A_T, _squares(products, target), target)
+    return u[:, :, : height - 2, : width - 2]
+
+
+def weight_gradient(x: Tensor, y: Tensor) -> Tensor:
+    """Return the sum over all patches of y x, (C_out, C_in, 3, 3), channels last.
+
+    Args:
+        x: input (B, C_in, H' + 2, W' + 2).
+        y: gradient of the output (B, C_out, H', W').
+    """
+    dw = x.new_empty(y.shape[1], SIDE, SIDE, x.shape[1]).permute(0, 3, 1, 2)
+    inputs, gradients, filters = _tiles(x, 4), _tiles(y, 2), _filters(dw)
+    for some in _parts(y.shape[1], _PAIRS // x.shape[1]):
+        total: Tensor | None = None
+        for part in _tile_parts(inputs):
+            of_input = _points(_B_T, inputs[part])
+            of_output = _points(_A, gradients[part][..., some])
+            products = matmul.linears(of_output.mT, of_input.mT)
+            total = products if total is None else total.add_(products)
+        assert total is not None
+        _sandwich(_G_T, _squares(total, filters[some]), filters[some])
+    return dw
+
+
+def _grid(x: Tensor) -> tuple[int, int]:
+    """Return h and w."""
+    height, width = x.shape[2:]
+    return (height - 1) // 2, (width - 1) // 2
+
+
+def _tiles(maps: Tensor, side: int) -> Tensor:
+    """View maps (B, C, height, width) as tiles (B, h, w, side, side, C) that start two pixels apart; odd sizes grow."""
+    if maps.shape[2] % 2 or maps.shape[3] % 2:
+        maps = F.pad(maps, (0, maps.shape[3] % 2, 0, maps.shape[2] % 2))
+    maps = maps.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    return maps.unfold(1, side, 2).unfold(2, side, 2).permute(0, 1, 2, 4, 5, 3)
+
+
+def _filters(weight: Tensor) -> Tensor:
+    """View weights (C_out, C_in, 3, 3) as (C_out, 1, 1, 3, 3, C_in)."""
+    return weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)[:, None, None]
+
+
+def _squares(points: Tensor, like: Tensor) -> Tensor:
+    """View the points (16, T, C) of tiles or filters as (B, h, w, 4, 4, C)."""
+    return points.view(4, 4, *like.shape[:3], points.shape[2]).permute(2, 3, 4, 0, 1, 5)
+
+
+def _points(factors: Tensor, squares: Tensor) -> Tensor:
+    """Return L d L^T of tiles or filters d, (B, h, w, n, n, C) -> (16, T, C) for L (4, 4), of which n columns count."""
+    points = squares.new_empty(16, squares.shape[:3].numel(), squares.shape[5])
+    _sandwich(factors, squares, _squares(points, squares))
+    return points
+
+
+def _sandwich(factors: Tensor, source: Tensor, target: Tensor) -> None:
+    """Set target to L d L^T of each square d of source, (B, h, w, n, n, C) -> (B, h, w, m, m, C) for L (4, 4)."""
+    from hebb.kernels import numba_loops
+
+    assert source.stride(5) == target.stride(5) == 1
+    numba_loops.SANDWICHES(
+        factors=factors,
+        sizes=(*target.shape[:4], *source.shape[4:]),
+        source=source.data_ptr(),
+        source_size=_reach(source),
+        source_strides=source.stride(),
+        target=target.data_ptr(),
+        target_size=_reach(target),
+        target_strides=target.stride(),
+    )
+
+
+def _reach(x: Tensor) -> int:
+    """Return the count of numbers in memory from the first to the last of x."""
+    return 1 + sum(stride * (size - 1) for stride, size in zip(x.stride(), x.shape, strict=True))
+
+
+def _parts(length: int, most: int) -> Iterator[slice]:
+    """Yield slices of at most ``most`` (and at least one)."""
+    step = max(1, most)
+    yield from (slice(start, start + step) for start in range(0, length, step))
+
+
+def _tile_parts(tiles: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield images and rows of about ``_TILES`` tiles: some images, or some rows of one."""
+    images, rows, columns = tiles.shape[:3]
+    for some in _parts(images, _TILES // (rows * columns)):
+        for part in _parts(rows, _TILES // columns):
+            yield some, part

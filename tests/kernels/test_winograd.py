@@ -1,0 +1,129 @@
+"""Convolutions that compute four outputs at once, against those of double precision, in every part and size.
+
+Without it the numbers at an odd edge, or of a batch that is cut in parts, could be anything.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hebb.kernels import loops, matmul, private_torch, winograd
+from hebb.kernels.convolution import Convolution
+
+SIZES = [(10, 96, 50, 16, 16), (3, 41, 200, 7, 9), (1, 48, 64, 1, 2), (2, 400, 40, 3, 30), (40, 64, 72, 8, 8)]
+"""Images, channels, neurons, height and width of the output."""
+
+
+def drawn(*shape: int, seed: int = 0, order: torch.memory_format = torch.channels_last) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).contiguous(memory_format=order)
+
+
+def case(images: int, channels: int, neurons: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an input, weights and a gradient of the output."""
+    x, weight = drawn(images, channels, height + 2, width + 2), drawn(neurons, channels, 3, 3, seed=1)
+    return x, weight, drawn(images, neurons, height, width, seed=2)
+
+
+def plain_gradient(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    return private_torch.convolution_weight_gradient(x, y, weight, stride=1, dilation=1, groups=1)
+
+
+def require_close(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 3e-6 * expected.abs().max()
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("parts", [(640, 1 << 20), (5, 1000), (1, 1)])
+@pytest.mark.parametrize("size", SIZES)
+def test_both_directions_agree_with_double_precision(
+    size: tuple[int, int, int, int, int], parts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a part is a few images, some rows of one, or a single neuron."""
+    if parts == (1, 1) and size != SIZES[1]:
+        size = (*(min(count, 5) for count in size[:3]), 3, 4)
+    monkeypatch.setattr(winograd, "_TILES", parts[0])
+    monkeypatch.setattr(winograd, "_PAIRS", parts[1])
+    x, weight, y = case(*size)
+    require_close(winograd.forward(x, weight), F.conv2d(x.double(), weight.double()))
+    require_close(winograd.weight_gradient(x, y), plain_gradient(x.double(), y.double(), weight.double()))
+
+
+def test_any_order_of_memory() -> None:
+    """The result has the channels last, as the weights of a layer have."""
+    x, weight, y = case(*SIZES[0])
+    u, dw = winograd.forward(x, weight), winograd.weight_gradient(x, y)
+    assert u.is_contiguous(memory_format=torch.channels_last) and dw.stride() == weight.stride()
+    assert torch.equal(winograd.forward(x.contiguous(), weight.contiguous()), u)
+    assert torch.equal(winograd.weight_gradient(x.contiguous(), y.contiguous()), dw)
+
+
+def test_transforms_do_not_depend_on_the_threads(threads: int) -> None:
+    weight = drawn(48, 200, 3, 3)
+    filters = winograd._points(winograd._G, winograd._filters(weight))
+    torch.set_num_threads(1)
+    assert torch.equal(winograd._points(winograd._G, winograd._filters(weight)), filters)
+    g, transform = weight.permute(0, 2, 3, 1).double(), winograd._G[:, :3].double()
+    expected = torch.einsum("ia,naco,jc->ijno", transform, g, transform).flatten(0, 1)
+    require_close(filters, expected)
+
+
+def test_the_order_of_products_on_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One product after the other, by oneDNN."""
+    monkeypatch.setattr(matmul, "_pays", lambda x, weight: x.dim() == 2)
+    x, weight, y = case(*SIZES[0])
+    require_close(winograd.forward(x, weight), F.conv2d(x.double(), weight.double()))
+    require_close(winograd.weight_gradient(x, y), plain_gradient(x.double(), y.double(), weight.double()))
+
+
+def test_it_is_for_many_channels_neurons_and_tiles() -> None:
+    def pays(*size: int) -> bool:
+        x, weight, _ = case(*size)
+        return winograd.pays(x, weight)
+
+    assert pays(10, 96, 384, 16, 16)
+    assert pays(10, 384, 1536, 8, 8)
+    assert not pays(10, 3, 96, 32, 32)
+    assert not pays(10, 96, 3, 32, 32)
+    assert not pays(1, 384, 384, 4, 4)
+    assert not pays(0, 96, 384, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, True), ({"side": 1}, False), ({"stride": 2}, False), ({"dilation": 2}, False), ({"groups": 2}, False)],
+)
+def test_a_convolution_of_another_kind_is_plain(
+    changes: dict[str, int], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("forward", "weight_gradient"):
+        ours = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *of, name=name, ours=ours: calls.append(name) or ours(*of))
+    geometry = {"side": 3, "stride": 1, "dilation": 1, "groups": 1} | changes
+    layer, side, groups = Convolution(**geometry), geometry["side"], geometry["groups"]
+    x, weight = drawn(10, 96 * groups, 20, 20), drawn(96 * groups, 96, side, side, seed=1)
+    with torch.no_grad():
+        u = layer.forward(x, weight)
+        dw = layer.weight_gradient(x, u, weight)
+    options = {name: geometry[name] for name in ("stride", "dilation", "groups")}
+    require_close(u, F.conv2d(x.double(), weight.double(), None, options["stride"], 0, options["dilation"], groups))
+    require_close(dw, private_torch.convolution_weight_gradient(x.double(), u.double(), weight.double(), **options))
+    assert calls == (["forward", "weight_gradient"] if expected else [])
+
+
+def test_it_is_for_plain_numbers_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, _ = case(10, 96, 96, 16, 16)
+    layer = Convolution(3, 1, 1, 1)
+    assert winograd.pays(x, weight)
+    assert not winograd.pays(x.bfloat16(), weight)
+    assert not winograd.pays(x, weight.bfloat16())
+    assert not winograd.pays(x.clone().requires_grad_(), weight)
+    assert layer.forward(x, weight.clone().requires_grad_()).requires_grad
+    pack = torch.vmap(lambda x: x if winograd.pays(x, weight) else 0 * x)(x[None])
+    assert pack.eq(0).all()
+    monkeypatch.setattr(loops, "pays_between", lambda x, passes=1: False)
+    assert not winograd.pays(x, weight)
