@@ -8,10 +8,13 @@ Shapes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from hebb.kernels import winograd
 
 
 class Conv2d(nn.Conv2d):
@@ -28,6 +31,21 @@ class Conv2d(nn.Conv2d):
         if self.channels_last and x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
         return super().forward(x)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding[0]
+        assert isinstance(padding, int)
+        if not self._minimal or not winograd.pays_with_gradient(x, weight, padding):
+            plain: Tensor = super()._conv_forward(x, weight, bias)
+            return plain
+        u = winograd.convolve(x, weight, padding)
+        return u if bias is None else u + bias[:, None, None]
+
+    @functools.cached_property
+    def _minimal(self) -> bool:
+        """Whether ``hebb.kernels.winograd`` has such convolutions."""
+        sides = self.kernel_size == (winograd.SIDE,) * 2 and len({*self.padding}) == 1
+        return sides and self.stride == self.dilation == (1, 1) and self.groups == 1 and self.padding_mode == "zeros"
 
 
 def geometry(layer: Any) -> dict[str, Any]:

@@ -115,6 +115,12 @@ def is_batched(x: Tensor) -> bool:
     return batched
 
 
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a transform of ``torch.func`` holds x, which then has no memory of its own."""
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return wrapped
+
+
 def add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor:
     """Add value a b to ``into`` in place and return it; ``torch.vmap`` has no fused operation and takes two."""
     return into.add_(a * b, alpha=value) if is_batched(into) else into.addcmul_(a, b, value=value)

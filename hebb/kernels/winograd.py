@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from hebb.kernels import loops, matmul, private_torch
 
@@ -44,13 +46,74 @@ _PAIRS = 1 << 20
 _LEAST = 40
 """Channels, neurons or tiles from which on the products save more than the transforms cost, if the others are many."""
 
+_LEAST_WITH_GRADIENT = 80
+"""The same where the gradient of the input is needed, too, whose products have few outputs."""
+
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether x * w with filters of 3 x 3 takes less time this way, and all this applies to it."""
-    sizes = weight.shape[1], len(weight), len(x) * math.prod(_grid(x))
-    if min(sizes) == 0 or sum(1 / size for size in sizes) > 1 / _LEAST or not loops.pays_between(x, passes=len(weight)):
+    """Whether filters of 3 x 3 meet x sooner this way, and all this applies to them; there is no gradient."""
+    return _pays(x, weight, _LEAST)
+
+
+def pays_with_gradient(x: Tensor, weight: Tensor, padding: int) -> bool:
+    """Whether ``convolve`` takes less time than torch."""
+    return _pays(x.detach(), weight.detach(), _LEAST_WITH_GRADIENT, padding)
+
+
+def _pays(x: Tensor, weight: Tensor, least: int, padding: int = 0) -> bool:
+    sizes = weight.shape[1], len(weight), len(x) * math.prod(_grid(x, padding))
+    if min(sizes) <= 0 or sum(1 / size for size in sizes) > 1 / least or not loops.pays_between(x, passes=len(weight)):
         return False
-    return all(type(t) is Tensor and t.dtype == x.dtype and not private_torch.is_batched(t) for t in (x, weight))
+    return all(type(t) is Tensor and t.dtype == x.dtype and not private_torch.is_wrapped(t) for t in (x, weight))
+
+
+def convolve(x: Tensor, weight: Tensor, padding: int = 0) -> Tensor:
+    """Return x * w for x with zeros around it, with gradients.
+
+    Args:
+        x: (B, C_in, H, W).
+        weight: (C_out, C_in, 3, 3).
+        padding: rows and columns of zeros on each side.
+
+    Returns:
+        (B, C_out, H', W').
+    """
+    u: Tensor = _Convolution.apply(x, weight, padding)  # type: ignore[no-untyped-call]
+    return u
+
+
+class _Convolution(torch.autograd.Function):
+    """x * w, for x with zeros around it."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+        """(B, C_in, H, W), (C_out, C_in, 3, 3) -> (B, C_out, H', W')."""
+        return forward(_surround(x, padding), weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        """Keep what the gradients need."""
+        *tensors, ctx.padding = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Return the gradients of x and w; that of x is a convolution with the turned filters."""
+        (x, weight), (y,), padding = ctx.saved_tensors, grads, ctx.padding
+        of_x = of_weight = None
+        if torch.is_grad_enabled():  # the gradient will be differentiated, too
+            of_x = conv2d_input(x.shape, weight, y, padding=padding)
+            return of_x, conv2d_weight(x, weight.shape, y, padding=padding), None
+        if ctx.needs_input_grad[0]:
+            of_x = forward(_surround(y, SIDE - 1 - padding), weight.flip(2, 3).transpose(0, 1))
+        if ctx.needs_input_grad[1]:
+            of_weight = weight_gradient(_surround(x, padding), y)
+        return of_x, of_weight, None
+
+
+def _surround(x: Tensor, padding: int) -> Tensor:
+    """Return x with zeros on its four sides; a negative padding takes pixels away."""
+    return F.pad(x, (padding,) * 4) if padding else x
 
 
 def forward(x: Tensor, weight: Tensor) -> Tensor:
@@ -88,10 +151,10 @@ def weight_gradient(x: Tensor, y: Tensor) -> Tensor:
     return dw
 
 
-def _grid(x: Tensor) -> tuple[int, int]:
+def _grid(x: Tensor, padding: int = 0) -> tuple[int, int]:
     """Return h and w."""
     height, width = x.shape[2:]
-    return (height - 1) // 2, (width - 1) // 2
+    return (height - 1) // 2 + padding, (width - 1) // 2 + padding
 
 
 def _tiles(maps: Tensor, side: int) -> Tensor:

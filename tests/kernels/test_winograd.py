@@ -5,12 +5,15 @@ Without it the numbers at an odd edge, or of a batch that is cut in parts, could
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.kernels import loops, matmul, private_torch, winograd
+from hebb.kernels.channels_last import Conv2d
 from hebb.kernels.convolution import Convolution
 
 SIZES = [(10, 96, 50, 16, 16), (3, 41, 200, 7, 9), (1, 48, 64, 1, 2), (2, 400, 40, 3, 30), (40, 64, 72, 8, 8)]
@@ -127,3 +130,99 @@ def test_it_is_for_plain_numbers_without_a_gradient(monkeypatch: pytest.MonkeyPa
     assert pack.eq(0).all()
     monkeypatch.setattr(loops, "pays_between", lambda x, passes=1: False)
     assert not winograd.pays(x, weight)
+
+
+def gradients(layer: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return the output for x and the gradients of x and all parameters for the gradient y of the output."""
+    x = x.detach().requires_grad_()
+    u = layer(x)
+    return [u.detach(), *torch.autograd.grad(u, [x, *layer.parameters()], y)]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_gradients_of_a_back_prop_layer_agree_with_double_precision(padding: int, bias: bool) -> None:
+    layer = Conv2d(320, 400, 3, padding=padding, bias=bias)
+    x, y = drawn(20, 320, 10, 11), drawn(20, 400, 8 + 2 * padding, 9 + 2 * padding, seed=1)
+    assert winograd.pays_with_gradient(x, layer.weight, padding)
+    ours = gradients(layer, x, y)
+    for found, expected in zip(ours, gradients(layer.double(), x.double(), y.double()), strict=True):
+        require_close(found, expected)
+
+
+def test_a_back_prop_layer_computes_the_gradients_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of the lowest layer need none, nor do the weights of a frozen layer."""
+    layer = Conv2d(320, 400, 3)
+    x = drawn(10, 320, 12, 12)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None and x.grad is None
+    layer.requires_grad_(False)
+    monkeypatch.setattr(winograd, "weight_gradient", None)
+    layer(x.requires_grad_()).sum().backward()
+    assert x.grad is not None
+    with torch.no_grad():
+        assert not layer(x).requires_grad
+
+
+def test_the_gradient_of_a_gradient() -> None:
+    layer, x = Conv2d(320, 400, 3, padding=1), drawn(10, 320, 8, 8)
+    ours, exact = (x.detach().to(kind).requires_grad_() for kind in (torch.float32, torch.float64))
+    found = []
+    for image in (ours, exact):
+        layer = layer.to(image.dtype)
+        (slope,) = torch.autograd.grad(layer(image).square().sum(), image, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [image, layer.weight]))
+    for pair in zip(*found, strict=True):
+        require_close(*pair)
+
+
+def test_transforms_of_functions_see_plain_layers() -> None:
+    """They hold tensors without memory."""
+    layer, x = Conv2d(320, 400, 3), drawn(10, 320, 12, 12)
+
+    def energy(image: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight, "bias": layer.bias}, (image,)).square().sum()
+
+    image, weight = x.clone().requires_grad_(), layer.weight
+    expected = torch.autograd.grad(energy(image, weight), [image, weight])
+    for pair in zip(torch.func.grad(energy, argnums=(0, 1))(x, weight), expected, strict=True):
+        require_close(*pair)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"padding": 1}, True),
+        ({"padding": (0, 1)}, False),
+        ({"padding": 1, "padding_mode": "reflect"}, False),
+        ({"kernel_size": 1}, False),
+        ({"kernel_size": (1, 3)}, False),
+        ({"stride": 2}, False),
+        ({"dilation": 2}, False),
+        ({"groups": 2}, False),
+    ],
+)
+def test_a_back_prop_layer_of_another_kind_is_plain(
+    changes: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    ours = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *of: calls.append(1) or ours(*of))
+    layer = Conv2d(**{"in_channels": 320, "out_channels": 320, "kernel_size": 3} | changes)
+    x = drawn(10, 320, 12, 12)
+    require_close(layer(x).detach(), layer.double()(x.double()).detach())
+    assert bool(calls) == expected
+
+
+def test_a_small_or_packed_back_prop_layer_is_plain() -> None:
+    layer = Conv2d(320, 320, 3)
+    x = drawn(10, 320, 12, 12)
+    assert winograd.pays_with_gradient(x, layer.weight, 0)
+    assert not winograd.pays_with_gradient(x[:1], layer.weight, 0)
+    assert not winograd.pays_with_gradient(x.double(), layer.weight, 0)
+    assert not winograd.pays_with_gradient(x[:, :3], layer.weight[:, :3], 0)
+    assert not winograd.pays_with_gradient(x[:0], layer.weight, 0)
+    pack = torch.vmap(lambda x: x if winograd.pays_with_gradient(x, layer.weight, 0) else 0 * x)(x[None])
+    assert pack.eq(0).all()
