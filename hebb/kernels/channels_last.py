@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hebb.kernels import winograd
 
@@ -38,6 +39,8 @@ class Conv2d(nn.Conv2d):
         if not self._minimal or not winograd.pays_with_gradient(x, weight, padding):
             plain: Tensor = super()._conv_forward(x, weight, bias)
             return plain
+        if self.padding_mode != "zeros" and padding:
+            x, padding = F.pad(x, (padding,) * 4, mode=self.padding_mode), 0
         u = winograd.convolve(x, weight, padding)
         return u if bias is None else u + bias[:, None, None]
 
@@ -45,7 +48,7 @@ class Conv2d(nn.Conv2d):
     def _minimal(self) -> bool:
         """Whether ``hebb.kernels.winograd`` has such convolutions."""
         sides = self.kernel_size == (winograd.SIDE,) * 2 and len({*self.padding}) == 1
-        return sides and self.stride == self.dilation == (1, 1) and self.groups == 1 and self.padding_mode == "zeros"
+        return sides and self.stride == self.dilation == (1, 1) and self.groups == 1
 
 
 def geometry(layer: Any) -> dict[str, Any]:
