@@ -541,6 +541,30 @@ DEFECTS = (
         "factors[0, 0] if given",
     ),
     Defect(
+        "a tile too few at an odd edge",
+        "hebb/kernels/winograd.py",
+        "(height - 1) // 2",
+        "(height - 2) // 2",
+    ),
+    Defect(
+        "only the last part of a batch changes the filters",
+        "hebb/kernels/winograd.py",
+        "total.add_(products)",
+        "products",
+    ),
+    Defect(
+        "the gradient of the input by filters that are not turned",
+        "hebb/kernels/winograd.py",
+        "weight.flip(2, 3).transpose",
+        "weight.transpose",
+    ),
+    Defect(
+        "zeros around images that are to be mirrored at their edges",
+        "hebb/kernels/channels_last.py",
+        'if self.padding_mode != "zeros" and padding:',
+        "if False:",
+    ),
+    Defect(
         "the patches of a batch are those of the batch before",
         "hebb/kernels/convolution.py",
         "            if batch is x:\n",
