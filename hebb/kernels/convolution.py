@@ -54,11 +54,11 @@ class Convolution:
         Args:
             x: input (B, C_in, H, W).
             y: gradient of the output (B, C_out, H', W').
-            weight: (C_out, C_in/groups, k, k); only its shape and order in memory matter.
+            weight: (C_out, C_in/groups, k, k); only its shape, and for torch's convolution its order in memory, matter.
         """
-        if self._shares_products(x, weight):
-            return winograd.weight_gradient(x, y)
         full, y = y.dtype, y.to(x.dtype)
+        if self._shares_products(x, weight, y):
+            return winograd.weight_gradient(x, y).to(full)
         if self._multiplies(x, weight):
             rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
             product = matmul.linear(rows.T, self._patches(x).T).to(full)
@@ -75,10 +75,10 @@ class Convolution:
         finally:
             self._kept = before
 
-    def _shares_products(self, x: Tensor, weight: Tensor) -> bool:
+    def _shares_products(self, x: Tensor, weight: Tensor, y: Tensor | None = None) -> bool:
         """Whether ``hebb.kernels.winograd`` computes four outputs at once."""
         plain = self.stride == self.dilation == self.groups == 1
-        return plain and self.side == winograd.SIDE and winograd.pays(x, weight)
+        return plain and self.side == winograd.SIDE and winograd.pays(x, weight, y)
 
     def _multiplies(self, x: Tensor, weight: Tensor) -> bool:
         if x.device.type != "cpu" or self.dilation > 1 or self.groups > 1:

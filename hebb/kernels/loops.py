@@ -163,7 +163,7 @@ def _positive_sums(rows: Tensor) -> Tensor:
     from hebb.kernels import numba_loops
 
     rows = rows.contiguous()
-    totals = torch.zeros(team.threads(), rows.shape[1], dtype=torch.float64)
+    totals = rows.new_zeros(team.threads(), rows.shape[1], dtype=torch.float64)
     numba_loops.POSITIVE_SUMS(y=rows, out=totals)
     return totals.sum(dim=0).float()
 
@@ -204,7 +204,7 @@ def decay(change: Tensor, weight: Tensor, factors: Tensor | None) -> tuple[Tenso
     from hebb.kernels import numba_loops
 
     rows, weights = rows.view(len(change), -1), weights.view(len(change), -1)
-    peaks, squares = torch.empty(len(change)), torch.empty(len(change))
+    peaks, squares = change.new_empty(len(change)), change.new_empty(len(change))
     multiples = peaks if factors is None else factors.contiguous()  # not read without factors
     numba_loops.DECAY(
         change=rows, weight=weights, factors=multiples, given=factors is not None, peaks=peaks, squares=squares

@@ -37,6 +37,12 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 """Whether ``onednn_linear`` works here."""
 
 
+for _function in (torch.sqrt, torch.exp, torch.log, torch.tanh, torch.pow):
+    # MKL picks the code of a function when it is first called. In a first call by two threads at once, one may get a
+    # less exact one (https://github.com/pytorch/pytorch/issues/188792), and a run other bits than the same run before.
+    _function(*[torch.full((1,), 2.0, dtype=torch.float32, device="cpu")] * (2 if _function is torch.pow else 1))
+
+
 def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return x weight^T by oneDNN, (M, K), (N, K) -> (M, N); float32 on the CPU, without a gradient.
 
@@ -115,10 +121,10 @@ def is_batched(x: Tensor) -> bool:
     return batched
 
 
-def is_wrapped(x: Tensor) -> bool:
-    """Whether a transform of ``torch.func`` holds x, which then has no memory of its own."""
+def is_traced(x: Tensor) -> bool:
+    """Whether operations on x are recorded, or a transform of ``torch.func`` holds it, so that it has no memory."""
     wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return wrapped
+    return wrapped or torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor:

@@ -9,7 +9,9 @@ make 16 products of matrices. With the gradients e of the 2 x 2 outputs, the gra
 
     G^T ((A e A^T) . (B^T d B)) G
 
-The transforms add and halve numbers; errors are no larger than those of plain sums over 9 C_in products.
+The transforms add and halve numbers. Forwards, errors are no larger than those of plain sums over 9 C_in products;
+those of the gradient are up to twice as large, and where all products are 0 it is nearly 0. An output that is not
+finite makes all four of its tile so.
 
 Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.1.
 
@@ -18,12 +20,11 @@ Shapes: B batch, C_in input channels, C_out neurons, H', W' output sizes, h = ce
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
@@ -32,9 +33,15 @@ from hebb.kernels import loops, matmul, private_torch
 SIDE = 3
 """Side of a filter."""
 
-_B_T = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_G = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0.5, 0], [0.5, -0.5, 0.5, 0], [0, 0, 1, 0]])  # filters have no fourth row
-_A_T = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1], [0, 0, 0, 0], [0, 0, 0, 0]])  # outputs have two
+
+def _transform(*rows: tuple[float, float, float, float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")  # whatever torch's defaults are: a loop reads them
+
+
+_NONE = (0, 0, 0, 0)  # filters have no fourth row, outputs two
+_B_T = _transform((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+_G = _transform((1, 0, 0, 0), (0.5, 0.5, 0.5, 0), (0.5, -0.5, 0.5, 0), (0, 0, 1, 0))
+_A_T = _transform((1, 1, 1, 0), (0, 1, -1, -1), _NONE, _NONE)
 _A, _G_T = _A_T.T.contiguous(), _G.T.contiguous()
 
 _TILES = 640
@@ -44,27 +51,45 @@ _PAIRS = 1 << 20
 """Pairs of channel and neuron whose filters are multiplied at once."""
 
 _LEAST = 40
-"""Channels, neurons or tiles from which on the products save more than the transforms cost, if the others are many."""
+"""Neurons or tiles from which on the products save more than the transforms cost, if there is more of all else."""
 
-_LEAST_WITH_GRADIENT = 80
+_LEAST_WITH_GRADIENT = 60
 """The same where the gradient of the input is needed, too, whose products have few outputs."""
 
+_CHANNELS = 1.5
+"""How many times as many channels there have to be, each of which is transformed for all neurons."""
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether filters of 3 x 3 meet x sooner this way, and all this applies to them; there is no gradient."""
-    return _pays(x, weight, _LEAST)
+_SHARE = 0.6
+"""Most that may be left of the multiplications of the outputs; it is 4/9 but for odd sizes, where tiles reach over."""
+
+
+def pays(x: Tensor, weight: Tensor, y: Tensor | None = None) -> bool:
+    """Whether x * w, or the weight gradient for y, takes less time this way, and can be computed so."""
+    if torch.is_grad_enabled() and y is not None and y.requires_grad:
+        return False
+    return _pays(x, weight, _LEAST) and (y is None or _plain(y))
 
 
 def pays_with_gradient(x: Tensor, weight: Tensor, padding: int) -> bool:
-    """Whether ``convolve`` takes less time than torch."""
+    """Whether ``convolve`` takes less time than torch, and can compute this."""
     return _pays(x.detach(), weight.detach(), _LEAST_WITH_GRADIENT, padding)
 
 
 def _pays(x: Tensor, weight: Tensor, least: int, padding: int = 0) -> bool:
-    sizes = weight.shape[1], len(weight), len(x) * math.prod(_grid(x, padding))
-    if min(sizes) <= 0 or sum(1 / size for size in sizes) > 1 / least or not loops.pays_between(x, passes=len(weight)):
+    if not loops.pays_between(x, passes=len(weight)) or not _plain(x) or not _plain(weight):
         return False
-    return all(type(t) is Tensor and t.dtype == x.dtype and not private_torch.is_wrapped(t) for t in (x, weight))
+    (rows, columns), edges = _grid(x, padding), 2 * padding - SIDE + 1
+    outputs, points = (x.shape[2] + edges) * (x.shape[3] + edges), 16 * rows * columns
+    sizes = weight.shape[1] / _CHANNELS, len(weight), len(x) * rows * columns
+    if min(sizes) <= 0 or points > _SHARE * SIDE**2 * outputs:
+        return False
+    return sum(1 / size for size in sizes) <= 1 / least
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether x is numbers in memory that a loop may read, and nobody looks on."""
+    number = x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided and not x.is_neg()
+    return number and type(x) in (Tensor, nn.Parameter) and not private_torch.is_traced(x)
 
 
 def convolve(x: Tensor, weight: Tensor, padding: int = 0) -> Tensor:

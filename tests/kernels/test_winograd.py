@@ -5,10 +5,14 @@ Without it the numbers at an odd edge, or of a batch that is cut in parts, could
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import warnings
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,17 +86,26 @@ def test_the_order_of_products_on_other_processors(monkeypatch: pytest.MonkeyPat
     require_close(winograd.weight_gradient(x, y), plain_gradient(x.double(), y.double(), weight.double()))
 
 
-def test_it_is_for_many_channels_neurons_and_tiles() -> None:
-    def pays(*size: int) -> bool:
-        x, weight, _ = case(*size)
-        return winograd.pays(x, weight)
-
-    assert pays(10, 96, 384, 16, 16)
-    assert pays(10, 384, 1536, 8, 8)
-    assert not pays(10, 3, 96, 32, 32)
-    assert not pays(10, 96, 3, 32, 32)
-    assert not pays(1, 384, 384, 4, 4)
-    assert not pays(0, 96, 384, 16, 16)
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((10, 96, 384, 16, 16), True),
+        ((10, 384, 1536, 8, 8), True),
+        ((100, 1536, 48, 15, 16), True),
+        ((10, 3, 96, 32, 32), False),
+        ((10, 64, 512, 16, 16), False),
+        ((10, 96, 3, 32, 32), False),
+        ((1, 384, 384, 4, 4), False),
+        ((0, 96, 384, 16, 16), False),
+        ((1000, 128, 128, 1, 1), False),
+        ((400, 384, 384, 3, 3), False),
+        ((400, 384, 384, 1, 8), False),
+    ],
+)
+def test_it_is_for_many_channels_neurons_and_tiles(size: tuple[int, int, int, int, int], expected: bool) -> None:
+    """And for sizes whose tiles do not reach far over the edge."""
+    x, weight, _ = case(*size)
+    assert winograd.pays(x, weight) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,7 +121,7 @@ def test_a_convolution_of_another_kind_is_plain(
         monkeypatch.setattr(winograd, name, lambda *of, name=name, ours=ours: calls.append(name) or ours(*of))
     geometry = {"side": 3, "stride": 1, "dilation": 1, "groups": 1} | changes
     layer, side, groups = Convolution(**geometry), geometry["side"], geometry["groups"]
-    x, weight = drawn(10, 96 * groups, 20, 20), drawn(96 * groups, 96, side, side, seed=1)
+    x, weight = drawn(10, 128 * groups, 20, 20), drawn(128 * groups, 128, side, side, seed=1)
     with torch.no_grad():
         u = layer.forward(x, weight)
         dw = layer.weight_gradient(x, u, weight)
@@ -119,9 +132,15 @@ def test_a_convolution_of_another_kind_is_plain(
 
 
 def test_it_is_for_plain_numbers_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, weight, _ = case(10, 96, 96, 16, 16)
+    x, weight, y = case(10, 128, 128, 16, 16)
     layer = Convolution(3, 1, 1, 1)
-    assert winograd.pays(x, weight)
+    assert winograd.pays(x, weight) and winograd.pays(x, nn.Parameter(weight), y)
+    assert not winograd.pays(x, weight, y.clone().requires_grad_())
+    assert not winograd.pays(x, weight.to("meta"))
+    assert not winograd.pays(x, weight, y.to("meta"))
+    assert not winograd.pays(x, torch._neg_view(weight))
+    assert layer.weight_gradient(x, y.half(), weight).dtype == torch.float16
+    assert layer.weight_gradient(x, y.to("meta"), weight).is_meta
     assert not winograd.pays(x.bfloat16(), weight)
     assert not winograd.pays(x, weight.bfloat16())
     assert not winograd.pays(x.clone().requires_grad_(), weight)
@@ -130,6 +149,35 @@ def test_it_is_for_plain_numbers_without_a_gradient(monkeypatch: pytest.MonkeyPa
     assert pack.eq(0).all()
     monkeypatch.setattr(loops, "pays_between", lambda x, passes=1: False)
     assert not winograd.pays(x, weight)
+
+
+def test_traced_layers_are_plain() -> None:
+    """A trace records torch's operations, and a loop would be none."""
+    x, weight, _ = case(10, 128, 128, 16, 16)
+    layer = Convolution(3, 1, 1, 1)
+    with torch.no_grad():
+        expected = layer.forward(2 * x, weight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises against traces, and against len in them
+            traced = torch.jit.trace(lambda x: layer.forward(x, weight), (x,), check_trace=False)
+        require_close(traced(2 * x), expected)
+        require_close(torch.func.functionalize(lambda x: layer.forward(x, weight))(2 * x), expected)
+
+
+def test_it_does_not_depend_on_torch_s_defaults() -> None:
+    program = (
+        "import torch; torch.set_default_dtype(torch.float64); torch.set_default_device('meta')\n"
+        "from hebb.kernels import loops, winograd\n"
+        "draw = torch.Generator().manual_seed(0); kind = {'dtype': torch.float32, 'device': 'cpu', 'generator': draw}\n"
+        "x, w = torch.randn(10, 128, 10, 10, **kind), torch.randn(256, 128, 3, 3, **kind)\n"
+        "assert winograd.pays(x, w)\n"
+        "exact = torch.nn.functional.conv2d(x.double(), w.double())\n"
+        "assert (winograd.forward(x, w) - exact).abs().max() < 1e-3\n"
+        "change = torch.randn(600, 500, **kind); peak, norms = loops.decay(change, 0 * change, None)\n"
+        "assert peak == change.abs().max() and not norms.any()\n"
+        "assert torch.allclose(loops.positive_sums(change), change.relu().sum(dim=0), rtol=1e-4)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def gradients(layer: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
