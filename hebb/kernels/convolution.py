@@ -1,10 +1,9 @@
 """Convolutions of Hebbian layers, on the CPU by whichever of three ways takes the least time.
 
-Filters of 3 x 3 over many channels meet four outputs at once (``hebb.kernels.winograd``): with the third layer of
-4SoftHebbCnnCIFAR both directions take 28 ms on two threads, torch's convolutions 52. torch's are made for many patches
-with a few inputs each. Where a neuron has more inputs than half the number of patches in the batch, and the outputs are
-few, a product with the matrix of all patches is faster: 32 ms against 77 for ten maps of 4 x 4 with 1,536 channels and
-1,024 neurons.
+Filters of 3 x 3 over many channels give four outputs at once (``hebb.kernels.winograd``). Both directions of the third
+layer of 4SoftHebbCnnCIFAR then take 28 ms on two threads, torch's convolutions 52. torch's are made for many patches
+with a few inputs each. Where these are few, and each neuron has more inputs than half their number, a product with the
+matrix of all patches is faster: 32 ms against 77 for ten maps of 4 x 4 with 1,536 channels and 1,024 neurons.
 
 Shapes: B batch, C_in input channels, C_out neurons, H, W input and H', W' output sizes, k side of a filter.
 """
@@ -54,7 +53,7 @@ class Convolution:
         Args:
             x: input (B, C_in, H, W).
             y: gradient of the output (B, C_out, H', W').
-            weight: (C_out, C_in/groups, k, k); only its shape, and for torch's convolution its order in memory, matter.
+            weight: (C_out, C_in/groups, k, k); its numbers do not matter.
         """
         full, y = y.dtype, y.to(x.dtype)
         if self._shares_products(x, weight, y):

@@ -37,10 +37,19 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 """Whether ``onednn_linear`` works here."""
 
 
-for _function in (torch.sqrt, torch.exp, torch.log, torch.tanh, torch.pow):
-    # MKL picks the code of a function when it is first called. In a first call by two threads at once, one may get a
-    # less exact one (https://github.com/pytorch/pytorch/issues/188792), and a run other bits than the same run before.
-    _function(*[torch.full((1,), 2.0, dtype=torch.float32, device="cpu")] * (2 if _function is torch.pow else 1))
+def _choose_vector_functions() -> None:
+    """Let MKL choose its code for each vector function, as it does in the first call.
+
+    In a first call by two threads at once, one may get a less exact version
+    (https://github.com/pytorch/pytorch/issues/188792), and a run other bits than the same run before.
+    """
+    two = torch.full((1,), 2.0, dtype=torch.float32, device="cpu")
+    for function in (torch.sqrt, torch.exp, torch.log, torch.tanh):
+        function(two)
+    two.pow(two)
+
+
+_choose_vector_functions()
 
 
 def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:

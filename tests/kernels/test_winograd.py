@@ -24,8 +24,9 @@ SIZES = [(10, 96, 50, 16, 16), (3, 41, 200, 7, 9), (1, 48, 64, 1, 2), (2, 400, 4
 """Images, channels, neurons, height and width of the output."""
 
 
-def drawn(*shape: int, seed: int = 0, order: torch.memory_format = torch.channels_last) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).contiguous(memory_format=order)
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return numbers.contiguous(memory_format=torch.channels_last)
 
 
 def case(images: int, channels: int, neurons: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
