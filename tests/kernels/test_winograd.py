@@ -245,6 +245,7 @@ def test_transforms_of_functions_see_plain_layers() -> None:
         ({}, True),
         ({"padding": 1}, True),
         ({"padding": (0, 1)}, False),
+        ({"padding": "same"}, False),
         ({"padding": 2, "padding_mode": "reflect"}, True),
         ({"padding": 1, "padding_mode": "circular"}, True),
         ({"kernel_size": 1}, False),
