@@ -585,8 +585,26 @@ DEFECTS = (
     Defect(
         "the loser of a large soft competition wins as well",
         "hebb/kernels/numba_loops.py",
-        "-y if signed and some[i] < top else y",
-        "-y if signed and some[i] > top else y",
+        "loses = signed and some[i] < top",
+        "loses = signed and some[i] > top",
+    ),
+    Defect(
+        "a softmax counts the losers",
+        "hebb/kernels/numba_loops.py",
+        "added[i] += _NONE if loses else y",
+        "added[i] += y",
+    ),
+    Defect(
+        "a row of negative numbers has its least on top",
+        "hebb/kernels/numba_loops.py",
+        "            if order < 0:",
+        "            if order < -(2**31):",
+    ),
+    Defect(
+        "what a softmax counted is taken for the sums of a changed answer",
+        "hebb/kernels/loops.py",
+        "or shares._version != self._version:",
+        "or shares._version < self._version:",
     ),
     Defect(
         "a step of states has the slope of another function",

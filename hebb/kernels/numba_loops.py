@@ -28,12 +28,13 @@ from hebb.kernels import team
 
 _LN2 = math.log(2)
 _LOG_1, _LOG_3, _LOG_5, _LOG_7, _LOG_9 = (np.float32(2 / _LN2 / odd) for odd in (1, 3, 5, 7, 9))
-_EXP_1, _EXP_2, _EXP_3, _EXP_4, _EXP_5, _EXP_6, _EXP_7 = (np.float32(_LN2**k / math.factorial(k)) for k in range(1, 8))
+_EXP_1, _EXP_2, _EXP_3 = np.float32(0.6931472029), np.float32(0.2402264791), np.float32(0.05550332471)
+_EXP_4, _EXP_5, _EXP_6 = np.float32(0.009618437358), np.float32(0.001339887445), np.float32(0.00015353362)
+_ROUND = np.float32(3 << 22)  # a float32 near it is a whole number, which the last bits of its memory count
 _ROOT_HALF = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
 _MANTISSA = np.int32(23)  # bits of a float32 below its exponent
 _BIAS = np.int32(127)  # of that exponent
 _LEAST = np.float32(2.0**-126)
-_HALF = np.float32(0.5)
 _ONE = np.float32(1)
 _NONE = np.float32(0)
 _LOWEST, _LARGEST, _HIGHEST = np.float32(-127), np.float32(127), np.float32(128)  # exponents: of 0, finite, of infinity
@@ -188,11 +189,15 @@ def select(x: np.ndarray, drawn: np.ndarray, eights: np.ndarray, out: np.ndarray
 
 @compiled()
 def _power_of_two(y: np.float32) -> np.float32:
-    """Return 2^y for -127 <= y <= 128, by the series of 2^r with |r| <= 1/2; 0 for -127, and NaN for NaN."""
-    whole = min(np.floor(y + _HALF), _LARGEST)
-    r = y - whole
-    scale = np.int32((np.int32(whole) + _BIAS) << _MANTISSA).view(np.float32)
-    series = _EXP_3 + r * (_EXP_4 + r * (_EXP_5 + r * (_EXP_6 + r * _EXP_7)))
+    """Return 2^y for -127 <= y <= 128; 0 for -127, and NaN for NaN.
+
+    It is the power of the whole number next to y times 2^r, |r| <= 1/2, by the polynomial whose largest relative error
+    there is the least, 2e-9.
+    """
+    whole = min(y + _ROUND, _ROUND + _LARGEST)
+    r = y - (whole - _ROUND)
+    scale = np.int32((np.float32(whole).view(np.int32) + _BIAS) << _MANTISSA).view(np.float32)
+    series = _EXP_3 + r * (_EXP_4 + r * (_EXP_5 + r * _EXP_6))
     result: np.float32 = scale * (_ONE + r * (_EXP_1 + r * (_EXP_2 + r * series)))
     return result
 
@@ -217,57 +222,70 @@ def power(u: np.ndarray, exponent: np.float32, out: np.ndarray, first: int, stop
         target[i] = result if v == v else v
 
 
-@compiled()
-def _ordered(bits: np.int32) -> np.int32:
-    """Turn the bits of float32 numbers into whole numbers of the same order, and such numbers into bits again."""
-    return np.int32(bits ^ ((bits >> np.int32(31)) & _LARGEST_WHOLE))
-
-
 @compiled(fastmath=REORDERS, inline=True)
-def softmax(u: np.ndarray, beta: np.float32, signed: bool, out: np.ndarray, first: int, stop: int) -> None:
-    """Set out to the softmax of beta u, row by row; if signed, with the other sign where u is not the largest."""
+def softmax(
+    u: np.ndarray, beta: np.float32, signed: bool, out: np.ndarray, sums: np.ndarray, first: int, stop: int
+) -> None:
+    """Set out to the softmax of beta u, row by row; if signed, with the other sign where u is not the largest.
+
+    The positive numbers of each column of out (float32) are added to sums (float64) as ``positive_sums`` adds them.
+    """
     factor, whole = beta * _LOG2_E, u.shape[1] // _BLOCK * _BLOCK
-    for row in range(first, stop):
-        source, target = u[row], out[row]
-        rest, end = source[whole:], target[whole:]
-        order = _LEAST_WHOLE
-        for start in range(0, whole, _BLOCK):
-            some = source[start : start + _BLOCK]
-            for i in range(_BLOCK):
-                order = max(order, _ordered(np.float32(some[i]).view(np.int32)))
-        for i in range(rest.size):
-            order = max(order, _ordered(np.float32(rest[i]).view(np.int32)))
-        top = np.int32(_ordered(order)).view(np.float32)
-        total = _NONE
-        for start in range(0, whole, _BLOCK):
-            some, shares = source[start : start + _BLOCK], target[start : start + _BLOCK]
-            for i in range(_BLOCK):
-                value = _power_of_two(max((some[i] - top) * factor, _LOWEST))
-                shares[i] = value
+    positive = np.empty(sums.size, np.float32)
+    for start_row in range(first, stop, _SUM):
+        positive[:] = _NONE
+        for row in range(start_row, min(stop, start_row + _SUM)):
+            source, target = u[row], out[row]
+            rest, end, end_sums = source[whole:], target[whole:], positive[whole:]
+            order = _LEAST_WHOLE
+            for start in range(0, whole, _BLOCK):
+                some = source[start : start + _BLOCK]
+                for i in range(_BLOCK):
+                    order = max(order, np.float32(some[i]).view(np.int32))
+            for i in range(rest.size):
+                order = max(order, np.float32(rest[i]).view(np.int32))
+            if order < 0:
+                for i in range(source.size):
+                    order = min(order, np.float32(source[i]).view(np.int32))
+            top = np.int32(order).view(np.float32)
+            total = _NONE
+            for start in range(0, whole, _BLOCK):
+                some, shares = source[start : start + _BLOCK], target[start : start + _BLOCK]
+                for i in range(_BLOCK):
+                    value = _power_of_two(max((some[i] - top) * factor, _LOWEST))
+                    shares[i] = value
+                    total += value
+            for i in range(rest.size):
+                value = _power_of_two(max((rest[i] - top) * factor, _LOWEST))
+                end[i] = value
                 total += value
-        for i in range(rest.size):
-            value = _power_of_two(max((rest[i] - top) * factor, _LOWEST))
-            end[i] = value
-            total += value
-        scale = _ONE / total
-        for start in range(0, whole, _BLOCK):
-            some, shares = source[start : start + _BLOCK], target[start : start + _BLOCK]
-            for i in range(_BLOCK):
-                y = shares[i] * scale
-                shares[i] = -y if signed and some[i] < top else y
-        for i in range(rest.size):
-            y = end[i] * scale
-            end[i] = -y if signed and rest[i] < top else y
+            scale = _ONE / total
+            for start in range(0, whole, _BLOCK):
+                some, shares = source[start : start + _BLOCK], target[start : start + _BLOCK]
+                added = positive[start : start + _BLOCK]
+                for i in range(_BLOCK):
+                    y = shares[i] * scale
+                    loses = signed and some[i] < top
+                    shares[i] = -y if loses else y
+                    added[i] += _NONE if loses else y
+            for i in range(rest.size):
+                y = end[i] * scale
+                loses = signed and rest[i] < top
+                end[i] = -y if loses else y
+                end_sums[i] += _NONE if loses else y
+        for i in range(sums.size):
+            sums[i] += positive[i]
 
 
 def _share_softmax(task: Any) -> None:
     it = _carray(task, 1)[0]
     u, out = _matrix(it.u, it.rows, it.columns), _matrix(it.out, it.rows, it.columns)
+    sums = _carray(_pointer(it.sums), (_threads(), it.columns), np.float64)
     first, stop = _share(it.rows)
-    softmax(u, it.beta, it.signed, out, first, stop)
+    softmax(u, it.beta, it.signed, out, sums[_thread_number()], first, stop)
 
 
-SOFTMAX = SharedLoop(_share_softmax, "u", "out", beta=np.float32, signed=np.bool_)
+SOFTMAX = SharedLoop(_share_softmax, "u", "out", "sums", beta=np.float32, signed=np.bool_)
 
 
 @compiled(fastmath=REORDERS, inline=True)

@@ -456,18 +456,12 @@ class ConvHebbLayer(HebbLayer):
         return super().linear and not self.spec.pre_triangle and not self.spec.surround
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Put the channels last and pad the four sides."""
-        x = super().prepare(x)
-        p, host = self.spec.padding, x.device.type == "cpu"
-        if host or p == 0:
-            x = self._ordered(x)
-        if p == 0:
-            return x
-        mode = "constant" if self.spec.padding_mode == PaddingMode.ZEROS else self.spec.padding_mode.value
-        x = F.pad(x, (p, p, p, p), mode=mode)
-        return x if host else self._ordered(x)  # a GPU pads into contiguous memory, whatever it is given
-
-    def _ordered(self, x: Tensor) -> Tensor:
+        """Pad the four sides and put the channels last."""
+        x, p = super().prepare(x), self.spec.padding
+        if p:
+            mode = "constant" if self.spec.padding_mode == PaddingMode.ZEROS else self.spec.padding_mode.value
+            x = F.pad(x, (p, p, p, p), mode=mode)
+        # after the padding: a few channels are padded sooner one by one, and a GPU pads into contiguous memory anyway
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:

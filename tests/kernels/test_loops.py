@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import torch
 from conftest import ROOT
 from small import layer
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hebb.config.fields import LayerFields
 from hebb.energy.coding import Relu, Sigmoid, TransferFunction
@@ -143,6 +145,62 @@ def test_positive_sums_agree_with_those_of_double_precision(neurons: int, count:
     assert torch.allclose(loops.positive_sums(y).double(), expected, rtol=1e-6, atol=0)
     y[0, 0] = torch.nan
     assert loops.positive_sums(y)[0].isnan()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("neurons", [1, 15, 96, 1537])
+@pytest.mark.usefixtures("threads")
+def test_a_softmax_counts_its_positive_sums(neurons: int, signed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums of its answer, of a view of it too, need no second pass, and are those of one to the last bit."""
+    y = loops.softmax(rows(1000, neurons, 2), 1.0, signed=signed)
+    expected = loops.positive_sums(y.clone())
+    assert torch.allclose(expected.double(), y.double().relu().sum(dim=0), rtol=1e-6)
+    with monkeypatch.context() as patch:
+        patch.setattr(numba_loops, "POSITIVE_SUMS", None)
+        assert torch.equal(loops.positive_sums(y), expected)
+        assert torch.equal(loops.positive_sums(y.view(10, 100, neurons).view(1000, neurons)), expected)
+
+
+def test_what_a_softmax_counted_is_not_taken_for_the_sums_of_other_numbers() -> None:
+    y = loops.softmax(rows(200, 20, 2), 1.0)
+    assert torch.allclose(loops.positive_sums(y[:100]), y[:100].sum(dim=0))
+    assert torch.allclose(loops.positive_sums(y.view(100, 40)), y.view(100, 40).sum(dim=0))
+    y[:, 3] *= 2
+    assert torch.allclose(loops.positive_sums(y), y.sum(dim=0))
+    with torch.inference_mode():  # its tensors do not tell whether they were changed
+        y = loops.softmax(rows(200, 20, 2), 1.0)
+        y.mul_(3)
+        assert torch.allclose(loops.positive_sums(y), y.sum(dim=0))
+    del y
+    for _ in range(20):  # one of them may lie where the answer was
+        assert torch.equal(loops.positive_sums(torch.full((200, 20), 5.0)), torch.full((20,), 1000.0))
+
+
+def test_all_negative_rows_have_their_largest_number_on_top() -> None:
+    u = -rows(50, 30, 2).abs() - 2.0**-130
+    u[0] = torch.nan
+    u[1, 3], u[2, 5] = -torch.inf, -torch.nan
+    u[3] = -0.0
+    found = loops.softmax(u, 1.0)
+    assert torch.allclose(found, u.softmax(dim=1), rtol=1e-5, equal_nan=True)
+
+
+def test_a_softmax_tells_recorders_of_operations() -> None:
+    """A loop that reads memory by itself would be left out of what they see."""
+    u = rows(30, 20, 2)
+    expected = loops.softmax(u, 1.0)
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    with Names():
+        assert torch.equal(loops.softmax(u, 1.0), expected)
+        loops.positive_sums(u)
+        loops.power(u, 0.7)
+    assert {"hebb.softmax.default", "hebb.positive_sums.default", "hebb.power.default"} <= set(names)
 
 
 @pytest.mark.parametrize("operation", [lambda u: loops.softmax(u, 2.0, signed=True), loops.positive_sums])
