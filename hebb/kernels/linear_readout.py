@@ -20,7 +20,8 @@ from hebb.kernels.numba_loops import REORDERS, compiled
 
 WIDTH = 768
 """Features of a block: two rows of it and the weights of ten classes take 36 kB, about the innermost cache."""
-STRIDE = WIDTH + 16
+_LINE = 16  # numbers in a line of the cache
+STRIDE = WIDTH + _LINE
 """Numbers from one row of a block to the next; a power of two would put all rows in the same lines of the cache."""
 ROWS = 8
 """Rows whose gradients are added at once."""
@@ -65,7 +66,7 @@ def learn_and_answer(
         square: (C, M) second moment, changed in place.
         adam: constants of this update; ``STEP``, ... name its entries. Empty: nothing is learnt.
         slopes: (R, C) gradient of the loss by the outputs, for the batch in ``rows``.
-        rows: (K, R, STRIDE) features behind dropout; rows from B on are zeroed.
+        rows: (K, R, STRIDE) features behind dropout, from the start of a cache line; rows from B on are zeroed.
         features: (N, M) of all images.
         places: (B,) rows of ``features``, the next batch; empty: there is none.
         drawn: uint8 (B M / 8,) random bits of its dropout; empty: nothing is dropped.
@@ -75,7 +76,7 @@ def learn_and_answer(
         stop: the block after the last.
     """
     count = weight.shape[1]
-    gradient = np.empty((weight.shape[0], STRIDE), np.float32)
+    gradient = _aligned(weight.shape[0] * STRIDE).reshape(weight.shape[0], STRIDE)
     factors = np.empty(WIDTH // _BYTE, np.int64)
     for k in range(first, stop):
         low, high = k * WIDTH, min(count, (k + 1) * WIDTH)
@@ -90,6 +91,14 @@ def learn_and_answer(
         if places.size:
             rows[k, places.size :] = _NONE
             _answer(rows[k], weight, low, high, answers[k])
+
+
+@compiled()
+def _aligned(size: int) -> np.ndarray:
+    """Return float32 numbers, the first at the start of a cache line: vectors across two lines take twice the time."""
+    numbers = np.empty(size + _LINE, np.float32)
+    first = (-numbers.ctypes.data // 4) % _LINE
+    return numbers[first : first + size]
 
 
 @compiled(fastmath=REORDERS)

@@ -89,7 +89,8 @@ class Readout:
         classes, count = self._weight.values.shape
         height = -(-batch_size // linear_readout.ROWS) * linear_readout.ROWS
         blocks = -(-count // linear_readout.WIDTH)
-        self._rows = np.zeros((blocks, height, linear_readout.STRIDE), np.float32)
+        # torch's memory begins with a line of the cache
+        self._rows = torch.zeros(blocks, height, linear_readout.STRIDE, dtype=torch.float32, device="cpu").numpy()
         self._answers = np.empty((blocks, height, classes), np.float32)
         self._slopes = np.zeros((height, classes), np.float32)
 
