@@ -23,6 +23,9 @@ WORTH = 1 << 19
 WORTH_A_STEP = 1 << 11
 """Hidden states of a batch from which the steps of an epoch or two are worth the import."""
 
+WORTH_SHARING = 1 << 13
+"""Hidden states of a batch that several threads step sooner than one."""
+
 _LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("power(Tensor u, float exponent) -> Tensor")
 _LIBRARY.define("softmax(Tensor u, float beta, bool signed) -> Tensor")
@@ -260,8 +263,7 @@ def state_step(
 ) -> Callable[[float], None] | None:
     """Return what moves states z by size (f'(z) slope - error), and sets rates to f(z) and error to z - drive.
 
-    It runs on the calling thread: a few images of a thousand neurons stay in its cache. None if the function is none of
-    these, the tensors are not for loops, or too small for one to pay.
+    None if the function is none of these, the tensors are not for loops, or too small for one to pay.
 
     Args:
         function: f.
@@ -271,13 +273,18 @@ def state_step(
         slope: (N, m), m <= n; states from m on do not move.
         rates: (N, m), f(z), changed.
     """
-    tensors = (z, drive, error, slope, rates)
+    tensors = {"z": z, "drive": drive, "error": error, "slope": slope, "rates": rates}
     if function is None or rates.numel() < WORTH_A_STEP or torch.compiler.is_compiling():
         return None
-    if not all(type(x) is Tensor and _plain(x) for x in tensors):
+    if not all(type(x) is Tensor and _plain(x) and x.is_contiguous() for x in tensors.values()):
         return None
     from hebb.kernels import numba_loops
 
-    states, still, errors, slopes, f = (x.numpy() for x in tensors)
-    sigmoid, images = function is Transfer.SIGMOID, len(z)
-    return lambda size: numba_loops.step_states(states, still, errors, slopes, f, sigmoid, np.float32(size), 0, images)
+    sigmoid, alone = function is Transfer.SIGMOID, rates.numel() < WORTH_SHARING
+    task = numba_loops.STEP_STATES.task(**tensors, hidden=rates.shape[1], sigmoid=sigmoid, size=0.0)
+
+    def step(size: float) -> None:
+        task.record["size"] = size
+        numba_loops.STEP_STATES.run(task, alone=alone)
+
+    return step

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numba
@@ -134,6 +135,19 @@ def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
     return numbers
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a shared loop is to do.
+
+    Attributes:
+        record: the numbers, which may differ from run to run, and the addresses of the matrices.
+        values: the matrices, so that they live as long.
+    """
+
+    record: np.ndarray
+    values: list[object]
+
+
 class SharedLoop:
     """A loop over items, such as the rows of matrices, that torch's threads share.
 
@@ -160,6 +174,10 @@ class SharedLoop:
 
     def __call__(self, **values: torch.Tensor | float | Sequence[int]) -> None:
         """Run the loop on matrices, which are contiguous, and numbers."""
+        self.run(self.task(**values))
+
+    def task(self, **values: torch.Tensor | float | Sequence[int]) -> Task:
+        """Return what the loop is to do with these matrices and numbers, for many runs."""
         record, first = np.zeros(1, self._record), values[self._matrices[0]]
         assert isinstance(first, torch.Tensor)
         values |= {"rows": first.shape[0], "columns": first.shape[1]}
@@ -169,7 +187,11 @@ class SharedLoop:
                 assert value.is_contiguous()
                 value = value.data_ptr()
             record[name] = value
-        team.run(self._address, record)
+        return Task(record, list(values.values()))
+
+    def run(self, task: Task, *, alone: bool = False) -> None:
+        """Run the loop, ``alone`` on the calling thread."""
+        team.run(self._address, task.record, alone=alone)
 
 
 @compiled()
@@ -426,7 +448,7 @@ def _sigmoid(y: np.float32) -> np.float32:
     return share if y == y else y
 
 
-@compiled()
+@compiled(fastmath=REORDERS, inline=True)
 def step_states(
     z: np.ndarray,
     drive: np.ndarray,
@@ -452,3 +474,17 @@ def step_states(
             rate[i] = _sigmoid(y) if sigmoid else (_NONE if y < _NONE else y)  # a NaN is kept
         for i in range(rate.size, state.size):
             error[i] = state[i] - still[i]
+
+
+def _share_step_states(task: Any) -> None:
+    it = _carray(task, 1)[0]
+    z, drive = _matrix(it.z, it.rows, it.columns), _matrix(it.drive, it.rows, it.columns)
+    error, slope = _matrix(it.error, it.rows, it.columns), _matrix(it.slope, it.rows, it.hidden)
+    rates = _matrix(it.rates, it.rows, it.hidden)
+    first, stop = _share(it.rows)
+    step_states(z, drive, error, slope, rates, it.sigmoid, it.size, first, stop)
+
+
+STEP_STATES = SharedLoop(
+    _share_step_states, "z", "drive", "error", "slope", "rates", hidden=np.intp, sigmoid=np.bool_, size=np.float32
+)

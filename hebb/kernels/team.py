@@ -50,14 +50,15 @@ def threads() -> int:
     return torch.get_num_threads() if _parallel() is not None else 1
 
 
-def run(loop: int, task: np.ndarray) -> None:
+def run(loop: int, task: np.ndarray, *, alone: bool = False) -> None:
     """Call a compiled loop on each of torch's threads, with the address of its task; wait for all.
 
     Args:
         loop: address of a function of C that takes an address and returns nothing.
         task: what the loop is to do.
+        alone: call it on this thread only.
     """
-    parallel = _parallel()
+    parallel = None if alone else _parallel()
     if parallel is None:
         _LOOP(loop)(task.ctypes.data)
     else:
