@@ -585,14 +585,14 @@ DEFECTS = (
     Defect(
         "the loser of a large soft competition wins as well",
         "hebb/kernels/numba_loops.py",
-        "loses = signed and some[i] < top",
-        "loses = signed and some[i] > top",
+        "-y if signed and some[i] < top else y",
+        "-y if signed and some[i] > top else y",
     ),
     Defect(
         "a softmax counts the losers",
         "hebb/kernels/numba_loops.py",
-        "added[i] += _NONE if loses else y",
-        "added[i] += y",
+        "added[i] += _NONE if y < _NONE else y",
+        "added[i] += abs(y)",
     ),
     Defect(
         "a row of negative numbers has its least on top",
@@ -603,8 +603,20 @@ DEFECTS = (
     Defect(
         "what a softmax counted is taken for the sums of a changed answer",
         "hebb/kernels/loops.py",
-        "or shares._version != self._version:",
-        "or shares._version < self._version:",
+        "and whole._version == version else None",
+        "and whole._version >= version else None",
+    ),
+    Defect(
+        "what a softmax counted is taken for the sums of a part of it",
+        "hebb/kernels/loops.py",
+        "and rows.shape == whole.shape and",
+        "and rows.shape[1:] == whole.shape[1:] and",
+    ),
+    Defect(
+        "a loop reads what a transform holds",
+        "hebb/kernels/private_torch.py",
+        "transformed = torch._C._functorch.peek_interpreter_stack() is not None",
+        "transformed = torch._C._functorch.is_functorch_wrapped_tensor(x)",
     ),
     Defect(
         "a step of states has the slope of another function",

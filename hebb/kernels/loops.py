@@ -7,7 +7,6 @@ Shapes: B batch, C channels, M rows; the loops of powers and dropout see one fla
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from enum import Enum
 
@@ -26,6 +25,8 @@ WORTH_A_STEP = 1 << 11
 WORTH_SHARING = 1 << 13
 """Hidden states of a batch that several threads step sooner than one."""
 
+_SUMS = "_positive_sums"  # attribute of the answer of a softmax: the sums of its columns, and its version then
+
 _LIBRARY = torch.library.Library("hebb", "FRAGMENT")
 _LIBRARY.define("power(Tensor u, float exponent) -> Tensor")
 _LIBRARY.define("softmax(Tensor u, float beta, bool signed) -> Tensor")
@@ -42,8 +43,8 @@ def _plain(x: Tensor) -> bool:
 
 
 def _is_bare(x: Tensor) -> bool:
-    """Whether a loop may be called on x at once; by way of an operation torch takes some 30 microseconds more."""
-    return type(x) is Tensor and _plain(x) and not private_torch.is_traced(x)
+    """Whether a loop may read x at once; by way of an operation, torch takes some 30 microseconds more."""
+    return private_torch.is_readable(x) and not x.requires_grad
 
 
 def pays_between(x: Tensor, passes: int = 1) -> bool:
@@ -74,7 +75,7 @@ def select(x: Tensor, drawn: np.ndarray, eights: np.ndarray) -> Tensor:
 def power(u: Tensor, exponent: float) -> Tensor:
     """Return relu(u)^exponent, for a positive exponent.
 
-    The relative error is at most 1e-7 (2 + |exponent log2 u|). Elements below 2^-126 give 0, and so may a power
+    The relative error is at most 2e-7 (1 + |exponent log2 u|). Elements below 2^-126 give 0, and so may a power
     below 2^-126.
     """
     answer: Tensor = (_power if _is_bare(u) else torch.ops.hebb.power)(u, exponent)
@@ -115,8 +116,8 @@ def _power_of_pack(
 def softmax(u: Tensor, beta: float, *, signed: bool = False) -> Tensor:
     """Return the softmax of beta u over dimension 1, for a positive beta.
 
-    The relative error of a share s is at most 1e-7 (4 + 2 |log2 s|), as far as s is at least 2^-126; smaller ones are 0
-    or subnormal.
+    The relative error of a share s is at most 1e-7 (4 + 2 |log2 s| + C/500), as far as s is at least 2^-126; smaller
+    ones are 0 or subnormal.
 
     Args:
         u: (M, C).
@@ -134,7 +135,8 @@ def _softmax(u: Tensor, beta: float, signed: bool) -> Tensor:
     u = u.contiguous()
     out, sums = torch.empty_like(u), _no_sums(u)
     numba_loops.SOFTMAX(u=u, beta=beta, signed=signed, out=out, sums=sums)
-    _Counted.last = _Counted(out, sums)
+    if not out.is_inference():  # such a tensor does not tell whether it was changed
+        setattr(out, _SUMS, (sums, out._version))
     return out
 
 
@@ -143,26 +145,11 @@ def _no_sums(rows: Tensor) -> Tensor:
     return rows.new_zeros(team.threads(), rows.shape[1], dtype=torch.float64)
 
 
-class _Counted:
-    """The positive sums of the last softmax, which are those of its answer until an operation of torch changes that.
-
-    Args:
-        shares: the answer, (M, C).
-        sums: of its columns, (threads, C).
-    """
-
-    last: _Counted | None = None
-
-    def __init__(self, shares: Tensor, sums: Tensor) -> None:
-        self._shares, self._sums = weakref.ref(shares), sums
-        self._version = None if shares.is_inference() else shares._version
-
-    def sums(self, rows: Tensor) -> Tensor | None:
-        """Return the sums of rows that are the answer or a view of it; otherwise None."""
-        shares = self._shares()
-        if shares is None or self._version is None or shares._version != self._version:
-            return None
-        return self._sums if rows.data_ptr() == shares.data_ptr() and rows.shape == shares.shape else None
+def _counted(rows: Tensor) -> Tensor | None:
+    """Return the positive sums (threads, C) of rows that are all of a softmax, if no operation has changed it."""
+    whole = rows if rows._base is None else rows._base
+    sums, version = getattr(whole, _SUMS, (None, 0))
+    return sums if sums is not None and rows.shape == whole.shape and whole._version == version else None
 
 
 @torch.library.register_fake("hebb::softmax", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -199,10 +186,9 @@ def positive_sums(rows: Tensor) -> Tensor:
 def _positive_sums(rows: Tensor) -> Tensor:
     from hebb.kernels import numba_loops
 
-    rows = rows.contiguous()
-    sums = None if _Counted.last is None else _Counted.last.sums(rows)
+    sums = _counted(rows)
     if sums is None:
-        sums = _no_sums(rows)
+        rows, sums = rows.contiguous(), _no_sums(rows)
         numba_loops.POSITIVE_SUMS(y=rows, out=sums)
     return sums.sum(dim=0).float()
 
@@ -274,9 +260,9 @@ def state_step(
         rates: (N, m), f(z), changed.
     """
     tensors = {"z": z, "drive": drive, "error": error, "slope": slope, "rates": rates}
-    if function is None or rates.numel() < WORTH_A_STEP or torch.compiler.is_compiling():
+    if function is None or rates.numel() < WORTH_A_STEP:
         return None
-    if not all(type(x) is Tensor and _plain(x) and x.is_contiguous() for x in tensors.values()):
+    if not all(_is_bare(x) and x.is_contiguous() for x in tensors.values()):
         return None
     from hebb.kernels import numba_loops
 

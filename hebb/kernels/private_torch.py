@@ -130,10 +130,17 @@ def is_batched(x: Tensor) -> bool:
     return batched
 
 
-def is_traced(x: Tensor) -> bool:
-    """Whether operations on x are recorded, or a transform of ``torch.func`` holds it, so that it has no memory."""
-    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return wrapped or torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0
+def is_readable(x: Tensor) -> bool:
+    """Whether compiled code may read x at its address: as float32 numbers on the CPU, while nobody looks on.
+
+    Compilers, recorders of operations and transforms of ``torch.func`` would not see what it does.
+    """
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
+        return False
+    numbers = x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    recorded = torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0
+    return numbers and not (x.is_neg() or x._is_zerotensor() or transformed or recorded)
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor, value: float = 1.0) -> Tensor:

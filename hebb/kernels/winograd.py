@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
@@ -67,7 +67,7 @@ def pays(x: Tensor, weight: Tensor, y: Tensor | None = None) -> bool:
     """Whether x * w, or the weight gradient for y, takes less time this way, and can be computed so."""
     if torch.is_grad_enabled() and y is not None and y.requires_grad:
         return False
-    return _pays(x, weight, _LEAST) and (y is None or _plain(y))
+    return _pays(x, weight, _LEAST) and (y is None or private_torch.is_readable(y))
 
 
 def pays_with_gradient(x: Tensor, weight: Tensor, padding: int) -> bool:
@@ -76,7 +76,7 @@ def pays_with_gradient(x: Tensor, weight: Tensor, padding: int) -> bool:
 
 
 def _pays(x: Tensor, weight: Tensor, least: int, padding: int = 0) -> bool:
-    if not loops.pays_between(x, passes=len(weight)) or not _plain(x) or not _plain(weight):
+    if not loops.pays_between(x, passes=len(weight)) or not all(map(private_torch.is_readable, (x, weight))):
         return False
     (rows, columns), edges = _grid(x, padding), 2 * padding - SIDE + 1
     outputs, points = (x.shape[2] + edges) * (x.shape[3] + edges), 16 * rows * columns
@@ -84,12 +84,6 @@ def _pays(x: Tensor, weight: Tensor, least: int, padding: int = 0) -> bool:
     if min(sizes) <= 0 or points > _SHARE * SIDE**2 * outputs:
         return False
     return sum(1 / size for size in sizes) <= 1 / least
-
-
-def _plain(x: Tensor) -> bool:
-    """Whether x is numbers in memory that a loop may read, and nobody looks on."""
-    number = x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided and not x.is_neg()
-    return number and type(x) in (Tensor, nn.Parameter) and not private_torch.is_traced(x)
 
 
 def convolve(x: Tensor, weight: Tensor, padding: int = 0) -> Tensor:

@@ -461,7 +461,7 @@ class ConvHebbLayer(HebbLayer):
         if p:
             mode = "constant" if self.spec.padding_mode == PaddingMode.ZEROS else self.spec.padding_mode.value
             x = F.pad(x, (p, p, p, p), mode=mode)
-        # after the padding: a few channels are padded sooner one by one, and a GPU pads into contiguous memory anyway
+        # after the padding: a few channels are padded faster one by one, and a GPU pads into contiguous memory anyway
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def currents(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -165,24 +165,95 @@ def test_what_a_softmax_counted_is_not_taken_for_the_sums_of_other_numbers() -> 
     y = loops.softmax(rows(200, 20, 2), 1.0)
     assert torch.allclose(loops.positive_sums(y[:100]), y[:100].sum(dim=0))
     assert torch.allclose(loops.positive_sums(y.view(100, 40)), y.view(100, 40).sum(dim=0))
+    assert torch.equal(loops.positive_sums(torch.ones(200, 20)), torch.full((20,), 200.0))
     y[:, 3] *= 2
     assert torch.allclose(loops.positive_sums(y), y.sum(dim=0))
     with torch.inference_mode():  # its tensors do not tell whether they were changed
         y = loops.softmax(rows(200, 20, 2), 1.0)
         y.mul_(3)
         assert torch.allclose(loops.positive_sums(y), y.sum(dim=0))
-    del y
-    for _ in range(20):  # one of them may lie where the answer was
-        assert torch.equal(loops.positive_sums(torch.full((200, 20), 5.0)), torch.full((20,), 1000.0))
 
 
-def test_all_negative_rows_have_their_largest_number_on_top() -> None:
-    u = -rows(50, 30, 2).abs() - 2.0**-130
+def test_a_softmax_counts_nan_as_a_second_pass_does() -> None:
+    u = rows(10, 6, 1)
+    u[2, 3], u[4, 1] = torch.inf, -torch.nan
+    y = loops.softmax(u, 1.0, signed=True)
+    assert y[2].isnan().all()
+    assert loops.positive_sums(y).isnan().all()
+    assert loops.positive_sums(y.clone()).isnan().all()
+
+
+def test_python_s_threads_do_not_share_what_a_softmax_counted() -> None:
+    drawn = [rows(100 + i, 30, 1) for i in range(4)]
+    wrong: list[int] = []
+
+    def compete(i: int) -> None:
+        for _ in range(200):
+            y = loops.softmax(drawn[i], 1.0)
+            if not torch.allclose(loops.positive_sums(y), y.sum(dim=0)):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=compete, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_all_negative_rows_have_their_largest_number_on_top(signed: bool) -> None:
+    u = -rows(50, 30, 40).abs() - 2.0**-130
     u[0] = torch.nan
     u[1, 3], u[2, 5] = -torch.inf, -torch.nan
     u[3] = -0.0
-    found = loops.softmax(u, 1.0)
-    assert torch.allclose(found, u.softmax(dim=1), rtol=1e-5, equal_nan=True)
+    found = loops.softmax(u, 1.0, signed=signed)
+    expected = u.softmax(dim=1)
+    assert torch.allclose(found.abs(), expected, rtol=1e-5, equal_nan=True)
+    if signed:
+        assert torch.equal(found > 0, u == u.amax(dim=1, keepdim=True))
+
+
+def _no_memory() -> Tensor:
+    zeros: Tensor = torch._efficientzerotensor((4, 3))
+    return zeros
+
+
+@pytest.mark.parametrize("operation", [lambda u: loops.softmax(u, 2.0), loops.positive_sums, lambda u: repu(u, 0.7)])
+@pytest.mark.parametrize(
+    "u",
+    [torch.randn(2, 6, dtype=torch.complex64).conj().imag, torch._neg_view(torch.randn(4, 3)), _no_memory()],
+    ids=["conjugate", "negative view", "no memory"],
+)
+def test_numbers_that_lie_otherwise_in_memory(
+    operation: Callable[[Tensor], Tensor], u: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "WORTH", 0)
+    plain = torch.empty(u.shape).copy_(u)
+    assert torch.allclose(operation(u), operation(plain), atol=1e-6)
+
+
+def test_a_gradient_of_a_transform_passes_by_plain_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever an operation makes inside a transform is wrapped, even of plain numbers."""
+    monkeypatch.setattr(loops, "WORTH", 0)
+    u, w = rows(30, 20, 1), rows(30, 20, 2)
+
+    def product(w: Tensor) -> Tensor:
+        return (loops.softmax(u, 1.0) * w).sum() + (loops.power(u, 0.7) * w).sum() + loops.positive_sums(u).sum()
+
+    expected = loops.softmax(u, 1.0) + loops.power(u, 0.7)
+    assert torch.allclose(torch.func.grad(product)(w), expected)
+    assert torch.allclose(torch.vmap(torch.func.grad(product))(w[None])[0], expected)
+
+
+def test_a_compiled_function_has_the_operations_in_its_graph() -> None:
+    u = rows(30, 20, 1)
+
+    def function(u: Tensor) -> Tensor:
+        return loops.softmax(u, 1.0) + loops.power(u, 0.7) + loops.positive_sums(u)
+
+    compiled = torch.compile(function, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(u), function(u))
 
 
 def test_a_softmax_tells_recorders_of_operations() -> None:
