@@ -268,9 +268,10 @@ def state_step(
 
     sigmoid, alone = function is Transfer.SIGMOID, rates.numel() < WORTH_SHARING
     task = numba_loops.STEP_STATES.task(**tensors, hidden=rates.shape[1], sigmoid=sigmoid, size=0.0)
+    sizes = task.record["size"]
 
     def step(size: float) -> None:
-        task.record["size"] = size
+        sizes[0] = size
         numba_loops.STEP_STATES.run(task, alone=alone)
 
     return step

@@ -147,6 +147,11 @@ class Task:
     record: np.ndarray
     values: list[object]
 
+    @functools.cached_property
+    def address(self) -> int:
+        """Of the record."""
+        return self.record.ctypes.data
+
 
 class SharedLoop:
     """A loop over items, such as the rows of matrices, that torch's threads share.
@@ -191,7 +196,7 @@ class SharedLoop:
 
     def run(self, task: Task, *, alone: bool = False) -> None:
         """Run the loop, ``alone`` on the calling thread."""
-        team.run(self._address, task.record, alone=alone)
+        team.run(self._address, task.address, alone=alone)
 
 
 @compiled()
@@ -466,12 +471,15 @@ def step_states(
     """
     for row in range(first, stop):
         state, still, error, push, rate = z[row], drive[row], e[row], slope[row], f[row]
-        for i in range(rate.size):
-            r = rate[i]
-            force = push[i] * (r - r * r) if sigmoid else (push[i] if r > _NONE else _NONE)
-            y = state[i] + size * (force - error[i])
-            state[i], error[i] = y, y - still[i]
-            rate[i] = _sigmoid(y) if sigmoid else (_NONE if y < _NONE else y)  # a NaN is kept
+        if sigmoid:
+            for i in range(rate.size):
+                r = rate[i]
+                y = state[i] + size * (push[i] * (r - r * r) - error[i])
+                state[i], error[i], rate[i] = y, y - still[i], _sigmoid(y)
+        else:
+            for i in range(rate.size):
+                y = state[i] + size * ((push[i] if rate[i] > _NONE else _NONE) - error[i])
+                state[i], error[i], rate[i] = y, y - still[i], _NONE if y < _NONE else y  # a NaN is kept
         for i in range(rate.size, state.size):
             error[i] = state[i] - still[i]
 

@@ -12,7 +12,6 @@ import ctypes
 import functools
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from hebb.kernels import private_torch
@@ -50,16 +49,16 @@ def threads() -> int:
     return torch.get_num_threads() if _parallel() is not None else 1
 
 
-def run(loop: int, task: np.ndarray, *, alone: bool = False) -> None:
-    """Call a compiled loop on each of torch's threads, with the address of its task; wait for all.
+def run(loop: int, task: int, *, alone: bool = False) -> None:
+    """Call a compiled loop on each of torch's threads, with its task; wait for all.
 
     Args:
         loop: address of a function of C that takes an address and returns nothing.
-        task: what the loop is to do.
+        task: address of what the loop is to do.
         alone: call it on this thread only.
     """
     parallel = None if alone else _parallel()
     if parallel is None:
-        _LOOP(loop)(task.ctypes.data)
+        _LOOP(loop)(task)
     else:
-        parallel(loop, task.ctypes.data, torch.get_num_threads(), 0)
+        parallel(loop, task, torch.get_num_threads(), 0)
