@@ -501,8 +501,8 @@ DEFECTS = (
     Defect(
         "the loss is divided by the batch size",
         "hebb/training/engine.py",
-        "self._add(mean_loss, images, ",
-        "self._add(mean_loss, 1, ",
+        "self._loss.add(mean_loss, images)",
+        "self._loss.add(mean_loss, 1)",
     ),
     Defect(
         "the root of what is not positive is not 0",

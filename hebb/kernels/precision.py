@@ -6,6 +6,7 @@ update waits for nothing.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,10 @@ class Total:
         self._pending.append((value, times))
         if len(self._pending) == _PENDING:
             self._fetch()
+
+    def memory(self) -> np.ndarray:
+        """Return the memory of a sum on the host, to which numbers are added in a tenth of the time of an operation."""
+        return self._sum.numpy()
 
     def zero(self) -> None:
         """Start anew."""

@@ -8,9 +8,12 @@ Shapes: B images in a batch, S seeds in a pack, K classes.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -360,18 +363,24 @@ class Sums:
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: mean loss (...), logits (..., B, K), labels (..., B), where ... is nothing or S."""
         images = labels.shape[-1]
-        self._add(mean_loss, images, (logits.argmax(dim=-1) == labels).sum(dim=-1), images)
+        self._loss.add(mean_loss, images)
+        self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
+        self.finite += mean_loss.isfinite()
+        self.samples += images
+        self.updates += 1
 
     def add_sums(self, loss: float, hits: int, images: int) -> None:
         """Add a batch of one network on the CPU: the sum of its losses, its right answers, its images."""
-        self._add(torch.tensor(loss, dtype=torch.float64), 1, hits, images)
-
-    def _add(self, loss: Tensor, times: int, hits: Tensor | int, images: int) -> None:
-        self._loss.add(loss, times)
-        self.hits += hits
-        self.finite += loss.isfinite()
+        losses, right, finite = self._memory
+        losses[()] += loss
+        right[()] += hits
+        finite[()] += math.isfinite(loss)
         self.samples += images
         self.updates += 1
+
+    @functools.cached_property
+    def _memory(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._loss.memory(), self.hits.numpy(), self.finite.numpy()
 
     def check(self, phase: Phase, epoch: int, member: int | None = None) -> None:
         """Raise when the network, or this member of a pack, had a batch whose loss was not finite."""

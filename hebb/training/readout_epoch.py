@@ -137,7 +137,7 @@ class Readout:
     def _constants(self) -> np.ndarray:
         """Count an update, and return what is the same for all weights in it, as torch's Adam has it."""
         for parameter in filter(None, (self._weight, self._bias)):
-            parameter.steps.add_(1)
+            parameter.steps[()] += 1
         steps, group = float(self._weight.steps), self._group
         keep_mean, keep_square = group["betas"]
         loops, adam = self._loops, np.empty(8, np.float32)
@@ -157,7 +157,7 @@ class _Parameter:
     values: np.ndarray
     mean: np.ndarray
     square: np.ndarray
-    steps: Tensor
+    steps: np.ndarray
 
     @classmethod
     def of(cls, parameter: Tensor, optimiser: torch.optim.Optimizer) -> _Parameter:
@@ -166,4 +166,4 @@ class _Parameter:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
-        return cls(parameter.detach().numpy(), *moments, state["step"])
+        return cls(parameter.detach().numpy(), *moments, state["step"].numpy())
