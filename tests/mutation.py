@@ -143,8 +143,8 @@ ON_DEVICES = (
     Defect(
         "every update asks whether its loss is finite",
         "hebb/training/engine.py",
-        "self.finite += loss.isfinite()",
-        "self.finite += int(loss.isfinite().all())",
+        "self.finite += mean_loss.isfinite()",
+        "self.finite += int(mean_loss.isfinite().all())",
         "test_costs.py waits_for_nothing and FA",
     ),
     Defect(
