@@ -603,14 +603,14 @@ DEFECTS = (
     Defect(
         "what a softmax counted is taken for the sums of a changed answer",
         "hebb/kernels/loops.py",
-        "and whole._version == version else None",
-        "and whole._version >= version else None",
+        "and same and whole._version == version else None",
+        "and same and whole._version >= version else None",
     ),
     Defect(
         "what a softmax counted is taken for the sums of a part of it",
         "hebb/kernels/loops.py",
-        "and rows.shape == whole.shape and",
-        "and rows.shape[1:] == whole.shape[1:] and",
+        "same = rows.shape == whole.shape and rows.is_contiguous()",
+        "same = rows.shape[1:] == whole.shape[1:]",
     ),
     Defect(
         "a loop reads what a transform holds",

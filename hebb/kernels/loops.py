@@ -149,7 +149,8 @@ def _counted(rows: Tensor) -> Tensor | None:
     """Return the positive sums (threads, C) of rows that are all of a softmax, if no operation has changed it."""
     whole = rows if rows._base is None else rows._base
     sums, version = getattr(whole, _SUMS, (None, 0))
-    return sums if sums is not None and rows.shape == whole.shape and whole._version == version else None
+    same = rows.shape == whole.shape and rows.is_contiguous()
+    return sums if sums is not None and same and whole._version == version else None
 
 
 @torch.library.register_fake("hebb::softmax", lib=_LIBRARY)  # type: ignore[untyped-decorator]

@@ -166,6 +166,8 @@ def test_what_a_softmax_counted_is_not_taken_for_the_sums_of_other_numbers() -> 
     assert torch.allclose(loops.positive_sums(y[:100]), y[:100].sum(dim=0))
     assert torch.allclose(loops.positive_sums(y.view(100, 40)), y.view(100, 40).sum(dim=0))
     assert torch.equal(loops.positive_sums(torch.ones(200, 20)), torch.full((20,), 200.0))
+    square = loops.softmax(rows(20, 20, 2), 1.0)
+    assert torch.allclose(loops.positive_sums(square.T), square.sum(dim=1))
     y[:, 3] *= 2
     assert torch.allclose(loops.positive_sums(y), y.sum(dim=0))
     with torch.inference_mode():  # its tensors do not tell whether they were changed
