@@ -40,7 +40,7 @@ def upward(weight: Tensor) -> Tensor:
     """Return W^T (n_{l-1}, n_l), row by row in memory, for products s W^T in every step of a phase.
 
     A product of a few images with it takes two thirds of the time of one with a view of W, which pays for the copy
-    from the third step on. torch copies a single transposed matrix slowly, on one thread; one of several it does not.
+    within six steps. torch copies a single transposed matrix slowly, on one thread; one of several it does not.
     """
     return weight[None].mT.contiguous()[0]
 

@@ -29,6 +29,7 @@ from hebb.kernels import team
 
 _LN2 = math.log(2)
 _LOG_1, _LOG_3, _LOG_5, _LOG_7, _LOG_9 = (np.float32(2 / _LN2 / odd) for odd in (1, 3, 5, 7, 9))
+# 2^r = 1 + r (a + r (b + ...)): the polynomial of its degree whose largest relative error for |r| <= 1/2 is the least
 _TWO_TO_1, _TWO_TO_2, _TWO_TO_3 = np.float32(0.6931472029), np.float32(0.2402264791), np.float32(0.05550332471)
 _TWO_TO_4, _TWO_TO_5, _TWO_TO_6 = np.float32(0.009618437358), np.float32(0.001339887445), np.float32(0.00015353362)
 _ROUND = np.float32(3 << 22)  # float32 numbers near it are whole, one for each step of their bits
@@ -149,7 +150,7 @@ class Task:
 
     @functools.cached_property
     def address(self) -> int:
-        """Of the record."""
+        """Where the record lies."""
         return self.record.ctypes.data
 
 
@@ -271,7 +272,7 @@ def softmax(
                     order = max(order, np.float32(some[i]).view(np.int32))
             for i in range(rest.size):
                 order = max(order, np.float32(rest[i]).view(np.int32))
-            if order < 0:
+            if order < 0:  # all are negative, and the largest has the least bits
                 for i in range(source.size):
                     order = min(order, np.float32(source[i]).view(np.int32))
             top = np.int32(order).view(np.float32)
