@@ -39,8 +39,8 @@ class PhaseState:
 def upward(weight: Tensor) -> Tensor:
     """Return W^T (n_{l-1}, n_l), row by row in memory, for products s W^T in every step of a phase.
 
-    A product of a few images with it takes two thirds of the time of one with a view of W, which pays for the copy
-    within six steps. torch copies a single transposed matrix slowly, on one thread; one of several it does not.
+    A product of a few images with it takes two thirds of the time of one with a view of W, so the copy pays within six
+    steps. torch copies a lone transposed matrix slowly and on one thread, but not a stack, so this is a stack of one.
     """
     return weight[None].mT.contiguous()[0]
 

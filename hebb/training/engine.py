@@ -366,8 +366,7 @@ class Sums:
         self._loss.add(mean_loss, images)
         self.hits += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         self.finite += mean_loss.isfinite()
-        self.samples += images
-        self.updates += 1
+        self._count(images)
 
     def add_sums(self, loss: float, hits: int, images: int) -> None:
         """Add a batch of one network on the CPU: the sum of its losses, its right answers, its images."""
@@ -375,6 +374,9 @@ class Sums:
         losses[()] += loss
         right[()] += hits
         finite[()] += math.isfinite(loss)
+        self._count(images)
+
+    def _count(self, images: int) -> None:
         self.samples += images
         self.updates += 1
 
