@@ -27,7 +27,8 @@ from hebb.config import catalog
 from hebb.config.fields import Value
 from hebb.config.registry import RULES, HebbianRule
 from hebb.config.specs import LayerSpec, make_layer
-from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 
 builtin.load()
 
@@ -210,6 +211,18 @@ class RuleContract:
             y[0, i] = 1.0
             change = layer.change(x, u, y)
             self.holds("a weight of norm 1 that equals its input is fixed", change, torch.zeros_like(change))
+
+    def test_a_softmax_that_is_declared_is_the_signal(self, arch: str) -> None:
+        """Breaks when a convolution that computes the softmax by itself would learn something else."""
+        self.needs(arch)
+        spec = self.spec(arch)
+        gate = None if self.rule.softmax is None else self.rule.softmax(spec)
+        if gate is None:
+            return
+        u = 3 * torch.randn(7, NEURONS, dtype=torch.float64)
+        shares = (gate.beta * u).softmax(dim=1)
+        losers = gate.signed & (u < u.amax(dim=1, keepdim=True))
+        self.holds("a softmax that is declared is the signal", self.signal(u, arch), shares.where(~losers, -shares))
 
     def test_order_of_samples_does_not_matter(self, arch: str) -> None:
         """Breaks when rows of a batch, or their labels, get mixed up."""

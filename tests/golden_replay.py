@@ -22,7 +22,8 @@ from hebb.config import catalog
 from hebb.config.registry import RULES
 from hebb.config.specs import make_layer
 from hebb.core.errors import ConfigError, HebbError
-from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 from hebb.rules import rates
 
 TOLERANCE = 1e-5

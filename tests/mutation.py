@@ -326,7 +326,7 @@ DEFECTS = (
     ),
     Defect(
         "a rate on the device is divided",
-        "hebb/nn/layers.py",
+        "hebb/nn/hebb_layer.py",
         "factor = size.reciprocal() * eta if on_device and",
         "factor = eta / size if on_device and",
     ),
@@ -409,7 +409,7 @@ DEFECTS = (
         "return value[place] if isinstance",
         "return value[0] if isinstance",
     ),
-    Defect("the decay term is dropped", "hebb/nn/layers.py", "self.weight, value=-1)", "self.weight, value=0)"),
+    Defect("the decay term is dropped", "hebb/nn/hebb_layer.py", "self.weight, value=-1)", "self.weight, value=0)"),
     Defect(
         "winner and losers swap signs",
         "hebb/rules/soft.py",
@@ -425,7 +425,7 @@ DEFECTS = (
     Defect("the radius is not compared with 1", "hebb/rules/rates.py", "(radius - 1).abs_()", "radius.abs()"),
     Defect(
         "one normaliser for all groups",
-        "hebb/nn/layers.py",
+        "hebb/nn/hebb_layer.py",
         "groups.amax(dim=1, keepdim=True)",
         "groups.amax()",
     ),
@@ -437,7 +437,7 @@ DEFECTS = (
     ),
     Defect(
         "the effective weight loses its sign",
-        "hebb/nn/layers.py",
+        "hebb/nn/hebb_layer.py",
         "self.weight.sign() * self.weight.abs()",
         "self.weight.abs()",
     ),
@@ -601,6 +601,42 @@ DEFECTS = (
         "            if order < -(2**31):",
     ),
     Defect(
+        "a competition in one pass takes pixels beyond its block",
+        "hebb/kernels/numba_loops.py",
+        "some = min(it.out_columns - column, stop - place)",
+        "some = it.out_columns - column",
+    ),
+    Defect(
+        "the answers of a competition in one pass lie in another place",
+        "hebb/kernels/numba_loops.py",
+        "it.u + _FLOAT * start * neurons",
+        "it.u + _FLOAT * first * neurons",
+    ),
+    Defect(
+        "MKL keeps the one thread of a share",
+        "hebb/kernels/numba_loops.py",
+        "_set_mkl_threads(before)",
+        "_set_mkl_threads(np.int32(1))",
+    ),
+    Defect(
+        "a patch is copied with what lies behind the images",
+        "hebb/kernels/competition.py",
+        "if x.shape[3] * x.shape[1] < _LINE or not",
+        "if not",
+    ),
+    Defect(
+        "the neurons of a competition in one pass have won nothing",
+        "hebb/nn/hebb_layer.py",
+        "self.gate_mass.add_(competed.mass)",
+        "self.gate_mass.add_(0 * competed.mass)",
+    ),
+    Defect(
+        "a rule's softmax has another temperature",
+        "hebb/rules/soft.py",
+        "return Softmax(layer.t_invert, signed)",
+        "return Softmax(1.0, signed)",
+    ),
+    Defect(
         "what a softmax counted is taken for the sums of a changed answer",
         "hebb/kernels/loops.py",
         "and same and whole._version == version else None",
@@ -672,7 +708,7 @@ DEFECTS = (
     ),
     Defect(
         "a filter shares the layer's maximum",
-        "hebb/nn/layers.py",
+        "hebb/nn/hebb_layer.py",
         "if kind == Normaliser.LAYER:",
         "if True:",
     ),

@@ -10,7 +10,8 @@ from hebb.config import catalog, overrides
 from hebb.config.data_spec import DataSpec
 from hebb.config.grammar import make_layer
 from hebb.config.specs import RunConfig
-from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 from hebb.training import train
 
 CNN = "SoftKrotov-c8-k3-p1-t1-lr0.08-lp0.5:bn:triangle_0.7:avg_2_2_0 BP:flatten:drop_0.2"

@@ -52,6 +52,11 @@ def check(folder: Path, body: str, method: str = "Mine") -> subprocess.Completed
     """Write a rule and its test into a folder, and run pytest there."""
     (folder / "mine.py").write_text(RULE.format(summary="A rule of my own", record="HebbianRule", body=body))
     (folder / "test_mine.py").write_text(TEST.replace('"Mine"', f'"{method}"'))
+    return run(folder)
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a folder."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder,
@@ -74,6 +79,18 @@ def test_a_broken_rule_names_the_law_it_breaks(tmp_path: Path, signal: str, law:
     done = check(tmp_path, f"return {signal}")
     assert done.returncode == 1, done.stdout
     assert f"Mine breaks a law: {law}" in done.stdout
+
+
+def test_a_softmax_that_is_not_the_signal_breaks_a_law(tmp_path: Path) -> None:
+    check(tmp_path, "return (2 * u).softmax(dim=1)")
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"from hebb.config.rule import Softmax\n{mine.read_text()}")
+    for beta, breaks in ((1.0, True), (2.0, False)):
+        text = mine.read_text()
+        mine.write_text(text.replace("signal=", f"softmax=lambda layer: Softmax({beta}), signal=", 1))
+        done = run(tmp_path)
+        assert ("Mine breaks a law: a softmax that is declared is the signal" in done.stdout) == breaks, done.stdout
+        mine.write_text(text)
 
 
 @pytest.mark.parametrize(("method", "message"), [("", "the name of a registered rule"), ("BP", "a Hebbian rule")])

@@ -22,7 +22,8 @@ from hebb.config.rule import HebbianRule
 from hebb.config.specs import LayerSpec
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError
-from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 
 _FLATTEN = "put an nn.Flatten() before the layer if x is a batch of images"
 
@@ -44,7 +45,14 @@ class _Learning(HebbLayer):
         return self._like(super().forward(self._batch(x)), x)
 
     @torch.no_grad()
-    def learn(self, x: Tensor, rate: Tensor | float | None = None, labels: Tensor | None = None) -> Tensor:
+    def learn(
+        self,
+        x: Tensor,
+        rate: Tensor | float | None = None,
+        labels: Tensor | None = None,
+        *,
+        unread: bool = False,
+    ) -> Tensor:
         """Return the pre-activation u of this batch, without a gradient, and make one Hebbian step.
 
         An input with NaN makes the weights NaN; no value is looked at, so that a GPU need not wait. Then
@@ -54,14 +62,15 @@ class _Learning(HebbLayer):
             x: as ``nn.Linear`` or ``nn.Conv2d`` take it.
             rate: of this step, where the rule's rate does not adapt to the radius (``v0``); None takes ``lr``.
             labels: int64, one for each row or image, for rules that read them.
+            unread: you do not use u, which may then be of no images; a step takes less time where it is not kept.
         """
         if self.rule.labels and labels is None:
             raise ConfigError("labels", f"{self.rule.name} learns from labels: pass learn(x, labels=labels)")
         batch = self._batch(x)
         if not batch.numel():
             raise ConfigError("x", f"must hold at least one sample to learn from, got {tuple(x.shape)}")
-        u = super().learn(batch, rate, None if labels is None else labels.reshape(-1))
-        return self._like(u, x)
+        u = super().learn(batch, rate, None if labels is None else labels.reshape(-1), unread=unread)
+        return u if unread else self._like(u, x)
 
     def _batch(self, x: Tensor) -> Tensor:
         """Return the input with one dimension for the batch."""

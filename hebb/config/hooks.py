@@ -24,6 +24,7 @@ _FUNCTIONS: dict[type, dict[str, Arguments]] = {
     Rule: {"check": ("values", "where")},
     HebbianRule: {
         "signal": ("u", "layer", "labels"),
+        "softmax": ("layer",),
         "decay": ("y", "u", "weight", "layer"),
         "effective": ("weight", "layer"),
         "project": ("weight", "layer"),

@@ -49,6 +49,19 @@ class Advance(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Softmax:
+    """A plastic gate that is the softmax of beta u over the neurons.
+
+    Attributes:
+        beta: the inverse temperature, positive.
+        signed: whether y has the other sign where u is not the largest.
+    """
+
+    beta: float
+    signed: bool = False
+
+
 class WeightLaw(Protocol):
     """A law that turns weights into weights."""
 
@@ -220,6 +233,8 @@ class HebbianRule(Rule):
 
     Attributes:
         signal: the plastic gate y; with a state, its last argument is the state that ``advance`` returned.
+        softmax: the softmax that the signal of a layer is, or None where it is none. On the CPU a convolution computes
+            it in one pass with the products, and does not call the signal.
         decay: what is taken from sum_b y x; None: (sum_b y u) w. A decay of its own sees what ``effective`` makes
             of w.
         effective: the weights as the input meets them; None: sign(w)|w|^(p-1).
@@ -237,6 +252,7 @@ class HebbianRule(Rule):
     learning: ClassVar[Learning] = Learning.HEBBIAN
 
     signal: Signal | StateSignal
+    softmax: Callable[[LayerFields], Softmax | None] | None = None
     decay: Decay | None = None
     effective: WeightLaw | None = None
     project: WeightLaw | None = None

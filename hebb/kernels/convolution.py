@@ -1,9 +1,11 @@
-"""Convolutions of Hebbian layers, on the CPU by whichever of three ways takes the least time.
+"""Convolutions of Hebbian layers, on the CPU by whichever of four ways takes the least time.
 
 Filters of 3 x 3 over many channels give four outputs at once (``hebb.kernels.winograd``). Both directions of the third
 layer of 4SoftHebbCnnCIFAR then take 28 ms on two threads, torch's convolutions 52. torch's are made for many patches
 with a few inputs each. Where these are few, and each neuron has more inputs than half their number, a product with the
-matrix of all patches is faster: 32 ms against 77 for ten maps of 4 x 4 with 1,536 channels and 1,024 neurons.
+matrix of all patches is faster: 32 ms against 77 for ten maps of 4 x 4 with 1,536 channels and 1,024 neurons. Where the
+filters are few, and their neurons compete by a softmax, both directions and what lies between are one pass over blocks
+of patches (``hebb.kernels.competition``).
 
 Shapes: B batch, C_in input channels, C_out neurons, H, W input and H', W' output sizes, k side of a filter.
 """
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hebb.kernels import matmul, winograd
+from hebb.kernels import competition, matmul, winograd
+from hebb.kernels.competition import Competed
 from hebb.kernels.private_torch import convolution_weight_gradient
 
 
@@ -64,6 +67,22 @@ class Convolution:
             return product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
         sizes = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
         return convolution_weight_gradient(x, y, weight.to(x.dtype), **sizes).to(full)
+
+    def compete(self, x: Tensor, weight: Tensor, beta: float, *, signed: bool, unread: bool) -> Competed | None:
+        """Return what the competition of the neurons for each pixel leaves; None where its parts take less time.
+
+        Args:
+            x: input (B, C_in, H, W).
+            weight: (C_out, C_in/groups, k, k).
+            beta: the inverse temperature, positive.
+            signed: y has the other sign where u is below the largest of its pixel.
+            unread: nobody reads u.
+        """
+        if self.dilation > 1 or self.groups > 1 or not competition.pays(x, weight, self.stride):
+            return None
+        if self._shares_products(x, weight):
+            return None
+        return competition.compete(x, weight, self.stride, beta, signed=signed, unread=unread)
 
     @contextmanager
     def one_batch(self) -> Iterator[None]:

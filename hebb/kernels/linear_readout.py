@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hebb.kernels import own_threads
-from hebb.kernels.numba_loops import REORDERS, compiled
+from hebb.kernels.compiling import REORDERS, compiled
 
 WIDTH = 768
 """Features of a block: two rows of it and the weights of ten classes take 36 kB, about the innermost cache."""

@@ -1,31 +1,22 @@
-"""The loops of ``hebb.kernels``, compiled by numba.
+"""The loops of this folder but those of the classifier (``linear_readout``), compiled by numba.
 
-Only the modules of this folder import this one, and late: numba takes a third of a second to import, and compiling a
-loop takes a second or two the first time on a machine (then it is cached in a file).
-
-A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are two
-ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, and a ``SharedLoop``
-gives torch's threads their shares of the rows. numba would add a second pool of OpenMP's threads to torch's. What a
-loop computes does not depend on who does a part; a sum over rows does on the number of threads that share them.
+They stand in one file, with the functions that they call: numba compiles a loop anew when its file has changed, and
+does not look at others.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
-import torch
-from llvmlite import binding
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hebb.kernels import team
+from hebb.kernels import private_torch, team
+from hebb.kernels.compiling import REORDERS, SharedLoop, compiled
 
 _LN2 = math.log(2)
 _LOG_1, _LOG_3, _LOG_5, _LOG_7, _LOG_9 = (np.float32(2 / _LN2 / odd) for odd in (1, 3, 5, 7, 9))
@@ -52,62 +43,19 @@ _CHANNELS = 192
 """Channels that are transformed at once: sixteen rows of them stay in the innermost cache."""
 _SUM = 128
 """Numbers that are added in single precision before their sum joins one of double precision."""
-
-REORDERS = frozenset({"contract", "reassoc", "nsz"})
-"""Sums may take any order; infinities and NaN keep their meaning."""
-
-_PREFERS_256 = "prefer-256-bit"  # a feature of LLVM
-
-_OPTIONS: dict[str, Any] = {"boundscheck": False, "error_model": "numpy"}
-
-Loop = TypeVar("Loop", bound=Callable[..., object])
-
-
-def _use_widest_vectors() -> None:
-    """Let numba compile for vectors of 512 bits where they cost no clock.
-
-    LLVM prefers 256 bits on Intel's processors, since the first ones with 512 slowed down for them. Those that also
-    compute in float16 do not, and a classifier's epoch takes a tenth less. A user's own choice for numba stands.
-    """
-    chosen: Any = numba.config
-    if chosen.CPU_FEATURES is not None or chosen.CPU_NAME is not None or not chosen.ENABLE_AVX:
-        return
-    features = binding.get_host_cpu_features()
-    if features.get("avx512fp16"):
-        features[_PREFERS_256] = False
-        chosen.CPU_FEATURES = features.flatten()
-
-
-_use_widest_vectors()
-
-
-def compiled(*, fastmath: frozenset[str] = frozenset({"contract"}), inline: bool = False) -> Callable[[Loop], Loop]:
-    """Compile a loop; the result is cached beside its file or in the user's cache folder, if either is writable.
-
-    A function with a loop that other compiled code calls is compiled ``inline``, as part of each caller. A process
-    could otherwise have two copies of it under one name, that of its own file and that in the caller's, whose sums
-    differ in the last digit; which of them a caller got would depend on what the process loaded first.
-    """
-
-    def compile_loop(loop: Loop) -> Loop:
-        options = _OPTIONS | {"nogil": True, "inline": "always" if inline else "never", "fastmath": set(fastmath)}
-        function: Loop = _cached(lambda cache: numba.njit(cache=cache, **options)(loop))
-        return function
-
-    return compile_loop
-
-
-def _cached(make: Callable[[bool], Any]) -> Any:
-    """Return what ``make`` compiles, kept in a file if it can be."""
-    try:
-        return make(True)
-    except RuntimeError:  # no folder is writable
-        return make(False)
+_FLOAT = 4
+"""Bytes of a float32."""
+_COPIED = 64
+"""Bytes that are copied at once: a count that the compiler knows becomes one move of a vector."""
+_PLAIN, _TRANSPOSED = np.uint8(ord("N")), np.uint8(ord("T"))
 
 
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 _thread_number: Any = types.ExternalFunction(team.THREAD_NUMBER, types.int32())
 _threads: Any = types.ExternalFunction(team.THREADS, types.int32())
+_set_mkl_threads: Any = types.ExternalFunction(private_torch.MKL_THREADS, types.int32(types.int32))
+_multiply: Any = types.ExternalFunction(private_torch.MKL_PRODUCT, types.void(*[types.voidptr] * 13))
+_copy: Any = types.ExternalFunction("memcpy", types.voidptr(types.voidptr, types.voidptr, types.intp))
 
 
 @compiled(inline=True)
@@ -134,70 +82,6 @@ def _matrix(address: int, rows: int, columns: int) -> np.ndarray:
     """Return the float32 numbers at an address, row by row."""
     numbers: np.ndarray = _carray(_pointer(address), (rows, columns), np.float32)
     return numbers
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a shared loop is to do.
-
-    Attributes:
-        record: the numbers, which may differ from run to run, and the addresses of the matrices.
-        values: the matrices, so that they live as long.
-    """
-
-    record: np.ndarray
-    values: list[object]
-
-    @functools.cached_property
-    def address(self) -> int:
-        """Where the record lies."""
-        return self.record.ctypes.data
-
-
-class SharedLoop:
-    """A loop over items, such as the rows of matrices, that torch's threads share.
-
-    Args:
-        loop: is called by each thread with the address of a record, and does its share of the items. The record has the
-            ``rows`` and ``columns`` of the first matrix, the addresses of all, and numbers.
-        matrices: names of the matrices.
-        numbers: names and types of the numbers.
-    """
-
-    def __init__(self, loop: Callable[[Any], None], *matrices: str, **numbers: np.dtype | type[np.generic]) -> None:
-        self._loop, self._matrices = loop, matrices
-        addresses = dict.fromkeys(("rows", "columns", *matrices), np.intp)
-        self._record = np.dtype([*addresses.items(), *numbers.items()], align=True)
-
-    @functools.cached_property
-    def _address(self) -> int:
-        for name, address in team.functions().items():  # compiled code, also in a file, refers to them by name
-            binding.add_symbol(name, address)
-        pointer: Any = types.CPointer
-        signature = types.void(pointer(numba.from_dtype(self._record)))
-        options = _OPTIONS | {"fastmath": set(REORDERS)}
-        return int(_cached(lambda cache: numba.cfunc(signature, cache=cache, **options)(self._loop)).address)
-
-    def __call__(self, **values: torch.Tensor | float | Sequence[int]) -> None:
-        """Run the loop on matrices, which are contiguous, and numbers."""
-        self.run(self.task(**values))
-
-    def task(self, **values: torch.Tensor | float | Sequence[int]) -> Task:
-        """Return what the loop is to do with these matrices and numbers, for many runs."""
-        record, first = np.zeros(1, self._record), values[self._matrices[0]]
-        assert isinstance(first, torch.Tensor)
-        values |= {"rows": first.shape[0], "columns": first.shape[1]}
-        assert values.keys() == set(self._record.names or ())
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                assert value.is_contiguous()
-                value = value.data_ptr()
-            record[name] = value
-        return Task(record, list(values.values()))
-
-    def run(self, task: Task, *, alone: bool = False) -> None:
-        """Run the loop, ``alone`` on the calling thread."""
-        team.run(self._address, task.address, alone=alone)
 
 
 @compiled()
@@ -338,6 +222,82 @@ def _share_positive_sums(task: Any) -> None:
 
 
 POSITIVE_SUMS = SharedLoop(_share_positive_sums, "y", "out")
+
+
+@compiled(inline=True)
+def _copy_patches(it: Any, first: int, stop: int, target: int) -> None:
+    """Copy what the pixels from first to stop see to an address, patch by patch.
+
+    A line of a patch is copied with what follows it in the image; the lines after it overwrite that. The last one of a
+    patch, after which the image may end, is copied alone.
+    """
+    size, step = _FLOAT * it.channels, _FLOAT * it.channels * it.stride
+    line, below, place = it.side * size, it.in_columns * size, first
+    while place < stop:
+        row, column = divmod(place, it.out_columns)
+        image, row = divmod(row, it.out_rows)
+        some = min(it.out_columns - column, stop - place)
+        corner = it.x + (image * it.in_rows + row * it.stride) * below + column * step
+        for _ in range(some):
+            source = corner
+            for _ in range(it.side - 1):
+                for i in range(0, line, _COPIED):
+                    _copy(_pointer(target + i), _pointer(source + i), _COPIED)
+                source += below
+                target += line
+            _copy(_pointer(target), _pointer(source), line)
+            target += line
+            corner += step
+        place += some
+
+
+def _share_compete(task: Any) -> None:
+    it = _carray(task, 1)[0]
+    neurons, inputs, number = it.rows, it.columns, _thread_number()
+    sums = _carray(_pointer(it.sums), (_threads(), neurons), np.float64)[number]
+    change = it.changes + _FLOAT * number * it.change_size
+    _matrix(change, neurons, inputs)[:] = _NONE
+    patches = it.scratch + _FLOAT * number * it.scratch_size
+    own_u = patches + _FLOAT * it.patches_size
+    y = own_u + _FLOAT * it.block * neurons
+    # MKL, like Fortran, takes everything by its address, and matrices column by column: as their transposes
+    sizes, factors, letters = np.empty(3, np.int32), np.empty(2, np.float32), np.empty(2, np.uint8)
+    sizes[0], sizes[1] = neurons, inputs
+    factors[0], factors[1] = _NONE, _ONE
+    letters[0], letters[1] = _PLAIN, _TRANSPOSED
+    n, zero, plain = _pointer(sizes.ctypes.data), _pointer(factors.ctypes.data), _pointer(letters.ctypes.data)
+    k, m = _pointer(sizes.ctypes.data + sizes.itemsize), _pointer(sizes.ctypes.data + 2 * sizes.itemsize)
+    one, turned = _pointer(factors.ctypes.data + factors.itemsize), _pointer(letters.ctypes.data + 1)
+    before = _set_mkl_threads(np.int32(1))  # a share is one thread's
+    first, stop = _share(it.pixels)
+    for start in range(first, stop, it.block):
+        some = min(it.block, stop - start)
+        sizes[2] = some
+        u = own_u if it.u == 0 else it.u + _FLOAT * start * neurons
+        _copy_patches(it, start, start + some, patches)
+        # u = patches weight^T, and the change gains y^T patches
+        _multiply(turned, plain, n, m, k, one, _pointer(it.weight), k, _pointer(patches), k, zero, _pointer(u), n)
+        softmax(_matrix(u, some, neurons), it.beta, it.signed, _matrix(y, some, neurons), sums, 0, some)
+        _multiply(plain, turned, k, n, m, one, _pointer(patches), k, _pointer(y), n, one, _pointer(change), k)
+    _set_mkl_threads(before)
+
+
+COMPETE = SharedLoop(
+    _share_compete,
+    "weight",
+    "sums",
+    "changes",
+    "scratch",
+    **dict.fromkeys(("x", "u", "pixels", "in_rows", "in_columns", "out_rows", "out_columns"), np.intp),
+    **dict.fromkeys(("channels", "side", "stride", "block", "patches_size", "scratch_size", "change_size"), np.intp),
+    beta=np.float32,
+    signed=np.bool_,
+)
+"""Lets the neurons of a convolution compete for each pixel, by the softmax of beta u, in blocks of pixels.
+
+Each thread adds y x to its row of ``changes``, and the positive numbers of y to its row of ``sums``; u is the address
+of the answers, or 0 if nobody reads them. ``scratch`` has a row for each thread.
+"""
 
 
 @compiled(fastmath=REORDERS, inline=True)

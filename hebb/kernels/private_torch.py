@@ -119,6 +119,19 @@ def openmp(name: str) -> Any:
     return getattr(ctypes.CDLL(torch._C.__file__), name, None)
 
 
+MKL_PRODUCT, MKL_THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
+"""MKL's functions that multiply matrices and set the number of threads of those that the calling thread multiplies."""
+
+
+@functools.cache
+def mkl() -> dict[str, int]:
+    """Return the addresses of these functions of the MKL in torch; none if torch has another library."""
+    functions = (getattr(ctypes.CDLL(torch._C.__file__), name, None) for name in (MKL_PRODUCT, MKL_THREADS))
+    addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions if function is not None]
+    both = torch.backends.mkl.is_available() and len(addresses) == 2
+    return dict(zip((MKL_PRODUCT, MKL_THREADS), addresses, strict=True)) if both else {}
+
+
 def flushes_subnormals() -> bool:
     """Tell whether this thread makes 0 of subnormal numbers."""
     return not torch.full((), 1e-30).mul_(1e-10).item()

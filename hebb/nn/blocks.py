@@ -27,7 +27,8 @@ from hebb.kernels.channels_last import Conv2d, Flatten, geometry
 from hebb.kernels.matmul import Linear
 from hebb.nn import contracts
 from hebb.nn.feedback import FeedbackLinear
-from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 from hebb.nn.local_loss import LocalLoss, Pass
 from hebb.nn.noise import Noise
 
@@ -215,15 +216,17 @@ class Block(nn.Module):
             x: a batch.
             rate: rate of this update, unless the layer is adaptive; as of ``HebbLayer.learn``.
             labels: (B,) int64, for rules that read them.
-            last: nobody reads the output, so activation and pool are skipped unless they learn themselves.
+            last: nobody reads the output, so activation and pool are skipped unless they learn themselves, and it may
+                be of no images.
         """
         assert isinstance(self.layer, HebbLayer)
+        again = self.layer.rule.answers_updated and not last
+        unread = (last or again) and not self.spec.batch_norm
         if self.compiled is None or torch.is_grad_enabled():
-            u = self.layer.learn(self.before(x), rate, labels)
+            u = self.layer.learn(self.before(x), rate, labels, unread=unread)
         else:
             u = self.compiled(x, rate, labels)
-        again = self.layer.rule.answers_updated and not last
-        output = u if (last or again) and not self.spec.batch_norm else self._with_residual(self.after(u), x)
+        output = u if unread else self._with_residual(self.after(u), x)
         if again:
             learning = self.training
             output = self.train(False)(x)

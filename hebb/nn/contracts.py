@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hebb.config import hooks
+from hebb.config.rule import Softmax
 from hebb.config.specs import LayerSpec
 
 
@@ -108,6 +109,15 @@ def require_weights(entry: hooks.Entry, value: object, shape: torch.Size) -> Ten
         raise hooks.broken(entry, "initialise", f"must return weights of shape {size}, got {tuple(value.shape)}")
     if not bool(value.isfinite().all()):
         raise hooks.broken(entry, "initialise", "must return finite weights, got NaN or infinity")
+    return value
+
+
+def require_softmax(entry: hooks.Entry, value: object) -> Softmax | None:
+    """Return the softmax that the signal of a rule is; raise unless it is one, or None."""
+    if value is not None and not isinstance(value, Softmax):
+        raise hooks.broken(entry, "softmax", f"must return a Softmax or None, got {_described(value)}")
+    if value is not None and not value.beta > 0:
+        raise hooks.broken(entry, "softmax", f"must return a positive beta, got {value.beta}")
     return value
 
 

@@ -22,7 +22,7 @@ from hebb.energy.layer import SettlingLayer
 from hebb.energy.network import EnergyNetwork
 from hebb.nn import compiled
 from hebb.nn.blocks import Block
-from hebb.nn.layers import HebbLayer
+from hebb.nn.hebb_layer import HebbLayer
 from hebb.nn.local_loss import LocalLoss
 from hebb.storage import checkpoints, folders
 

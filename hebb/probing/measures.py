@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hebb.nn.layers import HebbLayer
+from hebb.nn.hebb_layer import HebbLayer
 
 
 @dataclass(frozen=True, kw_only=True)

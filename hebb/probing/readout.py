@@ -16,7 +16,7 @@ from hebb.core import seeds
 from hebb.data.images import Images, Split
 from hebb.energy.diagnostics import alignment
 from hebb.kernels.precision import doubles
-from hebb.nn.layers import HebbLayer
+from hebb.nn.hebb_layer import HebbLayer
 from hebb.nn.model import Network
 from hebb.probing import geometry, probes
 

@@ -4,7 +4,7 @@ For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b, every la
 
     y  = signal(u, layer, labels)        who learns, and with which sign
     dw = sum_b y x - (sum_b y u) w       one row per neuron; b runs over samples and output pixels
-    w <- w + rate dw / max|dw|           (``hebb.nn.layers`` computes these two lines for MLP and CNN)
+    w <- w + rate dw / max|dw|           (``hebb.nn.hebb_layer`` computes these two lines)
 
 so a rule is its ``signal``: u has shape (M, C), one row for each sample, pixel and group, with the competition over
 dimension 1, and y has the shape of u (it may be u, and u is not written to). A rule may bring a decay of its own, other

@@ -5,11 +5,13 @@ Shapes: M samples times output pixels, C competing neurons, N inputs of a neuron
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hebb.config.fields import HEBBIAN, LayerFields, Value
 from hebb.config.registry import RULES, HebbianRule
+from hebb.config.rule import Softmax
 from hebb.config.vocabulary import Competition
 from hebb.core.errors import ConfigError
 
@@ -57,7 +59,7 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """
     from hebb.kernels import loops
 
-    if layer.soft_activation_fn == Competition.EXP and not layer.add_bias:
+    if as_softmax(layer, signed=True) is not None:
         if loops.pays_between(u):
             return loops.softmax(u, layer.t_invert, signed=True)
         # Half the time of looking for an index, in as few arrays as possible. Where several win, their pre-activations
@@ -72,6 +74,12 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     # no scatter of a tensor: torch.vmap would run it member by member
     won = torch.zeros_like(s, dtype=torch.bool).scatter(1, winner, True)
     return torch.where(won, peak, s.neg_())
+
+
+def as_softmax(layer: LayerFields, *, signed: bool) -> Softmax | None:
+    """Return the softmax that ``soft``, or ``soft_krotov`` if signed, is for a layer; None where f is not exp."""
+    exponential = layer.soft_activation_fn == Competition.EXP
+    return Softmax(layer.t_invert, signed) if exponential and not (signed and layer.add_bias) else None
 
 
 def supervised(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
@@ -118,6 +126,7 @@ RULES.register(
         source="Moraitis et al. 2022 (Neuromorph. Comput. Eng. 2:044017), eq. 8",
         fields=_SOFT,
         signal=soft,
+        softmax=functools.partial(as_softmax, signed=False),
         bias_step=bias_step,
         check=_check_bias,
     )
@@ -129,6 +138,7 @@ RULES.register(
         source="Journe et al. 2023 (ICLR), section 3.3",
         fields=_SOFT,
         signal=soft_krotov,
+        softmax=functools.partial(as_softmax, signed=True),
         bias_step=bias_step,
         check=_check_bias,
     )

@@ -13,7 +13,7 @@ import torch
 from hebb.config.classifier import StopSpec
 from hebb.config.phase import Phase, PhaseKind
 from hebb.config.specs import RunConfig
-from hebb.nn.layers import HebbLayer
+from hebb.nn.hebb_layer import HebbLayer
 from hebb.nn.model import Network
 
 

@@ -23,7 +23,7 @@ from hebb.core.errors import DivergenceError
 from hebb.data.images import Split
 from hebb.kernels.precision import Total
 from hebb.nn import losses
-from hebb.nn.layers import HebbLayer
+from hebb.nn.hebb_layer import HebbLayer
 from hebb.nn.model import Network
 from hebb.probing.readout import BATCH
 from hebb.rules import rates

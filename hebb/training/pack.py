@@ -28,7 +28,8 @@ from hebb.data.images import Split
 from hebb.kernels.channels_last import Conv2d, Flatten
 from hebb.kernels.private_torch import bind
 from hebb.nn.blocks import Dropout
-from hebb.nn.layers import ConvHebbLayer, HebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer
 from hebb.nn.losses import loss
 from hebb.nn.model import Network
 from hebb.nn.noise import Noise

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from hebb.config import catalog
 from hebb.config.specs import make_layer
-from hebb.nn.layers import ConvHebbLayer, HebbLayer, LinearHebbLayer
+from hebb.nn.hebb_layer import HebbLayer
+from hebb.nn.layers import ConvHebbLayer, LinearHebbLayer
 
 VARIANCES = (4.0, 2.0, 1.0, 0.3, 0.1)
 
