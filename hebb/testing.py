@@ -220,9 +220,7 @@ class RuleContract:
         if gate is None:
             return
         u = 3 * torch.randn(7, NEURONS, dtype=torch.float64)
-        shares = (gate.beta * u).softmax(dim=1)
-        losers = gate.signed & (u < u.amax(dim=1, keepdim=True))
-        self.holds("a softmax that is declared is the signal", self.signal(u, arch), shares.where(~losers, -shares))
+        self.holds("a softmax that is declared is the signal", self.signal(u, arch), gate.of(u))
 
     def test_order_of_samples_does_not_matter(self, arch: str) -> None:
         """Breaks when rows of a batch, or their labels, get mixed up."""

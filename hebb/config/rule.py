@@ -61,6 +61,24 @@ class Softmax:
     beta: float
     signed: bool = False
 
+    def __post_init__(self) -> None:
+        number = isinstance(self.beta, int | float) and not isinstance(self.beta, bool)
+        if not number or not 2.0**-126 <= self.beta < 2.0**128:
+            raise ValueError(f"beta must be a positive number of type float32, got {self.beta!r}")
+
+    def of(self, u: Tensor) -> Tensor:
+        """Return y (M, C) for u (M, C)."""
+        y = (self.beta * u).softmax(dim=1)
+        return y.where(u == u.amax(dim=1, keepdim=True), -y) if self.signed else y
+
+
+class DeclaredSoftmax(Protocol):
+    """What a Hebbian rule says of its signal."""
+
+    def __call__(self, layer: LayerFields, /) -> Softmax | None:
+        """Return the softmax that the signal of a layer is, or None where it is none."""
+        ...
+
 
 class WeightLaw(Protocol):
     """A law that turns weights into weights."""
@@ -233,8 +251,8 @@ class HebbianRule(Rule):
 
     Attributes:
         signal: the plastic gate y; with a state, its last argument is the state that ``advance`` returned.
-        softmax: the softmax that the signal of a layer is, or None where it is none. On the CPU a convolution computes
-            it in one pass with the products, and does not call the signal.
+        softmax: says that the signal of a layer is a softmax. A convolution then computes it in one pass with its
+            products, where that takes less time than to call the signal.
         decay: what is taken from sum_b y x; None: (sum_b y u) w. A decay of its own sees what ``effective`` makes
             of w.
         effective: the weights as the input meets them; None: sign(w)|w|^(p-1).
@@ -252,7 +270,7 @@ class HebbianRule(Rule):
     learning: ClassVar[Learning] = Learning.HEBBIAN
 
     signal: Signal | StateSignal
-    softmax: Callable[[LayerFields], Softmax | None] | None = None
+    softmax: DeclaredSoftmax | None = None
     decay: Decay | None = None
     effective: WeightLaw | None = None
     project: WeightLaw | None = None
@@ -267,6 +285,9 @@ class HebbianRule(Rule):
     def __post_init__(self) -> None:
         if bool(self.state) != (self.advance is not None):
             raise ConfigError(f"rule '{self.name}'", "must have both a state and a function advance, or neither")
+        if self.softmax is not None and (self.labels or self.state or self.rivals or self.decay):
+            problem = "cannot declare a softmax and have labels, a state, rivals or a decay of its own"
+            raise ConfigError(f"rule '{self.name}'", problem)
 
     @property
     def keeps_maps(self) -> bool:

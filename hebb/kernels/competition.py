@@ -29,6 +29,9 @@ _NUMBERS = 1 << 18
 _LINE = 16
 """Numbers that the memory of an aligned row is a multiple of, and that a patch may be copied with too many."""
 
+_FACTORS = torch.tensor((0, 1), dtype=torch.float32, device="cpu")  # of what a product is added to, and of the product
+_LETTERS = torch.tensor(tuple(b"NT"), dtype=torch.uint8, device="cpu")  # a matrix as it is, and transposed
+
 
 @dataclass(frozen=True)
 class Competed:
@@ -49,8 +52,10 @@ class Competed:
 
 def pays(x: Tensor, weight: Tensor, stride: int) -> bool:
     """Whether ``compete`` can compute this, and takes less time than its parts."""
-    neurons, pixels = len(weight), _pixels(x, weight, stride)
-    if not private_torch.mkl() or weight.numel() > _WEIGHTS or len(x) * pixels[0] * pixels[1] * neurons < loops.WORTH:
+    neurons, (rows, columns) = len(weight), output_size(x, weight.shape[2], stride)
+    if min(rows, columns) < 1 or x.shape[1] != weight.shape[1]:
+        return False  # torch says what is wrong
+    if weight.numel() > _WEIGHTS or len(x) * rows * columns * neurons < loops.WORTH or not private_torch.mkl():
         return False
     if x.shape[3] * x.shape[1] < _LINE or not loops.pays_between(x, passes=neurons):
         return False
@@ -71,18 +76,25 @@ def compete(x: Tensor, weight: Tensor, stride: int, beta: float, *, signed: bool
     """
     from hebb.kernels import numba_loops
 
-    (neurons, channels, side, _), (rows, columns) = weight.shape, _pixels(x, weight, stride)
+    (neurons, channels, side, _), (rows, columns) = weight.shape, output_size(x, weight.shape[2], stride)
     pixels, inputs, threads = len(x) * rows * columns, channels * side**2, team.threads()
     block = min(_BLOCK, max(_NUMBERS // (inputs + 2 * neurons) // _STEP, 1) * _STEP)
-    patches_size, change_size = block * inputs + _LINE, -(-neurons * inputs // _LINE) * _LINE
+    # what is copied behind the last patch lies where u of the block will be
+    patches_size, change_size = block * inputs, -(-neurons * inputs // _LINE) * _LINE
     u = x.new_empty(0 if unread else pixels, neurons)
-    changes = x.new_empty(threads, change_size)
+    changes = x.new_zeros(threads, change_size)
+    sizes = torch.zeros(threads, _LINE, dtype=torch.int32, device=x.device)  # a line of the cache for each thread
+    sizes[:, 0], sizes[:, 1] = neurons, inputs
     sums = x.new_zeros(threads, neurons, dtype=torch.float64)
     numba_loops.COMPETE(
         weight=weight.permute(0, 2, 3, 1).view(neurons, inputs),
         sums=sums,
         changes=changes,
         scratch=x.new_empty(threads, patches_size + 2 * block * neurons),
+        sizes=sizes,
+        sizes_columns=_LINE,
+        factors=_FACTORS,
+        letters=_LETTERS,
         x=x.data_ptr(),
         u=0 if unread else u.data_ptr(),
         pixels=pixels,
@@ -106,7 +118,8 @@ def compete(x: Tensor, weight: Tensor, stride: int, beta: float, *, signed: bool
     return Competed(maps, change, sums.sum(dim=0).float(), pixels)
 
 
-def _pixels(x: Tensor, weight: Tensor, stride: int) -> tuple[int, int]:
-    """Return H' and W'."""
-    height, width = ((length - weight.shape[2]) // stride + 1 for length in x.shape[2:])
+def output_size(x: Tensor, side: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """Return H' and W' of a convolution without padding."""
+    reach = dilation * (side - 1) + 1
+    height, width = ((length - reach) // stride + 1 for length in x.shape[2:])
     return height, width

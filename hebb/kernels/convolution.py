@@ -78,9 +78,9 @@ class Convolution:
             signed: y has the other sign where u is below the largest of its pixel.
             unread: nobody reads u.
         """
-        if self.dilation > 1 or self.groups > 1 or not competition.pays(x, weight, self.stride):
+        if self.dilation > 1 or self.groups > 1 or self._shares_products(x, weight):
             return None
-        if self._shares_products(x, weight):
+        if not competition.pays(x, weight, self.stride):
             return None
         return competition.compete(x, weight, self.stride, beta, signed=signed, unread=unread)
 
@@ -121,6 +121,4 @@ class Convolution:
 
     def _map(self, x: Tensor) -> tuple[int, int]:
         """Return H' and W'."""
-        reach = self.dilation * (self.side - 1) + 1
-        height, width = ((length - reach) // self.stride + 1 for length in x.shape[2:])
-        return height, width
+        return competition.output_size(x, self.side, self.stride, self.dilation)

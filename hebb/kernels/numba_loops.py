@@ -47,7 +47,6 @@ _FLOAT = 4
 """Bytes of a float32."""
 _COPIED = 64
 """Bytes that are copied at once: a count that the compiler knows becomes one move of a vector."""
-_PLAIN, _TRANSPOSED = np.uint8(ord("N")), np.uint8(ord("T"))
 
 
 _carray: Any = numba.carray  # type: ignore[attr-defined]
@@ -253,21 +252,19 @@ def _copy_patches(it: Any, first: int, stop: int, target: int) -> None:
 
 def _share_compete(task: Any) -> None:
     it = _carray(task, 1)[0]
-    neurons, inputs, number = it.rows, it.columns, _thread_number()
+    neurons, number = it.rows, _thread_number()
     sums = _carray(_pointer(it.sums), (_threads(), neurons), np.float64)[number]
-    change = it.changes + _FLOAT * number * it.change_size
-    _matrix(change, neurons, inputs)[:] = _NONE
+    change = _pointer(it.changes + _FLOAT * number * it.change_size)
     patches = it.scratch + _FLOAT * number * it.scratch_size
     own_u = patches + _FLOAT * it.patches_size
     y = own_u + _FLOAT * it.block * neurons
-    # MKL, like Fortran, takes everything by its address, and matrices column by column: as their transposes
-    sizes, factors, letters = np.empty(3, np.int32), np.empty(2, np.float32), np.empty(2, np.uint8)
-    sizes[0], sizes[1] = neurons, inputs
-    factors[0], factors[1] = _NONE, _ONE
-    letters[0], letters[1] = _PLAIN, _TRANSPOSED
-    n, zero, plain = _pointer(sizes.ctypes.data), _pointer(factors.ctypes.data), _pointer(letters.ctypes.data)
-    k, m = _pointer(sizes.ctypes.data + sizes.itemsize), _pointer(sizes.ctypes.data + 2 * sizes.itemsize)
-    one, turned = _pointer(factors.ctypes.data + factors.itemsize), _pointer(letters.ctypes.data + 1)
+    # MKL, like Fortran, takes everything by its address, and matrices column by column: as their transposes. The memory
+    # is the caller's, since numba frees an array of which nothing but the address is still in use.
+    row = it.sizes + 4 * number * it.sizes_columns
+    sizes = _carray(_pointer(row), 3, np.int32)
+    n, k, m = _pointer(row), _pointer(row + 4), _pointer(row + 8)  # neurons, inputs, pixels
+    zero, one = _pointer(it.factors), _pointer(it.factors + _FLOAT)
+    plain, turned = _pointer(it.letters), _pointer(it.letters + 1)
     before = _set_mkl_threads(np.int32(1))  # a share is one thread's
     first, stop = _share(it.pixels)
     for start in range(first, stop, it.block):
@@ -278,7 +275,7 @@ def _share_compete(task: Any) -> None:
         # u = patches weight^T, and the change gains y^T patches
         _multiply(turned, plain, n, m, k, one, _pointer(it.weight), k, _pointer(patches), k, zero, _pointer(u), n)
         softmax(_matrix(u, some, neurons), it.beta, it.signed, _matrix(y, some, neurons), sums, 0, some)
-        _multiply(plain, turned, k, n, m, one, _pointer(patches), k, _pointer(y), n, one, _pointer(change), k)
+        _multiply(plain, turned, k, n, m, one, _pointer(patches), k, _pointer(y), n, one, change, k)
     _set_mkl_threads(before)
 
 
@@ -288,15 +285,20 @@ COMPETE = SharedLoop(
     "sums",
     "changes",
     "scratch",
+    "sizes",
+    "factors",
+    "letters",
     **dict.fromkeys(("x", "u", "pixels", "in_rows", "in_columns", "out_rows", "out_columns"), np.intp),
     **dict.fromkeys(("channels", "side", "stride", "block", "patches_size", "scratch_size", "change_size"), np.intp),
+    sizes_columns=np.intp,
     beta=np.float32,
     signed=np.bool_,
 )
 """Lets the neurons of a convolution compete for each pixel, by the softmax of beta u, in blocks of pixels.
 
 Each thread adds y x to its row of ``changes``, and the positive numbers of y to its row of ``sums``; u is the address
-of the answers, or 0 if nobody reads them. ``scratch`` has a row for each thread.
+of the answers, or 0 if nobody reads them. ``scratch`` and ``sizes`` (int32: neurons, inputs, and a place for the pixels
+of a block) have a row for each thread, too; ``factors`` are 0 and 1, ``letters`` N and T (uint8).
 """
 
 

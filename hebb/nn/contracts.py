@@ -10,12 +10,13 @@ Shapes: M rows that compete, C neurons, N inputs of a neuron.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from hebb.config import hooks
-from hebb.config.rule import Softmax
+from hebb.config.rule import HebbianRule, Signal, Softmax
 from hebb.config.specs import LayerSpec
 
 
@@ -116,9 +117,16 @@ def require_softmax(entry: hooks.Entry, value: object) -> Softmax | None:
     """Return the softmax that the signal of a rule is; raise unless it is one, or None."""
     if value is not None and not isinstance(value, Softmax):
         raise hooks.broken(entry, "softmax", f"must return a Softmax or None, got {_described(value)}")
-    if value is not None and not value.beta > 0:
-        raise hooks.broken(entry, "softmax", f"must return a positive beta, got {value.beta}")
     return value
+
+
+def require_softmax_signal(entry: HebbianRule, gate: Softmax, spec: LayerSpec) -> None:
+    """Raise unless the signal of a rule is the softmax that it declares, for a few rows of numbers."""
+    u = torch.linspace(-2, 3, 12).sin().view(3, 4)
+    y = cast(Signal, entry.signal)(u.clone(), spec, None)
+    require_alike(entry, "signal", y, u, "(M, C) like u")
+    if not torch.allclose(y, gate.of(u), rtol=1e-4, atol=1e-6):
+        raise hooks.broken(entry, "softmax", f"must be what the signal is; {gate} is another")
 
 
 def require_module(entry: hooks.Entry, name: str, value: object) -> nn.Module:

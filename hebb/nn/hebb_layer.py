@@ -15,10 +15,6 @@ Sources: Moraitis et al. 2022; Journe et al. 2023.
 Weights are buffers, not parameters: no gradient reaches them, and ``parameters()`` of a network lists what
 back-prop trains.
 
-On the CPU, maps and convolution weights have the channels last in memory. A map (B, C, H, W) is then, without a copy,
-the matrix (B H W, C) whose rows compete, and sums over samples and pixels run along whole rows: the step is several
-times faster than with the pixels last.
-
 Shapes: B batch, C channels or neurons of the layer, H height, W width, N inputs of a linear layer, M rows that compete
 (samples x output pixels), k side of a filter.
 """
@@ -44,7 +40,7 @@ from hebb.nn import contracts, response
 from hebb.nn.radii import Radii
 from hebb.nn.state import RuleState
 
-FUNCTIONS = ("signal", "decay", "bias_step", "effective", "project")
+FUNCTIONS = ("signal", "softmax", "decay", "bias_step", "effective", "project")
 """Functions of a rule that a layer checks in full when it first calls them."""
 
 
@@ -149,7 +145,7 @@ class HebbLayer(Radii):
     ) -> Tensor:
         """Do the work of ``learn`` by tensor operations alone, which may be compiled."""
         x = self.prepare(x)
-        competed = self.compete(x, unread=unread)
+        competed = self._compete(x, unread=unread)
         if competed is None:
             u = self.respond(x)
             dw, size, db, radius = self.plastic(x, u, labels)
@@ -160,7 +156,7 @@ class HebbLayer(Radii):
         self.step(dw, db, rate, size, radius)
         return u
 
-    def compete(self, x: Tensor, *, unread: bool) -> Competed | None:
+    def _compete(self, x: Tensor, *, unread: bool) -> Competed | None:
         """Return u, sum_b y x and the mass of y for prepared input x by one loop; None where none does it or pays."""
         return None
 

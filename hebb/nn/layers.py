@@ -119,11 +119,13 @@ class ConvHebbLayer(HebbLayer):
         with self.convolution.one_batch():
             return super().update(x, rate, labels, unread=unread)
 
-    def compete(self, x: Tensor, *, unread: bool) -> Competed | None:
+    def _compete(self, x: Tensor, *, unread: bool) -> Competed | None:
         """Do all that runs over pixels in one loop, where that pays."""
         gate = self._softmax
         if gate is None or torch.compiler.is_compiling():
             return None
+        if self.is_new("softmax"):
+            contracts.require_softmax_signal(self.rule, gate, self.spec)
         return self.convolution.compete(x, self.effective_weight(), gate.beta, signed=gate.signed, unread=unread)
 
     def _competes_alone(self) -> Softmax | None:
@@ -131,7 +133,7 @@ class ConvHebbLayer(HebbLayer):
         rule, spec = self.rule, self.spec
         if not self.linear or self.bias is not None:
             return None
-        if rule.softmax is None or rule.rivals is not None or rule.state or rule.decay is not None:
+        if rule.softmax is None:
             return None
         return contracts.require_softmax(rule, rule.softmax(spec))
 

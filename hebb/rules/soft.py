@@ -59,7 +59,7 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     """
     from hebb.kernels import loops
 
-    if as_softmax(layer, signed=True) is not None:
+    if layer.soft_activation_fn == Competition.EXP and not layer.add_bias:
         if loops.pays_between(u):
             return loops.softmax(u, layer.t_invert, signed=True)
         # Half the time of looking for an index, in as few arrays as possible. Where several win, their pre-activations
@@ -77,9 +77,13 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
 
 
 def as_softmax(layer: LayerFields, *, signed: bool) -> Softmax | None:
-    """Return the softmax that ``soft``, or ``soft_krotov`` if signed, is for a layer; None where f is not exp."""
-    exponential = layer.soft_activation_fn == Competition.EXP
-    return Softmax(layer.t_invert, signed) if exponential and not (signed and layer.add_bias) else None
+    """Return the softmax that ``soft``, or ``soft_krotov`` if signed, is for a layer; None where f is not exp.
+
+    A layer with a bias, or a temperature near the ends of float32, has none either.
+    """
+    if layer.soft_activation_fn != Competition.EXP or layer.add_bias or not 1e-30 < layer.t_invert < 1e30:
+        return None
+    return Softmax(layer.t_invert, signed)
 
 
 def supervised(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:

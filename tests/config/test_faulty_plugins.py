@@ -193,7 +193,6 @@ OTHERS = [
     ("initialise", "shape, layer, generator", "return torch.ones(())", "of shape (6, 1, 3, 3), got ()"),
     ("initialise", "shape, layer, generator", "return torch.ones(shape) / 0", "must return finite weights"),
     ("softmax", "layer", "return 2.0", "softmax of TopTwo must return a Softmax or None, got float 2.0"),
-    ("softmax", "layer", "from hebb.config import rule; return rule.Softmax(0)", "must return a positive beta, got 0"),
 ]
 
 

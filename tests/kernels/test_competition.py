@@ -5,8 +5,10 @@ Without it a block could forget its last pixels, or read what lies behind the im
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +17,11 @@ from conftest import ROOT
 from small import layer
 from torch import Tensor
 
+from hebb.config.registry import RULES
+from hebb.config.rule import Softmax
+from hebb.config.vocabulary import Response
+from hebb.core.errors import ConfigError
+from hebb.core.user_code import UserCodeError
 from hebb.kernels import competition, private_torch, winograd
 from hebb.kernels.competition import Competed
 from hebb.kernels.private_torch import convolution_weight_gradient
@@ -57,6 +64,8 @@ def error(found: Tensor, right: Tensor) -> float:
         ((4, 5, 11, 12), (48, 5, 2, 2), 3),
         ((1, 40, 9, 9), (3, 40, 9, 9), 1),
         ((2, 64, 20, 24), (384, 64, 3, 3), 1),
+        ((5, 4, 20, 20), (1, 4, 3, 3), 1),
+        ((5, 4, 20, 20), (2, 4, 3, 3), 1),
     ],
     ids=str,
 )
@@ -123,6 +132,37 @@ def test_nothing_behind_the_images_is_read(channels: int, side: int, columns: in
     subprocess.run([sys.executable, "-c", program, *numbers], cwd=ROOT, check=True)
 
 
+def test_memory_that_is_free_is_not_read() -> None:
+    """An allocator that spoils freed memory finds arguments of a product that nobody keeps."""
+    program = (
+        "import torch; from hebb.kernels import competition\n"
+        "sizes = (10, 3, 36, 36), (96, 3, 5, 5)\n"
+        "x, w = (torch.randn(*size).contiguous(memory_format=torch.channels_last) for size in sizes)\n"
+        "found = competition.compete(x, w, 1, 1.0, signed=True, unread=False)\n"
+        "assert torch.allclose(found.u, torch.conv2d(x, w), atol=1e-3) and found.change.abs().min() > 0\n"
+    )
+    spoils = {**os.environ, "MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=spoils, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_where_openmp_has_fewer_threads_nothing_else_is_summed() -> None:
+    program = (
+        "import torch; from hebb.kernels import competition, team\n"
+        "torch.set_num_threads(2)\n"
+        "sizes = (4, 3, 20, 20), (16, 3, 5, 5)\n"
+        "x, w = (torch.randn(*size).contiguous(memory_format=torch.channels_last) for size in sizes)\n"
+        "both = competition.compete(x, w, 1, 1.0, signed=True, unread=False)\n"
+        "run = team._parallel()\n"
+        "team._parallel = lambda: lambda loop, task, threads, flags: run(loop, task, 1, flags)\n"
+        "waste = torch.full((2 * both.change.numel(),), 1e6); del waste\n"
+        "one = competition.compete(x, w, 1, 1.0, signed=True, unread=False)\n"
+        "assert torch.allclose(one.change, both.change, rtol=1e-3, atol=1e-3)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def large(method: str = "SoftKrotov", **fields: Any) -> tuple[Any, Tensor]:
     """Return a layer of few weights and many pixels, and its input."""
     plain = {"out_channels": 96, "kernel_size": 5, "lr": 0.1}
@@ -180,6 +220,7 @@ def test_a_layer_learns_the_same_in_one_pass(
         ("SoftKrotov", {"soft_activation_fn": "relu"}),
         ("Soft", {"add_bias": True}),
         ("SoftKrotov", {"dilation": 2}),
+        ("SoftKrotov", {"groups": 3}),
         ("SoftKrotov", {"pre_triangle": True}),
         ("SoftKrotov", {"out_channels": 24}),  # too few pixels and neurons
         ("SoftKrotov", {"out_channels": 3600}),  # too many weights
@@ -191,6 +232,36 @@ def test_a_layer_whose_step_is_another_goes_its_own_way(
     made, x = large(method, **fields)
     made.learn(x, 0.05)
     assert not calls
+
+
+@pytest.mark.parametrize("shape", [(100, 3, 3, 2), (20, 1, 32, 32), (20, 6, 32, 32)])
+def test_an_input_that_does_not_fit_is_an_error(shape: tuple[int, ...]) -> None:
+    made, _ = large(padding=0)
+    before = made.weight.clone()
+    with pytest.raises(RuntimeError):
+        made.learn(torch.randn(shape))
+    assert torch.equal(made.weight, before)
+
+
+@pytest.mark.parametrize("beta", [0, -1.0, float("inf"), float("nan"), 1e39, 1e-50, "2", None, True])
+def test_a_softmax_has_a_positive_temperature(beta: Any) -> None:
+    with pytest.raises(ValueError, match="beta must be a positive number"):
+        Softmax(beta)
+
+
+def test_a_rule_whose_signal_is_another_softmax_is_refused() -> None:
+    wrong = replace(RULES.get("Soft", "test"), softmax=lambda layer: Softmax(2 * layer.t_invert))
+    made, x = large("Soft")
+    made.rule = wrong
+    made._softmax = made._competes_alone()
+    with pytest.raises(UserCodeError, match="softmax of Soft must be what the signal is"):
+        made.learn(x)
+
+
+@pytest.mark.parametrize("own", [{"labels": True}, {"rivals": Response.COSINE}, {"decay": lambda *of: of[2]}])
+def test_a_rule_with_more_than_a_softmax_declares_none(own: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="cannot declare a softmax and have"):
+        replace(RULES.get("Soft", "test"), **own)
 
 
 def test_an_input_with_a_gradient_keeps_it(calls: list[Competed]) -> None:
