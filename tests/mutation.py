@@ -609,8 +609,8 @@ DEFECTS = (
     Defect(
         "the answers of a competition in one pass lie in another place",
         "hebb/kernels/numba_loops.py",
-        "it.u + _FLOAT * start * neurons",
-        "it.u + _FLOAT * first * neurons",
+        "it.u + _WORD * start * neurons",
+        "it.u + _WORD * first * neurons",
     ),
     Defect(
         "MKL keeps the one thread of a share",

@@ -1,9 +1,9 @@
-"""The neurons of a convolution compete for each pixel, and the weight gradient for the winners, in one pass.
+"""The neurons of a convolution compete for each pixel, and sum y x for their weights, in one pass over the pixels.
 
-Blocks of pixels stay in the cache of a core, from their patches to their products with y; a convolution, a softmax and
-a gradient write and read all of u and y, and let the threads wait for each other three times. The first layer of
-4SoftHebbCnnCIFAR takes 1.4 ms in place of 1.9 on two threads, and 3.0 in place of 8.0 beside a process that keeps one
-of their cores busy; with one channel in place of three it takes 0.6 in place of 1.9.
+Blocks of pixels stay in the cache of a core, from their patches to their products with y. A convolution, a softmax and
+a gradient, one after the other, write and read all of u and y, and let the threads wait for each other three times. The
+first layer of 4SoftHebbCnnCIFAR takes 1.4 ms in place of 1.9 on two threads, and 3.0 in place of 8.0 beside a process
+that keeps one of their cores busy; with one channel in place of three it takes 0.6 in place of 1.9.
 
 Shapes: B batch, C_in input channels, C_out neurons, H, W input and H', W' output sizes, k side of a filter.
 """
@@ -27,7 +27,7 @@ _NUMBERS = 1 << 18
 """Numbers of a block, of its patches, u and y, as far as its pixels can be fewer."""
 
 _LINE = 16
-"""Numbers that the memory of an aligned row is a multiple of, and that a patch may be copied with too many."""
+"""Numbers in a line of the cache. The row of a thread begins with one, and fewer are copied behind a line of a patch."""
 
 _FACTORS = torch.tensor((0, 1), dtype=torch.float32, device="cpu")  # of what a product is added to, and of the product
 _LETTERS = torch.tensor(tuple(b"NT"), dtype=torch.uint8, device="cpu")  # a matrix as it is, and transposed

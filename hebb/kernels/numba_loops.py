@@ -43,8 +43,8 @@ _CHANNELS = 192
 """Channels that are transformed at once: sixteen rows of them stay in the innermost cache."""
 _SUM = 128
 """Numbers that are added in single precision before their sum joins one of double precision."""
-_FLOAT = 4
-"""Bytes of a float32."""
+_WORD = 4
+"""Bytes of a float32, and of an int32."""
 _COPIED = 64
 """Bytes that are copied at once: a count that the compiler knows becomes one move of a vector."""
 
@@ -230,7 +230,7 @@ def _copy_patches(it: Any, first: int, stop: int, target: int) -> None:
     A line of a patch is copied with what follows it in the image; the lines after it overwrite that. The last one of a
     patch, after which the image may end, is copied alone.
     """
-    size, step = _FLOAT * it.channels, _FLOAT * it.channels * it.stride
+    size, step = _WORD * it.channels, _WORD * it.channels * it.stride
     line, below, place = it.side * size, it.in_columns * size, first
     while place < stop:
         row, column = divmod(place, it.out_columns)
@@ -254,23 +254,23 @@ def _share_compete(task: Any) -> None:
     it = _carray(task, 1)[0]
     neurons, number = it.rows, _thread_number()
     sums = _carray(_pointer(it.sums), (_threads(), neurons), np.float64)[number]
-    change = _pointer(it.changes + _FLOAT * number * it.change_size)
-    patches = it.scratch + _FLOAT * number * it.scratch_size
-    own_u = patches + _FLOAT * it.patches_size
-    y = own_u + _FLOAT * it.block * neurons
+    change = _pointer(it.changes + _WORD * number * it.change_size)
+    patches = it.scratch + _WORD * number * it.scratch_size
+    own_u = patches + _WORD * it.patches_size
+    y = own_u + _WORD * it.block * neurons
     # MKL, like Fortran, takes everything by its address, and matrices column by column: as their transposes. The memory
     # is the caller's, since numba frees an array of which nothing but the address is still in use.
-    row = it.sizes + 4 * number * it.sizes_columns
+    row = it.sizes + _WORD * number * it.sizes_columns
     sizes = _carray(_pointer(row), 3, np.int32)
-    n, k, m = _pointer(row), _pointer(row + 4), _pointer(row + 8)  # neurons, inputs, pixels
-    zero, one = _pointer(it.factors), _pointer(it.factors + _FLOAT)
+    n, k, m = _pointer(row), _pointer(row + _WORD), _pointer(row + 2 * _WORD)  # neurons, inputs, pixels
+    zero, one = _pointer(it.factors), _pointer(it.factors + _WORD)
     plain, turned = _pointer(it.letters), _pointer(it.letters + 1)
     before = _set_mkl_threads(np.int32(1))  # a share is one thread's
     first, stop = _share(it.pixels)
     for start in range(first, stop, it.block):
         some = min(it.block, stop - start)
         sizes[2] = some
-        u = own_u if it.u == 0 else it.u + _FLOAT * start * neurons
+        u = own_u if it.u == 0 else it.u + _WORD * start * neurons
         _copy_patches(it, start, start + some, patches)
         # u = patches weight^T, and the change gains y^T patches
         _multiply(turned, plain, n, m, k, one, _pointer(it.weight), k, _pointer(patches), k, zero, _pointer(u), n)
