@@ -27,7 +27,7 @@ _NUMBERS = 1 << 18
 """Numbers of a block, of its patches, u and y, as far as its pixels can be fewer."""
 
 _LINE = 16
-"""Numbers in a line of the cache. The row of a thread begins with one, and fewer are copied behind a line of a patch."""
+"""Numbers in a line of the cache. A thread's row begins with one, and fewer are copied behind a line of a patch."""
 
 _FACTORS = torch.tensor((0, 1), dtype=torch.float32, device="cpu")  # of what a product is added to, and of the product
 _LETTERS = torch.tensor(tuple(b"NT"), dtype=torch.uint8, device="cpu")  # a matrix as it is, and transposed
