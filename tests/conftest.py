@@ -145,6 +145,14 @@ def pytest_sessionfinish() -> None:
     _RAY.close()
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Give each test the same random numbers of torch where its process has torch: what fails will fail again."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.manual_seed(0)
+
+
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """Count of torch's threads during the test."""
