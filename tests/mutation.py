@@ -621,7 +621,7 @@ DEFECTS = (
     Defect(
         "a patch is copied with what lies behind the images",
         "hebb/kernels/competition.py",
-        "if x.shape[3] * x.shape[1] < _LINE or not",
+        "if x.shape[3] * x.shape[1] < _COPIED or not",
         "if not",
     ),
     Defect(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from hebb import builtin
 from hebb.config import catalog, overrides
 from hebb.config.data_spec import DataSpec
@@ -23,6 +26,7 @@ BP = "BP-c8-k3-p1:bn:relu:max_2_2_0 BP-c12-k3-p1:bn:relu:avg_2_2_0 BP:flatten"
 MIXED = "BP-c8-k3-p1:bn:relu:max_2_2_0 Soft-c12-k3-p1-t0.65:bn:triangle BP:flatten"
 MLP = "Soft-c30-t12-lr0.045-r10:flatten:softmax_5 BP"
 HEBBIAN_CLASSIFIER = "Soft-c8-k3-p1-t1-lr0.08:bn:triangle:avg_2_2_0 SupervisedSoftKrotov-t12-lr0.045-r3-v0:flatten"
+
 
 builtin.load()  # a process that a test starts imports this first
 
@@ -45,3 +49,9 @@ def layer(method: str, arch: str = "MLP", fan_in: int = 4, **values: object) -> 
     fields = {"out_channels": 3, **({"kernel_size": 1} if arch == "CNN" else {}), **values}
     spec = make_layer(method, arch, fields, catalog.load().defaults, "test")
     return (ConvHebbLayer if arch == "CNN" else LinearHebbLayer)(spec, fan_in, spec.out_channels)
+
+
+def maps(*shape: int, seed: int = 0) -> Tensor:
+    """Return normal random numbers (B, C, H, W) with the channels last in memory."""
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return numbers.contiguous(memory_format=torch.channels_last)

@@ -26,8 +26,8 @@ _BLOCK, _STEP = 512, 128
 _NUMBERS = 1 << 18
 """Numbers of a block, of its patches, u and y, as far as its pixels can be fewer."""
 
-_LINE = 16
-"""Numbers in a line of the cache. A thread's row begins with one, and fewer are copied behind a line of a patch."""
+_COPIED = 16
+"""Numbers of a line of a patch that are copied at once, of which a line of an image must have as many."""
 
 _FACTORS = torch.tensor((0, 1), dtype=torch.float32, device="cpu")  # of what a product is added to, and of the product
 _LETTERS = torch.tensor(tuple(b"NT"), dtype=torch.uint8, device="cpu")  # a matrix as it is, and transposed
@@ -57,7 +57,7 @@ def pays(x: Tensor, weight: Tensor, stride: int) -> bool:
         return False  # torch says what is wrong
     if weight.numel() > _WEIGHTS or len(x) * rows * columns * neurons < loops.WORTH or not private_torch.mkl():
         return False
-    if x.shape[3] * x.shape[1] < _LINE or not loops.pays_between(x, passes=neurons):
+    if x.shape[3] * x.shape[1] < _COPIED or not loops.pays_between(x, passes=neurons):
         return False
     last = torch.channels_last
     return all(private_torch.is_readable(t) and t.is_contiguous(memory_format=last) for t in (x, weight))
@@ -79,20 +79,16 @@ def compete(x: Tensor, weight: Tensor, stride: int, beta: float, *, signed: bool
     (neurons, channels, side, _), (rows, columns) = weight.shape, output_size(x, weight.shape[2], stride)
     pixels, inputs, threads = len(x) * rows * columns, channels * side**2, team.threads()
     block = min(_BLOCK, max(_NUMBERS // (inputs + 2 * neurons) // _STEP, 1) * _STEP)
-    # what is copied behind the last patch lies where u of the block will be
-    patches_size, change_size = block * inputs, -(-neurons * inputs // _LINE) * _LINE
     u = x.new_empty(0 if unread else pixels, neurons)
-    changes = x.new_zeros(threads, change_size)
-    sizes = torch.zeros(threads, _LINE, dtype=torch.int32, device=x.device)  # a line of the cache for each thread
-    sizes[:, 0], sizes[:, 1] = neurons, inputs
+    changes = x.new_zeros(threads, neurons, inputs)
+    sizes = torch.tensor([(neurons, inputs, 0)] * threads, dtype=torch.int32, device=x.device)
     sums = x.new_zeros(threads, neurons, dtype=torch.float64)
     numba_loops.COMPETE(
         weight=weight.permute(0, 2, 3, 1).view(neurons, inputs),
         sums=sums,
         changes=changes,
-        scratch=x.new_empty(threads, patches_size + 2 * block * neurons),
+        scratch=x.new_empty(threads, block * (inputs + 2 * neurons)),
         sizes=sizes,
-        sizes_columns=_LINE,
         factors=_FACTORS,
         letters=_LETTERS,
         x=x.data_ptr(),
@@ -106,14 +102,11 @@ def compete(x: Tensor, weight: Tensor, stride: int, beta: float, *, signed: bool
         side=side,
         stride=stride,
         block=block,
-        patches_size=patches_size,
-        scratch_size=patches_size + 2 * block * neurons,
-        change_size=change_size,
         beta=beta,
         signed=signed,
     )
     total = changes.sum(dim=0) if threads > 1 else changes[0]
-    change = total[: neurons * inputs].view(neurons, side, side, channels).permute(0, 3, 1, 2)
+    change = total.view(neurons, side, side, channels).permute(0, 3, 1, 2)
     maps = u.view(-1, rows, columns, neurons).permute(0, 3, 1, 2)
     return Competed(maps, change, sums.sum(dim=0).float(), pixels)
 

@@ -77,7 +77,7 @@ def _cached(make: Callable[[bool], Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Task:
+class LoopTask:
     """What a shared loop is to do.
 
     Attributes:
@@ -123,7 +123,7 @@ class SharedLoop:
         """Run the loop on matrices, which are contiguous, and numbers."""
         self.run(self.task(**values))
 
-    def task(self, **values: torch.Tensor | float | Sequence[int]) -> Task:
+    def task(self, **values: torch.Tensor | float | Sequence[int]) -> LoopTask:
         """Return what the loop is to do with these matrices and numbers, for many runs."""
         record, first = np.zeros(1, self._record), values[self._matrices[0]]
         assert isinstance(first, torch.Tensor)
@@ -134,8 +134,8 @@ class SharedLoop:
                 assert value.is_contiguous()
                 value = value.data_ptr()
             record[name] = value
-        return Task(record, list(values.values()))
+        return LoopTask(record, list(values.values()))
 
-    def run(self, task: Task, *, alone: bool = False) -> None:
+    def run(self, task: LoopTask, *, alone: bool = False) -> None:
         """Run the loop, ``alone`` on the calling thread."""
         team.run(self._address, task.address, alone=alone)

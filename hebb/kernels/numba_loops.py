@@ -252,15 +252,15 @@ def _copy_patches(it: Any, first: int, stop: int, target: int) -> None:
 
 def _share_compete(task: Any) -> None:
     it = _carray(task, 1)[0]
-    neurons, number = it.rows, _thread_number()
+    neurons, inputs, number = it.rows, it.columns, _thread_number()
     sums = _carray(_pointer(it.sums), (_threads(), neurons), np.float64)[number]
-    change = _pointer(it.changes + _WORD * number * it.change_size)
-    patches = it.scratch + _WORD * number * it.scratch_size
-    own_u = patches + _WORD * it.patches_size
+    change = _pointer(it.changes + _WORD * number * neurons * inputs)
+    patches = it.scratch + _WORD * number * it.block * (inputs + 2 * neurons)
+    own_u = patches + _WORD * it.block * inputs  # what is copied behind the last patch lies here until u does
     y = own_u + _WORD * it.block * neurons
     # MKL, like Fortran, takes everything by its address, and matrices column by column: as their transposes. The memory
     # is the caller's, since numba frees an array of which nothing but the address is still in use.
-    row = it.sizes + _WORD * number * it.sizes_columns
+    row = it.sizes + _WORD * number * 3
     sizes = _carray(_pointer(row), 3, np.int32)
     n, k, m = _pointer(row), _pointer(row + _WORD), _pointer(row + 2 * _WORD)  # neurons, inputs, pixels
     zero, one = _pointer(it.factors), _pointer(it.factors + _WORD)
@@ -289,8 +289,7 @@ COMPETE = SharedLoop(
     "factors",
     "letters",
     **dict.fromkeys(("x", "u", "pixels", "in_rows", "in_columns", "out_rows", "out_columns"), np.intp),
-    **dict.fromkeys(("channels", "side", "stride", "block", "patches_size", "scratch_size", "change_size"), np.intp),
-    sizes_columns=np.intp,
+    **dict.fromkeys(("channels", "side", "stride", "block"), np.intp),
     beta=np.float32,
     signed=np.bool_,
 )

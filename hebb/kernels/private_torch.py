@@ -114,9 +114,19 @@ _SOFT = 1  # OpenMP's word for a pause after which everything goes on as before
 
 
 @functools.cache
+def _linked(name: str) -> Any:
+    """Return a function of the libraries in torch; None if they have no such function."""
+    return getattr(ctypes.CDLL(torch._C.__file__), name, None)
+
+
 def openmp(name: str) -> Any:
     """Return a function of the OpenMP library whose threads torch uses; None if that library has no such function."""
-    return getattr(ctypes.CDLL(torch._C.__file__), name, None)
+    return _linked(name)
+
+
+def address(function: Any) -> int:
+    """Return where a function of C lies."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 MKL_PRODUCT, MKL_THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
@@ -126,10 +136,10 @@ MKL_PRODUCT, MKL_THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
 @functools.cache
 def mkl() -> dict[str, int]:
     """Return the addresses of these functions of the MKL in torch; none if torch has another library."""
-    functions = (getattr(ctypes.CDLL(torch._C.__file__), name, None) for name in (MKL_PRODUCT, MKL_THREADS))
-    addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions if function is not None]
-    both = torch.backends.mkl.is_available() and len(addresses) == 2
-    return dict(zip((MKL_PRODUCT, MKL_THREADS), addresses, strict=True)) if both else {}
+    functions = {name: _linked(name) for name in (MKL_PRODUCT, MKL_THREADS)}
+    if not torch.backends.mkl.is_available() or None in functions.values():
+        return {}
+    return {name: address(function) for name, function in functions.items()}
 
 
 def flushes_subnormals() -> bool:

@@ -41,7 +41,7 @@ def _parallel() -> Callable[[int, int, int, int], None] | None:
 def functions() -> dict[str, int]:
     """Return the addresses of the two functions by name; without OpenMP they tell of one thread."""
     either = {name: private_torch.openmp(name) or alone for name, alone in _ALONE.items()}
-    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in either.items()}
+    return {name: private_torch.address(function) for name, function in either.items()}
 
 
 def threads() -> int:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -147,14 +148,19 @@ class HebbLayer(Radii):
         x = self.prepare(x)
         competed = self._compete(x, unread=unread)
         if competed is None:
-            u = self.respond(x)
-            dw, size, db, radius = self.plastic(x, u, labels)
+            with self._one_batch():
+                u = self.respond(x)
+                dw, size, db, radius = self.plastic(x, u, labels)
         else:
             u, db = competed.u, None
             self.gate_mass.add_(competed.mass)
             dw, size, radius = self._divided(*self._decayed(competed.change, None, step=True), competed.pixels)
         self.step(dw, db, rate, size, radius)
         return u
+
+    def _one_batch(self) -> AbstractContextManager[None]:
+        """Let the products of a batch share what they can."""
+        return nullcontext()
 
     def _compete(self, x: Tensor, *, unread: bool) -> Competed | None:
         """Return u, sum_b y x and the mass of y for prepared input x by one loop; None where none does it or pays."""

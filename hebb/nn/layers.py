@@ -9,6 +9,8 @@ Shapes: B batch, C channels or neurons of the layer, H height, W width, N inputs
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -105,19 +107,9 @@ class ConvHebbLayer(HebbLayer):
         """Return the weight gradient of the convolution for output gradient y: the sum over patches of y x."""
         return self.convolution.weight_gradient(x, y, self.weight)
 
-    def update(
-        self,
-        x: Tensor,
-        rate: Tensor | float | None = None,
-        labels: Tensor | None = None,
-        *,
-        unread: bool = False,
-    ) -> Tensor:
-        """Do the work of ``learn``; both products of a batch share its patches."""
-        if torch.compiler.is_compiling():
-            return super().update(x, rate, labels, unread=unread)
-        with self.convolution.one_batch():
-            return super().update(x, rate, labels, unread=unread)
+    def _one_batch(self) -> AbstractContextManager[None]:
+        """Let both products share the patches of a batch."""
+        return nullcontext() if torch.compiler.is_compiling() else self.convolution.one_batch()
 
     def _compete(self, x: Tensor, *, unread: bool) -> Competed | None:
         """Do all that runs over pixels in one loop, where that pays."""
@@ -131,9 +123,7 @@ class ConvHebbLayer(HebbLayer):
     def _competes_alone(self) -> Softmax | None:
         """Return the softmax that the gate is, if a step needs no y beyond sum_b y x and its mass."""
         rule, spec = self.rule, self.spec
-        if not self.linear or self.bias is not None:
-            return None
-        if rule.softmax is None:
+        if rule.softmax is None or not self.linear or self.bias is not None:
             return None
         return contracts.require_softmax(rule, rule.softmax(spec))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from small import layer
+from small import layer, maps
 from torch import Tensor
 
 from hebb.config.registry import RULES
@@ -29,12 +29,6 @@ from hebb.kernels.private_torch import convolution_weight_gradient
 pytestmark = pytest.mark.skipif(not private_torch.mkl(), reason="torch has no MKL here")
 
 LAST = torch.channels_last
-
-
-def drawn(*shape: int, factor: float = 1.0) -> Tensor:
-    """Return random numbers with the channels last."""
-    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
-    return (factor * numbers).contiguous(memory_format=LAST)
 
 
 def expected(x: Tensor, weight: Tensor, stride: int, beta: float, *, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,7 +66,7 @@ def error(found: Tensor, right: Tensor) -> float:
 def test_a_competition_agrees_with_its_parts_in_double_precision(
     images: tuple[int, ...], weights: tuple[int, ...], stride: int, signed: bool, threads: int
 ) -> None:
-    x, weight = drawn(*images), drawn(*weights, factor=0.1)
+    x, weight = maps(*images), 0.1 * maps(*weights, seed=1)
     found = competition.compete(x, weight, stride, 1.3, signed=signed, unread=False)
     u, change, mass = expected(x, weight, stride, 1.3, signed=signed)
     assert error(found.u, u) < 1e-6
@@ -84,7 +78,7 @@ def test_a_competition_agrees_with_its_parts_in_double_precision(
 
 
 def test_an_answer_that_nobody_reads_has_no_images_and_changes_nothing(threads: int) -> None:
-    x, weight = drawn(4, 3, 20, 20), drawn(32, 3, 5, 5)
+    x, weight = maps(4, 3, 20, 20), maps(32, 3, 5, 5, seed=1)
     read, unread = (competition.compete(x, weight, 1, 1.0, signed=True, unread=flag) for flag in (False, True))
     assert unread.u.shape == (0, 32, 16, 16)
     assert torch.equal(read.change, unread.change)
@@ -93,7 +87,7 @@ def test_an_answer_that_nobody_reads_has_no_images_and_changes_nothing(threads: 
 
 def test_the_same_bits_again_whatever_lies_in_memory(threads: int) -> None:
     """Blocks of new memory hold what was there before: no product may read it."""
-    x, weight = drawn(6, 3, 30, 30), drawn(24, 3, 4, 4)
+    x, weight = maps(6, 3, 30, 30), maps(24, 3, 4, 4, seed=1)
     first = competition.compete(x, weight, 1, 1.0, signed=True, unread=False)
     waste = [torch.full((size,), torch.nan) for size in (1 << 12, 1 << 16, 1 << 18, 1 << 20) for _ in range(4)]
     del waste
@@ -103,7 +97,7 @@ def test_the_same_bits_again_whatever_lies_in_memory(threads: int) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_number_that_is_none_reaches_the_pixels_that_see_it(stride: int, threads: int) -> None:
-    x, weight = drawn(5, 2, 24, 24), drawn(32, 2, 3, 3)
+    x, weight = maps(5, 2, 24, 24), maps(32, 2, 3, 3, seed=1)
     x[3, 1, 7, 9] = torch.nan
     found = competition.compete(x, weight, stride, 1.0, signed=True, unread=False)
     u = torch.conv2d(x, weight, stride=stride)
@@ -279,14 +273,14 @@ def test_filters_that_share_products_do_so(calls: list[Competed]) -> None:
     assert not calls
 
 
-def test_where_torch_has_another_library_it_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, weight = drawn(10, 3, 36, 36), drawn(96, 3, 5, 5)
+def test_it_pays_for_numbers_that_a_loop_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = maps(10, 3, 36, 36), maps(96, 3, 5, 5, seed=1)
     assert competition.pays(x, weight, 1)
     assert not competition.pays(x.contiguous(), weight, 1)
     assert not competition.pays(x, weight.contiguous(), 1)
     assert not competition.pays(x.double(), weight.double(), 1)
-    assert not competition.pays(drawn(100_000, 1, 3, 3), drawn(96, 1, 3, 3), 1)  # images end within a move of a vector
-    monkeypatch.setattr(private_torch, "mkl", dict)
+    assert not competition.pays(maps(100_000, 1, 3, 3), maps(96, 1, 3, 3), 1)  # images end within a move of a vector
+    monkeypatch.setattr(private_torch, "mkl", dict)  # torch has another library
     assert not competition.pays(x, weight, 1)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from small import maps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,15 +25,10 @@ SIZES = [(10, 96, 50, 16, 16), (3, 41, 200, 7, 9), (1, 48, 64, 1, 2), (2, 400, 4
 """Images, channels, neurons, height and width of the output."""
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return numbers.contiguous(memory_format=torch.channels_last)
-
-
 def case(images: int, channels: int, neurons: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return an input, weights and a gradient of the output."""
-    x, weight = drawn(images, channels, height + 2, width + 2), drawn(neurons, channels, 3, 3, seed=1)
-    return x, weight, drawn(images, neurons, height, width, seed=2)
+    x, weight = maps(images, channels, height + 2, width + 2), maps(neurons, channels, 3, 3, seed=1)
+    return x, weight, maps(images, neurons, height, width, seed=2)
 
 
 def plain_gradient(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -70,7 +66,7 @@ def test_any_order_of_memory() -> None:
 
 
 def test_transforms_do_not_depend_on_the_threads(threads: int) -> None:
-    weight = drawn(48, 200, 3, 3)
+    weight = maps(48, 200, 3, 3)
     filters = winograd._points(winograd._G, winograd._filters(weight))
     torch.set_num_threads(1)
     assert torch.equal(winograd._points(winograd._G, winograd._filters(weight)), filters)
@@ -122,7 +118,7 @@ def test_a_convolution_of_another_kind_is_plain(
         monkeypatch.setattr(winograd, name, lambda *of, name=name, ours=ours: calls.append(name) or ours(*of))
     geometry = {"side": 3, "stride": 1, "dilation": 1, "groups": 1} | changes
     layer, side, groups = Convolution(**geometry), geometry["side"], geometry["groups"]
-    x, weight = drawn(10, 128 * groups, 20, 20), drawn(128 * groups, 128, side, side, seed=1)
+    x, weight = maps(10, 128 * groups, 20, 20), maps(128 * groups, 128, side, side, seed=1)
     with torch.no_grad():
         u = layer.forward(x, weight)
         dw = layer.weight_gradient(x, u, weight)
@@ -193,7 +189,7 @@ def gradients(layer: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("padding", [0, 1, 2, 3])
 def test_gradients_of_a_back_prop_layer_agree_with_double_precision(padding: int, bias: bool) -> None:
     layer = Conv2d(320, 400, 3, padding=padding, bias=bias)
-    x, y = drawn(20, 320, 10, 11), drawn(20, 400, 8 + 2 * padding, 9 + 2 * padding, seed=1)
+    x, y = maps(20, 320, 10, 11), maps(20, 400, 8 + 2 * padding, 9 + 2 * padding, seed=1)
     assert winograd.pays_with_gradient(x, layer.weight, padding)
     ours = gradients(layer, x, y)
     for found, expected in zip(ours, gradients(layer.double(), x.double(), y.double()), strict=True):
@@ -203,7 +199,7 @@ def test_gradients_of_a_back_prop_layer_agree_with_double_precision(padding: int
 def test_a_back_prop_layer_computes_the_gradients_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of the lowest layer need none, nor do the weights of a frozen layer."""
     layer = Conv2d(320, 400, 3)
-    x = drawn(10, 320, 12, 12)
+    x = maps(10, 320, 12, 12)
     layer(x).sum().backward()
     assert layer.weight.grad is not None and x.grad is None
     layer.requires_grad_(False)
@@ -215,7 +211,7 @@ def test_a_back_prop_layer_computes_the_gradients_that_are_asked_for(monkeypatch
 
 
 def test_the_gradient_of_a_gradient() -> None:
-    layer, x = Conv2d(320, 400, 3, padding=1), drawn(10, 320, 8, 8)
+    layer, x = Conv2d(320, 400, 3, padding=1), maps(10, 320, 8, 8)
     ours, exact = (x.detach().to(kind).requires_grad_() for kind in (torch.float32, torch.float64))
     found = []
     for image in (ours, exact):
@@ -228,7 +224,7 @@ def test_the_gradient_of_a_gradient() -> None:
 
 def test_transforms_of_functions_see_plain_layers() -> None:
     """They hold tensors without memory."""
-    layer, x = Conv2d(320, 400, 3), drawn(10, 320, 12, 12)
+    layer, x = Conv2d(320, 400, 3), maps(10, 320, 12, 12)
 
     def energy(image: Tensor, weight: Tensor) -> Tensor:
         return torch.func.functional_call(layer, {"weight": weight, "bias": layer.bias}, (image,)).square().sum()
@@ -262,8 +258,8 @@ def test_a_back_prop_layer_of_another_kind_is_plain(
     ours = winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *of: calls.append(1) or ours(*of))
     layer = Conv2d(**{"in_channels": 320, "out_channels": 320, "kernel_size": 3} | changes)
-    x = drawn(10, 320, 12, 12)
-    y = drawn(*layer(x).shape, seed=1)
+    x = maps(10, 320, 12, 12)
+    y = maps(*layer(x).shape, seed=1)
     slopes = gradients(layer, x, y)
     for found, exact in zip(slopes, gradients(layer.double(), x.double(), y.double()), strict=True):
         require_close(found, exact)
@@ -272,7 +268,7 @@ def test_a_back_prop_layer_of_another_kind_is_plain(
 
 def test_a_small_or_packed_back_prop_layer_is_plain() -> None:
     layer = Conv2d(320, 320, 3)
-    x = drawn(10, 320, 12, 12)
+    x = maps(10, 320, 12, 12)
     assert winograd.pays_with_gradient(x, layer.weight, 0)
     assert not winograd.pays_with_gradient(x[:1], layer.weight, 0)
     assert not winograd.pays_with_gradient(x.double(), layer.weight, 0)
