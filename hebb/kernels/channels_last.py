@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.kernels import winograd
+from hebb.kernels.precision import rounded
 
 
 class Conv2d(nn.Conv2d):
@@ -23,9 +24,11 @@ class Conv2d(nn.Conv2d):
 
     Attributes:
         channels_last: off inside ``torch.vmap``, which knows only one order of the dimensions.
+        product_dtype: number type of its products; None leaves that of the input. Its output has the input's type.
     """
 
     channels_last = True
+    product_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""
@@ -34,10 +37,11 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding[0]
+        kind, padding = x.dtype, self.padding[0]
+        x, weight, bias = rounded(self.product_dtype, x, weight, bias)
         if not self._minimal or isinstance(padding, str) or not winograd.pays_with_gradient(x, weight, padding):
             plain: Tensor = super()._conv_forward(x, weight, bias)
-            return plain
+            return plain.to(kind)
         if self.padding_mode != "zeros" and padding:
             x, padding = F.pad(x, (padding,) * 4, mode=self.padding_mode), 0
         u = winograd.convolve(x, weight, padding)

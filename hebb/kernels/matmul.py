@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hebb.core import machine
 from hebb.kernels import private_torch
+from hebb.kernels.precision import rounded
 
 WORTH = 4_000_000
 """Multiplications from which a product goes to oneDNN, whose call costs ten microseconds more than MKL's."""
@@ -79,10 +81,18 @@ def _pack_linear(info: object, batched: tuple[int | None, int | None], x: Tensor
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, y = x W^T + b, with products and gradients by ``linear``."""
+    """``nn.Linear``, y = x W^T + b, with products and gradients by ``linear``.
+
+    Attributes:
+        product_dtype: number type of its products; None leaves that of the input. Its output has the input's type.
+    """
+
+    product_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, C)."""
+        if self.product_dtype is not None:
+            return F.linear(*rounded(self.product_dtype, x, self.weight, self.bias)).to(x.dtype)
         if x.dim() != 2 or not _pays(x, self.weight):  # its own code costs less than these steps in Python
             return super().forward(x)
         product: Tensor = _Product.apply(x, self.weight)  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from hebb.core import initial
 from hebb.kernels.channels_last import Conv2d
 from hebb.kernels.matmul import Linear
+from hebb.kernels.precision import rounded
 
 FLOOR = 1e-10
 """Added to a standard deviation."""
@@ -64,7 +65,8 @@ class PairedConv2d(Conv2d):
         if self.channels_last and both.device.type == "cpu":
             both = both.contiguous(memory_format=torch.channels_last)
         bias = None if self.bias is None else 2 * self.bias
-        return F.conv2d(both, self.weight, bias, self.stride, 0, self.dilation, self.groups)
+        factors = rounded(self.product_dtype, both, self.weight, bias)
+        return F.conv2d(*factors, self.stride, 0, self.dilation, self.groups).to(x.dtype)
 
     def _padded(self, x: Tensor) -> Tensor:
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode

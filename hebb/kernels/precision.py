@@ -1,7 +1,7 @@
-"""Double precision, also where a device has none: Apple's GPUs, and some of Intel's.
+"""Number types: double precision, also where a device has none, and products in a narrow type.
 
-There a number is fetched to the host before it becomes a float64, and sums are fetched many at a time, so that an
-update waits for nothing.
+Apple's GPUs and some of Intel's have no double precision. There a number is fetched to the host before it becomes a
+float64, and sums are fetched many at a time, so that an update waits for nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,15 @@ def widest(device: torch.device) -> torch.dtype:
 def doubles(x: Tensor) -> Tensor:
     """Return x in float64: on its device, or on the host where the device has no such type."""
     return x.double() if has_double(x.device) else x.cpu().double()
+
+
+def rounded(
+    kind: torch.dtype | None, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the factors of a product, and what is added to it, in a number type; None leaves their own."""
+    if kind is None:
+        return x, weight, bias
+    return x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
 
 
 class Total:

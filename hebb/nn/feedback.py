@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.core import initial
+from hebb.kernels.precision import rounded
 
 
 class _Aligned(torch.autograd.Function):
@@ -49,9 +50,11 @@ class FeedbackLinear(nn.Module):
     Attributes:
         weight, bias: W (C, N) and b (C,).
         feedback: B (N, C), from this layer to the one below.
+        product_dtype: number type of its products; None leaves that of the input. Its output has the input's type.
     """
 
     feedback: Tensor
+    product_dtype: torch.dtype | None = None
     bias: nn.Parameter | None
 
     def __init__(self, fan_in: int, width: int, bias: bool = True) -> None:
@@ -62,8 +65,10 @@ class FeedbackLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, C)."""
-        y: Tensor = _Aligned.apply(x, self.weight, self.bias, self.feedback)  # type: ignore[no-untyped-call]
-        return y
+        factors = rounded(self.product_dtype, x, self.weight, self.bias)
+        feedback = self.feedback.to(factors[0].dtype)
+        y: Tensor = _Aligned.apply(*factors, feedback)  # type: ignore[no-untyped-call]
+        return y.to(x.dtype)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

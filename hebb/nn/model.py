@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,11 +139,23 @@ def build(config: RunConfig) -> Network:
     if network.energy is None:
         network.loss = ClassifierLoss(config.classifier.loss)
     if config.compute_dtype != NumberType.FLOAT32:
-        for _, layer in network.hebbian():
-            layer.product_dtype = getattr(torch, config.compute_dtype)
+        _narrow(network, getattr(torch, config.compute_dtype))
     if config.compile:
         compiled.use(network[i] for i in range(len(network)))
     return network.initialise(config.seed)
+
+
+def _narrow(network: Network, kind: torch.dtype) -> None:
+    """Let all layers multiply in a number type, but a classifier that is not Hebbian."""
+    for i in range(len(network)):
+        block = network[i]
+        if i == len(network) - 1 and block.hebb is None:
+            continue
+        layer: Any = block.layer
+        if not hasattr(layer, "product_dtype"):
+            problem = f"b{i} is made by {block.spec.layer.method}, whose module has no 'product_dtype'"
+            raise ConfigError("compute_dtype", problem, hint="leave it out")
+        layer.product_dtype = kind
 
 
 def load_weights(network: Network, path: Path, *, classifier: bool = True) -> None:

@@ -75,6 +75,7 @@ WAYS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "probes": (CNN, [], {"probes": ("linear", "knn", "geometry", "neuron", "short")}),
     "simultaneous, by rule and gradient": (NETWORKS["joint"], [], {"mode": "simultaneous"}),
     "compute in bfloat16": (CNN, ["compute_dtype=bfloat16"], {}),
+    "back-prop in bfloat16": (NETWORKS["bp"], ["compute_dtype=bfloat16"], {}),
     "zca": (CNN, ["dataset_sup.zca=true", "dataset_unsup.zca=true"], {}),
     "zoom": (CNN, ["dataset_sup.zoom=1.2", "dataset_unsup.zoom=1.2"], {}),
     "augmentation": (CNN, ["dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"], {}),

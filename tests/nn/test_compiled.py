@@ -26,7 +26,7 @@ from hebb.config.registry import RULES, HebbianRule
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images
-from hebb.kernels import loops
+from hebb.kernels import loops, paired
 from hebb.nn import compiled as compiling
 from hebb.nn import model
 from hebb.training import engine
@@ -206,8 +206,10 @@ def test_what_is_not_compiled(inside: Command) -> None:
     assert "Traceback" not in done.stderr
     with pytest.raises(ConfigError, match="Hebbian"):
         small.config(small.BP, compile=True)
-    with pytest.raises(ConfigError, match="Hebbian"):
-        small.config(small.BP, "compute_dtype=bfloat16")
+    with pytest.raises(ConfigError, match="classifier alone"):
+        small.config("BP:flatten", "compute_dtype=bfloat16")
+    with pytest.raises(ConfigError, match="settles"):
+        small.config("EP-c16:flatten EP", "compute_dtype=bfloat16")
     with pytest.raises(ConfigError, match="compiled"):
         plan.phases(small.config(compile=True, pack=(0, 1)))
 
@@ -234,6 +236,42 @@ def test_products_in_bfloat16(name: str) -> None:
     moves = [(layer.weight - start).flatten() for layer in (full, narrow)]
     assert torch.cosine_similarity(*moves, dim=0) > 0.99
     assert (narrow.weight != narrow.weight.bfloat16()).float().mean() > 0.9  # the sum is not rounded
+
+
+DESCENDING = {
+    "BP CNN": "BP-c6-k3-p1-b1:bn:relu:max_2_2_0 BP:flatten",
+    "BP CNN by Winograd's way": "BP-c32-k3-p1:bn:relu BP-c64-k3-p1:bn:relu BP:flatten",
+    "BP MLP": "BP-c12:flatten:relu BP",
+    "FA": "FA-c20:flatten:relu FA",
+    "LPL": "LPL-c6-k3-p1-ls0.01:relu:warmup=0 BP:flatten",
+    "SCFF CNN": "SCFF-c6-k3-p1-ls0.01:relu:warmup=0 BP:flatten",
+    "SCFF MLP": "SCFF-c12:flatten:relu BP",
+}
+
+
+@pytest.mark.parametrize("name", DESCENDING)
+def test_products_with_gradients_in_bfloat16(name: str) -> None:
+    """Answers and gradients of a layer below the classifier are rounded, and float32 as ever; the classifier is not."""
+    made = small.config(DESCENDING[name])
+    full, narrow = (model.build(replace(made, compute_dtype=kind)) for kind in ("float32", "bfloat16"))
+    last = len(full) - 1
+    for i in range(len(full)):
+        x = full[i].before(torch.rand(9, *full[i].shapes.into)).requires_grad_()
+        found = []
+        for network in (full, narrow):
+            u = network[i].layer(x)
+            towards = torch.linspace(-1, 1, u.numel()).view_as(u)
+            found.append([u, *torch.autograd.grad(u, (x, *network[i].layer.parameters()), towards)])
+        for plain, rounded in zip(*found, strict=True):
+            assert rounded.dtype == torch.float32
+            assert torch.equal(plain, rounded) == (i == last)
+            assert torch.cosine_similarity(plain.flatten(), rounded.flatten(), dim=0) > 0.999
+
+
+def test_a_module_of_a_plugin_that_knows_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "PairedLinear", torch.nn.Linear)
+    with pytest.raises(ConfigError, match=r"b0 is made by SCFF, whose module has no 'product_dtype'"):
+        model.build(small.config(DESCENDING["SCFF MLP"], "compute_dtype=bfloat16"))
 
 
 def test_bfloat16_learns_as_well_on_digits() -> None:
