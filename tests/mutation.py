@@ -519,8 +519,20 @@ DEFECTS = (
     Defect(
         "the loops of a classifier leave old images in a short batch",
         "hebb/kernels/linear_readout.py",
-        "rows[k, places.size :] = _NONE",
-        "rows[k, places.size :] *= np.float32(1)",
+        "rows[places.size :] = _NONE",
+        "rows[places.size :] *= np.float32(1)",
+    ),
+    Defect(
+        "two threads learn a block of a classifier each",
+        "hebb/kernels/linear_readout.py",
+        "if add(taken, step * blocks + k, 1):",
+        "if add(taken, step * blocks + k, 1) > 1:",
+    ),
+    Defect(
+        "a batch of a classifier is judged before its last block has answered",
+        "hebb/kernels/linear_readout.py",
+        "if add(ended, step, 1) == blocks - 1 and",
+        "if add(ended, step, 1) == blocks - 2 and",
     ),
     Defect(
         "the loops of a classifier weigh squares as the difference of rounded numbers",

@@ -3,15 +3,17 @@
 Only the modules of this folder import this one, and late: numba takes a third of a second to import, and compiling a
 loop takes a second or two the first time on a machine (then it is cached in a file).
 
-A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are two
-ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, and a ``SharedLoop``
-gives torch's threads their shares of the rows. numba would add a second pool of OpenMP's threads to torch's. What a
-loop computes does not depend on who does a part; a sum over rows does on the number of threads that share them.
+A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are three
+ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, or go through many
+batches together, where each takes the next part by ``add``; a ``SharedLoop`` gives torch's threads their shares of the
+rows. numba would add a second pool of OpenMP's threads to torch's. What a loop computes does not depend on who does a
+part; a sum over rows does on the number of threads that share them.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ import numpy as np
 import torch
 from llvmlite import binding
 from numba import types
+from numba.extending import intrinsic
 
 from hebb.kernels import private_torch, team
 
@@ -66,6 +69,28 @@ def compiled(*, fastmath: frozenset[str] = frozenset({"contract"}), inline: bool
         return function
 
     return compile_loop
+
+
+def _typed_add(typing_context: Any, numbers: Any, place: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, *values = arguments
+        target = builder.gep(context.make_array(signature.args[0])(context, builder, array).data, values[:1])
+        return builder.atomic_rmw("add", target, values[1], "seq_cst")
+
+    return types.int64(numbers, types.int64, types.int64), generate
+
+
+add: Any = intrinsic(_typed_add)
+"""``add(numbers, place, number)`` adds to one of the int64 that threads share, and returns what it was before."""
+
+if hasattr(os, "sched_yield"):
+    give_way: Any = types.ExternalFunction("sched_yield", types.int32())
+    """Lets another process have the core, if one waits for it."""
+else:
+
+    @compiled(inline=True)
+    def give_way() -> None:
+        """Do nothing, where the system has no such call."""
 
 
 def _cached(make: Callable[[bool], Any]) -> Any:

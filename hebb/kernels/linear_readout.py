@@ -3,20 +3,23 @@
 A batch needs its rows gathered, dropout, two products and Adam. Each as an operation of its own moves the rows through
 memory four times. Here a block of ``WIDTH`` features at a time goes through all of them while it is in the cache: the
 gradient and Adam of one batch, then the rows, the dropout and the answers of the next, whose weights are now known.
-Only the sum over the blocks and the loss stand between two batches.
+Only the sum over the blocks and the loss stand between two batches. Threads go from batch to batch without a return to
+Python, whose few steps in between took a tenth of the time: they find nothing of Python left in the cache.
 
-Shapes: B images of a batch, R = B rounded up to a multiple of ``ROWS``, C classes, N images, M features, K blocks.
+Shapes: B images of a batch, R = B rounded up to a multiple of ``ROWS``, C classes, N images, M features, K blocks,
+S steps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from hebb.kernels import own_threads
-from hebb.kernels.compiling import REORDERS, compiled
+from hebb.kernels.compiling import REORDERS, add, compiled, give_way
 
 WIDTH = 768
 """Features of a block: two rows of it and the weights of ten classes take 36 kB, about the innermost cache."""
@@ -31,66 +34,166 @@ _NONE = np.float32(0)
 _LEAST = np.float32(2.0**-126)
 
 # entries of ``adam``
-STEP, ROOT, EPSILON, KEEP_MEAN, NEW_MEAN, KEEP_SQUARE, NEW_SQUARE, DECAY = range(8)
+CONSTANTS = 8
+STEP, ROOT, EPSILON, KEEP_MEAN, NEW_MEAN, KEEP_SQUARE, NEW_SQUARE, DECAY = range(CONSTANTS)
 
 
-def on_threads(*arguments: np.ndarray, threads: int, aside: Callable[[], None]) -> None:
-    """Call ``learn_and_answer`` with the arguments for all blocks, of which the last argument has one row each.
-
-    ``aside`` is called meanwhile.
-    """
-    own_threads.run(learn_and_answer, *arguments, items=len(arguments[-1]), threads=threads, aside=aside)
+def on_threads(*arguments: Any, steps: range, threads: int, aside: Callable[[], None]) -> None:
+    """Call ``learn`` with the arguments and these steps on each of the threads; one of them calls ``aside`` first."""
+    blocks = -(-arguments[0].shape[1] // WIDTH)
+    ended, taken = np.zeros(len(steps) + 1, np.int64), np.zeros(len(steps) * blocks, np.int64)
+    work: Any = learn
+    arguments += (steps.start, steps.stop, ended, taken, threads)
+    own_threads.together(lambda number: work(*arguments, number), threads=threads, aside=aside)
 
 
 @compiled(fastmath=REORDERS)
-def learn_and_answer(
+def learn(
     weight: np.ndarray,
     mean: np.ndarray,
     square: np.ndarray,
+    bias: np.ndarray,
+    bias_mean: np.ndarray,
+    bias_square: np.ndarray,
     adam: np.ndarray,
-    slopes: np.ndarray,
-    rows: np.ndarray,
     features: np.ndarray,
     places: np.ndarray,
+    labels: np.ndarray,
+    batch: int,
     drawn: np.ndarray,
     eights: np.ndarray,
+    rows: np.ndarray,
+    slopes: np.ndarray,
     answers: np.ndarray,
-    first: int,
+    sums: np.ndarray,
+    start: int,
     stop: int,
+    ended: np.ndarray,
+    taken: np.ndarray,
+    threads: int,
+    number: int,
 ) -> None:
-    """Learn from the batch in ``rows``, then replace it by the next batch and answer that.
+    """Make some of the steps of an epoch, together with other threads.
+
+    Step i compares the answers to batch i - 1 with their labels, learns from them, and answers batch i, block by block;
+    the first only answers, and the last, behind the last batch, only learns. A thread takes the blocks of its own share
+    one by one, then those that others have not come to. Who ends the last block of a step begins the next.
 
     Args:
         weight: (C, M), changed in place.
         mean: (C, M) first moment of Adam, changed in place.
         square: (C, M) second moment, changed in place.
-        adam: constants of this update; ``STEP``, ... name its entries. Empty: nothing is learnt.
-        slopes: (R, C) gradient of the loss by the outputs, for the batch in ``rows``.
-        rows: (K, R, STRIDE) features behind dropout, from the start of a cache line; rows from B on are zeroed.
+        bias: (C,), changed in place; empty where the classifier has none.
+        bias_mean: (C,) first moment of the bias, changed in place.
+        bias_square: (C,) second moment of the bias, changed in place.
+        adam: (S, ...) constants of the update of each of these steps; ``STEP``, ... name them.
         features: (N, M) of all images.
-        places: (B,) rows of ``features``, the next batch; empty: there is none.
-        drawn: uint8 (B M / 8,) random bits of its dropout; empty: nothing is dropped.
+        places: (N,) rows of ``features`` in the order of the epoch.
+        labels: (N,) in that order.
+        batch: B.
+        drawn: uint8 (S, B M / 8 or more) random bits of the dropout of each of these batches; (S, 0): none is dropped.
         eights: (256,) int64, for each byte of ``drawn`` the memory of eight int8 factors.
-        answers: (K, R, C) part of each block in the outputs of the next batch, without the bias.
-        first: first block.
-        stop: the block after the last.
+        rows: (K, R, STRIDE) features behind dropout, from the start of a cache line; rows from B on are zeroed.
+        slopes: (R, C) gradient of the loss by the outputs, for the batch in ``rows``.
+        answers: (K, R, C) part of each block in the outputs of the batch in ``rows``, without the bias.
+        sums: float64 (S, 2), to which the loss of all images and the right answers are added.
+        start: first of these steps.
+        stop: the step after the last.
+        ended: zeros (S + 1,), the blocks of each step that are done, and the steps that have begun.
+        taken: zeros (S K,), whether somebody took a block.
+        threads: how many there are.
+        number: which of them this is. The first returns when all is done.
     """
-    count = weight.shape[1]
+    blocks, steps = len(rows), stop - start
     gradient = _aligned(weight.shape[0] * STRIDE).reshape(weight.shape[0], STRIDE)
     factors = np.empty(WIDTH // _BYTE, np.int64)
-    for k in range(first, stop):
-        low, high = k * WIDTH, min(count, (k + 1) * WIDTH)
-        if adam.size:
-            _sum_gradient(rows[k], slopes, gradient, high - low)
-            for c in range(weight.shape[0]):
-                own = gradient[c, : high - low]
-                _adam(own, weight[c, low:high], mean[c, low:high], square[c, low:high], adam)
-        for b in range(places.size):
-            bits = drawn[(b * count + low) // _BYTE : (b * count + high) // _BYTE]
-            _drop_out(features[places[b], low:high], bits, eights, factors, rows[k, b])
-        if places.size:
-            rows[k, places.size :] = _NONE
-            _answer(rows[k], weight, low, high, answers[k])
+    for step in range(steps):
+        low, high = (start + step) * batch, min(len(places), (start + step + 1) * batch)
+        learnt = labels[max(0, low - batch) : low]
+        if step == 0 and number == 0:
+            _begin(answers, bias, bias_mean, bias_square, adam[0], learnt, slopes, sums[0], ended)
+        while add(ended, steps, 0) <= step:
+            give_way()
+        for turn in range(blocks):
+            k = of_turn(turn, blocks, threads, number)
+            if add(taken, step * blocks + k, 1):
+                continue
+            if len(learnt):
+                _learn_block(k, weight, mean, square, adam[step], rows[k], slopes, gradient)
+            if low < high:
+                images, bits = places[low:high], drawn[step]
+                _answer_block(k, weight, features, images, bits, eights, factors, rows[k], answers[k])
+            if add(ended, step, 1) == blocks - 1 and step + 1 < steps:
+                after = labels[low:high]
+                _begin(answers, bias, bias_mean, bias_square, adam[step + 1], after, slopes, sums[step + 1], ended)
+    while number == 0 and add(ended, steps - 1, 0) < blocks:
+        give_way()
+
+
+@compiled()
+def of_turn(turn: int, blocks: int, threads: int, number: int) -> int:
+    """Return the block that a thread tries to take in its turn: its own share upwards, then the others' downwards."""
+    first = number * blocks // threads
+    own = (number + 1) * blocks // threads - first
+    return first + turn if turn < own else (first - 1 - (turn - own)) % blocks
+
+
+@compiled(fastmath=REORDERS)
+def _begin(
+    answers: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    adam: np.ndarray,
+    labels: np.ndarray,
+    slopes: np.ndarray,
+    sums: np.ndarray,
+    ended: np.ndarray,
+) -> None:
+    """Judge the answers of the batch before, if there is one, and let all threads begin the step."""
+    if len(labels):
+        judge(answers, bias, mean, square, adam, labels, slopes, sums)
+    add(ended, len(ended) - 1, 1)
+
+
+@compiled(fastmath=REORDERS)
+def _learn_block(
+    k: int,
+    weight: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    adam: np.ndarray,
+    rows: np.ndarray,
+    slopes: np.ndarray,
+    gradient: np.ndarray,
+) -> None:
+    """Update the weights of a block from the batch in its rows."""
+    low, high = k * WIDTH, min(weight.shape[1], (k + 1) * WIDTH)
+    _sum_gradient(rows, slopes, gradient, high - low)
+    for c in range(weight.shape[0]):
+        _adam(gradient[c, : high - low], weight[c, low:high], mean[c, low:high], square[c, low:high], adam)
+
+
+@compiled(fastmath=REORDERS)
+def _answer_block(
+    k: int,
+    weight: np.ndarray,
+    features: np.ndarray,
+    places: np.ndarray,
+    drawn: np.ndarray,
+    eights: np.ndarray,
+    factors: np.ndarray,
+    rows: np.ndarray,
+    answers: np.ndarray,
+) -> None:
+    """Put the next batch into the rows of a block, behind its dropout, and answer it."""
+    count = weight.shape[1]
+    low, high = k * WIDTH, min(count, (k + 1) * WIDTH)
+    for b in range(places.size):
+        bits = drawn[(b * count + low) // _BYTE : (b * count + high) // _BYTE]
+        _drop_out(features[places[b], low:high], bits, eights, factors, rows[b])
+    rows[places.size :] = _NONE
+    _answer(rows, weight, low, high, answers)
 
 
 @compiled()

@@ -15,40 +15,40 @@ _MOST_PARTS = 16
 """Most parts of a loop for each thread. Parts get smaller, so that all threads end at about the same time."""
 
 
-def run(
-    loop: Callable[..., object],
-    *arguments: object,
-    items: int,
-    threads: int,
-    aside: Callable[[], None] | None = None,
-) -> None:
-    """Run ``loop(*arguments, first, stop)`` over parts of the ``items`` on ``threads`` threads; wait for all.
-
-    ``aside`` is called meanwhile, by one of the threads that help.
-    """
+def run(loop: Callable[..., object], *arguments: object, items: int, threads: int) -> None:
+    """Run ``loop(*arguments, first, stop)`` over parts of the ``items`` on ``threads`` threads; wait for all."""
     if threads == 1 or items <= 1:
         loop(*arguments, 0, items)
-        if aside is not None:
-            aside()
         return
     parts = iter(_parts(items, threads))  # a step of this iterator is atomic
     last = next(parts)
 
-    def work() -> None:
+    def work(number: int) -> None:
         for first, stop in parts:
             loop(*arguments, first, stop)
+        if number == 0:
+            loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
 
-    def work_aside() -> None:
+    together(work, threads=threads)
+
+
+def together(work: Callable[[int], object], *, threads: int, aside: Callable[[], None] | None = None) -> None:
+    """Call ``work`` on each of the threads with its number, this one's 0; wait for all.
+
+    A helper that finds no time until the first call has ended is not waited for. ``aside`` is called meanwhile, by one
+    of the helpers before its work; with one thread, after the work.
+    """
+
+    def work_aside(number: int) -> None:
         if aside is not None:
             aside()
-        work()
+        work(number)
 
-    helpers = [_helpers(threads - 1).submit(work if i else work_aside) for i in range(threads - 1)]
+    helpers = [_helpers(threads - 1).submit(work if i > 1 else work_aside, i) for i in range(1, threads)]
     try:
-        work()
-        loop(*arguments, *last)  # meanwhile the helpers end, and nobody has to wake this thread
-        if helpers[0].cancel():
-            work_aside()
+        work(0)
+        if aside is not None and (not helpers or helpers[0].cancel()):
+            aside()
     finally:  # an error does not leave helpers at work on the caller's arrays
         errors = [helper.exception() for helper in helpers if not helper.cancel()]
     for error in filter(None, errors):

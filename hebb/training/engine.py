@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -164,10 +164,15 @@ def _updates(
             learn(x, labels, number)
             yield 1, len(labels) // at.phase.views
         return
+    looks = _looks(split, at, first, curves)
+    yield from graphs.epoch(at, learn, graphs.numbers(first), looks, counters=counters)
+
+
+def _looks(split: Split, at: Epoch, first: int, curves: Curves | None) -> set[int]:
+    """Return after which updates of an epoch, from 1, the network is checked or measured."""
     count = at.phase.updates_per_epoch(len(split))
     checks = range(CHECK_EVERY - first % CHECK_EVERY, count, CHECK_EVERY)
-    looks = {*checks, *(() if curves is None else curves.due)}
-    yield from graphs.epoch(at, learn, graphs.numbers(first), looks, counters=counters)
+    return {*checks, *(() if curves is None else curves.due)}
 
 
 def hebbian_step(network: Network, x: Tensor, labels: Tensor, phase: Phase, update: int | Rates) -> Tensor:
@@ -237,7 +242,7 @@ def backprop(
             layer.weight = weight.copy_(layer.weight)
 
     if readout_epoch.applies(network, split, phase, optimiser):
-        updates = _readout_updates(network, split, at, optimiser, total)
+        updates = _readout_updates(network, split, at, optimiser, _looks(split, at, update, curves), total)
     else:
         updates = _updates(split, at, learn, update, curves, graphs, total.counters)
     _follow(network, at, updates, update, progress, curves, total)
@@ -250,15 +255,15 @@ def _homes(network: Network, phase: Phase) -> list[tuple[HebbLayer, Tensor]]:
 
 
 def _readout_updates(
-    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, total: Sums
+    network: Network, split: Split, at: Epoch, optimiser: torch.optim.Optimizer, looks: Iterable[int], total: Sums
 ) -> Iterator[tuple[int, int]]:
     """Make the updates of a linear classifier whose epoch has loops of its own, as ``_updates`` makes others."""
-    size = at.phase.batch_size
     order = torch.randperm(len(split), generator=at.order())
-    readout = readout_epoch.Readout(network, split, size, optimiser)
-    for batch in readout.epoch(order, split.labels[order], size):
-        total.add_sums(batch.loss, batch.hits, batch.images)
-        yield 1, batch.images
+    readout = readout_epoch.Readout(network, split, at.phase.batch_size, optimiser)
+    for batches in readout.epoch(order, split.labels[order], looks):
+        for batch in batches:
+            total.add_sums(batch.loss, batch.hits, batch.images)
+        yield len(batches), batches[-1].images
 
 
 def post_hoc(

@@ -9,8 +9,9 @@ Shapes: B images in a batch, N images of the split, C classes, M features.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -55,6 +56,10 @@ def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim
     )
 
 
+RUN = 16
+"""Most updates between two returns from the loops."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Scores of a batch before its update: the sum of its losses, its right answers, its images."""
@@ -89,65 +94,78 @@ class Readout:
         classes, count = self._weight.values.shape
         height = -(-batch_size // linear_readout.ROWS) * linear_readout.ROWS
         blocks = -(-count // linear_readout.WIDTH)
+        self._batch_size = batch_size
         # torch's memory begins with a line of the cache
         self._rows = torch.zeros(blocks, height, linear_readout.STRIDE, dtype=torch.float32, device="cpu").numpy()
         self._answers = np.empty((blocks, height, classes), np.float32)
         self._slopes = np.zeros((height, classes), np.float32)
 
-    def epoch(self, places: Tensor, labels: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Learn from the images at ``places`` (N,), in that order, with their labels (N,); yield after each update."""
-        none = places[:0]
-        batches = [part.numpy() for part in (*places.split(batch_size), none, none)]
-        self._draw(batches[0])
-        self._pass(_NOTHING, batches[0], batches[1])
-        for i, truth in enumerate(labels.split(batch_size), 1):
-            adam = self._constants()
-            batch = self._judge(truth.numpy(), adam)
-            self._pass(adam, batches[i], batches[i + 1])
-            yield batch
+    def epoch(self, places: Tensor, labels: Tensor, looks: Iterable[int]) -> Iterator[list[Batch]]:
+        """Learn from the images at ``places`` (N,), in that order, with their labels (N,), a batch at a time.
 
-    def _draw(self, places: np.ndarray) -> None:
-        """Draw the random bits of the dropout of the batch at ``places``."""
-        self._drawn = np.empty(0, np.uint8)
-        if self._dropout is not None and places.size:
-            assert self._dropout.noise is not None
-            self._drawn = self._dropout.noise.bits(places.size * self._features.shape[1])
-
-    def _pass(self, adam: np.ndarray, places: np.ndarray, then: np.ndarray) -> None:
-        """Learn from the last batch, then answer the one at ``places``; meanwhile draw the bits of the one at ``then``.
-
-        Without constants of Adam nothing is learnt, and without places nothing is answered.
+        Yields the batches of several updates whenever these are made, and whenever the caller looks at the weights:
+        after the updates ``looks``, counted from 1.
         """
-        drawn = self._drawn
-        weight = self._weight
+        self._places, self._labels = places.numpy(), labels.numpy()
+        whole, rest = divmod(len(places), self._batch_size)
+        last = whole + (rest > 0)  # a short batch is yielded alone
+        stops = sorted({look for look in looks if look < last} | {0, whole, last})
+        updates = [range(i, min(stop, i + RUN)) for first, stop in pairwise(stops) for i in range(first, stop, RUN)]
+        # step i makes update i; the first makes none
+        runs = [range(run.start + (run.start > 0), run.stop + 1) for run in updates]
+        self._draw(runs[0])
+        for run, then in pairwise([*runs, range(0)]):
+            yield self._make(run, then)
+
+    def _draw(self, steps: range) -> None:
+        """Draw the random bits of the dropout of the batches that these steps answer, a row for each step."""
+        features = self._features.shape[1]
+        places = [self._places[i * self._batch_size : (i + 1) * self._batch_size] for i in steps]
+        if self._dropout is None or not steps:
+            self._drawn = np.empty((len(steps), 0), np.uint8)
+            return
+        assert self._dropout.noise is not None
+        rows = [self._dropout.noise.bits(some.size * features) for some in places]
+        self._drawn = np.zeros((len(steps), max(map(len, rows))), np.uint8)
+        for row, bits in zip(self._drawn, rows, strict=True):
+            row[: bits.size] = bits
+
+    def _make(self, steps: range, then: range) -> list[Batch]:
+        """Make these steps, and meanwhile draw the bits of those ``then``."""
+        updates = [i for i in steps if i > 0]
+        adam = np.zeros((len(steps), self._loops.CONSTANTS), np.float32)
+        for row in adam[len(steps) - len(updates) :]:
+            self._count(row)
+        sums = np.zeros((len(steps), 2))
+        weight, bias = self._weight, self._bias
         self._loops.on_threads(
-            *(weight.values, weight.mean, weight.square, adam, self._slopes),
-            *(self._rows, self._features, places, drawn, EIGHTS, self._answers),
+            *(weight.values, weight.mean, weight.square),
+            *((_NOTHING,) * 3 if bias is None else (bias.values, bias.mean, bias.square)),
+            *(adam, self._features, self._places, self._labels, self._batch_size, self._drawn, EIGHTS),
+            *(self._rows, self._slopes, self._answers, sums),
+            steps=steps,
             threads=torch.get_num_threads(),
             aside=functools.partial(self._draw, then),
         )
+        ends = [self._places[: i * self._batch_size].size for i in range(updates[0] - 1, steps.stop)]
+        losses_and_hits = sums[-len(updates) :].tolist()
+        return [
+            Batch(loss, int(hits), stop - start)
+            for (loss, hits), (start, stop) in zip(losses_and_hits, pairwise(ends), strict=True)
+        ]
 
-    def _judge(self, labels: np.ndarray, adam: np.ndarray) -> Batch:
-        """Compare the answers with the labels, update the bias, and keep the slopes for the weights."""
-        sums = np.zeros(2)
-        bias = (_NOTHING,) * 3 if self._bias is None else (self._bias.values, self._bias.mean, self._bias.square)
-        self._loops.judge(self._answers, *bias, adam, labels, self._slopes, sums)
-        return Batch(float(sums[0]), int(sums[1]), labels.size)
-
-    def _constants(self) -> np.ndarray:
-        """Count an update, and return what is the same for all weights in it, as torch's Adam has it."""
+    def _count(self, adam: np.ndarray) -> None:
+        """Count an update, and set what is the same for all weights in it, as torch's Adam has it."""
         for parameter in filter(None, (self._weight, self._bias)):
             parameter.steps[()] += 1
-        steps, group = float(self._weight.steps), self._group
+        steps, group, loops = float(self._weight.steps), self._group, self._loops
         keep_mean, keep_square = group["betas"]
-        loops, adam = self._loops, np.empty(8, np.float32)
         adam[loops.STEP] = group["lr"] / (1 - keep_mean**steps)
         adam[loops.ROOT] = (1 - keep_square**steps) ** -0.5
         adam[loops.EPSILON] = group["eps"]
         adam[loops.KEEP_MEAN], adam[loops.NEW_MEAN] = keep_mean, 1 - keep_mean
         adam[loops.KEEP_SQUARE], adam[loops.NEW_SQUARE] = keep_square, 1 - keep_square
         adam[loops.DECAY] = group["weight_decay"]
-        return adam
 
 
 @dataclass(frozen=True)

@@ -480,18 +480,27 @@ def test_loops_run_where_nothing_can_be_kept() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("items", [1, 2, 3, 32, 1001])
-def test_threads_share_a_loop_and_what_is_done_aside(items: int, threads: int) -> None:
-    """Every item is done once, and so is the other thing, whether or not a helper finds time for it."""
-    done, aside = np.zeros(items, int), []
+def test_threads_share_a_loop(items: int, threads: int) -> None:
+    """Every item is done once, whether or not a helper finds time for it."""
+    done = np.zeros(items, int)
 
     def loop(counts: np.ndarray, first: int, stop: int) -> None:
         counts[first:stop] += 1
 
     for _ in range(20):
-        own_threads.run(loop, done, items=items, threads=threads, aside=lambda: aside.append(1))
         own_threads.run(loop, done, items=items, threads=threads)
-    assert (done == 40).all()
-    assert len(aside) == 20
+    assert (done == 20).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_work_together_and_do_something_aside(threads: int) -> None:
+    """The other thing is done once, whether or not a helper finds time for it, and each number works once at most."""
+    for _ in range(20):
+        numbers, aside = list[int](), list[int]()
+        own_threads.together(numbers.append, threads=threads, aside=lambda done=aside: done.append(1))  # type: ignore[misc]
+        assert len(aside) == 1
+        assert 0 in numbers
+        assert sorted(numbers) == sorted({*numbers} & {*range(threads)})
 
 
 def test_an_error_of_a_helper_is_raised() -> None:
@@ -499,24 +508,24 @@ def test_an_error_of_a_helper_is_raised() -> None:
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        own_threads.run(lambda first, stop: None, items=4, threads=2, aside=aside)
+        own_threads.together(lambda number: None, threads=2, aside=aside)
 
 
 def test_no_helper_is_at_work_after_an_error() -> None:
-    caller, ended = threading.get_ident(), []
+    ended = list[int]()
 
-    def loop(first: int, stop: int) -> None:
-        if threading.get_ident() == caller:
+    def work(number: int) -> None:
+        if number == 0:
             raise MemoryError("no room")
         time.sleep(0.02)
-        ended.append(first)
+        ended.append(number)
 
     def aside() -> None:
         time.sleep(0.05)
         ended.append(-1)
 
     with pytest.raises(MemoryError, match="no room"):
-        own_threads.run(loop, items=64, threads=3, aside=aside)
+        own_threads.together(work, threads=3, aside=aside)
     before = list(ended)
     time.sleep(0.2)
     assert ended == before

@@ -107,7 +107,7 @@ def test_the_loops_teach_what_torch_teaches(name: str, monkeypatch: pytest.Monke
 def test_the_bits_do_not_depend_on_the_threads() -> None:
     case = Case(shape=(9, 16, 64))
     states = []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 3, 8):
         torch.set_num_threads(threads)
         student = Student(case)
         student.learn(data(case))
@@ -157,11 +157,12 @@ def test_curves_see_the_weights_after_each_update() -> None:
     weight = student.network[0].layer.weight
     readout = readout_epoch.Readout(student.network, split, 8, student.optimiser)
     with engine.training(student.network, Epoch(seed=3, phase=student.phase, phase_index=0, epoch=0)):
-        seen = [(batch.images, weight.detach().clone()) for batch in readout.epoch(torch.arange(24), split.labels, 8)]
-    assert [images for images, _ in seen] == [8, 8, 8]
-    moved = [later - earlier for (_, earlier), (_, later) in itertools.pairwise(seen)]
+        made = readout.epoch(torch.arange(24), split.labels, looks=[1, 2])
+        seen = [(len(batches), batches[0].images, weight.detach().clone()) for batches in made]
+    assert [(count, images) for count, images, _ in seen] == [(1, 8)] * 3
+    moved = [later - earlier for (*_, earlier), (*_, later) in itertools.pairwise(seen)]
     assert all(change.abs().max() > 0 for change in moved)
-    assert torch.equal(weight, seen[-1][1])
+    assert torch.equal(weight, seen[-1][2])
 
 
 OTHERS = {
@@ -198,6 +199,18 @@ def test_images_that_are_no_features_stay_with_torch(change: dict[str, object]) 
     student = Student(Case())
     split = replace(data(Case()), **change)  # type: ignore[arg-type]
     assert not readout_epoch.applies(student.network, split, student.phase, student.optimiser)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5, 32])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_every_thread_comes_to_every_block_and_to_its_own_share_first(blocks: int, threads: int) -> None:
+    orders = [
+        [linear_readout.of_turn(turn, blocks, threads, number) for turn in range(blocks)] for number in range(threads)
+    ]
+    shares = [number * blocks // threads for number in range(threads + 1)]
+    for order, (first, stop) in zip(orders, itertools.pairwise(shares), strict=True):
+        assert sorted(order) == list(range(blocks))
+        assert order[: stop - first] == list(range(first, stop))
 
 
 def test_blocks_are_as_wide_as_the_tests_take_them_for() -> None:
