@@ -517,10 +517,10 @@ DEFECTS = (
         "items=x.numel() // 8",
     ),
     Defect(
-        "the loops of a classifier leave old images in a short batch",
+        "a short batch of a classifier learns from old images too",
         "hebb/kernels/linear_readout.py",
-        "rows[places.size :] = _NONE",
-        "rows[places.size :] *= np.float32(1)",
+        "    slopes[:] = _NONE",
+        "    slopes[:images] = _NONE",
     ),
     Defect(
         "two threads learn a block of a classifier each",
@@ -532,7 +532,7 @@ DEFECTS = (
         "a batch of a classifier is judged before its last block has answered",
         "hebb/kernels/linear_readout.py",
         "if add(ended, step, 1) == blocks - 1 and",
-        "if add(ended, step, 1) == blocks - 2 and",
+        "if add(ended, step, 1) >= blocks - 2 and",
     ),
     Defect(
         "the loops of a classifier weigh squares as the difference of rounded numbers",

@@ -93,7 +93,7 @@ def learn(
         batch: B.
         drawn: uint8 (S, B M / 8 or more) random bits of the dropout of each of these batches; (S, 0): none is dropped.
         eights: (256,) int64, for each byte of ``drawn`` the memory of eight int8 factors.
-        rows: (K, R, STRIDE) features behind dropout, from the start of a cache line; rows from B on are zeroed.
+        rows: (K, R, STRIDE) features behind dropout, from the start of a cache line; rows from B on do not count.
         slopes: (R, C) gradient of the loss by the outputs, for the batch in ``rows``.
         answers: (K, R, C) part of each block in the outputs of the batch in ``rows``, without the bias.
         sums: float64 (S, 2), to which the loss of all images and the right answers are added.
@@ -192,7 +192,6 @@ def _answer_block(
     for b in range(places.size):
         bits = drawn[(b * count + low) // _BYTE : (b * count + high) // _BYTE]
         _drop_out(features[places[b], low:high], bits, eights, factors, rows[b])
-    rows[places.size :] = _NONE
     _answer(rows, weight, low, high, answers)
 
 
