@@ -173,7 +173,10 @@ class LayerModule(Protocol):
     """The layer of a block."""
 
     def __call__(self, fan_in: int, width: int, layer: LayerFields, /) -> Module:
-        """Return a module from (B, fan_in, H, W) or (B, fan_in) to u, with ``weight`` and maybe ``initialise``."""
+        """Return a module from (B, fan_in, H, W) or (B, fan_in) to u, with ``weight`` and maybe ``initialise``.
+
+        If it has a ``product_dtype``, a run sets that to torch's type for its products (``compute_dtype``).
+        """
         ...
 
 

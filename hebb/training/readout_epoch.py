@@ -29,6 +29,8 @@ from hebb.nn.noise import EIGHTS
 WORTH = 1 << 19
 """Features of a batch from which the loops are worth importing and compiling."""
 
+_WORD = 64  # random bits that are drawn at once
+
 _NOTHING = np.empty(0, np.float32)
 
 
@@ -119,16 +121,18 @@ class Readout:
 
     def _draw(self, steps: range) -> None:
         """Draw the random bits of the dropout of the batches that these steps answer, a row for each step."""
-        features = self._features.shape[1]
-        places = [self._places[i * self._batch_size : (i + 1) * self._batch_size] for i in steps]
-        if self._dropout is None or not steps:
-            self._drawn = np.empty((len(steps), 0), np.uint8)
+        self._drawn = np.empty((len(steps), 0), np.uint8)
+        if self._dropout is None:
             return
         assert self._dropout.noise is not None
-        rows = [self._dropout.noise.bits(some.size * features) for some in places]
-        self._drawn = np.zeros((len(steps), max(map(len, rows))), np.uint8)
-        for row, bits in zip(self._drawn, rows, strict=True):
-            row[: bits.size] = bits
+        features, batch = self._features.shape[1], self._batch_size
+        first, stop = (min(self._places.size, step * batch) for step in (steps.start, steps.stop))
+        whole, rest = divmod(stop - first, batch)
+        row = -(-batch * features // _WORD) * _WORD  # each batch begins with a new word
+        bits = self._dropout.noise.bits(whole * row + rest * features)
+        if missing := len(steps) * row // 8 - bits.size:  # in the last row of an epoch
+            bits = np.concatenate([bits, np.zeros(missing, np.uint8)])
+        self._drawn = bits.reshape(len(steps), row // 8)
 
     def _make(self, steps: range, then: range) -> list[Batch]:
         """Make these steps, and meanwhile draw the bits of those ``then``."""
