@@ -529,6 +529,12 @@ DEFECTS = (
         "if add(taken, step * blocks + k, 1) > 1:",
     ),
     Defect(
+        "threads of a classifier wait for the first of them to begin",
+        "hebb/kernels/linear_readout.py",
+        "if step == 0 and not add(taken, len(taken) - 1, 1):",
+        "if step == 0 and number == 0 and not add(taken, len(taken) - 1, 1):",
+    ),
+    Defect(
         "a batch of a classifier is judged before its last block has answered",
         "hebb/kernels/linear_readout.py",
         "if add(ended, step, 1) == blocks - 1 and",

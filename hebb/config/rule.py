@@ -175,7 +175,8 @@ class LayerModule(Protocol):
     def __call__(self, fan_in: int, width: int, layer: LayerFields, /) -> Module:
         """Return a module from (B, fan_in, H, W) or (B, fan_in) to u, with ``weight`` and maybe ``initialise``.
 
-        If it has a ``product_dtype``, a run sets that to torch's type for its products (``compute_dtype``).
+        ``compute_dtype`` needs an attribute ``product_dtype``, which a run sets to torch's type for its products; u has
+        the type of its input nevertheless.
         """
         ...
 

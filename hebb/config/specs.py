@@ -344,8 +344,8 @@ class RunConfig:
         threads: CPU threads; sums are split among them, so they decide the last bits.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``; ``auto`` is resolved when the run starts.
         feature_dtype: number type in which features of frozen blocks are kept.
-        compute_dtype: number type of the products of all layers but a classifier that is not Hebbian; weights,
-            statistics and updates are float32.
+        compute_dtype: number type of the products of all layers but a classifier that back-prop trains, and of their
+            gradients; weights, statistics and updates, and heads and projectors of local losses, are float32.
         compile: whether Hebbian steps are compiled (``hebb.nn.compiled``), which changes the last bits.
         tf32: which products a GPU may compute in TF32: ``none``, ``convolutions`` or ``all``; a CPU knows none.
         deterministic: whether a GPU uses deterministic kernels, where torch has them; a CPU always does.
@@ -430,13 +430,15 @@ class RunConfig:
             raise ConfigError("curve_points", f"must be a whole number >= 0, got {self.curve_points}")
         if self.pack and (len(set(self.pack)) < max(2, len(self.pack)) or self.seed not in self.pack):
             raise ConfigError("seed", f"{self.seed} is not one of the pack's: {' '.join(map(str, self.pack))}")
-        hebbian = any(block.hebbian for block in self.network.blocks)
-        if self.compile and not hebbian:
-            raise ConfigError("compile", f"needs Hebbian layers, but {self.network.name} has none", hint="leave it out")
-        if self.compute_dtype != NumberType.FLOAT32 and (self.network.settles or not (hebbian or last)):
-            what = "settles" if self.network.settles else "is a classifier alone"
-            problem = f"is for layers below a classifier, but {self.network.name} {what}, in float32"
-            raise ConfigError("compute_dtype", problem, hint="leave it out")
+        name, blocks = self.network.name, self.network.blocks
+        if self.compile and not any(block.hebbian for block in blocks):
+            raise ConfigError("compile", f"needs Hebbian layers, but {name} has none", hint="leave it out")
+        if self.compute_dtype != NumberType.FLOAT32:
+            if self.network.settles:
+                raise ConfigError("compute_dtype", f"must be float32, because {name} settles", hint="leave it out")
+            if not last and not blocks[0].learns_locally:
+                problem = f"must be float32, because {name} has only a classifier"
+                raise ConfigError("compute_dtype", problem, hint="leave it out")
 
     @property
     def classes(self) -> int:

@@ -3,11 +3,11 @@
 Only the modules of this folder import this one, and late: numba takes a third of a second to import, and compiling a
 loop takes a second or two the first time on a machine (then it is cached in a file).
 
-A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. There are three
-ways to have several threads: those of ``own_threads`` take the parts of a long loop as they come, or go through many
-batches together, where each takes the next part by ``add``; a ``SharedLoop`` gives torch's threads their shares of the
-rows. numba would add a second pool of OpenMP's threads to torch's. What a loop computes does not depend on who does a
-part; a sum over rows does on the number of threads that share them.
+A loop is ordinary compiled code of one thread, which takes its first item and the item after its last. Several threads
+share one in three ways. ``own_threads.run`` gives them parts as they come. ``own_threads.together`` calls a loop on
+each, which takes parts by ``add`` and need not return to Python between two batches. A ``SharedLoop`` gives torch's
+threads their shares of the rows; numba would add a second pool of OpenMP's threads. What a loop computes does not
+depend on who does a part; a sum over rows does on the number of threads that share them.
 """
 
 from __future__ import annotations
@@ -55,12 +55,20 @@ def _use_widest_vectors() -> None:
 _use_widest_vectors()
 
 
+def _cached(make: Callable[[bool], Any]) -> Any:
+    """Return what ``make`` compiles, kept in a file if it can be."""
+    try:
+        return make(True)
+    except RuntimeError:  # no folder is writable
+        return make(False)
+
+
 def compiled(*, fastmath: frozenset[str] = frozenset({"contract"}), inline: bool = False) -> Callable[[Loop], Loop]:
     """Compile a loop; the result is cached beside its file or in the user's cache folder, if either is writable.
 
-    A function with a loop that other compiled code calls is compiled ``inline``, as part of each caller. A process
-    could otherwise have two copies of it under one name, that of its own file and that in the caller's, whose sums
-    differ in the last digit; which of them a caller got would depend on what the process loaded first.
+    A function with a loop that several others call, or Python too, is compiled ``inline``, as part of each caller. A
+    process could otherwise have two copies of it under one name, that of its own file and that in the caller's, whose
+    sums differ in the last digit; which of them a caller got would depend on what the process loaded first.
     """
 
     def compile_loop(loop: Loop) -> Loop:
@@ -91,14 +99,6 @@ else:
     @compiled(inline=True)
     def give_way() -> None:
         """Do nothing, where the system has no such call."""
-
-
-def _cached(make: Callable[[bool], Any]) -> Any:
-    """Return what ``make`` compiles, kept in a file if it can be."""
-    try:
-        return make(True)
-    except RuntimeError:  # no folder is writable
-        return make(False)
 
 
 @dataclass(frozen=True)

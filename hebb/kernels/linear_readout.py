@@ -4,7 +4,7 @@ A batch needs its rows gathered, dropout, two products and Adam. Each as an oper
 memory four times. Here a block of ``WIDTH`` features at a time goes through all of them while it is in the cache: the
 gradient and Adam of one batch, then the rows, the dropout and the answers of the next, whose weights are now known.
 Only the sum over the blocks and the loss stand between two batches. Threads go from batch to batch without a return to
-Python, whose few steps in between took a tenth of the time: they find nothing of Python left in the cache.
+Python, which cost a tenth of the time: by then its code and data had left the cache.
 
 Shapes: B images of a batch, R = B rounded up to a multiple of ``ROWS``, C classes, N images, M features, K blocks,
 S steps.
@@ -39,9 +39,9 @@ STEP, ROOT, EPSILON, KEEP_MEAN, NEW_MEAN, KEEP_SQUARE, NEW_SQUARE, DECAY = range
 
 
 def on_threads(*arguments: Any, steps: range, threads: int, aside: Callable[[], None]) -> None:
-    """Call ``learn`` with the arguments and these steps on each of the threads; one of them calls ``aside`` first."""
+    """Call ``learn`` with the arguments and these steps on each of the threads, and meanwhile ``aside``."""
     blocks = -(-arguments[0].shape[1] // WIDTH)
-    ended, taken = np.zeros(len(steps) + 1, np.int64), np.zeros(len(steps) * blocks, np.int64)
+    ended, taken = np.zeros(len(steps) + _LINE, np.int64), np.zeros(len(steps) * blocks + 1, np.int64)
     work: Any = learn
     arguments += (steps.start, steps.stop, ended, taken, threads)
     own_threads.together(lambda number: work(*arguments, number), threads=threads, aside=aside)
@@ -73,11 +73,12 @@ def learn(
     threads: int,
     number: int,
 ) -> None:
-    """Make some of the steps of an epoch, together with other threads.
+    """Make steps ``start`` to ``stop`` - 1 of an epoch, together with other threads.
 
     Step i compares the answers to batch i - 1 with their labels, learns from them, and answers batch i, block by block;
     the first only answers, and the last, behind the last batch, only learns. A thread takes the blocks of its own share
-    one by one, then those that others have not come to. Who ends the last block of a step begins the next.
+    one by one, then those that others have not come to. The thread that comes first begins the first of these steps,
+    and the one that ends the last block of a step the next: no thread waits for one that may never come.
 
     Args:
         weight: (C, M), changed in place.
@@ -86,7 +87,7 @@ def learn(
         bias: (C,), changed in place; empty where the classifier has none.
         bias_mean: (C,) first moment of the bias, changed in place.
         bias_square: (C,) second moment of the bias, changed in place.
-        adam: (S, ...) constants of the update of each of these steps; ``STEP``, ... name them.
+        adam: (S, ``CONSTANTS``) those of the update of each of these steps, by ``STEP``, ...; step 0 reads none.
         features: (N, M) of all images.
         places: (N,) rows of ``features`` in the order of the epoch.
         labels: (N,) in that order.
@@ -99,20 +100,21 @@ def learn(
         sums: float64 (S, 2), to which the loss of all images and the right answers are added.
         start: first of these steps.
         stop: the step after the last.
-        ended: zeros (S + 1,), the blocks of each step that are done, and the steps that have begun.
-        taken: zeros (S K,), whether somebody took a block.
+        ended: zeros (S + 16,), the blocks of each step that are done; the last, in a line of the cache that nobody else
+            changes, counts the steps that have begun.
+        taken: zeros (S K + 1,), whether somebody took a block; the last, the beginning.
         threads: how many there are.
-        number: which of them this is. The first returns when all is done.
+        number: which of them this is. Number 0 returns when all is done.
     """
-    blocks, steps = len(rows), stop - start
+    blocks, steps, begun = len(rows), stop - start, len(ended) - 1
     gradient = _aligned(weight.shape[0] * STRIDE).reshape(weight.shape[0], STRIDE)
     factors = np.empty(WIDTH // _BYTE, np.int64)
     for step in range(steps):
         low, high = (start + step) * batch, min(len(places), (start + step + 1) * batch)
         learnt = labels[max(0, low - batch) : low]
-        if step == 0 and number == 0:
+        if step == 0 and not add(taken, len(taken) - 1, 1):
             _begin(answers, bias, bias_mean, bias_square, adam[0], learnt, slopes, sums[0], ended)
-        while add(ended, steps, 0) <= step:
+        while add(ended, begun, 0) <= step:
             give_way()
         for turn in range(blocks):
             k = of_turn(turn, blocks, threads, number)
@@ -152,7 +154,7 @@ def _begin(
 ) -> None:
     """Judge the answers of the batch before, if there is one, and let all threads begin the step."""
     if len(labels):
-        judge(answers, bias, mean, square, adam, labels, slopes, sums)
+        _judge(answers, bias, mean, square, adam, labels, slopes, sums)
     add(ended, len(ended) - 1, 1)
 
 
@@ -291,7 +293,7 @@ def _adam(gradient: np.ndarray, weight: np.ndarray, mean: np.ndarray, square: np
 
 
 @compiled(fastmath=REORDERS)
-def judge(
+def _judge(
     answers: np.ndarray,
     bias: np.ndarray,
     mean: np.ndarray,

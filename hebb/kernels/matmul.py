@@ -81,7 +81,7 @@ def _pack_linear(info: object, batched: tuple[int | None, int | None], x: Tensor
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, y = x W^T + b, with products and gradients by ``linear``.
+    """``nn.Linear``, y = x W^T + b, with products and gradients in float32 by ``linear``.
 
     Attributes:
         product_dtype: number type of its products; None leaves that of the input. Its output has the input's type.

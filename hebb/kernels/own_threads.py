@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -32,11 +32,11 @@ def run(loop: Callable[..., object], *arguments: object, items: int, threads: in
     together(work, threads=threads)
 
 
-def together(work: Callable[[int], object], *, threads: int, aside: Callable[[], None] | None = None) -> None:
+def together(work: Callable[[int], None], *, threads: int, aside: Callable[[], None] | None = None) -> None:
     """Call ``work`` on each of the threads with its number, this one's 0; wait for all.
 
-    A helper that finds no time until the first call has ended is not waited for. ``aside`` is called meanwhile, by one
-    of the helpers before its work; with one thread, after the work.
+    A helper that finds no time until number 0 has ended is not called any more; nor must any wait for another that may
+    not come, or fail. ``aside`` is called meanwhile: by a helper before its work, or by this thread after its own.
     """
 
     def work_aside(number: int) -> None:
@@ -44,8 +44,9 @@ def together(work: Callable[[int], object], *, threads: int, aside: Callable[[],
             aside()
         work(number)
 
-    helpers = [_helpers(threads - 1).submit(work if i > 1 else work_aside, i) for i in range(1, threads)]
+    helpers: list[Future[None]] = []
     try:
+        helpers.extend(_helpers(threads - 1).submit(work if i > 1 else work_aside, i) for i in range(1, threads))
         work(0)
         if aside is not None and (not helpers or helpers[0].cancel()):
             aside()

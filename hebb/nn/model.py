@@ -146,10 +146,10 @@ def build(config: RunConfig) -> Network:
 
 
 def _narrow(network: Network, kind: torch.dtype) -> None:
-    """Let all layers multiply in a number type, but a classifier that is not Hebbian."""
+    """Let all layers multiply in a number type, but a classifier that back-prop trains."""
     for i in range(len(network)):
         block = network[i]
-        if i == len(network) - 1 and block.hebb is None:
+        if i == len(network) - 1 and not block.spec.learns_locally:
             continue
         layer: Any = block.layer
         if not hasattr(layer, "product_dtype"):

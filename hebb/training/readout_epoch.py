@@ -29,6 +29,9 @@ from hebb.nn.noise import EIGHTS
 WORTH = 1 << 19
 """Features of a batch from which the loops are worth importing and compiling."""
 
+RUN = 16
+"""Most updates between two returns from the loops."""
+
 _WORD = 64  # random bits that are drawn at once
 
 _NOTHING = np.empty(0, np.float32)
@@ -40,6 +43,7 @@ def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim
     if len(phase.blocks) != 1 or not isinstance(images, Tensor) or not split.gathers or split.finish is not None:
         return False
     block, count = network[phase.top], prod(images.shape[1:])
+    classifies = phase.top == len(network) - 1
     plain = images.dtype == torch.float32 and images.device.type == "cpu" and images.is_contiguous()
     worth = phase.batch_size * count >= WORTH and count % 8 == 0 and phase.views == 1
     drops = [module.p for module in block.before if isinstance(module, Dropout)]
@@ -47,7 +51,8 @@ def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim
     bare = not others and not len(block.after) and not block.spec.residual and type(block.layer) is Linear
     decoupled = any(group.get("decoupled_weight_decay") for group in optimiser.param_groups)
     return (
-        plain
+        classifies
+        and plain
         and worth
         and bare
         and len(drops) < 2
@@ -56,10 +61,6 @@ def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim
         and network.loss == ClassifierLoss.CROSS_ENTROPY
         and isinstance(optimiser, torch.optim.Adam)
     )
-
-
-RUN = 16
-"""Most updates between two returns from the loops."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Readout:
         whole, rest = divmod(stop - first, batch)
         row = -(-batch * features // _WORD) * _WORD  # each batch begins with a new word
         bits = self._dropout.noise.bits(whole * row + rest * features)
-        if missing := len(steps) * row // 8 - bits.size:  # in the last row of an epoch
+        if missing := len(steps) * row // 8 - bits.size:  # at the end of an epoch
             bits = np.concatenate([bits, np.zeros(missing, np.uint8)])
         self._drawn = bits.reshape(len(steps), row // 8)
 

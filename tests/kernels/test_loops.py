@@ -478,6 +478,11 @@ def test_loops_run_where_nothing_can_be_kept() -> None:
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
+def test_threads_that_wait_need_no_call_of_the_system() -> None:
+    program = "import os; del os.sched_yield; from hebb.kernels import compiling; compiling.give_way()"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("items", [1, 2, 3, 32, 1001])
 def test_threads_share_a_loop(items: int, threads: int) -> None:

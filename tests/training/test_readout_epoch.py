@@ -8,12 +8,17 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import small
 import torch
+from conftest import ROOT
 from torch import Tensor
 
 from hebb.config import plan
@@ -174,6 +179,51 @@ OTHERS = {
     "AdamW": Case(changes=("classifier.optimiser=adamw", "classifier.weight_decay=0.1")),
     "features that fill no byte of random bits": Case(shape=(1, 1, 23)),
 }
+
+
+def test_a_linear_layer_below_a_classifier_stays_with_torch() -> None:
+    """The loops are those of the classifier, and would train it instead."""
+    config = small.config("BP-c24:flatten BP", "dataset_sup.batch_size=8", bp_blockwise=True)
+    phases, network = plan.phases(config), Network(config.network, (1, 8, 8), 10).initialise(1)
+    split = data(Case(shape=(1, 8, 8), images=24))
+    used = []
+    for phase in phases:
+        optimiser = optimiser_of(config, phase, network)
+        assert optimiser is not None
+        used.append(readout_epoch.applies(network, split, phase, optimiser))
+    assert used == [phase.top == 1 for phase in phases]
+    assert used[0] is False
+
+
+def test_an_interrupt_before_the_loops_begin_ends_the_epoch() -> None:
+    """The helpers do not wait for the thread that was interrupted. In a process of its own, as they would for ever."""
+    program = """
+import time, torch
+import test_readout_epoch as tests
+from hebb.kernels import linear_readout
+from hebb.training import readout_epoch
+readout_epoch.WORTH, learn = 1, linear_readout.learn
+
+def interrupted(*arguments):
+    if arguments[-1] == 0:
+        time.sleep(0.1)
+        raise MemoryError("no room")
+    learn(*arguments)
+
+linear_readout.learn = interrupted
+torch.set_num_threads(3)
+tests.Student(tests.Case()).learn(tests.data(tests.Case()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr.endswith("MemoryError: no room\n")
 
 
 @pytest.mark.parametrize("name", OTHERS)
