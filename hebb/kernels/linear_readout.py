@@ -152,9 +152,43 @@ def _begin(
     sums: np.ndarray,
     ended: np.ndarray,
 ) -> None:
-    """Judge the answers of the batch before, if there is one, and let all threads begin the step."""
-    if len(labels):
-        _judge(answers, bias, mean, square, adam, labels, slopes, sums)
+    """Add up the outputs of the batch before, compare them with the labels, update the bias, and begin the step.
+
+    Args:
+        answers: (K, R, C), the parts of the blocks in the outputs.
+        bias: (C,), changed in place; empty where the classifier has none.
+        mean: (C,) first moment of the bias, changed in place.
+        square: (C,) second moment of the bias, changed in place.
+        adam: constants of this update.
+        labels: (B,); empty: there was no batch before.
+        slopes: (R, C), set to the gradient of the mean cross-entropy by the outputs; 0 for rows from B on.
+        sums: float64 (2,) to which the loss of all images and the right answers are added.
+        ended: its last number counts the steps that have begun.
+    """
+    images, classes = labels.size, answers.shape[2]
+    total = 0.0
+    slopes[:] = _NONE
+    for b in range(images):
+        output = slopes[b]
+        for k in range(answers.shape[0]):
+            for c in range(classes):
+                output[c] += answers[k, b, c]
+        for c in range(bias.size):
+            output[c] += bias[c]
+        best = 0
+        for c in range(classes):
+            best = c if output[c] > output[best] else best
+        sums[1] += best == labels[b]
+        total += _cross_entropy(output, output[best], labels[b])
+        for c in range(classes):
+            output[c] /= np.float32(images)
+    sums[0] += total
+    if images and bias.size:
+        slope = np.zeros(classes, np.float32)
+        for b in range(images):
+            for c in range(classes):
+                slope[c] += slopes[b, c]
+        _adam(slope, bias, mean, square, adam)
     add(ended, len(ended) - 1, 1)
 
 
@@ -290,55 +324,6 @@ def _adam(gradient: np.ndarray, weight: np.ndarray, mean: np.ndarray, square: np
         v = _NONE if v < _LEAST else v
         mean[i], square[i] = m, v
         weight[i] -= step * m / (np.sqrt(v) * root + epsilon)
-
-
-@compiled(fastmath=REORDERS)
-def _judge(
-    answers: np.ndarray,
-    bias: np.ndarray,
-    mean: np.ndarray,
-    square: np.ndarray,
-    adam: np.ndarray,
-    labels: np.ndarray,
-    slopes: np.ndarray,
-    sums: np.ndarray,
-) -> None:
-    """Add up a batch's outputs, compare them with the labels, and update the bias.
-
-    Args:
-        answers: (K, R, C), the parts of the blocks in the outputs.
-        bias: (C,), changed in place; empty where the classifier has none.
-        mean: (C,) first moment of the bias, changed in place.
-        square: (C,) second moment of the bias, changed in place.
-        adam: constants of this update.
-        labels: (B,).
-        slopes: (R, C), set to the gradient of the mean cross-entropy by the outputs; 0 for rows from B on.
-        sums: float64 (2,) to which the loss of all images and the right answers are added.
-    """
-    images, classes = labels.size, answers.shape[2]
-    total = 0.0
-    slopes[:] = _NONE
-    for b in range(images):
-        output = slopes[b]
-        for k in range(answers.shape[0]):
-            for c in range(classes):
-                output[c] += answers[k, b, c]
-        for c in range(bias.size):
-            output[c] += bias[c]
-        best = 0
-        for c in range(classes):
-            best = c if output[c] > output[best] else best
-        sums[1] += best == labels[b]
-        total += _cross_entropy(output, output[best], labels[b])
-        for c in range(classes):
-            output[c] /= np.float32(images)
-    sums[0] += total
-    if bias.size:
-        slope = np.zeros(classes, np.float32)
-        for b in range(images):
-            for c in range(classes):
-                slope[c] += slopes[b, c]
-        _adam(slope, bias, mean, square, adam)
 
 
 @compiled()
