@@ -80,14 +80,15 @@ kill: .venv/installed
 		$(BIN)/python tests/kill_search.py $(OUT)/kill-$$kind 3 32 $$kind || exit 1; done
 	for kind in final final-points; do $(BIN)/python tests/kill_search.py $(OUT)/kill-$$kind 3 6 $$kind || exit 1; done
 
-# minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, adds the comparison with it
+# minutes on a quiet machine; PUBLISHED=DIR, a checkout of the published SoftHebb code, and CORINFOMAX=DIR, one of the
+# published CorInfoMax code, add the comparisons with them
 bench: .venv/installed
 	$(BIN)/python benchmarks/hebbian_step.py --out $(OUT)/hebbian_step.json
 	$(BIN)/python benchmarks/krotov_step.py --out $(OUT)/krotov_step.json
 	$(BIN)/python benchmarks/lpl_step.py --out $(OUT)/lpl_step.json
-	$(BIN)/python benchmarks/energy_step.py --out $(OUT)/energy_step.json
+	$(BIN)/python benchmarks/energy_step.py $(addprefix --published ,$(CORINFOMAX)) --out $(OUT)/energy_step.json
 	$(BIN)/python benchmarks/solvers.py --threads 1 --out $(OUT)/solvers.json
-	$(BIN)/python benchmarks/classifier_epoch.py --busy --out $(OUT)/classifier_epoch.json
+	$(BIN)/python benchmarks/classifier_epoch.py --busy --one-thread --out $(OUT)/classifier_epoch.json
 	$(BIN)/python benchmarks/time_split.py --out $(OUT)/time_split.json
 	$(BIN)/python benchmarks/growth.py --threads 1 --figure $(OUT)/growth.png --out $(OUT)/growth.json
 	$(BIN)/python benchmarks/curves.py --all --out $(OUT)/curves.json

@@ -9,7 +9,7 @@ gathered, the random bits of its dropout drawn, the product with the weights and
 the weights. Dropout itself, the loss and all that stands between them are not counted. One pass is the sum over all
 features, which reads every value once and does nothing else: the limit of the memory. All take turns; medians count.
 "cores" is the processor time of the epoch over its time: a run asked for one thread should use one core. `--busy`
-measures the epochs again beside a process that keeps one core busy.
+measures the epochs again beside a process that keeps one core busy, `--one-thread` again on one thread.
 
 Expect a minute or two and 5 GB of memory for the 50,000 x 24,576 features of 2SoftHebbCnnCIFAR.
 """
@@ -79,6 +79,7 @@ def main(argv: list[str]) -> int:
             "epoch / parts": "parts_ratio:.2f",
             "cores": "cores:.2f",
             **({"busy s": "busy_s:.3f", "busy / quiet": "busy_ratio:.2f"} if options.busy else {}),
+            **({"one thread s": "one_s:.3f", "epoch / one thread": "one_ratio:.2f"} if options.one_thread else {}),
         },
     )
     settings = {"preset": run.network.name, "dataset": options.dataset_sup, "repeats": options.repeats}
@@ -94,6 +95,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=count, metavar="N", help="(default: those of the dataset)")
     parser.add_argument("--repeats", type=count, default=5, metavar="N", help="epochs (default: 5)")
     parser.add_argument("--busy", action="store_true", help="measure again beside a busy process of one thread")
+    parser.add_argument("--one-thread", action="store_true", help="measure again on one thread")
     parser.add_argument("--device", help="cpu or cuda (default: cpu)", choices=("cpu", "cuda"), default="cpu")
     harness.add_flags(parser)
     return parser.parse(argv)
@@ -144,14 +146,30 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
         "cores": statistics.median(spent_cores),
         "all_s": summaries,
     }
+
+    def again(name: str) -> float:
+        summary = harness.summary(harness.in_turns({"epoch": epoch}, device, options.repeats, 1)["epoch"], 1.0)
+        row[f"all_{name}_s"], row[f"{name}_s"] = summary, summary["median"]
+        return float(summary["median"])
+
     if options.busy:
         with busy_core():
-            row["all_busy_s"] = harness.summary(
-                harness.in_turns({"epoch": epoch}, device, options.repeats, 1)["epoch"], 1.0
-            )
-        row["busy_s"] = row["all_busy_s"]["median"]
-        row["busy_ratio"] = row["busy_s"] / spent
+            row["busy_ratio"] = again("busy") / spent
+    if options.one_thread:
+        with one_thread():
+            row["one_ratio"] = spent / again("one")
     return row
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

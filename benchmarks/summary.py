@@ -42,6 +42,7 @@ LINES = {
         Quantity("classifier epoch of {preset}", "ratio", "one pass over its features", 1.0),
         Quantity("classifier epoch of {preset} again", "parts_ratio", "its bare parts by torch", 1.0),
         Quantity("classifier epoch of {preset} beside a busy process", "busy_ratio", "its quiet time"),
+        Quantity("classifier epoch of {preset} on all threads", "one_ratio", "that on one thread"),
     ),
     "energy_step": (
         Quantity("batch of {preset}", "products_ratio", "its products alone", 1.0),

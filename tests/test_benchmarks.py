@@ -180,9 +180,10 @@ def test_a_preset_without_a_hebbian_convolution_is_refused(command: Command) -> 
 
 def test_classifier_epoch(command: Command, tmp_path: Path) -> None:
     flags = ("--preset=2SoftHebbCnnDigits", "--dataset-sup", "Digits_50", "--images", "100", "--repeats", "3", "--busy")
-    [row] = numbers(command, tmp_path, "classifier_epoch", *flags)["results"]
+    [row] = numbers(command, tmp_path, "classifier_epoch", *flags, "--one-thread")["results"]
     assert row["parts_ratio"] == pytest.approx(row["epoch_s"] / row["parts_s"])
     assert row["busy_ratio"] == pytest.approx(row["busy_s"] / row["epoch_s"])
+    assert row["one_ratio"] == pytest.approx(row["epoch_s"] / row["one_s"])
     assert 0 < row["cores"] < 2
     assert row["images"] == 100
     assert row["features"] == catalog_features("2SoftHebbCnnDigits")
