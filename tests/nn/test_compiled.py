@@ -44,9 +44,13 @@ MORE = {
 }
 
 
+COSINE = ("HardInstar", "TemporalInstar", "BCM")
+"""Rules whose filters on images of one channel are signs: many neurons answer alike, and rounding decides who wins."""
+
+
 def network(method: str, arch: str) -> str:
-    own = OWN.get(method, "")
-    return f"{method}{own}-c10-k3-p1:bn BP:flatten" if arch == "CNN" else f"{method}{own}-c10:flatten:bn BP"
+    own, below = OWN.get(method, ""), "SoftKrotov-c6-k3-p1-t0.7:bn " if method in COSINE else ""
+    return f"{below}{method}{own}-c10-k3-p1:bn BP:flatten" if arch == "CNN" else f"{method}{own}-c10:flatten:bn BP"
 
 
 OFTEN = (
