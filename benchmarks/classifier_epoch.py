@@ -41,6 +41,7 @@ from hebb.cli.parsing import Parser, count
 from hebb.config import catalog, plan
 from hebb.config.phase import PhaseKind
 from hebb.config.specs import RunConfig
+from hebb.core import machine
 from hebb.core.errors import ConfigError
 from hebb.data.images import Split
 from hebb.nn import model
@@ -156,20 +157,9 @@ def measure(run: RunConfig, images: int, options: argparse.Namespace) -> harness
         with busy_core():
             row["busy_ratio"] = again("busy") / spent
     if options.one_thread:
-        with one_thread():
+        with machine.one_thread():
             row["one_ratio"] = spent / again("one")
     return row
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

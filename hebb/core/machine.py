@@ -1,7 +1,8 @@
-"""What the machine gives: memory, and how the process keeps it."""
+"""What the machine gives: memory and how the process keeps it, threads."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -127,3 +130,16 @@ def _container_room() -> int:
     except OSError:
         return sys.maxsize
     return sys.maxsize if limit == "max" else max(0, int(limit) - int(used))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -9,7 +9,6 @@ import hashlib
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hebb.core import files
+from hebb.core import files, machine
 from hebb.core.errors import ConfigError
 
 SMOOTHING = 0.1
@@ -92,7 +91,7 @@ def fit(pieces: Iterator[Tensor], shape: tuple[int, int, int]) -> Whitening:
         total += flat.sum(dim=0)
         products.addmm_(flat.T, flat)
         count += len(flat)
-    with _one_thread():
+    with machine.one_thread():
         return _whitening(total, products, count, shape)
 
 
@@ -109,16 +108,6 @@ def _whitening(total: Tensor, products: Tensor, count: int, shape: tuple[int, in
     zca = (u / (s.clamp(min=0) + SMOOTHING).sqrt()) @ u.T
     matrix = zca / std[:, None]  # of pixels from 0 to 255
     return Whitening(matrix=(matrix * 255).float(), offset=(-mean @ matrix).float())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _store(path: Path, whitening: Whitening) -> None:

@@ -138,10 +138,9 @@ class Readout:
     def _make(self, steps: range, then: range) -> list[Batch]:
         """Make these steps, and meanwhile draw the bits of those ``then``."""
         updates = [i for i in steps if i > 0]
-        adam = np.zeros((len(steps), self._loops.CONSTANTS), np.float32)
-        for row in adam[len(steps) - len(updates) :]:
-            self._count(row)
-        sums = np.zeros((len(steps), 2))
+        adam, sums = np.zeros((len(steps), self._loops.CONSTANTS), np.float32), np.zeros((len(steps), 2))
+        for i in updates:
+            self._count(adam[i - steps.start])
         weight, bias = self._weight, self._bias
         self._loops.on_threads(
             *(weight.values, weight.mean, weight.square),
@@ -152,12 +151,12 @@ class Readout:
             threads=torch.get_num_threads(),
             aside=functools.partial(self._draw, then),
         )
-        ends = [self._places[: i * self._batch_size].size for i in range(updates[0] - 1, steps.stop)]
-        losses_and_hits = sums[-len(updates) :].tolist()
-        return [
-            Batch(loss, int(hits), stop - start)
-            for (loss, hits), (start, stop) in zip(losses_and_hits, pairwise(ends), strict=True)
-        ]
+        return [self._scores(i - 1, *sums[i - steps.start].tolist()) for i in updates]
+
+    def _scores(self, batch: int, loss: float, hits: float) -> Batch:
+        """Return the scores of a batch of the epoch."""
+        images = self._labels[batch * self._batch_size : (batch + 1) * self._batch_size].size
+        return Batch(loss, int(hits), images)
 
     def _count(self, adam: np.ndarray) -> None:
         """Count an update, and set what is the same for all weights in it, as torch's Adam has it."""
