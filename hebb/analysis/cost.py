@@ -14,12 +14,15 @@ from hebb.config.vocabulary import ProbeKind
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from hebb.analysis.runs import StoredRun
 
 COSTS = ("images_seen", "multiply_accumulates", "seconds")
 """Costs that the table shows beside the one on the axis."""
+_MARGIN, _COLUMN = 1.02, 0.02
+"""Where the first column of published values stands, and how far the next, as shares of the panel's width."""
 KNN = "kNN"
 """Column of the nearest neighbours: their test accuracy, read from the highest block that was probed."""
 
@@ -108,23 +111,43 @@ def text(lines: pd.DataFrame) -> str:
 
 @style.drawn
 def draw(lines: pd.DataFrame) -> Figure:
-    """Draw a point with its bar for each group, and a hollow one for the published value at the highest cost."""
+    """Draw a line with bars for each network, the most accurate first, and published values in the right margin."""
     metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
     figure, panel = style.figure(width=style.PAGE, height=4.0)
-    for number, ((preset, trained), group) in enumerate(lines.groupby(["preset", "trained"], sort=False)):
+    keys = ["preset", "trained"]
+    best = lines.groupby(keys, sort=False)["mean"].max().sort_values(ascending=False, kind="stable")
+    theirs: dict[int, float] = {}
+    for number, (preset, trained) in enumerate(best.index):
+        group = lines[(lines["preset"] == preset) & (lines["trained"] == trained)].sort_values(cost)
         name = str(preset) if trained == "all" else f"{preset}, only {trained} trained"
-        group = group.sort_values(cost)
-        style.bars(panel, number, name, group[cost], group, metric)
         if "published" in group and group["published"].notna().any():
-            look, last = style.line(number), group.iloc[-1]
-            ends = [last["mean"], last["published"]]
-            panel.plot([last[cost]] * 2, ends, ":", color=look["color"], linewidth=1)
-            hollow = {"color": look["color"], "marker": look["marker"], "markerfacecolor": "white", "linestyle": ""}
-            panel.plot([last[cost]], [last["published"]], **hollow)
+            theirs[number] = group["published"].iloc[0]
+            name += f" (published {replicates.number(theirs[number], metric)})"
+        style.bars(panel, number, name, group[cost], group, metric)
+    _draw_published(panel, theirs)
     low, high = lines[cost].min(), lines[cost].max()
     if low > 0:
-        style.logarithmic(panel, low / 1.5, high * 1.5)
+        style.logarithmic(panel, low / 1.2, high * 1.2)
     style.label(panel, style.unit(cost), style.unit(metric))
     note = style.spread(lines, "bars")
-    style.legend(figure, panel, f"{note}; hollow: published" if "published" in lines else note)
+    style.legend(figure, panel, f"{note}; hollow, at the right: published" if theirs else note)
     return figure
+
+
+def _draw_published(panel: Axes, theirs: dict[int, float]) -> None:
+    """Put a hollow marker for each published value, by the number of its line, beside the panel.
+
+    A paper's cost is that of its own protocol, so these have no place on the axis of costs. Values that would cover
+    each other stand side by side.
+    """
+    from matplotlib.transforms import blended_transform_factory
+
+    beside = blended_transform_factory(panel.transAxes, panel.transData)
+    low, high = panel.get_ylim()
+    gap = 0.025 * (max((high, *theirs.values())) - min((low, *theirs.values())))
+    lowest: list[float] = []  # of each column, the value that was put there last
+    for number, value in sorted(theirs.items(), key=lambda item: -item[1]):
+        column = next((i for i, last in enumerate(lowest) if last - value >= gap), len(lowest))
+        lowest[column : column + 1] = [value]
+        hollow = {**style.line(number), "markerfacecolor": "white", "linestyle": "", "clip_on": False}
+        panel.plot([_MARGIN + _COLUMN * column], [value], transform=beside, **hollow)

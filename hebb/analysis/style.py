@@ -54,6 +54,8 @@ _METRICS = {
 WIDTH, HEIGHT = 4.2, 3.0
 """Size of one panel in inches."""
 _LEGEND_LINE, _HANDLE, _LETTER = 0.19, 0.45, 0.065  # inches
+_NOTE = 36
+"""Letters to a line of a legend's note, at least: a longer one takes no room from further columns."""
 _FAR = 50
 """Losses have a logarithmic axis when the largest is more than this many times the smallest."""
 PAGE = 7.0
@@ -118,10 +120,10 @@ def figure(
 
 
 def line(number: int) -> dict[str, Any]:
-    """Return colour, marker and dashes of line ``number``; the first 28 all differ, even in grey."""
+    """Return colour, marker and dashes of line ``number``; the first 28 all differ, even in grey or as bare markers."""
     return {
         "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
         "linestyle": LINES[number // len(COLOURS) % len(LINES)],
     }
 
@@ -175,10 +177,11 @@ def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
     width, height = figure.get_size_inches()
     letters = int((width - _HANDLE) / _LETTER)
     names = [wrapped(name, letters) for name in by_name]
-    if note:
-        handles.append(Line2D([], [], linestyle=""))
-        names.append(wrapped(note, letters))
     longest = max((len(line) for name in names for line in name.split("\n")), default=1)
+    if note:
+        longest = max(longest, min(len(note), letters, _NOTE))
+        handles.append(Line2D([], [], linestyle=""))
+        names.append(wrapped(note, longest))
     columns = max(1, min(len(names), int(width / (_HANDLE + _LETTER * longest))))
     rows = -(-len(names) // columns)  # matplotlib fills the columns one after the other
     lines = [name.count("\n") + 1 for name in names]

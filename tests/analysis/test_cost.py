@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import small
 import stored_runs
@@ -69,21 +70,34 @@ def test_the_published_value_is_that_of_preset_and_dataset(
     assert cost.compute(stored, "seconds", figure="rules")["published"].isna().all()
 
 
-def test_the_figure_has_a_bar_for_each_preset_and_a_hollow_point_for_each_published_value(
-    stored: tuple[StoredRun, ...],
-) -> None:
+def test_the_figure_has_a_line_for_each_network_the_best_first(stored: tuple[StoredRun, ...]) -> None:
+    lines = cost.compute(stored, "images_seen")
+    drawn = cost.draw(lines)
+    assert drawn.legends[0].get_texts()[0].get_text() == "2SoftHebbCnnDigits"
+    assert drawn.axes[0].get_xscale() == "log"
+    assert drawn.axes[0].get_xlabel() == "images seen while learning"
+    frozen = lines.assign(trained=["b1", "all"], mean=[60.0, 70.0])
+    names = [text.get_text() for text in cost.draw(frozen).legends[0].get_texts()]
+    assert names[:2] == ["2SoftHebbCnnDigits", "2SoftHebbCnnDigits, only b1 trained"]
+
+
+def test_published_values_stand_beside_the_panel_and_apart_from_each_other(stored: tuple[StoredRun, ...]) -> None:
+    """Each at its own height, in the colour and marker of its network; equal ones do not cover each other."""
     lines = cost.compute(stored, "images_seen")
     bare = cost.draw(lines).axes[0]
-    assert cost.draw(lines).legends[0].get_texts()[0].get_text() == "2SoftHebbCnnDigits"
-    with_published = lines.assign(published=80.0, chosen="", source="")
-    panel = cost.draw(with_published).axes[0]
-    assert len(panel.lines) == len(bare.lines) + 2  # the dots and the point, at the dearest group
-    assert panel.lines[-1].get_xdata() == [lines["images_seen"].max()]
-    frozen = lines.assign(trained=["b1", "all"])
-    names = [text.get_text() for text in cost.draw(frozen).legends[0].get_texts()]
-    assert names[:2] == ["2SoftHebbCnnDigits, only b1 trained", "2SoftHebbCnnDigits"]
-    assert panel.get_xscale() == "log"
-    assert bare.get_xlabel() == "images seen while learning"
+    networks = [lines.assign(preset=name, published=value) for name, value in (("a", 80.0), ("b", 80.0), ("c", 20.0))]
+    figure = cost.draw(pd.concat([*networks, lines.assign(preset="d", published=np.nan)]))
+    panel = figure.axes[0]
+    theirs = [line for line in panel.lines if line.get_markerfacecolor() == "white"]
+    assert len(panel.lines) == 4 * len(bare.lines) + 3
+    assert sorted(float(line.get_ydata()[0]) for line in theirs) == [20, 80, 80]
+    places = [float(line.get_xdata()[0]) for line in theirs]
+    assert min(places) > 1  # of the panel's width
+    assert len(set(places)) == 2
+    assert len({(line.get_color(), line.get_marker()) for line in theirs}) == 3
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:4] == ["a (published 80.00)", "b (published 80.00)", "c (published 20.00)", "d"]
+    assert "hollow, at the right: published" in names[-1].replace("\n", " ")
 
 
 def test_seeds_that_do_not_differ_are_refused(stored: tuple[StoredRun, ...]) -> None:

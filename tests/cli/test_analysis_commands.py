@@ -218,5 +218,6 @@ def test_style_leaves_the_callers_settings_alone() -> None:
 def test_lines_can_be_told_apart() -> None:
     seen = {tuple(style.line(i).values()) for i in range(28)}
     assert len(seen) == 28
+    assert len({(style.line(i)["color"], style.line(i)["marker"]) for i in range(28)}) == 28
     assert style.unit("test_acc") == "test accuracy (%)"
     assert style.unit("val_loss") == "validation loss (nats)"
