@@ -185,10 +185,8 @@ def _train(
     if resume_from is not None:
         digest = checkpoints.sha256(resume_from)
         runs = {folder: replace(run, resume_sha256=digest) for folder, run in runs.items()}
-        if overwrite and any(resume_from.is_relative_to(folder) for folder in runs):
-            raise ConfigError(
-                "--overwrite", "would delete the model that --resume reads", hint="choose another --model-name"
-            )
+        for folder in runs if overwrite else ():
+            checkpoints.check_stays(resume_from, folder, "--model-name")
     keep = options.save or options.save_model
     places = [
         train.Place(

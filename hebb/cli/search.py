@@ -69,6 +69,10 @@ def main(argv: list[str]) -> int:
             cost = estimate.run(search, settings)
         print_estimate(cost, search)
         return 0
+    if search.resume_from is not None and options.overwrite:
+        from hebb.storage import checkpoints  # needs torch
+
+        checkpoints.check_stays(search.resume_from, search.folder, "--folder-name")
     settings.home.check_writable()
     with search_folder.held(search.folder):
         search_folder.check_free(search.folder, options.overwrite)

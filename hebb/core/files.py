@@ -18,7 +18,8 @@ SUFFIX = ".tmp"
 def replaced(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Yield temporary files that take the place of ``paths`` at the end, all of them or none.
 
-    They lie in the same folders. Their names differ between processes and machines.
+    They lie in the same folders. Their names differ between processes and machines. What they hold is on the disk
+    before they get their names: else a machine that loses its power could leave an empty file under a whole one's name.
 
     Raises:
         DiskFullError: when there is no space left.
@@ -28,11 +29,25 @@ def replaced(*paths: Path) -> Iterator[tuple[Path, ...]]:
     try:
         with writing(paths[0]):
             yield temporaries
+            for temporary in temporaries:
+                _to_disk(temporary)
             for temporary, path in zip(temporaries, paths, strict=True):
                 os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # some network file systems know no such call for folders
+            for folder in {path.parent for path in paths}:
+                _to_disk(folder)
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive the loss of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

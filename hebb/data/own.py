@@ -6,9 +6,9 @@ same in another process and in a stored ``config.json``.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +30,46 @@ if TYPE_CHECKING:
     from hebb.data.stores import Files
 
 
+_Stamp = tuple[int, int, int]
+"""Inode, size and time of change of a file or folder, in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of the user's data, and the files and folders whose change would make it untrue."""
+
+    entry: Dataset
+    stamps: dict[Path, _Stamp | None]
+
+
+_READ: dict[tuple[Path, Callable[..., object]], _Read] = {}
+
+
+def _current(path: Path, read: Callable[[Path], tuple[Dataset, Iterable[Path]]]) -> Dataset:
+    """Return the entry of ``path``, from memory as long as none of the files and folders behind it has changed.
+
+    Reading takes seconds for a large folder, and a search asks for its data at every trial; but a notebook may write
+    other images under the same name.
+    """
+    kept = _READ.get((path, read))
+    if kept is None or kept.stamps != {source: _stamp(source) for source in kept.stamps}:
+        entry, sources = read(path)
+        kept = _READ[path, read] = _Read(entry, {source: _stamp(source) for source in sources})
+    return kept.entry
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def folder(path: str, where: str) -> Dataset:
     """Return the entry of a folder with ``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``."""
     with within(where):
-        return _folder(_absolute(path, "folder"))
+        return _current(_absolute(path, "folder"), _folder)
 
 
 def npz_file(path: str, where: str) -> Dataset:
@@ -42,7 +78,7 @@ def npz_file(path: str, where: str) -> Dataset:
     An array ``frames`` (whole numbers, the places in x_train of the frames of a film) adds the split ``sequences``.
     """
     with within(where):
-        return _npz_file(_absolute(path, "npz"))
+        return _current(_absolute(path, "npz"), _npz_file)
 
 
 def _absolute(path: str, prefix: str) -> Path:
@@ -59,8 +95,8 @@ def _absolute(path: str, prefix: str) -> Path:
     return absolute
 
 
-@functools.cache
-def _folder(root: Path) -> Dataset:
+def _folder(root: Path) -> tuple[Dataset, list[Path]]:
+    """Read a folder; return its entry, the folders that change as images or classes come and go, and two images."""
     where = f"folder:{root}"
     train, test = (scan.part(root, part, where) for part in (True, False))
     shapes = scan.image_shape(train), scan.image_shape(test)
@@ -74,7 +110,7 @@ def _folder(root: Path) -> Dataset:
         native = (height, width) if height and shape[1:] == (height, width) else None
         return Files(scan.part(root, split == Part.TRAIN, where), shape, native)
 
-    return Dataset(
+    entry = Dataset(
         name=where,
         channels=channels,
         height=height,
@@ -90,6 +126,7 @@ def _folder(root: Path) -> Dataset:
         note=_note(root, train, test),
         open=open_files,
     )
+    return entry, [root, *train.folders(), *test.folders(), train.path(0), test.path(0)]
 
 
 def _note(root: Path, train: scan.Listing, test: scan.Listing) -> str:
@@ -122,8 +159,9 @@ def _few(words: Sequence[object]) -> str:
     return ", ".join(map(str, words[:5])) + (f" ... ({len(words)} in all)" if len(words) > 5 else "")
 
 
-@functools.cache
-def _npz_file(path: Path) -> Dataset:
+def _npz_file(path: Path) -> tuple[Dataset, list[Path]]:
+    """Read the labels and headers of a file; return its entry, and the file."""
+    stamp = _stamp(path)
     channels, height, width = _check_images(path)
     values = {part: _labels(path, f"y_{part}") for part in ("train", "test")}
     names = label_reader.classes(values["train"], values["test"], str(path), ("y_train", "y_test"))
@@ -139,9 +177,12 @@ def _npz_file(path: Path) -> Dataset:
     def load(_: Path, train: bool) -> Arrays:
         from hebb.data import sources
 
-        return sources.npz_arrays(path, train)[0], labels["train" if train else "test"]
+        images = sources.npz_arrays(path, train)[0]
+        if _stamp(path) != stamp:
+            raise ConfigError(str(path), "has changed since its labels were read", hint="start again")
+        return images, labels["train" if train else "test"]
 
-    return Dataset(
+    entry = Dataset(
         name=f"npz:{path}",
         frames=len(frames),
         order=lambda _: frames.astype(np.int64),
@@ -158,6 +199,7 @@ def _npz_file(path: Path) -> Dataset:
         note=f"classes 0 to {len(names) - 1} are the labels {_few(names.tolist())}" if renamed else "",
         load=load,
     )
+    return entry, [path]
 
 
 def _labels(path: Path, name: str) -> np.ndarray:

@@ -11,7 +11,6 @@ import gzip
 import importlib.util
 import os
 import pickle
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,17 +290,21 @@ def _absent(name: str, folder: Path, layout: str, reason: str = "") -> HebbError
 
 @contextlib.contextmanager
 def _removed_on_failure(folder: Path, lock: str) -> Iterator[None]:
-    """Make ``folder`` and hold a lock in it; on failure remove the folders made here, such as a mistyped path."""
+    """Make ``folder`` and hold a lock in it; on failure remove the folders made here that are empty.
+
+    Such as a mistyped path. What has files stays: another process may have put its own dataset there meanwhile.
+    """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     writable = os.access(folder, os.W_OK)  # else nothing is downloaded
-    with locks.held(folder / lock) if writable else contextlib.nullcontext():
-        try:
+    try:
+        with locks.held(folder / lock) if writable else contextlib.nullcontext():
             yield
-        except HebbError:
-            if new:
-                shutil.rmtree(new[-1], ignore_errors=True)
-            raise
+    except HebbError:
+        for path, _, _ in os.walk(new[-1], topdown=False) if new else ():
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
+        raise
 
 
 def declare_missing_operators() -> None:

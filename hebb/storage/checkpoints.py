@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -28,11 +27,8 @@ def save(path: Path, data: Mapping[str, object]) -> None:
     """
     own = _alone(dict(data))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replaced(path) as (temporary,), open(temporary, "wb") as file:
-        with uninterrupted():
-            torch.save(own, file)
-        file.flush()
-        os.fsync(file.fileno())
+    with files.replaced(path) as (temporary,), open(temporary, "wb") as file, uninterrupted():
+        torch.save(own, file)
 
 
 def _alone(value: object) -> object:
@@ -42,6 +38,12 @@ def _alone(value: object) -> object:
     if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
         return value.clone()
     return value
+
+
+def check_stays(path: Path, overwritten: Path, name: str) -> None:
+    """Raise where a checkpoint that runs start from lies in a folder that they overwrite; ``name`` is its flag."""
+    if path.resolve().is_relative_to(overwritten.resolve()):
+        raise ConfigError("--overwrite", "would delete the model that --resume reads", hint=f"choose another {name}")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ LOOKS = "blocks.jsonl"  # what was measured inside the epochs: curves.py, and of
 WARNINGS = "warnings.jsonl"  # what the user was warned of, once for each block and phase
 CHECKPOINT = Path("checkpoint") / "last.pt"
 NEXT = CHECKPOINT.with_name("next.pt")  # checkpoint of one member of a pack, until all members have theirs
-MEMORY = CHECKPOINT.with_name("memory.json")  # the largest memory up to the checkpoint
+COSTS = CHECKPOINT.with_name("costs.json")  # the seconds and the largest memory up to the checkpoint
 POST_HOC = "post_hoc.csv"  # examples seen, cross-entropy and accuracy of every batch of a post-hoc loss
 # TRACEBACK: the error of a plugin, or an unexpected one, that ended the run
 RESULT = "result.json"  # written last: it makes the run finished

@@ -123,6 +123,12 @@ class Recorder:
         self._add_blocks(blocks, row["step"])
         self._send()
 
+    def to_disk(self) -> None:
+        """Wait until rows and points lie on the disk: a checkpoint that counts on them may outlive the machine."""
+        for file in (self._metrics, self._points):
+            if file is not None:
+                os.fsync(file.fileno())
+
     def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
         """Store a warning of a block, once for each phase; return whether it is the first. ``epoch`` counts from 0."""
         if any((line["phase"], line["block"]) == (phase, block) for line in self.warnings):

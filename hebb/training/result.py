@@ -24,7 +24,7 @@ class Result:
         network: the trained network, on its device.
         probes: accuracies of the probes in the config.
         geometry: geometry of the representations, if the config includes it.
-        seconds: time since the run started or was last continued.
+        seconds: its time in all sessions, each up to the checkpoint that the next one continued from.
         peak_memory: the largest memory of the run in bytes; None where it cannot be told.
         folder: the run folder, if there is one.
     """

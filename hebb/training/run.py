@@ -72,7 +72,7 @@ class Run:
 
     Attributes:
         data: the datasets that its phases use, by role (``sup``, ``unsup``).
-        started: start time, on the monotonic clock.
+        started: start time on the monotonic clock, earlier by what the sessions before this one took.
         shown: numbers of the blocks after the last epoch, for the report.
         graphs: the recorded updates of the phase, where the config asks for them.
         memory: follows the memory of the run; None for a member of a pack, whose memory is that of all.
@@ -287,15 +287,11 @@ class Run:
         """Write a checkpoint of this name into the run folder."""
         if self.place.folder is None:
             return
-        state, peak = self.state, self.peak_memory()
-        path = (
-            self.place.folder / folders.MEMORY
-        )  # a file of its own: the digest of a checkpoint is that of its numbers
-        if peak is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folders.write_json(path, {"peak_memory": peak})
+        state = self.state
+        self.recorder.to_disk()
+        costs = self.place.folder / folders.COSTS  # a file of its own: a checkpoint's digest is that of its numbers
+        costs.parent.mkdir(parents=True, exist_ok=True)
+        folders.write_json(costs, {"seconds": round(self.seconds(), 3), "peak_memory": self.peak_memory()})
         checkpoints.save(
             self.place.folder / name,
             {
@@ -307,6 +303,10 @@ class Run:
                 "position": {"phase": state.phase, "epoch": state.epoch, "step": state.step},
             },
         )
+
+    def seconds(self) -> float:
+        """Return the time of the run so far, without what an interruption lost."""
+        return time.monotonic() - self.started
 
     def peak_memory(self) -> int | None:
         """Return the largest memory of the run so far in bytes; None where it cannot be told."""
@@ -322,7 +322,7 @@ class Run:
             network=self.network,
             probes=probes,
             geometry=geometry,
-            seconds=time.monotonic() - self.started,
+            seconds=self.seconds(),
             peak_memory=self.peak_memory(),
             folder=self.place.folder,
         )
@@ -349,7 +349,7 @@ class Run:
                 **leaks(result.config),
             },
         )
-        (place.folder / folders.MEMORY).unlink(missing_ok=True)
+        (place.folder / folders.COSTS).unlink(missing_ok=True)
 
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint unless the place keeps the model."""

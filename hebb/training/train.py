@@ -99,7 +99,10 @@ def _train(trainee: Trainee[Data, Gain]) -> list[Result]:
     """Run the remaining phases, or take their blocks from the cache if another run has trained them."""
     with closing(trainee), numerics.subnormals_flushed():
         trainee.begin()
-        for index in range(trainee.state.phase, len(trainee.phases)):
+        first = trainee.state.phase
+        if first > 0 and trainee.state.epoch == 0:
+            trainee.end_phase(first - 1)  # a kill may have come between its checkpoint and its end
+        for index in range(first, len(trainee.phases)):
             with trainee.shared(index) as reused:
                 if not reused:
                     _train_phase(trainee, index)

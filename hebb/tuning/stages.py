@@ -200,12 +200,12 @@ def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_g
 def _task(search: Search, settings: SearchSettings, session: Session) -> Task:
     """Return what all trials share."""
     home, memory = settings.home, "peak_memory" in search.beside
+    own = memory or "seconds" in search.beside  # a trial that takes over blocks has not paid for them
     place = Place(
         datasets=home.datasets,
         layers=home.layers,
         cache=home.cache,
-        # a trial that takes over blocks has not paid their memory
-        shared_blocks=home.cache / "blocks" if settings.share_blocks and not memory else None,
+        shared_blocks=home.cache / "blocks" if settings.share_blocks and not own else None,
         give_back_memory=memory,
         keep_model=settings.save_models or settings.keep_best,
         resume_from=search.resume_from,

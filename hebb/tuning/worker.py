@@ -216,7 +216,7 @@ class GroupScores:
     def repeat(self, trial: Trial) -> None:
         """Report what the run folder holds already."""
         folder, seed = trial.folder, trial.config.seed
-        for line in folders.read_rows(folder / PROBES) if (folder / PROBES).exists() else ():
+        for line in _probes(folder):
             if line["phase"] in self.steps.probed:
                 self.probe(line["phase"], line["value"], seed)
         rows = folders.read_rows(folder / folders.METRICS) if (folder / folders.METRICS).exists() else []
@@ -293,13 +293,18 @@ class _RunReport(train.Report):
         self.scores.row(row, self.trial.config.seed)
 
     def trained(self, index: int, phase: Phase, network: model.Network, data: Images) -> None:
-        """Make the quick probe of a phase and store it before it is reported."""
-        if index not in self.scores.steps.probed:
+        """Make the quick probe of a phase and store it before it is reported; a run that continues may have done so."""
+        if index not in self.scores.steps.probed or any(line["phase"] == index for line in _probes(self.trial.folder)):
             return
         value = quick_probe(network, phase.top, data, self.scores.task.metric, self.trial.config.seed)
         if value is not None:
             folders.append_row(self.trial.folder / PROBES, {"phase": index, "value": value})
             self.scores.probe(index, value, self.trial.config.seed)
+
+
+def _probes(folder: Path) -> list[folders.Row]:
+    """Read the quick probes of a run folder: the phase and the value of each."""
+    return folders.read_rows(folder / PROBES) if (folder / PROBES).exists() else []
 
 
 def quick_probe(network: model.Network, block: int, data: Images, metric: str, seed: int) -> float | None:

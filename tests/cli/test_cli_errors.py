@@ -811,6 +811,16 @@ def test_stored_search_is_kept(command: Command, tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_a_search_does_not_replace_the_model_that_it_starts_from(tiny: Path, command: Command, tmp_path: Path) -> None:
+    _search_folder(tmp_path / "home")
+    trial = tmp_path / "home" / "hebb" / "search" / "mine" / "trials" / "tiny"
+    shutil.copytree(tiny, trial)
+    before = tree(tmp_path)
+    line = f"--preset '{NETWORK}' {TINY} --gpu-id cpu --folder-name mine --resume all '{trial}' --overwrite"
+    assert "--overwrite" in message(command("ray_search.py", *shlex.split(line)), "--resume", "--folder-name")
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.ray
 def test_a_search_that_cannot_start_replaces_nothing(command: Command, tmp_path: Path) -> None:
     """More threads than cores is refused before ``--overwrite`` deletes the earlier search."""

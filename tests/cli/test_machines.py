@@ -172,7 +172,7 @@ def test_an_interrupt_while_a_checkpoint_is_written(kind: signal.Signals, code: 
     words = ("--set", "dataset_sup.samples=64", "dataset_sup.batch_size=64", *ENDLESS[1:])
     process = start(*TRAIN, "--model-name", "x", *words, home=home, preset=LARGE)
     _wait_for(folder / folders.CHECKPOINT, process)
-    kept = {"last.pt", "memory.json"}
+    kept = {"last.pt", "costs.json"}
     while process.poll() is None:
         if {path.name for path in (folder / folders.CHECKPOINT).parent.iterdir()} - kept:
             break

@@ -17,6 +17,7 @@ from hebb.analysis import run_costs
 from hebb.core import peak
 from hebb.core.peak import PeakMemory
 from hebb.storage import folders
+from hebb.training import train
 
 CPU = torch.device("cpu")
 LARGE = 200_000_000
@@ -73,7 +74,27 @@ def test_a_run_keeps_it_over_an_interruption(tmp_path: Path) -> None:
     assert run_costs.of_records(config, None, folder, ["peak_memory"]) == {"peak_memory": whole / 1e6}
     (folder / folders.RESULT).unlink()
     for before, after in ((whole + (1 << 40), whole + (1 << 40)), (None, None)):
-        folders.write_json(folder / folders.MEMORY, {"peak_memory": before})
+        folders.write_json(folder / folders.COSTS, {"peak_memory": before})
         small.run(config, folder, carry_on=True, give_back_memory=True)
         assert json.loads((folder / folders.RESULT).read_text())["peak_memory"] == after
         (folder / folders.RESULT).unlink()
+
+
+def test_its_time_goes_on_over_an_interruption(tmp_path: Path) -> None:
+    """The checkpoint has the seconds so far: a run that goes on is not a run of its last minute."""
+    config = small.config(small.CNN, "dataset_sup.samples=50", "dataset_unsup.samples=50", "dataset_sup.epochs=2")
+    folder, stored = tmp_path / "run", []
+
+    class Watch(train.Report):
+        def trained(self, *_: object) -> None:
+            stored.append(json.loads((folder / folders.COSTS).read_text())["seconds"])
+
+    train.run(config, report=Watch(), place=train.Place(datasets=tmp_path, folder=folder, keep_model=True))
+    assert 0 < stored[0] <= stored[1]
+    whole = json.loads((folder / folders.RESULT).read_text())["seconds"]
+    assert whole >= stored[1]
+    for carry_on, low, high in ((True, 1e6, 1e6 + 1e5), (False, 0, 1e5)):
+        (folder / folders.RESULT).unlink()
+        folders.write_json(folder / folders.COSTS, {"seconds": 1e6})
+        small.run(config, folder, carry_on=carry_on, overwrite=not carry_on, keep_model=True)
+        assert low < json.loads((folder / folders.RESULT).read_text())["seconds"] < high

@@ -52,6 +52,39 @@ def test_the_entry_of_a_folder_is_read_from_its_images(tmp_path: Path) -> None:
     assert torch.equal(pixels(found.train)[0], torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1))
 
 
+def test_a_file_of_the_same_name_is_read_anew(tmp_path: Path) -> None:
+    """A notebook corrects its labels and trains again: the old ones must not go with the new images."""
+    path = tmp_path / "mine.npz"
+    arrays = {"x_train": np.zeros((6, 4, 4), np.uint8), "x_test": np.zeros((2, 4, 4), np.uint8), "y_test": [0, 1]}
+    name = f"npz:{path}"
+    for y_train in ([0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 1, 0], [2, 0, 1, 2, 0, 1]):
+        np.savez(path, y_train=y_train, **arrays)
+        data = load(name)
+        assert data.train.labels.tolist() == y_train
+        assert DATASETS.get(name, "test").classes == len(set(y_train))
+    entry = DATASETS.get(name, "test")
+    assert DATASETS.get(name, "test") is entry  # as long as nothing changes, nothing is read
+    np.savez(path, y_train=[0, 1, 0, 1, 0, 1], **arrays)
+    assert entry.load is not None
+    with pytest.raises(ConfigError, match=r"mine\.npz: has changed since its labels were read\nstart again"):
+        entry.load(tmp_path, True)
+
+
+@pytest.mark.parametrize("at", ["train/cat", "train/cat/winter", "train/bird"])
+def test_a_folder_that_has_grown_is_read_anew(at: str, tmp_path: Path) -> None:
+    """By an image, in a subfolder too, or by a class."""
+    root = image_files.folder(tmp_path / "pets")
+    winter = root / "train" / "cat" / "winter"
+    winter.mkdir()
+    Image.new("RGB", (20, 16)).save(winter / "snow.png")
+    before = DATASETS.get(f"folder:{root}", "test")
+    assert DATASETS.get(f"folder:{root}", "test") is before
+    (root / at).mkdir(exist_ok=True)
+    Image.new("RGB", (20, 16)).save(root / at / "new.png")
+    after = DATASETS.get(f"folder:{root}", "test")
+    assert (after.train, after.classes) == (before.train + 1, before.classes + (at == "train/bird"))
+
+
 def test_grey_images_have_one_channel(tmp_path: Path) -> None:
     root = image_files.folder(tmp_path, mode="L")
     assert DATASETS.get(f"folder:{root}", "test").channels == 1

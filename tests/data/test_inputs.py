@@ -33,7 +33,7 @@ from hebb.config import catalog, plan, probed
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, DiskFullError, HebbError
-from hebb.data import decode, images, memory, npz, own, scan, sources
+from hebb.data import decode, images, memory, npz, scan, sources
 from hebb.data.images import RESIDENT
 from hebb.storage.folders import Home
 from hebb.training import run as training_run
@@ -154,7 +154,6 @@ def test_an_odd_image_beyond_the_headers_is_refused(
     """In memory and streamed alike, as a small folder would show it."""
     image_files.folder(tmp_path, mode="L")
     monkeypatch.setattr(scan, "HEADERS", 5)
-    own._folder.cache_clear()
     Image.new(odd[2], odd[:2]).save(tmp_path / "train" / "cat" / "cat_1.png")  # not among the five
     spec = CATALOG.dataset(f"folder:{tmp_path}", "test")
     with pytest.raises(ConfigError, match=rf"cat_1\.png: .*{message}"):
@@ -513,7 +512,6 @@ def test_data_that_have_grown_are_the_reason(tmp_path: Path) -> None:
     folders.write_json(tmp_path / "config.json", stored_config(config, plan.phases(config)))
     assert run.read_config(tmp_path / "config.json") == config
     Image.new("RGB", (20, 16)).save(root / "train" / "cat" / "new.png")
-    own._folder.cache_clear()
     with pytest.raises(ConfigError, match=r"the data have changed since the run started: .* now has 19 images"):
         run.read_config(tmp_path / "config.json")
 
@@ -563,3 +561,21 @@ def test_a_download_that_fails(
     with pytest.raises(kind, match=message):
         sources.torchvision_images("MNIST", tmp_path / "new", True)
     assert not (tmp_path / "new").exists(), "a mistyped folder is not left behind"
+
+
+def test_a_download_that_fails_leaves_what_others_put_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command may download its own dataset into a folder that this one has made."""
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    def beside_another(root: str, **_: object) -> Any:
+        for name in ("MNIST/raw", "cifar-10-batches-py"):
+            (Path(root) / name).mkdir(parents=True)
+        (Path(root) / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"images")
+        raise OSError("the connection broke")
+
+    monkeypatch.setattr(datasets, "MNIST", beside_another)
+    with pytest.raises(HebbError, match="the connection broke"):
+        sources.torchvision_images("MNIST", tmp_path / "a" / "b", True)
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert left == ["a", "a/b", "a/b/cifar-10-batches-py", "a/b/cifar-10-batches-py/data_batch_1"]

@@ -6,9 +6,11 @@ Without it the wrong configuration could be called the winner.
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ from hebb.config import catalog, overrides, search_space
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.tuning import request, results, search_folder, trials
+from hebb.tuning import request, results, search_folder, stages, trials
 from hebb.tuning.request import SearchRequest
 from hebb.tuning.search import Search
 from hebb.tuning.search_settings import SearchSettings
@@ -31,7 +33,7 @@ DEEP = "--preset 3SoftHebbCnnDigits --dataset-unsup Digits_1 --dataset-sup Digit
 def resolve(line: str, tmp_path: Path, text: str = "") -> Search:
     """Resolve a command; ``text`` is the content of the search config ``mine.yaml``."""
     (tmp_path / "mine.yaml").write_text(text)
-    words = f"{line} --data-dir {tmp_path}".replace("mine.yaml", str(tmp_path / "mine.yaml")).split()
+    words = shlex.split(f"{line} --data-dir {tmp_path}".replace("mine.yaml", str(tmp_path / "mine.yaml")))
     return ray_search.resolve(ray_search.parser().parse(words), CATALOG)
 
 
@@ -45,6 +47,22 @@ def refused(line: str, tmp_path: Path, *says: str, text: str = "") -> None:
 
 
 RATES = "purpose: search\nseeds: [3, 5]\nspace: {bX.layer.lr: {grid: [0.1, 0.2]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "shared"),
+    [
+        ("", True),
+        ("--metric val_acc multiply_accumulates", True),
+        ("--metric val_acc seconds", False),
+        ("--metric val_acc peak_memory", False),
+        ("--constraint 'seconds < 60'", False),
+    ],
+)
+def test_trials_that_are_judged_by_their_cost_pay_for_all_blocks(flags: str, shared: bool, tmp_path: Path) -> None:
+    search = resolve(f"{DEEP} --config mine.yaml {flags}", tmp_path, RATES)
+    task = stages._task(search, SearchSettings(home=folders.Home(tmp_path)), Mock(load=None, sharing=1))
+    assert (task.place.shared_blocks is not None) == shared
 
 
 # -- packs --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,27 @@ def test_an_unexpected_error_is_left_to_ray(tmp_path: Path, monkeypatch: Any) ->
     monkeypatch.setattr(train, "run_pack", fail)
     with pytest.raises(RuntimeError, match="CUDA"):
         reports_of(make_group(tmp_path))
+
+
+def test_a_probe_that_a_kill_prevented_is_made_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of a phase is written before its probe; without it the scheduler would miss a step."""
+    whole = reports_of(make_group(tmp_path / "whole", (0, 1), small.DEEP), probe_every=1)
+    group, probe = make_group(tmp_path / "killed", (0, 1), small.DEEP), worker.quick_probe
+    for kill in (1, 1, 3):  # at the first probe, at the second, and at the second of the other seed
+        count = iter(range(1, 10))
+
+        def killed(*arguments: Any, count: Iterator[int] = count, kill: int = kill) -> float | None:
+            if next(count) == kill:
+                raise KeyboardInterrupt
+            return probe(*arguments)
+
+        monkeypatch.setattr(worker, "quick_probe", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reports_of(group, probe_every=1)
+    monkeypatch.setattr(worker, "quick_probe", probe)
+    assert reports_of(group, probe_every=1) == whole
 
 
 def test_probes(tmp_path: Path) -> None:
