@@ -146,6 +146,8 @@ def data(draw: st.DrawFn) -> DataSpec:
         classes=draw(st.none() | labels) if split == "train" else None,
         augmentation=(augmentation := draw(st.booleans())),
         mirror=not augmentation and draw(st.booleans()),
+        zca_smoothing=draw(st.floats(1e-6, 10)) if zca else 0.1,
+        zca_pixels=zca and draw(st.booleans()),
         zca_test=zca and draw(st.booleans()),
         mirror_test=draw(st.booleans()),
         noise_std=draw(numbers(0)),

@@ -99,7 +99,11 @@ def _datasets(catalog: Catalog, shown: Collection[str]) -> None:
 
 def _other_settings(spec: DataSpec) -> str:
     """Write the settings of a dataset variant in which it differs from a plain one."""
-    words = [name for name in ("augmentation", "mirror", "zca", "zca_test", "mirror_test") if getattr(spec, name)]
+    words = [
+        name
+        for name in ("augmentation", "mirror", "zca", "zca_pixels", "zca_test", "mirror_test")
+        if getattr(spec, name)
+    ]
     words += [f"{name} {getattr(spec, name)}" for name in ("noise_std", "size") if getattr(spec, name)]
     if spec.classes is not None:
         words.append("class " + " ".join(map(str, spec.classes)))

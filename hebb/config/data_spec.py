@@ -8,6 +8,8 @@ from hebb.config.registry import DATASETS
 from hebb.config.vocabulary import WITHOUT_LABELS, Part
 from hebb.core.errors import ConfigError
 
+_SMOOTHING = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
@@ -25,6 +27,9 @@ class DataSpec:
             pixel range.
         mirror: mirror each training image with probability 1/2 in every epoch, and vary it in no other way.
         zca: ZCA whitening fitted on the images that are trained on.
+        zca_smoothing: added to the eigenvalues of the covariance, so that directions of little variance are not blown
+            up; the pixels have a variance of 1.
+        zca_pixels: standardise each pixel by a mean and deviation of its own, and not by those of its channel.
         zca_test: fit it on the test images, too, which so leak into what is learnt.
         mirror_test: mirror each test image with probability 1/2, once, as ``split_seed`` draws it.
         split: part of the dataset that trains (``train``, ``unlabeled``, ``train+unlabeled``, ``sequences``, ``test``,
@@ -52,6 +57,8 @@ class DataSpec:
     noise_std: float = 0.0
     mirror: bool = False
     zca: bool = False
+    zca_smoothing: float = _SMOOTHING
+    zca_pixels: bool = False
     zca_test: bool = False
     mirror_test: bool = False
     split: str = "train"
@@ -97,8 +104,13 @@ class DataSpec:
             raise ConfigError(where, "standardise and deviations divide by different deviations", hint="leave one out")
         if self.mirror and self.augmentation:
             raise ConfigError(where, "mirror cannot be combined with augmentation", hint="leave one of the two out")
-        if self.zca_test and not self.zca:
-            raise ConfigError(where, "zca_test would do nothing without zca", hint="leave it out")
+        for name in ("zca_test", "zca_pixels"):
+            if getattr(self, name) and not self.zca:
+                raise ConfigError(where, f"{name} would do nothing without zca", hint="leave it out")
+        if not 0 < self.zca_smoothing < float("inf"):
+            raise ConfigError(where, f"zca_smoothing must be a number > 0, got {self.zca_smoothing}")
+        if self.zca_smoothing != _SMOOTHING and not self.zca:
+            raise ConfigError(where, "zca_smoothing would do nothing without zca", hint="leave it out")
         if self.zca and self.zoom > 1:
             raise ConfigError(
                 where, "zoom would cut off the border of images that zca has whitened", hint="leave it out"

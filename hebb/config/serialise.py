@@ -57,6 +57,8 @@ _LATER: dict[type, dict[str, Any]] = {
         "view_gray": 0.2,
         "view_blur": 0.5,
         "mirror": False,
+        "zca_smoothing": 0.1,
+        "zca_pixels": False,
         "zca_test": False,
         "mirror_test": False,
     },

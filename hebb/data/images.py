@@ -333,8 +333,9 @@ def _finish(
     if isinstance(train.images, Tensor) and train.images.dtype != torch.uint8:
         raise ConfigError(where, "zca needs uint8 images, got floats", hint="whiten them yourself, or leave zca out")
     name = key() + (f"/{decode.VERSION}" if isinstance(pool, Files) else "")
+    kind = whitening.Kind(spec.zca_smoothing, spec.zca_pixels)
     return whitening.fitted(
-        lambda: (piece for part in whitened for piece in _raw(part())), pool.shape, name, cache, where
+        lambda: (piece for part in whitened for piece in _raw(part())), pool.shape, kind, name, cache, where
     ).to(device)
 
 

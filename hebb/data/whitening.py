@@ -19,17 +19,27 @@ from torch import Tensor
 from hebb.core import files, machine
 from hebb.core.errors import ConfigError
 
-SMOOTHING = 0.1
-"""Added to the eigenvalues s of the covariance, so that directions of little variance are not blown up."""
 MOST_VALUES = 8192
 """Most values of an image: the covariance takes their square in memory, its eigenvectors their cube in time."""
 
 
 @dataclass(frozen=True)
-class Whitening:
-    """z = (x - mean) / std, then z U (s + 0.1)^-1/2 U^T with the covariance U s U^T of z: one affine map.
+class Kind:
+    """Which whitening: the c of ``Whitening``, and whether mean and std are those of a pixel or of its channel."""
 
-    mean and std are numbers for each channel.
+    smoothing: float = 0.1
+    pixels: bool = False
+
+
+BY_CHANNEL = Kind()
+"""The whitening of the SoftHebb presets."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """z = (x - mean) / std, then z U (s + c)^-1/2 U^T with the covariance U s U^T of z: one affine map.
+
+    The constant c keeps directions of little variance from being blown up.
 
     Attributes:
         matrix: float32 (D, D), D = C H W.
@@ -49,13 +59,19 @@ class Whitening:
 
 
 def fitted(
-    pieces: Callable[[], Iterator[Tensor]], shape: tuple[int, int, int], key: str, cache: Path | None, where: str
+    pieces: Callable[[], Iterator[Tensor]],
+    shape: tuple[int, int, int],
+    kind: Kind,
+    key: str,
+    cache: Path | None,
+    where: str,
 ) -> Whitening:
     """Return the whitening of these images, from the cache if it holds it.
 
     Args:
         pieces: yields all uint8 images in pieces (n, C, H, W); called only when the cache has nothing.
         shape: (C, H, W).
+        kind: which whitening.
         key: digest of the images, which names the file.
         cache: folder of stored whitenings; None stores nothing.
         where: the place an error names.
@@ -67,16 +83,17 @@ def fitted(
             f"zca needs a matrix of {values:,} x {values:,} for images of {'x'.join(map(str, shape))}",
             hint=f"choose a size with at most {MOST_VALUES:,} values an image",
         )
+    key += "" if kind == BY_CHANNEL else f"/{kind}"
     path = None if cache is None else cache / f"zca-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt"
     whitening = None if path is None else _stored(path)
     if whitening is None:
-        whitening = fit(pieces(), shape)
+        whitening = fit(pieces(), shape, kind)
         if path is not None:
             _store(path, whitening)
     return whitening
 
 
-def fit(pieces: Iterator[Tensor], shape: tuple[int, int, int]) -> Whitening:
+def fit(pieces: Iterator[Tensor], shape: tuple[int, int, int], kind: Kind = BY_CHANNEL) -> Whitening:
     """Fit to uint8 images, on the CPU.
 
     The sums of pixels and of their products are whole numbers below 2^53, which double precision adds without an
@@ -92,20 +109,21 @@ def fit(pieces: Iterator[Tensor], shape: tuple[int, int, int]) -> Whitening:
         products.addmm_(flat.T, flat)
         count += len(flat)
     with machine.one_thread():
-        return _whitening(total, products, count, shape)
+        return _whitening(total, products, count, shape, kind)
 
 
-def _whitening(total: Tensor, products: Tensor, count: int, shape: tuple[int, int, int]) -> Whitening:
+def _whitening(total: Tensor, products: Tensor, count: int, shape: tuple[int, int, int], kind: Kind) -> Whitening:
     """Turn the sums (D,) and the sums of products (D, D) of uint8 pixels into a whitening."""
-    area = prod(shape[1:])
-    mean = (total.view(shape[0], area).sum(dim=1) / (count * area)).repeat_interleave(area)
-    square = (products.diagonal().view(shape[0], area).sum(dim=1) / (count * area)).repeat_interleave(area)
+    area = 1 if kind.pixels else prod(shape[1:])
+    parts = prod(shape) // area
+    mean = (total.view(parts, area).sum(dim=1) / (count * area)).repeat_interleave(area)
+    square = (products.diagonal().view(parts, area).sum(dim=1) / (count * area)).repeat_interleave(area)
     std = (square - mean**2).sqrt()
-    std[std == 0] = 1  # a channel without contrast
+    std[std == 0] = 1  # without contrast
     covariance = products.sub_(torch.outer(total, total / count)) / max(count - 1, 1)
     covariance /= torch.outer(std, std)
     s, u = torch.linalg.eigh(covariance)
-    zca = (u / (s.clamp(min=0) + SMOOTHING).sqrt()) @ u.T
+    zca = (u / (s.clamp(min=0) + kind.smoothing).sqrt()) @ u.T
     matrix = zca / std[:, None]  # of pixels from 0 to 255
     return Whitening(matrix=(matrix * 255).float(), offset=(-mean @ matrix).float())
 

@@ -82,6 +82,7 @@ DATA_PATHS: list[tuple[str, object, object]] = [
     *((f"view_{name}", "0.3", 0.3) for name in ("area", "flip", "colour", "gray", "blur")),
     ("deviations", "3", 3.0),
 ]
+ZCA: dict[str, object] = {"zca_test": True, "zca_pixels": True, "zca_smoothing": 0.5}
 CLASSIFIER_PATHS: list[tuple[str, object, object]] = [
     ("lr", "1e-2", 0.01),
     ("weight_decay", 0.001, 0.001),
@@ -129,14 +130,15 @@ def test_path(path: str, value: object, want: dict[str, object]) -> None:
 
 
 def test_paths_are_all_here() -> None:
-    assert {name for name, *_ in DATA_PATHS} | {"classes", "zca_test"} == {f.name for f in dataclasses.fields(DataSpec)}
+    assert {name for name, *_ in DATA_PATHS} | {"classes", *ZCA} == {f.name for f in dataclasses.fields(DataSpec)}
     assert {name for name, *_ in CLASSIFIER_PATHS} == {f.name for f in dataclasses.fields(ClassifierSpec)}
     assert {name for name, *_ in STOP_PATHS} == {f.name for f in dataclasses.fields(StopSpec)}
 
 
-def test_a_whitening_that_sees_test_images_is_asked_for_with_the_whitening() -> None:
-    both = change(run(), "dataset_sup.zca=1", "dataset_sup.zca_test=1")
-    assert differences(run(), both) == {"dataset_sup.zca": True, "dataset_sup.zca_test": True}
+@pytest.mark.parametrize(("name", "value"), ZCA.items())
+def test_what_a_whitening_is_like_is_asked_for_with_the_whitening(name: str, value: object) -> None:
+    both = change(run(), "dataset_sup.zca=1", f"dataset_sup.{name}={value}")
+    assert differences(run(), both) == {"dataset_sup.zca": True, f"dataset_sup.{name}": value}
 
 
 def test_lists_and_none() -> None:

@@ -164,7 +164,7 @@ LATER = {
         "residual",
     ),
     *("held", "standardise", "deviations", "zoom", "view_area", "view_flip", "view_colour", "view_gray", "view_blur"),
-    *("mirror", "zca_test", "mirror_test"),
+    *("mirror", "zca_smoothing", "zca_pixels", "zca_test", "mirror_test"),
     *("loss", "optimiser", "momentum", "restart", "restart_growth", "decay", "decay_every"),
 }
 """Keys that the first files lack."""

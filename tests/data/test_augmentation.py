@@ -240,15 +240,17 @@ def cifar(tmp_path: Path) -> Path:
 ZCA = DataSpec(dataset="CIFAR10", zca=True, size=8)
 
 
-def test_zca_whitens_the_training_images(cifar: Path) -> None:
-    """In the eigenbasis of the standardised images, a variance s becomes s / (s + 0.1)."""
+@pytest.mark.parametrize(("smoothing", "pixels"), [(0.1, False), (0.1, True), (0.001, False), (0.001, True)])
+def test_zca_whitens_the_training_images(smoothing: float, pixels: bool, cifar: Path) -> None:
+    """In the eigenbasis of the standardised images, a variance s becomes s / (s + smoothing)."""
+    spec = replace(ZCA, zca_smoothing=smoothing, zca_pixels=pixels)
     raw = torch.cat([x for x, _ in images.load(replace(ZCA, zca=False), cifar, 0, CPU).train.batches(600)])
-    white = torch.cat([x for x, _ in images.load(ZCA, cifar, 0, CPU).train.batches(100)])
-    mean = raw.mean(dim=(0, 2, 3), keepdim=True)
-    std = raw.std(dim=(0, 2, 3), keepdim=True, correction=0)
+    white = torch.cat([x for x, _ in images.load(spec, cifar, 0, CPU, cifar / "cache").train.batches(100)])
+    mean = raw.mean(dim=0 if pixels else (0, 2, 3), keepdim=True)
+    std = raw.std(dim=0 if pixels else (0, 2, 3), keepdim=True, correction=0)
     s, u = np.linalg.eigh(np.cov(((raw - mean) / std).flatten(1).double().numpy(), rowvar=False))
     found = u.T @ np.cov(white.flatten(1).double().numpy(), rowvar=False) @ u
-    assert np.abs(found - np.diag(s / (s + 0.1))).max() < 1e-4
+    assert np.abs(found - np.diag(s / (s + smoothing))).max() < 1e-4
     assert s.max() > 5, "the images were correlated"
     assert abs(float(white.mean())) < 0.01
 

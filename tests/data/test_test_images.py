@@ -163,9 +163,10 @@ def test_no_variant_and_no_other_protocol_leaks() -> None:
 
 def test_the_published_protocol_does_what_ours_does_not() -> None:
     published, ours = spec_of(["instar_published"]), spec_of(["instar"])
-    assert published == replace(ours, mirror=True, zca_test=True, mirror_test=True)
+    theirs = {"mirror": True, "zca_test": True, "zca_pixels": True, "zca_smoothing": 0.001}
+    assert published == replace(ours, **theirs, mirror_test=True)
     blocks = spec_of(["instar_published"], "dataset_unsup")
-    assert blocks == replace(spec_of(["instar"], "dataset_unsup"), mirror=True, zca_test=True)
+    assert blocks == replace(spec_of(["instar"], "dataset_unsup"), **theirs)
     text = CATALOG.protocols["instar_published"].description
     assert "TEST images" in text
     assert "test images are mirrored" in text
@@ -175,6 +176,9 @@ def test_the_published_protocol_does_what_ours_does_not() -> None:
     ("change", "message"),
     [
         ({"zca_test": True}, "zca_test would do nothing without zca"),
+        ({"zca_pixels": True}, "zca_pixels would do nothing without zca"),
+        ({"zca_smoothing": 1e-3}, "zca_smoothing would do nothing without zca"),
+        ({"zca": True, "zca_smoothing": 0.0}, "zca_smoothing must be a number > 0, got 0.0"),
         ({"mirror": True, "augmentation": True}, "mirror cannot be combined with augmentation"),
     ],
 )
@@ -216,7 +220,8 @@ def test_a_run_says_so_in_its_notes_and_in_its_record(tmp_path: Path) -> None:
     assert "test images" not in fair
     told = json.loads((tmp_path / "leaking" / "config.json").read_text())["dataset_sup"]
     assert (told["zca_test"], told["mirror_test"]) == (True, True)
-    del told["zca_test"], told["mirror_test"], told["mirror"]
+    for name in ("zca_test", "zca_smoothing", "zca_pixels", "mirror_test", "mirror"):
+        del told[name]
     data = {**serialise.to_json(config), "dataset_sup": told}
     assert not serialise.run_from_json(data, "old").dataset_sup.leaks  # a file from before says that there was none
 
