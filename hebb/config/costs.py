@@ -18,14 +18,15 @@ def static(config: RunConfig) -> dict[str, int]:
     are those of the updates, for one training image: every synapse of a layer that learns multiplies its input with the
     gate or error of its neuron once for each output pixel, which are N_l K_l P_l for the layers that learn in some
     phase. A settling network has one product for each number of its stored matrices. ``images_seen`` counts the
-    training images of every pass in which something learns, once each; a phase that ends early has seen fewer.
+    training images of every pass in which something learns, once each, or once for each view that a rule compares; a
+    phase that ends early has seen fewer.
     """
     traced = shapes.of_run(config)
     return {
         "parameters": sum(block.parameters for block in traced),
         "multiply_accumulates": sum(block.multiply_accumulates for block in traced),
         "synaptic_operations": sum(_synapses(config, i, traced[i]) for i in _plastic(config)),
-        "images_seen": sum(phase.epochs * _images(config, phase) for phase in _learning(config)),
+        "images_seen": sum(phase.epochs * phase.views * _images(config, phase) for phase in _learning(config)),
     }
 
 

@@ -120,6 +120,11 @@ def test_static_costs_by_hand() -> None:
     }
 
 
+def test_an_image_is_seen_once_for_each_view_that_is_compared() -> None:
+    pairs = small.config("LPL-c6-k3-p1:bn:relu:avg_2_2_0 BP:flatten", "dataset_unsup.epochs=3")
+    assert costs.static(pairs)["images_seen"] == 3 * 200 * 2 + 200
+
+
 def test_a_block_that_does_not_learn_has_no_plastic_operations() -> None:
     base = small.config("SoftKrotov-c6-k3-p1-lr0.05-lp0.5-t1:triangle:avg_2_2_0 BP:flatten")
     frozen = costs.static(replace(base, training_blocks=(1,)))

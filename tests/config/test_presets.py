@@ -57,7 +57,14 @@ INSTARS = (
     "4SoftKrotovConstantCnnCIFAR",
     "4CnnCIFAR_instar",
 )
-PAIRED = ("4SCFFCnnCIFAR", "3SCFFCnnDigits", "4SPHeReCnnCIFAR", "4SPHeReCnnCIFAR_small", "3SPHeReCnnDigits")
+PAIRED = (
+    "4SCFFCnnCIFAR",
+    "4SCFFCnnCIFAR_parallel",
+    "3SCFFCnnDigits",
+    "4SPHeReCnnCIFAR",
+    "4SPHeReCnnCIFAR_small",
+    "3SPHeReCnnDigits",
+)
 OTHER_DATA = {
     f"{name}{variant}"
     for name in ("KMNIST", "EMNISTBalanced", "EMNISTLetters", "EMNISTDigits", "SVHN", "TinyImageNet")
