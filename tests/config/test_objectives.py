@@ -121,7 +121,7 @@ def test_static_costs_by_hand() -> None:
 
 
 def test_an_image_is_seen_once_for_each_view_that_is_compared() -> None:
-    pairs = small.config("LPL-c6-k3-p1:bn:relu:avg_2_2_0 BP:flatten", "dataset_unsup.epochs=3")
+    pairs = small.config("LPL-c6-k3-p1:bn:relu:avg_2_2_0:warmup=0 BP:flatten", "dataset_unsup.epochs=3")
     assert costs.static(pairs)["images_seen"] == 3 * 200 * 2 + 200
 
 
