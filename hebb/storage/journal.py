@@ -58,6 +58,11 @@ class Journal:
         """The configurations that were suggested and are trained: those that break no bound before."""
         return {group: choice for group, choice in self.chosen.items() if group not in self.left_out}
 
+    @property
+    def over(self) -> bool:
+        """Whether the search has come to its end, and nothing failed that is tried again when it is continued."""
+        return self.succeeded is not None and not any(entry.get("again") for entry in self.failed.values())
+
     @staticmethod
     def load(folder: Path) -> Journal:
         """Read the journal of a search; an unfinished last line (a killed search) is skipped."""
