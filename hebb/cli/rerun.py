@@ -167,12 +167,10 @@ def _search(
     folder = home.search(options.folder_name or f"{packed.name}-rerun")
     device = arguments.device(options)
     with search_folder.held(folder), _described_well(packed):
-        begun = rerun.repeats(folder, packed)
-        if not begun:
-            search_folder.check_free(folder, options.overwrite)
-            code = rerun.unpack_code(packed, home.unpacked)
-            kind = None if device.kind == DeviceKind.AUTO else str(device.kind)
-            rerun.begin(packed, folder, code, data, kind)
+        if not _goes_on(packed, options, folder, data):
+            if not rerun.has_nothing(folder):
+                search_folder.check_free(folder, options.overwrite)
+            _begin(packed, options, home, folder, data)
         stored = search_folder.read(folder)
         settings = replace(
             SearchSettings.restored(stored["options"], home),
@@ -186,12 +184,46 @@ def _search(
         catalog = catalogs.load(settings.preset_file)
         search = search_folder.search_of(stored, folder, catalog)
         _check_weights(search.resume_from)
-        if not begun:
-            rerun.note_choices(packed, search, catalog)
         command.run(search, settings, catalog, fresh=False)
         verdict = agreement.of(rerun.compared(packed, _done(folder)))
-    folders.write_json(folder / rerun.RECORD, {"archive": packed.sha256, **_as_data(verdict)})
+    rerun.note_verdict(folder, _as_data(verdict))
     return verdict
+
+
+def _goes_on(packed: Archive, options: argparse.Namespace, folder: Path, data: Mapping[str, str]) -> bool:
+    """Tell whether the folder holds the beginning of this repetition, which must have been called alike."""
+    from hebb.tuning import rerun
+
+    if options.overwrite or not rerun.repeats(folder, packed):
+        return False
+    before = rerun.changed(folder, data, _kind(options))
+    if before and not rerun.has_nothing(folder):
+        flag, _, value = before.partition(" ")
+        raise ConfigError(
+            flag,
+            f"must be {value}, with which the repetition in {folder} has begun",
+            hint="leave it out to go on; --overwrite begins it again",
+        )
+    return not before
+
+
+def _begin(
+    packed: Archive, options: argparse.Namespace, home: folders.Home, folder: Path, data: Mapping[str, str]
+) -> None:
+    """Write the folder of the repetition, once everything that it needs is there."""
+    from hebb.tuning import rerun
+
+    code = rerun.unpack_code(packed, home.unpacked)
+    beginning = rerun.Beginning(packed=packed, code=code, data=data, device=_kind(options), folder=folder)
+    search, catalog = beginning.search()
+    _check_weights(search.resume_from)
+    beginning.write(search, catalog)
+
+
+def _kind(options: argparse.Namespace) -> str | None:
+    """Return the kind of device that the user asks for; None for that of the archived runs."""
+    kind = arguments.device(options).kind
+    return None if kind == DeviceKind.AUTO else str(kind)
 
 
 def _done(folder: Path) -> Search:
@@ -221,8 +253,8 @@ def _run(
     folder = home.network(options.folder_name or f"{packed.name}-rerun")
     device = arguments.device(options)
     with _described_well(packed):
-        kind = None if device.kind == DeviceKind.AUTO else str(device.kind)
-        config = rerun.relocated(packed.data(folders.CONFIG), rerun.unpack_code(packed, home.unpacked), data, kind)
+        code = rerun.unpack_code(packed, home.unpacked)
+        config = rerun.relocated(packed.data(folders.CONFIG), code, data, _kind(options))
         config.pop("phases", None)
         run = serialise.run_from_json(config, f"{packed.path}, {folders.CONFIG}")
         source = packed.data(folders.ENVIRONMENT).get("resumed_from") if run.resume is not None else None
