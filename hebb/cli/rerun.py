@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hebb import builtin
 from hebb.cli import arguments, describe, train_flags
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hebb.tuning.search import Search
 
 _VERB = "rerun"
+_OTHER_KIND = {"workers": "search", "checkpoint_every": "run", "verbose": "run"}
+"""Flags that are for archives of one kind alone."""
 _FIRST = {
     "--trust-plugins": "run the code that the archive holds",
     "--dry-run": "say what the archive holds; run nothing of it",
@@ -60,7 +62,7 @@ def parser() -> Parser:
     storage = flags.section(Section.STORAGE)
     storage.add_argument("--folder-name", metavar="NAME", help="name of the new search or run (default: NAME-rerun)")
     storage.add_argument("--overwrite", action="store_true", help="replace a search or a run of that name")
-    train_flags.add_storage_flags(flags)
+    train_flags.add_storage_flags(flags)  # of a search: --save true keeps the models of all its runs
     arguments.add_home_flag(flags)
     arguments.add_device_flags(flags)
     arguments.add_cache_flags(flags)
@@ -79,6 +81,7 @@ def main(argv: list[str]) -> int:
     from hebb.storage import archive
 
     packed = archive.read(options.file)
+    _check_flags(packed.kind, options)
     if options.dry_run:
         _describe(packed)
         return 0
@@ -91,6 +94,14 @@ def main(argv: list[str]) -> int:
     verdict = repeat(packed, options, home, data, commands.line(_VERB, *argv))
     _print(verdict)
     return 0 if verdict.agrees else 1
+
+
+def _check_flags(kind: str, options: argparse.Namespace) -> None:
+    """Raise for flags that do nothing to what the archive holds."""
+    for name in sorted(options.given):
+        if _OTHER_KIND.get(name, kind) != kind:
+            problem = f"has no effect on a {kind}, and {options.file} holds one"
+            raise ConfigError(f"--{name.replace('_', '-')}", problem, hint="leave it out")
 
 
 def _describe(packed: Archive) -> None:
@@ -179,6 +190,7 @@ def _search(
             on_end=options.on_end or None,
             keep_features=not options.no_feature_cache,
             cache_limit=options.cache_limit,
+            **_kept(options),
             commands=(*stored["options"]["commands"], line),
         )
         catalog = catalogs.load(settings.preset_file)
@@ -188,6 +200,13 @@ def _search(
         verdict = agreement.of(rerun.compared(packed, _done(folder)))
     rerun.note_verdict(folder, _as_data(verdict))
     return verdict
+
+
+def _kept(options: argparse.Namespace) -> dict[str, Any]:
+    """Return which models are kept, where the user says so; else it is as in the archived search."""
+    if not options.given & {"save", "save_model"}:
+        return {}
+    return dict.fromkeys(("save_models", "keep_best"), options.save)
 
 
 def _goes_on(packed: Archive, options: argparse.Namespace, folder: Path, data: Mapping[str, str]) -> bool:

@@ -194,3 +194,47 @@ def test_what_has_begun_goes_on_as_it_was_called(
     config = next(folder_of(tmp_path).glob("trials/*/config.json"))
     assert documents.read_json(config)["dataset_sup"]["dataset"] == f"npz:{other}"
     assert json.loads((folder_of(tmp_path) / rerun.RECORD).read_text())["agrees"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("own", ("--checkpoint-every", "2"), "--checkpoint-every: has no effect on a search, and .*own.zip holds one"),
+        ("own", ("-v",), "--verbose: has no effect on a search"),
+        ("run", ("--workers", "2"), "--workers: has no effect on a run"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(
+    name: str, flags: tuple[str, ...], message: str, tmp_path: Path, again: Callable[..., int]
+) -> None:
+    for more in ((), ("--dry-run",)):
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            again(*flags, *more, name=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "models"), [((), 0), (("--save-model",), 2), (("--save", "true"), 2), (("--save", "false"), 0)]
+)
+def test_models_of_a_search_are_kept_when_they_are_asked_for(
+    flags: tuple[str, ...], models: int, author: Path, tmp_path: Path, again: Callable[..., int]
+) -> None:
+    assert again(*here(author), *flags) == 0
+    assert len(list(folder_of(tmp_path).glob(f"trials/*/{folders.CHECKPOINT}"))) == models
+
+
+def test_no_model_of_a_search_is_kept_when_none_is_asked_for(
+    author: Path, again: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the best one is, as in the archived search."""
+    asked: list[tuple[bool, bool]] = []
+
+    def run(search: Search, settings: SearchSettings, *_: object, **__: object) -> int:
+        asked.append((settings.save_models, settings.keep_best))
+        raise _KilledError
+
+    monkeypatch.setattr(search, "run", run)
+    for flags in ((), ("--save", "false")):
+        with pytest.raises(_KilledError):
+            again(*here(author), *flags)
+    assert asked == [(False, True), (False, False)]
