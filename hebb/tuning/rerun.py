@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hebb.analysis.agreement import Repeated
 from hebb.config import catalog as catalogs
-from hebb.config import domains
+from hebb.config import domains, serialise
 from hebb.config.catalog import Catalog
 from hebb.config.domains import Choice
 from hebb.core import documents, files
@@ -25,6 +25,7 @@ from hebb.storage.archive import Archive
 from hebb.storage.journal import Event, Journal
 from hebb.tuning import search_folder, trials
 from hebb.tuning.search import Group, Search
+from hebb.tuning.winners import WINNER
 
 RECORD = "rerun.json"
 """File of a search that repeats an archive: its digest, what it is repeated on and, at the end, the verdict."""
@@ -225,9 +226,8 @@ def _final_pairs(packed: Archive, folder: Path) -> list[Repeated]:
     """Pair the runs of a winner, or of points on a front, on all training images."""
     pattern = f"{folders.TRIALS}/{run_names.FINAL}-"
     here = {_same(folders.read_json(path)): path.parent for path in folder.glob(f"{pattern}*/{folders.CONFIG}")}
-    names = [name for name in packed.runs() if name.startswith(pattern)]
-    configs = {name: packed.data(f"{name}/{folders.CONFIG}") for name in names}
-    points = list(dict.fromkeys(map(run_names.configuration, names)))
+    configs = _asked_for(packed, [name for name in packed.runs() if name.startswith(pattern)])
+    points = list(dict.fromkeys(map(run_names.configuration, configs)))
     several = bool(packed.data(folders.SEARCH).get("others"))
     labels = {point: f"{_FINAL} a point of the front, {point.removeprefix(pattern)}" for point in points}
     if not several:
@@ -241,11 +241,49 @@ def _final_pairs(packed: Archive, folder: Path) -> list[Repeated]:
     ]
 
 
+def _asked_for(packed: Archive, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the configs of the final runs that the archived search ends with, by the names of the runs.
+
+    A search that was extended may have others: of seeds that it now selects on, and of an earlier winner.
+    """
+    stored = packed.data(folders.SEARCH)
+    configs = {name: packed.data(f"{name}/{folders.CONFIG}") for name in names}
+    configs = {name: c for name, c in configs.items() if c.get("seed") in (stored.get("final_seeds") or ())}
+    best = [key(choice) for choice in _best(packed)]
+    selected = {
+        _trained_on_all(packed.data(f"{name}/{folders.CONFIG}"))
+        for choice, _, name in _recorded(packed)
+        if key(choice) in best
+    }
+    own = {name: config for name, config in configs.items() if _trained_on_all(config) in selected}
+    return own or configs  # a search that was cut off may not have named a winner
+
+
+def _best(packed: Archive) -> list[Choice]:
+    """Return the winner of an archived search, or the points of its front that are trained again."""
+    if search_folder.FRONT in packed.files:
+        numbers = packed.data(folders.SEARCH).get("final_points")
+        points = packed.data(search_folder.FRONT)["points"]
+        return [dict(point["configuration"]) for point in points if not numbers or point["number"] in numbers]
+    return [dict(packed.data(WINNER)["configuration"])] if WINNER in packed.files else []
+
+
 def _same(config: Mapping[str, Any]) -> str:
     """Return a text that is the same for a run and its repetition, whose code, data and device may be elsewhere."""
-    plain = {name: value for name, value in config.items() if name not in ("plugins", "device", "phases")}
+    return _text(config, "plugins", "device", "phases")
+
+
+def _trained_on_all(config: Mapping[str, Any]) -> str:
+    """Return a text that is the same for a configuration of a search and for its runs on all training images."""
+    return _text(config, "plugins", "device", "phases", "seed", "pack", share=0.0)
+
+
+def _text(config: Mapping[str, Any], *left_out: str, share: float | None = None) -> str:
+    """Return a config as text, without places of data and some values; ``share`` replaces that of validation."""
+    plain = {name: value for name, value in serialise.complete(config).items() if name not in left_out}
+    validation = {} if share is None else {"validation": share}
     for role in ("dataset_sup", "dataset_unsup"):
-        plain[role] = {**documents.as_object(config.get(role), role), "dataset": None}
+        plain[role] = {**documents.as_object(plain.get(role), role), "dataset": None, **validation}
     return json.dumps(plain, sort_keys=True)
 
 

@@ -25,8 +25,8 @@ from hebb.core.errors import ConfigError
 from hebb.data import own as own_data
 from hebb.storage import archive, folders
 from hebb.storage.journal import Journal
-from hebb.tuning import rerun
-from hebb.tuning.search import Search
+from hebb.tuning import rerun, search_folder, trials
+from hebb.tuning.search import Search, Trial
 from hebb.tuning.search_settings import SearchSettings
 
 RATES = {"b0.layer.lr": [0.05, 0.1, 0.2]}
@@ -67,6 +67,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             if not trial.finished and trial.name not in stopped:
                 names.append(trial.name)
                 small.run(replace(trial.config, device="cpu"), trial.folder, keep_model=settings.save_models)
+        for trial in final_runs(search, 0.1):
+            small.run(replace(trial.config, device="cpu"), trial.folder)
         return 0
 
     monkeypatch.setattr(search, "run", run)
@@ -86,6 +88,11 @@ def again(author: Path, tmp_path: Path) -> Callable[..., int]:
 def here(author: Path) -> tuple[str, str]:
     """Say what the data of the archive are called now."""
     return "--data", f"npz:{author / 'x.npz'}=npz:{author / 'moved.npz'}"
+
+
+def final_runs(search: Search, rate: float) -> tuple[Trial, ...]:
+    """List the runs of a configuration on all training images."""
+    return trials.final_of(search, [next(t for t in search.trials if t.choice["b0.layer.lr"] == rate)])
 
 
 class _KilledError(BaseException):
@@ -238,3 +245,32 @@ def test_no_model_of_a_search_is_kept_when_none_is_asked_for(
         with pytest.raises(_KilledError):
             again(*here(author), *flags)
     assert asked == [(False, True), (False, False)]
+
+
+def test_final_runs_of_before_an_extension_are_not_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0.05 had won on seed 0 and was trained again with seeds 1 and 2; on seeds 0 and 1 it is 0.1, with 2 and 3."""
+    folder = stored_runs.sweep(tmp_path, "more", small.config(small.CNN), RATES, [0, 1])
+    data = folders.read_json(folder / folders.SEARCH)
+    for rate, seeds in ((0.05, [1, 2]), (0.1, [2, 3])):
+        folders.write_json(folder / folders.SEARCH, {**data, "final_seeds": seeds})
+        for trial in final_runs(search_folder.stored(folder).search, rate):
+            small.run(replace(trial.config, device="cpu"), trial.folder)
+        folders.write_json(folder / "winner.json", {"configuration": {"b0.layer.lr": rate}})
+    archive.write(folder, tmp_path / "more.zip")
+    assert verbs.main(["rerun", str(tmp_path / "more.zip"), "--data-dir", str(tmp_path / "home")]) == 0
+    said = capsys.readouterr().out
+    assert "agree: 4 of 4 configurations to the bit" in said
+    assert "final runs of the winner  2" in said
+
+
+def test_final_runs_that_nobody_named_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A search that was cut off has final runs and no winner; its repetition must not pass without them."""
+    folder = stored_runs.sweep(tmp_path, "cut", small.config(small.CNN), RATES, [0])
+    folders.write_json(folder / folders.SEARCH, {**folders.read_json(folder / folders.SEARCH), "final_seeds": [1]})
+    for trial in final_runs(search_folder.stored(folder).search, 0.2):
+        small.run(replace(trial.config, device="cpu"), trial.folder)
+    archive.write(folder, tmp_path / "cut.zip")
+    assert verbs.main(["rerun", str(tmp_path / "cut.zip"), "--data-dir", str(tmp_path / "home")]) == 1
+    assert "1 run did not finish" in capsys.readouterr().out
