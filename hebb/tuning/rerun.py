@@ -22,7 +22,7 @@ from hebb.core import documents, files
 from hebb.core.errors import ConfigError
 from hebb.storage import archive, folders, run_names
 from hebb.storage.archive import Archive
-from hebb.storage.journal import Event, Journal
+from hebb.storage.journal import Event, Journal, events
 from hebb.tuning import search_folder, trials
 from hebb.tuning.search import Group, Search
 from hebb.tuning.winners import WINNER
@@ -173,8 +173,8 @@ def _whole(spec: Mapping[str, Any], suggested: list[folders.Row]) -> dict[str, A
 
 
 def _suggested(packed: Archive) -> list[folders.Row]:
-    rows = packed.rows(folders.JOURNAL)
-    return [row for row in rows if row.get("event") == Event.CHOSEN]
+    rows = events(packed.files.get(folders.JOURNAL, b""), f"{packed.path}, {folders.JOURNAL}")
+    return [row for row in rows if row["event"] == Event.CHOSEN]
 
 
 def _note_choices(packed: Archive, search: Search, catalog: Catalog) -> None:

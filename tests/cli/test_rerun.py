@@ -274,3 +274,12 @@ def test_final_runs_that_nobody_named_are_compared(tmp_path: Path, capsys: pytes
     archive.write(folder, tmp_path / "cut.zip")
     assert verbs.main(["rerun", str(tmp_path / "cut.zip"), "--data-dir", str(tmp_path / "home")]) == 1
     assert "1 run did not finish" in capsys.readouterr().out
+
+
+def test_a_journal_with_a_torn_line_is_repeated(author: Path, tmp_path: Path, trained: list[str]) -> None:
+    """A full disk tore it, and the search went on."""
+    folder = shutil.copytree(folders.Home(author).search("own"), tmp_path / "torn")
+    (folder / folders.JOURNAL).write_bytes(b'{"event": "fail\n{"event": "ended", "group": "", "succeeded": true}\n')
+    archive.write(folder, tmp_path / "torn.zip")
+    assert verbs.main(["rerun", str(tmp_path / "torn.zip"), "--data-dir", str(tmp_path), *here(author)]) == 0
+    assert len(trained) == 2
