@@ -383,6 +383,7 @@ def search(
             search_folder.check_free(place, overwrite)
             asked = warm.begun(asked, home, catalog)
         else:
+            search_folder.check_runs(place, "carry_on")
             asked = _continued(asked, request.restored(place, catalog))
         studies.check(asked, settings.storage)
         from hebb.tuning import stages

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hebb import builtin
 from hebb.cli import arguments, describe, train_flags
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hebb.tuning.search import Search
 
 _VERB = "rerun"
+_OTHER_KIND = {"workers": "search", "checkpoint_every": "run", "verbose": "run"}
+"""Flags that are for archives of one kind alone."""
 _FIRST = {
     "--trust-plugins": "run the code that the archive holds",
     "--dry-run": "say what the archive holds; run nothing of it",
@@ -60,7 +62,7 @@ def parser() -> Parser:
     storage = flags.section(Section.STORAGE)
     storage.add_argument("--folder-name", metavar="NAME", help="name of the new search or run (default: NAME-rerun)")
     storage.add_argument("--overwrite", action="store_true", help="replace a search or a run of that name")
-    train_flags.add_storage_flags(flags)
+    train_flags.add_storage_flags(flags)  # of a search: --save true keeps the models of all its runs
     arguments.add_home_flag(flags)
     arguments.add_device_flags(flags)
     arguments.add_cache_flags(flags)
@@ -79,6 +81,7 @@ def main(argv: list[str]) -> int:
     from hebb.storage import archive
 
     packed = archive.read(options.file)
+    _check_flags(packed.kind, options)
     if options.dry_run:
         _describe(packed)
         return 0
@@ -91,6 +94,14 @@ def main(argv: list[str]) -> int:
     verdict = repeat(packed, options, home, data, commands.line(_VERB, *argv))
     _print(verdict)
     return 0 if verdict.agrees else 1
+
+
+def _check_flags(kind: str, options: argparse.Namespace) -> None:
+    """Raise for flags that do nothing to what the archive holds."""
+    for name in sorted(options.given):
+        if _OTHER_KIND.get(name, kind) != kind:
+            problem = f"has no effect on a {kind}, and {options.file} holds one"
+            raise ConfigError(f"--{name.replace('_', '-')}", problem, hint="leave it out")
 
 
 def _describe(packed: Archive) -> None:
@@ -167,12 +178,10 @@ def _search(
     folder = home.search(options.folder_name or f"{packed.name}-rerun")
     device = arguments.device(options)
     with search_folder.held(folder), _described_well(packed):
-        begun = rerun.repeats(folder, packed)
-        if not begun:
-            search_folder.check_free(folder, options.overwrite)
-            code = rerun.unpack_code(packed, home.unpacked)
-            kind = None if device.kind == DeviceKind.AUTO else str(device.kind)
-            rerun.begin(packed, folder, code, data, kind)
+        if not _goes_on(packed, options, folder, data):
+            if not rerun.has_nothing(folder):
+                search_folder.check_free(folder, options.overwrite)
+            _begin(packed, options, home, folder, data)
         stored = search_folder.read(folder)
         settings = replace(
             SearchSettings.restored(stored["options"], home),
@@ -181,17 +190,59 @@ def _search(
             on_end=options.on_end or None,
             keep_features=not options.no_feature_cache,
             cache_limit=options.cache_limit,
+            **_kept(options),
             commands=(*stored["options"]["commands"], line),
         )
         catalog = catalogs.load(settings.preset_file)
         search = search_folder.search_of(stored, folder, catalog)
         _check_weights(search.resume_from)
-        if not begun:
-            rerun.note_choices(packed, search, catalog)
         command.run(search, settings, catalog, fresh=False)
         verdict = agreement.of(rerun.compared(packed, _done(folder)))
-    folders.write_json(folder / rerun.RECORD, {"archive": packed.sha256, **_as_data(verdict)})
+    rerun.note_verdict(folder, _as_data(verdict))
     return verdict
+
+
+def _kept(options: argparse.Namespace) -> dict[str, Any]:
+    """Return which models are kept, where the user says so; else it is as in the archived search."""
+    if not options.given & {"save", "save_model"}:
+        return {}
+    return dict.fromkeys(("save_models", "keep_best"), options.save)
+
+
+def _goes_on(packed: Archive, options: argparse.Namespace, folder: Path, data: Mapping[str, str]) -> bool:
+    """Tell whether the folder holds the beginning of this repetition, which must have been called alike."""
+    from hebb.tuning import rerun
+
+    if options.overwrite or not rerun.repeats(folder, packed):
+        return False
+    before = rerun.changed(folder, data, _kind(options))
+    if before and not rerun.has_nothing(folder):
+        flag, _, value = before.partition(" ")
+        raise ConfigError(
+            flag,
+            f"must be {value}, with which the repetition in {folder} has begun",
+            hint="leave it out to go on; --overwrite begins it again",
+        )
+    return not before
+
+
+def _begin(
+    packed: Archive, options: argparse.Namespace, home: folders.Home, folder: Path, data: Mapping[str, str]
+) -> None:
+    """Write the folder of the repetition, once everything that it needs is there."""
+    from hebb.tuning import rerun
+
+    code = rerun.unpack_code(packed, home.unpacked)
+    beginning = rerun.Beginning(packed=packed, code=code, data=data, device=_kind(options), folder=folder)
+    search, catalog = beginning.search()
+    _check_weights(search.resume_from)
+    beginning.write(search, catalog)
+
+
+def _kind(options: argparse.Namespace) -> str | None:
+    """Return the kind of device that the user asks for; None for that of the archived runs."""
+    kind = arguments.device(options).kind
+    return None if kind == DeviceKind.AUTO else str(kind)
 
 
 def _done(folder: Path) -> Search:
@@ -221,8 +272,8 @@ def _run(
     folder = home.network(options.folder_name or f"{packed.name}-rerun")
     device = arguments.device(options)
     with _described_well(packed):
-        kind = None if device.kind == DeviceKind.AUTO else str(device.kind)
-        config = rerun.relocated(packed.data(folders.CONFIG), rerun.unpack_code(packed, home.unpacked), data, kind)
+        code = rerun.unpack_code(packed, home.unpacked)
+        config = rerun.relocated(packed.data(folders.CONFIG), code, data, _kind(options))
         config.pop("phases", None)
         run = serialise.run_from_json(config, f"{packed.path}, {folders.CONFIG}")
         source = packed.data(folders.ENVIRONMENT).get("resumed_from") if run.resume is not None else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from hebb.core.commands import line as command_line
 from hebb.core.errors import DiskFullError, HebbError, InterruptedRunError, cause_of, said_as
 from hebb.core.words import counted
 from hebb.storage import board, folders
+from hebb.storage.journal import Journal
 
 if TYPE_CHECKING:
     from hebb.cli.search_display import SearchDisplay
@@ -45,6 +45,8 @@ def main(argv: list[str]) -> int:
         search, settings, catalog = search_request.restored(options, line)
         job_options.check(search, settings.launcher, settings.jobs)
         studies.check(search, settings.storage)
+        if search_folder.without_runs(search.folder):
+            return _over(search, settings, dry=options.dry_run)
         if options.dry_run:
             return _dry_run(search, catalog, settings, fresh=False)
         settings.home.check_writable()
@@ -106,7 +108,7 @@ def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bo
     ending = on_end.at_end(settings.on_end, [search.folder], "search")
     with ending as end, contextlib.closing(SearchDisplay()) as display:
         display.preparing("loading torch" + (" and Ray" if settings.launcher == Launcher.RAY else ""))
-        from hebb.tuning import stages
+        from hebb.tuning import search_folder, stages
 
         try:
             result = stages.run(search, settings, catalog, display, fresh=fresh)
@@ -119,9 +121,23 @@ def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bo
         end.status = on_end.FINISHED if result.succeeded else on_end.FAILED
         end.gather()
         if not settings.save_trials:
-            shutil.rmtree(search.folder / folders.TRIALS)
+            search_folder.remove_runs(search.folder)
             board.renew(search.folder)
     return 0 if result.succeeded else 1
+
+
+def _over(search: Search, settings: SearchSettings, *, dry: bool) -> int:
+    """Say that nothing is left of a search that has removed its runs, and return its exit code."""
+    from hebb.tuning import search_folder
+
+    text = f"complete: --save false removed its runs, and {search.folder} holds their results"
+    describe.console().print(text, soft_wrap=True)
+    succeeded = bool(Journal.load(search.folder).succeeded)
+    if not dry:
+        with search_folder.held(search.folder), on_end.at_end(settings.on_end, [search.folder], "search") as end:
+            search_folder.remove_runs(search.folder)  # a kill may have left some
+            end.status = on_end.FINISHED if succeeded else on_end.FAILED
+    return 0 if succeeded else 1
 
 
 def _write_report(search: Search, home: folders.Home, display: SearchDisplay) -> None:

@@ -44,6 +44,8 @@ _BESIDE_RESTORE = (
     *("no_feature_cache", "cache_limit", "time_budget", "max_trials", "max_failures", "dry_run", "verbose"),
     *("save", "save_model", "save_best", "final_points", "on_end", "launcher", "slurm", "storage"),
 )
+NEED_RUNS = ("extend", "retry_failed", "final_points", "save", "save_model", "save_best")
+"""Flags beside --restore that do something to the runs of a search, also where it is complete."""
 _EXTENDING = ("seeds", "space", "num_samples")
 _EXAMPLE = (
     *("--preset", "2SoftHebbCnnDigits", "--dataset", "Digits_5"),
@@ -311,7 +313,7 @@ def _add_result_flags(group: Flags) -> None:
         type=boolean,
         default=True,
         metavar="BOOL",
-        help="keep the run folders of the trials (default: true)",
+        help="keep the run folders of the trials when the search is complete (default: true)",
     )
 
 

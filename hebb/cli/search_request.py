@@ -155,6 +155,8 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
     home = folders.Home.find(options.data_dir)
     folder = request.folder_of(options.restore, home)
     stored = search_folder.read(folder)["options"]
+    for name in sorted(options.given.intersection(search_flags.NEED_RUNS)):
+        search_folder.check_runs(folder, f"--{name.replace('_', '-')}")
     builtin.load()
     kept = _with_kept(options, SearchSettings.restored(stored, home).stored())
     catalog = catalogs.load(kept.preset_file)

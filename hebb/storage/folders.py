@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hebb.core import commands, files, locks
 from hebb.core.documents import read_json as read_json
@@ -445,13 +445,31 @@ def last_row(path: Path) -> Row | None:
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Append a line to such a file, in place of a last line that is not whole: a full disk or a kill leaves one."""
+    """Append a line to such a file, in place of a last line that is not whole: a full disk or a kill leaves one.
+
+    It is on disk when this returns. One process at a time may write to the file.
+    """
     with open(path, "a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                _end_line(file)
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _end_line(file: BinaryIO) -> None:
+    """Cut off a last line that is not whole; one that lacks its newline alone is read, and stays."""
+    file.seek(0)
+    whole = file.read()
+    end = whole.rfind(b"\n") + 1
+    try:
+        json.loads(whole[end:])
+    except (RecursionError, ValueError):
+        file.truncate(end)
+    else:
+        file.write(b"\n")
 
 
 def _damaged(path: Path, number: int) -> ConfigError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from hebb.config.domains import Choice
 from hebb.core.errors import ConfigError
-from hebb.storage.folders import JOURNAL, Row
+from hebb.storage.folders import JOURNAL, Row, append_row
 
 
 class Event(StrEnum):
@@ -28,6 +28,23 @@ class Event(StrEnum):
     """The search itself came to its end; what came later is another session of it."""
 
 
+def events(content: bytes, where: str) -> Iterator[Row]:
+    """Yield the events of a journal; lines that a kill or a full disk has cut off are skipped.
+
+    Raises:
+        ConfigError: for a choice that lacks its values.
+    """
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            entry = json.loads(line)
+        except (RecursionError, ValueError):  # no JSON, or no UTF-8
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+            if entry["event"] == Event.CHOSEN and not {"choice", "params"} <= set(entry):
+                raise ConfigError(f"{where}, line {number}", "lacks what was chosen", hint="put the file back")
+            yield entry
+
+
 @dataclass
 class Journal:
     """The events of the configurations, in order.
@@ -40,11 +57,9 @@ class Journal:
         left_out: why a group that was chosen is never trained.
         finished: groups that ran to the end, whose folders may have been removed since.
         succeeded: whether nothing failed and there is a winner, where the search has come to its end; else None.
-        torn: whether the last line is unfinished.
     """
 
     path: Path
-    torn: bool = False
     chosen: dict[str, Choice] = field(default_factory=dict)
     suggested: list[tuple[str, Row]] = field(default_factory=list)
     stopped: dict[str, Row] = field(default_factory=dict)
@@ -58,35 +73,25 @@ class Journal:
         """The configurations that were suggested and are trained: those that break no bound before."""
         return {group: choice for group, choice in self.chosen.items() if group not in self.left_out}
 
+    @property
+    def over(self) -> bool:
+        """Whether the search has come to its end, and nothing failed that is tried again when it is continued."""
+        return self.succeeded is not None and not any(entry.get("again") for entry in self.failed.values())
+
     @staticmethod
     def load(folder: Path) -> Journal:
-        """Read the journal of a search; an unfinished last line (a killed search) is skipped."""
+        """Read the journal of a search; lines that a kill or a full disk has cut off are skipped."""
         journal = Journal(folder / JOURNAL)
         if not journal.path.exists():
             return journal
-        text = journal.path.read_text(encoding="utf-8", errors="replace")
-        journal.torn = not text.endswith("\n") and text != ""
-        for number, line in enumerate(text.split("\n"), start=1):
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("event"), str):
-                if entry["event"] == Event.CHOSEN and not {"choice", "params"} <= set(entry):
-                    raise ConfigError(
-                        f"{journal.path}, line {number}", "lacks what was chosen", hint="put the file back"
-                    )
-                journal._take(entry)
+        for entry in events(journal.path.read_bytes(), str(journal.path)):
+            journal._take(entry)
         return journal
 
     def note(self, event: Event, group: str, **more: object) -> None:
         """Append a line; it is on disk when this returns."""
         entry = {"event": event.value, "group": group, **more}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(("\n" if self.torn else "") + json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.torn = False
+        append_row(self.path, entry)
         self._take(entry)
 
     def _take(self, entry: Row) -> None:
@@ -96,6 +101,7 @@ class Journal:
             self.chosen[group] = entry["choice"]
             self.suggested.append((group, entry["params"]))
         elif event == Event.STOPPED:
+            self.failed.pop(group, None)  # a group has one end
             self.stopped[group] = entry
         elif event == Event.FAILED:
             self.failed[group] = entry

@@ -218,7 +218,7 @@ class _Array:
 
     def _settled(self, group: Group) -> bool:
         """Tell whether the records say what became of a group, or nothing goes on."""
-        return bool(self.ledger.cause) or work.state(group, self.work.journal) != work.GroupState.LEFT
+        return bool(self.ledger.cause) or not self.work.is_open(group)
 
     def _take(self, job: _Job, line: Mapping[str, Any]) -> None:
         """Take a line of a job; after a restart it repeats what it reported before."""

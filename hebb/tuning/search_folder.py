@@ -11,6 +11,7 @@ Nothing here is a pickle: an interrupted search is read back as data.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ SEARCHER = "searcher"
 """Key of ``search.json``: what suggests the points of a model-based search, with its version and settings."""
 WARM_START = "warm_start"
 """Key of ``search.json``: what earlier searches measured, so that a continued search does not need them."""
+_REMOVED = f"{folders.TRIALS}.removed"
 _KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", "base", "resume_from", "options")
 
 
@@ -90,6 +92,34 @@ def forget_trials(folder: Path) -> None:
     for path in (folder / LOCKS).iterdir():
         if not path.name.startswith(SEARCH):
             path.unlink(missing_ok=True)
+
+
+def remove_runs(folder: Path) -> None:
+    """Remove the run folders of a search that is over; one that may still go on keeps them.
+
+    They get another name first, so that a kill leaves all of them or none.
+    """
+    if not Journal.load(folder).over:
+        return
+    removed = folder / _REMOVED
+    shutil.rmtree(removed, ignore_errors=True)
+    if (folder / folders.TRIALS).exists():
+        (folder / folders.TRIALS).rename(removed)
+        shutil.rmtree(removed)
+
+
+def without_runs(folder: Path) -> bool:
+    """Tell whether a search is over and has removed its runs: it knows their results and would train them again."""
+    if (folder / folders.TRIALS).exists() or read(folder)["options"].get("save", True):
+        return False
+    return Journal.load(folder).over
+
+
+def check_runs(folder: Path, where: str) -> None:
+    """Raise for a search that has removed its runs, where something needs them."""
+    if without_runs(folder):
+        problem = f"needs the runs of {folder}, which --save false removed when it was complete"
+        raise ConfigError(where, problem, hint="begin another search, without --save false")
 
 
 def write(search: Search, settings: SearchSettings) -> None:

@@ -133,7 +133,7 @@ class Work:
 
     def to_run(self) -> list[Group]:
         """List the groups that are to be run, whatever the limit; one that failed by a mishap is tried again."""
-        return [group for group in self.all_groups() if self._to_run(group)]
+        return [group for group in self.all_groups() if self.is_open(group)]
 
     def left(self) -> int:
         """Return how many groups are to be run."""
@@ -143,7 +143,8 @@ class Work:
         """Return how many points a searcher is still to suggest."""
         return self.search.spec.plan.samples - len(self.journal.suggested) if self.groups is None else 0
 
-    def _to_run(self, group: Group) -> bool:
+    def is_open(self, group: Group) -> bool:
+        """Tell whether nothing says yet how a group ends, or no more than a mishap of an earlier session."""
         match state(group, self.journal):
             case GroupState.LEFT:
                 return True
@@ -153,7 +154,7 @@ class Work:
 
     def verdicts(self) -> dict[str, str]:
         """Return the unfinished groups that are not run again, with the reason of those that failed."""
-        over = [group for group in self.all_groups() if not self._to_run(group) and not group.finished]
+        over = [group for group in self.all_groups() if not self.is_open(group) and not group.finished]
         reasons = self.reasons()
         return {group.name: reasons.get(group.name, "") for group in over}
 
@@ -264,6 +265,8 @@ class Ledger:
         if self.work.models is not None:
             self.work.models.begun(group.runs)
         if group.name not in self.over:
+            if group.name in self.work.journal.failed:  # the mishap is past, and is not how the group ends
+                self.work.journal.note(Event.AGAIN, group.name)
             self.observer.started(group)
 
     def reported(self, group: Group, report: TrialReport) -> None:
@@ -273,7 +276,7 @@ class Ledger:
             self.problem = report["halt"]
             self.cause = self.cause or Cause.DISK_FULL
         elif "failed" in report:
-            if group.name not in journal.failed:
+            if journal.failed.get(group.name, {"again": True})["again"]:  # a fault of its own outweighs a mishap
                 journal.note(Event.FAILED, group.name, reason=report["failed"], again=False)
         elif "left_out" in report:
             if group.name not in journal.left_out:
@@ -312,6 +315,8 @@ class Ledger:
     def errored(self, group: Group, reason: str) -> None:
         """A group has ended by a mishap; it is tried again when the search is continued."""
         self.open.discard(group.name)
+        if group.name in self.over:  # its reports were being repeated, and it keeps the end that it has
+            return
         traces = [path for run in group.runs if (path := run.folder / TRACEBACK).exists()]
         reason += f" (traceback: {traces[0]})" if traces else ""
         self.work.journal.note(Event.FAILED, group.name, reason=reason, again=True)

@@ -327,6 +327,36 @@ def test_a_search_is_repeated_and_a_changed_number_is_found(
         verbs.main(["rerun", str(with_records(packed, tmp_path / "x.zip", "search/search.json", dict)), *place])
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("rates", [(0.0001, 0.3), (0.3, 0.0001)])
+def test_a_search_that_was_extended_is_repeated_as_it_ended(
+    rates: tuple[float, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a final seed that the search then selects on, and of a winner that lost, there are runs that nobody repeats.
+
+    In one of both orders the second rate wins, and in the other the first one still does.
+    """
+    first, second = (f"b0.layer.lr={{grid: [{rate}]}}" for rate in rates)
+    place = ("--data-dir", str(tmp_path), "--workers", "1")
+    words = ("--preset", small.CNN, "--dataset", "Digits_1", "--set", *TINY, "--threads", "1", "--device", "cpu")
+    asked = ("--config", "one_seed", "--purpose", "search", "--final-seeds", "2", "--space", first)
+    assert verbs.main(["search", *words, *asked, "--folder-name", "more", *place]) == 0
+    added = ("--extend", "--seeds", "1", "--space", second)
+    assert verbs.main(["search", "--restore", "more", *added, *place]) == 0
+    final = list((folders.Home(tmp_path).search("more") / "trials").glob("final-*-s*"))
+    assert len(final) in (3, 4)
+    path = packed_as(tmp_path, "more", tmp_path / "more.zip")
+    capsys.readouterr()
+    # other tests of this process have loaded a plugin
+    assert verbs.main(["rerun", str(path), "--trust-plugins", *place]) == 0
+    said = capsys.readouterr().out
+    assert "agree: 3 of 3 configurations to the bit" in said
+    row = next(line for line in said.splitlines() if line.startswith("final runs of the winner"))
+    assert row.split()[5] == "2"
+
+
 def repeated(label: str, seed: int, before: float, now: float | None, **machine: str) -> Repeated:
     place = {"step": 1, "phase": 0, "kind": "bp", "blocks": "b0", "epoch": 1}
     rows = [None if acc is None else [{**place, "test_acc": acc}] for acc in (before, now)]

@@ -117,6 +117,28 @@ def test_a_search_in_pieces_equals_a_whole_one(whole: Path, run: Run, tmp_path: 
     assert "b0.layer.radius=9" in printed
 
 
+def test_runs_are_removed_when_nothing_is_left(whole: Path, run: Run, tmp_path: Path) -> None:
+    """A search that keeps no runs goes on in pieces as any other, and once it is complete trains nothing again."""
+    folder = folder_of(tmp_path)
+    run("--folder-name", "s", "--save", "false", "--max-trials", "1", config=GRID)
+    before = finished(folder)
+    assert len(list(folder.glob("trials/*/result.json"))) == 1
+    run("--restore", "s", "--max-trials", "2")
+    between = finished(folder)
+    assert len(list(folder.glob("trials/*/result.json"))) == 3
+    assert {name: between[name] for name in before} == before
+    run("--restore", "s", "--max-trials", "9")
+    assert not (folder / "trials").exists()
+    assert table(folder).equals(table(whole))
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    assert "complete" in run("--restore", "s", "--on-end", f"touch {tmp_path / 'ended'}")
+    assert (tmp_path / "ended").exists()
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.*")} == written
+    for flags in (("--extend", "--seeds", "2"), ("--retry-failed",), ("--save", "true")):
+        with pytest.raises(ConfigError, match=rf"^{flags[0]}: needs the runs of .*s, which --save false removed"):
+            run("--restore", "s", *flags)
+
+
 def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     """A second is less than the run takes; its checkpoint is used; without a new budget the old one counts anew."""
     long = ("--set", "dataset_sup.epochs=100")
