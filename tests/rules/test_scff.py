@@ -215,14 +215,6 @@ def test_a_partner_is_another_image_and_the_same_shift_for_all() -> None:
     assert shifts == {1, 2, 3, 4, 5}
 
 
-def test_no_gradient_leaves_a_block() -> None:
-    made = network("SCFF-c4-k3-p1:triangle SCFF-c5-k3-p1:relu BP:flatten", (1, 8, 8))
-    x = made[0](torch.rand(4, 1, 8, 8)).detach()  # as the engine passes it on
-    made[1].descend(x, torch.zeros(4, dtype=torch.int64))
-    assert all(p.grad is None for p in made[0].parameters())
-    assert all(p.grad is not None for p in made[1].parameters())
-
-
 def test_weights_start_by_the_law_of_glorot() -> None:
     layer = network("SCFF-c40-k3-p1:relu BP:flatten", (10, 8, 8)).initialise(0)[0].layer
     bound = math.sqrt(6 / (9 * 50))
