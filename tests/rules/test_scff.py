@@ -168,6 +168,22 @@ def test_two_images_of_two_pixels_by_hand() -> None:
     assert {name: term.item() for name, term in found.items()} == pytest.approx(want)
 
 
+def test_the_gradient_is_the_printed_one() -> None:
+    """Without flatness and with it; neurons below 0 feel nothing."""
+    torch.manual_seed(0)
+    loud, quiet = (torch.randn(3, 2, 4, 5, dtype=torch.float64).requires_grad_() for _ in range(2))
+    for flatness in (0.0, 0.3):
+        found, _ = terms(loud, quiet, positive_goodness=0.5, negative_goodness=0.2, flatness=flatness)
+        assert found.keys() == {"positive", "negative", *(["flatness"] if flatness else [])}
+        total = found["positive"] + found["negative"] + flatness * found.get("flatness", 0.0)
+        gradients = torch.autograd.grad(total, (loud, quiet))
+        g = [u.detach().relu().square().sum(dim=1, keepdim=True) / 2 for u in (loud, quiet)]
+        length = g[0].square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        factors = [flatness * g[0] / length - torch.sigmoid(0.5 - g[0]) / 20, torch.sigmoid(g[1] - 0.2) / 20]
+        for u, gradient, factor in zip((loud, quiet), gradients, factors, strict=True):
+            torch.testing.assert_close(gradient, 2 / (3 * 2) * u.detach().relu() * factor)
+
+
 @pytest.mark.parametrize("kind", ["map", "vector"])
 def test_pairs_are_two_products_standardised_together(kind: str) -> None:
     """In double precision, from the definition: stack, standardise, multiply each half."""
