@@ -105,7 +105,7 @@ PUBLISHED = [f"mlp.{loss}.{precision}" for loss in ("mse", "ce") for precision i
 
 
 def test_every_stored_case_is_replayed() -> None:
-    """The arrays of a case are counted where it is replayed."""
+    """Each case compares all of its arrays where it is replayed."""
     with np.load(GOLDEN / "rivals" / "epc.npz") as file:
         assert len(file.files) == sum(len(golden(case)) for case in [*PUBLISHED, "linear"])
 
@@ -272,6 +272,7 @@ def linear(weights: list[Tensor], settings: str) -> Any:
 def test_the_exact_equilibrium_of_a_linear_network() -> None:
     """Golden values from a linear solve, which descends nothing; the weights learn from its errors."""
     want = golden("linear")
+    assert want.keys() == {"x", "target", *(f"W{i}" for i in range(1, 5)), *(f"s{i}_exact" for i in range(1, 4))}
     weights = [want[f"W{i}"] for i in range(1, 5)]
     network = linear(weights, "steps=3000,step=0.05")
     *hidden, output = network.split(network.settle(want["x"], want["target"]).rates)
