@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hebb.config.fields import Value  # noqa: E402
 from hebb.config.registry import RULES, HebbianRule, LocalRule, Rule, SettlingRule  # noqa: E402
 from hebb.config.vocabulary import Learning  # noqa: E402
 from hebb.energy.coding import Coding, ErrorDescent  # noqa: E402
+from hebb.nn import response  # noqa: E402
 
 KINDS = {
     Learning.HEBBIAN: "layer-local rule",
@@ -33,6 +35,8 @@ KINDS = {
     Learning.SETTLE: "settling network",
 }
 PRESETS = 8  # shown of those that use a rule
+GRADIENT = re.compile(r"^ +d\w+/d\w+\S* *=", re.MULTILINE)
+"""A line of a docstring with the derivative of a loss."""
 
 
 def pages() -> dict[str, str]:
@@ -90,15 +94,11 @@ def equations(rule: Rule) -> list[str]:
         own.append(("start", rule.initialise))
         own += [("the weights as the input meets them", rule.effective), ("the weights after a step", rule.project)]
         own.append(("the state, before y", rule.advance))
-        parts = [
-            "For input x, weights w and pre-activation u = x * sign(w)|w|^(p-1) + b the layer computes, "
-            "b over samples and output pixels,".replace("|", "\\|").replace("*", "\\*"),
-            fenced(shared),
-        ]
+        parts = [*answer(rule), fenced(shared)]
         for name, function in own:
             if function is not None:
                 parts += [f"{name}, {where(function)}:", fenced(documented(function)), *helpers(function)]
-        return [*parts, *(response_text() if "response" in rule.fields else ()), rate_text("adaptive" in rule.fields)]
+        return [*parts, rate_text("adaptive" in rule.fields)]
     if isinstance(rule, LocalRule):
         module = inspect.getmodule(rule.loss)
         assert module is not None
@@ -106,8 +106,9 @@ def equations(rule: Rule) -> list[str]:
         if rule.projector is not None:
             parts += [f"The projector, {where(rule.projector)}:", fenced(documented(rule.projector))]
         if module.__name__.endswith(rule.name.lower()):
-            whole = inspect.cleandoc(module.__doc__ or "").partition("\n")[2].strip("\n")
-            parts += ["The whole, and the gradient that a neuron follows:", fenced(whole)]
+            whole = documented(module).partition("\n")[2].strip("\n")
+            gradient = ", and the gradient that a neuron follows" if GRADIENT.search(whole) else ""
+            parts += [f"The whole{gradient}:", fenced(whole)]
         return parts
     if isinstance(rule, SettlingRule):
         kind = rule.network()
@@ -123,22 +124,30 @@ def equations(rule: Rule) -> list[str]:
     return [fenced(descended)]
 
 
+def answer(rule: HebbianRule) -> list[str]:
+    """Return the blocks that say what u is, by the fields that the rule has, and what the layer computes from it."""
+    own = {name for arch in rule.archs for name in rule.fields_on(arch)}
+    over = "b over samples and output pixels,"
+    if "response" not in own:
+        power = "sign(w)|w|^(p-1)" if "lebesgue_p" in own else "w"
+        bias = " + bias" if "add_bias" in own else ""
+        return [cell(f"For input x, weights w and pre-activation u = x * {power}{bias} the layer computes, {over}")]
+    usual = " and ".join(sorted({str(rule.defaults[arch]["response"]) for arch in rule.archs}))
+    shown = {f"u, by `response`, {usual} by default": response.respond}
+    shown["`surround`, a filter on u"] = response.surround_kernel
+    met = ", as the input meets them (below)" if rule.effective else ""
+    parts = [f"The layer answers an input x with u, through its weights w{met}."]
+    for name, function in shown.items():
+        parts += [f"{name}, {where(function)}:", fenced(documented(function))]
+    return [*parts, f"From u the layer computes, {over}"]
+
+
 def helpers(function: Any) -> list[str]:
     """Return the blocks of the functions of the same file that a function calls."""
     names = [step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"]
     there = [getattr(inspect.getmodule(function), name, None) for name in dict.fromkeys(names)]
     called = [f for f in there if inspect.isfunction(f) and f.__module__ == function.__module__ and f.__doc__]
     return [text for f in called for text in (f"where {where(f)}:", fenced(documented(f)))]
-
-
-def response_text() -> list[str]:
-    """Return what u is where a rule has a choice of responses, and what a surround makes of it."""
-    from hebb.nn import response
-
-    parts = []
-    for name, function in (("u, by `response`", response.respond), ("`surround`", response.surround_kernel)):
-        parts += [f"{name}, {where(function)}:", fenced(documented(function))]
-    return parts
 
 
 def rate_text(adaptive: bool) -> str:

@@ -253,6 +253,18 @@ def test_the_pages_of_the_rules_are_those_of_the_code(pages: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize("name", RULES.names())
+def test_equations_name_what_the_table_of_fields_has(name: str, pages: dict[str, str]) -> None:
+    """A p, a bias or a response only where the rule has one; a gradient where one is announced."""
+    equations, table = pages[f"{name}.md"].split("## Fields")
+    if isinstance(RULES.get(name, "test"), rule.HebbianRule):
+        opening = equations.partition("```text\ny  = signal")[0]
+        for words, field in (("(p-1)", "lebesgue_p"), ("+ bias", "add_bias"), ("by `response`", "response")):
+            assert (words in opening) == (f"| `{field}` |" in table), field
+    announced = "The whole, and the gradient" in equations
+    assert announced == ("The whole" in equations and re.search(r"^ +d\w+/d[uz]", equations, re.MULTILINE) is not None)
+
+
+@pytest.mark.parametrize("name", RULES.names())
 def test_a_rule_has_equations_source_and_a_network(
     name: str, pages: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,10 +8,16 @@ A layer answers a pair of inputs with u = W * a + W * a' + 2 b, a and a' standar
     flatness  = 1/B sum_b |G+_b|                               Euclidean norm over the pixels
     loss      = positive + negative + flatness_coefficient flatness
 
-where the shift s, 1 to B - 1, is drawn for every batch. The goodness is that of the layer, before activation and pool.
-Every block makes pairs of what it gets. In the published code the second of three blocks is given the answers of the
-first to its pairs; there u has no factor 2, so that its thresholds do not carry over. Chen et al. 2025 (Nat. Commun.
-16:5978), and its published code.
+where the shift s, 1 to B - 1, is drawn for every batch. With P pixels, S(v) = 1/(1 + exp(-v)) and u+ and u- of a pixel
+for the two pairs, the gradient is
+
+    dloss/du+_c = 2/(B C) relu(u+_c) (flatness_coefficient G+/|G+_b| - S(positive_goodness - G+)/P)
+    dloss/du-_c = 2/(B C P) relu(u-_c) S(G- - negative_goodness)
+
+so that every neuron of a pixel moves along its own answer, by a factor that all of them share. The goodness is that of
+the layer, before activation and pool. Every block makes pairs of what it gets. In the published code the second of
+three blocks is given the answers of the first to its pairs; there u has no factor 2, so that its thresholds do not
+carry over. Chen et al. 2025 (Nat. Commun. 16:5978), and its published code.
 """
 
 from __future__ import annotations

@@ -78,12 +78,31 @@ def test_two_steps_are_those_of_the_published_code(case: str) -> None:
         before, x = made.weight.clone(), golden()[f"x{step}"]
         assert_close(made.learn(x, 0.08), f"{case}.y{step}")
         assert_close(made.weight, f"{case}.w{step + 1}")
-        if case != "dale":  # whose weights are rectified after the step
+        if case != "dale":  # whose weights are rectified after the step: below
             torch.testing.assert_close((made.weight - before) / 0.08, golden()[f"{case}.dw{step}"], atol=1e-5, rtol=0)
         if f"{case}.theta{step}" in golden():
             assert_close(made.state.tensors()["theta"][0], f"{case}.theta{step}")
     if f"{case}.y_eval" in golden():
         assert_close(made(golden()["x0"]), f"{case}.y_eval")
+
+
+def test_dales_law_reflects_the_published_changes() -> None:
+    """|w + eta dw|: behind it a change and the one that leads to -(w + eta dw) are the same, so dw is compared too."""
+    method, values = CASES["dale"]
+    made = layer(method, 5, 3, **values)
+    made.weight.copy_(golden()["dale.w_start"])
+    for step in range(2):
+        twin = layer(method, 5, 3, **values)
+        twin.load_state_dict(made.state_dict())
+        x = twin.prepare(golden()[f"x{step}"])
+        change, _ = twin.plasticity(x, twin.respond(x))
+        assert_close(change, f"dale.dw{step}")
+        stepped = made.weight + 0.08 * golden()[f"dale.dw{step}"]
+        made.learn(golden()[f"x{step}"], 0.08)
+        crossed = stepped < 0
+        assert 0 < crossed.sum() < 10
+        torch.testing.assert_close(made.weight[crossed], -stepped[crossed], atol=1e-6, rtol=0)
+        torch.testing.assert_close(made.weight[~crossed], stepped[~crossed], atol=1e-6, rtol=0)
 
 
 def test_every_stored_case_is_replayed() -> None:

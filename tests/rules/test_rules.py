@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from small import layer
+from small import layer, maps
 from torch import Tensor
+from torch.nn import functional as F
 
 from hebb.config.registry import RULES, HebbianRule
 from hebb.testing import RuleContract
@@ -78,7 +80,7 @@ class TestHebb(RuleContract):
 
 
 class Cosine(RuleContract):
-    """The change is that of an instar or of BCM, and a cosine of maps has a norm for each tap."""
+    """The change is that of an instar or of BCM, and a cosine of maps has a norm for each tap: patches are below."""
 
     test_change_is_a_gradient = None
     test_the_p_sphere_is_invariant = None
@@ -157,6 +159,36 @@ def test_every_hebbian_rule_has_a_contract() -> None:
     kinds = [*RuleContract.__subclasses__(), *Cosine.__subclasses__()]
     tested = {kind.method for kind in kinds if kind.method}
     assert tested == {rule.name for rule in RULES.entries() if isinstance(rule, HebbianRule)}
+
+
+PADDED = {"reflect": "reflect", "zeros": "constant", "replicate": "edge", "circular": "wrap"}
+"""numpy's names of the padding modes."""
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("mode", PADDED)
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2)])
+def test_a_cosine_of_maps_is_that_of_their_patches(stride: int, dilation: int, mode: str, groups: int) -> None:
+    """Every output pixel divides by the norm of its own patch, and learns from it: y = u of the winner of a group."""
+    geometry = {"kernel_size": 3, "stride": stride, "dilation": dilation, "padding": 2, "padding_mode": mode}
+    made = layer("HardInstar", "CNN", fan_in=4, out_channels=6, groups=groups, lr=0.08, **geometry).double()
+    x = maps(3, 4, 7, 9).double() * torch.rand(7, 9, generator=torch.Generator().manual_seed(1)).double()
+    weight = maps(6, 4 // groups, 3, 3, seed=2).double()
+    made.weight.copy_(weight)
+    padded = torch.from_numpy(np.pad(x.numpy(), [(0, 0), (0, 0), (2, 2), (2, 2)], mode=PADDED[mode]))
+    patches = F.unfold(padded, 3, dilation=dilation, stride=stride).transpose(1, 2)  # (B, L, 4 * 9)
+    answers, changes = [], []
+    for rows, w in zip(patches.flatten(0, 1).chunk(groups, dim=1), weight.chunk(groups), strict=True):
+        taps = w / w.square().sum(dim=1, keepdim=True).sqrt()  # of norm 1 over the input channels
+        u = rows @ taps.flatten(1).T / (rows.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()
+        y = torch.where(u == u.amax(dim=1, keepdim=True), u, 0.0)
+        change = y.T @ rows - y.sum(dim=0)[:, None] * w.flatten(1)
+        answers.append(u)
+        changes.append(change / change.abs().max())
+    learnt = made.learn(x, 0.08)
+    assert learnt.shape[2:] == tuple((size + 4 - 2 * dilation - 1) // stride + 1 for size in (7, 9))
+    torch.testing.assert_close(learnt.flatten(2).transpose(1, 2).flatten(0, 1), torch.cat(answers, dim=1))
+    torch.testing.assert_close((made.weight - weight).flatten(1), 0.08 * torch.cat(changes), atol=1e-12, rtol=1e-9)
 
 
 U = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])

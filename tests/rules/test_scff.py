@@ -14,10 +14,11 @@ import pytest
 import small
 import torch
 from conftest import GOLDEN
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hebb.config import catalog, grammar, plan
+from hebb.config.rule import LossContext
 from hebb.core.errors import ConfigError
 from hebb.kernels import paired
 from hebb.nn import model
@@ -126,13 +127,61 @@ def test_what_the_published_classifier_reads() -> None:
     assert_close(torch.cat(features, dim=1), "readout.features")
 
 
-def test_a_pixel_by_hand() -> None:
-    positive, negative = torch.tensor([[3.0, -1.0]]), torch.tensor([[1.0, 2.0]])
-    loud, quiet = scff.goodness(positive), scff.goodness(negative)
-    assert (loud.item(), quiet.item()) == (4.5, 2.5)
-    want = math.log1p(math.exp(-4.5)) + math.log1p(math.exp(1.5)) + 0.1 * 4.5
-    assert want == pytest.approx(2.16246, abs=1e-5)
-    assert (F.softplus(0 - loud) + F.softplus(quiet - 1) + 0.1 * loud).item() == pytest.approx(want)
+def terms(positive: Tensor, negative: Tensor, **thresholds: float) -> tuple[dict[str, Tensor], float]:
+    """Return the terms of the rule's loss, and their sum, for the answers of a layer to both kinds of pairs."""
+    arch, fields = ("CNN", {"kernel_size": 1}) if positive.dim() == 4 else ("MLP", {})
+    spec = grammar.make_layer(
+        "SCFF", arch, {"out_channels": 2, **fields, **thresholds}, catalog.load().defaults, "test"
+    )
+    x, order = torch.rand(len(positive), 3), torch.arange(len(positive)).roll(-1)
+
+    class Layer(nn.Module):
+        def pair(self, first: Tensor, other: Tensor) -> Tensor:
+            assert torch.equal(first, x)
+            assert torch.equal(other, x[order])
+            return negative
+
+    empty = torch.zeros(len(x), dtype=torch.int64)
+    context = LossContext(labels=empty, inputs=(x,), fed=(x,), answers=(positive,), module=Layer(), order=order)
+    found = scff.scff((positive,), spec, context)
+    return found, sum(spec.coefficient(name) * term.item() for name, term in found.items())
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 2, 1, 1)])
+def test_a_pixel_by_hand(shape: tuple[int, ...]) -> None:
+    """u of a pair is 3 and -1, of another 1 and 2: G is 9/2 and 5/2, with thresholds 0 and 1."""
+    positive, negative = torch.tensor([3.0, -1.0]).view(shape), torch.tensor([1.0, 2.0]).view(shape)
+    found, loss = terms(positive, negative, positive_goodness=0, negative_goodness=1, flatness=0.1)
+    want = {"positive": math.log1p(math.exp(-4.5)), "negative": math.log1p(math.exp(1.5)), "flatness": 4.5}
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(want)
+    assert loss == pytest.approx(2.16246, abs=1e-5)
+    assert loss == pytest.approx(want["positive"] + want["negative"] + 0.1 * 4.5)
+
+
+def test_two_images_of_two_pixels_by_hand() -> None:
+    """G is 3 and 4 in one image, whose norm is 5, and 0 in the other; a threshold of 3 and one of 4."""
+    squares = torch.tensor([[[6.0, 8.0], [-1.0, 0.0]], [[-1.0, -9.0], [0.0, -2.0]]])[:, :, None]
+    positive = squares.sign() * squares.abs().sqrt()
+    found, _ = terms(positive, 0 * positive, positive_goodness=3, negative_goodness=4)
+    logs = [math.log1p(math.exp(gap)) for gap in (0, -1, 3, 3)]
+    want = {"positive": sum(logs) / 4, "negative": math.log1p(math.exp(-4)), "flatness": 2.5}
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(want)
+
+
+def test_the_gradient_is_the_printed_one() -> None:
+    """Without flatness and with it; neurons below 0 feel nothing."""
+    torch.manual_seed(0)
+    loud, quiet = (torch.randn(3, 2, 4, 5, dtype=torch.float64).requires_grad_() for _ in range(2))
+    for flatness in (0.0, 0.3):
+        found, _ = terms(loud, quiet, positive_goodness=0.5, negative_goodness=0.2, flatness=flatness)
+        assert found.keys() == {"positive", "negative", *(["flatness"] if flatness else [])}
+        total = found["positive"] + found["negative"] + flatness * found.get("flatness", 0.0)
+        gradients = torch.autograd.grad(total, (loud, quiet))
+        g = [u.detach().relu().square().sum(dim=1, keepdim=True) / 2 for u in (loud, quiet)]
+        length = g[0].square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        factors = [flatness * g[0] / length - torch.sigmoid(0.5 - g[0]) / 20, torch.sigmoid(g[1] - 0.2) / 20]
+        for u, gradient, factor in zip((loud, quiet), gradients, factors, strict=True):
+            torch.testing.assert_close(gradient, 2 / (3 * 2) * u.detach().relu() * factor)
 
 
 @pytest.mark.parametrize("kind", ["map", "vector"])
@@ -180,14 +229,6 @@ def test_a_partner_is_another_image_and_the_same_shift_for_all() -> None:
         (shift,) = set(((order - torch.arange(6)) % 6).tolist())
         shifts.add(shift)
     assert shifts == {1, 2, 3, 4, 5}
-
-
-def test_no_gradient_leaves_a_block() -> None:
-    made = network("SCFF-c4-k3-p1:triangle SCFF-c5-k3-p1:relu BP:flatten", (1, 8, 8))
-    x = made[0](torch.rand(4, 1, 8, 8)).detach()  # as the engine passes it on
-    made[1].descend(x, torch.zeros(4, dtype=torch.int64))
-    assert all(p.grad is None for p in made[0].parameters())
-    assert all(p.grad is not None for p in made[1].parameters())
 
 
 def test_weights_start_by_the_law_of_glorot() -> None:

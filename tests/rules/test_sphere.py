@@ -205,15 +205,6 @@ def test_an_image_of_zeros_gives_finite_numbers() -> None:
     assert bool(z.grad.isfinite().all())
 
 
-def test_no_gradient_leaves_a_block() -> None:
-    made = network(WHOLE, (3, 32, 32))
-    labels = torch.zeros(4, dtype=torch.int64)
-    x = made[0](torch.rand(4, 3, 32, 32)).detach()  # as the engine passes it on
-    made[1].descend(x, labels)
-    assert all(p.grad is None for i in (0, 2, 3) for p in made[i].parameters())
-    assert all(p.grad is not None for p in made[1].parameters())
-
-
 def test_without_a_projector_the_loss_reads_the_mean_over_the_map() -> None:
     made = network(f"{BLOCK}:projector=0 BP:flatten", (3, 8, 8))
     x = torch.rand(5, 3, 8, 8)
