@@ -491,7 +491,9 @@ DEFECTS = (
     ),
     Defect("every image gets the same crop", "hebb/data/augmentation.py", "(2, count, 1)", "(2, 1, 1)"),
     Defect("STL-10 lies on its side", "hebb/data/stores.py", "columns.transpose(2, 3)", "columns"),
-    Defect("small variances are blown up", "hebb/data/whitening.py", "s.clamp(min=0) + kind.smoothing", "s.clamp(min=1e-4)"),
+    Defect(
+        "small variances are blown up", "hebb/data/whitening.py", "s.clamp(min=0) + kind.smoothing", "s.clamp(min=1e-4)"
+    ),
     Defect(
         "the test set is open under validation",
         "hebb/training/evaluation.py",
