@@ -11,7 +11,7 @@ import numpy as np
 from hebb.config.catalog import Catalog
 from hebb.config.data_spec import DataSpec
 from hebb.core.errors import ConfigError
-from hebb.data import memory
+from hebb.data import memory, own
 from hebb.data.memory import ArrayData
 
 Data = str | Sequence[Any]
@@ -43,6 +43,7 @@ def named(
 ) -> NamedData:
     """Return the datasets of the supervised and the unsupervised phases, with their epochs and validation share."""
     arrays: list[ArrayData] = []
+    own.look_again()
     sup = _spec(catalog, data, "data", arrays)
     unsup = sup if data_unsup is None else _spec(catalog, data_unsup, "data_unsup", arrays)
     return NamedData(

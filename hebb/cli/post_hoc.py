@@ -98,6 +98,10 @@ def main(argv: list[str]) -> int:
         phase = plan.post_hoc(run)
         describe.console().print(f"then {phase.updates:,} updates of {phase.describe()} below the frozen classifier")
         return 0
+    if resume_from is not None and options.overwrite:
+        from hebb.storage import checkpoints  # needs torch
+
+        checkpoints.check_stays(resume_from, folder, "--model-name")
     return _measure(
         run,
         folder,

@@ -230,12 +230,15 @@ def _begin(
     packed: Archive, options: argparse.Namespace, home: folders.Home, folder: Path, data: Mapping[str, str]
 ) -> None:
     """Write the folder of the repetition, once everything that it needs is there."""
+    from hebb.storage import checkpoints
     from hebb.tuning import rerun
 
     code = rerun.unpack_code(packed, home.unpacked)
     beginning = rerun.Beginning(packed=packed, code=code, data=data, device=_kind(options), folder=folder)
     search, catalog = beginning.search()
     _check_weights(search.resume_from)
+    if search.resume_from is not None:
+        checkpoints.check_stays(search.resume_from, folder, "--folder-name")
     beginning.write(search, catalog)
 
 

@@ -120,7 +120,7 @@ def run(search: Search, settings: SearchSettings, catalog: Catalog, *, fresh: bo
         _write_report(search, settings.home, display)
         end.status = on_end.FINISHED if result.succeeded else on_end.FAILED
         end.gather()
-        if not settings.save_trials:
+        if not settings.save_trials and result.complete:  # not by the journal alone: this session may have extended it
             search_folder.remove_runs(search.folder)
             board.renew(search.folder)
     return 0 if result.succeeded else 1

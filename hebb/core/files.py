@@ -30,18 +30,18 @@ def replaced(*paths: Path) -> Iterator[tuple[Path, ...]]:
         with writing(paths[0]):
             yield temporaries
             for temporary in temporaries:
-                _to_disk(temporary)
+                to_disk(temporary)
             for temporary, path in zip(temporaries, paths, strict=True):
                 os.replace(temporary, path)
         with contextlib.suppress(OSError):  # some network file systems know no such call for folders
             for folder in {path.parent for path in paths}:
-                _to_disk(folder)
+                to_disk(folder)
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive the loss of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -21,7 +21,7 @@ from hebb.config.registry import DATASETS, Dataset
 from hebb.config.vocabulary import Part
 from hebb.core import machine, seeds
 from hebb.core.errors import ConfigError
-from hebb.data import augmentation, contents, decode, sources, stream, verify, whitening
+from hebb.data import augmentation, contents, decode, own, sources, stream, verify, whitening
 from hebb.data.augmentation import Augment
 from hebb.data.contents import Contents
 from hebb.data.stores import Files, Store, resize
@@ -221,6 +221,7 @@ def load(
         resident: bytes of a split of image files above which it is streamed.
     """
     where = f"dataset '{spec.dataset}'"
+    own.look_again()
     entry = DATASETS.get(spec.dataset, where)
     shape = entry.shape(spec.size, where)
     augment = _augment(spec, entry, where)

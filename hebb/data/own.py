@@ -6,6 +6,10 @@ same in another process and in a stored ``config.json``.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,30 +36,62 @@ if TYPE_CHECKING:
 
 _Stamp = tuple[int, int, int]
 """Inode, size and time of change of a file or folder, in nanoseconds."""
+_TRUSTED = 1.0
+"""Seconds for which an entry is taken without a look at its sources: planning a run asks for it dozens of times."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Read:
-    """What was read of the user's data, and the files and folders whose change would make it untrue."""
+    """What was read of the user's data.
+
+    Attributes:
+        entry: the dataset.
+        stamps: of the files and folders whose change would make it untrue, as they were before it was read.
+        looked: when they were last looked at, on the monotonic clock.
+    """
 
     entry: Dataset
     stamps: dict[Path, _Stamp | None]
+    looked: float
 
 
 _READ: dict[tuple[Path, Callable[..., object]], _Read] = {}
 
 
-def _current(path: Path, read: Callable[[Path], tuple[Dataset, Iterable[Path]]]) -> Dataset:
+def _current(path: Path, sources: Callable[[Path], Sequence[Path]], read: Callable[[Path], Dataset]) -> Dataset:
     """Return the entry of ``path``, from memory as long as none of the files and folders behind it has changed.
 
     Reading takes seconds for a large folder, and a search asks for its data at every trial; but a notebook may write
     other images under the same name.
+
+    Args:
+        path: the absolute path.
+        sources: lists these files and folders.
+        read: reads the entry.
     """
-    kept = _READ.get((path, read))
-    if kept is None or kept.stamps != {source: _stamp(source) for source in kept.stamps}:
-        entry, sources = read(path)
-        kept = _READ[path, read] = _Read(entry, {source: _stamp(source) for source in sources})
-    return kept.entry
+    kept, now = _READ.get((path, read)), time.monotonic()
+    if kept is not None and now - kept.looked < _TRUSTED:
+        return kept.entry
+    if kept is not None and kept.stamps == _stamps(kept.stamps):
+        kept.looked = now
+        return kept.entry
+    stamps = _stamps(sources(path))
+    entry = read(path)
+    if stamps == _stamps(sources(path)):
+        _READ[path, read] = _Read(entry, stamps, time.monotonic())
+    else:  # it changed meanwhile
+        _READ.pop((path, read), None)
+    return entry
+
+
+def look_again() -> None:
+    """Let the next question for an entry look at its sources, however short ago that was."""
+    for kept in _READ.values():
+        kept.looked = -math.inf
+
+
+def _stamps(paths: Iterable[Path]) -> dict[Path, _Stamp | None]:
+    return {path: _stamp(path) for path in paths}
 
 
 def _stamp(path: Path) -> _Stamp | None:
@@ -66,10 +102,27 @@ def _stamp(path: Path) -> _Stamp | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
+def _folders(root: Path) -> list[Path]:
+    """List a folder and all folders below it, which change when an image or a class comes or goes."""
+    folders: list[Path] = []
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        path = left.pop()
+        stamp = _stamp(path)
+        if stamp is None or stamp[0] in seen:  # a link may lead upwards
+            continue
+        seen.add(stamp[0])
+        folders.append(path)
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            left += [Path(entry.path) for entry in entries if entry.is_dir()]
+    return folders
+
+
 def folder(path: str, where: str) -> Dataset:
     """Return the entry of a folder with ``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``."""
     with within(where):
-        return _current(_absolute(path, "folder"), _folder)
+        return _current(_absolute(path, "folder"), _folders, _folder)
 
 
 def npz_file(path: str, where: str) -> Dataset:
@@ -78,7 +131,7 @@ def npz_file(path: str, where: str) -> Dataset:
     An array ``frames`` (whole numbers, the places in x_train of the frames of a film) adds the split ``sequences``.
     """
     with within(where):
-        return _current(_absolute(path, "npz"), _npz_file)
+        return _current(_absolute(path, "npz"), lambda file: [file], _npz_file)
 
 
 def _absolute(path: str, prefix: str) -> Path:
@@ -95,8 +148,7 @@ def _absolute(path: str, prefix: str) -> Path:
     return absolute
 
 
-def _folder(root: Path) -> tuple[Dataset, list[Path]]:
-    """Read a folder; return its entry, the folders that change as images or classes come and go, and two images."""
+def _folder(root: Path) -> Dataset:
     where = f"folder:{root}"
     train, test = (scan.part(root, part, where) for part in (True, False))
     shapes = scan.image_shape(train), scan.image_shape(test)
@@ -110,7 +162,7 @@ def _folder(root: Path) -> tuple[Dataset, list[Path]]:
         native = (height, width) if height and shape[1:] == (height, width) else None
         return Files(scan.part(root, split == Part.TRAIN, where), shape, native)
 
-    entry = Dataset(
+    return Dataset(
         name=where,
         channels=channels,
         height=height,
@@ -126,7 +178,6 @@ def _folder(root: Path) -> tuple[Dataset, list[Path]]:
         note=_note(root, train, test),
         open=open_files,
     )
-    return entry, [root, *train.folders(), *test.folders(), train.path(0), test.path(0)]
 
 
 def _note(root: Path, train: scan.Listing, test: scan.Listing) -> str:
@@ -159,8 +210,7 @@ def _few(words: Sequence[object]) -> str:
     return ", ".join(map(str, words[:5])) + (f" ... ({len(words)} in all)" if len(words) > 5 else "")
 
 
-def _npz_file(path: Path) -> tuple[Dataset, list[Path]]:
-    """Read the labels and headers of a file; return its entry, and the file."""
+def _npz_file(path: Path) -> Dataset:
     stamp = _stamp(path)
     channels, height, width = _check_images(path)
     values = {part: _labels(path, f"y_{part}") for part in ("train", "test")}
@@ -182,7 +232,7 @@ def _npz_file(path: Path) -> tuple[Dataset, list[Path]]:
             raise ConfigError(str(path), "has changed since its labels were read", hint="start again")
         return images, labels["train" if train else "test"]
 
-    entry = Dataset(
+    return Dataset(
         name=f"npz:{path}",
         frames=len(frames),
         order=lambda _: frames.astype(np.int64),
@@ -199,7 +249,6 @@ def _npz_file(path: Path) -> tuple[Dataset, list[Path]]:
         note=f"classes 0 to {len(names) - 1} are the labels {_few(names.tolist())}" if renamed else "",
         load=load,
     )
-    return entry, [path]
 
 
 def _labels(path: Path, name: str) -> np.ndarray:

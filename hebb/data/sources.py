@@ -11,8 +11,9 @@ import gzip
 import importlib.util
 import os
 import pickle
+import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,12 +262,22 @@ def _thousand(listing: scan.Listing, shape: Shape) -> Files:
     return Files(listing, shape)
 
 
+_UNPACKED = {
+    "CIFAR10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "CIFAR100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "SVHN": ("train_32x32.mat", "test_32x32.mat"),
+    "STL10": ("stl10_binary", "stl10_binary.tar.gz"),
+    "Imagenette": tuple(f"{base}{ending}" for _, base in IMAGENETTE.values() for ending in ("", ".tgz")),
+}
+"""What torchvision writes into the folder for a class, where that is not a folder of its name."""
+
+
 def _torchvision(class_name: str, folder: Path, layout: str, **arguments: object) -> Any:
     """Make a torchvision dataset, downloading it into ``folder`` when it is absent; one process at a time does."""
     declare_missing_operators()
     from torchvision import datasets
 
-    with _removed_on_failure(folder, f".{class_name.lower()}.lock"):
+    with _removed_on_failure(folder, f".{class_name.lower()}.lock", _UNPACKED.get(class_name, (class_name,))):
         try:
             return getattr(datasets, class_name)(root=str(folder), download=True, **arguments)
         except (OSError, RuntimeError) as error:
@@ -289,21 +300,30 @@ def _absent(name: str, folder: Path, layout: str, reason: str = "") -> HebbError
 
 
 @contextlib.contextmanager
-def _removed_on_failure(folder: Path, lock: str) -> Iterator[None]:
-    """Make ``folder`` and hold a lock in it; on failure remove the folders made here that are empty.
+def _removed_on_failure(folder: Path, lock: str, names: Sequence[str]) -> Iterator[None]:
+    """Make ``folder`` and hold a lock in it; on failure remove ``names`` in it and what is empty, if made here.
 
-    Such as a mistyped path. What has files stays: another process may have put its own dataset there meanwhile.
+    Half a dataset could be taken for a whole one, and a mistyped path is not left behind. What another process has put
+    there meanwhile stays.
     """
+    ours = [folder / name for name in names if not (folder / name).exists()]
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     writable = os.access(folder, os.W_OK)  # else nothing is downloaded
     try:
         with locks.held(folder / lock) if writable else contextlib.nullcontext():
-            yield
-    except HebbError:
-        for path, _, _ in os.walk(new[-1], topdown=False) if new else ():
+            try:
+                yield
+            except (HebbError, KeyboardInterrupt):
+                for path in ours:
+                    shutil.rmtree(path, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                raise
+    except (HebbError, KeyboardInterrupt):
+        for below, _, _ in os.walk(new[-1], topdown=False) if new else ():
             with contextlib.suppress(OSError):
-                Path(path).rmdir()
+                Path(below).rmdir()
         raise
 
 

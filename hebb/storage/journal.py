@@ -101,7 +101,6 @@ class Journal:
             self.chosen[group] = entry["choice"]
             self.suggested.append((group, entry["params"]))
         elif event == Event.STOPPED:
-            self.failed.pop(group, None)  # a group has one end
             self.stopped[group] = entry
         elif event == Event.FAILED:
             self.failed[group] = entry

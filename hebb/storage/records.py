@@ -49,6 +49,8 @@ COLUMNS = (
 
 _SCALARS = COLUMNS[5:]
 _NONE: Mapping[Role, Contents] = MappingProxyType({})
+_EARLIER = "memory.json"
+"""What the file of costs was called when it held the memory alone."""
 _LATER = 2.0
 """Seconds that the points of a curve wait for TensorBoard, so that those of a short phase are written at once."""
 
@@ -128,6 +130,8 @@ class Recorder:
         for file in (self._metrics, self._points):
             if file is not None:
                 os.fsync(file.fileno())
+        if self._points is None and self._metrics is not None and self._looks.exists():
+            files.to_disk(self._looks)
 
     def warn(self, phase: int, epoch: int, block: int, text: str) -> bool:
         """Store a warning of a block, once for each phase; return whether it is the first. ``epoch`` counts from 0."""
@@ -237,6 +241,30 @@ def _before(rows: list[Row], path: Path, position: tuple[int, int, int]) -> list
             hint="put the file of the run back, or start a new run",
         )
     return kept
+
+
+def costs(folder: Path) -> Mapping[str, Any]:
+    """Return what a run had cost at its last checkpoints; nothing where there are none.
+
+    ``seconds`` has a line of phase, epoch, step and seconds for each of the last two: a kill may come between the costs
+    and the checkpoint. ``peak_memory`` is the largest memory in bytes, or None.
+    """
+    files_of_costs = [folder / folders.COSTS, folder / folders.COSTS.with_name(_EARLIER)]
+    return next((folders.read_json(path) for path in files_of_costs if path.exists()), {})
+
+
+def store_costs(folder: Path, position: tuple[int, int, int], seconds: float, peak_memory: int | None) -> None:
+    """Write what a run has cost up to a checkpoint: not into it, because its digest is that of the run's numbers."""
+    before = [line for line in costs(folder).get("seconds", []) if tuple(line[:3]) != position]
+    (folder / folders.COSTS).parent.mkdir(parents=True, exist_ok=True)
+    lines = [*before[-1:], [*position, round(seconds, 3)]]
+    folders.write_json(folder / folders.COSTS, {"seconds": lines, "peak_memory": peak_memory})
+
+
+def forget_costs(folder: Path) -> None:
+    """Remove these files from a run that is finished; its result has them."""
+    for path in (folder / folders.COSTS, folder / folders.COSTS.with_name(_EARLIER)):
+        path.unlink(missing_ok=True)
 
 
 def _rewrite(path: Path, rows: list[Row]) -> None:

@@ -63,7 +63,8 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
         state = None if states is None else states[i]
         recorder = start.open_records(config, phases, place, data, state)
         report = Report() if finished[i] else reports[i]
-        state, began = state or RunState(), started - start.costs_before(place).seconds
+        began = started - start.seconds_before(place, state)
+        state = state or RunState()
         members.append(Run(config, phases, place, report, network, data, state, recorder, began, {}))
         if state.failed is not None:
             pack.failed[i] = DivergenceError(state.failed)

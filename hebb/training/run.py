@@ -289,9 +289,9 @@ class Run:
             return
         state = self.state
         self.recorder.to_disk()
-        costs = self.place.folder / folders.COSTS  # a file of its own: a checkpoint's digest is that of its numbers
-        costs.parent.mkdir(parents=True, exist_ok=True)
-        folders.write_json(costs, {"seconds": round(self.seconds(), 3), "peak_memory": self.peak_memory()})
+        records.store_costs(
+            self.place.folder, (state.phase, state.epoch, state.step), self.seconds(), self.peak_memory()
+        )
         checkpoints.save(
             self.place.folder / name,
             {
@@ -349,7 +349,7 @@ class Run:
                 **leaks(result.config),
             },
         )
-        (place.folder / folders.COSTS).unlink(missing_ok=True)
+        records.forget_costs(place.folder)
 
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint unless the place keeps the model."""

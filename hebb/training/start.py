@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -35,15 +35,15 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     Raises:
         ConfigError: before anything is written, when the config, the data or a checkpoint cannot be used.
     """
-    before = costs_before(place)
-    started = time.monotonic() - before.seconds
+    started = time.monotonic()
     builtin.load(config.plugins)  # the process may be a worker that has only unpickled them
     config, device = resolved(config, place)
     settle_process(config, device)
     phases = plan.phases(config)
-    memory = PeakMemory(device, before.peak_memory, give_back=place.give_back_memory)
+    memory = PeakMemory(device, _memory_before(place), give_back=place.give_back_memory)
     network = initial_network(config, place)
     state = _continued(network, phases, place)
+    started -= seconds_before(place, state)
     data = load_data(config, phases, place, device, report)
     check_data(config, phases, data)
     network.to(device)
@@ -51,28 +51,21 @@ def run(config: RunConfig, report: Report, place: Place) -> Run:
     return Run(config, phases, place, report, network, data, state or RunState(), recorder, started, {}, memory=memory)
 
 
-class CostsBefore(NamedTuple):
-    """What the sessions took whose checkpoint a run continues from.
-
-    Attributes:
-        seconds: their time, up to the checkpoint; 0 where it is not known.
-        peak_memory: their largest memory in bytes; None where it is not known.
-    """
-
-    seconds: float
-    peak_memory: int | None
-
-
-def costs_before(place: Place) -> CostsBefore:
-    """Return what a run has cost so far; nothing for one that begins."""
+def _memory_before(place: Place) -> int | None:
+    """Return the largest memory of the sessions whose checkpoint a run continues from; None where it is not known."""
     if not place.carry_on or place.folder is None or not stored_positions(place.folder):
-        return CostsBefore(0.0, 0)
-    path = place.folder / folders.COSTS
-    stored = folders.read_json(path) if path.exists() else {}
-    seconds, peak = stored.get("seconds"), stored.get("peak_memory")
-    return CostsBefore(
-        float(seconds) if isinstance(seconds, int | float) else 0.0, peak if isinstance(peak, int) else None
-    )
+        return 0
+    peak = records.costs(place.folder).get("peak_memory")
+    return peak if isinstance(peak, int) else None
+
+
+def seconds_before(place: Place, state: RunState | None) -> float:
+    """Return the time of the sessions up to the checkpoint that a run continues from; 0 where it is not known."""
+    if state is None or place.folder is None:
+        return 0.0
+    position = [state.phase, state.epoch, state.step]
+    lines = records.costs(place.folder).get("seconds", [])
+    return next((float(seconds) for *at, seconds in lines if at == position), 0.0)
 
 
 def resolved(config: RunConfig, place: Place) -> tuple[RunConfig, torch.device]:

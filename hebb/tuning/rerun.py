@@ -39,7 +39,10 @@ def repeats(folder: Path, packed: Archive) -> bool:
 
 def has_nothing(folder: Path) -> bool:
     """Tell whether a folder holds a repetition none of whose runs has begun, so that another loses nothing."""
-    return "archive" in _record(folder) and not any(folder.glob(f"{folders.TRIALS}/*/{folders.CONFIG}"))
+    if "archive" not in _record(folder):
+        return False  # not a repetition
+    half = not (folder / folders.SEARCH).exists()  # being written, or being emptied for another
+    return half or not any(folder.glob(f"{folders.TRIALS}/*/{folders.CONFIG}"))
 
 
 def changed(folder: Path, data: Mapping[str, str], device: str | None) -> str:

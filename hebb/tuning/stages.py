@@ -53,6 +53,7 @@ class SearchResult:
         points: by several metrics the configurations on the Pareto front, in the order of the summary.
         final: likewise a line for the runs of the winner, or of each point, on all training images; empty without them.
         failed: why groups failed, by name.
+        complete: whether no trial is left to run; a budget may end a search before.
     """
 
     search: Search
@@ -62,6 +63,7 @@ class SearchResult:
     points: tuple[FrontPoint, ...] = ()
     final: pd.DataFrame = field(default_factory=pd.DataFrame)
     failed: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -163,7 +165,7 @@ def _run(
         complete = results.tally(result.search, result.search.trials, context.journal).complete
         if complete and context.journal.succeeded != result.succeeded:
             context.journal.note(Event.ENDED, "", succeeded=result.succeeded)
-        return result
+        return replace(result, complete=complete)
 
 
 def _on_device(search: Search, settings: SearchSettings, catalog: Catalog, has_gpu: bool | None) -> Search:

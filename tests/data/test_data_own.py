@@ -23,7 +23,7 @@ from hebb.config import catalog, shapes
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
-from hebb.data import images, scan
+from hebb.data import images, own, scan
 
 CPU = torch.device("cpu")
 CATALOG = catalog.load()
@@ -63,24 +63,48 @@ def test_a_file_of_the_same_name_is_read_anew(tmp_path: Path) -> None:
         assert data.train.labels.tolist() == y_train
         assert DATASETS.get(name, "test").classes == len(set(y_train))
     entry = DATASETS.get(name, "test")
+    own.look_again()
     assert DATASETS.get(name, "test") is entry  # as long as nothing changes, nothing is read
     np.savez(path, y_train=[0, 1, 0, 1, 0, 1], **arrays)
+    assert DATASETS.get(name, "test") is entry  # a moment ago it was as it was read
     assert entry.load is not None
     with pytest.raises(ConfigError, match=r"mine\.npz: has changed since its labels were read\nstart again"):
         entry.load(tmp_path, True)
 
 
-@pytest.mark.parametrize("at", ["train/cat", "train/cat/winter", "train/bird"])
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its labels must not stay with the stamp of the new file."""
+    path = tmp_path / "mine.npz"
+    arrays = {"x_train": np.zeros((4, 4, 4), np.uint8), "x_test": np.zeros((2, 4, 4), np.uint8), "y_test": [0, 1]}
+    np.savez(path, y_train=[0, 1, 0, 1], **arrays)
+    labels = own._labels
+
+    def replaced_meanwhile(file: Path, name: str) -> np.ndarray:
+        values = labels(file, name)
+        if name == "y_train":
+            np.savez(file, y_train=[1, 1, 0, 1], **arrays)
+        return values
+
+    monkeypatch.setattr(own, "_labels", replaced_meanwhile)
+    DATASETS.get(f"npz:{path}", "test")
+    monkeypatch.setattr(own, "_labels", labels)
+    assert load(f"npz:{path}").train.labels.tolist() == [1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("at", ["train/cat", "train/cat/winter", "train/cat/winter/empty", "train/bird"])
 def test_a_folder_that_has_grown_is_read_anew(at: str, tmp_path: Path) -> None:
     """By an image, in a subfolder too, or by a class."""
     root = image_files.folder(tmp_path / "pets")
     winter = root / "train" / "cat" / "winter"
     winter.mkdir()
     Image.new("RGB", (20, 16)).save(winter / "snow.png")
+    (winter / "empty").mkdir()
     before = DATASETS.get(f"folder:{root}", "test")
+    own.look_again()
     assert DATASETS.get(f"folder:{root}", "test") is before
     (root / at).mkdir(exist_ok=True)
     Image.new("RGB", (20, 16)).save(root / at / "new.png")
+    own.look_again()
     after = DATASETS.get(f"folder:{root}", "test")
     assert (after.train, after.classes) == (before.train + 1, before.classes + (at == "train/bird"))
 

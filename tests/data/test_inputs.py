@@ -33,7 +33,7 @@ from hebb.config import catalog, plan, probed
 from hebb.config.registry import DATASETS
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, DiskFullError, HebbError
-from hebb.data import decode, images, memory, npz, scan, sources
+from hebb.data import decode, images, memory, npz, own, scan, sources
 from hebb.data.images import RESIDENT
 from hebb.storage.folders import Home
 from hebb.training import run as training_run
@@ -512,6 +512,7 @@ def test_data_that_have_grown_are_the_reason(tmp_path: Path) -> None:
     folders.write_json(tmp_path / "config.json", stored_config(config, plan.phases(config)))
     assert run.read_config(tmp_path / "config.json") == config
     Image.new("RGB", (20, 16)).save(root / "train" / "cat" / "new.png")
+    own.look_again()  # as a moment later
     with pytest.raises(ConfigError, match=r"the data have changed since the run started: .* now has 19 images"):
         run.read_config(tmp_path / "config.json")
 
@@ -571,6 +572,7 @@ def test_a_download_that_fails_leaves_what_others_put_there(tmp_path: Path, monk
     def beside_another(root: str, **_: object) -> Any:
         for name in ("MNIST/raw", "cifar-10-batches-py"):
             (Path(root) / name).mkdir(parents=True)
+        (Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"half of them")
         (Path(root) / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"images")
         raise OSError("the connection broke")
 

@@ -139,6 +139,15 @@ def test_runs_are_removed_when_nothing_is_left(whole: Path, run: Run, tmp_path: 
             run("--restore", "s", *flags)
 
 
+def test_runs_stay_when_a_complete_search_is_extended_and_cut_off(run: Run, tmp_path: Path) -> None:
+    """Its journal says that the search had ended, and the new trials have not begun."""
+    folder = folder_of(tmp_path)
+    run("--folder-name", "s", config=GRID)
+    before = finished(folder)
+    run("--restore", "s", "--extend", "--seeds", "2", "--save", "false", "--time-budget", "0.01s")
+    assert {name: finished(folder)[name] for name in before} == before
+
+
 def test_a_time_budget_is_continued(run: Run, tmp_path: Path) -> None:
     """A second is less than the run takes; its checkpoint is used; without a new budget the old one counts anew."""
     long = ("--set", "dataset_sup.epochs=100")
