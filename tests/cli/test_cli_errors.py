@@ -811,6 +811,15 @@ def test_stored_search_is_kept(command: Command, tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_a_post_hoc_loss_does_not_replace_the_model_that_it_starts_from(
+    tiny: Path, command: Command, tmp_path: Path
+) -> None:
+    before = tree(tmp_path)
+    line = f"--preset '{NETWORK}' {TINY} --resume all tiny --model-name tiny --overwrite"
+    assert "--overwrite" in message(command("post_hoc_loss.py", *shlex.split(line)), "--resume", "--model-name")
+    assert tree(tmp_path) == before
+
+
 def test_a_search_does_not_replace_the_model_that_it_starts_from(tiny: Path, command: Command, tmp_path: Path) -> None:
     _search_folder(tmp_path / "home")
     trial = tmp_path / "home" / "hebb" / "search" / "mine" / "trials" / "tiny"
