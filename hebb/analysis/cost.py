@@ -114,8 +114,7 @@ def draw(lines: pd.DataFrame) -> Figure:
     """Draw a line with bars for each network, the most accurate first, and published values in the right margin."""
     metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
     figure, panel = style.figure(width=style.PAGE, height=4.0)
-    keys = ["preset", "trained"]
-    best = lines.groupby(keys, sort=False)["mean"].max().sort_values(ascending=False, kind="stable")
+    best = lines.groupby(["preset", "trained"], sort=False)["mean"].max().sort_values(ascending=False, kind="stable")
     theirs: dict[int, float] = {}
     for number, (preset, trained) in enumerate(best.index):
         group = lines[(lines["preset"] == preset) & (lines["trained"] == trained)].sort_values(cost)

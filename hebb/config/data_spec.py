@@ -8,7 +8,8 @@ from hebb.config.registry import DATASETS
 from hebb.config.vocabulary import WITHOUT_LABELS, Part
 from hebb.core.errors import ConfigError
 
-_SMOOTHING = 0.1
+SMOOTHING = 0.1
+"""The ``zca_smoothing`` of a whitening that does not say another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class DataSpec:
     noise_std: float = 0.0
     mirror: bool = False
     zca: bool = False
-    zca_smoothing: float = _SMOOTHING
+    zca_smoothing: float = SMOOTHING
     zca_pixels: bool = False
     zca_test: bool = False
     mirror_test: bool = False
@@ -109,7 +110,7 @@ class DataSpec:
                 raise ConfigError(where, f"{name} would do nothing without zca", hint="leave it out")
         if not 0 < self.zca_smoothing < float("inf"):
             raise ConfigError(where, f"zca_smoothing must be a number > 0, got {self.zca_smoothing}")
-        if self.zca_smoothing != _SMOOTHING and not self.zca:
+        if self.zca_smoothing != SMOOTHING and not self.zca:
             raise ConfigError(where, "zca_smoothing would do nothing without zca", hint="leave it out")
         if self.zca and self.zoom > 1:
             raise ConfigError(

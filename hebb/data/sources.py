@@ -13,7 +13,7 @@ import os
 import pickle
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ def _torchvision(class_name: str, folder: Path, layout: str, **arguments: object
     declare_missing_operators()
     from torchvision import datasets
 
-    with _removed_on_failure(folder, f".{class_name.lower()}.lock", _UNPACKED.get(class_name, (class_name,))):
+    with _removed_on_failure(folder, class_name):
         try:
             return getattr(datasets, class_name)(root=str(folder), download=True, **arguments)
         except (OSError, RuntimeError) as error:
@@ -300,18 +300,19 @@ def _absent(name: str, folder: Path, layout: str, reason: str = "") -> HebbError
 
 
 @contextlib.contextmanager
-def _removed_on_failure(folder: Path, lock: str, names: Sequence[str]) -> Iterator[None]:
-    """Make ``folder`` and hold a lock in it; on failure remove ``names`` in it and what is empty, if made here.
+def _removed_on_failure(folder: Path, class_name: str) -> Iterator[None]:
+    """Make ``folder`` and hold the lock of a class in it; on failure remove what was made here of its files.
 
-    Half a dataset could be taken for a whole one, and a mistyped path is not left behind. What another process has put
-    there meanwhile stays.
+    Half a dataset could be taken for a whole one. A mistyped path is not left behind either, but a folder into which
+    another process has put something meanwhile stays.
     """
-    ours = [folder / name for name in names if not (folder / name).exists()]
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     writable = os.access(folder, os.W_OK)  # else nothing is downloaded
     try:
-        with locks.held(folder / lock) if writable else contextlib.nullcontext():
+        with locks.held(folder / f".{class_name.lower()}.lock") if writable else contextlib.nullcontext():
+            paths = [folder / name for name in _UNPACKED.get(class_name, (class_name,))]
+            ours = [path for path in paths if not path.exists()]  # whoever held the lock before may have made them
             try:
                 yield
             except (HebbError, KeyboardInterrupt):

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hebb.config.data_spec import SMOOTHING
 from hebb.core import files, machine
 from hebb.core.errors import ConfigError
 
@@ -27,7 +28,7 @@ MOST_VALUES = 8192
 class Kind:
     """Which whitening: the c of ``Whitening``, and whether mean and std are those of a pixel or of its channel."""
 
-    smoothing: float = 0.1
+    smoothing: float = SMOOTHING
     pixels: bool = False
 
 

@@ -249,8 +249,7 @@ def costs(folder: Path) -> Mapping[str, Any]:
     ``seconds`` has a line of phase, epoch, step and seconds for each of the last two: a kill may come between the costs
     and the checkpoint. ``peak_memory`` is the largest memory in bytes, or None.
     """
-    files_of_costs = [folder / folders.COSTS, folder / folders.COSTS.with_name(_EARLIER)]
-    return next((folders.read_json(path) for path in files_of_costs if path.exists()), {})
+    return next((folders.read_json(path) for path in _files_of_costs(folder) if path.exists()), {})
 
 
 def store_costs(folder: Path, position: tuple[int, int, int], seconds: float, peak_memory: int | None) -> None:
@@ -263,8 +262,12 @@ def store_costs(folder: Path, position: tuple[int, int, int], seconds: float, pe
 
 def forget_costs(folder: Path) -> None:
     """Remove these files from a run that is finished; its result has them."""
-    for path in (folder / folders.COSTS, folder / folders.COSTS.with_name(_EARLIER)):
+    for path in _files_of_costs(folder):
         path.unlink(missing_ok=True)
+
+
+def _files_of_costs(folder: Path) -> tuple[Path, Path]:
+    return folder / folders.COSTS, folder / folders.COSTS.with_name(_EARLIER)
 
 
 def _rewrite(path: Path, rows: list[Row]) -> None:

@@ -141,8 +141,9 @@ class Beginning:
     def search(self) -> tuple[Search, Catalog]:
         """Return the search and the presets that it needs; data and plugins must be there."""
         with tempfile.TemporaryDirectory() as folder:
-            presets = None if self.packed.presets is None else Path(folder) / archive.PRESETS
-            if presets is not None and self.packed.presets is not None:
+            presets = None
+            if self.packed.presets is not None:
+                presets = Path(folder) / archive.PRESETS
                 presets.write_bytes(self.packed.presets)
             catalog = catalogs.load(presets)
         return search_folder.search_of(self.described(), self.folder, catalog), catalog
@@ -158,9 +159,7 @@ class Beginning:
         if (folder / RECORD).exists():
             (folder / folders.SEARCH).unlink(missing_ok=True)
         folders.empty(folder, last=folders.SEARCH if (folder / folders.SEARCH).exists() else RECORD)
-        folders.write_json(
-            folder / RECORD, {"archive": self.packed.sha256, "data": dict(self.data), "device": self.device}
-        )
+        folders.write_json(folder / RECORD, {"archive": self.packed.sha256, "data": dict(self.data)})
         if self.packed.presets is not None:
             (folder / archive.PRESETS).write_bytes(self.packed.presets)
         _note_choices(self.packed, search, catalog)

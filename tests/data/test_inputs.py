@@ -5,6 +5,7 @@ Without it a 16-bit photo could be trained on as white, or a hidden folder take 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,7 +14,7 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -562,6 +563,28 @@ def test_a_download_that_fails(
     with pytest.raises(kind, match=message):
         sources.torchvision_images("MNIST", tmp_path / "new", True)
     assert not (tmp_path / "new").exists(), "a mistyped folder is not left behind"
+
+
+def test_a_failure_leaves_what_another_process_has_downloaded_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it waited for: the dataset was absent when it came, and whole when it got the lock."""
+    sources.declare_missing_operators()
+    from torchvision import datasets
+
+    whole = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+
+    @contextlib.contextmanager
+    def held_by_another(_: Path) -> Iterator[None]:
+        whole.parent.mkdir(parents=True)
+        whole.write_bytes(b"all of them")
+        yield
+
+    monkeypatch.setattr(sources.locks, "held", held_by_another)
+    monkeypatch.setattr(datasets, "MNIST", Mock(side_effect=OSError("cannot be read")))
+    with pytest.raises(HebbError, match="cannot be read"):
+        sources.torchvision_images("MNIST", tmp_path, True)
+    assert whole.exists()
 
 
 def test_a_download_that_fails_leaves_what_others_put_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
