@@ -89,7 +89,9 @@ def features(config: RunConfig, phase: Phase) -> Features | None:
     spec = config.datasets[phase.data]
     entry = DATASETS.get(spec.dataset, "dataset")
     images = spec.pool_samples() + entry.test
-    if spec.varied:  # there are new training images in every epoch
+    if spec.mirror:  # their mirror images as well
+        images += spec.train_samples()
+    elif spec.varied:  # there are new training images in every epoch
         images -= spec.train_samples()
     shape = of_run(config)[phase.first].into
     return Features(shape=shape, images=images, size=images * prod(shape) * FEATURE_BYTES[config.feature_dtype])

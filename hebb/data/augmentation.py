@@ -54,7 +54,7 @@ def crop(x: Tensor, generator: torch.Generator) -> Tensor:
     """
     count, channels, height, width = x.shape
     shift = torch.randint(-PADDING, PADDING + 1, (2, count, 1), generator=generator, device=x.device)
-    mirrored = _mirrored(count, generator, x.device)
+    mirrored = mirrors(count, generator, x.device)[:, None]
     rows = _reflected(torch.arange(height, device=x.device) + shift[0], height)  # (B, H)
     columns = torch.arange(width, device=x.device)
     columns = _reflected(torch.where(mirrored, columns.flip(0), columns) + shift[1], width)  # (B, W)
@@ -64,7 +64,12 @@ def crop(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every other image."""
-    return torch.where(_mirrored(len(x), generator, x.device)[:, :, None, None], x.flip(-1), x)
+    return torch.where(mirrors(len(x), generator, x.device)[:, None, None, None], x.flip(-1), x)
+
+
+def mirrors(count: int, generator: torch.Generator, device: torch.device, share: float = 0.5) -> Tensor:
+    """Draw which images of a batch are mirrored: (B,) booleans, each true with probability ``share``."""
+    return torch.rand(count, generator=generator, device=device) < share
 
 
 def _reflected(place: Tensor, side: int) -> Tensor:
@@ -81,7 +86,7 @@ def resized_crop(x: Tensor, generator: torch.Generator, least: float = SCALE[0],
     """
     count, _, height, width = x.shape
     top, left, tall, wide = boxes(count, height, width, generator, x.device, least)
-    mirrored = _mirrored(count, generator, x.device, mirror)[:, :, None]  # (B, 1, 1)
+    mirrored = mirrors(count, generator, x.device, mirror)[:, None, None]  # (B, 1, 1)
     rows, columns = _filter(top, tall, height), _filter(left, wide, width)
     columns = torch.where(mirrored, columns.flip(1), columns)
     return rows[:, None] @ x @ columns[:, None].transpose(2, 3)
@@ -126,7 +131,3 @@ def _filter(start: Tensor, length: Tensor, side: int) -> Tensor:
     weight = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)  # (B, side, side)
     weight *= (pixel >= begin) & (pixel < end)
     return (weight / weight.sum(dim=2, keepdim=True)).float()
-
-
-def _mirrored(count: int, generator: torch.Generator, device: torch.device, share: float = 0.5) -> Tensor:
-    return torch.rand((count, 1), generator=generator, device=device) < share

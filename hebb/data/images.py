@@ -47,6 +47,8 @@ class Split:
             device, or in host memory where the device has too little.
         labels: int64 (N,) on the device; -1 where there is none.
         augment: varies the images of a training epoch.
+        mirrored: whether ``images`` holds features (2 N, ...): of the images, and then of their mirror images. A
+            training epoch reads one of both for each image, an evaluation those of the images.
         finish: normalises or whitens a batch.
         view: makes one view of each image, for batches of several views.
         zoom: factor by which images that are not varied are enlarged, before they are cut to their centre.
@@ -64,6 +66,7 @@ class Split:
     zoom: float = 1.0
     frames: Tensor | None = None
     stacked: Tensor | None = None
+    mirrored: bool = False
 
     def __len__(self) -> int:
         return len(self.labels) if self.frames is None else len(self.frames) - 1
@@ -76,7 +79,15 @@ class Split:
     @property
     def gathers(self) -> bool:
         """Whether ``take`` returns a training batch: the images are in memory and are not varied."""
-        return isinstance(self.images, Tensor) and self.augment is None and self.zoom == 1 and self.frames is None
+        plain = self.augment is None and self.zoom == 1 and self.frames is None and not self.mirrored
+        return isinstance(self.images, Tensor) and plain
+
+    @property
+    def versions(self) -> int:
+        """How many versions of an image its training epochs may read; 0 where they are new in each epoch."""
+        if self.augment is None:
+            return 1
+        return 2 if self.augment is augmentation.mirrored else 0
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and labels of the images at ``places`` (n,), a tensor on their device."""
@@ -103,7 +114,7 @@ class Split:
             stored_batches = self._pairs(batch_size, self.frames, generator)
         else:
             order = None if generator is None else torch.randperm(len(self), generator=generator)
-            stored_batches = self._stored(batch_size, order)
+            stored_batches = self._stored(batch_size, order, varied)
         for stored, labels in stored_batches:
             yield self.prepared(stored, labels, varied, views)
 
@@ -135,7 +146,19 @@ class Split:
             images = gather(self.images, both.to(self.images.device))
             yield machine.upload(images, self.labels.device), self.labels[both]
 
-    def _stored(self, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def drawn(self, places: Tensor, varied: torch.Generator | None) -> Tensor:
+        """Return where a training batch of the images at ``places`` (n,) lies: as they are, or mirrored.
+
+        ``varied`` draws as ``augmentation.mirrored`` does for the same batch.
+        """
+        if varied is None or not self.mirrored:
+            return places
+        chosen = augmentation.mirrors(len(places), varied, self.labels.device)
+        return places + len(self) * chosen.to(places.device)
+
+    def _stored(
+        self, batch_size: int, order: Tensor | None, varied: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of stored images and their labels, on the device."""
         device = self.labels.device
         labels = self.labels if order is None else self.labels[machine.upload(order, device)]
@@ -146,8 +169,11 @@ class Split:
             return
         place = None if order is None else machine.upload(order, self.images.device)
         for start in range(0, len(self), batch_size):
-            stop = start + batch_size
-            images = self.images[start:stop] if place is None else gather(self.images, place[start:stop])
+            stop = min(start + batch_size, len(self))
+            if place is None:
+                images = self.images[start:stop]
+            else:
+                images = gather(self.images, self.drawn(place[start:stop], varied))
             # images that lie on the host: while the device computes, the host gathers the next batch
             yield machine.upload(images, device), labels[start:stop]
 

@@ -8,9 +8,10 @@ Shapes: N images of a split, B images of a chunk, C channels, H height, W width;
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -153,13 +154,13 @@ def inputs(
 
     def behind(split: Split, tell: Callable[[int], None], shelf: Shelf | None = None) -> Split:
         streamed = replace(split, finish=Behind(frozen, split.finish))
-        stored = None if kept is None or split.augment is not None else _keep(streamed, frozen, kept, tell, shelf)
+        stored = None if kept is None else _keep(_versions(split, frozen), frozen, kept, tell, shelf)
         return streamed if stored is None else stored
 
     # a run with validation images reads the test images once, at its end
     early = [data.train, data.test if data.val is None else data.val]
     if kept is not None:
-        watcher.features(phase, sum(len(split) for split in early if split.augment is None))
+        watcher.features(phase, sum(len(split) for whole in early for split in _versions(whole, frozen)))
     first, second = behind(early[0], watcher.progress, shelf), behind(early[1], watcher.progress)
     return Images(
         train=first,
@@ -221,19 +222,51 @@ class Behind:
         return self.frozen(x if self.finish is None else self.finish(x))
 
 
+def _versions(split: Split, frozen: Frozen) -> list[Split]:
+    """Return what a training epoch may read of a split behind the frozen blocks; nothing where it is new each time."""
+    finishes = [split.finish, Mirrored(split.finish)][: split.versions]
+    return [replace(split, augment=None, finish=Behind(frozen, finish)) for finish in finishes]
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """The last step of a batch of mirror images."""
+
+    finish: Finish | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return x.flip(-1) if self.finish is None else self.finish(x.flip(-1))
+
+
 def _keep(
-    streamed: Split, frozen: Frozen, room: Room, tell: Callable[[int], None], shelf: Shelf | None
+    versions: Sequence[Split], frozen: Frozen, room: Room, tell: Callable[[int], None], shelf: Shelf | None
 ) -> Split | None:
-    """Compute and keep the features of a split; None when there is no room."""
-    kept, stacked, done = None, None, 0
-    for x, _ in streamed.batches(frozen.chunk):
+    """Compute and keep the features of a split; None when there is no room.
+
+    Args:
+        versions: the split, and where a training epoch varies it, the other versions of its images.
+        frozen: the blocks below.
+        room: space for the features.
+        tell: called with the number of images of each batch.
+        shelf: memory that the members of a pack share; only images of one version lie there.
+    """
+    kept: Tensor | None = None
+    stacked: Tensor | None = None
+    done = 0
+    for x, _ in itertools.chain.from_iterable(split.batches(frozen.chunk) for split in versions):
         if kept is None:
-            place = (len(streamed), *x.shape[1:]), frozen.dtype, x.device
+            place = (sum(map(len, versions)), *x.shape[1:]), frozen.dtype, x.device
             # torch.vmap knows one order of the dimensions, so a shelf does too
-            kept, stacked = (room.take(*place, frozen.order), None) if shelf is None else shelf.take(room, *place)
+            if shelf is None or len(versions) > 1:
+                kept = room.take(*place, frozen.order)
+            else:
+                kept, stacked = shelf.take(room, *place)
             if kept is None:
                 return None
         kept[done : done + len(x)] = x
         done += len(x)
         tell(len(x))
-    return None if kept is None else Split(kept, streamed.labels, stacked=stacked)
+    if kept is None:
+        return None
+    return Split(kept, versions[0].labels, stacked=stacked, mirrored=len(versions) > 1)

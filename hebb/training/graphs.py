@@ -193,7 +193,7 @@ class Graphs:
         whole = self._whole * size
         self._order.copy_(order[:whole].view(self._order.shape))
         self._place.zero_()
-        if self._split.augment is not None or self._phase.views > 1:
+        if self._split.augment is not None or self._split.mirrored or self._phase.views > 1:
             self._generator("augmentation").manual_seed(at.augmentation(self._device).initial_seed())
         for i in self._phase.blocks:
             for noise in _noises(self._network[i]):
@@ -216,8 +216,9 @@ class Graphs:
 
     def _batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(self._split.images, Tensor)
-        images, labels = gather(self._split.images, places), self._split.labels.index_select(0, places)
-        return self._split.prepared(images, labels, self._generators.get("augmentation"), self._phase.views)
+        varied = self._generators.get("augmentation")
+        images = gather(self._split.images, self._split.drawn(places, varied))
+        return self._split.prepared(images, self._split.labels.index_select(0, places), varied, self._phase.views)
 
     def _update(self, learn: Learn, word: Hashable) -> None:
         """Make the next update, by operations of the device alone."""

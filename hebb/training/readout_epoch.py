@@ -40,7 +40,12 @@ _NOTHING = np.empty(0, np.float32)
 def applies(network: Network, split: Split, phase: Phase, optimiser: torch.optim.Optimizer) -> bool:
     """Whether the phase trains nothing but a linear classifier by Adam, on float features on the CPU."""
     images = split.images
-    if len(phase.blocks) != 1 or not isinstance(images, Tensor) or not split.gathers or split.finish is not None:
+    if (
+        len(phase.blocks) != 1
+        or not isinstance(images, Tensor)
+        or not (split.gathers or split.mirrored)
+        or split.finish is not None
+    ):
         return False
     block, count = network[phase.top], prod(images.shape[1:])
     classifies = phase.top == len(network) - 1
@@ -104,7 +109,7 @@ class Readout:
         self._slopes = np.zeros((height, classes), np.float32)
 
     def epoch(self, places: Tensor, labels: Tensor, looks: Iterable[int]) -> Iterator[list[Batch]]:
-        """Learn from the images at ``places`` (N,), in that order, with their labels (N,), a batch at a time.
+        """Learn from the features at ``places`` (N,), in that order, with their labels (N,), a batch at a time.
 
         Yields the batches of several updates whenever these are made, and whenever the caller looks at the weights:
         after the updates ``looks``, counted from 1.

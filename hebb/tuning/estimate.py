@@ -174,8 +174,9 @@ def _of_phase(
     due = sum(phase.evaluates(epoch) for epoch in range(phase.epochs))
     last = len(data.test) if "val" in names and index == len(phases) - 1 else 0  # closed until the end
     evaluated = due * sum(sizes.values()) + last
-    if keep and phase.keeps_features and data.train.augment is None:
-        once = read * (sum({"train": len(data.train), **sizes}.values()) + last)
+    versions = data.train.versions
+    if keep and phase.keeps_features and versions:
+        once = read * (sum({"train": versions * len(data.train), **sizes}.values()) + last)
         return count * (once + evaluation * evaluated) + step * len(data.train) * phase.epochs
     return (count * read + step) * len(data.train) * phase.epochs + count * (read + evaluation) * evaluated
 

@@ -141,6 +141,61 @@ def test_varied_images_pass_at_every_epoch(tmp_path: Path, monkeypatch: pytest.M
     assert passes(made, monkeypatch, datasets=tmp_path) == 3 * 40 + 30
 
 
+def mirrored(network: str, *changes: str) -> RunConfig:
+    return small.config(network, *changes, "dataset_sup.mirror=true", "dataset_unsup.mirror=true")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_keeping_mirror_images_changes_no_bit(name: str, dtype: str) -> None:
+    made = mirrored(NETWORKS[name], *LONG, f"feature_dtype={dtype}")
+    kept = small.run(made)
+    assert_same(kept, small.run(made, keep_features=False))
+    plain = small.run(small.config(NETWORKS[name], *LONG, f"feature_dtype={dtype}"))
+    assert kept.rows[-1]["train_loss"] != plain.rows[-1]["train_loss"]
+
+
+@pytest.mark.usefixtures("full")
+def test_mirror_images_in_a_file_change_no_bit(tmp_path: Path) -> None:
+    made = mirrored(small.CNN, *LONG)
+    assert_same(small.run(made, cache=tmp_path / "cache"), small.run(made, keep_features=False))
+
+
+@pytest.mark.usefixtures("full")
+def test_mirror_images_that_fit_nowhere_are_computed_anew(tmp_path: Path) -> None:
+    made = mirrored(small.CNN, *LONG)
+    assert_same(small.run(made, cache=tmp_path, cache_limit=1000), small.run(made))
+
+
+def test_mirror_images_pass_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = mirrored(small.CNN, "dataset_sup.epochs=4")
+    test = len(images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).test)
+    assert passes(made, monkeypatch) == 2 * 200 + test
+
+
+def test_a_training_epoch_reads_each_image_or_its_mirror_image() -> None:
+    made = mirrored(small.DEEP, "dataset_sup.epochs=2")
+    network = model.build(made).eval()
+    phase = plan.phases(made)[-1]
+    data = images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu"))
+    split = features.inputs(
+        network, phase, data, made, train.Place(datasets=Path("nowhere")).room(), train.Report()
+    ).train
+    assert split.mirrored
+    assert isinstance(data.train.images, torch.Tensor)
+    x = images.as_float(data.train.images)
+    expected = [network(version, stop=2) for version in (x, x.flip(-1))]
+    chosen = torch.rand(len(x), generator=torch.Generator().manual_seed(3)) < 0.5
+    read = torch.cat(
+        [x for x, _ in split.batches(len(x), torch.Generator().manual_seed(1), torch.Generator().manual_seed(3))]
+    )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(
+        read, torch.where(chosen[:, None, None, None], expected[1][order], expected[0][order]), atol=1e-6
+    )
+    assert torch.allclose(torch.cat([x for x, _ in split.batches(30)]), expected[0], atol=1e-6)
+
+
 def test_a_phase_of_one_epoch_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features.Room, "take", lambda *_: pytest.fail("one epoch reads each image once"))
     small.run(small.config(small.DEEP))

@@ -36,6 +36,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "adaptive rate, early stop": (small.DEEP.replace(":drop_0.5", ""), ("stop.patience=9",), {"mode": "consecutive"}),
     "back-prop, cosine": (small.BP, ("classifier.schedule=cosine", "dataset_sup.zoom=1.2"), {}),
     "augmented": (small.BP, ("dataset_sup.augmentation=true", "dataset_unsup.augmentation=true"), {}),
+    "mirror images behind frozen blocks": (
+        small.CNN.replace(":drop_0.2", ""),
+        ("dataset_sup.mirror=true", "dataset_unsup.mirror=true"),
+        {},
+    ),
     "local loss, two views": (LPL, (), {}),
     "settling, one nudge": (EP, ("settle.sign=positive",), {}),
     "settling, random nudge": (EP, ("settle.sign=random", "settle.decay=0.5", "settle.decay_every=1"), {}),

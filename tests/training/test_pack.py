@@ -111,10 +111,10 @@ def test_every_member_has_its_own_moments() -> None:
         assert torch.equal(joined["state"][0][moment], state["state"][0][moment])
 
 
-@pytest.mark.parametrize("feature_dtype", ["float32", "float16"])
-def test_features_in_one_tensor_are_those_of_each_member(feature_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", ["feature_dtype=float32", "feature_dtype=float16", "dataset_sup.mirror=true"])
+def test_features_in_one_tensor_are_those_of_each_member(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU the features of a pack lie in one tensor; the bits are those of features of each member's own."""
-    twice = ("dataset_sup.epochs=2", "dataset_unsup.epochs=2", f"feature_dtype={feature_dtype}")
+    twice = ("dataset_sup.epochs=2", "dataset_unsup.epochs=2", change)
     made = replace(ten_steps(small.config(small.DEEP, *twice)), device=DeviceKind.CPU, pack=SEEDS)
     configs = [replace(made, seed=seed) for seed in SEEDS]
     places = [train.Place(datasets=Path("nowhere"))] * len(SEEDS)

@@ -226,6 +226,24 @@ tests.Student(tests.Case()).learn(tests.data(tests.Case()))
     assert done.stderr.endswith("MemoryError: no room\n")
 
 
+def test_images_and_their_mirror_images_teach_as_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    both = data(replace(case, images=2 * case.images))
+    split = replace(both, labels=both.labels[: case.images], mirrored=True)
+    ours, torchs = Student(case), Student(case)
+    assert readout_epoch.applies(ours.network, split, ours.phase, ours.optimiser)
+    scores = ours.learn(split)
+    plain = Student(case)
+    plain.learn(replace(split, images=split.images[: case.images], mirrored=False))  # type: ignore[index]
+    assert not torch.equal(plain.state()[0], ours.state()[0])
+    monkeypatch.setattr(readout_epoch, "applies", lambda *_: False)
+    theirs = torchs.learn(split)
+    assert scores.accuracy == theirs.accuracy
+    assert scores.loss == pytest.approx(theirs.loss)
+    for one, other in zip(ours.state(), torchs.state(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_everything_else_stays_with_torch(name: str) -> None:
     case = OTHERS[name]
