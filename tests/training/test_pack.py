@@ -128,8 +128,8 @@ def test_features_in_one_tensor_are_those_of_each_member(change: str, monkeypatc
 
     monkeypatch.setattr(pack_run, "PackRun", Shelved)
     together = train.run_pack(configs, places=places)
-    on_top = 0 if "mirror" in change else len(SEEDS)  # a shelf has no mirror images
-    assert [shelf._taken for shelf in shelves] == [0, len(SEEDS), on_top]
+    taken = 0 if "mirror" in change else len(SEEDS)  # a shelf has no mirror images
+    assert [shelf._taken for shelf in shelves] == [0, taken, taken]
     for one, other in zip(apart, together, strict=True):
         for name, tensor in one.network.state_dict().items():
             assert torch.equal(tensor, other.network.state_dict()[name]), name
