@@ -180,6 +180,7 @@ def runs(draw: st.DrawFn) -> RunConfig:
         restart_growth=draw(st.integers(1, 5)),
         decay=draw(st.floats(0, 1, exclude_min=True)),
         decay_every=draw(st.integers(1, 100)),
+        decay_after=draw(st.integers(0, 100)),
     )
     waits = st.none() | numbers(0, above=True)
     resume = draw(st.sampled_from((None, "all", "without_classifier")))

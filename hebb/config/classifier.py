@@ -13,6 +13,7 @@ READERS = (
     ("restart_growth", "schedule", Schedule.COSINE),
     ("decay", "schedule", Schedule.DECAY),
     ("decay_every", "schedule", Schedule.DECAY),
+    ("decay_after", "schedule", Schedule.DECAY),
 )
 """Fields that one value of another field alone reads: the field, the other one, and its value."""
 
@@ -29,11 +30,12 @@ class ClassifierSpec:
         weight_decay: L2 penalty added to the gradient; with ``adamw`` each update first multiplies all parameters by
             1 - rate times decay.
         schedule: ``step`` (halves at fixed shares of the epochs), ``cosine`` (falls to 0, with restarts), ``decay``
-            (is multiplied by ``decay`` every ``decay_every`` epochs) or ``constant``.
+            (is multiplied by ``decay`` every ``decay_every`` epochs, from ``decay_after`` on) or ``constant``.
         restart: epochs of the first cosine cycle; None: one cycle, as long as the phase.
         restart_growth: factor by which each cycle is longer than the one before.
         decay: factor of the rate, above 0 and at most 1.
         decay_every: epochs between two decays.
+        decay_after: epochs before the first of these intervals begins.
     """
 
     loss: ClassifierLoss = ClassifierLoss.CROSS_ENTROPY
@@ -46,6 +48,7 @@ class ClassifierSpec:
     restart_growth: int = 2
     decay: float = 0.9
     decay_every: int = 1
+    decay_after: int = 0
 
     def __post_init__(self) -> None:
         set_words(self, "classifier.", loss=ClassifierLoss, optimiser=Optimiser, schedule=Schedule)
@@ -59,6 +62,8 @@ class ClassifierSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"classifier.{name}", f"must be a whole number >= 1, got {value}")
+        if self.decay_after < 0:
+            raise ConfigError("classifier.decay_after", f"must be a whole number >= 0, got {self.decay_after}")
         if not 0 < self.decay <= 1:
             raise ConfigError("classifier.decay", f"must be a number > 0 and <= 1, got {self.decay}")
 

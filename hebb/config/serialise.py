@@ -70,6 +70,7 @@ _LATER: dict[type, dict[str, Any]] = {
         "restart_growth": 2,
         "decay": 0.9,
         "decay_every": 1,
+        "decay_after": 0,
     },
 }
 """Keys newer than the first files, with what their absence means; at that value they do not enter a digest.

@@ -87,7 +87,7 @@ def classifier_factor(classifier: ClassifierSpec, epoch: int, epochs: int) -> fl
     if classifier.schedule == Schedule.COSINE:
         return cosine(epoch, classifier.restart or epochs, classifier.restart_growth)
     if classifier.schedule == Schedule.DECAY:
-        return classifier.decay ** (epoch // classifier.decay_every)
+        return classifier.decay ** (max(0, epoch - classifier.decay_after) // classifier.decay_every)
     return 1.0
 
 

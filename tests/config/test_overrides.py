@@ -95,6 +95,7 @@ CLASSIFIER_PATHS: list[tuple[str, object, object]] = [
     ("loss", "mse", "mse"),
     ("decay", "0.95", 0.95),
     ("decay_every", "10", 10),
+    ("decay_after", "5", 5),
 ]
 STOP_PATHS: list[tuple[str, object, object]] = [("convergence", "0.01", 0.01), ("patience", 1.5, 1.5)]
 PATHS: list[tuple[str, object, dict[str, object]]] = [

@@ -165,7 +165,7 @@ LATER = {
     ),
     *("held", "standardise", "deviations", "zoom", "view_area", "view_flip", "view_colour", "view_gray", "view_blur"),
     *("mirror", "zca_smoothing", "zca_pixels", "zca_test", "mirror_test"),
-    *("loss", "optimiser", "momentum", "restart", "restart_growth", "decay", "decay_every"),
+    *("loss", "optimiser", "momentum", "restart", "restart_growth", "decay", "decay_every", "decay_after"),
 }
 """Keys that the first files lack."""
 

@@ -24,6 +24,7 @@ from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.data import images, sources, whitening
 from hebb.data.images import Images
+from hebb.rules import rates
 
 CPU = torch.device("cpu")
 CATALOG = catalog.load()
@@ -167,6 +168,9 @@ def test_the_published_protocol_does_what_ours_does_not() -> None:
     assert published == replace(ours, **theirs, mirror_test=True)
     blocks = spec_of(["instar_published"], "dataset_unsup")
     assert blocks == replace(spec_of(["instar"], "dataset_unsup"), **theirs)
+    run = overrides.apply(small.config(), CATALOG.protocol(["instar_published"]), CATALOG)
+    factors = [rates.classifier_factor(run.classifier, epoch, 20) for epoch in range(20)]
+    assert factors == [0.5 ** max(0, (epoch - 10) // 2) for epoch in range(20)]
     text = CATALOG.protocols["instar_published"].description
     assert "TEST images" in text
     assert "test images are mirrored" in text

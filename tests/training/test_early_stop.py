@@ -213,6 +213,17 @@ def test_one_cosine_without_restarts_spans_the_phase() -> None:
     assert found == pytest.approx([(1 + math.cos(math.pi * e / 8)) / 2 for e in range(8)])
 
 
+@pytest.mark.parametrize(("after", "every"), [(0, 1), (0, 3), (10, 2), (7, 5), (30, 1)])
+def test_the_decay_begins_after_its_epochs(after: int, every: int) -> None:
+    spec = classifier(schedule="decay", decay=0.5, decay_every=every, decay_after=after)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda e: 0.5 ** max(0, (e - after) // every))
+    for epoch in range(25):
+        assert rates.classifier_factor(spec, epoch, 25) == optimiser.param_groups[0]["lr"]
+        optimiser.step()
+        theirs.step()
+
+
 def test_sgd_with_momentum_is_the_textbook_loop() -> None:
     """The speed is m v + g, the step rate v, with the rate of the epoch."""
     made = small.config(
@@ -249,6 +260,7 @@ def test_sgd_with_momentum_is_the_textbook_loop() -> None:
         (["classifier.restart_growth=3", "classifier.schedule=cosine"], "does nothing for one cycle"),
         (["classifier.decay=0.5"], "does nothing for schedule step"),
         (["classifier.decay_every=2", "classifier.schedule=cosine"], "does nothing for schedule cosine"),
+        (["classifier.decay_after=2"], "does nothing for schedule step"),
     ],
 )
 def test_what_would_do_nothing_is_refused(changes: list[str], says: str) -> None:
