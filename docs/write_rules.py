@@ -1,4 +1,4 @@
-"""Write docs/rules/: a page for every method, from its entry and the docstrings of its functions.
+"""Write docs/rules/, a page for every method, and docs/paths.md, from the entries and docstrings of the code.
 
 python docs/write_rules.py
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import hebb.rules  # noqa: E402
 from hebb import builtin  # noqa: E402
-from hebb.config import catalog, fields, grammar  # noqa: E402
+from hebb.config import catalog, fields, grammar, paths  # noqa: E402
 from hebb.config.catalog import Catalog  # noqa: E402
 from hebb.config.fields import Value  # noqa: E402
 from hebb.config.registry import RULES, HebbianRule, LocalRule, Rule, SettlingRule  # noqa: E402
@@ -244,8 +244,30 @@ def _data(rule: Rule) -> str:
     return {Learning.LOCAL: "Digits_lpl", Learning.SETTLE: "Digits_settle"}.get(rule.learning, "Digits_1")
 
 
+def paths_page() -> str:
+    """Return the page of the paths of ``--set``."""
+    lines = [
+        "# What `--set` can change",
+        "",
+        "`--set PATH=VALUE` changes one value of a run; the same paths are the keys of a search space and of",
+        "`overrides` in Python. `hebb list paths [WORD]` prints this page, or the paths that contain a word.",
+    ]
+    for title, group in paths.paths().items():
+        lines += [
+            "",
+            f"## {title[0].upper()}{title[1:]}",
+            "",
+            "| path | legal | default | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| `{p.name}` | {cell(p.legal)} | {cell(p.default)} | {cell(p.meaning)} |" for p in group]
+    lines += ["", "`python docs/write_rules.py` writes this page from the code."]
+    return "\n".join(lines) + "\n"
+
+
 def main(folder: Path = HERE / "rules") -> None:
     """Write the pages, and remove those of rules that are gone."""
+    (HERE / "paths.md").write_text(paths_page(), encoding="utf-8")
     texts = pages()
     for path in folder.glob("*.md"):
         if path.name not in texts:

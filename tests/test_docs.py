@@ -250,6 +250,7 @@ def test_the_pages_of_the_rules_are_those_of_the_code(pages: dict[str, str]) -> 
     stored = {path.name: path.read_text() for path in (DOCS / "rules").glob("*.md")}
     stale = [name for name in {**stored, **pages} if stored.get(name) != pages.get(name)]
     assert stale == [], "python docs/write_rules.py"
+    assert (DOCS / "paths.md").read_text() == write_rules.paths_page(), "python docs/write_rules.py"
 
 
 @pytest.mark.parametrize("name", RULES.names())

@@ -1,4 +1,4 @@
-"""List presets, datasets, methods, protocols or search configs."""
+"""List presets, datasets, methods, paths of ``--set``, protocols or search configs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hebb.cli import arguments, preset_list, train_flags
+from hebb.cli import arguments, path_list, preset_list, train_flags
 from hebb.cli.describe import LIST_WIDTH, console, table
 from hebb.cli.parsing import Exclusive, Parser
 from hebb.config import fields, grammar, search_space
@@ -242,6 +242,7 @@ LISTS = {
     "presets": _List(lambda catalog: catalog.models, preset_list.show),
     "datasets": _List(_dataset_names, _datasets),
     "methods": _List(_method_names, _methods),
+    "paths": _List(path_list.names, path_list.show),
     "protocols": _List(lambda catalog: catalog.protocols, _protocols),
     "configs": _List(lambda _: search_space.names(), _configs),
 }

@@ -43,9 +43,11 @@ class DataSpec:
         deviations: subtract each channel's mean and divide by this many of its deviations, those of the settling
             networks' published protocol; 0: do not.
         zoom: images that are not varied are enlarged by this factor and cut to their centre.
-        view_area, view_flip, view_colour, view_gray, view_blur: the views of rules that compare two of an image
-            (``hebb.data.views``): least share of the area, and the probabilities of a mirror image, of other
-            colours, of none, and of a blur.
+        view_area: least share of an image's area in a view, for rules that compare two of them (``hebb.data.views``).
+        view_flip: probability that a view is a mirror image.
+        view_colour: probability that the colours of a view are changed.
+        view_gray: probability that a view has none.
+        view_blur: probability that a view is blurred.
     """
 
     dataset: str

@@ -25,7 +25,7 @@ from hebb.config.specs import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make
 from hebb.config.vocabulary import Arch
 from hebb.core.errors import ConfigError, within
 
-_SWITCHES = ("affine_norm", "batch_norm", "residual")
+SWITCHES = ("affine_norm", "batch_norm", "residual")
 _BLOCK_PARTS = (
     "preset",
     "method",
@@ -35,10 +35,10 @@ _BLOCK_PARTS = (
     "operation",
     "dropout",
     "att_dropout",
-    *_SWITCHES,
+    *SWITCHES,
     "resume",
 )
-_RUN = (
+RUN = (
     "seed",
     "split_seed",
     "feature_dtype",
@@ -51,7 +51,7 @@ _RUN = (
 )
 """Values of the run itself."""
 _SPECS = ("dataset_sup", "dataset_unsup", "classifier", "stop")
-_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", controls.PATH, *_RUN)
+_PATHS = ("bN.PART", "b*.PART", *(f"{name}.NAME" for name in _SPECS), "settle.NAME", controls.PATH, *RUN)
 
 
 def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
@@ -101,7 +101,7 @@ def values(config: RunConfig) -> dict[str, Value | None]:
             "operation": "_".join(block.operations) or None,
             "dropout": block.dropout,
             "att_dropout": block.att_dropout,
-            **{name: getattr(block, name) for name in _SWITCHES},
+            **{name: getattr(block, name) for name in SWITCHES},
             "resume": block.resume,
         }
         table |= {f"b{i}.{part}": value for part, value in parts.items()}
@@ -112,7 +112,7 @@ def values(config: RunConfig) -> dict[str, Value | None]:
             table[f"{name}.{part}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
     if config.network.settle is not None:
         table |= {f"settle.{name}": value for name, value in config.network.settle.values}
-    table |= {name: getattr(config, name) for name in _RUN}
+    table |= {name: getattr(config, name) for name in RUN}
     return plain_values(table.items())
 
 
@@ -169,7 +169,7 @@ def _rank(path: str) -> tuple[int, int]:
 
 def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, where: str) -> RunConfig:
     head, _, rest = path.partition(".")
-    if head in _RUN and not rest:
+    if head in RUN and not rest:
         return replace(config, **{head: annotations_of(RunConfig)[head].read(value, where)})
     if head in _SPECS:
         spec = _change(getattr(config, head), rest, value, where, path)
@@ -240,7 +240,7 @@ def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.
         "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
         "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
         "resume": lambda: {"resume": None if none else text},
-        **dict.fromkeys(_SWITCHES, lambda: {part: annotations_of(BlockSpec)[part].read(value, where)}),
+        **dict.fromkeys(SWITCHES, lambda: {part: annotations_of(BlockSpec)[part].read(value, where)}),
     }
     if part not in changers:
         legal = [f"layer.{name}" for name in block.layer.rule.fields_on(block.layer.arch)]

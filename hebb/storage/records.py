@@ -249,7 +249,7 @@ def costs(folder: Path) -> Mapping[str, Any]:
     ``seconds`` has a line of phase, epoch, step and seconds for each of the last two: a kill may come between the costs
     and the checkpoint. ``peak_memory`` is the largest memory in bytes, or None.
     """
-    kept = next((folders.read_json(path) for path in _files_of_costs(folder) if path.exists()), {})
+    kept: Mapping[str, Any] = next((folders.read_json(path) for path in _files_of_costs(folder) if path.exists()), {})
     if isinstance(kept.get("seconds"), float):  # an earlier version did not say of which checkpoint
         return {**kept, "seconds": []}
     return kept

@@ -38,7 +38,11 @@ def test_the_block_holds(alone: bool, tmp_path: Path) -> None:
 SCRIPTS = ("multi_layer.py", "ray_search.py", "demo.py")
 DONE = [
     *(f"{script} {rest}" for script in SCRIPTS for rest in ("--help", "-h", "--help-all", "--dry-run")),
-    *(f"{script} --list {what}" for script in SCRIPTS for what in ("presets", "datasets", "methods", "configs")),
+    *(
+        f"{script} --list {what}"
+        for script in SCRIPTS
+        for what in ("presets", "datasets", "methods", "paths", "configs")
+    ),
     "multi_layer.py --dry-run --preset 6SoftHebbCnnImNet --dataset ImageNet_1160",
     "multi_layer.py --dry-run --gpu-id 3 --validation",
     "multi_layer.py --dry-run --train simultaneous --training-blocks 1",

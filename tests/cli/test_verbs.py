@@ -70,7 +70,7 @@ def test_the_nearest_verb_is_named() -> None:
         main(["serch"])
 
 
-@pytest.mark.parametrize("what", ["presets", "datasets", "methods", "protocols", "configs"])
+@pytest.mark.parametrize("what", ["presets", "datasets", "methods", "paths", "protocols", "configs"])
 def test_a_list_is_that_of_the_script(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", what])
     by_verb = capsys.readouterr().out
