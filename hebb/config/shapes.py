@@ -89,7 +89,7 @@ def features(config: RunConfig, phase: Phase) -> Features | None:
     spec = config.datasets[phase.data]
     entry = DATASETS.get(spec.dataset, "dataset")
     images = spec.pool_samples() + entry.test
-    if spec.mirror:  # their mirror images as well
+    if spec.mirror and spec.zoom == 1:  # their mirror images as well
         images += spec.train_samples()
     elif spec.varied:  # there are new training images in every epoch
         images -= spec.train_samples()

@@ -87,7 +87,8 @@ class Split:
         """How many versions of an image its training epochs may read; 0 where they are new in each epoch."""
         if self.augment is None:
             return 1
-        return 2 if self.augment is augmentation.mirrored else 0
+        # ``prepared`` enlarges only images that are not varied: what is kept would be enlarged, and a batch is not
+        return 2 if self.augment is augmentation.mirrored and self.zoom == 1 else 0
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and labels of the images at ``places`` (n,), a tensor on their device."""

@@ -14,7 +14,7 @@ import pytest
 import small
 import torch
 
-from hebb.config import plan
+from hebb.config import plan, shapes
 from hebb.config.specs import RunConfig
 from hebb.core import machine
 from hebb.data import images
@@ -171,6 +171,18 @@ def test_mirror_images_pass_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPat
     made = mirrored(small.CNN, "dataset_sup.epochs=4")
     test = len(images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).test)
     assert passes(made, monkeypatch) == 2 * 200 + test
+
+
+def test_mirror_images_of_zoomed_images_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only images that are not varied are enlarged: the test images, whose features are kept."""
+    made = mirrored(small.CNN, "dataset_sup.epochs=3", "dataset_sup.zoom=1.25")
+    fresh = small.run(made, keep_features=False)
+    assert_same(small.run(made), fresh)
+    test = len(images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).test)
+    assert passes(made, monkeypatch) == 3 * 200 + test
+    kept = shapes.features(made, plan.phases(made)[-1])
+    assert kept is not None
+    assert kept.images == test
 
 
 def test_a_training_epoch_reads_each_image_or_its_mirror_image() -> None:
