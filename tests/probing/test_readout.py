@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -23,7 +24,7 @@ from hebb.config import plan
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images
 from hebb.nn import model
-from hebb.probing import probes, readout
+from hebb.probing import geometry, probes, readout
 from hebb.storage import folders
 from hebb.training import engine, post_hoc, train
 from hebb.training.epoch import Epoch
@@ -111,6 +112,38 @@ def test_probes_of_a_run(tmp_path: Path) -> None:
     only = small.run(small.config(small.DEEP, probes=("linear",), probe_blocks=(1,)))
     assert [(p.block, p.kind) for p in only.probes] == [(1, "linear")]
     assert [{**r, "images_per_second": 0} for r in only.rows] == [{**r, "images_per_second": 0} for r in result.rows]
+
+
+def by_class(split: images.Split) -> images.Split:
+    """Store a split as a folder lists it: class by class."""
+    assert isinstance(split.images, torch.Tensor)
+    order = split.labels.argsort(stable=True)
+    return replace(split, images=split.images[order], labels=split.labels[order])
+
+
+def test_probes_of_images_stored_by_class_see_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 100 of 1,438 images are of one class; a probe of 100 drawn ones tells ten classes apart."""
+    measured: list[int] = []
+    monkeypatch.setattr(geometry, "measure", lambda _, x, labels: measured.append(len(labels.unique())))
+    made = small.config(probes=("linear", "geometry"), probe_samples=100, probe_blocks=(0,))
+    spec = replace(made.dataset_sup, samples=None)
+    whole = images.load(spec, Path("nowhere"), 0, torch.device("cpu"))
+    data = images.Images(train=by_class(whole.train), val=None, read_test=lambda: by_class(whole.test), sha256="")
+    assert len(data.train.labels[:100].unique()) == 1
+    readout.check(made, "Digits", data)
+    (linear,), _ = readout.probe(made, model.build(made), data)
+    assert linear.test_acc is not None
+    assert linear.test_acc > 60
+    assert measured == [10]
+
+
+def test_probes_of_images_in_random_order_read_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets such as CIFAR-10 are stored so; what was measured on them holds."""
+    made = small.config(small.CNN, probes=("linear",), probe_samples=100, probe_blocks=(0,))
+    read: list[torch.Tensor] = []
+    monkeypatch.setattr(probes, "fit", lambda kind, block, train, others: read.append(train[1]))
+    readout.probe(made, model.build(made), digits())
+    assert torch.equal(read[0], digits().train.labels[:100])
 
 
 def test_neuron_labels_of_a_convolution() -> None:
