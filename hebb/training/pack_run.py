@@ -51,6 +51,12 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
     states = _continued(networks, places, finished, len(phases))
     data = start.load_data(configs[0], phases, places[0], devices[0], reports[0])
     start.check_data(configs[0], phases, data)
+    if any(images.train.streamed for images in data.values()):
+        raise ConfigError(
+            "--pack-seeds",
+            "the training images are too many to keep decoded, and a pack cannot read them in an order for each seed",
+            hint="leave it out: the seeds are then trained one by one",
+        )
     for network in networks:
         network.to(devices[0])
     pack = Pack(networks)
