@@ -25,7 +25,7 @@ from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images
 from hebb.nn import model
 from hebb.probing import geometry, probes, readout
-from hebb.storage import folders
+from hebb.storage import checkpoints, folders
 from hebb.training import engine, post_hoc, train
 from hebb.training.epoch import Epoch
 
@@ -213,6 +213,23 @@ def test_post_hoc_loss(tmp_path: Path, network: str) -> None:
     write_figure(curve, tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").glob("post_hoc.*")} == {"post_hoc.csv", "post_hoc.png", "post_hoc.svg"}
     assert np.allclose(np.loadtxt(tmp_path / "run" / "post_hoc.csv", delimiter=",", skiprows=1), curve, rtol=1e-5)
+
+
+def test_post_hoc_loss_starts_from_stored_weights(tmp_path: Path) -> None:
+    """The first value is the loss of the stored lower block under the classifier that was trained on it."""
+    first = small.config("Soft-c20-t2-r5:flatten:softmax_5 BP", "dataset_unsup.epochs=2", seed=3)
+    small.run(first, tmp_path / "first")
+    stored = tmp_path / "first" / folders.CHECKPOINT
+    made = replace(first, seed=0, resume="all", resume_sha256=checkpoints.sha256(stored))
+    place = train.Place(datasets=Path("nowhere"), folder=tmp_path / "run", resume_from=stored)
+    curve = post_hoc.run(made, train.Report(), place=place)
+    network = model.build(made)
+    model.load_weights(network, tmp_path / "run" / folders.CHECKPOINT)
+    network[0].load_state_dict(small.run(first).network[0].state_dict())
+    split, phase = digits().train, plan.post_hoc(made)
+    order = torch.randperm(200, generator=Epoch(seed=0, phase=phase, phase_index=2, epoch=0).order())[:20]
+    logits = network(split.take(order)[0])
+    assert curve[0, 1] == pytest.approx(F.cross_entropy(logits, split.labels[order]).item(), rel=1e-4)
 
 
 def test_an_interrupted_post_hoc_loss_is_continued(
