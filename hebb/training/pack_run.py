@@ -178,8 +178,8 @@ class PackRun:
             yield reused
             if reused:
                 return
-            for member, entry in zip(self.members, entries, strict=True):
-                if member.state.failed is None:
+            for member, done, entry in zip(self.members, self.finished, entries, strict=True):
+                if not done and member.state.failed is None:  # a finished one has recorded nothing
                     entry.store(member.left_behind(index))
 
     def inputs(self, phase: Phase) -> list[Images]:

@@ -216,6 +216,16 @@ def test_a_finished_member_stays_as_it_is(whole: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*") if "m-s3" not in str(path)} == before
 
 
+def test_a_finished_member_shares_no_blocks_without_their_rows(whole: Path, tmp_path: Path) -> None:
+    """It is trained again beside the others and records nothing; a run that took its blocks would lack their rows."""
+    cache, again, other = tmp_path / "cache", tmp_path / "again", tmp_path / "other"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "m-s3")
+    run(pack(), again, carry_on=True, shared_blocks=cache)
+    run(pack(), other, shared_blocks=cache)
+    assert_same(whole, other)
+
+
 def test_checkpoints_of_different_moments_are_refused(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "home")
     for folder in (tmp_path / "home").iterdir():
