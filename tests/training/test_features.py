@@ -49,6 +49,11 @@ def test_keeping_features_changes_no_bit(name: str, dtype: str) -> None:
     assert_same(small.run(made), small.run(made, keep_features=False))
 
 
+def test_keeping_features_of_zoomed_images_changes_no_bit() -> None:
+    made = small.config(small.CNN, *LONG, "dataset_sup.zoom=1.5")
+    assert_same(small.run(made), small.run(made, keep_features=False))
+
+
 @pytest.mark.usefixtures("full")
 def test_features_in_a_file_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = small.config(small.CNN, *LONG)
