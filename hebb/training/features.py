@@ -103,13 +103,14 @@ class Shelf:
         """Return a member's part (N, ...) and the whole (S N, ...); None and None when the whole fits nowhere.
 
         Args:
-            room: space of the member; its share of the host's memory is that of one of ``members``.
+            room: space of the member; its share of the memory is that of one of ``members``.
             shape: of a part.
             dtype: as of ``Room.take``.
             device: as of ``Room.take``.
         """
         if self._taken == 0:
-            whole = replace(room, trials=max(1, room.trials // self.members))
+            alone, on_gpu = (max(1, trials // self.members) for trials in (room.trials, room.trials_on_gpu))
+            whole = replace(room, trials=alone, trials_on_gpu=on_gpu)
             self._stacked = whole.take((self.members * shape[0], *shape[1:]), dtype, device)
         self._taken += 1
         if self._stacked is None:

@@ -65,7 +65,8 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
     for i, (config, network, place) in enumerate(zip(configs, networks, places, strict=True)):
         if finished[i]:
             place = replace(place, folder=None, store_blocks=None)
-        place = replace(place, trials=place.trials * len(networks))  # they share the memory
+        count = len(networks)  # they share the memory
+        place = replace(place, trials=place.trials * count, trials_on_gpu=place.trials_on_gpu * count)
         state = None if states is None else states[i]
         recorder = start.open_records(config, phases, place, data, state)
         report = Report() if finished[i] else reports[i]
@@ -185,7 +186,8 @@ class PackRun:
     def inputs(self, phase: Phase) -> list[Images]:
         """Return each member's inputs of a phase, computed by its own frozen blocks.
 
-        On a GPU they lie in one tensor. A CPU gathers each member's from its own, which costs it no more.
+        On a GPU those of training images that are not mirrored lie in one tensor. A CPU gathers each member's from its
+        own, which costs it no more.
         """
         on_gpu = self.pack.device.type != "cpu"
         shelf = features.Shelf(members=len(self.members)) if on_gpu else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import networks
@@ -24,7 +25,7 @@ from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import model
 from hebb.storage import checkpoints, folders
-from hebb.training import features, shared_blocks, train
+from hebb.training import features, pack_run, shared_blocks, train
 
 MEGABYTE = 1 << 20
 
@@ -44,6 +45,22 @@ def test_a_gpu_is_divided_by_its_own_trials(on_gpu: int, kind: str, log: Log) ->
     kept = room.take((1, MEGABYTE), torch.uint8, torch.device("cuda", 0))
     assert kept is not None
     assert kept.device.type == kind
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("mirror", "members", "kind"), [("false", 4, "cuda"), ("true", 3, "cpu"), ("true", 8, "cuda")])
+def test_the_members_of_a_pack_divide_a_gpu(mirror: str, members: int, kind: str, log: Log) -> None:
+    """The features of three lie in one tensor, or each takes a third of the memory, which holds ``members`` of them."""
+    made = networks.config(small.CNN, f"dataset_sup.mirror={mirror}", "dataset_sup.epochs=2")
+    seeds = (0, 1, 2)
+    configs = [replace(made, seed=seed, pack=seeds, device=DeviceKind.CUDA) for seed in seeds]
+    place = train.Place(datasets=networks.nowhere())
+    run = pack_run.start_pack(configs, [train.Report()] * 3, [place] * 3)
+    phase = run.phases[-1]
+    count = run.members[0].data[phase.data].train.labels.numel() * (2 if mirror == "true" else 1)
+    log.free[0] = members * count * prod(run.network[phase.first].shapes.into) * torch.float32.itemsize
+    kept = [data.train.images for data in run.inputs(phase)]
+    assert {features.device.type for features in kept} == {kind}
 
 
 @pytest.mark.fast
