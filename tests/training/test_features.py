@@ -213,6 +213,34 @@ def test_a_training_epoch_reads_each_image_or_its_mirror_image() -> None:
     assert torch.allclose(torch.cat([x for x, _ in split.batches(30)]), expected[0], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("samples=null", "classes=0,3"),
+        ("validation=0.2",),
+        ("validation=0.2", "held=true"),
+        ("mirror=true", "validation=0.2", "held=true"),
+        ("mirror=true", "zoom=1.25"),
+        ("augmentation=true", "noise_std=0.1", "samples=null", "classes=1,8"),
+    ],
+)
+def test_a_dry_run_counts_what_is_kept(changes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small.config(small.CNN, "dataset_sup.epochs=2", *(f"dataset_sup.{change}" for change in changes))
+    kept: list[int] = []
+    take = features.Room.take
+
+    def count(room: features.Room, shape: tuple[int, ...], *others: object) -> torch.Tensor | None:
+        kept.append(shape[0])
+        return take(room, shape, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features.Room, "take", count)
+    small.run(made)
+    stated = shapes.features(made, plan.phases(made)[-1])
+    assert stated is not None
+    assert stated.images == sum(kept)
+
+
 def test_a_phase_of_one_epoch_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features.Room, "take", lambda *_: pytest.fail("one epoch reads each image once"))
     small.run(small.config(small.DEEP))
