@@ -64,18 +64,22 @@ def test_the_members_of_a_pack_divide_a_gpu(mirror: str, members: int, kind: str
 
 
 @pytest.mark.fast
-def test_features_on_the_host_reach_the_gpu_without_a_wait(log: Log) -> None:
+@pytest.mark.parametrize("mirror", ["false", "true"])
+def test_features_on_the_host_reach_the_gpu_without_a_wait(mirror: str, log: Log) -> None:
     """The features of a full GPU lie on the host; batches go through pinned memory, and the numbers are the same."""
-    config = networks.config(small.CNN.replace(":drop_0.2", ""), curve_points=0)
+    kept = (f"dataset_sup.mirror={mirror}", "dataset_sup.epochs=2")
+    config = networks.config(small.CNN.replace(":drop_0.2", ""), *kept, curve_points=0)
     log.free[0] = 0
-    uploads = []
+    uploads, waits = [], []
     for samples in (60, 120):
         log.clear()
-        changes = (f"dataset_sup.samples={samples}", f"dataset_unsup.samples={samples}")
+        changes = (*kept, f"dataset_sup.samples={samples}", f"dataset_unsup.samples={samples}")
         few = networks.config(small.CNN.replace(":drop_0.2", ""), *changes, curve_points=0)
         result = networks.on_gpu(few)
         uploads.append(sum(log.uploads.values()))
+        waits.append({place: count for place, count in log.waits.items() if "_keep" not in place})  # once an image
     assert uploads[0] == uploads[1]
+    assert waits[0] == waits[1]
     assert log.used == {0}
     networks.assert_close(networks.on_gpu(config), networks.on_cpu(config))
     assert networks.devices(result) == {torch.device("cuda", 0)}
