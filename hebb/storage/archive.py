@@ -371,7 +371,7 @@ def _refused(path: Path) -> Iterator[None]:
 
 def _checked(path: Path, entries: Iterable[_Entry]) -> dict[str, bytes]:
     """Return the content of all files but models, after checking names, sizes and digests."""
-    room = max(_SMALL, _RATIO * path.stat().st_size)
+    room = _room(path)
     content: dict[str, bytes] = {}
     names: set[str] = set()
     listed: Mapping[str, Any] = {}
@@ -379,7 +379,7 @@ def _checked(path: Path, entries: Iterable[_Entry]) -> dict[str, bytes]:
         _check_entry(path, entry.name, names)
         room -= entry.size
         if room < 0:
-            raise ConfigError(str(path), "would unpack to far more than an archive of its size holds")
+            raise _too_large(path)
         if not names:
             if entry.name != _MANIFEST:
                 raise ConfigError(str(path), f"is not an archive that hebb wrote: it does not begin with {_MANIFEST}")
@@ -395,6 +395,15 @@ def _checked(path: Path, entries: Iterable[_Entry]) -> dict[str, bytes]:
     if missing:
         raise ConfigError(str(path), f"is not a whole archive: '{missing[0]}' is missing")
     return content
+
+
+def _room(path: Path) -> int:
+    """Return the bytes that the archive may hold, unpacked."""
+    return max(_SMALL, _RATIO * path.stat().st_size)
+
+
+def _too_large(path: Path) -> ConfigError:
+    return ConfigError(str(path), "would unpack to far more than an archive of its size holds")
 
 
 def _check_entry(path: Path, name: str, names: set[str]) -> None:
@@ -434,11 +443,30 @@ def _entries_of_zip(path: Path) -> Iterator[_Entry]:
             yield _Entry(info.filename, info.file_size, lambda info=info: archive.read(info))  # type: ignore[misc]
 
 
+class _Unpacked(gzip.GzipFile):
+    """The tar in a gzip file, which raises beyond the size that it may have.
+
+    Long names lie in headers, which ``tarfile`` reads whole before it names the size of anything.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path, self._room = path, _room(path)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next ``size`` bytes."""
+        content = super().read(size)
+        self._room -= len(content)
+        if self._room < 0:
+            raise _too_large(self._path)
+        return content
+
+
 def _entries_of_tar(path: Path) -> Iterator[_Entry]:
     with open(path, "rb") as raw:
         if raw.read(2) != b"\x1f\x8b":
             raise ConfigError(str(path), "is neither a zip nor a tar.gz file")
-    with tarfile.open(path, "r:gz") as archive:
+    with _Unpacked(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
             if not member.isreg():
                 raise ConfigError(str(path), f"holds '{member.name}', which is a link or a folder, not a file")

@@ -201,6 +201,7 @@ HOSTILE: dict[str, tuple[Callable[[Path, Entries], object], str]] = {
     "a device": (lambda p, e: as_tar(p, {**e, "search/x": b""}, tarfile.CHRTYPE), "is a link or a folder"),
     "a bomb": (lambda p, e: as_zip(p, {**e, "search/zeros": bytes(100 << 20)}), "far more than an archive of its size"),
     "a bomb in a tar": (lambda p, e: as_tar(p, {**e, "search/zeros": bytes(100 << 20)}), "far more than an archive"),
+    "a bomb in a name": (lambda p, e: as_tar(p, {**e, f"search/{'x' * (70 << 20)}": b""}), "far more than an archive"),
     "a bomb before the list": (lambda p, e: as_zip(p, {"archive.json": b" " * (100 << 20)}), "far more than"),
     "a foreign zip": (lambda p, e: as_zip(p, {"mimetype": b"x"}), "not an archive that hebb wrote"),
     "a foreign tar": (lambda p, e: as_tar(p, {"a.txt": b"x"}), "not an archive that hebb wrote"),
