@@ -50,6 +50,7 @@ _SMALL, _RATIO = 64 << 20, 300
 """Bytes that any archive may hold, and bytes a larger one may hold for each of its own: records shrink 20 times."""
 _MOST = 1_000_000  # files
 _PADDING = 1 << 20  # bytes after the last file of a tar
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HARMLESS = (stat.S_IFREG, 0)  # kinds of an entry of a zip file: a plain file, or not stated
 
 
@@ -440,6 +441,8 @@ def _entries_of_zip(path: Path) -> Iterator[_Entry]:
                 raise ConfigError(str(path), f"holds '{info.filename}', which is a link or a folder, not a file")
             if info.flag_bits & 1:
                 raise ConfigError(str(path), f"holds '{info.filename}', which is encrypted")
+            if info.compress_type not in _COMPRESSIONS:
+                raise ConfigError(str(path), f"holds '{info.filename}', which hebb has not compressed")
             yield _Entry(info.filename, info.file_size, lambda info=info: archive.read(info))  # type: ignore[misc]
 
 
