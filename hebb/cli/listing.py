@@ -46,6 +46,8 @@ def main(argv: list[str], flag: str = _VERB, others: Callable[[], Parser] = trai
     chosen = LISTS[options.listing]
     names = chosen.names(catalog)
     shown = {name for name in names if all(word.lower() in name.lower() for word in options.words)}
+    if chosen.alone:  # the whole name of a preset is often the start of others
+        shown = {name for name in shown if [name.lower()] == [word.lower() for word in options.words]} or shown
     if not shown:
         where = f"{flag if flag != _VERB else commands.name(_VERB)} {options.listing}"
         text = " ".join(options.words)
@@ -232,14 +234,15 @@ def _configs(_: Catalog, shown: Collection[str]) -> None:
 
 @dataclass(frozen=True)
 class _List:
-    """A list: the names that it can show, and what prints the chosen ones."""
+    """A list: the names that it can show, what prints the chosen ones, and whether a whole name shows it alone."""
 
     names: Callable[[Catalog], Iterable[str]]
     show: Callable[[Catalog, Collection[str]], None]
+    alone: bool = False
 
 
 LISTS = {
-    "presets": _List(lambda catalog: catalog.models, preset_list.show),
+    "presets": _List(lambda catalog: catalog.models, preset_list.show, alone=True),
     "datasets": _List(_dataset_names, _datasets),
     "methods": _List(_method_names, _methods),
     "paths": _List(path_list.names, path_list.show),

@@ -153,7 +153,11 @@ class DataSpec:
         return available if self.samples is None else min(self.samples, available)
 
     def train_samples(self) -> int:
-        """Count the images of one epoch."""
+        """Count the images of one epoch.
+
+        With ``classes`` and ``validation`` it may be a few more or less: which images are held out is drawn from all
+        classes, so that it does not depend on ``classes``.
+        """
         total = self.pool_samples()
         held = held_out(total, self.validation)
         return held if self.held else total - held

@@ -12,11 +12,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from hebb.config import hooks
-from hebb.config.data_spec import DataSpec
+from hebb.config.data_spec import DataSpec, held_out
 from hebb.config.registry import DATASETS
 from hebb.config.rule import SettlingRule
 from hebb.config.specs import FEATURE_BYTES, BlockSpec, LayerSpec, NetworkSpec, PoolSpec, RunConfig
-from hebb.config.vocabulary import Arch, PaddingMode
+from hebb.config.vocabulary import Arch, PaddingMode, Part
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,11 +88,13 @@ def features(config: RunConfig, phase: Phase) -> Features | None:
         return None
     spec = config.datasets[phase.data]
     entry = DATASETS.get(spec.dataset, "dataset")
-    images = spec.pool_samples() + entry.test
-    if spec.mirror:  # their mirror images as well
+    images = entry.train_samples(spec.classes, Part.TEST)
+    if not spec.held:
+        images += held_out(spec.pool_samples(), spec.validation)
+    if spec.mirror and spec.zoom == 1:  # their mirror images as well
+        images += 2 * spec.train_samples()
+    elif not spec.varied:  # else there are new training images in every epoch
         images += spec.train_samples()
-    elif spec.varied:  # there are new training images in every epoch
-        images -= spec.train_samples()
     shape = of_run(config)[phase.first].into
     return Features(shape=shape, images=images, size=images * prod(shape) * FEATURE_BYTES[config.feature_dtype])
 

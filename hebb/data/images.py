@@ -87,7 +87,8 @@ class Split:
         """How many versions of an image its training epochs may read; 0 where they are new in each epoch."""
         if self.augment is None:
             return 1
-        return 2 if self.augment is augmentation.mirrored else 0
+        # ``prepared`` enlarges only images that are not varied: what is kept would be enlarged, and a batch is not
+        return 2 if self.augment is augmentation.mirrored and self.zoom == 1 else 0
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and labels of the images at ``places`` (n,), a tensor on their device."""
@@ -146,15 +147,16 @@ class Split:
             images = gather(self.images, both.to(self.images.device))
             yield machine.upload(images, self.labels.device), self.labels[both]
 
-    def drawn(self, places: Tensor, varied: torch.Generator | None) -> Tensor:
-        """Return where a training batch of the images at ``places`` (n,) lies: as they are, or mirrored.
+    def drawn(self, order: Tensor, batch_size: int, varied: torch.Generator | None) -> Tensor:
+        """Return where the images in this ``order`` (n,) lie: as they are, or mirrored.
 
-        ``varied`` draws as ``augmentation.mirrored`` does for the same batch.
+        ``varied`` draws as ``augmentation.mirrored`` does for each batch. All are drawn at once, so that the host waits
+        for the device no more than once.
         """
         if varied is None or not self.mirrored:
-            return places
-        chosen = augmentation.mirrors(len(places), varied, self.labels.device)
-        return places + len(self) * chosen.to(places.device)
+            return order
+        chosen = [augmentation.mirrors(len(part), varied, self.labels.device) for part in order.split(batch_size)]
+        return order + len(self) * torch.cat(chosen).to(order.device)
 
     def _stored(
         self, batch_size: int, order: Tensor | None, varied: torch.Generator | None
@@ -167,13 +169,12 @@ class Split:
             for batch, batch_labels in zip(batches, labels.split(batch_size), strict=True):
                 yield machine.upload(batch, device), batch_labels
             return
-        place = None if order is None else machine.upload(order, self.images.device)
+        place = None
+        if order is not None:
+            place = self.drawn(machine.upload(order, self.images.device), batch_size, varied)
         for start in range(0, len(self), batch_size):
             stop = min(start + batch_size, len(self))
-            if place is None:
-                images = self.images[start:stop]
-            else:
-                images = gather(self.images, self.drawn(place[start:stop], varied))
+            images = self.images[start:stop] if place is None else gather(self.images, place[start:stop])
             # images that lie on the host: while the device computes, the host gathers the next batch
             yield machine.upload(images, device), labels[start:stop]
 

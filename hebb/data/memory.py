@@ -153,6 +153,8 @@ def _array(values: Any, where: str) -> np.ndarray:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
         raise ConfigError(where, f"must be an array, got {type(values).__name__}", hint=str(error)) from None
+    if array.ndim == 0:
+        raise ConfigError(where, f"must be an array, got {type(values).__name__}")
     if array.dtype == object and array.ndim != 1:
         raise ConfigError(where, f"must be numbers, got {type(values).__name__} of objects")
     return array

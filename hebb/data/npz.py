@@ -118,3 +118,5 @@ def _refusals(path: Path, name: str) -> Iterator[None]:
                 str(path), f"{name} holds Python objects", hint=f"save numbers or text: np.array({name}.tolist())"
             ) from None
         raise ConfigError(str(path), "is truncated or not an .npz file", hint=reason) from None
+    except RuntimeError as error:  # a password is needed, or another program has compressed it
+        raise ConfigError(str(path), f"cannot be unpacked: {error}", hint="save it again with np.savez") from None

@@ -17,7 +17,8 @@ eigenvalues l. K is the number of classes.
     activity                mean of z
 
 The participation ratio, the cosines and the radii follow Halvagal & Zenke (2023), who publish participation ratios of
-batches (their evaluation) and of classes (their monitor). A number that is undefined (all images alike) is None.
+batches (their evaluation) and of classes (their monitor). A number that is undefined (all images alike, none with a
+label) is None.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def _by_class(z: Tensor, labels: Tensor) -> dict[str, float]:
     """Return the numbers that compare classes; sums over pairs of images are computed from sums over images."""
     z, labels = z[labels >= 0], labels[labels >= 0]
     z = z - z.mean(dim=0)
-    present = [z[labels == label] for label in labels.unique()]
+    # where no image has a label, one class without images: all its numbers are undefined
+    present = [z[labels == label] for label in labels.unique()] or [z]
     groups = [group for group in present if len(group) > 1]
     unit = [F.normalize(group, dim=1) for group in present]
     lengths = torch.stack([part.sum(dim=0).square().sum() for part in unit])

@@ -23,6 +23,9 @@ from hebb.probing import geometry, probes
 BATCH = 250
 """Images in an evaluation batch: for images of 96 pixels, the output of 96 channels takes 0.9 GB."""
 
+_SCATTERED = 0.25
+"""Least number of runs of one label, per image, at which images are not stored class by class."""
+
 Pool = Callable[[Tensor], Tensor]
 Request = tuple[int | None, Pool]
 """A block, None for the input of the network, and how its output is pooled."""
@@ -169,10 +172,25 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
     return torch.cat(shares), torch.cat(labels)
 
 
+def probe_order(split: Split, most: int, split_seed: int) -> torch.Generator | None:
+    """Return what draws the order in which probes read a split; None where ``most`` images as stored stand for all.
+
+    Folders and lists of images are stored class by class, so their first images are of the first classes only.
+    """
+    pieces = len(split.labels.unique_consecutive())
+    if len(split) <= most or split.frames is not None or pieces > _SCATTERED * len(split):
+        return None
+    return seeds.generator(split_seed, "probe images")
+
+
 def check(config: RunConfig, dataset: str, data: Images) -> None:
     """Raise for a probe that cannot be fitted on the labels that were read."""
-    if config.probes:
-        probed.check(config, images_of_probes(dataset, data.train.labels, config.probe_samples))
+    if not config.probes:
+        return
+    labels, order = data.train.labels.cpu(), probe_order(data.train, config.probe_samples, config.split_seed)
+    if order is not None:
+        labels = labels[torch.randperm(len(labels), generator=order)]
+    probed.check(config, images_of_probes(dataset, labels, config.probe_samples))
 
 
 def images_of_probes(dataset: str, labels: Tensor, most: int) -> probed.ProbedImages:
@@ -191,13 +209,16 @@ def images_of_probes(dataset: str, labels: Tensor, most: int) -> probed.ProbedIm
 def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probes.Probe], list[geometry.Geometry]]:
     """Fit the probes in the config. They may use the test set, since this is the end of a run."""
     blocks = range(max(1, len(network) - 1)) if config.probe_blocks is None else config.probe_blocks
+    most = config.probe_samples
     fitted, measured = [], []
     pooled: set[Request] = {(block, POOLS[kind]) for block in blocks for kind in config.probes if kind in POOLS}
     splits: dict[str, tuple[dict[Request, Tensor], Tensor]] = {}
     if pooled:
         parts = {"train": data.train, "val": data.val, "test": data.scored}
-        limits = {"train": config.probe_samples}
-        splits = {name: features(network, s, pooled, limits.get(name)) for name, s in parts.items() if s is not None}
+        for name, split in parts.items():
+            if split is not None:
+                order = probe_order(split, most, config.split_seed)
+                splits[name] = features(network, split, pooled, most if name == "train" else None, order)
 
     def read(name: str, block: int, kind: str) -> tuple[Tensor, Tensor] | None:
         return None if name not in splits else (splits[name][0][block, POOLS[kind]], splits[name][1])
@@ -211,7 +232,6 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
             assert train is not None
             others = {"val": read("val", block, kind), "test": test}
             if kind == "geometry":
-                most = config.probe_samples
                 x, labels = train if test is None else test
                 measured.append(geometry.measure(block, x[:most], labels[:most]))
             elif kind == "short":

@@ -50,6 +50,7 @@ _SMALL, _RATIO = 64 << 20, 300
 """Bytes that any archive may hold, and bytes a larger one may hold for each of its own: records shrink 20 times."""
 _MOST = 1_000_000  # files
 _PADDING = 1 << 20  # bytes after the last file of a tar
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HARMLESS = (stat.S_IFREG, 0)  # kinds of an entry of a zip file: a plain file, or not stated
 
 
@@ -371,7 +372,7 @@ def _refused(path: Path) -> Iterator[None]:
 
 def _checked(path: Path, entries: Iterable[_Entry]) -> dict[str, bytes]:
     """Return the content of all files but models, after checking names, sizes and digests."""
-    room = max(_SMALL, _RATIO * path.stat().st_size)
+    room = _room(path)
     content: dict[str, bytes] = {}
     names: set[str] = set()
     listed: Mapping[str, Any] = {}
@@ -379,7 +380,7 @@ def _checked(path: Path, entries: Iterable[_Entry]) -> dict[str, bytes]:
         _check_entry(path, entry.name, names)
         room -= entry.size
         if room < 0:
-            raise ConfigError(str(path), "would unpack to far more than an archive of its size holds")
+            raise _too_large(path)
         if not names:
             if entry.name != _MANIFEST:
                 raise ConfigError(str(path), f"is not an archive that hebb wrote: it does not begin with {_MANIFEST}")
@@ -395,6 +396,15 @@ def _checked(path: Path, entries: Iterable[_Entry]) -> dict[str, bytes]:
     if missing:
         raise ConfigError(str(path), f"is not a whole archive: '{missing[0]}' is missing")
     return content
+
+
+def _room(path: Path) -> int:
+    """Return the bytes that the archive may hold, unpacked."""
+    return max(_SMALL, _RATIO * path.stat().st_size)
+
+
+def _too_large(path: Path) -> ConfigError:
+    return ConfigError(str(path), "would unpack to far more than an archive of its size holds")
 
 
 def _check_entry(path: Path, name: str, names: set[str]) -> None:
@@ -431,14 +441,35 @@ def _entries_of_zip(path: Path) -> Iterator[_Entry]:
                 raise ConfigError(str(path), f"holds '{info.filename}', which is a link or a folder, not a file")
             if info.flag_bits & 1:
                 raise ConfigError(str(path), f"holds '{info.filename}', which is encrypted")
+            if info.compress_type not in _COMPRESSIONS:
+                raise ConfigError(str(path), f"holds '{info.filename}', which hebb has not compressed")
             yield _Entry(info.filename, info.file_size, lambda info=info: archive.read(info))  # type: ignore[misc]
+
+
+class _Unpacked(gzip.GzipFile):
+    """The tar in a gzip file, which raises beyond the size that it may have.
+
+    Long names lie in headers, which ``tarfile`` reads whole before it names the size of anything.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path, self._room = path, _room(path)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next ``size`` bytes."""
+        content = super().read(size)
+        self._room -= len(content)
+        if self._room < 0:
+            raise _too_large(self._path)
+        return content
 
 
 def _entries_of_tar(path: Path) -> Iterator[_Entry]:
     with open(path, "rb") as raw:
         if raw.read(2) != b"\x1f\x8b":
             raise ConfigError(str(path), "is neither a zip nor a tar.gz file")
-    with tarfile.open(path, "r:gz") as archive:
+    with _Unpacked(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
             if not member.isreg():
                 raise ConfigError(str(path), f"holds '{member.name}', which is a link or a folder, not a file")

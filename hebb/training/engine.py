@@ -260,8 +260,7 @@ def _readout_updates(
     """Make the updates of a linear classifier whose epoch has loops of its own, as ``_updates`` makes others."""
     order = torch.randperm(len(split), generator=at.order())
     readout = readout_epoch.Readout(network, split, at.phase.batch_size, optimiser)
-    varied = at.augmentation(split.labels.device)
-    places = torch.cat([split.drawn(part, varied) for part in order.split(at.phase.batch_size)])
+    places = split.drawn(order, at.phase.batch_size, at.augmentation(split.labels.device))
     for batches in readout.epoch(places, split.labels[order], looks):
         for batch in batches:
             total.add_sums(batch.loss, batch.hits, batch.images)

@@ -1,7 +1,7 @@
 """Features: the output of the frozen blocks below a phase, computed once and kept if there is room.
 
 Keeping them does not change them. They are always computed in chunks of the phase's batch size, the last one padded,
-because the last bits of a convolution may depend on the size of its batch.
+because the last bits of a convolution may depend on the size of its batch, and on where its input lies.
 
 Shapes: N images of a split, B images of a chunk, C channels, H height, W width; features are (N, C, H, W) or (N, M).
 """
@@ -103,13 +103,14 @@ class Shelf:
         """Return a member's part (N, ...) and the whole (S N, ...); None and None when the whole fits nowhere.
 
         Args:
-            room: space of the member; its share of the host's memory is that of one of ``members``.
+            room: space of the member; its share of the memory is that of one of ``members``.
             shape: of a part.
             dtype: as of ``Room.take``.
             device: as of ``Room.take``.
         """
         if self._taken == 0:
-            whole = replace(room, trials=max(1, room.trials // self.members))
+            alone, on_gpu = (max(1, trials // self.members) for trials in (room.trials, room.trials_on_gpu))
+            whole = replace(room, trials=alone, trials_on_gpu=on_gpu)
             self._stacked = whole.take((self.members * shape[0], *shape[1:]), dtype, device)
         self._taken += 1
         if self._stacked is None:
@@ -192,10 +193,10 @@ class Frozen:
         return features[: len(piece)]
 
     def filled(self, x: Tensor, dim: int = 0) -> Tensor:
-        """Pad images along ``dim`` to a whole chunk."""
+        """Pad images along ``dim`` to a whole chunk, in one piece of memory whether or not any were missing."""
         missing = self.chunk - x.shape[dim]
         if not missing:
-            return x
+            return x.contiguous()  # a zoomed image is a part of a larger one
         return torch.cat([x, x.new_zeros(*x.shape[:dim], missing, *x.shape[dim + 1 :])], dim=dim)
 
     def rounded(self, features: Tensor) -> Tensor:

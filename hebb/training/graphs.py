@@ -217,7 +217,7 @@ class Graphs:
     def _batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(self._split.images, Tensor)
         varied = self._generators.get("augmentation")
-        images = gather(self._split.images, self._split.drawn(places, varied))
+        images = gather(self._split.images, self._split.drawn(places, len(places), varied))
         return self._split.prepared(images, self._split.labels.index_select(0, places), varied, self._phase.views)
 
     def _update(self, learn: Learn, word: Hashable) -> None:

@@ -51,6 +51,12 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
     states = _continued(networks, places, finished, len(phases))
     data = start.load_data(configs[0], phases, places[0], devices[0], reports[0])
     start.check_data(configs[0], phases, data)
+    if any(images.train.streamed for images in data.values()):
+        raise ConfigError(
+            "--pack-seeds",
+            "the training images are too many to keep decoded, and a pack cannot read them in an order for each seed",
+            hint="leave it out: the seeds are then trained one by one",
+        )
     for network in networks:
         network.to(devices[0])
     pack = Pack(networks)
@@ -59,7 +65,8 @@ def start_pack(configs: Sequence[RunConfig], reports: Sequence[Report], places: 
     for i, (config, network, place) in enumerate(zip(configs, networks, places, strict=True)):
         if finished[i]:
             place = replace(place, folder=None, store_blocks=None)
-        place = replace(place, trials=place.trials * len(networks))  # they share the memory
+        count = len(networks)  # they share the memory
+        place = replace(place, trials=place.trials * count, trials_on_gpu=place.trials_on_gpu * count)
         state = None if states is None else states[i]
         recorder = start.open_records(config, phases, place, data, state)
         report = Report() if finished[i] else reports[i]
@@ -172,14 +179,15 @@ class PackRun:
             yield reused
             if reused:
                 return
-            for member, entry in zip(self.members, entries, strict=True):
-                if member.state.failed is None:
+            for member, done, entry in zip(self.members, self.finished, entries, strict=True):
+                if not done and member.state.failed is None:  # a finished one has recorded nothing
                     entry.store(member.left_behind(index))
 
     def inputs(self, phase: Phase) -> list[Images]:
         """Return each member's inputs of a phase, computed by its own frozen blocks.
 
-        On a GPU they lie in one tensor. A CPU gathers each member's from its own, which costs it no more.
+        On a GPU those of training images that are not mirrored lie in one tensor. A CPU gathers each member's from its
+        own, which costs it no more.
         """
         on_gpu = self.pack.device.type != "cpu"
         shelf = features.Shelf(members=len(self.members)) if on_gpu else None

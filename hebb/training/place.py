@@ -13,7 +13,10 @@ from hebb.training import features
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run reads and writes. Nothing here changes its results.
+    """Where a run reads and writes.
+
+    Nothing here changes its results, except for the last digits of a large linear classifier: whether its features are
+    kept, which also depends on the free memory, decides the order of its sums (``hebb.training.readout_epoch``).
 
     Attributes:
         datasets: folder of the datasets.

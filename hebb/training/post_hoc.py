@@ -1,9 +1,9 @@
 """The post-hoc loss: how fast a lower layer would have lowered the loss, had its classifier been there.
 
 Journé et al. (2023), appendix B.3 B. The network is trained as usual: first the lower blocks, then the classifier.
-The lower blocks are then reset to their initial weights and learn again on labelled images, while the trained,
-frozen classifier measures the cross-entropy of every batch. A BP network is first trained end to end; then its lower
-blocks learn by the gradient through the frozen classifier.
+The lower blocks are then reset to the weights that the run began with and learn again on labelled images, while the
+trained, frozen classifier measures the cross-entropy of every batch. A BP network is first trained end to end; then
+its lower blocks learn by the gradient through the frozen classifier.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Role
 from hebb.core import files
 from hebb.data import images
-from hebb.nn import model, numerics
+from hebb.nn import numerics
 from hebb.nn.model import Network
 from hebb.probing import stored
 from hebb.storage import folders, records
 from hebb.storage.folders import FolderState
-from hebb.training import engine, train
+from hebb.training import engine, start, train
 from hebb.training.epoch import Epoch
 
 
@@ -42,8 +42,7 @@ def run(config: RunConfig, report: train.Report, *, place: train.Place) -> np.nd
 def _run(config: RunConfig, report: train.Report, place: train.Place) -> np.ndarray:
     phase = plan.post_hoc(config)
     config, trained = _trained(config, report, place)
-    network = model.build(config)
-    model.load_blocks(network, place.layers)
+    network = start.initial_network(config, place)
     last = len(network) - 1
     network[last].load_state_dict({name: t.cpu() for name, t in trained[last].state_dict().items()})
     device = trained.device

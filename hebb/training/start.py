@@ -166,7 +166,8 @@ def check_data(config: RunConfig, phases: tuple[Phase, ...], data: dict[Role, im
     for role, loaded in data.items():
         spec = config.datasets[role]
         if spec.split != Part.SEQUENCES:
-            plan.check_held(role, spec, 0 if loaded.val is None else len(loaded.val))
+            held_out = loaded.train if spec.held else loaded.val  # ``held`` trains on what is held out
+            plan.check_held(role, spec, 0 if held_out is None else len(held_out))
     role = probed.role(phases)
     spec = config.datasets[role]
     readout.check(config, spec.dataset, data[role])

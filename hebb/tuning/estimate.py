@@ -176,7 +176,7 @@ def _of_phase(
     evaluated = due * sum(sizes.values()) + last
     versions = data.train.versions
     if keep and phase.keeps_features and versions:
-        once = read * (sum({"train": versions * len(data.train), **sizes}.values()) + last)
+        once = read * (sum({**sizes, "train": versions * len(data.train)}.values()) + last)
         return count * (once + evaluation * evaluated) + step * len(data.train) * phase.epochs
     return (count * read + step) * len(data.train) * phase.epochs + count * (read + evaluation) * evaluated
 

@@ -92,7 +92,7 @@ def data(search: Search) -> str:
     for phase in plan.phases(base):
         spec = base.datasets[phase.data]
         epochs = f"{phase.epochs} epoch{'' if phase.epochs == 1 else 's'}"
-        held = f", {100 * spec.validation:g} % held out" if spec.validation else ""
+        held = f", {100 * spec.validation:g} % held out" if spec.validation and not spec.held else ""
         images = f"{spec.train_samples():,} images of {spec.dataset}{held}, {epochs}"
         parts.setdefault(images, []).append(phase.kind)
     return "; ".join(f"{images} ({', '.join(dict.fromkeys(kinds))})" for images, kinds in parts.items())

@@ -148,6 +148,13 @@ def test_presets_that_contain_a_word_and_all_of_one(capsys: pytest.CaptureFixtur
         assert part in one
 
 
+def test_the_whole_name_of_a_preset_shows_it_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """2SoftHebbCnnCIFAR_max begins with this name, too."""
+    lines = listed(capsys, "presets", "2softhebbcnncifar")
+    assert lines[0].startswith("2SoftHebbCnnCIFAR  ")
+    assert any(line.lstrip().startswith("b1 ") for line in lines)
+
+
 @pytest.mark.parametrize("form", ["folder:PATH", "npz:FILE"])
 def test_own_data_are_listed_and_in_the_short_help(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = listed(capsys, "datasets", form.partition(":")[0])

@@ -184,6 +184,14 @@ def listing(entries: Entries, **changes: Any) -> Entries:
     return {**entries, "archive.json": json.dumps(contents).encode()}
 
 
+def broken_lzma(path: Path, entries: Entries) -> None:
+    as_zip(path, entries)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as file:
+        file.writestr("search/x", b"text" * 99)
+    place = path.read_bytes().index(b"search/x") + len("search/x") + 9  # after the settings of the compressor
+    path.write_bytes(path.read_bytes()[:place] + b"\xff" * 9 + path.read_bytes()[place + 9 :])
+
+
 HOSTILE: dict[str, tuple[Callable[[Path, Entries], object], str]] = {
     "a path above": (lambda p, e: as_zip(p, {**e, "search/../../evil": b""}), "a path that leads elsewhere"),
     "an absolute path": (lambda p, e: as_zip(p, {**e, "/tmp/evil": b""}), "a path that leads elsewhere"),
@@ -201,9 +209,11 @@ HOSTILE: dict[str, tuple[Callable[[Path, Entries], object], str]] = {
     "a device": (lambda p, e: as_tar(p, {**e, "search/x": b""}, tarfile.CHRTYPE), "is a link or a folder"),
     "a bomb": (lambda p, e: as_zip(p, {**e, "search/zeros": bytes(100 << 20)}), "far more than an archive of its size"),
     "a bomb in a tar": (lambda p, e: as_tar(p, {**e, "search/zeros": bytes(100 << 20)}), "far more than an archive"),
+    "a bomb in a name": (lambda p, e: as_tar(p, {**e, f"search/{'x' * (70 << 20)}": b""}), "far more than an archive"),
     "a bomb before the list": (lambda p, e: as_zip(p, {"archive.json": b" " * (100 << 20)}), "far more than"),
     "a foreign zip": (lambda p, e: as_zip(p, {"mimetype": b"x"}), "not an archive that hebb wrote"),
     "a foreign tar": (lambda p, e: as_tar(p, {"a.txt": b"x"}), "not an archive that hebb wrote"),
+    "a broken file of another compression": (broken_lzma, "'search/x', which hebb has not compressed"),
     "an empty zip": (lambda p, e: as_zip(p, {}), "is empty"),
     "an empty file": (lambda p, e: p.write_bytes(b""), "is neither a zip nor a tar.gz file"),
     "a picture": (lambda p, e: p.write_bytes(b"\x89PNG" * 99), "is neither a zip nor a tar.gz file"),

@@ -6,6 +6,7 @@ Without it a user's own files could be read with wrong labels or channels.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 import zipfile
 from dataclasses import replace
@@ -137,6 +138,15 @@ def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...
     assert load(entry.name, size=5).test.images.shape == (12, entry.channels, 5, 5)
 
 
+def mark_members(path: Path, place: int, value: int) -> None:
+    """Set a byte in the header of every file of a zip, and the same byte, two further on, in its list of them."""
+    content = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", place), (b"PK\x01\x02", place + 2)):
+        for match in re.finditer(re.escape(sign), bytes(content)):
+            content[match.start() + offset] = value
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -150,6 +160,8 @@ def test_the_entry_of_an_npz_file_is_read_from_its_headers(shape: tuple[int, ...
         ("npz:{}/floats.npz", "x_train must be uint8, got float64"),
         ("npz:{}/labels.npz", "y_train must hold labels"),
         ("npz:{}/twice.npz", "holds x_test 2 times, must hold it once"),
+        ("npz:{}/locked.npz", "cannot be unpacked: .* is encrypted"),
+        ("npz:{}/other.npz", "cannot be unpacked: .*compress"),
     ],
 )
 def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -> None:
@@ -166,6 +178,8 @@ def test_what_cannot_be_read_is_named(name: str, message: str, tmp_path: Path) -
     with zipfile.ZipFile(tmp_path / "twice.npz", "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         archive.writestr("x_test.npy", archive.read("x_train.npy"))
+    mark_members(image_files.keras(tmp_path / "locked.npz"), 6, 1)  # the bit that says encrypted
+    mark_members(image_files.keras(tmp_path / "other.npz"), 8, 9)  # Deflate64
     with pytest.raises(ConfigError, match=message):
         DATASETS.get(name.format(tmp_path), "test")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import networks
@@ -24,7 +25,7 @@ from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.nn import model
 from hebb.storage import checkpoints, folders
-from hebb.training import features, shared_blocks, train
+from hebb.training import features, pack_run, shared_blocks, train
 
 MEGABYTE = 1 << 20
 
@@ -47,18 +48,38 @@ def test_a_gpu_is_divided_by_its_own_trials(on_gpu: int, kind: str, log: Log) ->
 
 
 @pytest.mark.fast
-def test_features_on_the_host_reach_the_gpu_without_a_wait(log: Log) -> None:
+@pytest.mark.parametrize(("mirror", "members", "kind"), [("false", 4, "cuda"), ("true", 3, "cpu"), ("true", 8, "cuda")])
+def test_the_members_of_a_pack_divide_a_gpu(mirror: str, members: int, kind: str, log: Log) -> None:
+    """The features of three lie in one tensor, or each takes a third of the memory, which holds ``members`` of them."""
+    made = networks.config(small.CNN, f"dataset_sup.mirror={mirror}", "dataset_sup.epochs=2")
+    seeds = (0, 1, 2)
+    configs = [replace(made, seed=seed, pack=seeds, device=DeviceKind.CUDA) for seed in seeds]
+    place = train.Place(datasets=networks.nowhere())
+    run = pack_run.start_pack(configs, [train.Report()] * 3, [place] * 3)
+    phase = run.phases[-1]
+    count = run.members[0].data[phase.data].train.labels.numel() * (2 if mirror == "true" else 1)
+    log.free[0] = members * count * prod(run.network[phase.first].shapes.into) * torch.float32.itemsize
+    kept = [data.train.images for data in run.inputs(phase)]
+    assert {features.device.type for features in kept} == {kind}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("mirror", ["false", "true"])
+def test_features_on_the_host_reach_the_gpu_without_a_wait(mirror: str, log: Log) -> None:
     """The features of a full GPU lie on the host; batches go through pinned memory, and the numbers are the same."""
-    config = networks.config(small.CNN.replace(":drop_0.2", ""), curve_points=0)
+    kept = (f"dataset_sup.mirror={mirror}", "dataset_sup.epochs=2")
+    config = networks.config(small.CNN.replace(":drop_0.2", ""), *kept, curve_points=0)
     log.free[0] = 0
-    uploads = []
+    uploads, waits = [], []
     for samples in (60, 120):
         log.clear()
-        changes = (f"dataset_sup.samples={samples}", f"dataset_unsup.samples={samples}")
+        changes = (*kept, f"dataset_sup.samples={samples}", f"dataset_unsup.samples={samples}")
         few = networks.config(small.CNN.replace(":drop_0.2", ""), *changes, curve_points=0)
         result = networks.on_gpu(few)
         uploads.append(sum(log.uploads.values()))
+        waits.append({place: count for place, count in log.waits.items() if "_keep" not in place})  # once an image
     assert uploads[0] == uploads[1]
+    assert waits[0] == waits[1]
     assert log.used == {0}
     networks.assert_close(networks.on_gpu(config), networks.on_cpu(config))
     assert networks.devices(result) == {torch.device("cuda", 0)}

@@ -108,6 +108,21 @@ def test_collapsed_outputs_have_no_geometry() -> None:
     assert found["correlation"] is None
 
 
+def test_images_without_labels_have_the_numbers_that_need_none() -> None:
+    torch.manual_seed(0)
+    z = torch.randn(300, 5)
+    unlabelled, labelled = numbers(z, torch.full((300,), -1)), numbers(z, torch.arange(300) % 3)
+    without = {name for name, number in unlabelled.items() if number is None}
+    assert without == {
+        "dimensionality_class",
+        "within_cosine",
+        "across_cosine",
+        "class_radius",
+        "centre_correlation",
+    }
+    assert all(unlabelled[name] == labelled[name] for name in unlabelled.keys() - without)
+
+
 # -- the short probe ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -23,8 +24,8 @@ from hebb.config import plan
 from hebb.core.errors import ConfigError, HebbError
 from hebb.data import images
 from hebb.nn import model
-from hebb.probing import probes, readout
-from hebb.storage import folders
+from hebb.probing import geometry, probes, readout
+from hebb.storage import checkpoints, folders
 from hebb.training import engine, post_hoc, train
 from hebb.training.epoch import Epoch
 
@@ -113,6 +114,38 @@ def test_probes_of_a_run(tmp_path: Path) -> None:
     assert [{**r, "images_per_second": 0} for r in only.rows] == [{**r, "images_per_second": 0} for r in result.rows]
 
 
+def by_class(split: images.Split) -> images.Split:
+    """Store a split as a folder lists it: class by class."""
+    assert isinstance(split.images, torch.Tensor)
+    order = split.labels.argsort(stable=True)
+    return replace(split, images=split.images[order], labels=split.labels[order])
+
+
+def test_probes_of_images_stored_by_class_see_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 100 of 1,438 images are of one class; a probe of 100 drawn ones tells ten classes apart."""
+    measured: list[int] = []
+    monkeypatch.setattr(geometry, "measure", lambda _, x, labels: measured.append(len(labels.unique())))
+    made = small.config(probes=("linear", "geometry"), probe_samples=100, probe_blocks=(0,))
+    spec = replace(made.dataset_sup, samples=None)
+    whole = images.load(spec, Path("nowhere"), 0, torch.device("cpu"))
+    data = images.Images(train=by_class(whole.train), val=None, read_test=lambda: by_class(whole.test), sha256="")
+    assert len(data.train.labels[:100].unique()) == 1
+    readout.check(made, "Digits", data)
+    (linear,), _ = readout.probe(made, model.build(made), data)
+    assert linear.test_acc is not None
+    assert linear.test_acc > 60
+    assert measured == [10]
+
+
+def test_probes_of_images_in_random_order_read_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets such as CIFAR-10 are stored so; what was measured on them holds."""
+    made = small.config(small.CNN, probes=("linear",), probe_samples=100, probe_blocks=(0,))
+    read: list[torch.Tensor] = []
+    monkeypatch.setattr(probes, "fit", lambda kind, block, train, others: read.append(train[1]))
+    readout.probe(made, model.build(made), digits())
+    assert torch.equal(read[0], digits().train.labels[:100])
+
+
 def test_neuron_labels_of_a_convolution() -> None:
     """Channel 0 answers to bright pixels, channel 1 to dark ones: images of one kind each are told apart."""
     network = model.build(small.config("Hard-c2-k1:relu BP:flatten"))
@@ -180,6 +213,23 @@ def test_post_hoc_loss(tmp_path: Path, network: str) -> None:
     write_figure(curve, tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").glob("post_hoc.*")} == {"post_hoc.csv", "post_hoc.png", "post_hoc.svg"}
     assert np.allclose(np.loadtxt(tmp_path / "run" / "post_hoc.csv", delimiter=",", skiprows=1), curve, rtol=1e-5)
+
+
+def test_post_hoc_loss_starts_from_stored_weights(tmp_path: Path) -> None:
+    """The first value is the loss of the stored lower block under the classifier that was trained on it."""
+    first = small.config("Soft-c20-t2-r5:flatten:softmax_5 BP", "dataset_unsup.epochs=2", seed=3)
+    small.run(first, tmp_path / "first")
+    stored = tmp_path / "first" / folders.CHECKPOINT
+    made = replace(first, seed=0, resume="all", resume_sha256=checkpoints.sha256(stored))
+    place = train.Place(datasets=Path("nowhere"), folder=tmp_path / "run", resume_from=stored)
+    curve = post_hoc.run(made, train.Report(), place=place)
+    network = model.build(made)
+    model.load_weights(network, tmp_path / "run" / folders.CHECKPOINT)
+    network[0].load_state_dict(small.run(first).network[0].state_dict())
+    split, phase = digits().train, plan.post_hoc(made)
+    order = torch.randperm(200, generator=Epoch(seed=0, phase=phase, phase_index=2, epoch=0).order())[:20]
+    logits = network(split.take(order)[0])
+    assert curve[0, 1] == pytest.approx(F.cross_entropy(logits, split.labels[order]).item(), rel=1e-4)
 
 
 def test_an_interrupted_post_hoc_loss_is_continued(

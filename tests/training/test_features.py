@@ -14,7 +14,7 @@ import pytest
 import small
 import torch
 
-from hebb.config import plan
+from hebb.config import plan, shapes
 from hebb.config.specs import RunConfig
 from hebb.core import machine
 from hebb.data import images
@@ -46,6 +46,11 @@ def assert_same(one: train.Result, other: train.Result) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_keeping_features_changes_no_bit(name: str, dtype: str) -> None:
     made = small.config(NETWORKS[name], *LONG, f"feature_dtype={dtype}")
+    assert_same(small.run(made), small.run(made, keep_features=False))
+
+
+def test_keeping_features_of_zoomed_images_changes_no_bit() -> None:
+    made = small.config(small.CNN, *LONG, "dataset_sup.zoom=1.5")
     assert_same(small.run(made), small.run(made, keep_features=False))
 
 
@@ -173,6 +178,18 @@ def test_mirror_images_pass_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPat
     assert passes(made, monkeypatch) == 2 * 200 + test
 
 
+def test_mirror_images_of_zoomed_images_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only images that are not varied are enlarged: the test images, whose features are kept."""
+    made = mirrored(small.CNN, "dataset_sup.epochs=3", "dataset_sup.zoom=1.25")
+    fresh = small.run(made, keep_features=False)
+    assert_same(small.run(made), fresh)
+    test = len(images.load(made.dataset_sup, Path("nowhere"), 0, torch.device("cpu")).test)
+    assert passes(made, monkeypatch) == 3 * 200 + test
+    kept = shapes.features(made, plan.phases(made)[-1])
+    assert kept is not None
+    assert kept.images == test
+
+
 def test_a_training_epoch_reads_each_image_or_its_mirror_image() -> None:
     made = mirrored(small.DEEP, "dataset_sup.epochs=2")
     network = model.build(made).eval()
@@ -194,6 +211,34 @@ def test_a_training_epoch_reads_each_image_or_its_mirror_image() -> None:
         read, torch.where(chosen[:, None, None, None], expected[1][order], expected[0][order]), atol=1e-6
     )
     assert torch.allclose(torch.cat([x for x, _ in split.batches(30)]), expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("samples=null", "classes=0,3"),
+        ("validation=0.2",),
+        ("validation=0.2", "held=true"),
+        ("mirror=true", "validation=0.2", "held=true"),
+        ("mirror=true", "zoom=1.25"),
+        ("augmentation=true", "noise_std=0.1", "samples=null", "classes=1,8"),
+    ],
+)
+def test_a_dry_run_counts_what_is_kept(changes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small.config(small.CNN, "dataset_sup.epochs=2", *(f"dataset_sup.{change}" for change in changes))
+    kept: list[int] = []
+    take = features.Room.take
+
+    def count(room: features.Room, shape: tuple[int, ...], *others: object) -> torch.Tensor | None:
+        kept.append(shape[0])
+        return take(room, shape, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features.Room, "take", count)
+    small.run(made)
+    stated = shapes.features(made, plan.phases(made)[-1])
+    assert stated is not None
+    assert stated.images == sum(kept)
 
 
 def test_a_phase_of_one_epoch_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Without it an interrupted pack could continue with members at different position
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -17,17 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import image_files
 import pytest
 import small
 import torch
 from conftest import Command
 
 from hebb.cli import train as multi_layer
-from hebb.config import plan
+from hebb.config import catalog, plan
 from hebb.config.registry import RULES, HebbianRule
 from hebb.config.serialise import digest, run_from_json, to_json
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError, DivergenceError
+from hebb.data import images
 from hebb.storage import checkpoints, folders
 from hebb.training import train
 from hebb.training.pack import Pack
@@ -213,6 +216,16 @@ def test_a_finished_member_stays_as_it_is(whole: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*") if "m-s3" not in str(path)} == before
 
 
+def test_a_finished_member_shares_no_blocks_without_their_rows(whole: Path, tmp_path: Path) -> None:
+    """It is trained again beside the others and records nothing; a run that took its blocks would lack their rows."""
+    cache, again, other = tmp_path / "cache", tmp_path / "again", tmp_path / "other"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "m-s3")
+    run(pack(), again, carry_on=True, shared_blocks=cache)
+    run(pack(), other, shared_blocks=cache)
+    assert_same(whole, other)
+
+
 def test_checkpoints_of_different_moments_are_refused(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "home")
     for folder in (tmp_path / "home").iterdir():
@@ -286,6 +299,15 @@ def test_every_hebbian_rule_is_packed(method: str) -> None:
             continue
         members = [train.start.model.build(config) for config in made]
         Pack(members).rehearse(plan.phases(made[0]))
+
+
+def test_images_that_are_streamed_are_refused(tmp_path: Path) -> None:
+    """A stream has one order at a time: the members would read each other's batches."""
+    spec = catalog.load().dataset(f"folder:{image_files.folder(tmp_path / 'pets')}", "test")
+    configs = [replace(made, dataset_sup=spec, dataset_unsup=spec) for made in pack(small.CNN)]
+    with pytest.raises(ConfigError, match=r"^--pack-seeds: the training images are too many"):
+        run(configs, tmp_path / "runs", load=functools.partial(images.load, resident=0))
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_rule_that_looks_at_its_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

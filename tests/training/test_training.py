@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from hebb.config import plan
+from hebb.config.phase import Phase
 from hebb.config.serialise import run_from_json
+from hebb.config.vocabulary import Role
 from hebb.core.errors import ConfigError, DivergenceError
 from hebb.data import images
 from hebb.nn import model
@@ -207,6 +209,21 @@ def test_validation_keeps_the_test_set_closed_until_the_end() -> None:
     assert all(row["test_acc"] is None for row in rows[:-1])
     assert rows[-1]["test_acc"] is not None
     assert all(row["val_acc"] is not None for row in rows if row["kind"] == "backprop")
+
+
+def test_a_classifier_trains_on_the_held_images() -> None:
+    """A fifth of 200 images is 40; the blocks below have seen the others, and no image is left for validation."""
+    counts: list[int] = []
+
+    class Counts(train.Report):
+        def phase(self, index: int, phase: Phase, epoch: int, images: int) -> None:
+            counts.append(images)
+
+    made = small.config(small.CNN, "dataset_sup.held=true", *(f"dataset_{role}.validation=0.2" for role in Role))
+    rows = train.run(made, Counts(), place=train.Place(datasets=Path("nowhere"))).rows
+    assert counts == [160, 40]
+    assert rows[-1]["test_acc"] is not None
+    assert all(row["val_acc"] is None for row in rows if row["kind"] == "backprop")
 
 
 # -- records and resuming -------------------------------------------------------------------------------------

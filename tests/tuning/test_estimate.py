@@ -14,8 +14,10 @@ import torch
 from conftest import Command
 
 from hebb.config import plan
+from hebb.config.vocabulary import Role
 from hebb.data import images
 from hebb.nn import model
+from hebb.training.epoch import Scores
 from hebb.tuning import estimate
 
 EP = "EP-c12:flatten EP"
@@ -44,6 +46,21 @@ def test_the_splits_that_an_evaluation_reads(network: str, changes: tuple[str, .
         split = images.Split(*few)
         _, scores = estimate._epoch(config, trained, 1, split, phase, index)
         assert estimate._evaluation(trained, split, phase, data, scores)[1] == names
+
+
+def test_mirror_images_pass_the_frozen_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the evaluation reads the training images as well: with a second an image, those read are the seconds."""
+    network = "Soft-c30-t12-r10:flatten:softmax_5 Soft-c20-t12-r10:softmax_5 BP"
+    both = [f"dataset_{role}.{change}" for role in Role for change in ("mirror=true", "epochs=2")]
+    config = small.config(network, *both, mode="successive")
+    phases = plan.phases(config)
+    data = images.load(config.dataset_unsup, Path("nowhere"), 0, torch.device("cpu"))
+    monkeypatch.setattr(estimate, "_read", lambda split, *_: (1.0, split))
+    monkeypatch.setattr(estimate, "_epoch", lambda *_: (0.0, Scores()))
+    monkeypatch.setattr(estimate, "_evaluation", lambda *_: (0.0, ["train", "test"]))
+    assert (phases[1].kind, phases[1].first) == ("hebbian", 1)
+    seconds = estimate._of_phase(config, model.build(config), data, phases, 1, keep=True)
+    assert seconds == 2 * 200 + len(data.test)
 
 
 def test_the_command_says_hours_and_disk_and_leaves_nothing(inside: Command, tmp_path: Path) -> None:
