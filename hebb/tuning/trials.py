@@ -75,7 +75,7 @@ def planned(search: Search, catalog: Catalog) -> Search:
 def at_points(search: Search, choices: Iterable[Choice], catalog: Catalog) -> Search:
     """Return the search with its runs at the given points of the space, but for points that break a static bound."""
     everything = trials_at(search, choices, catalog)
-    reasons = {trial.label: broken(search, trial.config) for trial in everything[:: len(search.seeds)]}
+    reasons = {trial.label: broken(search, trial) for trial in everything[:: len(search.seeds)]}
     kept = tuple(trial for trial in everything if not reasons[trial.label])
     return replace(search, trials=kept, left_out={name: reason for name, reason in reasons.items() if reason})
 
@@ -87,10 +87,10 @@ def with_choices(search: Search, journal: Journal, catalog: Catalog) -> Search:
     return at_points(search, journal.chosen.values(), catalog)
 
 
-def broken(search: Search, config: RunConfig) -> str:
-    """Say which bound a configuration breaks before it is trained; empty where it keeps all of them."""
-    bounds = [bound for bound in search.constraints if bound.static]
-    costs_of_run = costs.static(config) if bounds else {}
+def broken(search: Search, trial: Trial) -> str:
+    """Say which bound a configuration breaks before it is trained; empty where it keeps all of them, or has a fault."""
+    bounds = [] if trial.fault else [bound for bound in search.constraints if bound.static]
+    costs_of_run = costs.static(trial.config) if bounds else {}
     parts = [
         f"{bound.metric} {costs_of_run[bound.metric]:,}, must be {bound.comparison} {bound.bound:,.12g}"
         for bound in bounds
@@ -140,18 +140,31 @@ def trials_at(search: Search, choices: Iterable[Choice], catalog: Catalog) -> tu
 
 
 def replicates(search: Search, choice: Choice, text: str, catalog: Catalog) -> list[Trial]:
-    """Return the runs of one configuration, one per seed; ``text`` is its label."""
-    run = configured(search, choice, catalog)
-    name = serialise.digest(run, leave_out=("seed",))
+    """Return the runs of one configuration, one per seed; ``text`` is its label.
+
+    Where a model-based algorithm chose the point, a run that cannot be is one with a fault: the model learns of it, and
+    the search goes on.
+    """
+    try:
+        run, fault = configured(search, choice, catalog), ""
+        configs = [_with_seed(run, seed, search.packs) for seed in search.seeds]
+        name = serialise.digest(run, leave_out=("seed",))
+    except ConfigError as error:
+        if not search.spec.plan.model_based:
+            raise
+        fault = str(error)
+        configs = [replace(search.base, seed=seed) for seed in search.seeds]
+        name = serialise.digest_of(choice)
     return [
         Trial(
-            name=run_names.of(name, seed),
+            name=run_names.of(name, config.seed),
             label=text,
             choice=choice,
-            config=_with_seed(run, seed, search.packs),
-            folder=search.folder / folders.TRIALS / run_names.of(name, seed),
+            config=config,
+            folder=search.folder / folders.TRIALS / run_names.of(name, config.seed),
+            fault=fault,
         )
-        for seed in search.seeds
+        for config in configs
     ]
 
 

@@ -77,6 +77,8 @@ class Readable:
     def __call__(self, parameters: Mapping[str, Number]) -> dict[str, object]:
         """Return the values, the network and the other changes of a point, and the name of its runs."""
         group = self.maker(parameters)
+        if group.fault:
+            return {"configuration": group.label, "failed": group.fault}
         return {
             "configuration": group.label,
             "preset": network_string(group.runs[0], self.maker.catalog),
