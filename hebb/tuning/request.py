@@ -354,6 +354,9 @@ def _extended(data: Mapping[str, Any], extension: Extension, where: str) -> dict
             f"must be distinct whole numbers >= 0 that the search has not used, got "
             f"{' '.join(map(str, extension.seeds))}",
         )
+    if extension.space and spec.plan.algorithm == Algorithm.RANDOM:
+        problem = "would change the points that this search has drawn, so that their trials no longer count"
+        raise ConfigError("--space", problem, hint="--num-samples draws more points")
     spec = replace(spec, plan=_more_samples(spec.plan, extension.samples), seeds=seeds)
     axes = {axis.name: axis for axis in spec.axes}
     for more in domains.parse(extension.space, "--space"):

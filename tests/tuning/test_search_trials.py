@@ -284,6 +284,18 @@ def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
     assert drawn[0] != drawn[1]
 
 
+def test_a_random_search_is_not_extended_by_values(tmp_path: Path) -> None:
+    """A longer list moves every draw: the trials that are finished would not be points of the search any more."""
+    text = "seeds: [0]\nspace: {b0.layer.radius: {grid: [2, 3]}}\nsearch: {algorithm: random, samples: 2}\n"
+    search = resolve(f"{DEEP} --config mine.yaml", tmp_path, text)
+    search_folder.claim(search, SearchSettings(home=folders.Home(tmp_path)))
+    more = {"b0.layer.radius": {"grid": [4, 5]}}
+    with pytest.raises(ConfigError, match=r"--space: would change .*\n--num-samples draws more"):
+        request.restored(search.folder, CATALOG, extension=request.Extension(space=more))
+    seeds = request.restored(search.folder, CATALOG, extension=request.Extension(seeds=(7,)))
+    assert {trial.label for trial in seeds.trials} == {trial.label for trial in search.trials}
+
+
 # -- stored searches ----------------------------------------------------------------------------------------
 
 
