@@ -425,17 +425,20 @@ def test_the_gradient_of_an_attack_is_that_of_the_network() -> None:
 
 
 def test_spread_over_the_runs_of_an_arm() -> None:
-    rows = [("A", "r0", 90.0), ("A", "r1", 92.0), ("B", "r2", 50.0)]
+    rows = [("A", 0, 90.0), ("A", 1, 92.0), ("B", 0, 50.0)]
     single = pd.DataFrame(
         [
-            {"arm": a, "run": r, "kind": "l2", "strength": 0.1, "accuracy": v, "images": 7, "no_gradient": 0.0}
-            for a, r, v in rows
+            {"arm": a, "seed": s, "kind": "l2", "strength": 0.1, "accuracy": v, "images": 7, "no_gradient": 0.0}
+            for a, s, v in rows
         ]
     )
     summary = robust.summary(single).set_index("arm")
     assert (summary.loc["A", "n"], summary.loc["A", "mean"], summary.loc["B", "mean"]) == (2, 91.0, 50.0)
     assert summary.loc["A", "sd"] == pytest.approx(math.sqrt(2))
     assert math.isnan(summary.loc["B", "sd"])
+    assert (summary.loc["A", "images"], summary.loc["A", "no_gradient"]) == (7, 0.0)
+    with pytest.raises(ConfigError, match="more than one run with kind l2, arm A"):
+        robust.summary(single.assign(seed=0))
 
 
 @pytest.mark.parametrize("strengths", [(), (0.1, -1.0)])
