@@ -151,7 +151,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         final=lines(report.final, "test_acc"),
         front=report_front.charts_of(report),
         points=points(report),
-        objectives=verdict.objectives(search),
+        objectives=verdict.compared_by(search),
         bounds=", ".join(map(str, search.constraints)),
         left_out=search.left_out,
         curves=curves,

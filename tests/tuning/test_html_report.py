@@ -27,6 +27,7 @@ import stored_runs
 from hebb.analysis import importance, parallel, scales
 from hebb.cli import search_display
 from hebb.cli.analysis import command
+from hebb.config import objectives
 from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind, Goal, Purpose
 from hebb.core.errors import ConfigError
@@ -310,7 +311,7 @@ def test_the_marked_row_leads_and_ties_are_named(
 def test_nothing_is_marked_where_no_configuration_is_complete(known: Callable[..., Path]) -> None:
     page = read_page(known({A: [90.0], B: [91.0]}))
     assert page.best == []
-    assert f"{B} has the highest mean so far; no configuration has finished on every seed." in page.words
+    assert f"{B} comes first so far; no configuration has a finite test_acc on every seed." in page.words
     assert set(page.configurations) == {A, B, C, D}
 
 
@@ -429,7 +430,12 @@ SEEDS = (0, 1, 2, 3)
 
 
 def judged(
-    folder: Path, values: dict[str, list[float]], *, maximises: bool = True, purpose: Purpose = Purpose.SWEEP
+    folder: Path,
+    values: dict[str, list[float]],
+    *,
+    maximises: bool = True,
+    purpose: Purpose = Purpose.SWEEP,
+    bounds: Sequence[str] = (),
 ) -> verdict.Verdict:
     """The verdict on values by configuration, one a seed; A changes nothing of the preset but its activation."""
     frame = pd.DataFrame(
@@ -441,9 +447,9 @@ def judged(
     )
     search = html_report.read(folder).search
     seeds = SEEDS[: max(map(len, values.values()))]
-    spec = replace(search.spec, purpose=purpose)
+    spec = replace(search.spec, purpose=purpose, constraints=objectives.constraints(bounds, "test"))
     search = replace(search, spec=spec, seeds=seeds, mode=Goal.MAX if maximises else Goal.MIN)
-    ranking = results.ranked(results.summary(frame, "test_acc"), search)
+    ranking = results.ranked(results.judged(results.summary(frame, "test_acc"), search), search)
     return verdict.of_search(search, frame, ranking, results.best(search, ranking), pd.DataFrame())
 
 
@@ -463,6 +469,21 @@ def test_by_how_much_and_whether_the_seeds_can_tell(known: Callable[..., Path]) 
     apart = judged(folder, {A: values[A], B: values[B]})
     assert f"+3.00 points (95 % interval +{3 - half:.2f} to +{3 + half:.2f}; paired t-test, n = 4" in apart.sentences[0]
     assert "cannot tell" not in apart.sentences[0]
+
+
+def test_what_breaks_a_constraint_is_not_beaten(known: Callable[..., Path]) -> None:
+    """D is above B and breaks the bound: the verdict is one among A, B and C alone."""
+    low = {A: [60.0, 61.0, 60.0, 61.0], B: [92.0, 95.0, 93.0, 94.0], C: [70.0, 71.0, 70.0, 71.5]}
+    folder = known({A: [90.0, 91.0]})
+    answer = judged(folder, {**low, D: [99.0, 99.1, 99.0, 99.3]}, bounds=["test_acc <= 98"])
+    assert (answer.leader, answer.verb) == (B, "has the highest mean of those that keep every constraint")
+    assert D not in " ".join(answer.sentences)
+    assert "Of the 2 others that keep every constraint 2 are lower beyond the chance" in answer.sentences[-1]
+    alone = judged(folder, low, bounds=["test_acc >= 90"])
+    assert alone.verb == "is the only configuration that keeps every constraint and has finished on every seed"
+    nothing = judged(folder, low, bounds=["test_acc <= 3"])
+    reason = "no configuration has a finite test_acc on every seed and keeps test_acc <= 3"
+    assert nothing.verb == f"comes first so far; {reason}"
 
 
 @pytest.mark.parametrize(
