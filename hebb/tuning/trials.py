@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from hebb.config import catalog as catalogs
 from hebb.config import controls, costs, grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.classifier import ClassifierSpec, StopSpec
@@ -221,8 +222,8 @@ def _whole(data: DataSpec) -> DataSpec:
 
 
 def network_string(trial: Trial, catalog: Catalog) -> str:
-    """Return the network of a trial as a string to paste after ``--preset``."""
-    return grammar.format_network(trial.config.network, catalog.defaults)
+    """Return the network of a trial as a string to paste after ``--preset``, with and without its preset file."""
+    return grammar.format_network(trial.config.network, catalog.defaults, catalogs.load().defaults)
 
 
 def other_changes(choice: Choice) -> list[str]:

@@ -5,15 +5,18 @@ Without it the wrong configuration could be called the winner.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import small
 from conftest import ROOT
 
 from hebb.cli import search as ray_search
@@ -294,6 +297,23 @@ def test_a_random_search_is_not_extended_by_values(tmp_path: Path) -> None:
         request.restored(search.folder, CATALOG, extension=request.Extension(space=more))
     seeds = request.restored(search.folder, CATALOG, extension=request.Extension(seeds=(7,)))
     assert {trial.label for trial in seeds.trials} == {trial.label for trial in search.trials}
+
+
+def test_the_string_of_a_winner_needs_no_preset_file(tmp_path: Path) -> None:
+    """The layer defaults of the file are written out; so is what the file and the shipped presets disagree about."""
+    blocks = ["Soft-c4-k3-p1:bn:triangle:avg_2_2_0", "Soft-c4-k3-p1-lr0.08:bn:triangle:avg_2_2_0", "BP:flatten"]
+    shipped_rate = CATALOG.network("Soft-c4-k3-p1 BP:flatten").blocks[0].layer.lr
+    blocks[1] = blocks[1].replace("0.08", str(shipped_rate))
+    presets = {"layer": {"CNN": {"lr": 0.0123}}, "model": {"mine": {"blocks": blocks}}}
+    (tmp_path / "mine.json").write_text(json.dumps(presets))
+    own = catalog.load(tmp_path / "mine.json")
+    search = replace(resolve(f"{DEEP} --config one_seed", tmp_path), base=small.config(small.CNN))
+    search = replace(search, base=replace(search.base, network=own.network("mine")))
+    (trial,) = trials.planned(search, own).trials
+    text = trials.network_string(trial, own)
+    for known in (own, CATALOG):
+        assert [block.layer.lr for block in known.network(text).blocks[:2]] == [0.0123, shipped_rate]
+        assert known.network(text).blocks == own.network("mine").blocks
 
 
 # -- stored searches ----------------------------------------------------------------------------------------
