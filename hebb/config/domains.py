@@ -141,7 +141,7 @@ def parse(space: object, where: str) -> tuple[Axis, ...]:
     """Check the data of a space; ``where`` is its place."""
     if not isinstance(space, Mapping):
         raise ConfigError(where, f"must be a mapping of override paths, got {space!r}")
-    axes = tuple(_axis(str(name), domain, f"{where} {name}") for name, domain in space.items())
+    axes = tuple(_axis(str(name), _plain(domain), f"{where} {name}") for name, domain in space.items())
     check(axes, where)
     return axes
 
@@ -172,6 +172,15 @@ def check_once(paths: Iterable[str], where: str) -> None:
     for path in names:
         if names.count(path) > 1:
             raise ConfigError(where, f"two domains set {path}")
+
+
+def _plain(value: object) -> object:
+    """Return data from Python as those of a file: tuples, ranges and arrays are lists, numbers of numpy Python's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _axis(name: str, domain: object, where: str) -> Axis:

@@ -287,6 +287,19 @@ def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
     assert drawn[0] != drawn[1]
 
 
+def test_what_cannot_be_written_down_leaves_the_earlier_search(tmp_path: Path) -> None:
+    search = resolve(f"{DEEP} --config one_seed", tmp_path)
+    settings = SearchSettings(home=folders.Home(tmp_path))
+    search_folder.claim(search, settings)
+    run = search.trials[0].folder
+    run.mkdir(parents=True)
+    before = search_folder.read(search.folder)
+    with pytest.raises(TypeError):
+        search_folder.claim(replace(search, metric=object()), settings)  # type: ignore[arg-type]
+    assert run.is_dir()
+    assert search_folder.read(search.folder) == before
+
+
 def test_a_random_search_is_not_extended_by_values(tmp_path: Path) -> None:
     """A longer list moves every draw: the trials that are finished would not be points of the search any more."""
     text = "seeds: [0]\nspace: {b0.layer.radius: {grid: [2, 3]}}\nsearch: {algorithm: random, samples: 2}\n"
