@@ -209,7 +209,7 @@ def search(
     data_unsup: Data | None = None,
     space: Mapping[str, object] | None = None,
     with_controls: bool = False,
-    seeds: Iterable[int] = (0,),
+    seeds: Iterable[int] | None = None,
     algorithm: str | None = None,
     sampler: str | None = None,
     warm_start: str | Path | Iterable[str | Path] = (),
@@ -273,7 +273,7 @@ def search(
         space: a domain for each override path: ``{"b0.layer.lr": {"loguniform": [0.001, 0.1]}}``, ``{"grid": [...]}``.
         with_controls: run each configuration beside its controls (``FinishedSearch.gains``): frozen as drawn, with
             back-prop inside each block, and end to end.
-        seeds: the seeds of every configuration.
+        seeds: the seeds of every configuration; None takes those of the search config, 0 to 3 of ``seed``.
         algorithm: ``grid``, ``random``, ``optuna`` or ``hyperopt``; None lists a space of lists and draws from others.
         sampler: how ``optuna`` suggests points: ``tpe``, ``gp``, ``random``, ``cmaes`` or ``nsga2``; None is ``tpe``.
         warm_start: earlier searches, by name or folder, whose results the model of ``optuna`` begins with.
@@ -313,7 +313,7 @@ def search(
     """
     changes = {
         "space": (dict(space or {}) | (controls.domain() if with_controls else {})) or None,
-        "seeds": list(seeds),
+        "seeds": None if seeds is None else list(seeds),
         "algorithm": algorithm,
         "sampler": sampler,
         "warm_start": _names(warm_start),

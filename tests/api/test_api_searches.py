@@ -18,11 +18,32 @@ from conftest import Command
 
 import hebb
 from hebb.data.sources import digits
+from hebb.tuning.search import Search
 
 pytestmark = pytest.mark.ray
 
 PRESET = "SoftKrotov-c8-k3-p1-t1-lr0.05:bn:triangle:max_2_2_0 BP:flatten"
 SPACE = {"b0.layer.lr": {"grid": [0.01, 0.1]}}
+
+
+class _AskedError(Exception):
+    """Ends a search before its trials begin."""
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, folder: Path, **arguments: Any) -> Search:
+    """Return the search that arguments ask for; nothing is trained."""
+    from hebb.tuning import stages
+
+    searches: list[Search] = []
+
+    def run(search: Search, *_: object, **__: object) -> None:
+        searches.append(search)
+        raise _AskedError
+
+    monkeypatch.setattr(stages, "run", run)
+    with pytest.raises(_AskedError):
+        hebb.search(PRESET, data="Digits", data_dir=folder, threads=1, **arguments)
+    return searches[0]
 
 
 @pytest.fixture
@@ -148,6 +169,16 @@ def test_a_search_that_selects_names_a_winner(arrays: tuple[np.ndarray, ...]) ->
             other.predict(arrays[2])
         (last,) = found.folder.glob("trials/final-*")
         assert hebb.load(last).network[0].weight.shape == found.best.run.network[0].weight.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seeds"), [({}, (0, 1, 2)), ({"seeds": [4]}, (4,)), ({"seeds": range(2)}, (0, 1))]
+)
+def test_seeds_are_those_of_the_search_config_unless_they_are_given(
+    arguments: dict[str, Any], seeds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``--config radius`` lists seeds 0 1 2, and so does ``config="radius"``."""
+    assert asked(monkeypatch, tmp_path, config="radius", **arguments).seeds == seeds
 
 
 @pytest.mark.parametrize(
