@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hebb.tuning.observer import SearchObserver
-    from hebb.tuning.search import Search, Trial
+    from hebb.tuning.search import Trial
     from hebb.tuning.search_report import SearchReport
 
 
@@ -384,7 +384,7 @@ def search(
             asked = warm.begun(asked, home, catalog)
         else:
             search_folder.check_runs(place, "carry_on")
-            asked = _continued(asked, request.restored(place, catalog))
+            asked = request.continued(asked, request.restored(place, catalog), "carry_on")
         studies.check(asked, settings.storage)
         from hebb.tuning import stages
 
@@ -428,16 +428,6 @@ def _folder(asked: str | Path | None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _continued(asked: Search, begun: Search) -> Search:
-    """Return the search in the folder, which must be the one that the arguments describe."""
-    same_base = replace(asked.base, device=begun.base.device) == begun.base
-    same_question = (asked.spec, asked.seeds, asked.objectives) == (begun.spec, begun.seeds, begun.objectives)
-    if not same_base or not same_question:
-        hint = "hebb search --restore FOLDER --extend adds seeds and samples to it"
-        raise ConfigError("carry_on", f"{begun.folder} holds another search", hint=hint)
-    return replace(begun, final_points=asked.final_points)
 
 
 @contextlib.contextmanager

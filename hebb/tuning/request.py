@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hebb.config import domains, objectives, plan, probed, search_space
+from hebb.config import domains, objectives, overrides, plan, probed, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.objectives import Objective
 from hebb.config.phase import PhaseKind
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.config.vocabulary import Algorithm, Goal, Launcher, Purpose, Sampler, Scheduler
-from hebb.core import extras
+from hebb.core import commands, extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
@@ -333,6 +333,32 @@ def restored(
         if extension is None and Journal.load(folder).succeeded is not None:
             _check_stored_points(search)
     return search
+
+
+def continued(asked: Search, begun: Search, where: str) -> Search:
+    """Return the search that a folder holds, which must be the one that is asked for, but for its device.
+
+    Args:
+        asked: what is asked for; the points of the front to be trained again are taken from it.
+        begun: the search in the folder.
+        where: what asks for it, as errors name it.
+    """
+    same_device = replace(asked, base=replace(asked.base, device=begun.base.device))
+    changed = overrides.differing(_described(begun), _described(same_device))
+    if changed:
+        hint = f"{commands.line('search', '--restore', begun.folder, '--extend')} adds seeds and samples to it"
+        raise ConfigError(where, f"{begun.folder} holds another search: {', '.join(changed)}", hint=hint)
+    return replace(begun, final_points=asked.final_points)
+
+
+def _described(search: Search) -> dict[str, object]:
+    """Return everything that decides what a search does, as its folder has it."""
+    data = search_folder.to_data(search.spec)
+    parts = {f"{name} {key}": value for name in ("space", "search", "scheduler") for key, value in data[name].items()}
+    compared = ", ".join(f"{one.metric} ({one.mode})" for one in search.objectives)
+    seeds = {"seeds": list(search.seeds), "final_seeds": list(search.final_seeds)}
+    others = {name: data.get(name) for name in ("purpose", "validation", "constraints")}
+    return {**parts, "metric": compared, **seeds, **others, **overrides.everything(search.base)}
 
 
 def _check_stored_points(search: Search) -> None:

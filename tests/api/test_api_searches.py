@@ -6,6 +6,7 @@ Without it a search from Python could compare other runs than the ones it says.
 from __future__ import annotations
 
 import math
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,10 @@ from conftest import Command
 
 import hebb
 from hebb.data.sources import digits
+from hebb.storage.folders import Home
+from hebb.tuning import search_folder
 from hebb.tuning.search import Search
+from hebb.tuning.search_settings import SearchSettings
 
 pytestmark = pytest.mark.ray
 
@@ -30,7 +34,7 @@ class _AskedError(Exception):
     """Ends a search before its trials begin."""
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, folder: Path, **arguments: Any) -> Search:
+def asked(monkeypatch: pytest.MonkeyPatch, home: Path, **arguments: Any) -> Search:
     """Return the search that arguments ask for; nothing is trained."""
     from hebb.tuning import stages
 
@@ -42,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, folder: Path, **arguments: Any) -> Se
 
     monkeypatch.setattr(stages, "run", run)
     with pytest.raises(_AskedError):
-        hebb.search(PRESET, data="Digits", data_dir=folder, threads=1, **arguments)
+        hebb.search(PRESET, **{"data": "Digits", "data_dir": home, "threads": 1, **arguments})
     return searches[0]
 
 
@@ -179,6 +183,48 @@ def test_seeds_are_those_of_the_search_config_unless_they_are_given(
 ) -> None:
     """``--config radius`` lists seeds 0 1 2, and so does ``config="radius"``."""
     assert asked(monkeypatch, tmp_path, config="radius", **arguments).seeds == seeds
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Return the arguments of a search that its folder holds; none of its trials has begun."""
+    space = {"b0.layer.radius": {"geometric": {"base": 2, "from": 0, "to": 2}}}
+    arguments = {
+        "folder": tmp_path / "s",
+        "space": space,
+        "seeds": [0, 1],
+        "purpose": "search",
+        "final_seeds": 1,
+        "validation": 0.2,
+    }
+    search_folder.claim(asked(monkeypatch, tmp_path, **arguments), SearchSettings(home=Home(tmp_path)))
+    return {**arguments, "carry_on": True}
+
+
+def test_a_geometric_domain_is_carried_on(
+    begun: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its folder has the values that it lists."""
+    assert len(asked(monkeypatch, tmp_path, **begun).trials) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"final_seeds": 2}, "final_seeds [2] is [2, 3]"),
+        ({"seeds": [0, 1, 2]}, "seeds [0, 1] is [0, 1, 2], final_seeds [2] is [3]"),
+        ({"space": {"b0.layer.radius": {"grid": [1, 2, 5]}}}, "space b0.layer.radius {'grid': [1.0, 2.0, 4.0]} is"),
+        ({"overrides": {"b0.layer.lr": 0.3}}, "another search: b0.layer.lr 0.05 is 0.3\n"),
+        ({"threads": 2}, "another search: threads 1 is 2\n"),
+        ({"metric": "val_loss"}, "another search: metric val_acc (max) is val_loss (min)\n"),
+    ],
+)
+def test_what_is_carried_on_is_the_same_search(
+    changes: dict[str, Any], difference: str, begun: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The refusal says what differs."""
+    with pytest.raises(hebb.ConfigError, match=f"carry_on: .* holds .*{re.escape(difference)}"):
+        asked(monkeypatch, tmp_path, **{**begun, **changes})
 
 
 @pytest.mark.parametrize(
