@@ -377,6 +377,7 @@ def search(
             final_seeds=final_seeds,
             final_points=tuple(final_points),
         ).resolve(catalog)
+        request.check_used(overrides or (), asked)
         job_options.check(asked, kind, jobs, arrays=bool(named.arrays))
         fresh = not (carry_on and (place / folders.SEARCH).exists())
         if fresh:

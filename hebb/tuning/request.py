@@ -5,7 +5,7 @@ Every field is the command-line flag of its name, with the same default; errors 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -333,6 +333,24 @@ def restored(
         if extension is None and Journal.load(folder).succeeded is not None:
             _check_stored_points(search)
     return search
+
+
+def check_used(changes: Iterable[str], search: Search) -> None:
+    """Raise for a change of the base at a path that the space sets in every configuration: it would do nothing."""
+    network = search.base.network
+    always = [path for axis in search.spec.axes if not axis.when for path in axis.paths()]
+    varied = {name for path in always for name in overrides.single(path, network)}
+    for path in changes:
+        names = overrides.single(path, network)
+        if all(name in varied or _replaced(name, varied) for name in names):
+            problem = "is what the space varies, so its value would do nothing"
+            raise ConfigError(f"--set {path}", problem, hint="leave it out, or take it out of the space")
+
+
+def _replaced(path: str, varied: Collection[str]) -> bool:
+    """Tell whether ``bN.preset`` of the space replaces the layer that a path belongs to."""
+    block, _, part = path.partition(".")
+    return f"{block}.preset" in varied and part.partition(".")[0] in ("layer", "method")
 
 
 def continued(asked: Search, begun: Search, where: str) -> Search:

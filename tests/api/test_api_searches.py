@@ -234,6 +234,7 @@ def test_what_is_carried_on_is_the_same_search(
         ({"space": {"b0.layer.lr": 3}}, "b0.layer.lr"),
         ({"algorithm": "bayes"}, "unknown 'bayes'|algorithm"),
         ({"metric": "accuracy"}, "unknown metric 'accuracy'"),
+        ({"overrides": {"b0.layer.lr": 0.3}}, "b0.layer.lr: is what the space varies, so its value would do nothing"),
         ({"seeds": ()}, "seeds"),
         ({"seeds": (1, 1)}, "seeds"),
         ({"config": "nope"}, "unknown search config 'nope'"),
