@@ -67,8 +67,10 @@ def read(folder: Path) -> SearchReport:
     search, journal, presets, data = search_folder.stored(folder, "report")
     table = results.read(search.trials, search.metric, journal, search.beside)
     summary = results.summary(table, search.metric, search.beside) if len(table) else table
-    if not len(summary) or not summary["n"].any():
+    if not len(summary):
         raise ConfigError(str(folder), "no run of this search is finished yet")
+    if not summary["n"].any():
+        raise ConfigError(str(folder), f"no finished run of this search has measured {search.metric}")
     ranking = results.ranked(results.judged(summary[summary["n"] > 0], search), search)
     return SearchReport(
         search=search,

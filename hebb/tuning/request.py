@@ -26,6 +26,8 @@ from hebb.tuning import job_options, samplers, search_folder, steps, trials
 from hebb.tuning.search import Search, final_seeds, packs_of
 
 FINAL_SEEDS = 3
+_OF_HEBBIAN = ("convergence", "R1", "winner_entropy")
+"""What is measured of the neurons of Hebbian blocks while they learn."""
 _OF_RAY = ("ray", "optuna")
 """Packages of a search that its jobs do without."""
 
@@ -141,8 +143,7 @@ def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, Goal]:
     """Return what configurations are compared by, and whether ``max`` or ``min`` of it is better."""
     validated, selects = request.base.validated, spec.purpose == Purpose.SEARCH
     metric = request.metric or spec.metric or ("val_acc" if validated or selects else "test_acc")
-    where = f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
-    _check_split(request, spec, metric, where)
+    _check_split(request, spec, metric, _place_of_metric(request, spec))
     stated = spec.mode if metric == (spec.metric or metric) else None
     return metric, Goal(request.mode or stated or objectives.better(metric))
 
@@ -178,6 +179,11 @@ def _others(request: SearchRequest, spec: SearchSpec) -> tuple[Objective, ...]:
     return others
 
 
+def _place_of_metric(request: SearchRequest, spec: SearchSpec) -> str:
+    """Return where the metric stands, as errors name it."""
+    return f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
+
+
 def _place_of_others(request: SearchRequest) -> str:
     """Return where the further metrics stand, as errors name it."""
     return "--metric" if request.others is not None else f"{request.source}, metric"
@@ -211,16 +217,14 @@ def _check_beside(request: SearchRequest, search: Search) -> None:
 
 
 def _check_recorded(request: SearchRequest, search: Search) -> None:
-    """Raise for a cost that the runs of this search do not record."""
+    """Raise for a metric or a cost that the runs of this search do not record."""
     compared = {other.metric for other in search.others}
-    kinds = {phase.kind for phase in plan.phases(search.base)}
-    compete = bool(kinds & {PhaseKind.HEBBIAN, PhaseKind.JOINT})
-    for name in search.beside:
+    compete = _compete(search)
+    for name in (search.metric, *search.beside):
         where = _place_of_others(request) if name in compared else "--constraint"
-        if name == "winner_entropy" and not compete:
-            raise ConfigError(
-                where, "winner_entropy needs blocks that compete, and no block of this network is Hebbian"
-            )
+        where = _place_of_metric(request, search.spec) if name == search.metric else where
+        if name in _OF_HEBBIAN and not compete:
+            raise ConfigError(where, f"{name} needs blocks that compete, and no block of this network is Hebbian")
         if name == "winner_entropy" and search.base.curve_points == 0:
             raise ConfigError(where, "winner_entropy is read off learning curves, and there are no --curve-points")
         if name == "peak_memory" and search.packs:
@@ -229,6 +233,14 @@ def _check_recorded(request: SearchRequest, search: Search) -> None:
         if name == "activity_sparsity" and not search.base.network.settles:
             problem = "activity_sparsity is recorded of settling networks alone"
             raise ConfigError(where, problem, hint="winner_entropy says how Hebbian blocks share the wins")
+
+
+def _compete(search: Search) -> bool:
+    """Tell whether Hebbian blocks learn in the base, or may in what the space makes of it."""
+    blocks, learn = search.base.network.blocks, (PhaseKind.HEBBIAN, PhaseKind.JOINT)
+    phases = [phase for phase in plan.phases(search.base) if phase.kind in learn]
+    other_rules = any(path.endswith((".preset", ".method")) for path in search.spec.paths())
+    return other_rules or any(blocks[i].hebbian for phase in phases for i in phase.blocks)
 
 
 def check_points(search: Search) -> None:

@@ -237,6 +237,15 @@ def test_a_search_without_a_result_has_no_page(home: Path, tmp_path: Path) -> No
         command.main(["report", str(tmp_path)])
 
 
+def test_runs_that_measured_nothing_are_not_said_to_be_unfinished(home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "empty"
+    shutil.copytree(home / "hebb" / "search" / "rates", copy)
+    described = folders.read_json(copy / folders.SEARCH)
+    folders.write_json(copy / folders.SEARCH, {**described, "metric": "val_acc"})
+    with pytest.raises(ConfigError, match="no finished run of this search has measured val_acc"):
+        html_report.read(copy)
+
+
 # -- what a page says of a search whose numbers are known ------------------------------------------------------------
 
 A, B, C, D = (f"b0.layer.lr={rate} b0.activation={power}" for rate in RATES for power in POWERS)

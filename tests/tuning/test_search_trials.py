@@ -300,6 +300,21 @@ def test_what_cannot_be_written_down_leaves_the_earlier_search(tmp_path: Path) -
     assert search_folder.read(search.folder) == before
 
 
+@pytest.mark.parametrize("metric", ["R1", "convergence"])
+def test_radii_need_hebbian_blocks(metric: str, tmp_path: Path) -> None:
+    """A network that back-prop or a local loss trains has none; a space may make one Hebbian."""
+    line = f"{{}} --dataset-sup Digits --config mine.yaml --metric {metric}"
+    text = "seeds: [0]\nspace: {classifier.lr: {grid: [0.1, 0.2]}}\n"
+    for network in ("BP-c4-k3-p1:bn:relu:avg_2_2_0 BP:flatten", "LPL-c4-k3-p1:bn:relu:avg_2_2_0 BP:flatten"):
+        says = f"--metric: {metric} needs blocks that compete, and no block of this network is Hebbian"
+        refused(line.format(f"--preset '{network}'"), tmp_path, says, text=text)
+    space = "seeds: [0]\nspace: {b0.preset: {grid: [Soft-c4-k3-p1, BP-c4-k3-p1]}}\n"
+    assert resolve(line.format(f"--preset '{network}'"), tmp_path, space).metric == metric
+    assert resolve(line.format("--preset 2SoftHebbCnnDigits"), tmp_path, text).metric == metric
+    plain = line.partition(" --metric")[0].format(f"--preset '{network}'")
+    refused(plain, tmp_path, "mine.yaml, metric: ", text=f"metric: {metric}\n{text}")
+
+
 def test_a_random_search_is_not_extended_by_values(tmp_path: Path) -> None:
     """A longer list moves every draw: the trials that are finished would not be points of the search any more."""
     text = "seeds: [0]\nspace: {b0.layer.radius: {grid: [2, 3]}}\nsearch: {algorithm: random, samples: 2}\n"
