@@ -51,6 +51,7 @@ class BestConfiguration:
         n: seeds that finished.
         mean: of the metric over them.
         sd: sample deviation; NaN for one seed.
+        feasible: whether the means keep every constraint; True without any.
         run: its run of the first seed, whose ``run.network`` is loaded from the model that the search keeps.
     """
 
@@ -60,6 +61,7 @@ class BestConfiguration:
     n: int
     mean: float
     sd: float
+    feasible: bool
     run: TrainedRun = field(repr=False, compare=False)
 
 
@@ -147,7 +149,10 @@ class FinishedSearch:
 
     @property
     def best(self) -> BestConfiguration:
-        """The configuration with the best mean; of several metrics, the first one decides."""
+        """The configuration with the best mean among those that keep every constraint, else among all (``feasible``).
+
+        Of several metrics, the first one decides.
+        """
         return self._configuration(self._stored.ranking.iloc[0], self._stored.best)
 
     @property
@@ -172,6 +177,7 @@ class FinishedSearch:
             n=int(line["n"]),
             mean=float(line["mean"]),
             sd=float(line["sd"]),
+            feasible=bool(line.get("feasible", True)),
             run=self._run(self._with_model(trial)),
         )
 

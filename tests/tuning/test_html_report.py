@@ -24,10 +24,11 @@ import pytest
 import small
 import stored_runs
 
+import hebb
 from hebb.analysis import importance, parallel, scales
 from hebb.cli import search_display
 from hebb.cli.analysis import command
-from hebb.config import objectives
+from hebb.config import domains, objectives
 from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind, Goal, Purpose
 from hebb.core.errors import ConfigError
@@ -493,6 +494,20 @@ def test_what_breaks_a_constraint_is_not_beaten(known: Callable[..., Path]) -> N
     nothing = judged(folder, low, bounds=["test_acc <= 3"])
     reason = "no configuration has a finite test_acc on every seed and keeps test_acc <= 3"
     assert nothing.verb == f"comes first so far; {reason}"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "best", "feasible"), [([], B, True), (["test_acc <= 92"], A, True), (["test_acc <= 3"], B, False)]
+)
+def test_the_best_in_python_says_whether_it_keeps_the_constraints(
+    bounds: list[str], best: str, feasible: bool, known: Callable[..., Path]
+) -> None:
+    folder = known({A: [90.0, 91.0], B: [95.0, 96.0]})
+    described = folders.read_json(folder / folders.SEARCH)
+    described["spec"]["constraints"] = bounds
+    folders.write_json(folder / folders.SEARCH, described)
+    found = hebb.load(folder).best
+    assert (domains.label(found.values), found.feasible) == (best, feasible)
 
 
 @pytest.mark.parametrize(
