@@ -155,8 +155,14 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
         problem = f"must be {search.base.device}, on which alone the search goes on to the same bits, got {asked.kind}"
         raise ConfigError("--gpu-id or --device", problem)
     if options.data_dir is None:
-        home = folders.Home(folder.parents[2])  # the parent folder in which the search lies
+        home = _home_of(folder) or home
     return search, settings(kept, home, *stored.get("commands", ()), command), catalog
+
+
+def _home_of(folder: Path) -> folders.Home | None:
+    """Return the parent folder in which a search lies; None for one that was stored elsewhere."""
+    homes = (folders.Home(parent) for parent in folder.parents)
+    return next((home for home in homes if home.searches == folder.parent), None)
 
 
 def _with_kept(options: argparse.Namespace, stored: dict[str, object]) -> argparse.Namespace:
