@@ -486,6 +486,15 @@ def trustworthiness(features: np.ndarray, points: np.ndarray, k: int) -> float:
     return 1 - 2 * total / (n * k * (2 * n - 3 * k - 1))
 
 
+@pytest.mark.parametrize(("images", "neighbours"), [(31, 15), (30, 14), (20, 9), (19, 9)])
+def test_few_images_are_trusted_by_fewer_neighbours(images: int, neighbours: int) -> None:
+    """Trustworthiness is defined for fewer neighbours than half of the images."""
+    features, labels = clusters()
+    frame = embed.table({"b0": features[:images]}, labels[:images], Method.TSNE, perplexity=5)
+    points = frame[["x", "y"]].to_numpy()
+    assert frame["trustworthiness"][0] == pytest.approx(trustworthiness(features[:images], points, neighbours))
+
+
 def test_components_are_those_of_the_covariance() -> None:
     features, _ = clusters()
     components = embed.reduced(features, 5, seed=0)
@@ -497,6 +506,8 @@ def test_maps_that_cannot_be_made() -> None:
     features, _ = clusters()
     with pytest.raises(ConfigError, match="too few"):
         embed.plane(features, Method.TSNE, perplexity=50)
+    with pytest.raises(ConfigError, match="2 images are too few, 3 are needed"):
+        embed.plane(features[:2], Method.TSNE, perplexity=0.5)
     with pytest.raises(ConfigError, match="finite"):
         embed.plane(np.full((200, 3), np.nan), Method.TSNE)
 
