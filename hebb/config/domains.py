@@ -15,7 +15,7 @@ which stand before it, have one of these values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,15 @@ def label(choice: Mapping[str, object], digits: int | None = 4) -> str:
     whole = digits is None
     words = (f"{path}={f'{v:.{digits}g}' if isinstance(v, float) and not whole else v}" for path, v in choice.items())
     return " ".join(words) or "(preset)"
+
+
+def labels(choices: Sequence[Mapping[str, object]]) -> list[str]:
+    """Write points of a space as ``label`` does, with as many digits as tell them apart."""
+    for digits in (4, 8, 17):
+        texts = [label(choice, digits) for choice in choices]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 @dataclass(frozen=True, kw_only=True)

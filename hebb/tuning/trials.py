@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from hebb.config import controls, costs, grammar, overrides, plan, plugins, seri
 from hebb.config.catalog import Catalog
 from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.data_spec import DataSpec
-from hebb.config.domains import Axis, Choice, label
+from hebb.config.domains import Axis, Choice, label, labels
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Control
@@ -20,15 +20,6 @@ from hebb.core.errors import ConfigError, within
 from hebb.storage import folders, run_names
 from hebb.storage.journal import Journal
 from hebb.tuning.search import Packs, Search, Trial, packs_of
-
-
-def labels(choices: Sequence[Choice]) -> list[str]:
-    """Write points of the space as ``path=value path=value``, with as many digits as tell them apart."""
-    for digits in (4, 8, 17):
-        texts = [label(choice, digits) for choice in choices]
-        if len(set(texts)) == len(texts):
-            break
-    return texts
 
 
 def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec:

@@ -20,7 +20,7 @@ import small
 from conftest import ROOT
 
 from hebb.cli import search as ray_search
-from hebb.config import catalog, overrides, search_space
+from hebb.config import catalog, domains, overrides, search_space
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -198,11 +198,11 @@ def test_one_run_is_not_made_twice(tmp_path: Path) -> None:
 
 
 def test_labels_tell_configurations_apart() -> None:
-    assert trials.labels([{}]) == ["(preset)"]
-    assert trials.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
-    assert trials.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
-    assert trials.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
-    close = trials.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
+    assert domains.labels([{}]) == ["(preset)"]
+    assert domains.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
+    assert domains.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
+    assert domains.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
+    close = domains.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
     assert len(set(close)) == 2
 
 
