@@ -65,7 +65,7 @@ def scores(
     lacking = frame["run"][frame[metric].isna()]
     if len(lacking):
         raise ConfigError("--metric", f"not every run has measured '{metric}', such as {lacking.iloc[0]}")
-    replicates.over_seeds(frame, columns, metric, "--by")  # raises where a seed occurs twice
+    replicates.check_seeds(frame, columns, "--by")
     frame = frame.assign(method=_joined(frame, by), task=_joined(frame, tasks))
     every = list(dict.fromkeys(frame["task"]))
     methods: Scores = {}

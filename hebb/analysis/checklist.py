@@ -13,7 +13,7 @@ from hebb.analysis.progress import Follower, RunStatus
 from hebb.config import data_spec, serialise
 from hebb.config.vocabulary import Goal, Purpose, Role
 from hebb.core import documents
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +190,7 @@ def _domain(domain: object) -> str:
 
 def _trials(folder: Path) -> str:
     progress = Follower(folder).look()
-    tally, points = progress.tally, len({run.label for run in progress.runs})
+    tally, points = progress.tally, len({run_names.configuration(run.name) for run in progress.runs})
     others = tally.others()
     final = sum(run.state == RunStatus.FINISHED for run in progress.final)
     text = f"{points} configurations; {tally.finished} of {tally.total} runs finished{f', {others}' if others else ''}"

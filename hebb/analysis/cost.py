@@ -111,14 +111,17 @@ def text(lines: pd.DataFrame) -> str:
 
 @style.drawn
 def draw(lines: pd.DataFrame) -> Figure:
-    """Draw a line with bars for each network, the most accurate first, and published values in the right margin."""
+    """Draw a line with bars for each network and dataset, the best first, and published values at the right."""
     metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
     figure, panel = style.figure(width=style.PAGE, height=4.0)
-    best = lines.groupby(["preset", "trained"], sort=False)["mean"].max().sort_values(ascending=False, kind="stable")
+    networks = lines.groupby(["preset", "trained", "dataset"], sort=False)
+    best = networks["mean"].max().sort_values(ascending=False, kind="stable")
+    several = lines["dataset"].nunique() > 1
     theirs: dict[int, float] = {}
-    for number, (preset, trained) in enumerate(best.index):
-        group = lines[(lines["preset"] == preset) & (lines["trained"] == trained)].sort_values(cost)
+    for number, (preset, trained, dataset) in enumerate(best.index):
+        group = networks.get_group((preset, trained, dataset)).sort_values(cost)
         name = str(preset) if trained == "all" else f"{preset}, only {trained} trained"
+        name += f" on {dataset}" if several else ""
         if "published" in group and group["published"].notna().any():
             theirs[number] = group["published"].iloc[0]
             name += f" (published {replicates.number(theirs[number], metric)})"

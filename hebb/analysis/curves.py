@@ -10,6 +10,7 @@ import pandas as pd
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
 from hebb.config.objectives import better
+from hebb.config.phase import PhaseKind
 from hebb.config.vocabulary import Goal
 from hebb.core.errors import ConfigError
 
@@ -56,6 +57,12 @@ def _phase_names(run: StoredRun) -> dict[int, str]:
     return names
 
 
+def order(phase: str) -> tuple[bool, str, int]:
+    """Return what the name of a phase is sorted by: its kind, back-prop last, and then its number."""
+    kind, _, number = phase.rpartition(" ")
+    return kind == PhaseKind.BACKPROP, kind, int(number)
+
+
 def best(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
     """Return the ``most`` curves whose last values are best, best first, and a line that says so; empty if all are."""
     names, metric = list(dict.fromkeys(frame["curve"])), str(frame["metric"].iloc[0])
@@ -70,7 +77,7 @@ def best(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
 @style.drawn
 def draw(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw a panel per phase that measured the metric, and a line per curve."""
-    phases = sorted(set(frame["phase"]), key=lambda name: (name.startswith("backprop"), name))
+    phases = sorted(set(frame["phase"]), key=order)
     figure, axes = style.figure(1, len(phases), squeeze=False, sharey=True)
     metric = str(frame["metric"].iloc[0])
     names = list(dict.fromkeys(frame["curve"]))

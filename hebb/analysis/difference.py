@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from hebb.config import domains, serialise
 from hebb.core import documents
 from hebb.core.errors import ConfigError
-from hebb.storage import archive, folders, kept_code
+from hebb.storage import archive, folders, kept_code, run_names
 from hebb.storage.folders import FolderState
+from hebb.storage.journal import Journal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -388,15 +389,17 @@ def _base(search: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _trials(folder: Path, search: Mapping[str, object]) -> dict[_Trial, Path]:
-    """Return the folder of every run that a search planned."""
+    """Return the folder of every run that a search planned, or that its algorithm chose."""
     trials = search.get("trials")
     if not isinstance(trials, list) or not all(
         isinstance(t, dict) and {"name", "seed", "choice"} <= set(t) for t in trials
     ):
         raise ConfigError(str(folder / folders.SEARCH), "does not hold the trials of a search")
+    planned = Journal.load(folder).planned(search)
     return {
-        _Trial(domains.label(trial["choice"], digits=None), int(trial["seed"])): folder / folders.TRIALS / trial["name"]
-        for trial in trials
+        _Trial(domains.label(choice, digits=None), seed): folder / folders.TRIALS / name
+        for name, choice in planned.items()
+        if (seed := run_names.seed(name)) is not None
     }
 
 

@@ -71,6 +71,7 @@ def plane(
     if not np.isfinite(features).all():
         raise ConfigError("embed", "the features are not all finite")
     least, flag = (int(3 * perplexity) + 1, "perplexity") if method == Method.TSNE else (neighbours + 2, "neighbours")
+    least = max(least, 3)  # or no image has a neighbour that is not all others
     if len(features) < least:
         problem = f"{len(features)} images are too few, {least} are needed"
         raise ConfigError("embed", problem, hint=f"give more --images, or a smaller --{flag}")
@@ -91,10 +92,13 @@ def _fit(few: np.ndarray, method: Method, seed: int, perplexity: float, neighbou
 
 
 def trust(features: np.ndarray, points: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """Return the trustworthiness of a map (N, 2), by Euclidean distances; N must be above 2 ``neighbours``."""
+    """Return the trustworthiness of a map (N, 2), by Euclidean distances.
+
+    It is defined for fewer neighbours than N / 2; of fewer images as many are taken as that allows.
+    """
     from sklearn.manifold import trustworthiness
 
-    return float(trustworthiness(features, points, n_neighbors=neighbours))
+    return float(trustworthiness(features, points, n_neighbors=min(neighbours, (len(points) - 1) // 2)))
 
 
 def table(

@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,7 @@ class Follower:
     ) -> RunProgress:
         """Return how far a run is; a finished one does not change."""
         if name in self._ended:
-            return self._ended[name]
+            return replace(self._ended[name], label=label)  # a configuration that came later may need more digits
         folder = self.folder / folders.TRIALS / name
         state = records.state(folders.state(folder), name)
         if state == RunStatus.FINISHED and not (folder / folders.RESULT).exists():
@@ -307,11 +307,11 @@ def _changed(path: Path) -> float:
 
 def _planned(search: Mapping[str, Any], journal: Journal) -> list[tuple[str, str, int]]:
     """List name, configuration and seed of every run that was planned or chosen."""
-    listed = [(str(t["name"]), domains.label(t["choice"]), int(t["seed"])) for t in search["trials"]]
-    chosen = [
-        (run_names.of(g, int(s)), domains.label(c), int(s)) for g, c in journal.trained.items() for s in search["seeds"]
-    ]
-    return list({run[0]: run for run in listed + chosen}.values())
+    planned = journal.planned(search)
+    choices = {run_names.configuration(name): choice for name, choice in planned.items()}
+    texts = dict(zip(choices, domains.labels(list(choices.values())), strict=True))
+    seeds = {name: run_names.seed(name) for name in planned}
+    return [(name, texts[run_names.configuration(name)], seed) for name, seed in seeds.items() if seed is not None]
 
 
 def _to_come(search: Mapping[str, Any], journal: Journal) -> int:

@@ -121,11 +121,16 @@ def over_seeds(frame: pd.DataFrame, keys: Sequence[str], column: str, flag: str)
     Raises:
         ConfigError: when a group holds a seed twice, so that its runs are not replicates.
     """
+    check_seeds(frame, keys, flag)
+    return _summed_up(frame.groupby(list(keys), sort=False, dropna=False)[column])
+
+
+def check_seeds(frame: pd.DataFrame, keys: Sequence[str], flag: str) -> None:
+    """Raise where a group holds a seed twice; the arguments are those of ``over_seeds``."""
     twice = frame[frame.duplicated([*keys, "seed"], keep=False)]
     if len(twice):
         at = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
         raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
-    return _summed_up(frame.groupby(list(keys), sort=False, dropna=False)[column])
 
 
 def _summed_up(groups: Any) -> pd.DataFrame:

@@ -24,12 +24,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hebb.analysis import style
+from hebb.analysis import replicates, style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FLAG = "--where"
+"""The flag that tells runs of an arm apart."""
 Logits = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
 
@@ -239,17 +241,15 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Return n, mean and sample deviation of the accuracy over the runs of an arm, for every kind and strength.
 
     Args:
-        frame: one line a run and strength: arm, run, kind, strength, accuracy, images, no_gradient.
+        frame: one line a run and strength: arm, seed, kind, strength, accuracy, images, no_gradient.
+
+    Raises:
+        ConfigError: when an arm holds a seed twice, so that its runs are not replicates.
     """
-    groups = frame.groupby(["kind", "arm", "strength"], sort=False)
-    statistics = groups.agg(
-        n=("accuracy", "size"),
-        mean=("accuracy", "mean"),
-        sd=("accuracy", "std"),
-        images=("images", "first"),
-        no_gradient=("no_gradient", "mean"),
-    )
-    return statistics.reset_index()
+    keys = ["kind", "arm", "strength"]
+    accuracy = replicates.over_seeds(frame, keys, "accuracy", FLAG)
+    others = frame.groupby(keys, sort=False).agg(images=("images", "first"), no_gradient=("no_gradient", "mean"))
+    return accuracy.join(others, on=keys)
 
 
 @style.drawn

@@ -24,7 +24,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import curves as learning_curves
-from hebb.storage import folders, run_names
+from hebb.storage import folders
 from hebb.storage.curves import Point
 from hebb.storage.journal import Journal
 
@@ -311,11 +311,7 @@ def _planned(inside: Path, damaged: dict[str, ConfigError]) -> dict[Path, tuple[
             damaged[str(path)] = ConfigError(str(path), "does not describe a search")
             continue
         journal = Journal.load(path.parent)
-        choices = {str(trial["name"]): trial["choice"] for trial in data["trials"]}
-        choices |= {
-            run_names.of(group, int(seed)): c for group, c in journal.trained.items() for seed in data.get("seeds", ())
-        }
-        for name, choice in choices.items():
+        for name, choice in journal.planned(data).items():
             planned[path.parent / folders.TRIALS / name] = choice, fates.ended(journal, name)
     return planned
 

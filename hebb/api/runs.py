@@ -347,9 +347,7 @@ def _continued(config: RunConfig, place: Place) -> RunConfig:
         config = replace(config, device=begun.device)
     if config == begun:
         return config
-    old, new = changes_of.values(begun), changes_of.values(config)
-    changed = [f"{name} {old.get(name)} is {new.get(name)}" for name in (*old, *new) if old.get(name) != new.get(name)]
-    what = ", ".join(dict.fromkeys(changed)) or "threads, probes, mode or device differ"
+    what = ", ".join(changes_of.differing(changes_of.everything(begun), changes_of.everything(config)))
     raise ConfigError("carry_on", f"{place.folder} holds another run: {what}", hint="choose another folder")
 
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hebb.tuning.observer import SearchObserver
-    from hebb.tuning.search import Search, Trial
+    from hebb.tuning.search import Trial
     from hebb.tuning.search_report import SearchReport
 
 
@@ -51,6 +51,7 @@ class BestConfiguration:
         n: seeds that finished.
         mean: of the metric over them.
         sd: sample deviation; NaN for one seed.
+        feasible: whether the means keep every constraint; True without any.
         run: its run of the first seed, whose ``run.network`` is loaded from the model that the search keeps.
     """
 
@@ -60,6 +61,7 @@ class BestConfiguration:
     n: int
     mean: float
     sd: float
+    feasible: bool
     run: TrainedRun = field(repr=False, compare=False)
 
 
@@ -147,7 +149,10 @@ class FinishedSearch:
 
     @property
     def best(self) -> BestConfiguration:
-        """The configuration with the best mean; of several metrics, the first one decides."""
+        """The configuration with the best mean among those that keep every constraint, else among all (``feasible``).
+
+        Of several metrics, the first one decides.
+        """
         return self._configuration(self._stored.ranking.iloc[0], self._stored.best)
 
     @property
@@ -172,6 +177,7 @@ class FinishedSearch:
             n=int(line["n"]),
             mean=float(line["mean"]),
             sd=float(line["sd"]),
+            feasible=bool(line.get("feasible", True)),
             run=self._run(self._with_model(trial)),
         )
 
@@ -209,7 +215,7 @@ def search(
     data_unsup: Data | None = None,
     space: Mapping[str, object] | None = None,
     with_controls: bool = False,
-    seeds: Iterable[int] = (0,),
+    seeds: Iterable[int] | None = None,
     algorithm: str | None = None,
     sampler: str | None = None,
     warm_start: str | Path | Iterable[str | Path] = (),
@@ -273,7 +279,7 @@ def search(
         space: a domain for each override path: ``{"b0.layer.lr": {"loguniform": [0.001, 0.1]}}``, ``{"grid": [...]}``.
         with_controls: run each configuration beside its controls (``FinishedSearch.gains``): frozen as drawn, with
             back-prop inside each block, and end to end.
-        seeds: the seeds of every configuration.
+        seeds: the seeds of every configuration; None takes those of the search config, 0 to 3 of ``seed``.
         algorithm: ``grid``, ``random``, ``optuna`` or ``hyperopt``; None lists a space of lists and draws from others.
         sampler: how ``optuna`` suggests points: ``tpe``, ``gp``, ``random``, ``cmaes`` or ``nsga2``; None is ``tpe``.
         warm_start: earlier searches, by name or folder, whose results the model of ``optuna`` begins with.
@@ -313,7 +319,7 @@ def search(
     """
     changes = {
         "space": (dict(space or {}) | (controls.domain() if with_controls else {})) or None,
-        "seeds": list(seeds),
+        "seeds": None if seeds is None else list(seeds),
         "algorithm": algorithm,
         "sampler": sampler,
         "warm_start": _names(warm_start),
@@ -377,6 +383,7 @@ def search(
             final_seeds=final_seeds,
             final_points=tuple(final_points),
         ).resolve(catalog)
+        request.check_used(overrides or (), asked)
         job_options.check(asked, kind, jobs, arrays=bool(named.arrays))
         fresh = not (carry_on and (place / folders.SEARCH).exists())
         if fresh:
@@ -384,7 +391,7 @@ def search(
             asked = warm.begun(asked, home, catalog)
         else:
             search_folder.check_runs(place, "carry_on")
-            asked = _continued(asked, request.restored(place, catalog))
+            asked = request.continued(asked, request.restored(place, catalog), "carry_on")
         studies.check(asked, settings.storage)
         from hebb.tuning import stages
 
@@ -428,16 +435,6 @@ def _folder(asked: str | Path | None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _continued(asked: Search, begun: Search) -> Search:
-    """Return the search in the folder, which must be the one that the arguments describe."""
-    same_base = replace(asked.base, device=begun.base.device) == begun.base
-    same_question = (asked.spec, asked.seeds, asked.objectives) == (begun.spec, begun.seeds, begun.objectives)
-    if not same_base or not same_question:
-        hint = "hebb search --restore FOLDER --extend adds seeds and samples to it"
-        raise ConfigError("carry_on", f"{begun.folder} holds another search", hint=hint)
-    return replace(begun, final_points=asked.final_points)
 
 
 @contextlib.contextmanager

@@ -84,13 +84,14 @@ def main(argv: list[str]) -> int:
 def resolve(options: argparse.Namespace, catalog: Catalog) -> Search:
     """Return the search that the flags describe, with every trial of it checked; nothing is written."""
     from hebb.cli import search_request
+    from hebb.tuning import request
 
     own = overrides.parse(options.changes)
     options = from_best.applied(options, catalog)
     spec = search_flags.spec(options)
     with said_as(search_flags.places(options, spec)):
         search = search_request.of_flags(options, catalog, spec).resolve(catalog)
-    search_request.check_used(own, search)
+    request.check_used(own, search)
     if not search.spec.plan.warm_start:
         return search
     from hebb.tuning import warm_start

@@ -15,6 +15,8 @@ from rich.table import Table
 from hebb.analysis import replicates
 from hebb.cli import describe
 from hebb.cli.pulse import Pulse, after
+from hebb.config import objectives
+from hebb.config.objectives import Constraint
 from hebb.config.plan import phases
 from hebb.core.commands import line as command_line
 from hebb.core.commands import quoted, tensorboard
@@ -89,7 +91,7 @@ class SearchDisplay(SearchObserver):
         self._preparing = ""
         self._begun = time.monotonic()
         self._folder, self._maximises, self._scheduler = Path(), True, ""
-        self._several = False
+        self._several, self._bounds = False, tuple[Constraint, ...]()
 
     def preparing(self, what: str) -> None:
         """Say what the search is waiting for: on a pipe at once, in a terminal in a while."""
@@ -101,7 +103,7 @@ class SearchDisplay(SearchObserver):
     def start(self, search: Search) -> None:
         """Name the search."""
         self._folder, self._maximises, self._several = search.folder, search.maximises, search.several
-        self._scheduler = search.spec.scheduler.name.value
+        self._scheduler, self._bounds = search.spec.scheduler.name.value, search.constraints
         self._print(
             f"{search.runs} trials of {search.base.network.name}, "
             f"{counted(search.base.threads, 'thread')} each on "
@@ -221,7 +223,7 @@ class SearchDisplay(SearchObserver):
     def selected(self, winner: Winner | None) -> None:
         """Print the winner, ready to paste."""
         if winner is None:
-            self._print(f"no winner: no configuration has a finite {self._progress.stage.metric} on every seed")
+            self._print(f"no winner: {objectives.nobody(self._progress.stage.metric, self._bounds)}")
             return
         self._print(f"winner: {winner.trial.label}")
         if winner.tied:
@@ -234,7 +236,7 @@ class SearchDisplay(SearchObserver):
         """Print the points of the front, ready to paste."""
         names = ", ".join(f"{one.metric} ({one.mode})" for one in search.objectives)
         if not points:
-            self._print(f"no front: no configuration has a finite {names} on every seed and keeps every constraint")
+            self._print(f"no front: {objectives.nobody(names, search.constraints)}")
             return
         self._print(f"front: {counted(len(points), 'configuration')} that nothing beats in {names}")
         for point in points:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from hebb import builtin
 from hebb.cli import arguments, search_flags
 from hebb.config import catalog as catalogs
-from hebb.config import objectives, overrides, search_space
+from hebb.config import objectives, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchSpec
@@ -95,24 +95,6 @@ def _objectives(options: argparse.Namespace) -> tuple[str | None, Goal | None, t
     return first.metric, first.mode, tuple(others)
 
 
-def check_used(changes: Iterable[str], search: Search) -> None:
-    """Raise for a path of ``--set`` that the space sets in every configuration: its value would do nothing."""
-    network = search.base.network
-    always = [path for axis in search.spec.axes if not axis.when for path in axis.paths()]
-    varied = {name for path in always for name in overrides.single(path, network)}
-    for path in changes:
-        names = overrides.single(path, network)
-        if all(name in varied or _replaced(name, varied) for name in names):
-            problem = "is what the space varies, so its value would do nothing"
-            raise ConfigError(f"--set {path}", problem, hint="leave it out, or take it out of the space")
-
-
-def _replaced(path: str, varied: Collection[str]) -> bool:
-    """Tell whether ``bN.preset`` of the space replaces the layer that a path belongs to."""
-    block, _, part = path.partition(".")
-    return f"{block}.preset" in varied and part.partition(".")[0] in ("layer", "method")
-
-
 def settings(options: argparse.Namespace, home: folders.Home, *commands: str) -> SearchSettings:
     """Return how and where the trials run; ``commands`` are those that began and continued the search."""
     device = arguments.device(options)
@@ -173,8 +155,14 @@ def restored(options: argparse.Namespace, command: str) -> tuple[Search, SearchS
         problem = f"must be {search.base.device}, on which alone the search goes on to the same bits, got {asked.kind}"
         raise ConfigError("--gpu-id or --device", problem)
     if options.data_dir is None:
-        home = folders.Home(folder.parents[2])  # the parent folder in which the search lies
+        home = _home_of(folder) or home
     return search, settings(kept, home, *stored.get("commands", ()), command), catalog
+
+
+def _home_of(folder: Path) -> folders.Home | None:
+    """Return the parent folder in which a search lies; None for one that was stored elsewhere."""
+    homes = (folders.Home(parent) for parent in folder.parents)
+    return next((home for home in homes if home.searches == folder.parent), None)
 
 
 def _with_kept(options: argparse.Namespace, stored: dict[str, object]) -> argparse.Namespace:

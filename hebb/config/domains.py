@@ -15,7 +15,7 @@ which stand before it, have one of these values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,15 @@ def label(choice: Mapping[str, object], digits: int | None = 4) -> str:
     whole = digits is None
     words = (f"{path}={f'{v:.{digits}g}' if isinstance(v, float) and not whole else v}" for path, v in choice.items())
     return " ".join(words) or "(preset)"
+
+
+def labels(choices: Sequence[Mapping[str, object]]) -> list[str]:
+    """Write points of a space as ``label`` does, with as many digits as tell them apart."""
+    for digits in (4, 8, 17):
+        texts = [label(choice, digits) for choice in choices]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +150,7 @@ def parse(space: object, where: str) -> tuple[Axis, ...]:
     """Check the data of a space; ``where`` is its place."""
     if not isinstance(space, Mapping):
         raise ConfigError(where, f"must be a mapping of override paths, got {space!r}")
-    axes = tuple(_axis(str(name), domain, f"{where} {name}") for name, domain in space.items())
+    axes = tuple(_axis(str(name), _plain(domain), f"{where} {name}") for name, domain in space.items())
     check(axes, where)
     return axes
 
@@ -172,6 +181,15 @@ def check_once(paths: Iterable[str], where: str) -> None:
     for path in names:
         if names.count(path) > 1:
             raise ConfigError(where, f"two domains set {path}")
+
+
+def _plain(value: object) -> object:
+    """Return data from Python as those of a file: tuples, ranges and arrays are lists, numbers of numpy Python's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _axis(name: str, domain: object, where: str) -> Axis:

@@ -131,13 +131,16 @@ def _check_used(values: Mapping[str, object], rule: Rule, arch: str, where: str)
         )
 
 
-def format_layer(layer: LayerSpec, defaults: Defaults) -> tuple[str, list[str]]:
-    """Return the canonical token string and the ``name=value`` parts of the fields without a token."""
-    standard = make_layer(layer.method, layer.arch, _needed(layer), defaults, "defaults")
+def format_layer(layer: LayerSpec, *defaults: Defaults) -> tuple[str, list[str]]:
+    """Return the canonical token string and the ``name=value`` parts of the fields without a token.
+
+    Left out is what is the default in each of ``defaults``, so that the string means the same beside any of them.
+    """
+    standards = [make_layer(layer.method, layer.arch, _needed(layer), own, "defaults") for own in defaults]
     tokens, named = [layer.method], []
     for name, entry in layer.rule.fields_on(layer.arch).items():
         value = getattr(layer, name)
-        keep = name == "kernel_size" or value != getattr(standard, name)
+        keep = name == "kernel_size" or any(value != getattr(standard, name) for standard in standards)
         if name == "out_channels":
             keep = value != 0
         if not keep:
@@ -281,9 +284,9 @@ def parse_pool(text: str, where: str) -> PoolSpec:
         return PoolSpec(kind=kind, kernel_size=kernel, stride=stride, padding=padding)
 
 
-def format_block(block: BlockSpec, defaults: Defaults) -> str:
-    """Return the canonical string of a block."""
-    layer, named = format_layer(block.layer, defaults)
+def format_block(block: BlockSpec, *defaults: Defaults) -> str:
+    """Return the canonical string of a block; ``defaults`` are those of ``format_layer``."""
+    layer, named = format_layer(block.layer, *defaults)
     parts = [layer]
     if block.att_dropout:
         parts.append(f"attdrop_{number(block.att_dropout)}")
@@ -351,9 +354,9 @@ def _settings(text: str) -> SettleSpec:
     return SettleSpec(values=tuple(settings.items()))
 
 
-def format_network(network: NetworkSpec, defaults: Defaults) -> str:
-    """Return the canonical string of a network, ready to paste after ``--preset``."""
-    return " ".join([*_format_settings(network), *(format_block(block, defaults) for block in network.blocks)])
+def format_network(network: NetworkSpec, *defaults: Defaults) -> str:
+    """Return the canonical string of a network, ready to paste after ``--preset``; ``defaults`` as ``format_layer``."""
+    return " ".join([*_format_settings(network), *(format_block(block, *defaults) for block in network.blocks)])
 
 
 def _format_settings(network: NetworkSpec) -> list[str]:

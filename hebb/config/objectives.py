@@ -86,6 +86,12 @@ class Constraint:
         return scaled if past != 0 or self.holds(value) else 1e-12
 
 
+def nobody(metric: str, bounds: Sequence[Constraint]) -> str:
+    """Say that nothing can be named best, and what it would take; ``metric`` may be several, in words."""
+    keeps = f" and keeps {', '.join(map(str, bounds))}" if bounds else ""
+    return f"no configuration has a finite {metric} on every seed{keeps}"
+
+
 def objectives(metric: object, mode: object, where: str, flags: tuple[str, str] = ("", "")) -> tuple[Objective, ...]:
     """Read one or several objectives: a name, a list of names, or a mapping of names to modes.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from hebb.config import controls, grammar
@@ -84,6 +84,19 @@ def _check_samples(data: DataSpec, where: str) -> None:
     if data.samples is not None and data.samples > available:
         problem = f"must be at most the {available:,} images of {data.dataset}, got {data.samples}"
         raise ConfigError(where, problem, hint="leave it out to use all of them")
+
+
+def differing(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Say of each value in which two mappings differ what it was and what it is."""
+    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    return [f"{name} {old.get(name)} is {new.get(name)}" for name in names]
+
+
+def everything(config: RunConfig) -> dict[str, object]:
+    """Return the value at every path, and what of a run no path names."""
+    others = {part.name: getattr(config, part.name) for part in fields(config)}
+    plain = {name: value for name, value in others.items() if not is_dataclass(value)}
+    return {"network": config.network.name, **values(config), **plain}
 
 
 def values(config: RunConfig) -> dict[str, Value | None]:

@@ -98,6 +98,11 @@ def digest(config: RunConfig, *, leave_out: Iterable[str] = ()) -> str:
         later = _later_settings(config.network.settling_rule)
         settle = {name: v for name, v in data["network"]["settle"].items() if name not in later or v != later[name]}
         data["network"] = {**data["network"], "settle": settle}
+    return digest_of(data)
+
+
+def digest_of(data: object) -> str:
+    """Return ten hexadecimal digits that name data of a JSON file."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
 
 

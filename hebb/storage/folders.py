@@ -402,7 +402,12 @@ def stored_block(layers: Path, name: str, where: str) -> Path:
 
 def write_json(path: Path, data: object) -> None:
     """Write JSON, whole or not at all."""
-    files.write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    files.write_text(path, json_text(data))
+
+
+def json_text(data: object) -> str:
+    """Return the content of a JSON file; raise for data that it cannot hold."""
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
 def read_rows(path: Path, keys: Iterable[str] = ()) -> list[Row]:

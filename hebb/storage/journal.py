@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from hebb.config.domains import Choice
 from hebb.core.errors import ConfigError
+from hebb.storage import run_names
 from hebb.storage.folders import JOURNAL, Row, append_row
 
 
@@ -72,6 +74,12 @@ class Journal:
     def trained(self) -> dict[str, Choice]:
         """The configurations that were suggested and are trained: those that break no bound before."""
         return {group: choice for group, choice in self.chosen.items() if group not in self.left_out}
+
+    def planned(self, search: Mapping[str, Any]) -> dict[str, Choice]:
+        """Return the values of every run by its name: those that ``search.json`` lists, and those that were chosen."""
+        listed = {str(trial["name"]): trial["choice"] for trial in search["trials"]}
+        seeds = [int(seed) for seed in search.get("seeds", ())]
+        return listed | {run_names.of(group, s): choice for group, choice in self.trained.items() for s in seeds}
 
     @property
     def over(self) -> bool:

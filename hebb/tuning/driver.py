@@ -213,7 +213,7 @@ def _run_trial(
             raise worker.Stop from None
 
     try:
-        reason = "" if maker is None else broken(maker.search, group.runs[0].config)
+        reason = "" if maker is None else broken(maker.search, group.runs[0])
         if reason:
             worker.leave_out(group, reason, send)
         else:

@@ -28,7 +28,7 @@ from hebb.training.optimiser import of_blocks, optimiser_of
 from hebb.training.pack import Pack
 from hebb.tuning import job_array
 from hebb.tuning.search import Packs, Search, packs_of
-from hebb.tuning.search_settings import SearchSettings
+from hebb.tuning.search_settings import SearchSettings, no_room
 
 _WARM, _TIMED = 2, 10  # batches
 _SETTLED = 40  # batches of a settling network, which is looked at before and after, however few they are
@@ -93,9 +93,10 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         _of_run(label, replace(config, device=DeviceKind(device.type)), device, settings)
         for label, config in (points[i] for i in chosen)
     )
-    units = (search.spec.count() - len(search.left_out)) * _units(len(search.seeds), search.packs)
+    places = _places(search, device, settings)
+    groups, units = _work(search)
     last = _units(len(search.final_seeds), packs_of(search.final_seeds, search.pack_seeds))
-    at_once = max(1, min(units, _places(search, device, settings) or units))
+    at_once = min(groups, places or groups)
     runs = search.runs + len(search.final_seeds)
     members = max([1, *map(len, search.packs)])
     seconds = sum(cost.seconds for cost in costs) / len(costs)
@@ -107,13 +108,25 @@ def run(search: Search, settings: SearchSettings) -> Estimate:
         members=members,
         at_once=at_once,
         device=DeviceKind(device.type),
-        hours=(_START + seconds * (-(-units // at_once) + -(-last // at_once))) / 3600,
+        hours=(_START + seconds * (units * _rounds(groups, places) + _rounds(last, places))) / 3600,
         disk=kept * runs + max(cost.checkpoint for cost in costs) * (models + at_once * members),
     )
 
 
+def _work(search: Search) -> tuple[int, int]:
+    """Return how many groups are trained side by side, and how many runs, or packs, each trains one after the other."""
+    configurations = search.spec.count() - len(search.left_out)
+    units = _units(len(search.seeds), search.packs)
+    return (configurations, units) if search.spec.grouped else (configurations * units, 1)
+
+
+def _rounds(groups: int, places: int | None) -> int:
+    """Return how often all places are filled until every group had one; without a number all have one at once."""
+    return -(-groups // (places or max(1, groups)))
+
+
 def _places(search: Search, device: torch.device, settings: SearchSettings) -> int | None:
-    """Return how many trials run at the same time; None where a cluster decides."""
+    """Return how many trials run at the same time; None, or 0, where a cluster decides."""
     if settings.launcher != Launcher.RAY:
         return job_array.at_once_of(settings.launcher, settings.jobs, search)
     room = _room(search.base.threads, device, settings)
@@ -123,6 +136,8 @@ def _places(search: Search, device: torch.device, settings: SearchSettings) -> i
 def _room(threads: int, device: torch.device, settings: SearchSettings) -> int:
     """Return how many trials this machine has room for."""
     by_core = cores() // threads
+    if not by_core and settings.address is None:
+        raise no_room(threads, 0, {"CPU": cores()})
     if device.type == "cpu":
         return by_core
     gpus = 1 if settings.gpu is not None else torch.cuda.device_count()

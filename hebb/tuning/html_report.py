@@ -67,8 +67,10 @@ def read(folder: Path) -> SearchReport:
     search, journal, presets, data = search_folder.stored(folder, "report")
     table = results.read(search.trials, search.metric, journal, search.beside)
     summary = results.summary(table, search.metric, search.beside) if len(table) else table
-    if not len(summary) or not summary["n"].any():
+    if not len(summary):
         raise ConfigError(str(folder), "no run of this search is finished yet")
+    if not summary["n"].any():
+        raise ConfigError(str(folder), f"no finished run of this search has measured {search.metric}")
     ranking = results.ranked(results.judged(summary[summary["n"] > 0], search), search)
     return SearchReport(
         search=search,
@@ -151,7 +153,7 @@ def page(report: SearchReport, commands: Mapping[str, Sequence[str]], home: fold
         final=lines(report.final, "test_acc"),
         front=report_front.charts_of(report),
         points=points(report),
-        objectives=verdict.objectives(search),
+        objectives=verdict.compared_by(search),
         bounds=", ".join(map(str, search.constraints)),
         left_out=search.left_out,
         curves=curves,

@@ -24,6 +24,7 @@ from hebb.core.interrupts import handlers_kept
 from hebb.core.threads import cores
 from hebb.tuning import mishaps
 from hebb.tuning.processes import environment, worker_environment
+from hebb.tuning.search_settings import no_room
 
 # Ray reads these when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -260,12 +261,7 @@ def _check(resources: Resources) -> None:
     if any(node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpu for node in nodes):
         return
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
-    raise ConfigError(
-        "resources",
-        f"a trial needs {resources.cpus} cores and {resources.gpu:g} GPU, and a node has at most "
-        f"{most['CPU']:g} and {most['GPU']:g}",
-        hint="set fewer --threads, or --gpu-id cpu",
-    )
+    raise no_room(resources.cpus, resources.gpu, most)
 
 
 def places(resources: Resources, *, on_one: bool = False) -> int:

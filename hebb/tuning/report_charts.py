@@ -286,7 +286,7 @@ def epochs(
             frames.append((number, label, curves.compute(list(members), metric, [])))
     if not frames:
         return None
-    phases = sorted({phase for _, _, frame in frames for phase in frame["phase"]}, key=_late)
+    phases = sorted({phase for _, _, frame in frames for phase in frame["phase"]}, key=curves.order)
     panels = [
         (phase, [_curve(*part, phase, metric) for part in frames if phase in set(part[2]["phase"])]) for phase in phases
     ]
@@ -297,10 +297,6 @@ def epochs(
     legend = f"Lines are means over seeds, {style.spread(widest)}" if most > 1 else ""
     names = [(number, label) for number, label, _ in frames]
     return charts.both(draw, f"{style.unit(metric)} by epoch"), names, legend
-
-
-def _late(phase: str) -> tuple[bool, str]:
-    return phase.startswith("backprop"), phase
 
 
 def _curve(number: int, label: str, frame: pd.DataFrame, phase: str, metric: str) -> Line:

@@ -5,19 +5,19 @@ Every field is the command-line flag of its name, with the same default; errors 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hebb.config import domains, objectives, plan, probed, search_space
+from hebb.config import domains, objectives, overrides, plan, probed, search_space
 from hebb.config.catalog import Catalog
 from hebb.config.objectives import Objective
 from hebb.config.phase import PhaseKind
 from hebb.config.search_space import SearchPlan, SearchSpec
 from hebb.config.specs import VALIDATION_SHARE, RunConfig
 from hebb.config.vocabulary import Algorithm, Goal, Launcher, Purpose, Sampler, Scheduler
-from hebb.core import extras
+from hebb.core import commands, extras
 from hebb.core.errors import ConfigError
 from hebb.core.threads import cores
 from hebb.storage import folders
@@ -26,6 +26,8 @@ from hebb.tuning import job_options, samplers, search_folder, steps, trials
 from hebb.tuning.search import Search, final_seeds, packs_of
 
 FINAL_SEEDS = 3
+_OF_HEBBIAN = ("convergence", "R1", "winner_entropy")
+"""What is measured of the neurons of Hebbian blocks while they learn."""
 _OF_RAY = ("ray", "optuna")
 """Packages of a search that its jobs do without."""
 
@@ -141,8 +143,7 @@ def _metric(request: SearchRequest, spec: SearchSpec) -> tuple[str, Goal]:
     """Return what configurations are compared by, and whether ``max`` or ``min`` of it is better."""
     validated, selects = request.base.validated, spec.purpose == Purpose.SEARCH
     metric = request.metric or spec.metric or ("val_acc" if validated or selects else "test_acc")
-    where = f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
-    _check_split(request, spec, metric, where)
+    _check_split(request, spec, metric, _place_of_metric(request, spec))
     stated = spec.mode if metric == (spec.metric or metric) else None
     return metric, Goal(request.mode or stated or objectives.better(metric))
 
@@ -178,6 +179,11 @@ def _others(request: SearchRequest, spec: SearchSpec) -> tuple[Objective, ...]:
     return others
 
 
+def _place_of_metric(request: SearchRequest, spec: SearchSpec) -> str:
+    """Return where the metric stands, as errors name it."""
+    return f"{request.source}, metric" if spec.metric and not request.metric else "--metric"
+
+
 def _place_of_others(request: SearchRequest) -> str:
     """Return where the further metrics stand, as errors name it."""
     return "--metric" if request.others is not None else f"{request.source}, metric"
@@ -211,16 +217,14 @@ def _check_beside(request: SearchRequest, search: Search) -> None:
 
 
 def _check_recorded(request: SearchRequest, search: Search) -> None:
-    """Raise for a cost that the runs of this search do not record."""
+    """Raise for a metric or a cost that the runs of this search do not record."""
     compared = {other.metric for other in search.others}
-    kinds = {phase.kind for phase in plan.phases(search.base)}
-    compete = bool(kinds & {PhaseKind.HEBBIAN, PhaseKind.JOINT})
-    for name in search.beside:
+    compete = _compete(search)
+    for name in (search.metric, *search.beside):
         where = _place_of_others(request) if name in compared else "--constraint"
-        if name == "winner_entropy" and not compete:
-            raise ConfigError(
-                where, "winner_entropy needs blocks that compete, and no block of this network is Hebbian"
-            )
+        where = _place_of_metric(request, search.spec) if name == search.metric else where
+        if name in _OF_HEBBIAN and not compete:
+            raise ConfigError(where, f"{name} needs blocks that compete, and no block of this network is Hebbian")
         if name == "winner_entropy" and search.base.curve_points == 0:
             raise ConfigError(where, "winner_entropy is read off learning curves, and there are no --curve-points")
         if name == "peak_memory" and search.packs:
@@ -229,6 +233,14 @@ def _check_recorded(request: SearchRequest, search: Search) -> None:
         if name == "activity_sparsity" and not search.base.network.settles:
             problem = "activity_sparsity is recorded of settling networks alone"
             raise ConfigError(where, problem, hint="winner_entropy says how Hebbian blocks share the wins")
+
+
+def _compete(search: Search) -> bool:
+    """Tell whether Hebbian blocks learn in the base, or may in what the space makes of it."""
+    blocks, learn = search.base.network.blocks, (PhaseKind.HEBBIAN, PhaseKind.JOINT)
+    phases = [phase for phase in plan.phases(search.base) if phase.kind in learn]
+    other_rules = any(path.endswith((".preset", ".method")) for path in search.spec.paths())
+    return other_rules or any(blocks[i].hebbian for phase in phases for i in phase.blocks)
 
 
 def check_points(search: Search) -> None:
@@ -335,6 +347,50 @@ def restored(
     return search
 
 
+def check_used(changes: Iterable[str], search: Search) -> None:
+    """Raise for a change of the base at a path that the space sets in every configuration: it would do nothing."""
+    network = search.base.network
+    always = [path for axis in search.spec.axes if not axis.when for path in axis.paths()]
+    varied = {name for path in always for name in overrides.single(path, network)}
+    for path in changes:
+        names = overrides.single(path, network)
+        if all(name in varied or _replaced(name, varied) for name in names):
+            problem = "is what the space varies, so its value would do nothing"
+            raise ConfigError(f"--set {path}", problem, hint="leave it out, or take it out of the space")
+
+
+def _replaced(path: str, varied: Collection[str]) -> bool:
+    """Tell whether ``bN.preset`` of the space replaces the layer that a path belongs to."""
+    block, _, part = path.partition(".")
+    return f"{block}.preset" in varied and part.partition(".")[0] in ("layer", "method")
+
+
+def continued(asked: Search, begun: Search, where: str) -> Search:
+    """Return the search that a folder holds, which must be the one that is asked for, but for its device.
+
+    Args:
+        asked: what is asked for; the points of the front to be trained again are taken from it.
+        begun: the search in the folder.
+        where: what asks for it, as errors name it.
+    """
+    same_device = replace(asked, base=replace(asked.base, device=begun.base.device))
+    changed = overrides.differing(_described(begun), _described(same_device))
+    if changed:
+        hint = f"{commands.line('search', '--restore', begun.folder, '--extend')} adds seeds and samples to it"
+        raise ConfigError(where, f"{begun.folder} holds another search: {', '.join(changed)}", hint=hint)
+    return replace(begun, final_points=asked.final_points)
+
+
+def _described(search: Search) -> dict[str, object]:
+    """Return everything that decides what a search does, as its folder has it."""
+    data = search_folder.to_data(search.spec)
+    parts = {f"{name} {key}": value for name in ("space", "search", "scheduler") for key, value in data[name].items()}
+    compared = ", ".join(f"{one.metric} ({one.mode})" for one in search.objectives)
+    seeds = {"seeds": list(search.seeds), "final_seeds": list(search.final_seeds)}
+    others = {name: data.get(name) for name in ("purpose", "validation", "constraints")}
+    return {**parts, "metric": compared, **seeds, **others, **overrides.everything(search.base)}
+
+
 def _check_stored_points(search: Search) -> None:
     """Raise for points that the front of a search that has come to its end has not."""
     present = search_folder.points_of_front(search.folder)
@@ -354,6 +410,9 @@ def _extended(data: Mapping[str, Any], extension: Extension, where: str) -> dict
             f"must be distinct whole numbers >= 0 that the search has not used, got "
             f"{' '.join(map(str, extension.seeds))}",
         )
+    if extension.space and spec.plan.algorithm == Algorithm.RANDOM:
+        problem = "would change the points that this search has drawn, so that their trials no longer count"
+        raise ConfigError("--space", problem, hint="--num-samples draws more points")
     spec = replace(spec, plan=_more_samples(spec.plan, extension.samples), seeds=seeds)
     axes = {axis.name: axis for axis in spec.axes}
     for more in domains.parse(extension.space, "--space"):

@@ -32,6 +32,8 @@ class Trial:
         choice: the values of the search space, by override path.
         config: the run.
         folder: its run folder.
+        fault: why there is no such run, at a point that a model-based algorithm suggested; ``config`` is then that of
+            the base, and nothing is trained.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Trial:
     choice: Choice
     config: RunConfig
     folder: Path
+    fault: str = ""
 
     @property
     def configuration(self) -> str:
@@ -85,6 +88,11 @@ class Group:
     def choice(self) -> Choice:
         """The values of the search space."""
         return self.runs[0].choice
+
+    @property
+    def fault(self) -> str:
+        """Why the configuration cannot be trained; empty where it can."""
+        return self.runs[0].fault
 
     @property
     def finished(self) -> bool:

@@ -23,7 +23,7 @@ from hebb.config.domains import Axis
 from hebb.config.objectives import Objective
 from hebb.config.search_space import SearchSpec
 from hebb.config.vocabulary import DomainKind, Goal, Scheduler
-from hebb.core import commands, locks
+from hebb.core import commands, files, locks
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
 from hebb.storage.folders import LOCKS, SEARCH
@@ -62,9 +62,10 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 def claim(search: Search, settings: SearchSettings) -> None:
     """Make the folder of a search, in place of an earlier one, and write down what it is to do."""
+    text = folders.json_text(_content(search, settings, None))  # an error leaves the earlier one
     search.folder.mkdir(parents=True, exist_ok=True)
     folders.empty(search.folder, last=SEARCH)
-    write(search, settings)
+    files.write_text(search.folder / SEARCH, text)
 
 
 @contextlib.contextmanager
@@ -126,27 +127,29 @@ def write(search: Search, settings: SearchSettings) -> None:
     """Write ``search.json``, in place of that of an earlier session if there is one."""
     path = search.folder / SEARCH
     before = folders.read_json(path) if path.exists() else None
-    folders.write_json(
-        path,
-        {
-            "config": search.spec.name,
-            "purpose": search.spec.purpose,
-            "metric": search.metric,
-            "mode": search.mode,
-            **_several(search),
-            "seeds": list(search.seeds),
-            "final_seeds": list(search.final_seeds),
-            "pack_seeds": search.pack_seeds,
-            "packs": [list(pack) for pack in search.packs],
-            "spec": to_data(search.spec),
-            **_searcher(search.spec, before),
-            **_warm(search.warm),
-            "base": serialise.to_json(search.base),
-            "resume_from": None if search.resume_from is None else str(search.resume_from),
-            "options": {**settings.stored(), "probe_every": search.probe_every},
-            "trials": [{"name": t.name, "seed": t.config.seed, "choice": t.choice} for t in search.trials],
-        },
-    )
+    folders.write_json(path, _content(search, settings, before))
+
+
+def _content(search: Search, settings: SearchSettings, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the content of ``search.json``; ``before`` is that of an earlier session."""
+    return {
+        "config": search.spec.name,
+        "purpose": search.spec.purpose,
+        "metric": search.metric,
+        "mode": search.mode,
+        **_several(search),
+        "seeds": list(search.seeds),
+        "final_seeds": list(search.final_seeds),
+        "pack_seeds": search.pack_seeds,
+        "packs": [list(pack) for pack in search.packs],
+        "spec": to_data(search.spec),
+        **_searcher(search.spec, before),
+        **_warm(search.warm),
+        "base": serialise.to_json(search.base),
+        "resume_from": None if search.resume_from is None else str(search.resume_from),
+        "options": {**settings.stored(), "probe_every": search.probe_every},
+        "trials": [{"name": t.name, "seed": t.config.seed, "choice": t.choice} for t in search.trials],
+    }
 
 
 def read(folder: Path, where: str = "--restore") -> dict[str, Any]:

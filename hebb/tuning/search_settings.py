@@ -136,3 +136,12 @@ class SearchSettings:
             storage=data.get("storage"),
             commands=tuple(data.get("commands", ())),
         )
+
+
+def no_room(cpus: int, gpu: float, most: Mapping[str, float]) -> ConfigError:
+    """Return the error for a trial that needs more than any node has; ``most`` is what one has, by Ray's names."""
+    problem = (
+        f"a trial needs {cpus} cores and {gpu:g} GPU, and a node has at most {most.get('CPU', 0):g} and "
+        f"{most.get('GPU', 0):g}"
+    )
+    return ConfigError("resources", problem, hint="set fewer --threads, or --gpu-id cpu")

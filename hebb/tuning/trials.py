@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from hebb.config import catalog as catalogs
 from hebb.config import controls, costs, grammar, overrides, plan, plugins, serialise, shapes
 from hebb.config.catalog import Catalog
 from hebb.config.classifier import ClassifierSpec, StopSpec
 from hebb.config.data_spec import DataSpec
-from hebb.config.domains import Axis, Choice, label
+from hebb.config.domains import Axis, Choice, label, labels
 from hebb.config.search_space import SearchSpec
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Control
@@ -19,15 +20,6 @@ from hebb.core.errors import ConfigError, within
 from hebb.storage import folders, run_names
 from hebb.storage.journal import Journal
 from hebb.tuning.search import Packs, Search, Trial, packs_of
-
-
-def labels(choices: Sequence[Choice]) -> list[str]:
-    """Write points of the space as ``path=value path=value``, with as many digits as tell them apart."""
-    for digits in (4, 8, 17):
-        texts = [label(choice, digits) for choice in choices]
-        if len(set(texts)) == len(texts):
-            break
-    return texts
 
 
 def on_block(spec: SearchSpec, block: int | None, base: RunConfig) -> SearchSpec:
@@ -75,7 +67,7 @@ def planned(search: Search, catalog: Catalog) -> Search:
 def at_points(search: Search, choices: Iterable[Choice], catalog: Catalog) -> Search:
     """Return the search with its runs at the given points of the space, but for points that break a static bound."""
     everything = trials_at(search, choices, catalog)
-    reasons = {trial.label: broken(search, trial.config) for trial in everything[:: len(search.seeds)]}
+    reasons = {trial.label: broken(search, trial) for trial in everything[:: len(search.seeds)]}
     kept = tuple(trial for trial in everything if not reasons[trial.label])
     return replace(search, trials=kept, left_out={name: reason for name, reason in reasons.items() if reason})
 
@@ -87,10 +79,10 @@ def with_choices(search: Search, journal: Journal, catalog: Catalog) -> Search:
     return at_points(search, journal.chosen.values(), catalog)
 
 
-def broken(search: Search, config: RunConfig) -> str:
-    """Say which bound a configuration breaks before it is trained; empty where it keeps all of them."""
-    bounds = [bound for bound in search.constraints if bound.static]
-    costs_of_run = costs.static(config) if bounds else {}
+def broken(search: Search, trial: Trial) -> str:
+    """Say which bound a configuration breaks before it is trained; empty where it keeps all of them, or has a fault."""
+    bounds = [] if trial.fault else [bound for bound in search.constraints if bound.static]
+    costs_of_run = costs.static(trial.config) if bounds else {}
     parts = [
         f"{bound.metric} {costs_of_run[bound.metric]:,}, must be {bound.comparison} {bound.bound:,.12g}"
         for bound in bounds
@@ -140,18 +132,31 @@ def trials_at(search: Search, choices: Iterable[Choice], catalog: Catalog) -> tu
 
 
 def replicates(search: Search, choice: Choice, text: str, catalog: Catalog) -> list[Trial]:
-    """Return the runs of one configuration, one per seed; ``text`` is its label."""
-    run = configured(search, choice, catalog)
-    name = serialise.digest(run, leave_out=("seed",))
+    """Return the runs of one configuration, one per seed; ``text`` is its label.
+
+    Where a model-based algorithm chose the point, a run that cannot be is one with a fault: the model learns of it, and
+    the search goes on.
+    """
+    try:
+        run, fault = configured(search, choice, catalog), ""
+        configs = [_with_seed(run, seed, search.packs) for seed in search.seeds]
+        name = serialise.digest(run, leave_out=("seed",))
+    except ConfigError as error:
+        if not search.spec.plan.model_based:
+            raise
+        fault = str(error)
+        configs = [replace(search.base, seed=seed) for seed in search.seeds]
+        name = serialise.digest_of(choice)
     return [
         Trial(
-            name=run_names.of(name, seed),
+            name=run_names.of(name, config.seed),
             label=text,
             choice=choice,
-            config=_with_seed(run, seed, search.packs),
-            folder=search.folder / folders.TRIALS / run_names.of(name, seed),
+            config=config,
+            folder=search.folder / folders.TRIALS / run_names.of(name, config.seed),
+            fault=fault,
         )
-        for seed in search.seeds
+        for config in configs
     ]
 
 
@@ -208,8 +213,8 @@ def _whole(data: DataSpec) -> DataSpec:
 
 
 def network_string(trial: Trial, catalog: Catalog) -> str:
-    """Return the network of a trial as a string to paste after ``--preset``."""
-    return grammar.format_network(trial.config.network, catalog.defaults)
+    """Return the network of a trial as a string to paste after ``--preset``, with and without its preset file."""
+    return grammar.format_network(trial.config.network, catalog.defaults, catalogs.load().defaults)
 
 
 def other_changes(choice: Choice) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hebb.analysis import compare, replicates, style
-from hebb.config import overrides
+from hebb.config import objectives, overrides
 from hebb.config.data_spec import DataSpec, held_out
 from hebb.config.registry import DATASETS
 from hebb.config.vocabulary import Part
@@ -88,7 +88,7 @@ def of_search(
 def _of_front(search: Search, ranking: pd.DataFrame, leading: Sequence[str]) -> Verdict:
     """Return the verdict on a search by several metrics, whose answer is a front and no winner."""
     first = ranking.iloc[0] if not leading else ranking[ranking["configuration"] == leading[0]].iloc[0]
-    names = objectives(search)
+    names = compared_by(search)
     end = "highest" if search.maximises else "lowest"
     several = f"of the {len(leading)} configurations that nothing beats in {names}"
     verb = f"has the {end} {style.unit(search.metric)} {several}"
@@ -104,7 +104,7 @@ def _of_front(search: Search, ranking: pd.DataFrame, leading: Sequence[str]) -> 
     )
 
 
-def objectives(search: Search) -> str:
+def compared_by(search: Search) -> str:
     """Name what configurations are compared by, and which value of each is best."""
     return " and ".join(f"{style.unit(one.metric)} ({one.mode})" for one in search.objectives)
 
@@ -172,10 +172,11 @@ def _measured(spec: DataSpec, split: str) -> int:
 
 
 def _complete(search: Search, values: Values, ranking: pd.DataFrame) -> list[str]:
-    """Return the configurations with a finite value on every seed, best first."""
+    """Return the configurations with a finite value on every seed that keep every constraint, best first."""
+    kept = ranking[ranking["feasible"]] if "feasible" in ranking else ranking
     return [
         str(label)
-        for label in ranking["configuration"][ranking["n"] == len(search.seeds)]
+        for label in kept["configuration"][kept["n"] == len(search.seeds)]
         if all(map(math.isfinite, values.get(str(label), {}).values()))
     ]
 
@@ -192,14 +193,21 @@ def values_of(runs: pd.DataFrame, metric: str) -> Values:
 def _verb(search: Search, leading: Sequence[str], complete: int, unsure: str) -> str:
     """Say how the first configuration stands to the others."""
     end = "highest" if search.maximises else "lowest"
+    among = f" of those{_keeps(search)}" if search.constraints else ""
     if not leading:
-        return f"has the {end} mean so far; no configuration has finished on every seed"
+        return f"comes first so far; {objectives.nobody(search.metric, search.constraints)}"
     if len(leading) > 1:
-        return f"shares the {end} mean"
+        return f"shares the {end} mean{among}"
     if complete == 1 and len(search.spec.paths()):
-        return "is the only configuration that has finished on every seed"
+        bounds = "keeps every constraint and " if search.constraints else ""
+        return f"is the only configuration that {bounds}has finished on every seed"
     wins = "is named the winner, but the order may be chance" if unsure else "wins"
-    return wins if search.selects else f"has the {end} mean"
+    return wins if search.selects else f"has the {end} mean{among}"
+
+
+def _keeps(search: Search) -> str:
+    """Say of configurations that they are the feasible ones; empty without constraints."""
+    return " that keep every constraint" if search.constraints else ""
 
 
 def _ties(leading: Sequence[str]) -> list[str]:
@@ -258,12 +266,14 @@ def _together(table: pd.DataFrame, search: Search) -> list[str]:
     tested = table[table["p_holm"].notna()]
     if len(tested) < 2 or len(search.seeds) < replicates.LEAST:
         return []
-    apart, untested = int((tested["p_holm"] < LEVEL).sum()), len(table) - len(tested)
+    behind = tested["difference"] * search.objectives[0].sign > 0
+    apart, untested = int(((tested["p_holm"] < LEVEL) & behind).sum()), len(table) - len(tested)
     side = "lower" if search.maximises else "higher"
+    how_many = f"{apart or 'none'} {'is' if apart < 2 else 'are'}"
     without = f"; {untested} differ alike on every seed, and have no test" if untested else ""
     return [
-        f"Of the {len(table)} others {apart if apart else 'none'} {'is' if apart < 2 else 'are'} {side} beyond the "
-        f"chance of the seeds (paired t-tests with Holm's correction, p < {LEVEL:g}{without})."
+        f"Of the {len(table)} others{_keeps(search)} {how_many} {side} beyond the chance of the seeds "
+        f"(paired t-tests with Holm's correction, p < {LEVEL:g}{without})."
     ]
 
 

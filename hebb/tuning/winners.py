@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hebb.config import objectives
 from hebb.config.domains import Choice
 from hebb.config.vocabulary import Purpose
 from hebb.core import commands, documents
@@ -79,8 +80,8 @@ def _winner(folder: Path, data: Mapping[str, Any], number: int | None) -> tuple[
         raise ConfigError(FLAG, f"{name} is a sweep, which names no winner", hint=hint)
     path = folder / WINNER
     if not path.exists():
-        metric = data["metric"]
-        problem = f"{name} has no winner: it has not ended, or no configuration has a finite {metric} on every seed"
+        bounds = objectives.constraints(data["spec"].get("constraints"), str(folder / folders.SEARCH))
+        problem = f"{name} has no winner: it has not ended, or {objectives.nobody(data['metric'], bounds)}"
         raise ConfigError(FLAG, problem, hint=_again(folder))
     record = documents.as_object(folders.read_json(path), str(path))
     selection = documents.as_object(record.get("selection"), str(path))

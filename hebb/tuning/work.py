@@ -77,6 +77,8 @@ class Readable:
     def __call__(self, parameters: Mapping[str, Number]) -> dict[str, object]:
         """Return the values, the network and the other changes of a point, and the name of its runs."""
         group = self.maker(parameters)
+        if group.fault:
+            return {"configuration": group.label, "failed": group.fault}
         return {
             "configuration": group.label,
             "preset": network_string(group.runs[0], self.maker.catalog),
@@ -297,15 +299,15 @@ class Ledger:
             return
         self.over.add(group.name)
         final = state(group, journal)
-        if final == GroupState.FINISHED:
+        if not journal.failed.get(group.name, {"again": True})["again"]:  # also where it ran, and measured nothing
+            self._failed(group)
+        elif final == GroupState.FINISHED:
             journal.note(Event.FINISHED, group.name, node=last.get("node"))
             if models is not None:
                 models.ended(group.runs)
             self.observer.ended(group, "done")
         elif final == GroupState.LEFT_OUT:
             self.observer.ended(group, f"left out: {journal.left_out[group.name]}")
-        elif final == GroupState.FAILED and not journal.failed[group.name]["again"]:
-            self._failed(group)
         else:
             journal.note(Event.STOPPED, group.name, **{key: last.get(key) for key in ("step", "score", "n")})
             if models is not None:

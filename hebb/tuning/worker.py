@@ -95,6 +95,9 @@ def run_group(group: Group, task: Task, send: Send, *, verdict: str | None = Non
         last_step: step of the last report that was sent before.
     """
     scores = GroupScores(task=task, send=send, last_step=last_step)
+    if group.fault:
+        scores.refuse(group)
+        return
     for members in group.packs():
         _reset(members[0].config.seed)
         scores.begin(*members)
@@ -236,6 +239,11 @@ class GroupScores:
         self._report(self.steps.count, float(np.mean(values)), "end", self.steps.phase, self.steps.epochs)
         self._before += self.steps.count * len(self._trials)
         return True
+
+    def refuse(self, group: Group) -> None:
+        """Report that a group cannot be trained; nothing of its configuration is measured."""
+        self._trials = group.runs
+        self.fail(group.fault)
 
     def fail(self, reason: str) -> None:
         """Report that the group cannot go on, with the worst score, so that a searcher avoids this point."""

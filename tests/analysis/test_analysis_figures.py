@@ -252,6 +252,17 @@ def test_names_of_curves(home: Path) -> None:
     ]
 
 
+def test_phases_are_in_the_order_of_their_numbers() -> None:
+    """Ten blocks that learn one after the other: the tenth comes behind the ninth, and the classifier last."""
+    phases = ["backprop 1", *(f"hebbian {i}" for i in range(1, 11))]
+    assert sorted(sorted(phases), key=curves.order) == [*phases[1:], "backprop 1"]
+    frame = pd.DataFrame(
+        [{"curve": "a", "phase": name, "epoch": 1, "n": 1, "mean": 1.0, "sd": math.nan} for name in sorted(phases)]
+    ).assign(metric="test_acc")
+    titles = [panel.get_title() for panel in curves.draw(frame).axes]
+    assert titles == [*phases[1:], "backprop 1"]
+
+
 @pytest.mark.parametrize(
     ("metric", "most", "kept", "note"),
     [

@@ -81,6 +81,16 @@ def test_the_figure_has_a_line_for_each_network_the_best_first(stored: tuple[Sto
     assert names[:2] == ["2SoftHebbCnnDigits", "2SoftHebbCnnDigits, only b1 trained"]
 
 
+def test_each_dataset_has_a_line_of_its_own(stored: tuple[StoredRun, ...]) -> None:
+    """No line joins points of two datasets, and the legend tells them apart."""
+    lines = cost.compute(stored, "images_seen").assign(dataset=["Digits", "MNIST"], mean=[60.0, 70.0])
+    figure = cost.draw(lines)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:2] == ["2SoftHebbCnnDigits on MNIST", "2SoftHebbCnnDigits on Digits"]
+    drawn = [list(line.get_xdata()) for line in figure.axes[0].get_lines() if len(line.get_xdata())]
+    assert max(map(len, drawn)) == 1
+
+
 def test_published_values_stand_beside_the_panel_and_apart_from_each_other(stored: tuple[StoredRun, ...]) -> None:
     """Each at its own height, in the colour and marker of its network; equal ones do not cover each other."""
     lines = cost.compute(stored, "images_seen")

@@ -22,7 +22,8 @@ from hebb.analysis.difference import Change
 from hebb.cli import verbs
 from hebb.config import plugins
 from hebb.core.errors import ConfigError
-from hebb.storage import folders, kept_code
+from hebb.storage import folders, kept_code, run_names
+from hebb.storage.journal import Event, Journal
 
 TINY = ("dataset_sup.samples=100", "dataset_unsup.samples=100", "dataset_sup.epochs=2")
 Edit = Callable[[Any], object]
@@ -181,6 +182,23 @@ def test_runs_that_one_search_lacks_are_named(search: Path, tmp_path: Path) -> N
         Change("trials", "b0.layer.lr=0.05 seed 0", "finished", None),
         Change("trials", "b0.layer.lr=0.05 seed 1", "finished", "not finished"),
     )
+
+
+def test_searches_whose_algorithm_chose_the_points(search: Path, run: Path, tmp_path: Path) -> None:
+    """They list no trials: what was chosen stands in the journal, and its runs are compared like any others."""
+    trials = json.loads((search / "search.json").read_text())["trials"]
+    chosen = {run_names.configuration(trial["name"]): trial["choice"] for trial in trials}
+    sides = []
+    for name, groups in (("some", dict([*chosen.items()][:1])), ("all", chosen)):
+        sides.append(copy(search, tmp_path / name, "search.json", lambda d: d.update(trials=[])))
+        journal = Journal(sides[-1] / folders.JOURNAL)
+        for group, choice in groups.items():
+            journal.note(Event.CHOSEN, group, params={}, choice=choice)
+    lacking = [Change("trials", f"b0.layer.lr=0.1 seed {seed}", None, "finished") for seed in (0, 1)]
+    assert difference.of(*sides).changes == tuple(lacking)
+    assert not difference.of(search, sides[1])
+    like = copy(next((search / folders.TRIALS).glob("*-s1")), tmp_path / "like")
+    assert not difference.of(like, sides[1])
 
 
 # -- the command ----------------------------------------------------------------------------------------------

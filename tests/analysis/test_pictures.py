@@ -425,17 +425,20 @@ def test_the_gradient_of_an_attack_is_that_of_the_network() -> None:
 
 
 def test_spread_over_the_runs_of_an_arm() -> None:
-    rows = [("A", "r0", 90.0), ("A", "r1", 92.0), ("B", "r2", 50.0)]
+    rows = [("A", 0, 90.0), ("A", 1, 92.0), ("B", 0, 50.0)]
     single = pd.DataFrame(
         [
-            {"arm": a, "run": r, "kind": "l2", "strength": 0.1, "accuracy": v, "images": 7, "no_gradient": 0.0}
-            for a, r, v in rows
+            {"arm": a, "seed": s, "kind": "l2", "strength": 0.1, "accuracy": v, "images": 7, "no_gradient": 0.0}
+            for a, s, v in rows
         ]
     )
     summary = robust.summary(single).set_index("arm")
     assert (summary.loc["A", "n"], summary.loc["A", "mean"], summary.loc["B", "mean"]) == (2, 91.0, 50.0)
     assert summary.loc["A", "sd"] == pytest.approx(math.sqrt(2))
     assert math.isnan(summary.loc["B", "sd"])
+    assert (summary.loc["A", "images"], summary.loc["A", "no_gradient"]) == (7, 0.0)
+    with pytest.raises(ConfigError, match="more than one run with kind l2, arm A"):
+        robust.summary(single.assign(seed=0))
 
 
 @pytest.mark.parametrize("strengths", [(), (0.1, -1.0)])
@@ -483,6 +486,15 @@ def trustworthiness(features: np.ndarray, points: np.ndarray, k: int) -> float:
     return 1 - 2 * total / (n * k * (2 * n - 3 * k - 1))
 
 
+@pytest.mark.parametrize(("images", "neighbours"), [(31, 15), (30, 14), (20, 9), (19, 9)])
+def test_few_images_are_trusted_by_fewer_neighbours(images: int, neighbours: int) -> None:
+    """Trustworthiness is defined for fewer neighbours than half of the images."""
+    features, labels = clusters()
+    frame = embed.table({"b0": features[:images]}, labels[:images], Method.TSNE, perplexity=5)
+    points = frame[["x", "y"]].to_numpy()
+    assert frame["trustworthiness"][0] == pytest.approx(trustworthiness(features[:images], points, neighbours))
+
+
 def test_components_are_those_of_the_covariance() -> None:
     features, _ = clusters()
     components = embed.reduced(features, 5, seed=0)
@@ -494,6 +506,8 @@ def test_maps_that_cannot_be_made() -> None:
     features, _ = clusters()
     with pytest.raises(ConfigError, match="too few"):
         embed.plane(features, Method.TSNE, perplexity=50)
+    with pytest.raises(ConfigError, match="2 images are too few, 3 are needed"):
+        embed.plane(features[:2], Method.TSNE, perplexity=0.5)
     with pytest.raises(ConfigError, match="finite"):
         embed.plane(np.full((200, 3), np.nan), Method.TSNE)
 

@@ -6,6 +6,7 @@ Without it a search from Python could compare other runs than the ones it says.
 from __future__ import annotations
 
 import math
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +19,35 @@ from conftest import Command
 
 import hebb
 from hebb.data.sources import digits
+from hebb.storage.folders import Home
+from hebb.tuning import search_folder
+from hebb.tuning.search import Search
+from hebb.tuning.search_settings import SearchSettings
 
 pytestmark = pytest.mark.ray
 
 PRESET = "SoftKrotov-c8-k3-p1-t1-lr0.05:bn:triangle:max_2_2_0 BP:flatten"
 SPACE = {"b0.layer.lr": {"grid": [0.01, 0.1]}}
+
+
+class _AskedError(Exception):
+    """Ends a search before its trials begin."""
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, home: Path, **arguments: Any) -> Search:
+    """Return the search that arguments ask for; nothing is trained."""
+    from hebb.tuning import stages
+
+    searches: list[Search] = []
+
+    def run(search: Search, *_: object, **__: object) -> None:
+        searches.append(search)
+        raise _AskedError
+
+    monkeypatch.setattr(stages, "run", run)
+    with pytest.raises(_AskedError):
+        hebb.search(PRESET, **{"data": "Digits", "data_dir": home, "threads": 1, **arguments})
+    return searches[0]
 
 
 @pytest.fixture
@@ -151,12 +176,65 @@ def test_a_search_that_selects_names_a_winner(arrays: tuple[np.ndarray, ...]) ->
 
 
 @pytest.mark.parametrize(
+    ("arguments", "seeds"), [({}, (0, 1, 2)), ({"seeds": [4]}, (4,)), ({"seeds": range(2)}, (0, 1))]
+)
+def test_seeds_are_those_of_the_search_config_unless_they_are_given(
+    arguments: dict[str, Any], seeds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``--config radius`` lists seeds 0 1 2, and so does ``config="radius"``."""
+    assert asked(monkeypatch, tmp_path, config="radius", **arguments).seeds == seeds
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Return the arguments of a search that its folder holds; none of its trials has begun."""
+    space = {"b0.layer.radius": {"geometric": {"base": 2, "from": 0, "to": 2}}}
+    arguments = {
+        "folder": tmp_path / "s",
+        "space": space,
+        "seeds": [0, 1],
+        "purpose": "search",
+        "final_seeds": 1,
+        "validation": 0.2,
+    }
+    search_folder.claim(asked(monkeypatch, tmp_path, **arguments), SearchSettings(home=Home(tmp_path)))
+    return {**arguments, "carry_on": True}
+
+
+def test_a_geometric_domain_is_carried_on(
+    begun: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its folder has the values that it lists."""
+    assert len(asked(monkeypatch, tmp_path, **begun).trials) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"final_seeds": 2}, "final_seeds [2] is [2, 3]"),
+        ({"seeds": [0, 1, 2]}, "seeds [0, 1] is [0, 1, 2], final_seeds [2] is [3]"),
+        ({"space": {"b0.layer.radius": {"grid": [1, 2, 5]}}}, "space b0.layer.radius {'grid': [1.0, 2.0, 4.0]} is"),
+        ({"overrides": {"b0.layer.lr": 0.3}}, "another search: b0.layer.lr 0.05 is 0.3\n"),
+        ({"threads": 2}, "another search: threads 1 is 2\n"),
+        ({"metric": "val_loss"}, "another search: metric val_acc (max) is val_loss (min)\n"),
+    ],
+)
+def test_what_is_carried_on_is_the_same_search(
+    changes: dict[str, Any], difference: str, begun: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The refusal says what differs."""
+    with pytest.raises(hebb.ConfigError, match=f"carry_on: .* holds .*{re.escape(difference)}"):
+        asked(monkeypatch, tmp_path, **{**begun, **changes})
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"space": {"b9.layer.lr": {"grid": [1, 2]}}}, "b9"),
         ({"space": {"b0.layer.lr": 3}}, "b0.layer.lr"),
         ({"algorithm": "bayes"}, "unknown 'bayes'|algorithm"),
         ({"metric": "accuracy"}, "unknown metric 'accuracy'"),
+        ({"overrides": {"b0.layer.lr": 0.3}}, "b0.layer.lr: is what the space varies, so its value would do nothing"),
         ({"seeds": ()}, "seeds"),
         ({"seeds": (1, 1)}, "seeds"),
         ({"config": "nope"}, "unknown search config 'nope'"),

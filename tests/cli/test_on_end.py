@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -118,6 +119,19 @@ def test_it_runs_where_nothing_can_be_printed(
     with on_end.at_end(noting(tmp_path / "facts"), [folders.Home(home).search("rates")], "search"):
         pass
     assert told(tmp_path / "facts")["STATUS"] == "finished"
+
+
+@pytest.mark.parametrize(("place", "parent"), [("hebb/search/s", "here"), ("mine/s", "elsewhere"), ("s", "elsewhere")])
+def test_a_restored_search_reads_where_it_lies(
+    place: str, parent: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that Python stored in a folder of its own lies in no parent folder: $HEBB_HOME has its datasets."""
+    monkeypatch.setenv("HEBB_HOME", str(tmp_path / "elsewhere"))
+    folder = tmp_path / "here" / place
+    shutil.copytree(folders.Home(home).search("rates"), folder)
+    options = search.parser().parse(["--restore", str(folder)])
+    assert search_request.restored(options, "line")[1].home == folders.Home(tmp_path / parent)
+    assert search_request._home_of(Path("/s")) is None
 
 
 def test_a_search_keeps_it_and_runs_it(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

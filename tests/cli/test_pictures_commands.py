@@ -36,6 +36,9 @@ from hebb.tuning.search import Trial
 RUNS = {"soft": small.DEEP, "bp": small.BP, "mlp": small.MLP, "settles": "2CorInfoMaxDigits"}
 
 
+RATES = (0.05, 0.1)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A parent folder with the runs."""
@@ -44,6 +47,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mode = catalog.load().network(network).preferred_mode or "successive"
         stored_runs.single(home, name, small.config(network, mode=mode, device="cpu"))
     stored_runs.single(home, "again", small.config(small.DEEP, seed=1, device="cpu"))
+    for rate in RATES:
+        stored_runs.single(home, f"rate{rate}", small.config(small.MLP, f"b0.layer.lr={rate}", device="cpu"))
     return home
 
 
@@ -239,6 +244,21 @@ def test_robustness(home: Path, tmp_path: Path) -> None:
     both = frame[(frame["kind"] == "l2") & (frame["strength"] == 0.3) & (frame["n"] == 2)]
     assert both["mean"].item() == pytest.approx(pair["accuracy"].mean())
     assert both["sd"].item() == pytest.approx(pair["accuracy"].std(ddof=1))
+
+
+def test_configurations_of_one_network_are_arms_of_their_own(home: Path, tmp_path: Path) -> None:
+    """Two rates of seed 0 are no replicates; the same run twice is refused before anything is attacked."""
+    names = [f"rate{rate}" for rate in RATES]
+    frame = run(home, tmp_path, "robust", *names, "--kinds", "noise", "--noise", "0", "--images", "359")
+    assert list(frame["n"]) == [1, 1]
+    assert [str(rate) in arm for rate, arm in zip(RATES, frame["arm"], strict=True)] == [True, True]
+    for name, mean in zip(names, frame["mean"], strict=True):
+        assert mean == pytest.approx(stored_accuracy(home, name))
+    copied = folders.Home(home).network("twice")
+    shutil.copytree(folders.Home(home).network("soft"), copied)
+    with pytest.raises(ConfigError, match="more than one run with arm"):
+        run(home, tmp_path, "robust", "soft", "twice")
+    shutil.rmtree(copied)
 
 
 def test_between_classes(home: Path, tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ from hebb.analysis import fates
 from hebb.analysis.fates import Fate
 from hebb.cli import search, search_display
 from hebb.cli.search_display import SearchDisplay
+from hebb.config import search_space
+from hebb.config.vocabulary import Goal
 from hebb.tuning import results
 from hebb.tuning.observer import Outcome, Stage, Winner
-from hebb.tuning.search import Group, Trial
+from hebb.tuning.search import Group, Search, Trial
 
 
 def printed(values: dict[str, list[float]], metric: str) -> list[list[str]]:
@@ -103,6 +105,24 @@ def test_a_winner_that_may_be_chance_says_so(capsys: pytest.CaptureFixture[str])
     doubt = "Two seeds are too few for an interval or a test: the order may be chance."
     SearchDisplay().selected(Winner(trial=trial("lr=1"), network="N", changes=(), doubt=doubt))
     assert capsys.readouterr().out.splitlines() == ["winner: lr=1", doubt, "its network: --preset N"]
+
+
+def test_no_winner_names_what_none_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"description": "a test", "purpose": "search", "seeds": [0], "constraints": ["train_acc <= 40"]}
+    search = Search(
+        spec=search_space.parse(data, "mine", "test"),
+        base=small.config(),
+        seeds=(0,),
+        metric="val_acc",
+        mode=Goal.MAX,
+        folder=Path("nowhere"),
+    )
+    display = SearchDisplay()
+    display.start(search)
+    display.stage(Stage(metric="val_acc", groups=1, at_once=1))
+    display.selected(None)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "no winner: no configuration has a finite val_acc on every seed and keeps train_acc <= 40"
 
 
 def test_an_end_with_stopped_trials_says_that_nothing_is_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -247,7 +247,9 @@ def test_a_verb_needs_its_subject(verb: str) -> None:
 
 
 def test_a_list_without_its_name_says_which_lists_there_are() -> None:
-    with pytest.raises(ConfigError, match="WHAT: must be given\nlegal: presets datasets methods paths protocols configs"):
+    with pytest.raises(
+        ConfigError, match="WHAT: must be given\nlegal: presets datasets methods paths protocols configs"
+    ):
         main(["list"])
 
 

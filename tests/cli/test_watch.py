@@ -25,7 +25,7 @@ from hebb.config import costs, serialise
 from hebb.config.specs import RunConfig
 from hebb.core import locks
 from hebb.core.errors import ConfigError
-from hebb.storage import folders
+from hebb.storage import folders, run_names
 from hebb.storage.journal import Event, Journal
 
 TINY = ("dataset_sup.samples=100", "dataset_unsup.samples=100", "dataset_sup.epochs=2")
@@ -185,6 +185,21 @@ def test_several_metrics_show_their_front(search: Path, capsys: pytest.CaptureFi
     assert analysis.main(["checklist", str(search), "--out", str(search.parent / "out")]) == 0
     assert "under the constraints seconds <= 6" in (text := capsys.readouterr().out)
     assert "1. b0.layer.lr=0.1 (test_acc 70, multiply_accumulates" in text
+
+
+def test_close_values_are_configurations_of_their_own(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rates that agree in four digits are told apart by more, also where the second one was chosen later."""
+    stored = json.loads((search / folders.SEARCH).read_text())["trials"]
+    names = [run_names.configuration(trial["name"]) for trial in stored]
+    rates = (0.100001, 0.100002)
+    change(search, trials=[])
+    journal, follower = Journal.load(search), Follower(search)
+    expected = (["b0.layer.lr=0.1"], ["b0.layer.lr=0.100001", "b0.layer.lr=0.100002"])
+    for name, rate, labels in zip(names, rates, expected, strict=True):
+        journal.note(Event.CHOSEN, name, params={}, choice={"b0.layer.lr": rate})
+        assert [run.label for run in follower.look().runs] == labels
+    assert analysis.main(["checklist", str(search), "--out", str(search.parent / "out")]) == 0
+    assert "2 configurations; 2 of 2 runs finished" in capsys.readouterr().out
 
 
 def read_config(run: Path) -> RunConfig:

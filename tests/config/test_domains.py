@@ -6,9 +6,11 @@ Without it a search could sample from another distribution than the one written 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,27 @@ def parse(**data: Any) -> search_space.SearchSpec:
 
 def axis(kind: str, body: Any, **more: Any) -> Axis:
     return domains.parse({"x": {kind: body, **more}}, "mine.yaml")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "plain"),
+    [
+        ("grid", (1, 2), [1, 2]),
+        ("grid", range(3, 5), [3, 4]),
+        ("choice", np.geomspace(0.1, 10, 3), [0.1, 1.0, 10.0]),
+        ("grid", [np.int64(4), np.float32(0.5)], [4, 0.5]),
+        ("joint", [{"a": np.int64(3), "b": np.float64(0.5)}, {"a": 5, "b": 1}], [{"a": 3, "b": 0.5}, {"a": 5, "b": 1}]),
+        ("geometric", {"base": np.int64(2), "from": 0, "to": np.int64(3)}, {"base": 2, "from": 0, "to": 3}),
+        ("uniform", np.array([0, 2]), [0, 2]),
+        ("randint", (np.int64(3), 9), [3, 9]),
+    ],
+)
+def test_a_domain_from_python_is_that_of_a_file(kind: str, body: Any, plain: Any) -> None:
+    """Tuples, ranges, arrays and numbers of numpy mean the lists and numbers that a file can hold."""
+    domain = axis(kind, body)
+    assert domain == axis(kind, plain)
+    assert json.loads(json.dumps(domain.options)) == list(domain.options)
+    json.dumps([domain.low, domain.high])
 
 
 # -- laws ---------------------------------------------------------------------------------------------------

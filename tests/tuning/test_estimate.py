@@ -6,6 +6,7 @@ Without it `--estimate` could promise an hour for a day.
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import small
 import torch
 from conftest import Command
 
-from hebb.config import plan
+from hebb.cli import search
+from hebb.config import catalog, plan
 from hebb.config.vocabulary import Role
 from hebb.data import images
 from hebb.nn import model
@@ -61,6 +63,36 @@ def test_mirror_images_pass_the_frozen_blocks_too(monkeypatch: pytest.MonkeyPatc
     assert (phases[1].kind, phases[1].first) == ("hebbian", 1)
     seconds = estimate._of_phase(config, model.build(config), data, phases, 1, keep=True)
     assert seconds == 2 * 200 + len(data.test)
+
+
+@pytest.mark.parametrize(
+    ("flags", "groups", "units"),
+    [
+        ("--space 'b0.layer.lr={grid: [0.1, 0.2]}'", 6, 1),
+        ("--space 'b0.layer.lr={grid: [0.1, 0.2]}' --pack-seeds 2", 4, 1),
+        ("--space 'b0.layer.lr={grid: [0.1, 0.2]}' --scheduler asha", 2, 3),
+        ("--space 'b0.layer.lr={grid: [0.1, 0.2]}' --scheduler asha --pack-seeds 2", 2, 2),
+        ("--space 'b0.layer.lr={uniform: [0.1, 0.2]}' --algorithm optuna --num-samples 5", 5, 3),
+    ],
+)
+def test_seeds_of_a_configuration_that_is_judged_as_a_whole_are_trained_in_turn(
+    flags: str, groups: int, units: int, tmp_path: Path
+) -> None:
+    line = f"--preset '{small.CNN}' --dataset Digits --seeds 0 1 2 --data-dir {tmp_path} {flags}"
+    planned = search.resolve(search.parser().parse(shlex.split(line)), catalog.load())
+    assert estimate._work(planned) == (groups, units)
+
+
+@pytest.mark.parametrize(("groups", "places", "rounds"), [(6, 2, 3), (7, 2, 4), (7, 10, 1), (7, None, 1), (0, None, 0)])
+def test_the_last_round_may_leave_places_empty(groups: int, places: int | None, rounds: int) -> None:
+    assert estimate._rounds(groups, places) == rounds
+
+
+def test_a_trial_that_no_machine_has_room_for(inside: Command) -> None:
+    data = ("--preset", EP, "--dataset", "Digits", "--config", "one_seed", "--threads", "999", "--estimate")
+    done = inside("ray_search.py", *data)
+    assert done.returncode == 2
+    assert "a trial needs 999 cores" in done.stderr
 
 
 def test_the_command_says_hours_and_disk_and_leaves_nothing(inside: Command, tmp_path: Path) -> None:

@@ -24,9 +24,11 @@ import pytest
 import small
 import stored_runs
 
+import hebb
 from hebb.analysis import importance, parallel, scales
 from hebb.cli import search_display
 from hebb.cli.analysis import command
+from hebb.config import domains, objectives
 from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind, Goal, Purpose
 from hebb.core.errors import ConfigError
@@ -236,6 +238,15 @@ def test_a_search_without_a_result_has_no_page(home: Path, tmp_path: Path) -> No
         command.main(["report", str(tmp_path)])
 
 
+def test_runs_that_measured_nothing_are_not_said_to_be_unfinished(home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "empty"
+    shutil.copytree(home / "hebb" / "search" / "rates", copy)
+    described = folders.read_json(copy / folders.SEARCH)
+    folders.write_json(copy / folders.SEARCH, {**described, "metric": "val_acc"})
+    with pytest.raises(ConfigError, match="no finished run of this search has measured val_acc"):
+        html_report.read(copy)
+
+
 # -- what a page says of a search whose numbers are known ------------------------------------------------------------
 
 A, B, C, D = (f"b0.layer.lr={rate} b0.activation={power}" for rate in RATES for power in POWERS)
@@ -310,7 +321,7 @@ def test_the_marked_row_leads_and_ties_are_named(
 def test_nothing_is_marked_where_no_configuration_is_complete(known: Callable[..., Path]) -> None:
     page = read_page(known({A: [90.0], B: [91.0]}))
     assert page.best == []
-    assert f"{B} has the highest mean so far; no configuration has finished on every seed." in page.words
+    assert f"{B} comes first so far; no configuration has a finite test_acc on every seed." in page.words
     assert set(page.configurations) == {A, B, C, D}
 
 
@@ -429,7 +440,12 @@ SEEDS = (0, 1, 2, 3)
 
 
 def judged(
-    folder: Path, values: dict[str, list[float]], *, maximises: bool = True, purpose: Purpose = Purpose.SWEEP
+    folder: Path,
+    values: dict[str, list[float]],
+    *,
+    maximises: bool = True,
+    purpose: Purpose = Purpose.SWEEP,
+    bounds: Sequence[str] = (),
 ) -> verdict.Verdict:
     """The verdict on values by configuration, one a seed; A changes nothing of the preset but its activation."""
     frame = pd.DataFrame(
@@ -441,9 +457,9 @@ def judged(
     )
     search = html_report.read(folder).search
     seeds = SEEDS[: max(map(len, values.values()))]
-    spec = replace(search.spec, purpose=purpose)
+    spec = replace(search.spec, purpose=purpose, constraints=objectives.constraints(bounds, "test"))
     search = replace(search, spec=spec, seeds=seeds, mode=Goal.MAX if maximises else Goal.MIN)
-    ranking = results.ranked(results.summary(frame, "test_acc"), search)
+    ranking = results.ranked(results.judged(results.summary(frame, "test_acc"), search), search)
     return verdict.of_search(search, frame, ranking, results.best(search, ranking), pd.DataFrame())
 
 
@@ -463,6 +479,35 @@ def test_by_how_much_and_whether_the_seeds_can_tell(known: Callable[..., Path]) 
     apart = judged(folder, {A: values[A], B: values[B]})
     assert f"+3.00 points (95 % interval +{3 - half:.2f} to +{3 + half:.2f}; paired t-test, n = 4" in apart.sentences[0]
     assert "cannot tell" not in apart.sentences[0]
+
+
+def test_what_breaks_a_constraint_is_not_beaten(known: Callable[..., Path]) -> None:
+    """D is above B and breaks the bound: the verdict is one among A, B and C alone."""
+    low = {A: [60.0, 61.0, 60.0, 61.0], B: [92.0, 95.0, 93.0, 94.0], C: [70.0, 71.0, 70.0, 71.5]}
+    folder = known({A: [90.0, 91.0]})
+    answer = judged(folder, {**low, D: [99.0, 99.1, 99.0, 99.3]}, bounds=["test_acc <= 98"])
+    assert (answer.leader, answer.verb) == (B, "has the highest mean of those that keep every constraint")
+    assert D not in " ".join(answer.sentences)
+    assert "Of the 2 others that keep every constraint 2 are lower beyond the chance" in answer.sentences[-1]
+    alone = judged(folder, low, bounds=["test_acc >= 90"])
+    assert alone.verb == "is the only configuration that keeps every constraint and has finished on every seed"
+    nothing = judged(folder, low, bounds=["test_acc <= 3"])
+    reason = "no configuration has a finite test_acc on every seed and keeps test_acc <= 3"
+    assert nothing.verb == f"comes first so far; {reason}"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "best", "feasible"), [([], B, True), (["test_acc <= 92"], A, True), (["test_acc <= 3"], B, False)]
+)
+def test_the_best_in_python_says_whether_it_keeps_the_constraints(
+    bounds: list[str], best: str, feasible: bool, known: Callable[..., Path]
+) -> None:
+    folder = known({A: [90.0, 91.0], B: [95.0, 96.0]})
+    described = folders.read_json(folder / folders.SEARCH)
+    described["spec"]["constraints"] = bounds
+    folders.write_json(folder / folders.SEARCH, described)
+    found = hebb.load(folder).best
+    assert (domains.label(found.values), found.feasible) == (best, feasible)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,18 @@ def test_a_fault_of_its_own_is_recorded(again: Ledger) -> None:
     assert ends(again) == (GroupState.FAILED, Fate.FAILED, {group.name: "weights are not finite"}, True, False)
 
 
+def test_a_run_that_measures_nothing_has_failed(tmp_path: Path) -> None:
+    """Its result is on the disk, and lacks the metric: the search must not end as if it had succeeded."""
+    ledger = session(planned(tmp_path))
+    (group,) = ledger.work.search.groups()
+    ledger.begun(group)
+    finish(group)
+    ledger.reported(group, {"step": 1, "score": 0.0, "failed": "it gives no R1"})
+    ledger.completed(group)
+    assert ledger.work.reasons() == {group.name: "it gives no R1"}
+    assert session(ledger.work.search).work.reasons() == {group.name: "it gives no R1"}
+
+
 def test_a_second_mishap_is_tried_again(again: Ledger) -> None:
     (group,) = again.work.search.groups()
     again.begun(group)

@@ -33,7 +33,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hebb.cli import search
 from hebb.cli.search_display import SearchDisplay
-from hebb.config import catalog, search_space
+from hebb.config import catalog, domains, search_space
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders, records
@@ -311,6 +311,30 @@ def test_a_model_based_search_goes_on(run: Run, tmp_path: Path) -> None:
     again = list(Journal.load(folder).chosen)
     assert again[:2] == chosen
     assert len(set(again)) == 4
+
+
+def test_a_point_that_cannot_be_is_a_failed_one(run: Run, tmp_path: Path) -> None:
+    """A kernel of 9 does not fit a map of 8 pixels without padding; its study is kept, the others are trained."""
+    grid = {"b0.layer.kernel_size": {"choice": [3, 9]}, "b0.layer.padding": {"choice": [0, 4]}}
+    plan = {"algorithm": "optuna", "sampler": "random", "samples": 6}
+    config = {"seeds": [0, 1], "space": grid, "search": plan}
+    printed = run("--folder-name", "s", "--storage", str(tmp_path / "study.db"), config=config, code=1)
+    folder = folder_of(tmp_path)
+    bad = {"b0.layer.kernel_size": 9, "b0.layer.padding": 0}
+    journal = Journal.load(folder)
+    (group,) = (group for group, choice in journal.chosen.items() if choice == bad)
+    assert [group] == list(journal.failed)
+    assert journal.failed[group]["again"] is False
+    assert "b0: a kernel that reaches 9 pixels is larger than the padded map of 8" in printed
+    assert len(journal.suggested) == 6
+    assert set(table(folder).configuration) == {domains.label(c) for c in journal.chosen.values() if c != bad}
+    assert "2 failed" in printed.splitlines()[-2]  # a configuration on two seeds
+    page = (folder / "report.html").read_text()
+    assert domains.label(bad) in page
+    before = finished(folder)
+    run("--restore", "s", "--extend", "--num-samples", "1", code=1)
+    assert {name: finished(folder)[name] for name in before} == before
+    assert len(Journal.load(folder).suggested) == 7
 
 
 @pytest.mark.slow

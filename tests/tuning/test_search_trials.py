@@ -5,19 +5,22 @@ Without it the wrong configuration could be called the winner.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import small
 from conftest import ROOT
 
 from hebb.cli import search as ray_search
-from hebb.config import catalog, overrides, search_space
+from hebb.config import catalog, domains, overrides, search_space
 from hebb.config.specs import RunConfig
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -195,11 +198,11 @@ def test_one_run_is_not_made_twice(tmp_path: Path) -> None:
 
 
 def test_labels_tell_configurations_apart() -> None:
-    assert trials.labels([{}]) == ["(preset)"]
-    assert trials.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
-    assert trials.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
-    assert trials.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
-    close = trials.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
+    assert domains.labels([{}]) == ["(preset)"]
+    assert domains.labels([{"b0.layer.lr": 0.1, "b0.pool": None}]) == ["b0.layer.lr=0.1 b0.pool=None"]
+    assert domains.labels([{"x": 1 / 3}, {"x": 2 / 3}]) == ["x=0.3333", "x=0.6667"]
+    assert domains.labels([{"x": 0.12341}, {"x": 0.12342}]) == ["x=0.12341", "x=0.12342"]
+    close = domains.labels([{"x": 0.1}, {"x": math.nextafter(0.1, 1)}])
     assert len(set(close)) == 2
 
 
@@ -282,6 +285,63 @@ def test_the_plan_of_a_search_by_flags(tmp_path: Path) -> None:
         resolve(f"{DEEP} --config mine.yaml --search-seed {seed}", tmp_path, text).trials[0].choice for seed in (5, 6)
     ]
     assert drawn[0] != drawn[1]
+
+
+def test_what_cannot_be_written_down_leaves_the_earlier_search(tmp_path: Path) -> None:
+    search = resolve(f"{DEEP} --config one_seed", tmp_path)
+    settings = SearchSettings(home=folders.Home(tmp_path))
+    search_folder.claim(search, settings)
+    run = search.trials[0].folder
+    run.mkdir(parents=True)
+    before = search_folder.read(search.folder)
+    with pytest.raises(TypeError):
+        search_folder.claim(replace(search, metric=object()), settings)  # type: ignore[arg-type]
+    assert run.is_dir()
+    assert search_folder.read(search.folder) == before
+
+
+@pytest.mark.parametrize("metric", ["R1", "convergence"])
+def test_radii_need_hebbian_blocks(metric: str, tmp_path: Path) -> None:
+    """A network that back-prop or a local loss trains has none; a space may make one Hebbian."""
+    line = f"{{}} --dataset-sup Digits --config mine.yaml --metric {metric}"
+    text = "seeds: [0]\nspace: {classifier.lr: {grid: [0.1, 0.2]}}\n"
+    for network in ("BP-c4-k3-p1:bn:relu:avg_2_2_0 BP:flatten", "LPL-c4-k3-p1:bn:relu:avg_2_2_0 BP:flatten"):
+        says = f"--metric: {metric} needs blocks that compete, and no block of this network is Hebbian"
+        refused(line.format(f"--preset '{network}'"), tmp_path, says, text=text)
+    space = "seeds: [0]\nspace: {b0.preset: {grid: [Soft-c4-k3-p1, BP-c4-k3-p1]}}\n"
+    assert resolve(line.format(f"--preset '{network}'"), tmp_path, space).metric == metric
+    assert resolve(line.format("--preset 2SoftHebbCnnDigits"), tmp_path, text).metric == metric
+    plain = line.partition(" --metric")[0].format(f"--preset '{network}'")
+    refused(plain, tmp_path, "mine.yaml, metric: ", text=f"metric: {metric}\n{text}")
+
+
+def test_a_random_search_is_not_extended_by_values(tmp_path: Path) -> None:
+    """A longer list moves every draw: the trials that are finished would not be points of the search any more."""
+    text = "seeds: [0]\nspace: {b0.layer.radius: {grid: [2, 3]}}\nsearch: {algorithm: random, samples: 2}\n"
+    search = resolve(f"{DEEP} --config mine.yaml", tmp_path, text)
+    search_folder.claim(search, SearchSettings(home=folders.Home(tmp_path)))
+    more = {"b0.layer.radius": {"grid": [4, 5]}}
+    with pytest.raises(ConfigError, match=r"--space: would change .*\n--num-samples draws more"):
+        request.restored(search.folder, CATALOG, extension=request.Extension(space=more))
+    seeds = request.restored(search.folder, CATALOG, extension=request.Extension(seeds=(7,)))
+    assert {trial.label for trial in seeds.trials} == {trial.label for trial in search.trials}
+
+
+def test_the_string_of_a_winner_needs_no_preset_file(tmp_path: Path) -> None:
+    """The layer defaults of the file are written out; so is what the file and the shipped presets disagree about."""
+    blocks = ["Soft-c4-k3-p1:bn:triangle:avg_2_2_0", "Soft-c4-k3-p1-lr0.08:bn:triangle:avg_2_2_0", "BP:flatten"]
+    shipped_rate = CATALOG.network("Soft-c4-k3-p1 BP:flatten").blocks[0].layer.lr
+    blocks[1] = blocks[1].replace("0.08", str(shipped_rate))
+    presets = {"layer": {"CNN": {"lr": 0.0123}}, "model": {"mine": {"blocks": blocks}}}
+    (tmp_path / "mine.json").write_text(json.dumps(presets))
+    own = catalog.load(tmp_path / "mine.json")
+    search = replace(resolve(f"{DEEP} --config one_seed", tmp_path), base=small.config(small.CNN))
+    search = replace(search, base=replace(search.base, network=own.network("mine")))
+    (trial,) = trials.planned(search, own).trials
+    text = trials.network_string(trial, own)
+    for known in (own, CATALOG):
+        assert [block.layer.lr for block in known.network(text).blocks[:2]] == [0.0123, shipped_rate]
+        assert known.network(text).blocks == own.network("mine").blocks
 
 
 # -- stored searches ----------------------------------------------------------------------------------------

@@ -426,6 +426,7 @@ FRONT = {"among": 4, "points": [{**WINNER, "number": 1}, {**WINNER, "number": 2,
     [
         (WINNER, {"purpose": "sweep"}, "", "x is a sweep, which names no winner"),
         (None, {}, "", "x has no winner: it has not ended"),
+        (None, {"spec": {"constraints": ["train_acc <= 40"]}}, "", "on every seed and keeps train_acc <= 40"),
         ({**WINNER, "among": 3}, {}, "", "x was extended since it named its winner"),
         ({**WINNER, "selection": {"n": 1}}, {}, "", "x was extended since it named its winner"),
         (WINNER, {}, ":2", "x compares by one metric"),

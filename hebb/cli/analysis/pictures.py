@@ -335,18 +335,21 @@ def _robust(options: argparse.Namespace) -> Output:
 
     import pandas as pd
 
-    from hebb.analysis import robust
+    from hebb.analysis import replicates, robust
+    from hebb.analysis import runs as stored
     from hebb.analysis.output import Output
     from hebb.analysis.robust import Attack, Loss
 
+    arms = pd.DataFrame({"arm": stored.labels(runs), "seed": [run.seed for run in runs]})
+    replicates.check_seeds(arms, ["arm"], robust.FLAG)
     attacks = [choose(Attack, word, "--kinds") for word in dict.fromkeys(options.kinds)]
     losses = [choose(Loss, word, "--loss") for word in options.loss]
     frames = []
-    for run in runs:
+    for run, arm in zip(runs, arms["arm"], strict=True):
         subject = _load(run, options)
         for attack in attacks:
             measured = _attacked(subject, attack, losses, options)
-            frames.append(measured.assign(arm=run.preset, run=run.folder.name, kind=attack.value))
+            frames.append(measured.assign(arm=arm, run=run.folder.name, seed=run.seed, kind=attack.value))
     single = pd.concat(frames, ignore_index=True)
     frame = robust.summary(single)
     by_run = single[["arm", "run", "kind", "strength", "accuracy", "images", "no_gradient"]]
