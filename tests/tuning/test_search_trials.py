@@ -368,6 +368,7 @@ def test_a_search_stored_by_the_first_version_goes_on(tmp_path: Path) -> None:
     for data in ("dataset_sup", "dataset_unsup"):
         stored["base"][data] |= {"mirror": False, "zca_test": False, "mirror_test": False}
         stored["base"][data] |= {"zca_smoothing": 0.1, "zca_pixels": False}
+    stored["base"]["classifier"] |= {"decay_after": 0}
     stored["options"] |= {"save_best": True, "on_end": None, "storage": None}
     assert folders.read_json(tmp_path / folders.SEARCH) == stored
 
