@@ -172,13 +172,14 @@ def _shares(network: Network, block: int, layer: HebbLayer, split: Split, start:
     return torch.cat(shares), torch.cat(labels)
 
 
-def probe_order(split: Split, most: int, split_seed: int) -> torch.Generator | None:
-    """Return what draws the order in which probes read a split; None where ``most`` images as stored stand for all.
+def probe_order(split: Split, split_seed: int) -> torch.Generator | None:
+    """Return what draws the order in which probes read a split; None for images that are stored in a random one.
 
-    Folders and lists of images are stored class by class, so their first images are of the first classes only.
+    Folders and lists of images are stored class by class, so their first images, and the batches of the ``short``
+    probe, would be of one class or a few.
     """
     pieces = len(split.labels.unique_consecutive())
-    if len(split) <= most or split.frames is not None or pieces > _SCATTERED * len(split):
+    if split.frames is not None or pieces > _SCATTERED * len(split):
         return None
     return seeds.generator(split_seed, "probe images")
 
@@ -187,7 +188,7 @@ def check(config: RunConfig, dataset: str, data: Images) -> None:
     """Raise for a probe that cannot be fitted on the labels that were read."""
     if not config.probes:
         return
-    labels, order = data.train.labels.cpu(), probe_order(data.train, config.probe_samples, config.split_seed)
+    labels, order = data.train.labels.cpu(), probe_order(data.train, config.split_seed)
     if order is not None:
         labels = labels[torch.randperm(len(labels), generator=order)]
     probed.check(config, images_of_probes(dataset, labels, config.probe_samples))
@@ -217,7 +218,7 @@ def probe(config: RunConfig, network: Network, data: Images) -> tuple[list[probe
         parts = {"train": data.train, "val": data.val, "test": data.scored}
         for name, split in parts.items():
             if split is not None:
-                order = probe_order(split, most, config.split_seed)
+                order = probe_order(split, config.split_seed)
                 splits[name] = features(network, split, pooled, most if name == "train" else None, order)
 
     def read(name: str, block: int, kind: str) -> tuple[Tensor, Tensor] | None:

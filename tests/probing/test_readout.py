@@ -137,6 +137,20 @@ def test_probes_of_images_stored_by_class_see_all_classes(monkeypatch: pytest.Mo
     assert measured == [10]
 
 
+def test_batches_of_the_short_probe_hold_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it reads all images: sorted by class its last batches would be of the last class."""
+    read: list[torch.Tensor] = []
+    fitted = probes.fit_short
+    monkeypatch.setattr(probes, "fit_short", lambda *args: [read.append(args[1][1]), fitted(*args)][1])
+    made = small.config(probes=("short",), probe_blocks=(0,))
+    whole = images.load(replace(made.dataset_sup, samples=None), Path("nowhere"), 0, torch.device("cpu"))
+    data = images.Images(train=by_class(whole.train), val=None, read_test=lambda: by_class(whole.test), sha256="")
+    readout.probe(made, model.build(made), data)
+    (labels,) = read
+    assert len(labels) == 1438
+    assert min(len(piece.unique()) for piece in labels.split(probes.SHORT_BATCH)) == 10
+
+
 def test_probes_of_images_in_random_order_read_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Datasets such as CIFAR-10 are stored so; what was measured on them holds."""
     made = small.config(small.CNN, probes=("linear",), probe_samples=100, probe_blocks=(0,))
