@@ -25,6 +25,11 @@ from hebb.cli.entry import run_command  # noqa: E402
 
 builtin.load()
 
+# behind & or nohup these are ignored, by the tests and by all that they start, and tests that send them would wait
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
+
 SHARED_DATA = Path(os.environ.get("HEBB_DATASETS", ROOT.parent / "shared" / "data"))
 GOLDEN = ROOT / "tests" / "golden"
 

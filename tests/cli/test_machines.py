@@ -171,14 +171,17 @@ def test_an_interrupt_while_a_checkpoint_is_written(kind: signal.Signals, code: 
     home, folder = tmp_path / "home", _run_folder(tmp_path / "home", "x")
     words = ("--set", "dataset_sup.samples=64", "dataset_sup.batch_size=64", *ENDLESS[1:])
     process = start(*TRAIN, "--model-name", "x", *words, home=home, preset=LARGE)
-    _wait_for(folder / folders.CHECKPOINT, process)
     kept = {"last.pt", "costs.json"}
-    while process.poll() is None:
-        if {path.name for path in (folder / folders.CHECKPOINT).parent.iterdir()} - kept:
-            break
-        time.sleep(0.0005)
-    process.send_signal(kind)
-    output = process.communicate(timeout=60)[0]
+    try:
+        _wait_for(folder / folders.CHECKPOINT, process)
+        while process.poll() is None:
+            if {path.name for path in (folder / folders.CHECKPOINT).parent.iterdir()} - kept:
+                break
+            time.sleep(0.0005)
+        process.send_signal(kind)
+        output = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
     assert process.returncode == code, output
     assert "--resume-run" in output
     assert {path.name for path in (folder / folders.CHECKPOINT).parent.iterdir()} == kept
