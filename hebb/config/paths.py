@@ -65,7 +65,7 @@ def paths() -> dict[str, list[Path]]:
         meaning="train a control arm in place of the network (`hebb.config.controls`)",
     )
     return {
-        "a block: b0 is the lowest, b-1 the last, b* stands for every Hebbian or settling block": block,
+        "blocks (b0 is the lowest, b-1 the last, b* every Hebbian or settling one)": block,
         "a network that settles": [settle],
         "data of the supervised phases and of the evaluation": _of_spec(DataSpec, "dataset_sup."),
         "data of the unsupervised phases": [data],
