@@ -41,6 +41,11 @@ def replaced(*paths: Path) -> Iterator[tuple[Path, ...]]:
             temporary.unlink(missing_ok=True)
 
 
+def is_torn(path: Path) -> bool:
+    """Tell whether a file is one that a killed process has left behind."""
+    return path.name.startswith(".") and path.name.endswith(SUFFIX)
+
+
 def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive the loss of the machine."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -300,7 +300,7 @@ def empty(folder: Path, last: str) -> None:
 
 
 def _is_remainder(path: Path) -> bool:
-    return _is_lock(path) or path.name == TRACEBACK
+    return _is_lock(path) or path.name == TRACEBACK or files.is_torn(path)
 
 
 def _is_lock(path: Path) -> bool:

@@ -45,7 +45,7 @@ _KEYS = ("config", "purpose", "metric", "mode", "seeds", "final_seeds", "spec", 
 
 def check_free(folder: Path, overwrite: bool) -> None:
     """Raise where the folder holds something else, or a search and ``overwrite`` is false."""
-    if not folder.exists() or (folder.is_dir() and all(path.name == LOCKS for path in folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(p.name == LOCKS or files.is_torn(p) for p in folder.iterdir())):
         return
     if not (folder / SEARCH).exists():
         raise ConfigError(

@@ -9,7 +9,7 @@ import pytest
 from hebb.core.errors import ConfigError
 from hebb.probing import stored
 from hebb.storage import folders
-from hebb.storage.folders import Home
+from hebb.storage.folders import FolderState, Home
 
 PLACES = [
     ("where it was trained, whatever the home", "a/hebb/search/s/trials/t", ("a", "other"), ["a", "other"]),
@@ -52,3 +52,14 @@ def test_the_first_folder_that_has_the_images_is_read(tmp_path: Path) -> None:
     assert stored.read_first(places, read) == "has"
     with pytest.raises(ConfigError, match="is not in c"):
         stored.read_first(places[::2], read)
+
+
+def test_what_a_kill_leaves_of_the_first_file_is_nothing(tmp_path: Path) -> None:
+    """Killed while ``config.json`` is written, a run has not begun, and may begin."""
+    (tmp_path / ".0123456789ab-0.tmp").write_text("{")
+    assert folders.state(tmp_path) == FolderState.ABSENT
+    folders.claim(tmp_path, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.tmp").write_text("mine")
+    with pytest.raises(ConfigError, match="is not a run folder and is not empty"):
+        folders.claim(tmp_path, overwrite=True)

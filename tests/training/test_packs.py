@@ -202,6 +202,19 @@ def test_killed_at_random_moments(times: int, whole: Path, tmp_path: Path) -> No
         assert_same(whole, home)
 
 
+def test_killed_while_the_config_of_a_member_is_written(whole: Path, tmp_path: Path) -> None:
+    """The members before have begun, this one has not."""
+    home = tmp_path / "home"
+    shutil.copytree(whole / "m-s5", home / "m-s5")
+    for path in (home / "m-s5").iterdir():
+        if path.name not in (folders.CONFIG, folders.ENVIRONMENT):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (home / "m-s0").mkdir()
+    (home / "m-s0" / ".0123456789ab-0.tmp").write_text("{")
+    run(pack(), home, carry_on=True)
+    assert_same(whole, home)
+
+
 def test_a_finished_member_stays_as_it_is(whole: Path, tmp_path: Path) -> None:
     """Killed between two results the rest is written; a member that is gone is trained again, with the others' help."""
     home = tmp_path / "home"

@@ -87,3 +87,11 @@ def test_a_search_that_keeps_its_runs_is_another_matter(folder: Path) -> None:
     Journal.load(folder).note(Event.ENDED, "", succeeded=True)
     shutil.rmtree(folder / folders.TRIALS)
     assert not search_folder.without_runs(folder)
+
+
+def test_what_a_kill_leaves_of_the_first_file_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".0123456789ab-0.tmp").write_text("{")
+    search_folder.check_free(tmp_path, overwrite=False)
+    (tmp_path / "notes.tmp").write_text("mine")
+    with pytest.raises(ConfigError, match="is not the folder of a search and is not empty"):
+        search_folder.check_free(tmp_path, overwrite=True)
