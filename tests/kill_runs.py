@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import small
 import torch
 
+from hebb.storage import folders
+
 NETWORKS = {
     "soft": small.DEEP,
     "bcm": "BCM-c8-k3-p1:bn:triangle:surround=3 TemporalInstar-c8-k3-p1:bn:triangle:avg_2_2_0 BP:flatten:drop_0.5",
@@ -39,19 +41,22 @@ MORE["mirrored"].append("dataset_sup.mirror_test=true")
 
 
 def fork(folder: Path, carry_on: bool, network: str) -> int:
-    """Start a run in a child process; it writes a digest of its weights when it is done."""
+    """Start a run in a child process."""
     child = os.fork()
     if child == 0:
-        config = small.config(NETWORKS[network], *CHANGES, *MORE.get(network, ()))
-        result = small.run(config, folder, carry_on=carry_on)
-        digest = hashlib.sha256()
-        for name, tensor in sorted(result.network.state_dict().items()):
-            digest.update(name.encode() + tensor.numpy().tobytes())
-        rows = [{k: v for k, v in row.items() if k != "images_per_second"} for row in result.rows]
-        digest.update(json.dumps(rows).encode())
-        (folder / "digest").write_text(digest.hexdigest())
+        small.run(small.config(NETWORKS[network], *CHANGES, *MORE.get(network, ())), folder, carry_on=carry_on)
         os._exit(0)
     return child
+
+
+def digest_of(folder: Path) -> str:
+    """Return a digest of the weights and rows of a finished run."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(torch.load(folder / folders.CHECKPOINT, weights_only=True)["model"].items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    rows = folders.read_rows(folder / folders.METRICS)
+    digest.update(json.dumps([{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]).encode())
+    return digest.hexdigest()
 
 
 def main(folder: Path, times: int, network: str = "soft") -> int:
@@ -59,7 +64,7 @@ def main(folder: Path, times: int, network: str = "soft") -> int:
     began = time.monotonic()
     os.waitpid(fork(folder / "whole", False, network), 0)
     length = time.monotonic() - began
-    expected = (folder / "whole" / "digest").read_text()
+    expected = digest_of(folder / "whole")
     moments = random.Random(int.from_bytes(os.urandom(4), "little"))
     different = 0
     for k in range(times):
@@ -68,11 +73,11 @@ def main(folder: Path, times: int, network: str = "soft") -> int:
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        checkpoint = run / "checkpoint" / "last.pt"
+        checkpoint, result = run / folders.CHECKPOINT, run / folders.RESULT
         position = torch.load(checkpoint, weights_only=True)["position"] if checkpoint.exists() else "none"
-        if not (run / "result.json").exists():
-            os.waitpid(fork(run, (run / "config.json").exists(), network), 0)
-        same = (run / "digest").exists() and (run / "digest").read_text() == expected
+        if not result.exists():
+            os.waitpid(fork(run, (run / folders.CONFIG).exists(), network), 0)
+        same = result.exists() and digest_of(run) == expected
         different += not same
         print(f"{moment:.2f}  {position}  {'equal' if same else 'DIFFERENT'}", flush=True)
     return int(different > 0)
