@@ -22,7 +22,7 @@ from hebb.config.overrides import RUN, SWITCHES
 from hebb.config.specs import BlockSpec, RunConfig
 from hebb.config.vocabulary import Control
 
-_ALL = {
+_PARTS = {
     "preset": "method and layer in one, as in a preset string: Soft-c96-k5",
     "method": "the rule; values that the new one reads as well are kept",
     "layer.NAME": "a value of the layer; `hebb list methods METHOD` has the names",
@@ -52,7 +52,7 @@ class Path:
 
 def paths() -> dict[str, list[Path]]:
     """Return the paths by what they belong to."""
-    block = [Path(name=f"bN.{part}", legal="text", default="", meaning=meaning) for part, meaning in _ALL.items()]
+    block = [Path(name=f"bN.{part}", legal="text", default="", meaning=meaning) for part, meaning in _PARTS.items()]
     block += _of_spec(BlockSpec, "bN.", ("dropout", "att_dropout", *SWITCHES, "resume"))
     settle = Path(
         name="settle.NAME", legal="text", default="", meaning="a setting; `hebb list methods METHOD` has the names"
