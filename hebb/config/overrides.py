@@ -9,9 +9,9 @@ the last block, the classifier; ``settle.beta`` is a setting of a settling netwo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hebb.config import controls, grammar
 from hebb.config.annotations import annotations_of
@@ -19,7 +19,7 @@ from hebb.config.catalog import Catalog, operations
 from hebb.config.data_spec import DataSpec
 from hebb.config.fields import Value, plain_values
 from hebb.config.registry import DATASETS, RULES
-from hebb.config.rule import BackpropRule, SettlingRule
+from hebb.config.rule import BackpropRule, Rule, SettlingRule
 from hebb.config.settle import SettleSpec, make_settle, unknown_setting
 from hebb.config.specs import BlockSpec, LayerSpec, NetworkSpec, RunConfig, make_layer
 from hebb.config.vocabulary import Arch
@@ -68,14 +68,46 @@ def parse(texts: Iterable[str], where: str = "--set") -> dict[str, str]:
 
 
 def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, where: str = "--set") -> RunConfig:
-    """Return the run with every change made; a path that leads nowhere is an error."""
-    for path in sorted(changes, key=_rank):
-        with within(f"{where} {path}"):
-            config = _apply_one(config, path, changes[path], catalog, f"{where} {path}")
+    """Return the run with every change made; a path that leads nowhere is an error.
+
+    All changes are made before any of them is checked against another: values that are legal together need no order.
+    """
+    every = [_Change(path, changes[path], f"{where} {path}") for path in sorted(changes, key=_rank)]
+    try:
+        changed = _apply_all(config, every, catalog, where)
+    except ConfigError as error:
+        _raise_for_one(error, config, every, catalog)
+        raise
     for name in ("dataset_sup", "dataset_unsup"):
         if f"{name}.samples" in changes:
-            _check_samples(getattr(config, name), f"{where} {name}.samples")
-    return config
+            _check_samples(getattr(changed, name), f"{where} {name}.samples")
+    return changed
+
+
+class _Change(NamedTuple):
+    """A value for a path, and what the user calls that path."""
+
+    path: str
+    value: object
+    where: str
+
+    @property
+    def head(self) -> str:
+        return self.path.partition(".")[0]
+
+    @property
+    def part(self) -> str:
+        return self.path.partition(".")[2]
+
+
+def _raise_for_one(error: ConfigError, config: RunConfig, changes: Sequence[_Change], catalog: Catalog) -> None:
+    """Raise an error again at the first change that causes it alone, which names its path."""
+    for change in changes:
+        try:
+            config = _apply_all(config, [change], catalog, change.where)
+        except ConfigError as single:
+            if single.explanation == error.explanation:
+                raise single from None
 
 
 def _check_samples(data: DataSpec, where: str) -> None:
@@ -157,14 +189,14 @@ def single(path: str, network: NetworkSpec) -> list[str]:
     head, _, part = path.partition(".")
     if head not in ("b*", "b-1"):
         return [path]
-    return [f"b{i}.{part}" for i in _blocks(head, network)]
+    return [f"b{i}.{part}" for i in _blocks(head, [block.layer for block in network.blocks])]
 
 
-def _blocks(head: str, network: NetworkSpec) -> list[int]:
+def _blocks(head: str, layers: Sequence[LayerSpec]) -> list[int]:
     """Return the numbers of the blocks that the first part of a path means."""
     if head == "b*":
-        return [i for i, block in enumerate(network.blocks) if block.learns_locally or block.settles]
-    return [len(network.blocks) - 1 if head == "b-1" else int(head[1:])]
+        return [i for i, layer in enumerate(layers) if not isinstance(layer.rule, BackpropRule)]
+    return [len(layers) - 1 if head == "b-1" else int(head[1:])]
 
 
 def _own_rule(table: Mapping[str, Value | None], block: int) -> bool:
@@ -180,99 +212,142 @@ def _rank(path: str) -> tuple[int, int]:
     return ({"preset": 0, "method": 1}.get(part, 2), 0 if path.startswith("b*") else 1)
 
 
-def _apply_one(config: RunConfig, path: str, value: object, catalog: Catalog, where: str) -> RunConfig:
-    head, _, rest = path.partition(".")
-    if head in RUN and not rest:
-        return replace(config, **{head: annotations_of(RunConfig)[head].read(value, where)})
-    if head in _SPECS:
-        spec = _change(getattr(config, head), rest, value, where, path)
-        return replace(config, **{head: spec})
-    if path == controls.PATH:
-        return controls.apply(config, value, catalog.defaults, where)
-    if head == "settle":
-        return replace(config, network=_change_settle(config.network, rest, value, where))
-    if head == "b*" or re.fullmatch(r"b(0|-1|[1-9][0-9]*)", head):
-        return _change_blocks(config, head, rest, value, catalog, where)
-    legal = [f"b{i}" for i in range(len(config.network.blocks))]
+def _apply_all(config: RunConfig, changes: Sequence[_Change], catalog: Catalog, where: str) -> RunConfig:
+    """Make changes that stand in the order of ``_rank``, then check what they give."""
+    of: dict[str, list[_Change]] = {}
+    for change in changes:
+        of.setdefault(_target(change, config), []).append(change)
+    made: dict[str, Any] = {name: _change_spec(getattr(config, name), of[name], where) for name in _SPECS if name in of}
+    for change in of.get("run", ()):
+        with within(change.where):
+            made[change.head] = annotations_of(RunConfig)[change.head].read(change.value, change.where)
+    if "network" in of:
+        made["network"] = _change_network(config.network, of["network"], catalog.defaults, where)
+    with within(where):
+        config = replace(config, **made)
+        for change in of.get(controls.PATH, ()):
+            config = controls.apply(config, change.value, catalog.defaults, change.where)
+    return config
+
+
+def _target(change: _Change, config: RunConfig) -> str:
+    """Name the part of the run that a change is for."""
+    if change.head in RUN and not change.part:
+        return "run"
+    if change.head in _SPECS:
+        return change.head
+    if change.path == controls.PATH:
+        return controls.PATH
+    if change.head == "settle" or re.fullmatch(r"b(\*|0|-1|[1-9][0-9]*)", change.head):
+        return "network"
+    blocks = ["b*", *(f"b{i}" for i in range(len(config.network.blocks)))]
     raise ConfigError(
-        where,
-        f"unknown override '{path}'",
-        given=path,
-        choices=[*(f"{block}.{part}" for block in ("b*", *legal) for part in _BLOCK_PARTS), *_PATHS[2:]],
+        change.where,
+        f"unknown override '{change.path}'",
+        given=change.path,
+        choices=[*(f"{block}.{part}" for block in blocks for part in _BLOCK_PARTS), *_PATHS[2:]],
     )
 
 
-def _change_blocks(config: RunConfig, head: str, part: str, value: object, catalog: Catalog, where: str) -> RunConfig:
-    blocks, chosen = list(config.network.blocks), _blocks(head, config.network)
+def _change_network(
+    network: NetworkSpec, changes: Sequence[_Change], defaults: grammar.Defaults, where: str
+) -> NetworkSpec:
+    layers = [block.layer for block in network.blocks]
+    layer_values: list[dict[str, object]] = [{} for _ in layers]
+    parts: list[dict[str, Any]] = [{} for _ in layers]
+    of_blocks = [change for change in changes if change.head != "settle"]
+    for change in of_blocks:
+        with within(change.where):
+            for i in _chosen(change, network.name, layers):
+                if change.part == "preset":
+                    layers[i] = grammar.parse_layer(str(change.value), defaults, change.where)
+                elif change.part == "method":
+                    layers[i] = _change_method(layers[i], str(change.value), defaults, change.where)
+                elif change.part.startswith("layer."):
+                    layer_values[i][_layer_field(layers[i], change)] = change.value
+                else:
+                    parts[i] |= _block_part(layers[i], change)
+    settle = network.settle
+    if any(change.part in ("preset", "method") for change in of_blocks):
+        settle = _kept_settings(network, layers[0])
+    for change in changes:
+        if change.head == "settle":
+            settle = _change_settle(network.name, layers[0].rule, settle, change)
+    with within(where):
+        for i, values in enumerate(layer_values):
+            if values:
+                layer = layers[i]
+                layers[i] = make_layer(layer.method, layer.arch, {**dict(layer.values), **values}, defaults, where)
+        blocks = [replace(block, layer=layers[i], **parts[i]) for i, block in enumerate(network.blocks)]
+        return replace(network, blocks=tuple(blocks), settle=settle)
+
+
+def _chosen(change: _Change, network: str, layers: Sequence[LayerSpec]) -> list[int]:
+    """Return the numbers of the blocks that a change is for."""
+    chosen = _blocks(change.head, layers)
     if not chosen:
-        raise ConfigError(where, f"{config.network.name} has no Hebbian block")
-    if chosen[-1] >= len(blocks):
+        raise ConfigError(change.where, f"{network} has no Hebbian block")
+    if chosen[-1] >= len(layers):
         raise ConfigError(
-            where,
-            f"block {head} does not exist in {config.network.name}",
-            given=head,
-            choices=[f"b{i}" for i in range(len(blocks))],
+            change.where,
+            f"block {change.head} does not exist in {network}",
+            given=change.head,
+            choices=[f"b{i}" for i in range(len(layers))],
         )
-    for i in chosen:
-        blocks[i] = _change_block(blocks[i], part, value, catalog.defaults, where)
-    network = config.network
-    settle = _kept_settings(network, blocks[0]) if part in ("method", "preset") else network.settle
-    return replace(config, network=replace(network, blocks=tuple(blocks), settle=settle))
+    return chosen
 
 
-def _kept_settings(network: NetworkSpec, first: BlockSpec) -> SettleSpec | None:
+def _kept_settings(network: NetworkSpec, first: LayerSpec) -> SettleSpec | None:
     """Return the settings that were set and that the method of ``first``, perhaps another one now, reads too."""
-    if network.settle is None or not first.settles:
+    if network.settle is None or not isinstance(first.rule, SettlingRule):
         return None
     usual = dict(make_settle(network.settling_rule, {}, "defaults").values)
-    rule = first.layer.rule
-    names = {entry.name for entry in rule.settings} if isinstance(rule, SettlingRule) else set()
+    names = {entry.name for entry in first.rule.settings}
     kept = tuple((name, v) for name, v in network.settle.values if name in names and v != usual[name])
     return SettleSpec(values=kept)
 
 
-def _change_settle(network: NetworkSpec, name: str, value: object, where: str) -> NetworkSpec:
-    if network.settle is None:
-        raise ConfigError(where, f"{network.name} does not settle")
-    if name not in {entry.name for entry in network.settling_rule.settings}:
-        raise unknown_setting(network.settling_rule, name, where, "settle.")
-    return replace(network, settle=SettleSpec(values=(*network.settle.values, (name, value))))  # type: ignore[arg-type]
+def _change_settle(network: str, rule: Rule, settle: SettleSpec | None, change: _Change) -> SettleSpec:
+    if not isinstance(rule, SettlingRule):
+        raise ConfigError(change.where, f"{network} does not settle")
+    if change.part not in {entry.name for entry in rule.settings}:
+        raise unknown_setting(rule, change.part, change.where, "settle.")
+    before = () if settle is None else settle.values
+    return SettleSpec(values=(*before, (change.part, change.value)))  # type: ignore[arg-type]
 
 
-def _change_block(block: BlockSpec, part: str, value: object, defaults: grammar.Defaults, where: str) -> BlockSpec:
-    text = str(value)
-    none = value is None or text.lower() in ("none", "null", "")
-    if part.startswith("layer."):
-        return replace(block, layer=_change_layer(block.layer, part[6:], value, defaults, where))
-    changers: dict[str, Callable[[], dict[str, Any]]] = {
-        "preset": lambda: {"layer": grammar.parse_layer(text, defaults, where)},
-        "method": lambda: {"layer": _change_method(block.layer, text, defaults, where)},
+def _block_part(layer: LayerSpec, change: _Change) -> dict[str, Any]:
+    """Return the field of a block that a change sets, with its value."""
+    part, where, text = change.part, change.where, str(change.value)
+    none = change.value is None or text.lower() in ("none", "null", "")
+    readers: dict[str, Callable[[], dict[str, Any]]] = {
         "pool": lambda: {"pool": None if none else grammar.parse_pool(text, where)},
         "activation": lambda: {"activation": None if none else grammar.parse_activation(text, where)},
         "operation": lambda: {"operations": () if none else operations(text, where)},
         "dropout": lambda: {"dropout": 0.0 if none else grammar.probability(text, f"drop_{text}", where)},
         "att_dropout": lambda: {"att_dropout": 0.0 if none else grammar.probability(text, f"attdrop_{text}", where)},
         "resume": lambda: {"resume": None if none else text},
-        **dict.fromkeys(SWITCHES, lambda: {part: annotations_of(BlockSpec)[part].read(value, where)}),
+        **dict.fromkeys(SWITCHES, lambda: {part: annotations_of(BlockSpec)[part].read(change.value, where)}),
     }
-    if part not in changers:
-        legal = [f"layer.{name}" for name in block.layer.rule.fields_on(block.layer.arch)]
+    if part not in readers:
+        legal = [f"layer.{name}" for name in layer.rule.fields_on(layer.arch)]
         word = f"layer.{part}" if f"layer.{part}" in legal else part
         problem = f"a block has no '{part}'" if part else "names no part of the block"
-        raise ConfigError(where, problem, given=word, choices=[*changers, *legal])
-    return replace(block, **changers[part]())
+        raise ConfigError(where, problem, given=word, choices=["preset", "method", *readers, *legal])
+    return readers[part]()
 
 
-def _change_layer(layer: LayerSpec, name: str, value: object, defaults: grammar.Defaults, where: str) -> LayerSpec:
-    legal = layer.rule.fields_on(layer.arch)
+def _layer_field(layer: LayerSpec, change: _Change) -> str:
+    """Return the name of the layer's value that a change sets."""
+    name, legal = change.part.removeprefix("layer."), layer.rule.fields_on(layer.arch)
     if name not in legal:
         raise ConfigError(
-            where,
+            change.where,
             f"{layer.method} on {layer.arch} has no '{name}'",
-            given=f"layer.{name}",
+            given=change.part,
             choices=[f"layer.{n}" for n in legal],
         )
-    return make_layer(layer.method, layer.arch, {**dict(layer.values), name: value}, defaults, where)
+    return name
 
 
 def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, where: str) -> LayerSpec:
@@ -285,17 +360,18 @@ def _change_method(layer: LayerSpec, method: str, defaults: grammar.Defaults, wh
     return make_layer(rule.name, layer.arch, kept, defaults, where)
 
 
-def _change(spec: Any, name: str, value: object, where: str, path: str) -> Any:
-    """Replace one field of a ``DataSpec``, ``ClassifierSpec`` or ``StopSpec``."""
-    types = annotations_of(type(spec))
-    if name not in types:
-        prefix = path.partition(".")[0]
-        raise ConfigError(
-            where,
-            f"unknown override '{path}'",
-            given=path,
-            choices=[f"{prefix}.{n}" for n in types],
-        )
-    if name == "dataset":
-        return replace(spec, dataset=DATASETS.get(str(value), where).name)
-    return replace(spec, **{name: types[name].read(value, where)})
+def _change_spec(spec: Any, changes: Sequence[_Change], where: str) -> Any:
+    """Replace fields of a ``DataSpec``, ``ClassifierSpec`` or ``StopSpec``."""
+    types, values = annotations_of(type(spec)), {}
+    for change in changes:
+        with within(change.where):
+            if change.part not in types:
+                legal = [f"{change.head}.{name}" for name in types]
+                raise ConfigError(change.where, f"unknown override '{change.path}'", given=change.path, choices=legal)
+            values[change.part] = (
+                DATASETS.get(str(change.value), change.where).name
+                if change.part == "dataset"
+                else types[change.part].read(change.value, change.where)
+            )
+    with within(where):
+        return replace(spec, **values)

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import random_specs
+from hypothesis import given
+from hypothesis import strategies as st
+from random_specs import SMALL
 
 from hebb.config import catalog, grammar, overrides
 from hebb.config.classifier import ClassifierSpec, StopSpec
@@ -125,8 +129,8 @@ PATHS: list[tuple[str, object, dict[str, object]]] = [
 def test_path(path: str, value: object, want: dict[str, object]) -> None:
     """A path changes what it says and nothing else, whether text or the value itself is given."""
     before = run()
-    for given in (value, str(value)):
-        assert differences(before, overrides.apply(before, {path: given}, CATALOG)) == want
+    for form in (value, str(value)):
+        assert differences(before, overrides.apply(before, {path: form}, CATALOG)) == want
     assert before == run()
 
 
@@ -287,6 +291,57 @@ def test_star_method_before_its_layer(texts: tuple[str, ...]) -> None:
     """The search over regimes sets both at once; a Hard block has no temperature of its own."""
     blocks = change(run("2HardCnnCIFAR"), *texts).network.blocks
     assert (blocks[0].layer.method, blocks[0].layer.t_invert, blocks[1].layer.method) == ("Soft", 5, "BP")
+
+
+# -- several together ---------------------------------------------------------------------------------------
+
+
+@SMALL
+@given(random_specs.runs(), random_specs.runs(), st.randoms(use_true_random=False))
+def test_the_values_of_a_run_make_any_run_of_its_shape_that_run(before: RunConfig, want: RunConfig, order: Any) -> None:
+    """No order of the changes, and no value that only suits its neighbours, stops them."""
+    shapes = [[block.layer.arch for block in config.network.blocks] for config in (before, want)]
+    network = before.network if shapes[0] == shapes[1] else want.network
+    before = dataclasses.replace(before, network=network, pack=(), training_blocks=None)
+    changes = list(overrides.values(want).items())
+    order.shuffle(changes)
+    after = overrides.apply(before, dict(changes), CATALOG)
+    assert overrides.values(after) == overrides.values(want)
+
+
+TOGETHER = [
+    ("dataset_sup.zca=1 dataset_sup.zca_test=1", "dataset_sup.zca=0 dataset_sup.zca_test=0"),
+    ("dataset_sup.zca=1 dataset_sup.zca_smoothing=1", "dataset_sup.zca=0 dataset_sup.zca_smoothing=0.1"),
+    ("dataset_sup.mirror=1", "dataset_sup.mirror=0 dataset_sup.augmentation=1"),
+    ("dataset_sup.validation=0.5 dataset_sup.held=1", "dataset_sup.validation=0 dataset_sup.held=0"),
+    ("b0.method=BP b0.affine_norm=1", "b0.method=Hard b0.affine_norm=0"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), TOGETHER)
+def test_what_is_legal_together_needs_no_order(first: str, second: str) -> None:
+    made = [change(change(run(), *first.split()), *texts) for texts in itertools.permutations(second.split())]
+    assert len(made) > 0
+    assert all(config == made[0] for config in made)
+
+
+def test_each_block_of_a_settling_network_by_itself() -> None:
+    after = change(run("EP-c4:flatten EP"), "b0.method=PC", "b1.method=PC", "settle.margin=0.1")
+    assert after == change(run("EP-c4:flatten EP"), "b*.method=PC", "settle.margin=0.1")
+
+
+def test_of_several_changes_the_wrong_one_is_named() -> None:
+    texts = (
+        "dataset_sup.zca_test=1",
+        "dataset_sup.zca=1",
+        "dataset_sup.epochs=0",
+        "b0.layer.lr=0.5",
+        "b0.layer.radius=2",
+    )
+    assert "--set dataset_sup.epochs, dataset 'CIFAR10': epochs must" in refusal(run(), *texts)
+    together = refusal(run(), "dataset_sup.mirror=1", "dataset_sup.augmentation=1", "dataset_sup.epochs=2")
+    assert "--set dataset_sup.augmentation, dataset 'CIFAR10': mirror cannot be combined with augmentation" in together
+    assert "--set b1.layer.lr: lr must be" in refusal(run(), "b1.layer.radius=2", "b1.layer.lr=-1", "b0.layer.lr=1")
 
 
 # -- refusals -----------------------------------------------------------------------------------------------
