@@ -72,6 +72,11 @@ def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, wh
 
     All changes are made before any of them is checked against another: values that are legal together need no order.
     """
+    last = len(config.network.blocks) - 1
+    for path in changes:
+        twin = re.sub(r"^b-1\.", f"b{last}.", path)
+        if twin != path and twin in changes:
+            raise ConfigError(f"{where} {path}", f"is {twin}, which is given as well", hint="leave one of the two out")
     every = [_Change(path, changes[path], f"{where} {path}") for path in sorted(changes, key=_rank)]
     try:
         changed = _apply_all(config, every, catalog, where)

@@ -330,6 +330,11 @@ def test_each_block_of_a_settling_network_by_itself() -> None:
     assert after == change(run("EP-c4:flatten EP"), "b*.method=PC", "settle.margin=0.1")
 
 
+def test_two_names_of_one_value_are_refused() -> None:
+    message = refusal(run(), "b3.dropout=0.2", "b-1.dropout=0.3")
+    assert message == "--set b-1.dropout: is b3.dropout, which is given as well\nleave one of the two out"
+
+
 def test_of_several_changes_the_wrong_one_is_named() -> None:
     texts = (
         "dataset_sup.zca_test=1",

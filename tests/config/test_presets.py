@@ -54,7 +54,6 @@ INSTARS = (
     "4BCMCnnCIFAR",
     "4BCMSurroundCnnCIFAR",
     "4BCMDaleCnnCIFAR",
-    "4SoftKrotovConstantCnnCIFAR",
     "4CnnCIFAR_instar",
 )
 PAIRED = (
