@@ -109,7 +109,10 @@ def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], 
 
 
 def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) -> dict[str, Any]:
-    """Return the record of a folder with the claims of a new one in place of those of the CSV ``runs``."""
+    """Return the record of a folder with the claims of a new one in place of those of the CSV ``runs``.
+
+    It keeps its title and its date, by which the folder is named.
+    """
     path = folder / RECORD
     old = documents.as_object(documents.read_yaml(path), str(path))
     listed = old.get("claims")
@@ -146,7 +149,6 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
     return {
         **old,
         "title": title or old["title"],
-        "date": max(old["date"], new["date"]),
         "machine": {**new["machine"], **old["machine"]},
         "versions": {
             **new["versions"],
