@@ -14,6 +14,7 @@ which stand before it, have one of these values.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -196,7 +197,12 @@ def _axis(name: str, domain: object, where: str) -> Axis:
     """Read one domain."""
     kinds = [key for key in domain if key != "when"] if isinstance(domain, Mapping) else []
     if not isinstance(domain, Mapping) or len(kinds) != 1:
-        raise ConfigError(where, f"must be one domain, got {domain!r}", choices=_FORMS)
+        grid = (
+            f"for these values write {{grid: {json.dumps(domain, default=str)}}}"
+            if isinstance(domain, list) and domain
+            else None
+        )
+        raise ConfigError(where, f"must be one domain, got {domain!r}", choices=_FORMS, hint=grid)
     kind, body = choose(DomainKind, str(kinds[0]), f"{where}, domain"), domain[kinds[0]]
     when = _when(domain["when"], where) if "when" in domain else ()
     if kind in (DomainKind.GRID, DomainKind.CHOICE):

@@ -238,6 +238,7 @@ BAD: list[tuple[Any, list[str]]] = [
     ({"space": ["b0.layer.lr"]}, ["space: must be a mapping"]),
     *(({"space": {"b0.layer.lr": value}}, ["b0.layer.lr", "grid"]) for value in (0.1, [0.1, 0.2], None, {}, "grid")),
     (domain(grid=[1], geometric={}), ["b0.layer.lr", "one domain"]),
+    ({**domain(), "space": {"b0.batch_norm": [True, False]}}, ["one domain", "write {grid: [true, false]}"]),
     (domain(gird=[1]), ["b0.layer.lr", "domain: unknown 'gird'", "'grid'"]),
     *((domain(grid=body), ["b0.layer.lr: grid must be"]) for body in ([], None, 3, "0.1", {"a": 1})),
     (domain(grid=[0.1, [0.2]]), ["b0.layer.lr", "grid"]),
