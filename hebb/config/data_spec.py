@@ -109,11 +109,14 @@ class DataSpec:
             raise ConfigError(where, "mirror cannot be combined with augmentation", hint="leave one of the two out")
         for name in ("zca_test", "zca_pixels"):
             if getattr(self, name) and not self.zca:
-                raise ConfigError(where, f"{name} would do nothing without zca", hint="leave it out")
+                raise ConfigError(
+                    where, f"{name} would do nothing without zca", hint=f"leave it out, or set {name}=false"
+                )
         if not 0 < self.zca_smoothing < float("inf"):
             raise ConfigError(where, f"zca_smoothing must be a number > 0, got {self.zca_smoothing}")
         if self.zca_smoothing != SMOOTHING and not self.zca:
-            raise ConfigError(where, "zca_smoothing would do nothing without zca", hint="leave it out")
+            hint = f"leave it out, or set zca_smoothing={SMOOTHING}"
+            raise ConfigError(where, "zca_smoothing would do nothing without zca", hint=hint)
         if self.zca and self.zoom > 1:
             raise ConfigError(
                 where, "zoom would cut off the border of images that zca has whitened", hint="leave it out"
