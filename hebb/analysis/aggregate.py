@@ -100,12 +100,12 @@ def compute(methods: Scores, metric: str, *, repeats: int = REPEATS) -> pd.DataF
     lines = []
     for name, tasks in methods.items():
         values = np.concatenate(tasks)
-        low, high = _interval(_iqm, tasks, repeats)
+        low, high = _with_width(*_interval(_iqm, tasks, repeats))
         chance, worst, best = math.nan, math.nan, math.nan
         if name != first:
             sides = [sign * side for side in (*tasks, *base)]
             chance = float(_improvement(*sides))
-            worst, best = _interval(_improvement, sides, repeats)
+            worst, best = _with_width(*_interval(_improvement, sides, repeats))
         lines.append(
             {
                 "method": name,
@@ -167,6 +167,11 @@ def _interval(statistic: Callable[..., Any], samples: Sequence[np.ndarray], repe
         samples, statistic, vectorized=True, n_resamples=repeats, method="percentile", rng=np.random.default_rng(0)
     )
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def _with_width(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an interval, or NaN for one without width, which would claim certainty."""
+    return (low, high) if low < high else (math.nan, math.nan)
 
 
 @style.drawn

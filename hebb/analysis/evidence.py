@@ -199,6 +199,8 @@ def _published(data: object, where: str) -> Published:
     for key, value in entries.items():
         if isinstance(value, bool) or not isinstance(value, kinds[key]):
             raise ConfigError(where, f"{key} cannot be '{value}'")
+        if key == "sd" and not 0 <= float(str(value)) < math.inf:
+            raise ConfigError(where, f"sd must be a number >= 0, got {value}")
     return Published(**entries)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 from hebb import builtin
-from hebb.cli.parsing import Parser, Section, count, gigabytes, natural
+from hebb.cli.parsing import Parser, Section, check_distinct, count, gigabytes, natural
 from hebb.config import compose, grammar, overrides, plan, plugins, serialise, vocabulary
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
@@ -379,7 +379,7 @@ def run_config(
         ("--probe", options.probe),
         ("--probe-blocks", options.probe_blocks),
     ):
-        _check_distinct(values or (), flag)
+        check_distinct(values or (), flag)
     changes = overrides.parse(options.changes)
     for name, flag in (("seed", "--seed"), ("curve_points", "--curve-points"), ("tf32", "--tf32")):
         value = getattr(options, name, None)
@@ -412,13 +412,6 @@ def run_config(
             cuda_graphs=options.cuda_graphs,
             curve_points=options.curve_points,
         )
-
-
-def _check_distinct(values: Sequence[object], flag: str) -> None:
-    """Raise for a value that is listed twice: it would count once."""
-    for value in values:
-        if values.count(value) > 1:
-            raise ConfigError(flag, f"{value} is given twice")
 
 
 def _held_out(spec: DataSpec, share: float) -> DataSpec:

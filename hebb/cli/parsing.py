@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -348,6 +348,13 @@ def real_number(least: float | None = None, *, above: bool = False) -> Callable[
         return float(number)
 
     return read
+
+
+def check_distinct(values: Sequence[object], flag: str) -> None:
+    """Raise for a value that is listed twice: it would count once."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(flag, f"{value} is given twice")
 
 
 whole, natural, count, real = whole_number(), whole_number(0), whole_number(1), real_number()

@@ -63,6 +63,14 @@ def test_seeds_are_drawn_again_within_their_task() -> None:
     assert (low, high) == (50.0, 50.0)
 
 
+def test_there_is_no_interval_without_width() -> None:
+    """Every seed of the one is better than every seed of the other: that is no certainty."""
+    frame = aggregate.compute({"a": [np.full(4, 20.0)], "b": [np.full(4, 80.0)]}, "test_acc", repeats=50)
+    assert list(frame["iqm"]) == [20.0, 80.0]
+    assert frame["improvement"][1] == 1.0
+    assert frame[["low", "high", "improvement_low", "improvement_high"]].isna().all(axis=None)
+
+
 def test_there_is_no_interval_below_three_seeds() -> None:
     frame = aggregate.compute({"a": draws(4, 2, 5), "b": draws(5, 5, 5)}, "test_acc", repeats=50)
     assert math.isnan(frame["low"][0])

@@ -364,7 +364,7 @@ def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
 
 def test_aggregate(home: Path, draw: Callable[..., pd.DataFrame], capsys: pytest.CaptureFixture[str]) -> None:
     """Methods are searches here, on the one task of Digits; two seeds have no interval."""
-    searches = ("soft1", "bp1", "random1", "--by", "search", "--baseline", "soft1", "--repeats", "20")
+    searches = ("soft1", "bp1", "random1", "--by", "search", "--baseline", "soft1", "--repeats", "100")
     lines = draw("aggregate", "aggregate", *searches)
     out = capsys.readouterr().out
     values = {name: [r["metrics"]["test_acc"] for r in results(home, name)] for name in ("soft1", "bp1", "random1")}

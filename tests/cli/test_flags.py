@@ -173,7 +173,7 @@ SELECTION = {
 }
 WITHOUT_RUNS = {flag: SELECTION[flag] for flag in ("--out", "--name", "--data-dir", "--plugin")}
 METRIC = {"--metric": ("nope",)}
-BY = {"--by": ("nope",)}
+BY = {"--by": ("nope", "preset preset")}
 SEED, IMAGES = {"--seed": ("-1", "x")}, {"--images": ("0",)}
 RECIPE = {**WITHOUT_RUNS, "--scale": ("nope",)}
 EXPERIMENT = {**WITHOUT_RUNS, "--set": ("nope=1", "dt", "dtype=x"), "--threads": ("0",)}
@@ -183,10 +183,17 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "curves": ("m", {**SELECTION, **METRIC, **BY, "--most": ("0",)}),
     "aggregate": (
         "m",
-        {**SELECTION, **METRIC, **BY, "--tasks": ("nope",), "--baseline": ("nope",), "--repeats": ("0",)},
+        {
+            **SELECTION,
+            **METRIC,
+            **BY,
+            "--tasks": ("nope", "dataset dataset"),
+            "--baseline": ("nope",),
+            "--repeats": ("0", "99"),
+        },
     ),
     "compare": ("m n", {**SELECTION, **METRIC, **BY, "--baseline": ("nope",)}),
-    "depth": ("m", {**SELECTION, **METRIC, **BY, "--published": ("9",)}),
+    "depth": ("m", {**SELECTION, **METRIC, "--by": ("nope",), "--published": ("9",)}),
     "cost": ("m", {**SELECTION, **METRIC, **BY, "--cost": ("nope",), "--published": ("9", "3")}),
     "temperature": ("m", {**SELECTION, **METRIC}),
     "radius": ("m", {**SELECTION, **METRIC}),
@@ -263,7 +270,7 @@ ANALYSIS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "--published": ("x", "3"),
             "--epochs": ("x", "0", "2"),
             "--source": ("x",),
-            "--sd": ("x", "1"),
+            "--sd": ("x", "1", "-1 --published 5 --source x"),
             "--n": ("0", "3"),
             "--what": ("x",),
             "--why": ("x",),

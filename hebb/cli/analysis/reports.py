@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hebb.cli.analysis.verb import Verb, add_selection_and_metric, selected
-from hebb.cli.parsing import count
+from hebb.cli.parsing import count, real, real_number
 from hebb.cli.search_display import commands
 from hebb.core import commands as core
 from hebb.core.errors import ConfigError
@@ -66,13 +66,13 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--published",
-        type=float,
+        type=real,
         nargs="+",
         metavar="X",
         help="the published value, one for each of --epochs (default: those that the record has for these files)",
     )
     parser.add_argument("--source", metavar="TEXT", help="where it was published")
-    parser.add_argument("--sd", type=float, nargs="+", metavar="X", help="its published standard deviation")
+    parser.add_argument("--sd", type=real_number(0), nargs="+", metavar="X", help="its published standard deviation")
     parser.add_argument("--n", type=count, metavar="N", help="the number of runs behind it")
     parser.add_argument("--what", metavar="TEXT", help="the quantity in words (default: network, dataset, metric)")
     parser.add_argument("--unit", default="%", metavar="TEXT", help="its unit (default: %%)")

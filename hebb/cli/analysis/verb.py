@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hebb.cli.parsing import check_distinct
 from hebb.config import overrides
 from hebb.config.objectives import COSTS
 from hebb.core.errors import ConfigError
@@ -100,6 +101,10 @@ def selected(options: argparse.Namespace) -> tuple[StoredRun, ...]:
 
 def narrowed(everything: StoredRuns, options: argparse.Namespace) -> tuple[StoredRun, ...]:
     """Return those of the stored runs that the flags of ``add_selection`` choose."""
+    for flag in ("by", "tasks"):
+        values = getattr(options, flag, None)
+        if isinstance(values, list):  # of depth it is a single word
+            check_distinct(values, f"--{flag}")
     if not options.partial:
         everything.check()
     elif everything.unfinished or everything.damaged:
