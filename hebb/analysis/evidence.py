@@ -199,9 +199,10 @@ def _published(data: object, where: str) -> Published:
     for key, value in entries.items():
         if isinstance(value, bool) or not isinstance(value, kinds[key]):
             raise ConfigError(where, f"{key} cannot be '{value}'")
-        if key == "sd" and not 0 <= float(str(value)) < math.inf:
-            raise ConfigError(where, f"sd must be a number >= 0, got {value}")
-    return Published(**entries)
+    published = Published(**entries)
+    if published.sd is not None and not 0 <= published.sd < math.inf:
+        raise ConfigError(where, f"sd must be a number >= 0, got {published.sd}")
+    return published
 
 
 def _checked(kind: type, data: object, where: str, computed: tuple[str, ...] = ()) -> dict[str, Any]:

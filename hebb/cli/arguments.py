@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from hebb import builtin
-from hebb.cli.parsing import Parser, Section, check_distinct, count, gigabytes, natural
+from hebb.cli.parsing import Distinct, Parser, Section, count, gigabytes, natural
 from hebb.config import compose, grammar, overrides, plan, plugins, serialise, vocabulary
 from hebb.config.catalog import Catalog
 from hebb.config.catalog import load as read_catalog
@@ -78,6 +78,7 @@ def add_network_flags(parser: Parser) -> None:
     )
     training.add_argument(
         "--training-blocks",
+        action=Distinct,
         type=int,
         nargs="+",
         metavar="N",
@@ -292,6 +293,7 @@ def _add_readout_flags(parser: Parser) -> None:
     readout = parser.section(Section.READOUT)
     readout.add_argument(
         "--probe",
+        action=Distinct,
         nargs="+",
         default=[],
         metavar="KIND",
@@ -299,7 +301,12 @@ def _add_readout_flags(parser: Parser) -> None:
         "labels, linear probe of 20 epochs, dimensionality and disentanglement)",
     )
     readout.add_argument(
-        "--probe-blocks", type=int, nargs="+", metavar="N", help="blocks to read out (default: all but the classifier)"
+        "--probe-blocks",
+        action=Distinct,
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="blocks to read out (default: all but the classifier)",
     )
     parser.require_beside("--probe-blocks", "--probe", "says how to read them out")
     readout.add_argument(
@@ -374,12 +381,6 @@ def run_config(
     with within("--preset"):
         network = catalog.network(_first(options.preset, DEFAULT_PRESET))
     blocks = options.training_blocks
-    for flag, values in (
-        ("--training-blocks", blocks),
-        ("--probe", options.probe),
-        ("--probe-blocks", options.probe_blocks),
-    ):
-        check_distinct(values or (), flag)
     changes = overrides.parse(options.changes)
     for name, flag in (("seed", "--seed"), ("curve_points", "--curve-points"), ("tf32", "--tf32")):
         value = getattr(options, name, None)

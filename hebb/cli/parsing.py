@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -107,6 +107,17 @@ class _HelpAll(argparse.Action):
         assert isinstance(parser, Parser)
         parser.print_help_all()
         parser.exit()
+
+
+class Distinct(argparse.Action):
+    """Stores several values; one that is listed twice, which would count once, is an error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        """Store the values."""
+        for value in values:
+            if values.count(value) > 1:
+                raise ConfigError(self.option_strings[0], f"{value} is given twice")
+        setattr(namespace, self.dest, values)
 
 
 class _Layout(argparse.RawDescriptionHelpFormatter):
@@ -348,13 +359,6 @@ def real_number(least: float | None = None, *, above: bool = False) -> Callable[
         return float(number)
 
     return read
-
-
-def check_distinct(values: Sequence[object], flag: str) -> None:
-    """Raise for a value that is listed twice: it would count once."""
-    for value in values:
-        if values.count(value) > 1:
-            raise ConfigError(flag, f"{value} is given twice")
 
 
 whole, natural, count, real = whole_number(), whole_number(0), whole_number(1), real_number()

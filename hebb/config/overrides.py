@@ -72,10 +72,9 @@ def apply(config: RunConfig, changes: Mapping[str, object], catalog: Catalog, wh
 
     All changes are made before any of them is checked against another: values that are legal together need no order.
     """
-    last = len(config.network.blocks) - 1
-    for path in changes:
-        twin = re.sub(r"^b-1\.", f"b{last}.", path)
-        if twin != path and twin in changes:
+    for path in (path for path in changes if path.startswith("b-1.")):
+        (twin,) = single(path, config.network)
+        if twin in changes:
             raise ConfigError(f"{where} {path}", f"is {twin}, which is given as well", hint="leave one of the two out")
     every = [_Change(path, changes[path], f"{where} {path}") for path in sorted(changes, key=_rank)]
     try:
@@ -222,14 +221,16 @@ def _apply_all(config: RunConfig, changes: Sequence[_Change], catalog: Catalog, 
     of: dict[str, list[_Change]] = {}
     for change in changes:
         of.setdefault(_target(change, config), []).append(change)
-    made: dict[str, Any] = {name: _change_spec(getattr(config, name), of[name], where) for name in _SPECS if name in of}
+    parts: dict[str, Any] = {
+        name: _change_spec(getattr(config, name), of[name], where) for name in _SPECS if name in of
+    }
     for change in of.get("run", ()):
         with within(change.where):
-            made[change.head] = annotations_of(RunConfig)[change.head].read(change.value, change.where)
+            parts[change.head] = annotations_of(RunConfig)[change.head].read(change.value, change.where)
     if "network" in of:
-        made["network"] = _change_network(config.network, of["network"], catalog.defaults, where)
+        parts["network"] = _change_network(config.network, of["network"], catalog.defaults, where)
     with within(where):
-        config = replace(config, **made)
+        config = replace(config, **parts)
         for change in of.get(controls.PATH, ()):
             config = controls.apply(config, change.value, catalog.defaults, change.where)
     return config

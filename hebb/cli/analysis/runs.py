@@ -22,7 +22,7 @@ from hebb.cli.analysis.verb import (
     selected,
     stored,
 )
-from hebb.cli.parsing import count, whole_number
+from hebb.cli.parsing import Distinct, count, whole_number
 from hebb.config.objectives import COSTS
 from hebb.core.errors import ConfigError
 
@@ -141,9 +141,13 @@ def _sides_by_value(options: argparse.Namespace) -> dict[str, tuple[StoredRun, .
 def _aggregate_flags(parser: argparse.ArgumentParser) -> None:
     add_selection_and_metric(parser)
     add_by(parser, "a method", default="preset")
-    parser.add_argument("--tasks", nargs="+", metavar="COLUMN", help="what makes a task (default: dataset)")
+    parser.add_argument(
+        "--tasks", action=Distinct, nargs="+", metavar="COLUMN", help="what makes a task (default: dataset)"
+    )
     parser.add_argument("--baseline", metavar="NAME", help="the method that the others are compared with")
-    parser.add_argument("--repeats", type=whole_number(100), metavar="N", help="draws of the bootstrap (default: 2000)")
+    parser.add_argument(
+        "--repeats", type=whole_number(100), metavar="N", help="draws of the bootstrap, 100 at least (default: 2000)"
+    )
 
 
 def _aggregate(options: argparse.Namespace) -> list[Output]:

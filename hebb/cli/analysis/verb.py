@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.cli.parsing import check_distinct
+from hebb.cli.parsing import Distinct
 from hebb.config import overrides
 from hebb.config.objectives import COSTS
 from hebb.core.errors import ConfigError
@@ -101,10 +101,6 @@ def selected(options: argparse.Namespace) -> tuple[StoredRun, ...]:
 
 def narrowed(everything: StoredRuns, options: argparse.Namespace) -> tuple[StoredRun, ...]:
     """Return those of the stored runs that the flags of ``add_selection`` choose."""
-    for flag in ("by", "tasks"):
-        values = getattr(options, flag, None)
-        if isinstance(values, list):  # of depth it is a single word
-            check_distinct(values, f"--{flag}")
     if not options.partial:
         everything.check()
     elif everything.unfinished or everything.damaged:
@@ -146,4 +142,4 @@ def add_selection_and_metric(parser: argparse.ArgumentParser) -> None:
 def add_by(parser: argparse.ArgumentParser, item: str, default: str = "those that differ") -> None:
     """Add the flag that says which runs are replicates; each group of them is one ``item`` of the output."""
     columns = f"preset, dataset, search, mode, trained, hidden, paths of --set (default: {default})"
-    parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"what makes {item}: {columns}")
+    parser.add_argument("--by", action=Distinct, nargs="+", metavar="COLUMN", help=f"what makes {item}: {columns}")
