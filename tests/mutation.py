@@ -695,8 +695,8 @@ DEFECTS = (
     Defect(
         "a record takes seeds of another network",
         "hebb/analysis/more_seeds.py",
-        "if path.exists() and record.comparable(",
-        "if not path.exists() and record.comparable(",
+        "if path.exists() and groups.configuration(",
+        "if not path.exists() and groups.configuration(",
     ),
     Defect(
         "the gradient of a flattened map is not brought back by pixels",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hebb.analysis import replicates, style
+from hebb.analysis import groups, replicates, style
 from hebb.analysis import runs as stored
 from hebb.config.objectives import better
 from hebb.config.vocabulary import Goal
@@ -65,7 +65,7 @@ def scores(
     lacking = frame["run"][frame[metric].isna()]
     if len(lacking):
         raise ConfigError("--metric", f"not every run has measured '{metric}', such as {lacking.iloc[0]}")
-    replicates.check_seeds(frame, columns, "--by")
+    groups.check(runs, groups.keys(runs, columns))
     frame = frame.assign(method=_joined(frame, by), task=_joined(frame, tasks))
     every = list(dict.fromkeys(frame["task"]))
     methods: Scores = {}
@@ -185,12 +185,12 @@ def draw(frame: pd.DataFrame) -> Figure:
     _bars(panels[0, 0], frame, places, "iqm", "low", "high")
     panels[0, 0].set_yticks(places, frame["method"])
     panels[0, 0].set_ylim(-0.6, len(frame) - 0.4)
-    style.label(panels[0, 0], f"interquartile mean, {style.unit(metric)}", "")
+    style.label(panels[0, 0], style.wrapped(f"interquartile mean, {style.unit(metric)}", 26), "")
     if compared:
         panels[0, 1].axvline(0.5, color=style.GREY, zorder=0)
         _bars(panels[0, 1], frame, places, "improvement", "improvement_low", "improvement_high")
         panels[0, 1].set_xlim(-0.02, 1.02)
-        style.label(panels[0, 1], f"P(better than {reference})", "")
+        style.label(panels[0, 1], style.wrapped(f"P(better than {reference})", 30), "")
     return figure
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import replicates, style
-from hebb.analysis import runs as stored
+from hebb.analysis import groups, replicates, style
 from hebb.core.errors import ConfigError
 from hebb.storage import curves as learning_curves
 from hebb.storage import folders
@@ -31,8 +30,10 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, numbe
         number: a number that ``blocks.jsonl`` holds for each block: ``angle`` in degrees, ``sparsity`` in percent,
             ``activity``, ``correlation``, ``weight_norm``.
     """
+    labels = groups.labels(runs, by)
+    groups.check(runs, labels)
     lines, measured = [], dict[str, None]()
-    for run, label in zip(runs, stored.labels(runs, by), strict=True):
+    for run, label in zip(runs, labels, strict=True):
         path = run.folder / folders.LOOKS
         looks = (
             [line for line in folders.read_rows(path) if not learning_curves.is_point(line)] if path.exists() else []
@@ -47,7 +48,7 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None, *, numbe
                     lines.append({**at, number: numbers[number]})
     if not lines:
         raise ConfigError("--number", f"these networks have no '{number}'", given=number, choices=measured)
-    frame = replicates.over_seeds(pd.DataFrame(lines), ["network", "block", "update"], number, "--by")
+    frame = replicates.over_seeds(pd.DataFrame(lines), ["network", "block", "update"], number)
     return frame.assign(number=number)
 
 

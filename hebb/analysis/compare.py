@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from hebb.analysis import groups as grouped
 from hebb.analysis import replicates, style
 from hebb.analysis import runs as stored
 from hebb.analysis.runs import check_metric
@@ -30,8 +31,8 @@ def compute(
 
     Two runs of one seed are a pair, because they share initial draws and order of images. The interval of the mean
     difference is Student's, d +- t(0.975, n-1) sd_d / sqrt(n), or Welch's without pairs, cut to the differences that
-    the metric can have. As for a mean there is none below three seeds, and none where all seeds agree. Tests are
-    two-sided; p values are also given with Holm's correction for the number of comparisons.
+    the metric can have. As for a mean there is none below three seeds, and none where all seeds agree; nor is there a
+    test. Tests are two-sided; p values are also given with Holm's correction for the number of comparisons.
 
     Args:
         groups: at least two groups by name, each of runs that differ only in their seed.
@@ -70,11 +71,11 @@ def by_value(
     for run in runs:
         groups.setdefault(tuple(stored.value_in(run, column) for column in columns), []).append(run)
     keys = sorted(groups, key=lambda key: [(0, v, "") if _is_number(v) else (1, 0.0, str(v)) for v in key])
-    texts, digits = stored.group_texts(keys, columns)
+    texts, digits = grouped.texts(keys, columns)
     if first is not None:
         keys.sort(key=lambda key: not _written(key, first, digits))
         if not _written(keys[0], first, digits):
-            choices = [" ".join(stored.value_text(value, digits) for value in key) for key in keys]
+            choices = [" ".join(grouped.value_text(value, digits) for value in key) for key in keys]
             problem = f"no run has {' and '.join(f'{c}={v}' for c, v in zip(columns, first, strict=True))}"
             raise ConfigError("--baseline", problem, given=" ".join(first), choices=choices)
     return {texts[key]: tuple(groups[key]) for key in keys}
@@ -87,7 +88,7 @@ def _is_number(value: object) -> bool:
 def _written(key: Sequence[object], texts: Sequence[str], digits: int) -> bool:
     """Tell whether these values are what texts write, in full or with as many digits as they are shown with."""
     return all(
-        stored.comparable(text) in (stored.comparable(str(value)), stored.comparable(stored.value_text(value, digits)))
+        stored.comparable(text) in (stored.comparable(str(value)), stored.comparable(grouped.value_text(value, digits)))
         for value, text in zip(key, texts, strict=True)
     )
 
@@ -100,8 +101,8 @@ def of_values(groups: Mapping[str, Mapping[int, float]], metric: str, *, paired:
         seeds = sorted(set(base) & set(group))
         left, right = ([side[s] for s in (seeds if paired else side)] for side in (group, base))
         if min(len(left), len(right)) < 2:
-            unpaired = paired and min(len(group), len(base)) > 1
-            hint = "--unpaired compares runs of different seeds" if unpaired else "one seed says nothing of the spread"
+            alone = paired and min(len(group), len(base)) > 1
+            hint = "--unpaired compares runs of different seeds" if alone else "one seed says nothing of the spread"
             lacking = "seeds in common" if paired else "runs each"
             raise ConfigError("runs", f"{name} and {reference} have fewer than two {lacking}", hint=hint)
         means = [math.fsum(side) / len(side) for side in (left, right)]
@@ -133,32 +134,25 @@ def of_values(groups: Mapping[str, Mapping[int, float]], metric: str, *, paired:
 
 
 def _by_seed(name: str, runs: Sequence[StoredRun], metric: str) -> dict[int, float]:
-    values: dict[int, float] = {}
-    for run in runs:
-        if run.seed in values:
-            problem = f"{name} has more than one run of seed {run.seed}"
-            raise ConfigError(
-                "runs", problem, hint="--where, --preset or --dataset choose one configuration, --by compares several"
-            )
-        values[run.seed] = run.measured(metric)
+    grouped.check_seeds(runs, "--by")
+    values = {run.seed: run.measured(metric) for run in runs}
     if any(math.isnan(value) for value in values.values()):
         raise ConfigError("--metric", f"not every run of {name} measured '{metric}'")
     return values
 
 
 def _test(left: Sequence[float], right: Sequence[float], paired: bool) -> tuple[float, float, float, float]:
-    """Return the ends of the 95 % interval of the difference, t and p; NaN where there is none."""
+    """Return the ends of the 95 % interval of the difference, t and p; NaN for too few seeds, and where all agree."""
     from scipy import stats
 
     samples = [[a - b for a, b in zip(left, right, strict=True)]] if paired else [left, right]
     rounding = _ROUNDING * max(map(abs, [*left, *right]))
-    if all(max(values) - min(values) <= rounding for values in samples):
+    few = min(map(len, samples)) < replicates.LEAST
+    if few or all(max(values) - min(values) <= rounding for values in samples):
         return math.nan, math.nan, math.nan, math.nan
     test = stats.ttest_rel(left, right) if paired else stats.ttest_ind(left, right, equal_var=False)
     interval = test.confidence_interval(0.95)
-    few = min(map(len, samples)) < replicates.LEAST
-    low, high = (math.nan, math.nan) if few else (float(interval.low), float(interval.high))
-    return low, high, float(test.statistic), float(test.pvalue)
+    return float(interval.low), float(interval.high), float(test.statistic), float(test.pvalue)
 
 
 def _cut(low: float, difference: float, high: float, metric: str) -> tuple[float, float]:
@@ -184,6 +178,69 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, p[i] * (len(order) - rank)))
         corrected[i] = highest
     return corrected
+
+
+def probability(line: Any, tests: int) -> str:
+    """Write the p value of a comparison, corrected where it is one of several tests."""
+    correction = f" with Holm's correction for {tests} tests" if tests > 1 else ""
+    return f"p = {replicates.probability(line['p_holm'])}{correction}"
+
+
+def unpaired(groups: Mapping[str, Sequence[StoredRun]]) -> str:
+    """Say which seeds have no partner and are left out of a comparison by pairs; empty where all have one."""
+    (reference, base), *others = ((name, {run.seed for run in runs}) for name, runs in groups.items())
+    lines = []
+    for name, seeds in others:
+        sides = ((name, sorted(seeds - base)), (reference, sorted(base - seeds)))
+        parts = [f"{_listed(alone)} of {side}" for side, alone in sides if alone]
+        if parts:
+            lines.append(f"{name} against {reference}: left out, as the other side lacks it: {' and '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if seeds[1:] else ''} {' '.join(map(str, seeds))}"
+
+
+def text(frame: pd.DataFrame) -> str:
+    """Write the table as people read it."""
+    metric = str(frame["metric"].iloc[0])
+    lines = [line._asdict() for line in frame.itertuples(index=False)]
+    few = frame["low"].isna()
+    shown = {
+        "": [f"{line['group']} against {line['reference']}" for line in lines],
+        style.unit(metric): [
+            f"{replicates.number(line['mean'], metric)} against {replicates.number(line['mean_reference'], metric)}"
+            for line in lines
+        ],
+        "difference": [replicates.signed(line["difference"], metric) for line in lines],
+    }
+    if not few.all():
+        shown["95 % interval"] = [_interval(line, metric) for line in lines]
+    if few.any() and frame["test"].iloc[0] == PAIRED:
+        shown["each seed"] = [_pairs(line, metric) for line in lines]
+    shown["n"] = [str(line["n"]) for line in lines]
+    if not few.all():
+        shown["p"] = [replicates.probability(line["p"]) for line in lines]
+        if len(lines) > 1:
+            shown["p (Holm)"] = [replicates.probability(line["p_holm"]) for line in lines]
+    table = str(pd.DataFrame(shown).to_string(index=False))
+    if few.all():
+        return f"{table}\nno test: it takes {replicates.LEAST} seeds that do not all differ alike"
+    return f"{table}\n{frame['test'].iloc[0]}"
+
+
+def _interval(line: Mapping[str, Any], metric: str) -> str:
+    if math.isnan(line["low"]):
+        return replicates.NOTHING
+    return f"{replicates.signed(line['low'], metric)} to {replicates.signed(line['high'], metric)}"
+
+
+def _pairs(line: Mapping[str, Any], metric: str) -> str:
+    """Write the differences seed by seed, where there is no interval."""
+    if not math.isnan(line["low"]):
+        return replicates.NOTHING
+    return ", ".join(replicates.signed(float(value), metric) for value in str(line["values"]).split())
 
 
 @style.drawn

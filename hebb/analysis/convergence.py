@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hebb.analysis import replicates, style
+from hebb.analysis import groups, replicates, style
 from hebb.analysis import runs as stored
 from hebb.config import plan
 from hebb.core.errors import ConfigError
@@ -47,10 +47,12 @@ def compute(runs: Sequence[StoredRun], metrics: Sequence[str] = METRICS, *, wind
         stored.check_metric(metric, INSIDE)
     if window < 1:
         raise ConfigError("--window", f"must be >= 1, got {window}")
+    schedules = [stored.schedule(run) for run in runs]
+    groups.check(runs, schedules, "--where")
     lines = pd.DataFrame(
         [
-            {"schedule": stored.schedule(run), "seed": run.seed, "metric": metric, **line}
-            for run in runs
+            {"schedule": schedule, "seed": run.seed, "metric": metric, **line}
+            for run, schedule in zip(runs, schedules, strict=True)
             for metric in metrics
             for line in _values(run, metric, inside=window == 1)
         ]
@@ -62,7 +64,7 @@ def compute(runs: Sequence[StoredRun], metrics: Sequence[str] = METRICS, *, wind
     lines = lines.dropna(subset="value")
     if lines.empty:
         raise ConfigError("--window", f"must be at most the epochs of a run, got {window}")
-    return replicates.over_seeds(lines, ["schedule", "metric", *_PHASE, "examples"], "value", "--where")
+    return replicates.over_seeds(lines, ["schedule", "metric", *_PHASE, "examples"], "value")
 
 
 def _values(run: StoredRun, metric: str, *, inside: bool) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import published, replicates, style
+from hebb.analysis import groups, published, replicates, style
 from hebb.analysis import runs as stored
-from hebb.config.vocabulary import ProbeKind
+from hebb.config import controls
+from hebb.config.vocabulary import Control, ProbeKind
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ COSTS = ("images_seen", "multiply_accumulates", "seconds")
 """Costs that the table shows beside the one on the axis."""
 _MARGIN, _COLUMN = 1.02, 0.02
 """Where the first column of published values stands, and how far the next, as shares of the panel's width."""
+_NETWORK = ["preset", "trained", "control", "dataset"]
+"""Columns that make a line of the figure."""
 KNN = "kNN"
 """Column of the nearest neighbours: their test accuracy, read from the highest block that was probed."""
 
@@ -40,7 +43,7 @@ def compute(
     Args:
         runs: finished runs; those of a group differ only in their seed.
         cost: a cost or metric, for the axis.
-        by: what makes a group, as in ``runs.labels``.
+        by: what makes a group, as in ``groups.labels``.
         metric: what was measured.
         figure: a published table whose values are of presets; None shows none.
 
@@ -50,27 +53,32 @@ def compute(
     for name, flag in ((metric, "--metric"), (cost, "--cost")):
         stored.check_metric(name, where=flag)
     costs = list(dict.fromkeys((cost, *COSTS)))
+    labels = groups.labels(runs, by)
+    groups.check(runs, labels)
     frame = pd.DataFrame(
         [
             {
                 "group": label,
                 "preset": run.preset,
                 "trained": run.trained,
+                "control": run.values.get(controls.PATH, Control.LEARNED.value),
                 "dataset": run.dataset,
                 "seed": run.seed,
                 **{name: run.measured(name) for name in (metric, *costs)},
                 KNN: _nearest(run),
             }
-            for label, run in zip(stored.labels(runs, by), runs, strict=True)
+            for label, run in zip(labels, runs, strict=True)
         ]
     )
-    keys = ["group", "preset", "trained", "dataset"]
-    lines = replicates.over_seeds(frame, keys, metric, "--by")
-    groups = frame.groupby(keys, sort=False)
-    means = {name: groups[name].mean().to_numpy() for name in costs}
+    if frame[cost].isna().all():
+        raise replicates.unmeasured(cost, "--cost")
+    keys = ["group", *_NETWORK]
+    lines = replicates.over_seeds(frame, keys, metric)
+    grouped = frame.groupby(keys, sort=False)
+    means = {name: grouped[name].mean().to_numpy() for name in costs}
     lines = lines.assign(metric=metric, cost=cost, **means)
     if frame[KNN].notna().any():
-        lines[KNN] = groups[KNN].mean().to_numpy()
+        lines[KNN] = grouped[KNN].mean().to_numpy()
     return lines if figure is None else _beside(lines, published.read(figure))
 
 
@@ -83,13 +91,16 @@ def _nearest(run: StoredRun) -> float:
 def _beside(lines: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     """Add the published value of each preset on its dataset, and how it was chosen.
 
-    It belongs to the network all of whose blocks learn, and not to one that was partly frozen.
+    It belongs to the network all of whose blocks learn by their rules, and not to one that was partly frozen, nor to a
+    control.
     """
     if not (theirs["by"] == "preset").any():
         kind = theirs["by"].iloc[0]
         raise ConfigError("--published", f"must name values of presets, got values by {kind}", hint="rules has some")
     theirs = theirs[theirs["by"] == "preset"].rename(columns={"series": "preset", "mean": "published"})
-    theirs = theirs[["preset", "dataset", "published", "chosen", "source"]].assign(trained="all")
+    theirs = theirs[["preset", "dataset", "published", "chosen", "source"]].assign(
+        trained="all", control=Control.LEARNED.value
+    )
     return lines.merge(theirs, how="left")
 
 
@@ -114,14 +125,13 @@ def draw(lines: pd.DataFrame) -> Figure:
     """Draw a line with bars for each network and dataset, the best first, and published values at the right."""
     metric, cost = str(lines["metric"].iloc[0]), str(lines["cost"].iloc[0])
     figure, panel = style.figure(width=style.PAGE, height=4.0)
-    networks = lines.groupby(["preset", "trained", "dataset"], sort=False)
+    networks = lines.groupby(_NETWORK, sort=False)
     best = networks["mean"].max().sort_values(ascending=False, kind="stable")
     several = lines["dataset"].nunique() > 1
     theirs: dict[int, float] = {}
-    for number, (preset, trained, dataset) in enumerate(best.index):
-        group = networks.get_group((preset, trained, dataset)).sort_values(cost)
-        name = str(preset) if trained == "all" else f"{preset}, only {trained} trained"
-        name += f" on {dataset}" if several else ""
+    for number, network in enumerate(best.index):
+        group = networks.get_group(network).sort_values(cost)
+        name = _named(*network) if several else _named(*network[:-1])
         if "published" in group and group["published"].notna().any():
             theirs[number] = group["published"].iloc[0]
             name += f" (published {replicates.number(theirs[number], metric)})"
@@ -134,6 +144,15 @@ def draw(lines: pd.DataFrame) -> Figure:
     note = style.spread(lines, "bars")
     style.legend(figure, panel, f"{note}; hollow, at the right: published" if theirs else note)
     return figure
+
+
+def _named(preset: str, trained: str, control: str, dataset: str = "") -> str:
+    """Name a line of the figure: its network, what of it was trained, and the dataset where there are several."""
+    if control != Control.LEARNED:
+        name = f"{preset}, control {control}"
+    else:
+        name = preset if trained == "all" else f"{preset}, only {trained} trained"
+    return f"{name} on {dataset}" if dataset else name
 
 
 def _draw_published(panel: Axes, theirs: dict[int, float]) -> None:

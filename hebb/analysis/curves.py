@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import replicates, style
+from hebb.analysis import groups, replicates, style
 from hebb.analysis import runs as stored
 from hebb.config.objectives import better
 from hebb.config.phase import PhaseKind
 from hebb.config.vocabulary import Goal
-from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +31,8 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         by: what makes a curve, as in ``table.compute``.
     """
     stored.check_metric(metric)
-    labels = stored.labels(runs, by)
+    labels = groups.labels(runs, by)
+    groups.check(runs, labels)
     rows = pd.DataFrame(
         [
             {"curve": label, "seed": run.seed, "phase": names[row["phase"]], "epoch": row["epoch"], metric: row[metric]}
@@ -43,8 +43,8 @@ def compute(runs: Sequence[StoredRun], metric: str, by: Sequence[str] | None = N
         ]
     )
     if rows.empty:
-        raise ConfigError("--metric", f"none of these runs measured '{metric}'")
-    return replicates.over_seeds(rows, ["curve", "phase", "epoch"], metric, "--by").assign(metric=metric)
+        raise replicates.unmeasured(metric)
+    return replicates.over_seeds(rows, ["curve", "phase", "epoch"], metric).assign(metric=metric)
 
 
 def _phase_names(run: StoredRun) -> dict[int, str]:

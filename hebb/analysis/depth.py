@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import published, replicates, style
+from hebb.analysis import groups, published, replicates, style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def compute(
     if by not in SERIES:
         raise ConfigError("--by", f"unknown '{by}'", given=by, choices=SERIES)
     series = [SERIES[by](run) for run in runs]
+    groups.check(runs, [(run.dataset, name, run.hidden) for run, name in zip(runs, series, strict=True)], "--where")
     shared = sorted(set(series) - {""}) or ["1"]
     lines = pd.DataFrame(
         [
@@ -77,7 +78,7 @@ def compute(
             for s in ([name] if name else shared)
         ]
     )
-    ours = replicates.over_seeds(lines, ["dataset", "series", "depth"], metric, "--where").assign(source=OURS)
+    ours = replicates.over_seeds(lines, ["dataset", "series", "depth"], metric).assign(source=OURS)
     if figure is None:
         return _sorted(ours, by, metric)
     theirs = published.read(figure)

@@ -310,9 +310,9 @@ def markdown(frame: pd.DataFrame, records: str = "records") -> str:
             f"{line.what} ({line.unit})",
             _number(line.published, line.published_sd) + (f" (n {line.published_n})" if line.published_n else ""),
             *([line.others] if others else []),
-            _number(line.ours, line.sd),
+            f"{line.ours:.2f}" if line.n == 1 and line.unit == "%" else _number(line.ours, line.sd),
             str(line.n),
-            f"{line.difference:+.2f}{mark}",
+            f"{_signed(line.difference)}{mark}",
             f"[{line.record}]({records}/{line.record})",
         )
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
@@ -327,6 +327,12 @@ def _given(number: Published) -> str:
 def _number(value: float, sd: float) -> str:
     """Write a mean with its deviation, or a number without one, and then without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if math.isnan(sd) else f"{value:.2f} ± {sd:.2f}"
+
+
+def _signed(value: float) -> str:
+    """Write a difference with its sign, unless it rounds to nothing."""
+    text = f"{value:+.2f}"
+    return text if text.strip("+-0.") else text[1:]
 
 
 def shown(page: str) -> str:

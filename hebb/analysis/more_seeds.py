@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebb.analysis import record
+from hebb.analysis import groups, record
 from hebb.analysis.evidence import Claim, by_seed
 from hebb.analysis.record_metric import RecordMetric
 from hebb.analysis.runs import StoredRun
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def metrics(path: Path, frame: pd.DataFrame) -> list[RecordMetric]:
-    """Return the metrics with epochs of the CSV of a set of runs, which ``record.lines`` of more runs will replace.
+    """Return the metrics of the CSV of a set of runs that ``record.lines`` of more runs, which will replace it, lacks.
 
     Raises:
         ConfigError: for a seed or a column of the CSV that the lines do not have, and would be lost.
@@ -56,8 +56,8 @@ def claims(
     configs = {claim.config for claim in claims if claim.config is not None} | {f"{files}{record.CONFIG}"}
     for name in sorted(configs):
         path = folder / name
-        if path.exists() and record.comparable(serialise.run_from_json(documents.read_json(path), name)) != (
-            record.comparable(run.config)
+        if path.exists() and groups.configuration(serialise.run_from_json(documents.read_json(path), name)) != (
+            groups.configuration(run.config)
         ):
             raise ConfigError(
                 "runs", f"{run.folder.name} is no seed of the configuration in {name}", hint="--name starts another set"

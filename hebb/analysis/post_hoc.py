@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hebb.analysis import replicates, style
-from hebb.analysis import runs as stored
+from hebb.analysis import groups, replicates, style
 from hebb.core import files
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -51,8 +50,10 @@ def compute(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> pd.Da
         runs: post-hoc runs.
         by: columns that make a network, as in ``table.compute``.
     """
+    labels = groups.labels(runs, by)
+    groups.check(runs, labels)
     curves: dict[str, list[tuple[int, np.ndarray]]] = {}
-    for run, label in zip(runs, stored.labels(runs, by), strict=True):
+    for run, label in zip(runs, labels, strict=True):
         curves.setdefault(label, []).append((run.seed, read(run.folder)))
     return averaged(curves)
 
@@ -65,7 +66,7 @@ def averaged(curves: Mapping[str, Sequence[tuple[int, np.ndarray]]]) -> pd.DataF
         for seed, curve in pairs
     ]
     frame = pd.concat(lines).melt(["network", "seed", "examples"], ["loss", "accuracy"], "metric")
-    return replicates.over_seeds(frame, ["network", "metric", "examples"], "value", "--by").astype({"examples": int})
+    return replicates.over_seeds(frame, ["network", "metric", "examples"], "value").astype({"examples": int})
 
 
 @style.drawn

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import replicates, style
+from hebb.analysis import groups, replicates, style
 from hebb.analysis.runs import schedule
 
 if TYPE_CHECKING:
@@ -33,16 +33,10 @@ ZONE_LABELS = {"none": "no learning", "partial": "partial learning", "learning":
 
 def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame:
     """Return one line per schedule and initial radius of the first block: n, mean, sd, and the published zone."""
-    lines = [
-        {
-            "schedule": schedule(run),
-            "radius": run.number("b0.layer.radius"),
-            "seed": run.seed,
-            metric: run.measured(metric),
-        }
-        for run in runs
-    ]
-    frame = replicates.over_seeds(pd.DataFrame(lines), ["schedule", "radius"], metric, "--where")
+    places = [{"schedule": schedule(run), "radius": run.number("b0.layer.radius")} for run in runs]
+    groups.check(runs, [tuple(place.values()) for place in places], "--where")
+    lines = [{**place, "seed": run.seed, metric: run.measured(metric)} for place, run in zip(places, runs, strict=True)]
+    frame = replicates.over_seeds(pd.DataFrame(lines), ["schedule", "radius"], metric)
     zones = [next(name for low, high, name in ZONES if low <= radius < high) for radius in frame["radius"]]
     return frame.assign(metric=metric, zone=zones).sort_values(["schedule", "radius"], ignore_index=True)
 

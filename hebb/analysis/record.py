@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hebb.analysis import evidence
+from hebb.analysis import evidence, groups
 from hebb.analysis import runs as stored
 from hebb.analysis.evidence import RECORD, Claim, Published
 from hebb.analysis.runs import StoredRun
 from hebb.config import serialise
-from hebb.config.specs import RunConfig
-from hebb.config.vocabulary import DeviceKind
 from hebb.core import documents
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -38,28 +36,10 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    first = runs[0]
-    for run in runs[1:]:
-        if comparable(run.config) != comparable(first.config):
-            paths = stored.varying((first, run))
-            difference = f": they differ in {' '.join(paths)}" if paths else ""
-            raise ConfigError(
-                "runs",
-                f"{first.folder.name} and {run.folder.name} are not seeds of one configuration{difference}",
-                hint="--where chooses one configuration, as in --where b0.layer.lr=0.05",
-            )
-    seeds = [run.seed for run in runs]
-    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-    if twice is not None:
-        raise ConfigError("runs", f"two of them have seed {twice}")
+    groups.check_seeds(runs, "--where")
     measured = [name for name in stored.METRICS if any(run.metrics.get(name) is not None for run in runs)]
     rows = [{"seed": r.seed, **{name: r.metrics.get(name) for name in measured}, "seconds": r.seconds} for r in runs]
     return pd.DataFrame(rows).sort_values("seed", ignore_index=True)
-
-
-def comparable(config: RunConfig) -> object:
-    """Return a configuration without what its seeds may differ in."""
-    return dataclasses.replace(config, seed=0, pack=(), device=DeviceKind.AUTO, threads=1)
 
 
 def subject(run: StoredRun) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hebb.analysis import replicates
 from hebb.analysis.runs import METRICS
+from hebb.config.objectives import COSTS
 from hebb.core.errors import ConfigError
 from hebb.core.words import counted
 
@@ -62,7 +65,9 @@ class RecordMetric:
 
     @classmethod
     def of_column(cls, column: str) -> RecordMetric | None:
-        """Return the metric with epochs that has this column; None if there is none."""
+        """Return the metric that has this column; None if there is none."""
+        if column in (*METRICS, *COSTS):
+            return cls(column)
         match = _COLUMN.fullmatch(column)
         epochs = Epochs.read(match["epochs"].replace("_to_", "-")) if match else None
         if match is None or epochs is None:
@@ -83,6 +88,10 @@ class RecordMetric:
         first, last = self.epochs.first, self.epochs.last
         return f"{self.name}_{first}" + (f"_to_{last}" if last > first else "")
 
+    def value(self, run: StoredRun) -> float:
+        """Return its value in a run; NaN where nothing was measured at the end."""
+        return run.measured(self.name) if self.epochs is None else _over(self.epochs, self.name, run)
+
 
 def _over(epochs: Epochs, name: str, run: StoredRun) -> float:
     """Return the mean of a metric over epochs of a run."""
@@ -100,16 +109,19 @@ def _over(epochs: Epochs, name: str, run: StoredRun) -> float:
     return sum(values) / len(values)
 
 
-def with_epochs(frame: pd.DataFrame, runs: Sequence[StoredRun], metrics: Sequence[RecordMetric]) -> pd.DataFrame:
-    """Return the frame, which has a line for each seed, with a column for each metric that has epochs.
+def joined(frame: pd.DataFrame, runs: Sequence[StoredRun], metrics: Sequence[RecordMetric]) -> pd.DataFrame:
+    """Return the frame, which has a line for each seed, with a column for each metric that it lacks.
 
     Raises:
-        ConfigError: when a run did not measure one.
+        ConfigError: when no run measured one, or one of them not after these epochs.
     """
     by_seed = {run.seed: run for run in runs}
     columns = {
-        metric.column: [_over(metric.epochs, metric.name, by_seed[seed]) for seed in frame["seed"]]
+        metric.column: [metric.value(by_seed[seed]) for seed in frame["seed"]]
         for metric in metrics
-        if metric.epochs is not None
+        if metric.column not in frame
     }
+    for column, values in columns.items():
+        if all(map(math.isnan, values)):
+            raise replicates.unmeasured(column)
     return frame.assign(**columns)

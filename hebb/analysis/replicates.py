@@ -109,28 +109,26 @@ def half_width(n: int, sd: float) -> float:
     return float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n >= LEAST and sd > 0 else math.nan
 
 
-def over_seeds(frame: pd.DataFrame, keys: Sequence[str], column: str, flag: str) -> pd.DataFrame:
+def over_seeds(frame: pd.DataFrame, keys: Sequence[str], column: str, metric: str | None = None) -> pd.DataFrame:
     """Return n, mean and sd over the seeds of each group.
 
     Args:
-        frame: one line per run, with its ``seed``.
+        frame: one line per run, which ``groups.check`` has passed.
         keys: columns that make a group.
         column: what is averaged.
-        flag: the flag that would tell runs of a group apart.
+        metric: what it is; None takes the name of the column.
 
     Raises:
-        ConfigError: when a group holds a seed twice, so that its runs are not replicates.
+        ConfigError: when no run measured it.
     """
-    check_seeds(frame, keys, flag)
+    if frame[column].isna().all():
+        raise unmeasured(metric or column)
     return _summed_up(frame.groupby(list(keys), sort=False, dropna=False)[column])
 
 
-def check_seeds(frame: pd.DataFrame, keys: Sequence[str], flag: str) -> None:
-    """Raise where a group holds a seed twice; the arguments are those of ``over_seeds``."""
-    twice = frame[frame.duplicated([*keys, "seed"], keep=False)]
-    if len(twice):
-        at = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
-        raise ConfigError(flag, f"more than one run with {at}, seed {twice.iloc[0]['seed']}")
+def unmeasured(metric: str, flag: str = "--metric") -> ConfigError:
+    """Return the error for a metric that no run has."""
+    return ConfigError(flag, f"none of these runs measured '{metric}'")
 
 
 def _summed_up(groups: Any) -> pd.DataFrame:
@@ -167,12 +165,28 @@ def number(value: float | None, metric: str) -> str:
         return f"{value:.1e}".replace("e+", "e")
     if metric == "lr":
         return f"{value:.4g}"
-    return f"{value:.{digits(metric)}f}"
+    if metric == "R1":
+        return f"{value:.1f}".removesuffix(".0")  # a count, but of several seeds a mean
+    text = f"{value:.{digits(metric)}f}"
+    return text if text.strip("-0.") else text.removeprefix("-")
 
 
 def with_unit(value: float | None, metric: str) -> str:
     """Write a value of a metric with its unit, where that is percent."""
     return number(value, metric) + (" %" if metric.endswith("_acc") else "")
+
+
+def signed(value: float, metric: str) -> str:
+    """Write a difference of a metric with its sign, unless it rounds to nothing."""
+    size = number(abs(value), metric)
+    return f"{'+' if value > 0 else '−'}{size}" if size.strip("0.") else size
+
+
+def probability(p: float) -> str:
+    """Write a p value."""
+    if math.isnan(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def minutes(value: float) -> str:

@@ -30,8 +30,6 @@ from hebb.core.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FLAG = "--where"
-"""The flag that tells runs of an arm apart."""
 Logits = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
 
@@ -242,12 +240,9 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         frame: one line a run and strength: arm, seed, kind, strength, accuracy, images, no_gradient.
-
-    Raises:
-        ConfigError: when an arm holds a seed twice, so that its runs are not replicates.
     """
     keys = ["kind", "arm", "strength"]
-    accuracy = replicates.over_seeds(frame, keys, "accuracy", FLAG)
+    accuracy = replicates.over_seeds(frame, keys, "accuracy")
     others = frame.groupby(keys, sort=False).agg(images=("images", "first"), no_gradient=("no_gradient", "mean"))
     return accuracy.join(others, on=keys)
 

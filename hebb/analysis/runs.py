@@ -90,9 +90,9 @@ class StoredRun:
 
     @property
     def trained(self) -> str:
-        """The blocks that were trained: ``all``, or ``b1 b2``."""
+        """The blocks that were trained: ``all``, ``b1 b2``, or ``none``."""
         blocks = self.config.training_blocks
-        return "all" if blocks is None else " ".join(f"b{i}" for i in blocks)
+        return "all" if blocks is None else " ".join(f"b{i}" for i in blocks) or "none"
 
     @property
     def hidden(self) -> int:
@@ -369,82 +369,11 @@ def varying(runs: Sequence[StoredRun]) -> list[str]:
     return [p for p in paths if p != "seed" and len({run.values.get(p, absent) for run in runs}) > 1]
 
 
-def groups(runs: Sequence[StoredRun]) -> list[str]:
-    """Return the columns whose values runs must share to be replicates.
-
-    Preset and dataset, mode and trained blocks where they differ, and the paths at which runs of one preset differ. A
-    path that some runs lack counts where those that have it differ.
-    """
-    paths: dict[str, None] = {}
-    for preset in dict.fromkeys(run.preset for run in runs):
-        members = [run for run in runs if run.preset == preset]
-        paths |= dict.fromkeys(path for path in varying(members) if _differ(members, path, among=runs))
-    differing = [name for name in ("mode", "trained") if len({value_in(run, name) for run in runs}) > 1]
-    return ["preset", "dataset", *differing, *paths]
-
-
-def _differ(members: Sequence[StoredRun], path: str, among: Sequence[StoredRun]) -> bool:
-    """Tell whether a path that varies among members separates them by its values, not by its absence alone."""
-    return (
-        all(path in run.values for run in among) or len({run.values[path] for run in members if path in run.values}) > 1
-    )
-
-
-def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[str]:
-    """Name the group of every run: its search where every group is one search, else the values that groups differ in.
-
-    Args:
-        runs: the runs.
-        by: columns of ``COLUMNS`` or override paths; None takes ``groups``.
-    """
-    columns = groups(runs) if by is None else list(by)
-    cell = _cell_or_absent if by is None else value_in
-    keys = [tuple(cell(run, name) for name in columns) for run in runs]
-    pairs = {(key, run.search) for key, run in zip(keys, runs, strict=True)}
-    if all(run.search for run in runs) and len(pairs) == len(set(keys)) == len({search for _, search in pairs}):
-        return [str(run.search) for run in runs]
-    differing = [i for i in range(len(columns)) if len({key[i] for key in keys}) > 1]
-    if not differing:
-        return [run.preset for run in runs]
-    texts, _ = group_texts([tuple(key[i] for i in differing) for key in keys], [columns[i] for i in differing])
-    return [texts[tuple(key[i] for i in differing)] for key in keys]
-
-
-def group_texts(
-    keys: Iterable[tuple[object, ...]], columns: Sequence[str]
-) -> tuple[dict[tuple[object, ...], str], int]:
-    """Write the values of groups in some columns, with as many digits as tell them apart, and return the digits."""
-    for digits in (4, 8, 17):
-        texts = {
-            key: ", ".join(_named(c, v, digits) for c, v in zip(columns, key, strict=True) if v is not _ABSENT)
-            for key in keys
-        }
-        if len(set(texts.values())) == len(texts):
-            break
-    return texts, digits
-
-
-def _named(column: str, value: object, digits: int) -> str:
-    """Write a value with the name of its column, where it does not speak for itself."""
-    text = value_text(value, digits)
-    return text if column in ("preset", "dataset", "search", "mode") else f"{column}={text}"
-
-
-def value_text(value: object, digits: int) -> str:
-    """Write a value, floats with at most so many digits."""
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
-
-
 def value_in(run: StoredRun, column: str) -> object:
     """Return the value of a run in a column of ``COLUMNS`` or at an override path."""
     if column in _CELLS:
         return _CELLS[column](run)
     return getattr(run, column) if column in COLUMNS else run.value(column, "--by")
-
-
-def _cell_or_absent(run: StoredRun, column: str) -> object:
-    """Return the value of a run in a column of ``groups``, which it may lack."""
-    return value_in(run, column) if column in COLUMNS else run.values.get(column, _ABSENT)
 
 
 _CELLS: Mapping[str, Callable[[StoredRun], str]] = {
@@ -453,8 +382,6 @@ _CELLS: Mapping[str, Callable[[StoredRun], str]] = {
     "search": lambda run: run.search or "",
 }
 """Columns that are no attribute of a run under that name."""
-_ABSENT = object()
-"""Stands for the value of a path that a run lacks."""
 
 
 def schedule(run: StoredRun) -> str:

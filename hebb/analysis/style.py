@@ -164,6 +164,12 @@ def unit(metric: str) -> str:
     return _METRICS.get(metric, metric)
 
 
+def unit_alone(metric: str) -> str:
+    """Return the unit of a metric: what its label has in brackets, or the label, which says what is counted."""
+    brackets = re.search(r"\(([^()]+)\)$", unit(metric))
+    return brackets[1] if brackets else unit(metric)
+
+
 def legend(figure: Figure, axes: Axes | Iterable[Axes], note: str = "") -> None:
     """Put one legend for all panels below them, with a note on what bars or bands show."""
     from matplotlib.lines import Line2D
@@ -256,10 +262,18 @@ def logarithmic(axes: Axes, low: float, high: float) -> None:
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Put ticks of a logarithmic axis at 1, 2, 5, 10, or at powers of 10; label them with plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Put ticks of a logarithmic axis at 1, 2, 5, 10, or at powers of 10; label them with plain numbers.
 
-    axis.set_major_locator(LogLocator(10, (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0), numticks=12))
+    A range in which fewer than two of these lie has ticks at even steps.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    locator = LogLocator(10, (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0), numticks=12)
+    if sum(low <= place <= high for place in locator.tick_values(low, high)) > 1:
+        axis.set_major_locator(locator)
+    else:
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     if high / low <= 1e5:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hebb.analysis import replicates, style
+from hebb.analysis import groups, replicates, style
 from hebb.analysis import runs as stored
-from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hebb.analysis.runs import StoredRun
+
+
+_ACCURACIES = ("train_acc", "val_acc", "test_acc")
+_MOST = 4
+"""Values in which runs differ that a line of ``listing`` has room for."""
 
 
 def compute(
@@ -32,7 +36,7 @@ def compute(
     Raises:
         ConfigError: when no run measured the metric, or runs of one group have the same seed.
     """
-    columns = list(by) if by is not None else stored.groups(runs)
+    columns = list(by) if by is not None else groups.columns(runs)
     paths = [name for name in columns if name not in stored.COLUMNS]
     beside = [name for name in dict.fromkeys(beside) if name != metric]
     for name in beside:
@@ -41,32 +45,22 @@ def compute(
         **{name: [run.measured(name) for run in runs] for name in beside}
     )
     if frame[metric].isna().all():
-        raise ConfigError("--metric", f"none of these runs measured '{metric}'")
-    twice = frame[frame.duplicated([*columns, "seed"], keep=False)]
-    if len(twice):
-        some = ", ".join(twice["run"].iloc[:2])
-        problem = f"{some} have the same seed and the same {', '.join(columns)}"
-        raise ConfigError("--by", problem, hint=_difference(runs, twice["run"]))
+        raise replicates.unmeasured(metric)
+    groups.check(runs, groups.keys(runs, by))
     lines = replicates.statistics(frame, columns, metric)
-    groups = frame.groupby(columns, sort=False, dropna=False)
-    means = {name: groups[name].agg(lambda column: column.mean(skipna=False)).to_numpy() for name in beside}
+    grouped = frame.groupby(columns, sort=False, dropna=False)
+    means = {name: grouped[name].agg(lambda column: column.mean(skipna=False)).to_numpy() for name in beside}
     return lines[[*columns, "n", "mean", "sd", "interval"]].assign(
         metric=metric, low=lines["low"], high=lines["high"], values=lines["values"], **means
     )
-
-
-def _difference(runs: Sequence[StoredRun], names: pd.Series) -> str:
-    """Say how runs that should be replicates differ."""
-    paths = stored.varying([run for run in runs if run.folder.name in set(names)])[:6]
-    return f"they differ in {', '.join(paths)}: add what matters to --by" if paths else "name each run once"
 
 
 def cells(lines: pd.DataFrame) -> pd.DataFrame:
     """Return the table as people read it: the groups, ``mean +- sd``, the interval or the seeds, n."""
     metric = str(lines["metric"].iloc[0])
     names = list(lines.columns)
-    groups, beside = names[: names.index("n")], names[names.index("values") + 1 :]
-    shown = lines[groups].astype(object).where(lines[groups].notna(), replicates.NOTHING)
+    keys, beside = names[: names.index("n")], names[names.index("values") + 1 :]
+    shown = lines[keys].astype(object).where(lines[keys].notna(), replicates.NOTHING)
     shown[style.unit(metric)] = [replicates.mean_and_deviation(line, metric) for line in lines.itertuples()]
     spreads = replicates.spread_cells(lines, metric)
     for name in spreads[0]:
@@ -76,6 +70,24 @@ def cells(lines: pd.DataFrame) -> pd.DataFrame:
     for name in beside:
         shown[style.unit(name)] = [replicates.number(value, name) for value in lines[name]]
     return shown
+
+
+def listing(runs: Sequence[StoredRun]) -> str:
+    """Write a line for each run: what it was, the values in which runs of one network differ, accuracies and time."""
+    names = [name for name in groups.columns(runs) if name not in stored.COLUMNS]
+    frame = stored.frame(runs, _ACCURACIES, names, lacking=True)
+    shown = frame[["run", "preset", "dataset", "seed"]].assign(
+        **{name: [_cell(value) for value in frame[name]] for name in names[:_MOST]},
+        **{name: [replicates.number(value, name) for value in frame[name]] for name in (*_ACCURACIES, "seconds")},
+    )
+    text = str(shown.to_string(index=False))
+    further = names[_MOST:]
+    return f"{text}\nthey also differ in {', '.join(further)}" if further else text
+
+
+def _cell(value: Any) -> str:
+    """Write a value of a run, which may lack it."""
+    return replicates.NOTHING if pd.isna(value) else groups.value_text(value, 4)
 
 
 def markdown(shown: pd.DataFrame) -> str:

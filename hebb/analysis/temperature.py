@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hebb.analysis import replicates, style
+from hebb.analysis import groups, replicates, style
 from hebb.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
         runs: finished runs whose Hebbian blocks share one method and one inverse temperature.
         metric: the metric that is drawn beside R1.
     """
-    lines = []
+    lines, keys = [], []
     for run in runs:
         method = str(run.value("b*.method")) if run.has("b*.method") else ""
         if method not in SERIES:
@@ -44,9 +44,15 @@ def compute(runs: Sequence[StoredRun], metric: str = "test_acc") -> pd.DataFrame
             raise ConfigError(str(run.folder), f"all blocks must share one method, got {methods}", choices=SERIES)
         beta = None if method == "Hard" else run.number("b*.layer.t_invert")
         at = {"series": SERIES[method], "temperature": 0.0 if beta is None else 1 / beta, "seed": run.seed}
+        keys.append((at["series"], at["temperature"]))
         lines.append({**at, "metric": metric, "value": run.measured(metric)})
         lines.append({**at, "metric": "R1", "value": radius_one(run)})
-    frame = replicates.over_seeds(pd.DataFrame(lines), ["series", "temperature", "metric"], "value", "--where")
+    groups.check(runs, keys, "--where")
+    measured = pd.DataFrame(lines)
+    if measured["value"][measured["metric"] == metric].isna().all():
+        raise replicates.unmeasured(metric)
+    measured = measured[measured.groupby("metric")["value"].transform("count") > 0]
+    frame = replicates.over_seeds(measured, ["series", "temperature", "metric"], "value")
     frame["series"] = pd.Categorical(frame["series"], SERIES.values())
     frame = frame.sort_values(["metric", "series", "temperature"], key=_r1_last, ignore_index=True)
     return frame.astype({"series": str})

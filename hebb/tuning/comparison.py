@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,16 +91,28 @@ def _verdict(reports: Mapping[str, SearchReport], frame: pd.DataFrame) -> verdic
 def _differences(values: verdict.Values, metric: str) -> list[str]:
     """Write the difference of every search to the first, by seed where they have seeds in common."""
     (reference, base), *others = values.items()
+    lines = {name: _compared(base, group, metric) for name, group in others}
+    p = {name: math.nan if line is None else float(line["p"]) for name, line in lines.items()}
+    corrected = dict(zip(p, compare.holm(list(p.values())), strict=True))
+    tests = sum(not math.isnan(value) for value in p.values())
     sentences = []
     for name, group in others:
-        paired = len(set(base) & set(group)) > 1
-        if not paired and min(len(base), len(group)) < 2:
+        line = lines[name]
+        if line is None:
             gap = sum(group.values()) / len(group) - sum(base.values()) / len(base)
             sentences.append(f"{name}: {verdict.difference(gap, metric)} against {reference}; one seed has no test.")
-            continue
-        line = compare.of_values({reference: base, name: group}, metric, paired=paired).iloc[0]
-        sentences.append(f"{name}: {verdict.compared(line, metric, sign=1)} against {reference}.")
+        else:
+            words = verdict.compared(pd.Series({**line, "p_holm": corrected[name]}), metric, tests, sign=1)
+            sentences.append(f"{name}: {words} against {reference}.")
     return sentences
+
+
+def _compared(base: Mapping[int, float], group: Mapping[int, float], metric: str) -> pd.Series | None:
+    """Compare a search with the first by seed, or by Welch's test without seeds in common; None for a single run."""
+    paired = len(set(base) & set(group)) > 1
+    if not paired and min(len(base), len(group)) < 2:
+        return None
+    return compare.of_values({"first": base, "other": group}, metric, paired=paired).iloc[0]
 
 
 def _chart(frame: pd.DataFrame, metric: str) -> Markup:

@@ -82,15 +82,16 @@ def _line(values: verdict.Values, learned: str, control: str, metric: str) -> di
 
 def sentences(frame: pd.DataFrame, metric: str) -> list[str]:
     """Write a line of ``table`` as a sentence: learned against frozen: +3.1 points, and how sure that is."""
-    several = frame["configuration"].nunique() > 1
+    several, tests = frame["configuration"].nunique() > 1, int(frame["p"].notna().sum())
     return [
-        f"{f'{line.configuration}: ' if several else ''}learned against {line.control}: {_gain(line._asdict(), metric)}"
+        f"{f'{line.configuration}: ' if several else ''}learned against {line.control}: "
+        f"{_gain(line._asdict(), metric, tests)}"
         for line in frame.itertuples(index=False)
     ]
 
 
-def _gain(line: Mapping[str, object], metric: str) -> str:
+def _gain(line: Mapping[str, object], metric: str, tests: int) -> str:
     if line["n"] == 1:
         return f"{verdict.difference(float(str(line['gain'])), metric)} (one seed)"
     tested = pd.Series({**line, "difference": line["gain"], "test": compare.PAIRED})
-    return verdict.compared(tested, metric, sign=1)
+    return verdict.compared(tested, metric, tests, sign=1)

@@ -142,10 +142,12 @@ def _doubt(
         return f"{number} too few for an interval or a test: the order may be chance."
     if leading[0] not in complete or not others:
         return ""
-    p = compare.of_values({label: values[label] for label in (leading[0], others[0])}, search.metric)["p"].iloc[0]
-    if not p >= LEVEL:  # NaN where all seeds differ alike
+    table = compare.of_values({label: values[label] for label in (leading[0], *others)}, search.metric)
+    second = table.iloc[0]
+    if not second["p_holm"] >= LEVEL:  # NaN where all seeds differ alike
         return ""
-    return f"The seeds cannot tell it from the next, {others[0]} (p = {probability(p)}): the order may be chance."
+    p = compare.probability(second, _tests(table))
+    return f"The seeds cannot tell it from the next, {others[0]} ({p}): the order may be chance."
 
 
 def _apart(search: Search, values: Values, first: str, second: str) -> str:
@@ -227,10 +229,11 @@ def _against(search: Search, values: Values, leading: Sequence[str], complete: S
         gap = groups[best][search.seeds[0]] - groups[others[0]][search.seeds[0]]
         return [f"{difference(gap, search.metric)} against the next, {others[0]}, with one seed each."]
     table = compare.of_values(groups, search.metric).set_index("group")
-    sentences = [f"{compared(table.loc[others[0]], search.metric)} against the next, {others[0]}."]
+    tests = _tests(table)
+    sentences = [f"{compared(table.loc[others[0]], search.metric, tests)} against the next, {others[0]}."]
     own = _preset_values(search, others[1:])
     if own:
-        sentences.append(f"{compared(table.loc[own], search.metric)} against the preset's own values, {own}.")
+        sentences.append(f"{compared(table.loc[own], search.metric, tests)} against the preset's own values, {own}.")
     return [*sentences, *_together(table, search)]
 
 
@@ -244,20 +247,29 @@ def _preset_values(search: Search, labels: Sequence[str]) -> str:
     return ""
 
 
-def compared(line: pd.Series, metric: str, sign: int = -1) -> str:
+def _tests(table: pd.DataFrame) -> int:
+    """Count the comparisons that have a test."""
+    return int(table["p"].notna().sum())
+
+
+def compared(line: pd.Series, metric: str, tests: int, sign: int = -1) -> str:
     """Write a difference of ``compare.of_values``, with its interval or its pairs, and the test.
 
-    ``sign`` -1 writes that of the reference to the group, 1 that of the group to the reference.
+    Args:
+        line: the comparison.
+        metric: what is compared.
+        tests: the number of tests for which ``p_holm`` is corrected.
+        sign: -1 writes the difference of the reference to the group, 1 that of the group to the reference.
     """
     gap = difference(sign * line["difference"], metric)
     if not math.isnan(line["low"]):
-        low, high = (_signed(end, metric) for end in sorted((sign * line["low"], sign * line["high"])))
-        unsure = ", so the seeds cannot tell them apart" if line["p"] >= LEVEL else ""
-        test = f"{line['test']}, n = {line['n']}, p = {probability(line['p'])}"
+        low, high = (replicates.signed(end, metric) for end in sorted((sign * line["low"], sign * line["high"])))
+        unsure = ", so the seeds cannot tell them apart" if line["p_holm"] >= LEVEL else ""
+        test = f"{line['test']}, n = {line['n']}, {compare.probability(line, tests)}"
         return f"{gap} (95 % interval {low} to {high}; {test}{unsure})"
     if line["test"] != compare.PAIRED:
         return f"{gap} ({line['values']}, too few for an interval)"
-    pairs = ", ".join(_signed(sign * float(value), metric) for value in str(line["values"]).split())
+    pairs = ", ".join(replicates.signed(sign * float(value), metric) for value in str(line["values"]).split())
     return f"{gap} (seed by seed {pairs})"
 
 
@@ -306,19 +318,7 @@ def spread(line: pd.Series, metric: str) -> str:
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _signed(value: float, metric: str) -> str:
-    size = replicates.number(abs(value), metric)
-    if not size.strip("0."):
-        return size
-    return f"{'+' if value > 0 else '−'}{size}"
-
-
 def difference(value: float, metric: str) -> str:
     """Write a difference of the metric with its sign and unit."""
     unit = "points" if metric.endswith("_acc") else f"in {style.unit(metric)}"
-    return f"{_signed(value, metric)} {unit}"
-
-
-def probability(p: float) -> str:
-    """Write a p value."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    return f"{replicates.signed(value, metric)} {unit}"

@@ -19,7 +19,7 @@ import small
 import stored_runs
 from scipy import stats
 
-from hebb.analysis import compare, convergence, curves, depth, published, runs, style
+from hebb.analysis import compare, convergence, curves, depth, groups, published, runs, style
 from hebb.cli.analysis import command
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
@@ -240,12 +240,12 @@ def test_names_of_curves(home: Path) -> None:
     """Searches where each is one group; what differs where one search holds several, or a group several searches."""
     there = {name: runs.read([home / "hebb" / "search" / name]).runs for name in ("soft1", "random1", "norm")}
     alike = [*there["soft1"], *there["random1"]]  # one network; the blocks that learn differ
-    assert runs.groups(alike) == ["preset", "dataset", "trained"]
-    assert runs.labels(alike) == ["soft1"] * 2 + ["random1"] * 2
-    assert runs.labels(alike, ["trained"]) == ["soft1"] * 2 + ["random1"] * 2
-    assert set(runs.labels(alike, ["seed"])) == {"seed=0", "seed=1"}
-    assert set(runs.labels(there["norm"])) == {f"b0.layer.radius={r}" for r in (0.5, 1.5)}
-    assert [runs._named("b0.layer.lr", value, 4) for value in (0.0158384067031287, 48, "relu")] == [
+    assert groups.columns(alike) == ["preset", "dataset", "trained"]
+    assert groups.labels(alike) == ["soft1"] * 2 + ["random1"] * 2
+    assert groups.labels(alike, ["trained"]) == ["soft1"] * 2 + ["random1"] * 2
+    assert set(groups.labels(alike, ["seed"])) == {"seed=0", "seed=1"}
+    assert set(groups.labels(there["norm"])) == {f"b0.layer.radius={r}" for r in (0.5, 1.5)}
+    assert [groups._named("b0.layer.lr", value, 4) for value in (0.0158384067031287, 48, "relu")] == [
         "b0.layer.lr=0.01584",
         "b0.layer.lr=48",
         "b0.layer.lr=relu",
@@ -340,26 +340,60 @@ def test_posthoc(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
 
 
 def test_compare_by_hand(home: Path, draw: Callable[..., pd.DataFrame]) -> None:
-    """The paired test of two seeds by its formulas, t = d sqrt(2) / sd; they have no interval and are shown."""
+    """Two seeds have neither an interval nor a test, and are shown."""
     lines = draw("compare", "compare", "soft1", "bp1", "random1").set_index("group")
     base, other = ({r["seed"]: r["metrics"]["test_acc"] for r in results(home, name)} for name in ("soft1", "bp1"))
     differences = [other[seed] - base[seed] for seed in SEEDS]
-    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
     line = lines.loc["bp1"]
     assert line["reference"] == "soft1"
     assert line["n"] == 2
-    assert line["difference"] == pytest.approx(mean, abs=1e-9)
-    assert math.isnan(line["low"])
-    assert math.isnan(line["high"])
+    assert line["difference"] == pytest.approx(statistics.fmean(differences), abs=1e-9)
+    assert all(math.isnan(line[name]) for name in ("low", "high", "t", "p", "p_holm"))
     assert [float(text) for text in line["values"].split()] == pytest.approx(differences, rel=1e-9)
-    assert line["t"] == pytest.approx(mean * math.sqrt(2) / sd, rel=1e-9)
     assert line["test"] == "paired t-test"
-    assert line["p"] == pytest.approx(2 * stats.t.sf(abs(line["t"]), 1), rel=1e-9)
     unpaired = draw("welch", "compare", "soft1", "bp1", "--unpaired").iloc[0]
-    a, b = (list(side.values()) for side in (other, base))
-    error = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
-    assert unpaired["t"] == pytest.approx((statistics.fmean(a) - statistics.fmean(b)) / error, rel=1e-9)
     assert unpaired["test"] == "Welch's t-test"
+    assert math.isnan(unpaired["p"])
+
+
+def test_tests_by_their_formulas() -> None:
+    """t = d sqrt(n) / sd with n - 1 degrees of freedom, or (a - b) / sqrt(va / n + vb / m) without pairs."""
+    base, other = {0: 10.0, 1: 12.0, 2: 11.0, 3: 13.0}, {0: 12.0, 1: 13.0, 2: 15.0, 3: 14.0}
+    differences = [other[seed] - base[seed] for seed in base]
+    line = compare.of_values({"a": base, "b": other}, "test_acc").iloc[0]
+    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
+    assert line["t"] == pytest.approx(mean * math.sqrt(4) / sd, rel=1e-9)
+    assert line["p"] == pytest.approx(2 * stats.t.sf(abs(line["t"]), 3), rel=1e-9)
+    welch = compare.of_values({"a": base, "b": other}, "test_acc", paired=False).iloc[0]
+    error = math.sqrt((statistics.variance(base.values()) + statistics.variance(other.values())) / 4)
+    assert welch["t"] == pytest.approx(mean / error, rel=1e-9)
+
+
+def test_the_text_of_a_comparison() -> None:
+    """Rounded like the metric, signed, with Holm's correction where there are several tests."""
+    base = {0: 10.0, 1: 12.0, 2: 11.0}
+    one = compare.text(compare.of_values({"a": base, "b": {0: 13.0, 1: 14.0, 2: 15.0}}, "test_acc"))
+    assert "b against a" in one
+    assert "14.00 against 11.00" in one
+    assert "+3.00" in one
+    assert "+0.52 to +5.48" in one  # 3 +- 4.302653 x 1 / sqrt(3)
+    assert "Holm" not in one
+    others = {
+        "b": {0: 13.0, 1: 14.0, 2: 15.0},
+        "c": {0: 9.0, 1: 12.0, 2: 7.0},
+        "d": {s: v + 1 for s, v in base.items()},
+    }
+    several = compare.text(compare.of_values({"a": base, **others}, "test_acc"))
+    assert "p (Holm)" in several
+    assert "+1.00, +1.00, +1.00" in several  # alike on every seed: no interval, and no test
+    few = compare.text(compare.of_values({"a": {0: 1.0, 1: 2.0}, "b": {0: 2.0, 1: 4.0}}, "test_acc"))
+    assert few.endswith("no test: it takes 3 seeds that do not all differ alike")
+
+
+def test_seeds_without_a_partner_are_named(home: Path) -> None:
+    sides = {"base": _measured([10.0, 11.0, 12.0, 13.0], home), "other": _measured([12.0, 13.0, 14.0], home)[1:]}
+    assert compare.unpaired(sides) == ("other against base: left out, as the other side lacks it: seeds 0 3 of base")
+    assert compare.unpaired(dict.fromkeys(("a", "b"), sides["base"])) == ""
 
 
 def test_aggregate(home: Path, draw: Callable[..., pd.DataFrame], capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,7 +410,7 @@ def test_aggregate(home: Path, draw: Callable[..., pd.DataFrame], capsys: pytest
     assert lines.loc["bp1", "improvement"] == pytest.approx(statistics.fmean(above))
     assert lines["low"].isna().all()
     assert f"P(bp1 better than soft1) = {statistics.fmean(above):.2f}, 95 % interval -" in out
-    with pytest.raises(ConfigError, match="more than one run with"):
+    with pytest.raises(ConfigError, match="not seeds of one configuration"):
         draw("twice", "aggregate", "soft1", "bp1", "--by", "dataset", "--tasks", "mode")
     with pytest.raises(ConfigError, match="did you mean 'soft1'"):
         draw("none", "aggregate", "soft1", "bp1", "--by", "search", "--baseline", "sofd1")
@@ -388,7 +422,7 @@ def test_compare_refuses_what_it_cannot_pair(home: Path) -> None:
     searches = {name: runs.read([home / "hebb" / "search" / name]).runs for name in ("soft1", "bp1", "regimes")}
     with pytest.raises(ConfigError, match="must be at least two searches or folders, got 1"):
         compare.compute({"soft1": searches["soft1"]})
-    with pytest.raises(ConfigError, match="more than one run of seed 0"):
+    with pytest.raises(ConfigError, match="not seeds of one configuration: they differ in"):
         compare.compute({"soft1": searches["soft1"], "regimes": searches["regimes"]})
     with pytest.raises(ConfigError, match="fewer than two seeds in common"):
         compare.compute({"soft1": searches["soft1"][:1], "bp1": searches["bp1"]})
@@ -447,5 +481,5 @@ def test_runs_that_are_no_replicates_are_refused(home: Path, verb: str, tmp_path
     """Two searches of one network with the same seeds, of different rates."""
     base = small.config(MLP if verb == "radius" else SOFT1, *TINY)
     stored_runs.sweep(tmp_path, "twice", base, {"b0.layer.lr": [0.01, 0.02]}, [0])
-    with pytest.raises(ConfigError, match=r"--where: more than one run with .*seed 0"):
+    with pytest.raises(ConfigError, match=r"--where: .* not seeds of one configuration: they differ in b0.layer.lr"):
         command.main([verb, "twice", "--data-dir", str(tmp_path)])

@@ -111,7 +111,7 @@ def test_published_values_stand_beside_the_panel_and_apart_from_each_other(store
 
 
 def test_seeds_that_do_not_differ_are_refused(stored: tuple[StoredRun, ...]) -> None:
-    with pytest.raises(ConfigError, match="more than one run with"):
+    with pytest.raises(ConfigError, match="one configuration with the same seed"):
         cost.compute((*stored, stored[0]), "seconds")
     with pytest.raises(ConfigError, match="--cost"):
         cost.compute(stored, "nope")

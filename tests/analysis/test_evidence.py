@@ -66,7 +66,7 @@ def test_one_run_has_no_deviation(tmp_path: Path) -> None:
     record(tmp_path, csv="seed,acc\n0,61.5\n")
     frame = evidence.table(evidence.read(tmp_path))
     assert math.isnan(frame["sd"][0])
-    assert "| 61.5 | 1 | +1.50 |" in evidence.markdown(frame)
+    assert "| 61.50 | 1 | +1.50 |" in evidence.markdown(frame)
 
 
 def test_what_other_groups_found_has_a_column_of_its_own(tmp_path: Path) -> None:

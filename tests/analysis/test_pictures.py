@@ -437,8 +437,6 @@ def test_spread_over_the_runs_of_an_arm() -> None:
     assert summary.loc["A", "sd"] == pytest.approx(math.sqrt(2))
     assert math.isnan(summary.loc["B", "sd"])
     assert (summary.loc["A", "images"], summary.loc["A", "no_gradient"]) == (7, 0.0)
-    with pytest.raises(ConfigError, match="more than one run with kind l2, arm A"):
-        robust.summary(single.assign(seed=0))
 
 
 @pytest.mark.parametrize("strengths", [(), (0.1, -1.0)])

@@ -313,7 +313,7 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
     ),
     "no such column": (
         ("s0", "--out", "r", "--published", "5", "--source", "x", "--metric", "val_acc"),
-        "not every run has 'val_acc'",
+        "--metric: none of these runs measured 'val_acc'",
     ),
 }
 
@@ -328,5 +328,5 @@ def test_what_is_refused(case: str, home: Path) -> None:
 
 def test_a_seed_twice(home: Path) -> None:
     stored_runs.single(home / "home", "again", config(0))
-    with pytest.raises(ConfigError, match="two of them have seed 0"):
+    with pytest.raises(ConfigError, match="again and s0 are one configuration with the same seed"):
         command.main(["record", "s0", "again", "--out", "r"])

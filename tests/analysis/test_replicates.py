@@ -109,7 +109,10 @@ def test_a_column_is_there_where_one_line_needs_it() -> None:
         (None, "test_loss", "-"),
         (3.24e32, "test_loss", "3.2e32"),
         (0.0005, "lr", "0.0005"),
-        (12.0, "R1", "12.00"),
+        (12.0, "R1", "12"),
+        (11.0 + 2 / 3, "R1", "11.7"),
+        (-0.001, "test_acc", "0.00"),
+        (-0.01, "test_acc", "-0.01"),
     ],
 )
 def test_numbers(value: float | None, metric: str, text: str) -> None:

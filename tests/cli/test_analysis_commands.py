@@ -18,7 +18,7 @@ import small
 import stored_runs
 from conftest import Command
 
-from hebb.analysis import runs, style, table
+from hebb.analysis import groups, runs, style, table
 from hebb.analysis.output import Output
 from hebb.cli.analysis import command as analysis
 from hebb.core.errors import ConfigError
@@ -86,7 +86,7 @@ def test_values_within_a_search_are_compared(rates: Path, tmp_path: Path, capsys
         (["--by", "b0.layer.lrr"], "has no single value at 'b0.layer.lrr'"),
         (["--baseline", "rate"], "is none of RUNS: 'rate' (did you mean 'rates'?)"),
         (["--by", "preset"], "must be at least two"),
-        (["--by", "seed"], "seed=0 has more than one run of seed 0"),
+        (["--by", "seed"], "they differ in b0.layer.lr"),
         ([], "--by compares the values of one of its columns"),
     ],
 )
@@ -113,7 +113,7 @@ def test_searches_over_different_keys_share_a_table(rates: Path) -> None:
     assert frame["b0.layer.t_invert"].tolist()[:2] == [1, 2]
     assert frame["b0.layer.t_invert"].isna().tolist() == [False, False, True, True]
     assert list(table.cells(frame)["b0.layer.t_invert"])[2:] == ["-", "-"]
-    names = list(dict.fromkeys(runs.labels(both)))
+    names = list(dict.fromkeys(groups.labels(both)))
     assert len(names) == 4
     assert names[2] == f"{hard}, b0.layer.lr=0.1"
 
@@ -147,7 +147,7 @@ def test_table_by_hand(rates: Path, forked: Command, tmp_path: Path) -> None:
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(rates: Path) -> None:
-    with pytest.raises(ConfigError, match=r"they differ in b0.layer.lr: add what matters to --by"):
+    with pytest.raises(ConfigError, match=r"they differ in b0.layer.lr\nadd what matters to --by; --where chooses one"):
         table.compute(runs.read([rates]).runs, "test_acc", ["preset"])
 
 

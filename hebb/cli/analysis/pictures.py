@@ -335,17 +335,16 @@ def _robust(options: argparse.Namespace) -> Output:
 
     import pandas as pd
 
-    from hebb.analysis import replicates, robust
-    from hebb.analysis import runs as stored
+    from hebb.analysis import groups, robust
     from hebb.analysis.output import Output
     from hebb.analysis.robust import Attack, Loss
 
-    arms = pd.DataFrame({"arm": stored.labels(runs), "seed": [run.seed for run in runs]})
-    replicates.check_seeds(arms, ["arm"], robust.FLAG)
+    arms = groups.labels(runs)
+    groups.check(runs, arms, "--where")
     attacks = [choose(Attack, word, "--kinds") for word in dict.fromkeys(options.kinds)]
     losses = [choose(Loss, word, "--loss") for word in options.loss]
     frames = []
-    for run, arm in zip(runs, arms["arm"], strict=True):
+    for run, arm in zip(runs, arms, strict=True):
         subject = _load(run, options)
         for attack in attacks:
             measured = _attacked(subject, attack, losses, options)

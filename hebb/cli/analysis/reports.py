@@ -75,7 +75,7 @@ def _record_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sd", type=real_number(0), nargs="+", metavar="X", help="its published standard deviation")
     parser.add_argument("--n", type=count, metavar="N", help="the number of runs behind it")
     parser.add_argument("--what", metavar="TEXT", help="the quantity in words (default: network, dataset, metric)")
-    parser.add_argument("--unit", default="%", metavar="TEXT", help="its unit (default: %%)")
+    parser.add_argument("--unit", metavar="TEXT", help="its unit (default: that of the metric)")
     parser.add_argument(
         "--why", metavar="TEXT", help="why ours differs by more than that deviation, where the record does not say yet"
     )
@@ -134,7 +134,7 @@ def _record(options: argparse.Namespace) -> Output:
     epochs, before = _check_record(options)
     runs = selected(options)
 
-    from hebb.analysis import evidence, more_seeds, record, record_metric
+    from hebb.analysis import evidence, more_seeds, record, record_metric, style
     from hebb.analysis.output import Output
 
     first, frame = runs[0], record.lines(runs)
@@ -142,7 +142,7 @@ def _record(options: argparse.Namespace) -> Output:
     path = options.out / f"{options.name}.csv"
     if options.published is None and path.exists():
         metrics += more_seeds.metrics(path, frame)
-    frame = record_metric.with_epochs(frame, runs, metrics)
+    frame = record_metric.joined(frame, runs, metrics)
     if options.published is None:
         old = [] if before is None else before.claims_of(path.name)
         claims = more_seeds.claims(frame, options.name, old, options.out, first, options.why)
@@ -153,7 +153,7 @@ def _record(options: argparse.Namespace) -> Output:
                 frame,
                 options.name,
                 what if each.epochs is None else f"{what}{each.epochs.words()}",
-                options.unit,
+                options.unit or style.unit_alone(options.metric),
                 each.column,
                 evidence.Published(value=value, source=options.source, sd=sd, n=options.n),
                 options.why,

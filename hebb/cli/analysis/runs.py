@@ -6,6 +6,7 @@ Each finds bad input before it imports pandas and matplotlib.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,15 +36,13 @@ def _list(options: argparse.Namespace) -> Output:
     everything = stored(options)
     chosen = chosen_of(everything.runs, options)
 
-    from hebb.analysis import runs
+    from hebb.analysis import runs, table
     from hebb.analysis.output import Output
 
     frame = runs.frame(chosen)
-    shown = frame[["run", "preset", "dataset", "seed", "train_acc", "val_acc", "test_acc", "seconds"]]
     others = f"\n{everything.tally.sentence()}\n{everything.describe_unfinished()}" if everything.unfinished else ""
     damaged = f"\n{everything.describe_damaged()}" if everything.damaged else ""
-    text = shown.round(2).to_string(index=False, na_rep="-") + others + damaged
-    return Output(options.name, frame, text=text)
+    return Output(options.name, frame, text=table.listing(chosen) + others + damaged)
 
 
 def _table_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +67,16 @@ def _table(options: argparse.Namespace) -> Output:
     frame = table.compute(runs, options.metric, options.by, options.beside)
     shown = table.cells(frame)
     more = {".md": table.markdown(shown), ".tex": table.latex(shown)}
-    return Output(options.name, frame, text=shown.to_string(index=False), more=more)
+    text = _with_unsaid(shown.to_string(index=False), runs, options.by)
+    return Output(options.name, frame, text=text, more=more)
+
+
+def _with_unsaid(text: str, runs: Sequence[StoredRun], by: Sequence[str] | None) -> str:
+    """Add to a text in what groups of runs differ beside the columns that make them."""
+    from hebb.analysis import groups
+
+    unsaid = groups.unsaid(runs, groups.columns(runs) if by is None else by)
+    return f"{text}\n{unsaid}" if unsaid else text
 
 
 def _curves_flags(parser: argparse.ArgumentParser) -> None:
@@ -104,13 +112,15 @@ def _compare(options: argparse.Namespace) -> Output:
     if options.by and options.baseline and len(options.baseline) != len(options.by):
         problem = f"must be one value for each of {' '.join(options.by)}, got {' '.join(options.baseline)}"
         raise ConfigError("--baseline", problem)
-    groups = _named_sides(options) if options.by is None else _sides_by_value(options)
+    sides = _named_sides(options) if options.by is None else _sides_by_value(options)
 
-    from hebb.analysis import compare
+    from hebb.analysis import compare, groups
     from hebb.analysis.output import Output
 
-    frame = compare.compute(groups, options.metric, paired=not options.unpaired)
-    text = frame.to_string(index=False, float_format="%.4g", na_rep="-")
+    frame = compare.compute(sides, options.metric, paired=not options.unpaired)
+    left_out = "" if options.unpaired else compare.unpaired(sides)
+    unsaid = groups.unsaid([run for side in sides.values() for run in side], options.by or [])
+    text = "\n".join(filter(None, (compare.text(frame), left_out, unsaid)))
     return Output(options.name, frame, compare.draw(frame), text=text)
 
 
@@ -160,9 +170,10 @@ def _aggregate(options: argparse.Namespace) -> list[Output]:
     methods = aggregate.scores(runs, options.metric, by, tasks, options.baseline)
     repeats = options.repeats or aggregate.REPEATS
     frame = aggregate.compute(methods, options.metric, repeats=repeats)
+    text = _with_unsaid(aggregate.text(frame), runs, [*by, *tasks])
     shares = aggregate.profiles(methods, options.metric, repeats=repeats)
     return [
-        Output(options.name, frame, aggregate.draw(frame), text=aggregate.text(frame)),
+        Output(options.name, frame, aggregate.draw(frame), text=text),
         Output(f"{options.name}-profiles", shares, aggregate.draw_profiles(shares)),
     ]
 
