@@ -6,19 +6,19 @@ Files alone are read: no plugin is loaded, so that a run whose plugin has change
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hebb.analysis import matching
+from hebb.analysis.matching import Pair
 from hebb.config import domains, serialise
 from hebb.core import documents
 from hebb.core.errors import ConfigError
-from hebb.storage import archive, folders, kept_code, run_names
+from hebb.storage import archive, finished, folders, kept_code
 from hebb.storage.folders import FolderState
-from hebb.storage.journal import Journal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,10 +29,8 @@ SEARCH, RUN, BOTH = "search", "run", "run and search"
 
 _ELSEWHERE = ("command", "paths", "resumed_from", "data_sha256", "data_files", "config_sha256", "continued", "on_end")
 """Parts of ``environment.json`` that say where and when a run was made, or belong to the data."""
-_OF_TIME = ("images_per_second",)
 _COMMANDS = ("options.commands", "options.on_end")
 """The command lines in ``search.json``: they hold the name of its folder, and what follows its end."""
-_PLACE = ("step", "phase", "kind", "blocks", "epoch")
 
 
 @dataclass(frozen=True)
@@ -74,29 +72,6 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A configuration that both searches have finished with the same seeds, to another result.
-
-    Attributes:
-        label: its values.
-        n: number of seeds in common.
-        left: mean of the first search's metric, over these.
-        right: mean of the second one's.
-        difference: mean of the differences seed by seed, second minus first.
-        low: lower end of its 95 % interval; None below three seeds, and where all differences are equal.
-        high: upper end.
-    """
-
-    label: str
-    n: int
-    left: float
-    right: float
-    difference: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class SourceChange:
     """A file of a plugin that differs.
 
@@ -115,7 +90,7 @@ class Difference:
 
     Attributes:
         kind: run, search, or both.
-        metric: what the configurations of searches are compared by; empty for runs.
+        metrics: what searches compare their configurations by; empty for runs.
         changes: values that differ.
         curves: metrics of two runs that differ.
         pairs: configurations of two searches whose results differ.
@@ -123,7 +98,7 @@ class Difference:
     """
 
     kind: str
-    metric: str
+    metrics: tuple[str, ...]
     changes: tuple[Change, ...]
     curves: tuple[Curve, ...] = ()
     pairs: tuple[Pair, ...] = ()
@@ -138,7 +113,7 @@ class Difference:
 
         lines = [(change.part, change.path, change.left, change.right) for change in self.changes]
         lines += [("metrics", curve.metric, curve.left, curve.right) for curve in self.curves]
-        lines += [("results", pair.label, pair.left, pair.right) for pair in self.pairs]
+        lines += [(f"mean {pair.metric}", pair.label, pair.left, pair.right) for pair in self.pairs]
         return pd.DataFrame(lines, columns=["part", "path", "left", "right"])
 
 
@@ -162,7 +137,8 @@ def _of_runs(left: Path, right: Path) -> Difference:
     configs = _config(left), _config(right)
     changes = (*_of_configs(*configs), *_of_environments(left, right))
     sources = tuple(_of_sources((configs[0], left), (configs[1], right)))
-    return Difference(RUN, "", changes, tuple(curves(_rows(left), _rows(right))), sources=sources)
+    parted = tuple(curves(finished.rows(left), finished.rows(right)))
+    return Difference(RUN, (), changes, parted, sources=sources)
 
 
 def _of_both(run: Path, search: Path, *, turned: bool = False) -> Difference:
@@ -178,11 +154,12 @@ def _of_both(run: Path, search: Path, *, turned: bool = False) -> Difference:
         return tuple(_of_sources(*(reversed(sides) if turned else sides)))
 
     stored, config = _object(search / folders.SEARCH), _config(run)
-    for trial in _trials(search, stored).values():
-        if _is_finished(trial) and not list(_of_configs(config, other := _config(trial))):
+    planned = matching.trials(search, stored).values()
+    for trial in planned:
+        if matching.is_finished(trial) and not list(_of_configs(config, other := _config(trial))):
             alike = _of_runs(run, trial)
             return replace(alike, kind=BOTH, sources=sources(other))
-    first = next((trial for trial in _trials(search, stored).values() if _is_finished(trial)), None)
+    first = next((trial for trial in planned if matching.is_finished(trial)), None)
     base = _base(stored) if first is None else _config(first)
     space, own = _domains(stored), {_path(name): value for name, value in _flat(serialise.complete(config)).items()}
     varied = {path: list(values) for path, values in space.items() if own.get(path) not in values}
@@ -191,7 +168,7 @@ def _of_both(run: Path, search: Path, *, turned: bool = False) -> Difference:
     fixed = [c for c in _of_configs(config, base) if c.part != "config" or c.path not in {*space, "seed"}]
     changes = [*fixed, *(Change("space", path, own.get(path), values) for path, values in varied.items())]
     changes += [] if first is None else _of_environments(run, first)
-    return Difference(BOTH, "", tuple(changes), sources=sources(base))
+    return Difference(BOTH, (), tuple(changes), sources=sources(base))
 
 
 def _domains(stored: Mapping[str, object]) -> dict[str, list[object]]:
@@ -323,14 +300,9 @@ def _digests(environment: Mapping[str, object]) -> dict[str, object]:
 # -- curves ---------------------------------------------------------------------------------------------------
 
 
-def _rows(folder: Path) -> list[folders.Row]:
-    return folders.read_rows(folder / folders.METRICS, _PLACE)
-
-
 def curves(left: Sequence[folders.Row], right: Sequence[folders.Row]) -> Iterator[Curve]:
     """Compare the metrics of two runs, update by update; the metric that parts first comes first."""
-    names = [name for name in dict.fromkeys(key for row in (*left, *right) for key in row) if name not in _OF_TIME]
-    compared = [_curve(name, left, right) for name in names if name not in _PLACE]
+    compared = [_curve(name, left, right) for name in matching.metrics((*left, *right))]
     yield from sorted((curve for curve in compared if curve is not None), key=lambda curve: curve.step)
 
 
@@ -351,25 +323,24 @@ def _curve(name: str, left: Sequence[folders.Row], right: Sequence[folders.Row])
 # -- searches -------------------------------------------------------------------------------------------------
 
 
-class _Trial(NamedTuple):
-    """One run of a search."""
-
-    label: str
-    seed: int
-
-
 def _of_searches(left: Path, right: Path) -> Difference:
     stored = [_object(folder / folders.SEARCH) for folder in (left, right)]
-    metrics = [str(search.get("metric")) for search in stored]
-    planned = [_trials(folder, search) for folder, search in zip((left, right), stored, strict=True)]
-    scores = [_scores(trials, metric) for trials, metric in zip(planned, metrics, strict=True)]
-    first = [next((run for run in trials.values() if _is_finished(run)), None) for trials in planned]
-    changes = [*_of_plans(*stored), *_of_trials(*planned)]
+    planned = [matching.trials(folder, search) for folder, search in zip((left, right), stored, strict=True)]
+    first = [next((run for run in trials.values() if matching.is_finished(run)), None) for trials in planned]
+    changes = [*_of_plans(*stored), *(Change("trials", *lacking) for lacking in matching.lacking(*planned))]
     if first[0] is not None and first[1] is not None:
         changes += _of_environments(first[0], first[1])
-    pairs = _pairs(scores[0], scores[1], metrics[0]) if metrics[0] == metrics[1] else ()
     sources = tuple(_of_sources((_base(stored[0]), left), (_base(stored[1]), right)))
-    return Difference(SEARCH, metrics[0], tuple(changes), pairs=tuple(pairs), sources=sources)
+    asked = tuple(dict.fromkeys(metric for search in stored for metric in _metrics(search)))
+    pairs = sorted(matching.pairs(*planned), key=lambda pair: pair.metric not in asked)
+    return Difference(SEARCH, asked, tuple(changes), pairs=tuple(pairs), sources=sources)
+
+
+def _metrics(search: Mapping[str, object]) -> list[str]:
+    """Return what a search compares its configurations by."""
+    others = search.get("others")
+    further = [one.get("metric") for one in others if isinstance(one, dict)] if isinstance(others, list) else []
+    return [str(metric) for metric in (search.get("metric"), *further) if metric is not None]
 
 
 def _of_plans(left: Mapping[str, object], right: Mapping[str, object]) -> Iterator[Change]:
@@ -386,66 +357,3 @@ def _base(search: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(base, dict):
         raise ConfigError("diff", "a search.json does not hold the base of a search")
     return base
-
-
-def _trials(folder: Path, search: Mapping[str, object]) -> dict[_Trial, Path]:
-    """Return the folder of every run that a search planned, or that its algorithm chose."""
-    trials = search.get("trials")
-    if not isinstance(trials, list) or not all(
-        isinstance(t, dict) and {"name", "seed", "choice"} <= set(t) for t in trials
-    ):
-        raise ConfigError(str(folder / folders.SEARCH), "does not hold the trials of a search")
-    planned = Journal.load(folder).planned(search)
-    return {
-        _Trial(domains.label(choice, digits=None), seed): folder / folders.TRIALS / name
-        for name, choice in planned.items()
-        if (seed := run_names.seed(name)) is not None
-    }
-
-
-def _is_finished(run: Path) -> bool:
-    return (run / folders.RESULT).exists()
-
-
-def _of_trials(left: Mapping[_Trial, Path], right: Mapping[_Trial, Path]) -> Iterator[Change]:
-    """Say which runs one search has and the other has not, or has not finished."""
-
-    def states(trials: Mapping[_Trial, Path]) -> dict[str, object]:
-        return {f"{t.label} seed {t.seed}": _state(run) for t, run in trials.items()}
-
-    return _changes("trials", states(left), states(right))
-
-
-def _state(run: Path) -> str:
-    return "finished" if _is_finished(run) else "not finished"
-
-
-def _scores(trials: Mapping[_Trial, Path], metric: str) -> dict[_Trial, float]:
-    """Return the metric of every finished run that measured it."""
-    scores: dict[_Trial, float] = {}
-    for trial, run in trials.items():
-        value = folders.value_of(_rows(run), metric) if _is_finished(run) else None
-        if value is not None:
-            scores[trial] = value
-    return scores
-
-
-def _pairs(left: Mapping[_Trial, float], right: Mapping[_Trial, float], metric: str) -> Iterator[Pair]:
-    """Compare the runs that both searches finished, a configuration at a time, over the seeds in common."""
-    for label in dict.fromkeys(trial.label for trial in left):
-        shared = [trial for trial in left if trial.label == label and trial in right]
-        sides = [{trial.seed: side[trial] for trial in shared} for side in (left, right)]
-        if sides[0] != sides[1]:
-            yield _pair(label, sides[0], sides[1], metric)
-
-
-def _pair(label: str, left: Mapping[int, float], right: Mapping[int, float], metric: str) -> Pair:
-    from hebb.analysis import compare
-
-    means = [math.fsum(side.values()) / len(side) for side in (left, right)]
-    ends: list[float] = [math.nan, math.nan]
-    if len(left) > 1:
-        line = compare.of_values({"A": left, "B": right}, metric).iloc[0]
-        ends = [float(line["low"]), float(line["high"])]
-    low, high = (end if math.isfinite(end) else None for end in ends)
-    return Pair(label, len(left), means[0], means[1], means[1] - means[0], low, high)

@@ -230,12 +230,12 @@ def values_apart(sides: Sequence[tuple[str, Mapping[str, Value | None]]]) -> dic
     return apart
 
 
-def sentence(apart: Mapping[str, Sequence[str]]) -> str:
-    """Write values that are not the same in all groups."""
+def sentence(apart: Mapping[str, Sequence[str]], what: str = "groups") -> str:
+    """Write values that are not the same in all groups, or in ``what`` is compared."""
     if not apart:
         return ""
     parts = []
     for path, values in apart.items():
         more = ", ..." if len(values) > _MOST else ""
         parts.append(f"{path} ({', '.join(values[:_MOST])}{more})")
-    return f"not the same in all groups: {_some(parts)}"
+    return f"not the same in all {what}: {_some(parts)}"

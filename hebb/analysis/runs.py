@@ -24,7 +24,7 @@ from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.storage import curves as learning_curves
-from hebb.storage import folders
+from hebb.storage import finished, folders
 from hebb.storage.curves import Point
 from hebb.storage.journal import Journal
 
@@ -279,16 +279,14 @@ def read_run(folder: Path, choice: Choice | None = None) -> StoredRun:
     if not isinstance(config, dict) or not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
         raise ConfigError(str(folder), "is not a run folder")
     config.pop("phases", None)
-    rows = folder / folders.METRICS
-    if not rows.exists():
-        raise ConfigError(str(rows), "no such file")
+    rows = finished.rows(folder)
     above = folder.parent
     return StoredRun(
         folder=folder,
         search=above.parent.name if above.name == folders.TRIALS else None,
         choice=choice or {},
         config=serialise.run_from_json(config, str(folder / folders.CONFIG)),
-        rows=folders.read_rows(rows),
+        rows=rows,
         metrics=result["metrics"],
         probes=result.get("probes", []),
         geometry=result.get("geometry", []),

@@ -13,7 +13,8 @@ from hebb.core import commands
 from hebb.storage import folders
 
 if TYPE_CHECKING:
-    from hebb.analysis.difference import Curve, Difference, Pair
+    from hebb.analysis.difference import Curve, Difference
+    from hebb.analysis.matching import Pair
 
 _VERB = "diff"
 
@@ -54,10 +55,16 @@ def _print(differs: Difference, left: str, right: str) -> None:
         out.print(f"{side}: {name}", soft_wrap=True)
     _table("values", ("part", "value", "A", "B"), [(c.part, c.path, c.left, c.right) for c in differs.changes])
     _table("metrics", ("metric", "differs from update", "A", "B", "largest", "at"), list(map(_cells, differs.curves)))
-    columns = ("configuration", "n", "A", "B", "B - A", "95 % interval")
     for source in differs.sources:
         out.print(source.text, soft_wrap=True, markup=False)
-    _table(f"mean {differs.metric}", columns, list(map(_cells_of_pair, differs.pairs)))
+    by_metric: dict[str, list[Pair]] = {}
+    for pair in differs.pairs:
+        by_metric.setdefault(pair.metric, []).append(pair)
+    columns = ("configuration", "n", "A", "B", "B - A", "95 % interval")
+    for metric in differs.metrics:
+        _table(f"mean {metric}", columns, list(map(_cells_of_pair, by_metric.pop(metric, []))))
+    heads = ("metric", "configurations that differ", "largest B - A", "of")
+    _table("means of other metrics", heads, [_largest(metric, pairs) for metric, pairs in by_metric.items()])
 
 
 def _cells(curve: Curve) -> tuple[object, ...]:
@@ -67,6 +74,12 @@ def _cells(curve: Curve) -> tuple[object, ...]:
 def _cells_of_pair(pair: Pair) -> tuple[object, ...]:
     interval = None if pair.low is None or pair.high is None else f"{pair.low:+.4g} to {pair.high:+.4g}"
     return pair.label, pair.n, _number(pair.left), _number(pair.right), _signed(pair.difference), interval
+
+
+def _largest(metric: str, pairs: Sequence[Pair]) -> tuple[object, ...]:
+    """Sum up the configurations in which the mean of a metric differs."""
+    largest = max(pairs, key=lambda pair: abs(pair.difference))
+    return metric, len(pairs), _signed(largest.difference), largest.label
 
 
 def _number(value: float | None) -> str | None:

@@ -32,6 +32,11 @@ def seed(name: str) -> int | None:
     return int(digits) if head and digits.isdecimal() else None
 
 
+def chosen(final: str) -> str:
+    """Return the configuration of a run on all training images."""
+    return configuration(final).removeprefix(f"{FINAL}-")
+
+
 def is_final(name: str) -> bool:
     """Tell whether a run, or the group that it belongs to, is on all training images."""
     return name.startswith(f"{FINAL}-")

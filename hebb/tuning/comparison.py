@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from hebb.analysis import compare, replicates, style
+from hebb.analysis import compare, groups, replicates, style
 from hebb.analysis.output import Output
+from hebb.config import overrides
 from hebb.core.errors import ConfigError
-from hebb.tuning import charts, html_report, report_charts, verdict
+from hebb.tuning import charts, html_report, report_charts, results, verdict
 from hebb.tuning.charts import Mark
 from hebb.tuning.search_report import SearchReport
 
@@ -77,14 +78,19 @@ def _verdict(reports: Mapping[str, SearchReport], frame: pd.DataFrame) -> verdic
     """Say which search reached most, and how each differs from the first."""
     search = next(iter(reports.values())).search
     best = frame.loc[frame["mean"].idxmax() if search.maximises else frame["mean"].idxmin()]
-    values = {name: report.values_of(str(report.ranking["configuration"][0])) for name, report in reports.items()}
+    labels = {name: str(report.ranking["configuration"][0]) for name, report in reports.items()}
+    values = {name: report.values_of(labels[name]) for name, report in reports.items()}
+    configs = [results.trial_of(report.search, labels[name]).config for name, report in reports.items()]
+    apart = groups.values_apart([(config.network.name, overrides.values(config)) for config in configs])
+    unsaid = groups.sentence(apart, "searches")
     return verdict.Verdict(
         leader=str(best["search"]),
         verb=f"has the {'highest' if search.maximises else 'lowest'} mean of its best configuration",
         number=replicates.with_unit(float(best["mean"]), search.metric),
         spread=verdict.spread(best, search.metric),
         sentences=_differences(values, search.metric),
-        caution="The best of each search was chosen by these runs, and more configurations flatter it more.",
+        caution="The best of each search was chosen by these runs, and more configurations flatter it more."
+        + (f" {unsaid.capitalize()}." if unsaid else ""),
     )
 
 

@@ -14,7 +14,7 @@ from hebb.analysis import fates, pareto, replicates, run_costs
 from hebb.analysis.fates import Tally
 from hebb.config import objectives
 from hebb.core import files
-from hebb.storage import folders
+from hebb.storage import finished, folders
 from hebb.storage.folders import Row
 from hebb.storage.journal import Journal
 from hebb.tuning.search import Search, Trial
@@ -85,7 +85,7 @@ def _finished(trial: Trial, *names: str) -> tuple[Row, float]:
     row = result["metrics"]
     missing = [name for name in names if name in objectives.METRICS and row[name] is None]
     if missing:  # radii are those of the Hebbian phases, which come first
-        rows = folders.read_rows(trial.folder / folders.METRICS)
+        rows = finished.rows(trial.folder)
         row = {**row, **{name: folders.value_of(rows, name) for name in missing}}
     return row, result["seconds"]
 

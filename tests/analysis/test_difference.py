@@ -169,9 +169,50 @@ def test_a_search_that_went_another_way(search: Path, tmp_path: Path) -> None:
     differs = difference.of(search, other)
     assert differs.changes == (Change("search", "mode", "max", "min"),)
     (pair,) = differs.pairs
-    assert (pair.label, pair.n, pair.low, pair.high) == ("b0.layer.lr=0.1", 2, None, None)
+    assert (pair.metric, pair.label, pair.n) == ("test_acc", "b0.layer.lr=0.1", 2)
+    assert (pair.low, pair.high) == (None, None)
     assert pair.difference == pytest.approx(2.0)
     assert pair.right - pair.left == pytest.approx(2.0)
+
+
+def test_every_metric_of_searches_is_compared(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also what neither search was asked for, and where they were asked for different things."""
+    other = copy(search, tmp_path / "other", "search.json", lambda d: d.update(metric="train_acc"))
+    trial = json.loads((search / "search.json").read_text())["trials"][0]
+    rows(other / folders.TRIALS / trial["name"], lambda r: r[-1].update(test_loss=r[-1]["test_loss"] + 0.5))
+    differs = difference.of(search, other)
+    assert differs.metrics == ("test_acc", "train_acc")
+    assert [(pair.metric, pair.difference) for pair in differs.pairs] == [("test_loss", pytest.approx(0.25))]
+    assert verbs.main(["diff", str(search), str(other)]) == 0
+    assert ["test_loss", "1", "+0.25", "b0.layer.lr=0.05"] in [
+        line.split() for line in capsys.readouterr().out.splitlines()
+    ]
+
+
+def test_final_runs_are_compared(search: Path, tmp_path: Path) -> None:
+    """A winner's runs on all training images are runs of the search, which lists them nowhere."""
+    sides = [copy(search, tmp_path / name) for name in ("one", "other")]
+    trial = json.loads((search / "search.json").read_text())["trials"][0]
+    for side in sides:
+        shutil.copytree(side / folders.TRIALS / trial["name"], side / folders.TRIALS / f"final-{trial['name']}")
+    final = sides[1] / folders.TRIALS / f"final-{trial['name']}"
+    assert not difference.of(*sides)
+    rows(final, lambda stored: stored[-1].update(test_acc=stored[-1]["test_acc"] + 1))
+    (pair,) = difference.of(*sides).pairs
+    assert (pair.metric, pair.label, pair.n) == ("test_acc", "final runs of b0.layer.lr=0.05", 1)
+    shutil.rmtree(final)
+    gone = Change("trials", "final runs of b0.layer.lr=0.05 seed 0", "finished", None)
+    assert difference.of(*sides).changes == (gone,)
+
+
+def test_rows_that_are_lost_are_no_end_of_a_run(run: Path, tmp_path: Path) -> None:
+    """A copy that was cut short would otherwise show an earlier epoch as the last one."""
+    cut = rows(copy(run, tmp_path / "cut"), lambda stored: stored.pop())
+    says = r"metrics.jsonl: ends after update [\d,]+, and its run after [\d,]+\nrows are lost: put the file back"
+    with pytest.raises(ConfigError, match=says):
+        difference.of(run, cut)
+    with pytest.raises(ConfigError, match=says):
+        hebb.load(cut)
 
 
 def test_runs_that_one_search_lacks_are_named(search: Path, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_gains_are_those_of_the_paired_test() -> None:
     assert first.startswith("learned against frozen: +2.00 points (95 % interval ")
     assert second == "learned against heads: −0.50 points (seed by seed −0.50, −0.50, −0.50)"
     assert "the seeds cannot tell them apart" in third
+    assert "with Holm's correction for 2 tests" in first
 
 
 def test_only_seeds_of_both_arms_count() -> None:

@@ -481,6 +481,22 @@ def test_by_how_much_and_whether_the_seeds_can_tell(known: Callable[..., Path]) 
     assert "cannot tell" not in apart.sentences[0]
 
 
+def test_one_of_several_tests_is_corrected(known: Callable[..., Path]) -> None:
+    """The best against the next has p = 0.043 by t(3), and 0.13 among three tests: the caution and the text agree."""
+    best, second = [93.0, 94.0, 93.5, 94.2], [92.0, 93.5, 92.2, 93.9]
+    folder = known({A: [90.0, 91.0]})
+    alone = judged(folder, {A: best, B: second}, purpose=Purpose.SEARCH)
+    assert "p = 0.043)" in alone.sentences[0]
+    assert alone.verb == "wins"
+    others = {C: [91.0, 93.9, 92.0, 92.1], D: [90.0, 94.0, 91.0, 93.9]}
+    among = judged(folder, {A: best, B: second, **others}, purpose=Purpose.SEARCH)
+    corrected = "p = 0.13 with Holm's correction for 3 tests"
+    assert f"{corrected}, so the seeds cannot tell them apart" in among.sentences[0]
+    assert among.verb == "is named the winner, but the order may be chance"
+    assert among.caution.startswith(f"The seeds cannot tell it from the next, {B} ({corrected})")
+    assert "Of the 3 others none is lower" in among.sentences[-1]
+
+
 def test_what_breaks_a_constraint_is_not_beaten(known: Callable[..., Path]) -> None:
     """D is above B and breaks the bound: the verdict is one among A, B and C alone."""
     low = {A: [60.0, 61.0, 60.0, 61.0], B: [92.0, 95.0, 93.0, 94.0], C: [70.0, 71.0, 70.0, 71.5]}
