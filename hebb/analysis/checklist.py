@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hebb.analysis.progress import Follower, RunStatus
-from hebb.config import data_spec, serialise
+from hebb.config import data_spec, domains, serialise
 from hebb.config.vocabulary import Goal, Purpose, Role
 from hebb.core import documents
+from hebb.core.words import counted
 from hebb.storage import folders, run_names
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "not recorded"
 _VERSIONS = ("hebb-learning", "torch", "torchvision", "numpy", "ray", "optuna")
+_LACKING = dict.fromkeys(("dataset", "epochs", "batch_size"), UNKNOWN)
+_DEFAULTS = {**_LACKING, "samples": None, "classes": None, "validation": 0}
 _DATA = {Role.SUP: "labelled data", Role.UNSUP: "data of Hebbian phases"}
 
 
@@ -42,8 +45,10 @@ def compute(searches: Iterable[Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
+    places = list(dict.fromkeys(folder.absolute() for folder in searches))
+    names = [place.name for place in places]
     lines = []
-    for folder in searches:
+    for folder in places:
         records = _read(folder)
         answers = {
             "numbers": _numbers(records),
@@ -62,7 +67,8 @@ def compute(searches: Iterable[Path]) -> pd.DataFrame:
             "commands": "; ".join(f"`{line}`" for line in documents.part(records.search, "options").get("commands", ()))
             or UNKNOWN,
         }
-        lines += [{"search": folder.name, "question": name, "answer": text} for name, text in answers.items()]
+        search = folder.name if names.count(folder.name) == 1 else str(folder)
+        lines += [{"search": search, "question": name, "answer": text} for name, text in answers.items()]
     return pd.DataFrame(lines)
 
 
@@ -129,7 +135,8 @@ def _front(records: _Records) -> dict[str, str]:
     for number, point in enumerate(progress.front, 1):
         values = ", ".join(f"{one.metric} {point.means[one.metric]:.6g}" for one in progress.objectives)
         points.append(f"{number}. {point.label} ({values})")
-    among = f"of {len(progress.complete)} configurations that finished on every seed and keep every bound"
+    complete = counted(len(progress.complete), "configuration")
+    among = f"of {complete} that finished on every seed, within every bound"
     return {"Pareto front": f"{among}: {'; '.join(points) or 'none'}"}
 
 
@@ -143,26 +150,52 @@ def _seeds(records: _Records) -> str:
 
 
 def _data(records: _Records) -> dict[str, str]:
-    """Describe the data by their role; both roles may be one."""
+    """Describe the data by their role; both roles may be one, and no run may learn from one of them."""
+    phases = [phase for config in records.configs for phase in config.get("phases") or ()]
+    learnt = {phase.get("data") for phase in phases}
+    varied = _varied(records)
     answers = {}
     for role, name in _DATA.items():
+        if role == Role.UNSUP and learnt and role.value not in learnt:
+            continue
         data = documents.part(_base(records), f"dataset_{role}")
         digests = Counter(
             str(documents.part(e, "data_sha256")[role])
             for e in records.environments
             if role in documents.part(e, "data_sha256")
         )
-        images = "all training images" if data.get("samples") is None else f"{data['samples']:,} training images"
+        stored: dict[str, object] = {**_DEFAULTS, **data}
+        values = {name: "varied" if f"dataset_{role}.{name}" in varied else stored[name] for name in stored}
+        images = _images(values["samples"])
         parts = [
-            str(data.get("dataset", UNKNOWN)),
-            images + (f", classes {data['classes']}" if data.get("classes") else ""),
-            f"{100 * (data.get('validation') or 0):g} % of them held out for validation",
-            f"epochs {data.get('epochs', UNKNOWN)}, batch size {data.get('batch_size', UNKNOWN)}",
+            str(values["dataset"]),
+            images + (f", classes {values['classes']}" if values["classes"] else ""),
+            _share(values["validation"]),
+            f"epochs {values['epochs']}, batch size {values['batch_size']}",
             "digest " + (", ".join(digest[:16] for digest in digests) or UNKNOWN),
             *(f"**{text}**" for text in data_spec.leaks(data.get("zca_test"), data.get("mirror_test"))),
         ]
         answers[name] = "; ".join(parts)
     return answers
+
+
+def _varied(records: _Records) -> set[str]:
+    """Return the paths that the space of the search varies."""
+    space = documents.part(documents.part(records.search, "spec"), "space")
+    return {path for axis in domains.parse(space, "search.json, space") for path in axis.paths()}
+
+
+def _images(samples: object) -> str:
+    if samples == "varied":
+        return "a varied number of training images"
+    return "all training images" if samples is None else f"{samples:,} training images"
+
+
+def _share(validation: object) -> str:
+    """Say how many of the training images are held out."""
+    if validation == "varied":
+        return "a varied share of them held out for validation"
+    return f"{100 * float(str(validation or 0)):g} % of them held out for validation"
 
 
 def _space(records: _Records) -> str:
@@ -193,14 +226,14 @@ def _trials(folder: Path) -> str:
     tally, points = progress.tally, len({run_names.configuration(run.name) for run in progress.runs})
     others = tally.others()
     final = sum(run.state == RunStatus.FINISHED for run in progress.final)
-    text = f"{points} configurations; {tally.finished} of {tally.total} runs finished{f', {others}' if others else ''}"
-    return text + (f"; and {final} final runs" if final else "")
+    runs = f"{tally.finished} of {counted(tally.total, 'run')} finished{f', {others}' if others else ''}"
+    return f"{counted(points, 'configuration')}; {runs}" + (f"; and {counted(final, 'final run')}" if final else "")
 
 
 def _counted(values: Iterable[object]) -> str:
     """List values with the number of runs that have each, where they differ."""
     counts = Counter(str(value) for value in values if value not in (None, ""))
-    texts = [text if len(counts) == 1 else f"{text} ({number} runs)" for text, number in counts.items()]
+    texts = [text if len(counts) == 1 else f"{text} ({counted(number, 'run')})" for text, number in counts.items()]
     return ", ".join(texts) or UNKNOWN
 
 
@@ -211,11 +244,11 @@ def _hardware(records: _Records) -> str:
     threads = _counted(config.get("threads") for config in records.configs)
     hosts = len({m.get("host") for m in machines if m.get("host")})
     parts = [
-        f"{hosts or UNKNOWN} {'machine' if hosts == 1 else 'machines'}",
+        counted(hosts, "machine") if hosts else f"machines {UNKNOWN}",
         f"processor {_counted(m.get('processor') for m in machines)}",
-        f"{_counted(m.get('cores') for m in machines)} cores",
+        f"cores {_counted(m.get('cores') for m in machines)}",
         f"GPU {gpus}",
-        f"runs on {devices} with {threads} CPU threads each",
+        f"runs on {devices}, CPU threads of each {threads}",
     ]
     return "; ".join(parts)
 
@@ -225,10 +258,11 @@ def _hours(records: _Records) -> str:
     if not seconds:
         return UNKNOWN
     total, lacking = math.fsum(seconds), len(records.results) - len(seconds)
-    text = f"{total / 3600:.3g} hours over {len(seconds)} finished runs, {total / len(seconds):.3g} s each"
+    each = f", {total / len(seconds):.3g} s each" if len(seconds) > 1 else ""
+    text = f"{total / 3600:.3g} hours over {counted(len(seconds), 'finished run')}{each}"
     text += f"; {lacking} without a time" if lacking else ""
     again = sum(bool(environment.get("continued")) for environment in records.environments)
-    text += f"; of {again} continued runs only the last session" if again else ""
+    text += f"; of {counted(again, 'continued run')} only the last session" if again else ""
     return f"{text}; unfinished runs and earlier experiments {UNKNOWN}"
 
 
@@ -238,7 +272,7 @@ def _memory(records: _Records) -> str:
     if not peaks:
         return UNKNOWN
     devices = _counted(config.get("device") for config in records.configs)
-    share = f"{len(peaks)} of {len(records.results)} finished runs that can tell"
+    share = f"{len(peaks)} of {counted(len(records.results), 'finished run')} that can tell"
     return f"{max(peaks) / 1e6:,.0f} MB, the largest of the {share}, on {devices}"
 
 
@@ -255,7 +289,7 @@ def _versions(records: _Records) -> str:
 def _code(records: _Records) -> str:
     commits = _counted(environment.get("commit") for environment in records.environments)
     dirty = sum(bool(environment.get("dirty")) for environment in records.environments)
-    text = f"commit {commits}" + (f", with uncommitted changes in {dirty} runs" if dirty else "")
+    text = f"commit {commits}" + (f", with uncommitted changes in {counted(dirty, 'run')}" if dirty else "")
     plugins = {str(p["sha256"]): Path(str(p["name"])).name for c in records.configs for p in c.get("plugins") or ()}
     listed = ", ".join(f"{name} (source {digest[:16]})" for digest, name in plugins.items())
     return f"{text}; plugins: {listed or 'none'}"

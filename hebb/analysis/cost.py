@@ -98,10 +98,11 @@ def _beside(lines: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
         kind = theirs["by"].iloc[0]
         raise ConfigError("--published", f"must name values of presets, got values by {kind}", hint="rules has some")
     theirs = theirs[theirs["by"] == "preset"].rename(columns={"series": "preset", "mean": "published"})
-    theirs = theirs[["preset", "dataset", "published", "chosen", "source"]].assign(
-        trained="all", control=Control.LEARNED.value
-    )
-    return lines.merge(theirs, how="left")
+    theirs = theirs[["preset", "dataset", "published", "chosen", "source"]]
+    both = [set(zip(side["preset"], side["dataset"], strict=True)) for side in (lines, theirs)]
+    if not both[0] & both[1]:
+        raise ConfigError("--published", "has no value for these presets on these datasets", choices=theirs["preset"])
+    return lines.merge(theirs.assign(trained="all", control=Control.LEARNED.value), how="left")
 
 
 def text(lines: pd.DataFrame) -> str:

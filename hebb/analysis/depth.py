@@ -87,7 +87,11 @@ def compute(
         raise ConfigError(
             "--published", f"figure '{figure}' is published by {kind}, got --by {by}", hint=f"use --by {kind}"
         )
+    published_for = list(dict.fromkeys(theirs["dataset"]))
     theirs = theirs[theirs["dataset"].isin(lines["dataset"])]
+    if theirs.empty:
+        ours_on = " ".join(dict.fromkeys(lines["dataset"]))
+        raise ConfigError("--published", f"figure '{figure}' has no values for {ours_on}", choices=published_for)
     return _sorted(pd.concat([ours, theirs.assign(n=pd.NA)], ignore_index=True), by, metric)
 
 

@@ -23,6 +23,7 @@ from hebb.config.objectives import COSTS
 from hebb.config.specs import RunConfig
 from hebb.core import commands
 from hebb.core.errors import ConfigError
+from hebb.core.words import counted
 from hebb.storage import curves as learning_curves
 from hebb.storage import finished, folders
 from hebb.storage.curves import Point
@@ -208,12 +209,12 @@ class StoredRuns:
     def describe_unfinished(self) -> str:
         """Say in one line which runs did not run to the end, and why; empty when all did."""
         left = [f"{run.folder.name} ({run.fate})" for run in self.unfinished if run.fate in fates.LEFT]
-        total = len(self.runs) + len(self.unfinished)
-        parts = [f"{len(left)} of {total} runs are not finished: {_some(left)}"] if left else []
-        for fate, what in ((Fate.STOPPED, "were stopped early by the scheduler"), (Fate.FAILED, "failed")):
-            names = [run.folder.name for run in self.unfinished if run.fate == fate]
-            parts += [f"{len(names)} of {total} runs {what}: {_some(names)}"] if names else []
-        return "; ".join(parts)
+        stopped, failed = (
+            [run.folder.name for run in self.unfinished if run.fate == fate] for fate in (Fate.STOPPED, Fate.FAILED)
+        )
+        kinds = (("not finished", left), ("stopped early by the scheduler", stopped), ("failed", failed))
+        total = counted(len(self.runs) + len(self.unfinished), "run")
+        return "; ".join(f"{what}, {len(names)} of {total}: {_some(names)}" for what, names in kinds if names)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -90,7 +90,7 @@ def _verdict(reports: Mapping[str, SearchReport], frame: pd.DataFrame) -> verdic
         spread=verdict.spread(best, search.metric),
         sentences=_differences(values, search.metric),
         caution="The best of each search was chosen by these runs, and more configurations flatter it more."
-        + (f" {unsaid.capitalize()}." if unsaid else ""),
+        + (f" {unsaid[0].upper()}{unsaid[1:]}." if unsaid else ""),
     )
 
 

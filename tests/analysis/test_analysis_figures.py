@@ -146,6 +146,9 @@ def test_published_values_stand_beside_ours(home: Path, monkeypatch: pytest.Monk
         depth.compute(bp, figure="8")
     with pytest.raises(ConfigError, match="figure '9' is published by arm, got --by neurons\nuse --by arm"):
         depth.compute(bp, "neurons", figure="9")
+    file.write_text("figures,dataset,by,series,depth,mean,sd,source\n9,MNIST,arm,BP,1,60,2,here\n")
+    with pytest.raises(ConfigError, match="figure '9' has no values for Digits\nlegal: MNIST"):
+        depth.compute(bp, figure="9")
 
 
 def test_temperature(home: Path, draw: Callable[..., pd.DataFrame]) -> None:

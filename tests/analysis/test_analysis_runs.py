@@ -63,8 +63,8 @@ def test_stopped_and_failed_runs_are_not_called_unfinished(home: Path, tmp_path:
     (search / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     (search / "trials" / first / "result.json").unlink()
     stored = runs.read([search])
-    stopped = f"1 of 4 runs were stopped early by the scheduler: {last}"
-    assert stored.describe_unfinished() == f"{stopped}; 1 of 4 runs failed: {first}"
+    stopped = f"stopped early by the scheduler, 1 of 4 runs: {last}"
+    assert stored.describe_unfinished() == f"{stopped}; failed, 1 of 4 runs: {first}"
     assert stored.tally.sentence() == "complete: 2 of 4 ran to the end, 1 stopped early, 1 failed"
     with pytest.raises(ConfigError) as raised:
         stored.check()
@@ -76,7 +76,7 @@ def test_names_what_is_not_finished(home: Path) -> None:
     stored = runs.read([home])
     assert sorted(m.fate for m in stored.unfinished) == ["interrupted", "never started"]
     assert {m.folder.name for m in stored.unfinished} >= {"cut"}
-    with pytest.raises(ConfigError, match=r"2 of 6 runs are not finished: .*cut \(interrupted\)"):
+    with pytest.raises(ConfigError, match=r"not finished, 2 of 6 runs: .*cut \(interrupted\)"):
         stored.check()
 
 

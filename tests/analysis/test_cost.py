@@ -67,7 +67,8 @@ def test_the_published_value_is_that_of_preset_and_dataset(
     assert set(lines["chosen"]) == {"best on test images"}
     assert "best on test images" in cost.text(lines)
     file.write_text(head + other)
-    assert cost.compute(stored, "seconds", figure="rules")["published"].isna().all()
+    with pytest.raises(ConfigError, match="--published: has no value for these presets on these datasets"):
+        cost.compute(stored, "seconds", figure="rules")
 
 
 def test_the_figure_has_a_line_for_each_network_the_best_first(stored: tuple[StoredRun, ...]) -> None:

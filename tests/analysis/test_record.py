@@ -14,7 +14,7 @@ import pytest
 import stored_runs
 import yaml
 
-from hebb.analysis import evidence
+from hebb.analysis import evidence, runs
 from hebb.cli.analysis import command
 from hebb.config import catalog
 from hebb.config.serialise import run_from_json
@@ -100,6 +100,29 @@ def test_a_mean_over_epochs(home: Path) -> None:
     assert (mean.what, mean.column) == ("Digits, mean of epochs 4 to 6", "test_acc_4_to_6")
     assert after.values == {0: 1, 1: 11, 2: 21}
     assert mean.values == {0: 5, 1: 15, 2: 25}
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        ("test_loss", "nats"),
+        ("R1", "neurons of radius 1"),
+        ("convergence", "mean distance of the radii from 1"),
+        ("parameters", "parameters"),
+        ("test_acc", "%"),
+    ],
+)
+def test_every_metric_and_cost_has_a_record(metric: str, unit: str, home: Path) -> None:
+    """Radii end with the Hebbian phases, and costs are no rows of a run; more seeds keep the claim of each."""
+    out = ("--out", "records/mine", "--metric", metric)
+    assert command.main(["record", "s0", "s1", *out, "--published", "50", "--source", "a paper"]) == 0
+    stored = {run.seed: run for run in runs.read([home / "home"]).runs if run.folder.name.startswith("s")}
+    (claim,) = evidence.read_one(home / "records" / "mine").claims
+    assert claim.unit == unit
+    assert claim.values == {seed: pytest.approx(stored[seed].measured(metric)) for seed in (0, 1)}
+    assert write("--overwrite") == 0
+    (claim,) = evidence.read_one(home / "records" / "mine").claims
+    assert claim.values == {seed: pytest.approx(stored[seed].measured(metric)) for seed in (0, 1, 2)}
 
 
 def test_a_set_of_runs_gets_more_seeds(home: Path) -> None:

@@ -118,6 +118,15 @@ def test_searches_over_different_keys_share_a_table(rates: Path) -> None:
     assert names[2] == f"{hard}, b0.layer.lr=0.1"
 
 
+def test_runs_show_what_tells_them_apart(rates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rates of the search, as the table of a paper would write them, and no value that all share."""
+    assert analysis.main(["runs", "rates", "--data-dir", str(rates), "--out", str(tmp_path)]) == 0
+    head, *lines = (line.split() for line in capsys.readouterr().out.splitlines()[:7])
+    assert head == ["run", "preset", "dataset", "seed", "b0.layer.lr", "train_acc", "val_acc", "test_acc", "seconds"]
+    assert sorted((line[-5], line[-6]) for line in lines) == [(lr, seed) for lr in ("0.05", "0.1") for seed in "012"]
+    assert {line[-3] for line in lines} == {"-"}
+
+
 def test_table_by_hand(rates: Path, forked: Command, tmp_path: Path) -> None:
     """n, mean, deviation and Student's interval, by their formulas; t(0.975, 2) = 4.302653 (any table)."""
     shutil.copytree(rates, tmp_path / "home")
@@ -162,7 +171,7 @@ def test_unfinished_runs_are_named(rates: Path, tmp_path: Path, capsys: pytest.C
     trial = next((tmp_path / "home" / "hebb" / "search" / "rates" / "trials").iterdir())
     (trial / folders.RESULT).unlink()
     line = ["table", "rates", "--data-dir", str(tmp_path / "home"), "--metric", "test_loss"]
-    with pytest.raises(ConfigError, match=rf"1 of 6 runs are not finished: {trial.name} \(interrupted\)"):
+    with pytest.raises(ConfigError, match=rf"not finished, 1 of 6 runs: {trial.name} \(interrupted\)"):
         analysis.main(line)
     assert analysis.main([*line, "--partial"]) == 0
     printed = capsys.readouterr()

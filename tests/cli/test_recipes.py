@@ -210,7 +210,7 @@ def test_a_figure_from_half_of_its_runs(
     monkeypatch.setenv("HEBB_HOME", str(tmp_path / "home"))
     path, out = tmp_path / "own.yaml", tmp_path / "home" / "hebb" / "analysis"
     path.write_text(yaml.safe_dump(GOOD))
-    with pytest.raises(ConfigError, match=r"2 of 2 are not finished: s0 \(0 of 1 runs\), s1 \(0 of 1 runs\)"):
+    with pytest.raises(ConfigError, match=r"not finished, 2 of 2: s0 \(0 of 1 runs\), s1 \(0 of 1 runs\)"):
         analysis.main(["figure", "own.yaml"])
     assert not (tmp_path / "home").exists()
 

@@ -18,6 +18,7 @@ import pytest
 import small
 import stored_runs
 
+from hebb.analysis import checklist
 from hebb.analysis.progress import Follower, RunStatus, SearchState
 from hebb.cli import verbs, watch
 from hebb.cli.analysis import command as analysis
@@ -282,6 +283,7 @@ def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.C
         json.loads((trials(search)[0] / name).read_text())
         for name in (folders.CONFIG, folders.ENVIRONMENT, folders.RESULT)
     )
+    assert "data of Hebbian phases" in answers
     assert answers["numbers"].startswith("of the last epoch of each run")
     assert answers["selection"].startswith("none: a sweep")
     assert answers["seeds"] == "0 for every configuration; splits by seed 0, the same in every run"
@@ -289,10 +291,10 @@ def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.C
     assert environment["data_sha256"]["sup"][:16] in answers["labelled data"]
     assert "`b0.layer.lr` grid [0.05, 0.1]" in answers["search space"]
     assert answers["trials"] == "2 configurations; 1 of 2 runs finished, 1 interrupted"
-    assert f"over 1 finished runs, {result['seconds']:.3g} s each" in answers["compute"]
-    megabytes = f"{result['peak_memory'] / 1e6:,.0f} MB, the largest of the 1 of 1 finished runs that can tell, on cpu"
+    assert "over 1 finished run; unfinished" in answers["compute"]
+    megabytes = f"{result['peak_memory'] / 1e6:,.0f} MB, the largest of the 1 of 1 finished run that can tell, on cpu"
     assert answers["memory"] == megabytes
-    assert f"{environment['machine']['cores']} cores; GPU none; runs on {config['device']}" in answers["hardware"]
+    assert f"cores {environment['machine']['cores']}; GPU none; runs on {config['device']}" in answers["hardware"]
     assert f"torch {environment['versions']['torch']}" in answers["versions"]
     data = json.loads((search / folders.SEARCH).read_text())
     data |= {"purpose": "search", "final_seeds": [1, 2], "options": {}}
@@ -310,3 +312,23 @@ def test_the_checklist_says_what_the_records_hold(search: Path, capsys: pytest.C
         assert name in text
     with pytest.raises(ConfigError, match=r"^checklist: must name a search"):
         analysis.main(["checklist", str(trials(search)[0]), *out, "--name", "x"])
+
+
+def test_the_checklist_of_searches_with_one_name(search: Path, tmp_path: Path) -> None:
+    """Each has a section of its own, under its folder; what a space varies has no value of the base."""
+    other = shutil.copytree(search, tmp_path / "other" / search.name)
+    data = json.loads((other / folders.SEARCH).read_text())
+    data["spec"]["space"] = {"dataset_sup.epochs": {"grid": [1, 2]}, "dataset_sup.samples": {"grid": [50, 60]}}
+    (other / folders.SEARCH).write_text(json.dumps(data))
+    for trial in trials(other):
+        config = json.loads((trial / folders.CONFIG).read_text())
+        config["phases"] = [phase for phase in config["phases"] if phase["data"] == "sup"]  # back-prop alone
+        (trial / folders.CONFIG).write_text(json.dumps(config))
+    frame = checklist.compute([search, other, search])
+    assert list(dict.fromkeys(frame["search"])) == [str(search.absolute()), str(other.absolute())]
+    sections = {name: lines.set_index("question")["answer"] for name, lines in frame.groupby("search")}
+    assert "data of Hebbian phases" in sections[str(search.absolute())]
+    answers = sections[str(other.absolute())]
+    assert "data of Hebbian phases" not in answers
+    assert "a varied number of training images; 0 % of them held out" in answers["labelled data"]
+    assert "epochs varied, batch size 20" in answers["labelled data"]

@@ -33,7 +33,7 @@ from hebb.config.domains import Axis
 from hebb.config.vocabulary import DomainKind, Goal, Purpose
 from hebb.core.errors import ConfigError
 from hebb.storage import folders
-from hebb.tuning import html_report, report_charts, results, verdict
+from hebb.tuning import comparison, html_report, report_charts, results, verdict
 
 RATES, POWERS = [0.05, 0.1], ["triangle", "triangle_2"]
 EVIL = "<script>alert('x')</script> & \"more\""
@@ -626,6 +626,24 @@ def test_several_searches_are_compared_with_the_first(folder: Path, known: Calla
     folders.write_json(two / folders.SEARCH, {**described, "metric": "train_acc"})
     with pytest.raises(ConfigError, match="compare by test_acc and train_acc"):
         command.main(["report", str(one), str(two), "--out", str(tmp_path / "out")])
+
+
+def test_several_searches_say_what_else_differs(known: Callable[..., Path]) -> None:
+    """A difference of batches would otherwise pass for one of the searches' spaces."""
+    report = html_report.read(known({A: [90.0, 92.0], B: [80.0, 81.0]}))
+    first = report.search.trials[0].config.dataset_sup.batch_size
+    trials = tuple(
+        replace(t, config=replace(t.config, dataset_sup=replace(t.config.dataset_sup, batch_size=7)))
+        for t in report.search.trials
+    )
+    other = replace(report, search=replace(report.search, trials=trials))
+    for second, says in ((other, f" Not the same in all searches: dataset_sup.batch_size ({first}, 7)."), (report, "")):
+        reports = {"one": report, "two": second}
+        caution = comparison._verdict(reports, comparison.table(reports)).caution
+        assert (
+            caution
+            == f"The best of each search was chosen by these runs, and more configurations flatter it more.{says}"
+        )
 
 
 # -- which charts ---------------------------------------------------------------------------------------------------

@@ -173,11 +173,12 @@ def _figure(drawing: Mapping[str, Verb], parser: MakeParser, options: argparse.N
     incomplete = [status for status in statuses if status.progress is not Progress.FINISHED]
     if incomplete and not options.run:
         listing = commands.line("analysis", "figures", options.figure)
+        faster = "" if _scale(options) == Scale.SMALL else "--scale small is faster; "
         names = ", ".join(f"{s.command.name} ({s.finished} of {s.expected} runs)" for s in incomplete[:4])
         raise ConfigError(
             f"figure {recipe.name}",
-            f"{len(incomplete)} of {len(statuses)} are not finished: {names}{', ...' if len(incomplete) > 4 else ''}",
-            hint=f"--run trains them; --scale small is faster; {listing} lists the commands",
+            f"not finished, {len(incomplete)} of {len(statuses)}: {names}{', ...' if len(incomplete) > 4 else ''}",
+            hint=f"--run trains them; {faster}{listing} lists the commands",
         )
     for status in incomplete:
         train(status, home, search_flags)
