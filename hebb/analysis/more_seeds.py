@@ -1,4 +1,4 @@
-"""More seeds for a set of runs that a record has: its claims stay, and nothing of its CSV is lost."""
+"""More seeds for a set of runs that a record has: its claims stay, and so do the lines of its CSV."""
 
 from __future__ import annotations
 
@@ -23,18 +23,27 @@ def metrics(path: Path, frame: pd.DataFrame) -> list[RecordMetric]:
     """Return the metrics of the CSV of a set of runs that ``record.lines`` of more runs, which will replace it, lacks.
 
     Raises:
-        ConfigError: for a seed or a column of the CSV that the lines do not have, and would be lost.
+        ConfigError: for a column of the CSV that the runs do not have.
     """
     old = by_seed(path)
-    lost = sorted(set(old["seed"]) - set(frame["seed"]))
-    if lost:
-        seeds = f"seed{'s' if lost[1:] else ''} {', '.join(map(str, lost))}"
-        raise ConfigError("runs", f"lack {seeds}, which {path.name} has", hint="name its runs as well")
     further = {column: RecordMetric.of_column(column) for column in old if column not in frame}
     for column, metric in further.items():
         if metric is None:
             raise ConfigError(path.name, f"runs have no '{column}', which it has", hint="--name starts another file")
     return [metric for metric in further.values() if metric is not None]
+
+
+def with_kept(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return the lines of more runs with those of a CSV whose seeds they lack, in ascending order of seeds.
+
+    The runs of a record may lie on another disk by now; a column that is new is empty in their lines.
+    """
+    import pandas as pd
+
+    old = by_seed(path)
+    old = old[~old["seed"].isin(frame["seed"])]
+    joined = pd.concat([frame, old.dropna(axis="columns", how="all")]) if len(old) else frame
+    return joined[list(frame.columns)].sort_values("seed", ignore_index=True)
 
 
 def claims(

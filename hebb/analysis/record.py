@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from hebb.analysis import evidence, groups
 from hebb.analysis import runs as stored
 from hebb.analysis.evidence import RECORD, Claim, Published
@@ -47,7 +45,15 @@ def subject(run: StoredRun) -> str:
     return f"{run.preset}, {run.dataset}"
 
 
-def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], files: str, folder: Path) -> str:
+def page(
+    runs: Sequence[StoredRun],
+    title: str | None,
+    claims: Sequence[Claim],
+    files: str,
+    folder: Path,
+    *,
+    alone: bool = True,
+) -> str:
     """Return the ``record.yaml`` of a folder with the claims of runs that ``lines`` accepts.
 
     What the folder already claims stays, but for the claims of the same files. Those leave their place to the new ones,
@@ -59,6 +65,7 @@ def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], 
         claims: their claims.
         files: name of their CSV and config, without the endings.
         folder: the folder, which may be a record already.
+        alone: whether the CSV holds no lines but those of the runs.
 
     Raises:
         ConfigError: when not all runs, those of claims that stay included, were made on one known machine.
@@ -83,12 +90,11 @@ def page(runs: Sequence[StoredRun], title: str | None, claims: Sequence[Claim], 
         "claims": [_written(claim) for claim in claims],
     }
     if (folder / RECORD).exists():
-        data = _joined(folder, data, f"{files}.csv", title)
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-    return text
+        data = _joined(folder, data, f"{files}.csv", title, alone=alone)
+    return documents.yaml_text(data)
 
 
-def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) -> dict[str, Any]:
+def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None, *, alone: bool) -> dict[str, Any]:
     """Return the record of a folder with the claims of a new one in place of those of the CSV ``runs``.
 
     It keeps its title and its date, by which the folder is named.
@@ -109,7 +115,7 @@ def _joined(folder: Path, new: Mapping[str, Any], runs: str, title: str | None) 
                 hint="move or delete them first",
             )
     place = before.index(replaced[0]) if replaced else len(kept)
-    if not kept and not any(held.name != runs for held in folder.glob("*.csv")):
+    if alone and not kept and not any(held.name != runs for held in folder.glob("*.csv")):
         machine = old.get("machine")
         return {
             **new,

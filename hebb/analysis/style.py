@@ -276,7 +276,7 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
         axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     if high / low <= 1e5:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def save(figure: Figure, path: Path | BinaryIO, kind: str) -> None:

@@ -139,6 +139,22 @@ def _sentence(error: Exception) -> str:
 # -- YAML -------------------------------------------------------------------------------------------------------
 
 
+def yaml_text(data: object) -> str:
+    """Write YAML that ``parse_yaml`` reads as it is: text that looks like a number, as a commit may, is quoted."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        """Quotes what the reader would take for a number."""
+
+        def represent_str(self, text: str) -> Any:
+            number = number_or_none(text) is not None or _UNBOUNDED.fullmatch(text)
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if number else None)
+
+    Dumper.add_representer(str, Dumper.represent_str)
+    written: str = yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return written
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Read YAML without running code; ``where`` names its place.
 

@@ -19,6 +19,7 @@ from hebb.cli.analysis import command
 from hebb.config import catalog
 from hebb.config.serialise import run_from_json
 from hebb.config.specs import RunConfig
+from hebb.core import documents
 from hebb.core.errors import ConfigError
 
 KNOWN = catalog.load()
@@ -156,8 +157,30 @@ def test_a_set_of_runs_gets_more_seeds(home: Path) -> None:
     assert list(pd.read_csv(page.parent / "record.csv")) == list(frame)
 
 
+def test_the_runs_of_a_record_need_not_be_there(home: Path) -> None:
+    """Its lines stay as they are; a seed that is run again has the new line, and the commits of both are named."""
+    assert (
+        command.main(["record", "s0", "s1", "--out", "records/mine", "--published", "50", "--source", "a paper"]) == 0
+    )
+    folder = home / "records" / "mine"
+    csv, page = folder / "record.csv", folder / "record.yaml"
+    before = csv.read_text().splitlines()
+    lines = [before[0], before[1], before[2].replace("1,", "7,", 1)]  # seed 7 has no run here
+    csv.write_text("\n".join(lines) + "\n")
+    data = yaml.safe_load(page.read_text())
+    data["versions"]["commit"] = "0123456789"
+    page.write_text(documents.yaml_text(data))
+    assert write("--overwrite") == 0
+    after = pd.read_csv(csv, dtype=str)
+    assert list(after["seed"]) == ["0", "1", "2", "7"]
+    assert ",".join(after[after["seed"] == "7"].iloc[0]) == lines[2]
+    (claim,) = evidence.read_one(folder).claims
+    assert sorted(claim.values) == [0, 1, 2, 7]
+    assert "seed=7" in claim.command
+    assert str(evidence.read_one(folder).versions["commit"]).startswith("0123456789, ")
+
+
 LOSES: dict[str, tuple[Sequence[str], str]] = {
-    "a seed": (("s1",), r"runs: lack seeds 0, 2, which record\.csv has"),
     "its configuration": (
         ("wide0", "wide1", "wide2"),
         r"runs: wide0 is no seed of the configuration in record\.config\.json",

@@ -35,6 +35,15 @@ def test_numbers_are_read_as_people_mean_them(text: str, value: float) -> None:
     assert documents.parse_yaml(f"'{text}'", "w") == text, "a domain of a space, and not the file, reads quoted numbers"
 
 
+@pytest.mark.parametrize(
+    "text", [*(text for text, _ in NUMBERS), *WORDS, "0123456789", "12e4567890", ".inf", "yes", ""]
+)
+def test_text_is_read_as_it_was_written(text: str) -> None:
+    """A commit may have no digit but decimal ones, or a single e among them."""
+    data = {"commit": text, "list": [text, 1, 2.5, None, True]}
+    assert documents.parse_yaml(documents.yaml_text(data), "w") == data
+
+
 @pytest.mark.parametrize("text", WORDS)
 def test_other_words_stay_words(text: str) -> None:
     assert number_or_none(text) is None

@@ -143,6 +143,8 @@ def _record(options: argparse.Namespace) -> Output:
     if options.published is None and path.exists():
         metrics += more_seeds.metrics(path, frame)
     frame = record_metric.joined(frame, runs, metrics)
+    if options.published is None and path.exists():
+        frame = more_seeds.with_kept(frame, path)
     if options.published is None:
         old = [] if before is None else before.claims_of(path.name)
         claims = more_seeds.claims(frame, options.name, old, options.out, first, options.why)
@@ -163,7 +165,7 @@ def _record(options: argparse.Namespace) -> Output:
     counts = f"{counted(len(claims), 'claim')} of {path.name}, {counted(len(frame), 'seed')}"
     text = f"{frame.to_string(index=False, na_rep='-')}\n{counts}"
     title = options.title or (None if before is None else before.title)
-    page = record.page(runs, title, claims, options.name, options.out)
+    page = record.page(runs, title, claims, options.name, options.out, alone=len(frame) == len(runs))
     return Output(
         options.name, frame, text=text, more={record.CONFIG: record.config(first)}, shared={evidence.RECORD: page}
     )
