@@ -227,7 +227,7 @@ def text(frame: pd.DataFrame) -> str:
     table = str(pd.DataFrame(shown).to_string(index=False))
     if few.all():
         return f"{table}\nno test: it takes {replicates.LEAST} seeds that do not all differ alike"
-    return f"{table}\n{frame['test'].iloc[0]}"
+    return f"{table}\ntest: {frame['test'].iloc[0]}"
 
 
 def _interval(line: Mapping[str, Any], metric: str) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hebb.config.fields import Value
     from hebb.config.specs import RunConfig
 
+_OUTSIDE = ("mode", "trained")
+"""Columns of runs that are no override path."""
 _MOST = 6
 """Paths that a message or a note names."""
 
@@ -34,7 +36,7 @@ def columns(runs: Sequence[StoredRun]) -> list[str]:
     for preset in dict.fromkeys(run.preset for run in runs):
         members = [run for run in runs if run.preset == preset]
         paths |= dict.fromkeys(path for path in varying(members) if _differ(members, path, among=runs))
-    differing = [name for name in ("mode", "trained") if len({value_in(run, name) for run in runs}) > 1]
+    differing = [name for name in _OUTSIDE if len({value_in(run, name) for run in runs}) > 1]
     return ["preset", "dataset", *differing, *paths]
 
 
@@ -211,6 +213,9 @@ def unsaid(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
         sides = [run for run in runs if task in (None, run.dataset)]
         shown = {path for name in names for run in sides for path in overrides.single(name, run.config.network)}
         shown |= {controls.PATH} if "trained" in names else set()
+        for name in (name for name in _OUTSIDE if name not in names):
+            if len(apart := dict.fromkeys(str(value_in(run, name)) for run in sides)) > 1:
+                found[name] = list(dict.fromkeys([*found.get(name, []), *apart]))
         for path, values in values_apart([(run.preset, run.values) for run in sides]).items():
             if path not in shown:
                 found[path] = list(dict.fromkeys([*found.get(path, []), *values]))

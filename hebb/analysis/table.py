@@ -74,9 +74,12 @@ def cells(lines: pd.DataFrame) -> pd.DataFrame:
 
 def listing(runs: Sequence[StoredRun]) -> str:
     """Write a line for each run: what it was, the values in which runs of one network differ, accuracies and time."""
-    names = [name for name in groups.columns(runs) if name not in stored.COLUMNS]
+    columns = groups.columns(runs)
+    names = [name for name in columns if name not in stored.COLUMNS]
     frame = stored.frame(runs, _ACCURACIES, names, lacking=True)
-    shown = frame[["run", "preset", "dataset", "seed"]].assign(
+    several = ["search"] if frame["search"].nunique() > 1 else []
+    differing = [name for name in columns if name in ("mode", "trained")]
+    shown = frame[["run", *several, "preset", "dataset", *differing, "seed"]].assign(
         **{name: [_cell(value) for value in frame[name]] for name in names[:_MOST]},
         **{name: [replicates.number(value, name) for value in frame[name]] for name in (*_ACCURACIES, "seconds")},
     )

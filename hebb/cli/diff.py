@@ -63,7 +63,7 @@ def _print(differs: Difference, left: str, right: str) -> None:
     columns = ("configuration", "n", "A", "B", "B - A", "95 % interval")
     for metric in differs.metrics:
         _table(f"mean {metric}", columns, list(map(_cells_of_pair, by_metric.pop(metric, []))))
-    heads = ("metric", "configurations that differ", "largest B - A", "of")
+    heads = ("metric", "configurations that differ", "largest B - A", "in")
     _table("means of other metrics", heads, [_largest(metric, pairs) for metric, pairs in by_metric.items()])
 
 
