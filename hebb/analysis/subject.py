@@ -22,7 +22,6 @@ from hebb.core import commands
 from hebb.core.errors import ConfigError
 from hebb.data import images
 from hebb.data.images import Images, Split
-from hebb.energy.diagnostics import hidden_states
 from hebb.nn import model
 from hebb.nn.blocks import Block
 from hebb.nn.model import Network
@@ -168,14 +167,9 @@ class Subject:
             mean: take each channel's mean over the map. For settling networks the output is the free-phase state.
         """
         numbers = [None if block is None else self.checked(block, "--blocks") for block in dict.fromkeys(blocks)]
-        energy, pool = self.network.energy, probes.averaged if mean else _flat
-        requests = {i: (i, _flat if i is None else pool) for i in numbers if i is None or energy is None}
+        requests = {i: (i, probes.averaged if mean and i is not None else _flat) for i in numbers}
         values, labels = readout.features(self.network, self.data.test, requests.values(), most)
-        outputs = {i: values[request] for i, request in requests.items()}
-        for i in numbers:
-            if i is not None and energy is not None:
-                outputs[i] = hidden_states(energy, self.data.test.batches(BATCH), i, most)[0]
-        layers = {"input" if i is None else f"b{i}": outputs[i].numpy() for i in numbers}
+        layers = {"input" if i is None else f"b{i}": values[request].numpy() for i, request in requests.items()}
         return layers, labels.numpy()
 
     def prototypes(self, kind: Prototype, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:

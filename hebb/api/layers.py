@@ -61,15 +61,29 @@ class _Learning(HebbLayer):
         Args:
             x: as ``nn.Linear`` or ``nn.Conv2d`` take it.
             rate: of this step, where the rule's rate does not adapt to the radius (``v0``); None takes ``lr``.
-            labels: int64, one for each row or image, for rules that read them.
+            labels: int64 from 0 to C - 1, one for each row or image, for rules that read them. Their values are not
+                looked at either: torch refuses others.
             unread: you do not use u, which may then be of no images; a step takes less time where it is not kept.
+
+        Raises:
+            ConfigError: for a rate of a layer whose rate adapts, for labels that are missing, of another number or no
+                integers, and for an empty batch.
         """
+        if rate is not None and self.spec.adaptive:
+            raise ConfigError(
+                "rate", "adapts to the radius of each neuron, and lr scales it", hint="v0 lets you set it"
+            )
         if self.rule.labels and labels is None:
             raise ConfigError("labels", f"{self.rule.name} learns from labels: pass learn(x, labels=labels)")
         batch = self._batch(x)
         if not batch.numel():
             raise ConfigError("x", f"must hold at least one sample to learn from, got {tuple(x.shape)}")
-        u = super().learn(batch, rate, None if labels is None else labels.reshape(-1), unread=unread)
+        if labels is not None:
+            labels = labels.reshape(-1)
+            if labels.is_floating_point() or len(labels) != len(batch):
+                got = f"got {len(labels)} of {labels.dtype} for {len(batch)}"
+                raise ConfigError("labels", f"must be integers, one for each row or image: {got}")
+        u = super().learn(batch, rate, labels, unread=unread)
         return u if unread else self._like(u, x)
 
     def _batch(self, x: Tensor) -> Tensor:

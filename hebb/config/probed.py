@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hebb.config.data_spec import batches
 from hebb.config.registry import DATASETS
+from hebb.config.rule import HebbianRule
 from hebb.config.specs import RunConfig
 from hebb.config.vocabulary import Part, ProbeKind, Role
 from hebb.core.errors import ConfigError
@@ -72,9 +73,19 @@ def short_updates(images: int) -> int:
 def check(config: RunConfig, probed: ProbedImages) -> None:
     """Raise for a probe that cannot be fitted on these images."""
     for kind in config.probes:
+        if kind == ProbeKind.NEURON and not _hebbian(config):
+            lacking = "needs a block with a Hebbian rule among those that are probed"
+            raise ConfigError(f"--probe {kind}", lacking, hint="leave it out")
         problem = _problem(kind, config, probed)
         if problem is not None:
             raise ConfigError(f"--probe {kind}", f"{problem} of {probed.dataset}", hint="leave it out")
+
+
+def _hebbian(config: RunConfig) -> bool:
+    """Tell whether a Hebbian rule trains one of the blocks that are probed."""
+    blocks = config.network.blocks
+    probed = range(len(blocks) - 1) if config.probe_blocks is None else config.probe_blocks
+    return any(isinstance(blocks[i].layer.rule, HebbianRule) for i in probed)
 
 
 def check_linear(where: str, probed: ProbedImages) -> None:

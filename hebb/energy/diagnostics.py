@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from hebb.energy.network import EnergyNetwork
@@ -85,21 +83,3 @@ def layer_numbers(network: EnergyNetwork, x: Tensor) -> dict[str, dict[str, floa
         degrees = alignment(layer)
         blocks[f"b{i}"] = numbers if degrees is None else {"angle": degrees, **numbers}
     return blocks
-
-
-@torch.no_grad()
-def hidden_states(
-    network: EnergyNetwork, batches: Iterable[tuple[Tensor, Tensor]], layer: int = 0, most: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return a layer's activity (n, n_l) for the first ``most`` images and their labels (n,), on the CPU.
-
-    Pass it to t-SNE or a similar method: ``sklearn.manifold.TSNE().fit_transform(activity)``.
-    """
-    activities, labels, count = [], [], 0
-    for x, y in batches:
-        activities.append(network.predict(x.flatten(1))[layer].cpu())
-        labels.append(y.cpu())
-        count += len(y)
-        if most is not None and count >= most:
-            break
-    return torch.cat(activities)[:most], torch.cat(labels)[:most]

@@ -157,7 +157,9 @@ CORINFOMAX = (
 def _check_phases(values: Mapping[str, Any], where: str) -> None:
     """Raise if the late and the last part of the schedule are out of order."""
     late, last = values["late_from"], values["last_from"]
-    if last and (not late or last <= late):
+    if last and not late:
+        raise ConfigError(where, f"last_from={last} needs late_from, which is 0 (never)", hint=f"late_from={last - 1}")
+    if last and last <= late:
         raise ConfigError(where, f"last_from must be > late_from, {late}, got {last}")
 
 

@@ -22,6 +22,7 @@ from hebb.config.shapes import BlockShapes
 from hebb.config.specs import BlockSpec, LayerSpec, PoolSpec
 from hebb.config.vocabulary import Arch, LossSource, Operation, PoolKind
 from hebb.core import initial
+from hebb.core.errors import ConfigError
 from hebb.energy.layer import SettlingLayer
 from hebb.kernels.channels_last import Conv2d, Flatten, geometry
 from hebb.kernels.matmul import Linear
@@ -219,7 +220,9 @@ class Block(nn.Module):
             last: nobody reads the output, so activation and pool are skipped unless they learn themselves, and it may
                 be of no images.
         """
-        assert isinstance(self.layer, HebbLayer)
+        if not isinstance(self.layer, HebbLayer):
+            problem = f"has no Hebbian rule, it learns by {self.spec.layer.method}"
+            raise ConfigError("learn", problem, hint="hebb.train trains any network")
         again = self.layer.rule.answers_updated and not last
         unread = (last or again) and not self.spec.batch_norm
         if self.compiled is None or torch.is_grad_enabled():

@@ -75,7 +75,10 @@ class Network(nn.Module):
         A settling network settles as a whole, from an image (``start`` 0); the result is block ``stop`` - 1's activity.
         """
         if self.energy is not None:
-            assert start == 0
+            if start:
+                raise ConfigError(
+                    "start", f"must be 0, got {start}: {self.spec.name} settles as a whole, from an image"
+                )
             return x if stop == 0 else self.energy.activity(self[0].before(x))[(stop or len(self)) - 1]
         for block in self.blocks[start:stop]:
             x = block(x)

@@ -5,7 +5,7 @@ eigenvalues l. K is the number of classes.
 
     dimensionality          participation ratio (sum l)^2 / sum l^2 = tr(C)^2 / tr(C^2), from 1 to M
     dimensionality_batch    the same for 256 images at a time, mean over the batches
-    dimensionality_class    the same for the images of one class, mean over the classes
+    dimensionality_class    the same for the images of one class, mean over the classes; undefined if one does not vary
     variance                mean of C_ii
     silent                  share of the neurons with C_ii = 0
     covariance              mean of C_ik^2 over i != k, which LPL's decorrelation lowers
@@ -60,7 +60,7 @@ def measure(block: int, z: Tensor, labels: Tensor) -> Geometry:
         "dimensionality_batch": _mean([_participation(_covariance(part)) for part in z.split(BATCH) if len(part) > 1]),
         **_by_class(z, labels),
         "variance": float(variance.mean()),
-        "silent": float(doubles(variance == 0).mean()),
+        "silent": float(doubles(variance == 0).mean()) if len(z) > 1 else math.nan,
         **_decorrelation(covariance),
         "activity": float(z.mean()),
     }
@@ -115,7 +115,7 @@ def _by_class(z: Tensor, labels: Tensor) -> dict[str, float]:
 
 def _centre_correlation(centres: Tensor) -> float:
     """Return the mean over pairs of the correlation of two class centres (K, M) across the neurons."""
-    if len(centres) < 2:
+    if min(centres.shape) < 2:
         return math.nan
     unit = F.normalize(centres - centres.mean(dim=1, keepdim=True), dim=1)
     cosine = unit @ unit.T

@@ -5,7 +5,7 @@ Shapes: B images in a batch, N images in a split, n images read, D pooled featur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -62,6 +62,8 @@ def features(
 ) -> tuple[dict[Request, Tensor], Tensor]:
     """Return pooled outputs (n, D) and the labels (n,) of the first ``most`` images, on the CPU.
 
+    The outputs of a settling network are its activities after the free phase.
+
     Args:
         network: runs once, up to the highest block in ``requests``.
         split: images, read without augmentation.
@@ -74,16 +76,26 @@ def features(
     top = max((block for block, _ in requests if block is not None), default=-1)
     labels, count = [], 0
     for x, y in split.batches(BATCH, order):
-        for i in (None, *range(top + 1)):
-            x = x if i is None else network[i](x)
+        for i, output in zip((None, *range(top + 1)), _outputs(network, x, top), strict=True):
             for block, pool in requests:
                 if block == i:
-                    outputs[block, pool].append(pool(x).cpu())
+                    outputs[block, pool].append(pool(output).cpu())
         labels.append(y.cpu())
         count += len(y)
         if most is not None and count >= most:
             break
     return {key: torch.cat(pieces)[:most] for key, pieces in outputs.items()}, torch.cat(labels)[:most]
+
+
+def _outputs(network: Network, x: Tensor, top: int) -> Iterator[Tensor]:
+    """Yield images and the outputs of the blocks up to ``top``."""
+    yield x
+    if network.energy is not None and top >= 0:
+        yield from network.energy.activity(network[0].before(x))[: top + 1]
+        return
+    for i in range(top + 1):
+        x = network[i](x)
+        yield x
 
 
 def angles(network: Network, blocks: Iterable[int]) -> list[tuple[int, float]]:

@@ -53,7 +53,7 @@ RULES.register(
                 kind=int,
                 minimum=1,
                 default=4,
-                meaning="the head reads the map averaged to this many pixels each way",
+                meaning="the head reads the map averaged to this many pixels each way, those of a smaller map repeated",
                 archs=CNN,
             ),
         ),

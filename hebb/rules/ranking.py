@@ -68,7 +68,8 @@ def lower_median(maps: Tensor) -> Tensor:
 
     from hebb.kernels.private_torch import is_batched
 
-    if maps.device.type != "cpu" or is_batched(maps) or torch.compiler.is_compiling():
+    host = maps.device.type == "cpu" and maps.dtype in (torch.float32, torch.float64)
+    if not host or is_batched(maps) or torch.compiler.is_compiling():
         return maps.nanmedian(dim=0).values
     absent = maps.flatten(1)[:, 0].isnan()
     if absent.all():  # the run diverges

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REPU_POWER = 15
 """Power of the ``repu`` competition (published SoftHebb code)."""
+_TINY = 1.2e-38  # about the smallest normal float32
 
 
 def competition(u: Tensor, layer: LayerFields) -> Tensor:
@@ -38,7 +39,9 @@ def competition(u: Tensor, layer: LayerFields) -> Tensor:
     if kind == Competition.RELU:
         f = u.relu()
     elif kind == Competition.REPU:
-        f = u.relu().pow(REPU_POWER)
+        f = u.relu()
+        # the shares are those of f over its largest value, no power of which leaves float32
+        f = (f / f.amax(dim=1, keepdim=True).clamp(min=_TINY)).pow(REPU_POWER)
     elif kind == Competition.SIGMOID:
         f = u.sigmoid()
     else:
@@ -70,10 +73,10 @@ def soft_krotov(u: Tensor, layer: LayerFields, labels: Tensor | None) -> Tensor:
     import torch
 
     s = competition(u, layer)
-    peak, winner = s.max(dim=1, keepdim=True)
+    # by u: sigmoid and tanh of large u are 1 for many neurons, and shares of a negative sum are in reverse order;
     # no scatter of a tensor: torch.vmap would run it member by member
-    won = torch.zeros_like(s, dtype=torch.bool).scatter(1, winner, True)
-    return torch.where(won, peak, s.neg_())
+    won = torch.zeros_like(s, dtype=torch.bool).scatter(1, u.argmax(dim=1, keepdim=True), True)
+    return torch.where(won, s, s.neg())
 
 
 def as_softmax(layer: LayerFields, *, signed: bool) -> Softmax | None:

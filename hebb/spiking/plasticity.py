@@ -25,7 +25,10 @@ from hebb.spiking.traces import Trace
 
 
 def surrogate(u: Tensor, beta: float, centre: float) -> Tensor:
-    """Return f'(U) = beta/(1 + beta |U - centre|)^2 in 1/mV, for beta in 1/mV."""
+    """Return f'(U) = beta/(1 + beta |U - centre|)^2 in 1/mV, for beta in 1/mV.
+
+    The published rule sets it to 0 below -80 mV, where inhibition reverses: no potential of the network lies there.
+    """
     return beta / (u - centre).abs().mul_(beta).add_(1).square_()
 
 

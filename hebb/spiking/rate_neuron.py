@@ -57,6 +57,8 @@ ARMS: Mapping[str, RateArm] = {
 class ToyConfig:
     """The experiment; the defaults are the published ones, with fewer deviations and more steps.
 
+    ``FLOOR``, which is added to the variance, is that of LPL's networks, 1e-4; the published program adds 1e-8 here.
+
     Attributes:
         arms: rules to compare, from ``ARMS``.
         sigmas: deviations of the unpredictable direction.

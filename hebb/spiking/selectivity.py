@@ -44,7 +44,7 @@ def reconstruction(neurons: Tensor, inputs: Tensor) -> list[float]:
     """Return R^2 of each population's spike count, predicted linearly from the neurons' counts in the same bin.
 
     A lasso is fitted on all but the last 5 % of the bins and tested on those. R^2 is 0 for the mean of the tested
-    bins, negative for a worse prediction, and NaN where nothing varies.
+    bins, negative for a worse prediction, and NaN where these do not vary.
 
     Args:
         neurons: counts (bins, E).
@@ -57,4 +57,4 @@ def reconstruction(neurons: Tensor, inputs: Tensor) -> list[float]:
     fitted = Lasso(alpha=PENALTY, max_iter=10000).fit(x[:first], y[:first])
     missed = torch.from_numpy(y[first:] - fitted.predict(x[first:]).reshape(len(x) - first, -1)).square().sum(dim=0)
     total = torch.from_numpy(y[first:] - y[first:].mean(axis=0)).square().sum(dim=0)
-    return (1 - missed / total).tolist()
+    return (1 - missed / total.where(total > 0, math.nan)).tolist()

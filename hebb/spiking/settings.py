@@ -109,7 +109,8 @@ class InputSpec:
     sample: float = 0.010
 
     def __post_init__(self) -> None:
-        check(self, 1, 1e5, "channels", "terms")
+        check(self, 1, 1e5, "channels")
+        check(self, 2, 1e5, "terms")  # the first one is constant
         check(self, 0, 1e3, "rate", "depth", "floor")
         check(self, 0, 1e4, "periods", "sample", above=True)
         check(self, 1, 1e3, "falloff")
@@ -271,13 +272,15 @@ class SpikingConfig:
         check_words("arms", self.arms, ARMS)
         check_words("dtype", (self.dtype,), _DTYPES)
         check_seeds(self.seeds)
-        for name, value in (("rule.every", self.rule.every), ("priming", self.priming), ("seconds", self.seconds)):
+        for name, value in (("rule.every", self.rule.every), ("measured", self.measured)):
             _multiple(name, value, STRETCH)
+        for name, value in (("priming", self.priming), ("seconds", self.seconds)):
+            _multiple(name, value, self.rule.every)  # learning begins with a whole interval of its own
         _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s, got {self.dt:g} s")
         _multiple("rule.lag", self.rule.lag, self.dt)
         if self.measured > min(self.priming, self.seconds):
             raise ConfigError("measured", f"must be no longer than priming and learning, got {self.measured:g} s")
-        fastest = self.inputs.rate + 6 * self.inputs.depth
+        fastest = max(self.inputs.floor, self.inputs.rate + 6 * self.inputs.depth)
         if fastest * self.dt > 1:
             raise ConfigError("inputs.rate", f"rates up to {fastest:g} Hz need dt < {1 / fastest:g} s")
 
@@ -334,7 +337,7 @@ class StdpConfig:
         check(self, 1, 1e6, "pairings")
         check_words("clamp", (self.clamp,), CLAMPS)
         check(self, 2, 1e5, "inputs")
-        check(self, 0, self.rule.largest, "start")
+        check(self, 0, self.rule.largest, "start", above=True)
         check(self, 0, 1e6, "variances", "mean", "rate_mean", "rate_variance")
         check(self, 0, 1e3, "rate", "rates", above=True)
         check(self, 0, 1, "width", "rate_width", "rate_interval", above=True)
@@ -344,6 +347,9 @@ class StdpConfig:
         _multiple("dt", STRETCH, self.dt, f"must divide {STRETCH:g} s, got {self.dt:g} s")
         _multiple("rule.every", self.rule.every, STRETCH)
         _multiple("rule.lag", self.rule.lag, self.dt)
+        if self.rate_interval > self.rate_width:
+            problem = f"must be <= rate_width, {self.rate_width:g} s, got {self.rate_interval:g} s"
+            raise ConfigError("rate_interval", problem)
         if not self.variances or not self.rates:
             raise ConfigError("variances" if not self.variances else "rates", "must name at least one value, got none")
 

@@ -149,6 +149,16 @@ def test_a_step_that_is_not_finite_is_counted_out() -> None:
     assert hebb.HebbLinear(3, 4)(torch.rand(0, 3)).shape == (0, 4)
 
 
+@pytest.mark.parametrize("rule", ["SoftKrotov", "Hard", "TemporalInstar", "Krotov", "BCM", "Sanger"])
+def test_a_layer_of_16_bits_learns(rule: str) -> None:
+    layer = hebb.HebbLinear(5, 8, rule=rule, dtype=torch.bfloat16)
+    before = layer.weight.clone()
+    layer.learn(torch.rand(3, 5).bfloat16())
+    assert layer.weight.dtype == torch.bfloat16
+    assert not torch.equal(layer.weight, before)
+    assert bool(layer.weight.isfinite().all())
+
+
 def test_every_row_is_a_sample_as_for_torch() -> None:
     """Tokens (B, T, N) learn as B T rows, an image without a batch as a batch of one."""
     rows, batch = hebb.HebbLinear(6, 5), hebb.HebbLinear(6, 5)
@@ -188,6 +198,13 @@ def test_the_weights_come_from_the_generator() -> None:
     assert bool((hebb.HebbLinear(60, 40, behind_norm=True).weight < 0).any())
 
 
+IMAGE = (1, 4, 4)
+
+
+def supervised() -> hebb.HebbLinear:
+    return hebb.HebbLinear(3, 4, rule="SupervisedSoftKrotov")
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -210,6 +227,17 @@ def test_the_weights_come_from_the_generator() -> None:
         (lambda: hebb.HebbConv2d(3, 4, 3).learn(torch.rand(2, 1, 5, 5)), r"x: must be \(B, 3, H, W\) or \(3, H, W\)"),
         (lambda: hebb.HebbConv2d(3, 4, 3)(torch.rand(3, 5)), r"x: must be .*got \(3, 5\)"),
         (lambda: hebb.HebbLinear(3, 4).learn(torch.ones(2, 3, dtype=torch.uint8)), "x: must be floating point"),
+        (lambda: supervised().learn(torch.rand(2, 3), labels=torch.tensor([0])), "one for each row.*got 1 of.* for 2"),
+        (lambda: supervised().learn(torch.rand(1, 3), labels=torch.ones(1)), "labels: must be integers"),
+        (lambda: hebb.HebbLinear(3, 4).learn(torch.rand(2, 3), rate=0.1), "rate: adapts to the radius"),
+        (
+            lambda: hebb.network("BP-c4:flatten BP", input_shape=IMAGE, classes=3)[0].learn(torch.rand(2, *IMAGE)),
+            "by BP",
+        ),
+        (
+            lambda: hebb.network("EP-c4:flatten EP", input_shape=IMAGE, classes=3)(torch.rand(2, *IMAGE), start=1),
+            "as a whole",
+        ),
         (lambda: hebb.HebbLinear(3, 4).learn(torch.rand(0, 3)), r"x: must hold at least one sample.*got \(0, 3\)"),
     ],
 )

@@ -222,7 +222,7 @@ def test_another_method_for_a_whole_network_that_settles() -> None:
         ("EP-c4:flatten EP", "settle.beta=0", ["beta must be a number > 0"]),
         ("EP-c4:flatten EP", "settle.sign=up", ["up", "random"]),
         ("EP-c4:flatten EP", "settle.gain=1", ["gain", "EP"]),
-        ("EP-c4:flatten EP", "settle.last_from=3", ["last_from", "late_from"]),
+        ("EP-c4:flatten EP", "settle.last_from=3", ["last_from=3 needs late_from, which is 0 (never)"]),
         ("CorInfoMax-c4:flatten CorInfoMax", "settle.forgetting=1.5", ["forgetting", "1"]),
         ("CorInfoMax-c4:flatten CorInfoMax", "b0.layer.lr_feedback=0.1", ["b0", "feedback"]),
         ("PC-c4:flatten PC", "settle.margin=0.5", ["margin", "0.5"]),

@@ -591,15 +591,6 @@ def test_sparsity_and_correlation() -> None:
     assert diagnostics.correlation(activity[:, 3:]) != diagnostics.correlation(activity[:, 3:])
 
 
-def test_hidden_states() -> None:
-    network = build("EP-c4 EP")
-    x, _ = sample(network, 6)
-    batches = [(x[:4], torch.arange(4)), (x[4:], torch.arange(4, 6))]
-    states, labels = diagnostics.hidden_states(network, batches, layer=0, most=5)
-    assert torch.allclose(states, network.predict(x)[0][:5])
-    assert labels.tolist() == [0, 1, 2, 3, 4]
-
-
 def test_feedback_alignment_is_back_prop_with_other_weights_on_the_way_down() -> None:
     layer, x = FeedbackLinear(4, 3), torch.randn(5, 4, requires_grad=True)
     layer.initialise(torch.Generator().manual_seed(0))

@@ -108,6 +108,14 @@ def test_collapsed_outputs_have_no_geometry() -> None:
     assert found["correlation"] is None
 
 
+def test_one_image_and_one_neuron_leave_numbers_undefined() -> None:
+    """One image has no variance that could be 0, and centres of one neuron no correlation."""
+    one = geometry.measure(0, torch.rand(1, 3), torch.tensor([0])).numbers
+    assert (one["silent"], one["variance"], one["dimensionality"]) == (None, None, None)
+    narrow = geometry.measure(0, torch.rand(6, 1), torch.arange(6) % 2).numbers
+    assert (narrow["centre_correlation"], narrow["correlation"]) == (None, None)
+
+
 def test_images_without_labels_have_the_numbers_that_need_none() -> None:
     torch.manual_seed(0)
     z = torch.randn(300, 5)

@@ -101,6 +101,24 @@ def test_features_are_pooled_block_outputs() -> None:
     assert torch.allclose(outputs[1, probes.averaged], network[1](whole).mean(dim=(2, 3))[:33], atol=1e-5)
 
 
+@pytest.mark.parametrize("preset", ["EP-c6 EP-c5 EP", "CorInfoMax-c6 CorInfoMax-c5 CorInfoMax", "PC-c6 PC-c5 PC"])
+def test_probes_of_a_settling_network_read_its_free_state(preset: str) -> None:
+    """Not the drive W x + b of its layers: rates lie in [0, 1], and an epoch measures the same mean activity."""
+    first, *rest = preset.split()
+    made = small.config(f"{first}:flatten {' '.join(rest)}", probes=("geometry", "linear"))
+    result = small.run(made)
+    network, split = result.network, digits().test
+    assert network.energy is not None
+    states = network.energy.predict(images.as_float(split.images).flatten(1))
+    outputs, _ = readout.features(network, split, [(0, probes.averaged), (1, probes.averaged)])
+    for i in (0, 1):
+        assert torch.allclose(outputs[i, probes.averaged], states[i], atol=1e-5)
+        activity = result.geometry[i].numbers["activity"]
+        assert activity == pytest.approx(float(states[i].mean()), abs=1e-4)
+        if made.network.blocks[0].layer.method == "EP":
+            assert 0 <= activity <= 1
+
+
 def test_probes_of_a_run(tmp_path: Path) -> None:
     made = small.config(small.DEEP, probes=("linear", "knn", "neuron"))
     result = small.run(made, tmp_path / "run")
@@ -288,3 +306,14 @@ def test_moving_average() -> None:
     smooth = moving_average(curve)
     assert smooth.shape == (51, 3)
     assert smooth[0].tolist() == pytest.approx([50, 24.5, 0])
+
+
+@pytest.mark.parametrize(
+    ("preset", "blocks"), [("BP-c6:flatten:relu BP", None), ("EP-c6:flatten EP", None), (small.DEEP, (2,))]
+)
+def test_labels_of_neurons_need_a_hebbian_block(preset: str, blocks: tuple[int, ...] | None) -> None:
+    """A probe of nothing was left out without a word."""
+    with pytest.raises(
+        ConfigError, match="--probe neuron: needs a block with a Hebbian rule among those that are probed"
+    ):
+        small.run(small.config(preset, probes=("neuron",), probe_blocks=blocks))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hebb.config.registry import RULES, HebbianRule
+from hebb.config.vocabulary import Competition
 from hebb.testing import RuleContract
 
 
@@ -238,6 +239,26 @@ def test_soft_competition_by_other_functions(name: str, f: object) -> None:
     y = layer("Soft", soft_activation_fn=name).gate(U)
     expected = [[f(v) / sum(map(f, row)) for v in row] for row in U.tolist()]
     assert torch.allclose(y, torch.tensor(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["exp", *(case.value for case in Competition if case != Competition.EXP)])
+@pytest.mark.parametrize("scale", [1.0, 30.0, -30.0])
+def test_the_winner_is_the_largest_pre_activation(name: str, scale: float) -> None:
+    """Sigmoid and tanh of 30 are 1 in float32 for all neurons; the shares of a negative sum are in reverse order."""
+    u = torch.rand(50, 6, generator=torch.Generator().manual_seed(0)).add(0.5).mul(scale)
+    soft = layer("Soft", soft_activation_fn=name).gate(u)
+    krotov = layer("SoftKrotov", soft_activation_fn=name).gate(u)
+    won = torch.zeros_like(u, dtype=torch.bool).scatter(1, u.argmax(dim=1, keepdim=True), True)
+    assert torch.allclose(krotov, torch.where(won, soft, -soft), rtol=1e-3, atol=1e-30)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_a_power_competition_has_no_scale(scale: float) -> None:
+    """u^15 leaves float32 above 370 and below 1e-3, and its shares do not."""
+    made = layer("Soft", soft_activation_fn="repu")
+    u = U.abs() + 0.5
+    assert torch.allclose(made.gate(scale * u), made.gate(u), rtol=1e-4)
+    assert made.gate(-u).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_no_neuron_above_zero_learns_nothing() -> None:

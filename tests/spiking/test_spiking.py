@@ -432,6 +432,11 @@ def test_reconstruction_of_what_the_spikes_tell_and_of_what_they_do_not() -> Non
     assert abs(found[1]) < 0.1
 
 
+def test_what_does_not_vary_where_it_is_tested_is_not_reconstructed() -> None:
+    inputs = torch.cat([torch.rand(95, 1), torch.zeros(5, 1)])
+    assert math.isnan(selectivity.reconstruction(torch.rand(100, 3), inputs)[0])
+
+
 def test_counts_in_bins() -> None:
     fired = torch.zeros(60, 2)
     fired[[0, 24, 25, 55]] = 1
@@ -545,6 +550,9 @@ def test_windows_are_those_of_the_published_figure() -> None:
         ("seeds=1,1", ("distinct",)),
         ("dt=0.0007", ("dt", "must divide 0.1 s")),
         ("rule.every=0.25", ("rule.every", "must be a multiple of 0.1 s, got 0.25 s")),
+        ("measured=0.05", ("measured", "must be a multiple of 0.1 s, got 0.05 s")),
+        ("priming=60.2", ("priming", "must be a multiple of 0.5 s, got 60.2 s")),  # it would learn from an old part
+        ("inputs.terms=1", ("terms", "must be a number >= 2")),
         ("measured=1000", ("must be no longer than priming and learning, got 1000 s",)),
         ("inputs.rate=990", ("need dt <",)),
         ("neuron.rest=-40", ("must be below the threshold (-50 mV), got -40 mV",)),
@@ -558,6 +566,25 @@ def test_bad_values_are_refused(text: str, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         experiment.change(SpikingConfig(), [text])
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("start=0", ("start", "must be a number > 0")),
+        ("rate_interval=0.05", ("rate_interval", "must be <= rate_width, 0.02 s, got 0.05 s")),
+    ],
+)
+def test_bad_values_of_the_pairings_are_refused(text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        experiment.change(StdpConfig(), [text])
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_floor_of_the_rates_needs_short_steps() -> None:
+    """A spike cannot have a probability of 2."""
+    with pytest.raises(ConfigError, match=r"rates up to 1000 Hz need dt < 0\.001 s"):
+        experiment.change(SpikingConfig(), ["inputs.floor=1000", "dt=0.002"])
 
 
 def test_changes_reach_their_place() -> None:
