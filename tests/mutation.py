@@ -693,6 +693,24 @@ DEFECTS = (
         "errors[-1].zero_()",
     ),
     Defect(
+        "runs of several configurations are averaged",
+        "hebb/analysis/groups.py",
+        "if configuration(run.config) != configuration(first.config):",
+        "if run.preset != first.preset:",
+    ),
+    Defect(
+        "several tests are judged one by one",
+        "hebb/tuning/verdict.py",
+        'if not second["p_holm"] >= LEVEL:',
+        'if not second["p"] >= LEVEL:',
+    ),
+    Defect(
+        "a saturated neuron wins in place of the largest",
+        "hebb/rules/soft.py",
+        "u.argmax(dim=1, keepdim=True), True)",
+        "s.argmax(dim=1, keepdim=True), True)",
+    ),
+    Defect(
         "a record takes seeds of another network",
         "hebb/analysis/more_seeds.py",
         "if path.exists() and groups.configuration(",

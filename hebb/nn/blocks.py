@@ -199,7 +199,10 @@ class Block(nn.Module):
         return u
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output. Only batch statistics change, and only in training mode."""
+        """Return the block's output. Only batch statistics change, and only in training mode.
+
+        A block of a settling network has no output of its own: this is what drives its layer, without the blocks above.
+        """
         return self._with_residual(self.after(self.layer(self.before(x))), x)
 
     def _with_residual(self, out: Tensor, x: Tensor) -> Tensor:
