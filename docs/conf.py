@@ -58,7 +58,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!hebb\.).*"),  # other projects' pages cannot be asked offline
     ("py:.*", r".*\.(Entry|Drive)"),  # type variables
     ("py:class", r"hebb\.config\.(data_spec|specs|vocabulary|classifier|settle)\..*"),  # names of the inside
-    ("py:class", r"hebb\.(analysis\.(fates|difference)|storage\.curves|nn\.local_loss)\..*"),
+    ("py:class", r"hebb\.(analysis\.(fates|difference|matching)|storage\.curves|nn\.local_loss)\..*"),
 ]
 suppress_warnings = ["config.cache"]
 add_module_names = False
