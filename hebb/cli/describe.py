@@ -194,13 +194,15 @@ def _more_updates(phase: Phase) -> str:
 
 
 def _probe_notes(config: RunConfig, phases: Sequence[Phase]) -> list[str]:
-    """Name the probe whose fixed number of epochs makes few updates."""
-    if ProbeKind.SHORT not in config.probes:
-        return []
-    updates = probed.short_updates(probed.stated(config, tuple(phases)).images)
-    if updates >= _SHORT_UPDATES:
-        return []
-    return [f"note: the short probe makes {updates} updates on these images, too few to converge: --probe linear does"]
+    """Name the probe that measures nothing, and the one whose fixed number of epochs makes few updates."""
+    lines = []
+    if ProbeKind.NEURON in config.probes and not probed.hebbian(config):
+        lines.append("note: --probe neuron measures nothing: no block that is probed has a Hebbian rule")
+    if ProbeKind.SHORT in config.probes:
+        updates = probed.short_updates(probed.stated(config, tuple(phases)).images)
+        few = f"the short probe makes {updates} updates on these images, too few to converge: --probe linear does"
+        lines += [f"note: {few}"] if updates < _SHORT_UPDATES else []
+    return lines
 
 
 def _rate_notes(config: RunConfig, phases: Iterable[Phase]) -> list[str]:

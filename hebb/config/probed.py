@@ -73,16 +73,13 @@ def short_updates(images: int) -> int:
 def check(config: RunConfig, probed: ProbedImages) -> None:
     """Raise for a probe that cannot be fitted on these images."""
     for kind in config.probes:
-        if kind == ProbeKind.NEURON and not _hebbian(config):
-            lacking = "needs a block with a Hebbian rule among those that are probed"
-            raise ConfigError(f"--probe {kind}", lacking, hint="leave it out")
         problem = _problem(kind, config, probed)
         if problem is not None:
             raise ConfigError(f"--probe {kind}", f"{problem} of {probed.dataset}", hint="leave it out")
 
 
-def _hebbian(config: RunConfig) -> bool:
-    """Tell whether a Hebbian rule trains one of the blocks that are probed."""
+def hebbian(config: RunConfig) -> bool:
+    """Tell whether one of the blocks that are probed has a Hebbian rule, whose neurons can have labels."""
     blocks = config.network.blocks
     probed = range(len(blocks) - 1) if config.probe_blocks is None else config.probe_blocks
     return any(isinstance(blocks[i].layer.rule, HebbianRule) for i in probed)

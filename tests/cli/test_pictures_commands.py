@@ -256,7 +256,7 @@ def test_configurations_of_one_network_are_arms_of_their_own(home: Path, tmp_pat
         assert mean == pytest.approx(stored_accuracy(home, name))
     copied = folders.Home(home).network("twice")
     shutil.copytree(folders.Home(home).network("soft"), copied)
-    with pytest.raises(ConfigError, match="more than one run with arm"):
+    with pytest.raises(ConfigError, match="soft and twice are one configuration with the same seed"):
         run(home, tmp_path, "robust", "soft", "twice")
     shutil.rmtree(copied)
 

@@ -19,6 +19,7 @@ from conftest import Command
 from torch.nn import functional as F
 
 from hebb.analysis.post_hoc import moving_average, write_figure
+from hebb.cli import describe
 from hebb.cli import post_hoc as command
 from hebb.config import plan
 from hebb.core.errors import ConfigError, HebbError
@@ -309,11 +310,16 @@ def test_moving_average() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "blocks"), [("BP-c6:flatten:relu BP", None), ("EP-c6:flatten EP", None), (small.DEEP, (2,))]
+    ("preset", "blocks", "noted"),
+    [
+        ("BP-c6:flatten:relu BP", None, True),
+        ("EP-c6:flatten EP", None, True),
+        (small.DEEP, (2,), True),
+        (small.DEEP, None, False),
+    ],
 )
-def test_labels_of_neurons_need_a_hebbian_block(preset: str, blocks: tuple[int, ...] | None) -> None:
+def test_labels_of_neurons_that_nothing_has_are_noted(preset: str, blocks: tuple[int, ...] | None, noted: bool) -> None:
     """A probe of nothing was left out without a word."""
-    with pytest.raises(
-        ConfigError, match="--probe neuron: needs a block with a Hebbian rule among those that are probed"
-    ):
-        small.run(small.config(preset, probes=("neuron",), probe_blocks=blocks))
+    config = small.config(preset, probes=("neuron",), probe_blocks=blocks)
+    says = "note: --probe neuron measures nothing: no block that is probed has a Hebbian rule"
+    assert (says in describe.notes(config, plan.phases(config))) == noted

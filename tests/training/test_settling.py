@@ -261,6 +261,7 @@ def test_train_evaluate_and_start_again(inside: Command, tmp_path: Path) -> None
     (probe,) = [line.split() for line in done.stdout.splitlines() if line.startswith("b0 ")]
     assert probe[1] == "linear"
     assert float(probe[-1]) > 80
+    assert "note: --probe neuron measures nothing" in done.stdout + done.stderr
     assert "phase 0: settle b0 b1" in done.stdout
     folder = tmp_path / "home" / "hebb" / "result" / "network" / "ep"
     stored = json.loads((folder / "result.json").read_text())
