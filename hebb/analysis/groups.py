@@ -69,7 +69,7 @@ def labels(runs: Sequence[StoredRun], by: Sequence[str] | None = None) -> list[s
         return [str(run.search) for run in runs]
     differing = [i for i in range(len(names)) if len({key[i] for key in values}) > 1]
     if not differing:
-        return [run.preset for run in runs]
+        return [" ".join(dict.fromkeys(run.preset for run in runs))] * len(runs)
     written, _ = texts([tuple(key[i] for i in differing) for key in values], [names[i] for i in differing])
     return [written[tuple(key[i] for i in differing)] for key in values]
 

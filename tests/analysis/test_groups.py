@@ -58,6 +58,14 @@ def test_runs_of_different_configurations_are_no_seeds(gather: str, run: StoredR
     BY_PRESET[gather](pooled[:2])
 
 
+def test_groups_are_no_finer_than_what_makes_them(run: StoredRun) -> None:
+    """Two networks on one dataset are one group by dataset, which is refused, and not two by their names."""
+    both = [like(run, "a"), like(run, "b", 1, preset="2HardCnnDigits")]
+    assert len(set(groups.labels(both, ["dataset"]))) == 1
+    with pytest.raises(ConfigError, match="a and b are not seeds of one configuration"):
+        curves.compute(both, "test_acc", ["dataset"])
+
+
 def test_a_difference_without_a_path_is_named(run: StoredRun) -> None:
     blockwise = replace(run, folder=Path("b"), config=replace(run.config, seed=1, training_blocks=(1,)))
     with pytest.raises(ConfigError, match=r"they differ in training_blocks\nname the runs of one configuration"):
