@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hebb.analysis.progress import Follower, RunStatus
 from hebb.config import data_spec, domains, serialise
+from hebb.config.phase import PhaseKind
 from hebb.config.vocabulary import Goal, Purpose, Role
 from hebb.core import documents
 from hebb.core.words import counted
@@ -152,7 +153,7 @@ def _seeds(records: _Records) -> str:
 def _data(records: _Records) -> dict[str, str]:
     """Describe the data by their role; both roles may be one, and no run may learn from one of them."""
     phases = [phase for config in records.configs for phase in config.get("phases") or ()]
-    learnt = {phase.get("data") for phase in phases}
+    learnt = {phase.get("data") for phase in phases if phase.get("kind") != PhaseKind.CALIBRATE}
     varied = _varied(records)
     answers = {}
     for role, name in _DATA.items():
@@ -165,7 +166,7 @@ def _data(records: _Records) -> dict[str, str]:
             if role in documents.part(e, "data_sha256")
         )
         stored: dict[str, object] = {**_DEFAULTS, **data}
-        values = {name: "varied" if f"dataset_{role}.{name}" in varied else stored[name] for name in stored}
+        values = {name: varied.get(f"dataset_{role}.{name}", stored[name]) for name in stored}
         images = _images(values["samples"])
         parts = [
             str(values["dataset"]),
@@ -179,10 +180,15 @@ def _data(records: _Records) -> dict[str, str]:
     return answers
 
 
-def _varied(records: _Records) -> set[str]:
-    """Return the paths that the space of the search varies."""
+def _varied(records: _Records) -> dict[str, object]:
+    """Return the paths that the space of the search sets: a single value as it is, else the word ``varied``."""
     space = documents.part(documents.part(records.search, "spec"), "space")
-    return {path for axis in domains.parse(space, "search.json, space") for path in axis.paths()}
+    varied: dict[str, object] = {}
+    for axis in domains.parse(space, "search.json, space"):
+        for path in axis.paths():
+            listed = [point.get(path) for point in axis.options]
+            varied[path] = listed[0] if axis.listed and len(listed) == 1 else "varied"
+    return varied
 
 
 def _images(samples: object) -> str:

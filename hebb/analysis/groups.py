@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _OUTSIDE = ("mode", "trained")
 """Columns of runs that are no override path."""
+_SPECS = ("network", "dataset_sup", "dataset_unsup", "classifier", "stop")
+"""Parts of a run whose values have paths."""
 _MOST = 6
 """Paths that a message or a note names."""
 
@@ -129,7 +131,7 @@ def configuration(config: RunConfig) -> RunConfig:
         probe_samples=1,
         curve_points=None,
         resume_sha256=None,
-        plugins=tuple(replace(plugin, name="plugin") for plugin in config.plugins),
+        plugins=tuple(sorted((replace(plugin, name="plugin") for plugin in config.plugins), key=lambda p: p.sha256)),
     )
 
 
@@ -163,6 +165,8 @@ def check_seeds(runs: Sequence[StoredRun], where: str) -> None:
     for run in runs:
         if run.seed in by_seed:
             both = f"{_name(by_seed[run.seed])} and {_name(run)}"
+            if by_seed[run.seed].config.resume_sha256 != run.config.resume_sha256:
+                raise ConfigError(where, f"{both} have the same seed and start from different checkpoints")
             raise ConfigError(where, f"{both} are one configuration with the same seed", hint="name one of them")
         by_seed[run.seed] = run
 
@@ -174,8 +178,10 @@ def _name(run: StoredRun) -> str:
 def _differing(pair: tuple[StoredRun, StoredRun]) -> list[str]:
     """Return the paths at which two runs differ, or else the names of the settings that have no path."""
     left, right = (configuration(run.config) for run in pair)
-    paths = [path for path in varying(pair) if path != controls.PATH]
-    return paths or [part.name for part in fields(left) if getattr(left, part.name) != getattr(right, part.name)]
+    values = overrides.values(left), overrides.values(right)
+    paths = [path for path in dict.fromkeys([*values[0], *values[1]]) if values[0].get(path) != values[1].get(path)]
+    outside = [part.name for part in fields(left) if part.name not in values[0]]
+    return paths + [name for name in outside if name not in _SPECS and getattr(left, name) != getattr(right, name)]
 
 
 def _some(paths: Sequence[str]) -> str:

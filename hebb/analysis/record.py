@@ -35,6 +35,9 @@ def lines(runs: Sequence[StoredRun]) -> pd.DataFrame:
     import pandas as pd
 
     groups.check_seeds(runs, "--where")
+    if len({run.config.resume_sha256 for run in runs}) > 1:
+        problem = "start from different checkpoints, and the config of a record names one"
+        raise ConfigError("runs", problem, hint="--name starts another set")
     measured = [name for name in stored.METRICS if any(run.metrics.get(name) is not None for run in runs)]
     rows = [{"seed": r.seed, **{name: r.metrics.get(name) for name in measured}, "seconds": r.seconds} for r in runs]
     return pd.DataFrame(rows).sort_values("seed", ignore_index=True)

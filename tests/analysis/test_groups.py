@@ -14,7 +14,7 @@ import pytest
 import small
 import stored_runs
 
-from hebb.analysis import aggregate, compare, cost, curves, groups, replicates, runs, table
+from hebb.analysis import aggregate, compare, cost, curves, groups, record, replicates, runs, table
 from hebb.analysis.runs import StoredRun
 from hebb.config import controls
 from hebb.config.specs import RunConfig
@@ -92,6 +92,27 @@ def test_seeds_may_differ_in_what_changes_no_result(changed: dict[str, object], 
     base = {"resume": Resume.ALL, "resume_sha256": "1" * 64} if "resume" in changed else {}
     assert configuration(**base) == configuration(**changed)
     assert configuration(resume=Resume.ALL, resume_sha256="1" * 64) != configuration()
+
+
+def test_what_changes_no_result_is_not_named_as_the_difference(run: StoredRun) -> None:
+    other = replace(run, folder=Path("b"), config=replace(run.config, seed=1, compile=True, training_blocks=(1,)))
+    with pytest.raises(ConfigError, match=r"they differ in training_blocks\n"):
+        groups.check([run, other], ["x", "x"])
+
+
+def test_runs_from_other_checkpoints(run: StoredRun) -> None:
+    """Each seed may start from its own; one seed from two is no repetition, and a record has a single config."""
+    starts = [
+        replace(
+            run, folder=Path(name), config=replace(run.config, seed=seed, resume=Resume.ALL, resume_sha256=name * 64)
+        )
+        for name, seed in (("a", 0), ("b", 1), ("c", 1))
+    ]
+    groups.check(starts[:2], ["x", "x"])
+    with pytest.raises(ConfigError, match="b and c have the same seed and start from different checkpoints"):
+        groups.check(starts, ["x"] * 3)
+    with pytest.raises(ConfigError, match="start from different checkpoints, and the config of a record names one"):
+        record.lines(starts[:2])
 
 
 def test_a_run_under_two_names_counts_once(run: StoredRun) -> None:
