@@ -91,9 +91,9 @@ class StoredRun:
 
     @property
     def trained(self) -> str:
-        """The blocks that were trained: ``all``, ``b1 b2``, or ``none``."""
+        """The blocks that were trained: ``all``, or ``b1 b2``."""
         blocks = self.config.training_blocks
-        return "all" if blocks is None else " ".join(f"b{i}" for i in blocks) or "none"
+        return "all" if blocks is None else " ".join(f"b{i}" for i in blocks)
 
     @property
     def hidden(self) -> int:
