@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from hebb.analysis.runs import COLUMNS, value_in, varying
+from hebb.analysis.runs import COLUMNS, trained_blocks, value_in, varying
 from hebb.config import controls, overrides
 from hebb.config.vocabulary import DeviceKind
 from hebb.core.errors import ConfigError
@@ -219,23 +219,23 @@ def unsaid(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
         sides = [run for run in runs if task in (None, run.dataset)]
         shown = {path for name in names for run in sides for path in overrides.single(name, run.config.network)}
         shown |= {controls.PATH} if "trained" in names else set()
-        for name in (name for name in _OUTSIDE if name not in names):
-            if len(apart := dict.fromkeys(str(value_in(run, name)) for run in sides)) > 1:
-                found[name] = list(dict.fromkeys([*found.get(name, []), *apart]))
-        for path, values in values_apart([(run.preset, run.values) for run in sides]).items():
+        for path, values in values_apart([(run.config, run.values) for run in sides]).items():
             if path not in shown:
                 found[path] = list(dict.fromkeys([*found.get(path, []), *values]))
     return sentence(found)
 
 
-def values_apart(sides: Sequence[tuple[str, Mapping[str, Value | None]]]) -> dict[str, list[str]]:
-    """Return the values in which networks, given by their preset and values, differ for no reason of their presets."""
-    alike = len({preset for preset, _ in sides}) == 1
-    paths = dict.fromkeys(path for _, values in sides for path in values)
+def values_apart(sides: Sequence[tuple[RunConfig, Mapping[str, Value | None]]]) -> dict[str, list[str]]:
+    """Return where runs, given by their config and its values, differ for another reason than that of their presets.
+
+    That is by override path, and by ``mode`` and ``trained``.
+    """
+    alike = len({config.network.name for config, _ in sides}) == 1
+    tables = [{"mode": config.mode, "trained": trained_blocks(config), **values} for config, values in sides]
     apart = {}
-    for path in paths:
+    for path in dict.fromkeys(path for table in tables for path in table):
         if path != "seed" and (alike or not overrides.of_network(path)):
-            values = dict.fromkeys(value_text(side.get(path), 6) for _, side in sides)
+            values = dict.fromkeys(value_text(table.get(path), 6) for table in tables)
             if len(values) > 1:
                 apart[path] = list(values)
     return apart

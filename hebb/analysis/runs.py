@@ -48,6 +48,12 @@ def check_metric(name: str, others: Sequence[str] = (), where: str = "--metric")
         raise ConfigError(where, f"unknown '{name}'", given=name, choices=names)
 
 
+def trained_blocks(config: RunConfig) -> str:
+    """Name the blocks that a run trains: ``all``, or ``b1 b2``."""
+    blocks = config.training_blocks
+    return "all" if blocks is None else " ".join(f"b{i}" for i in blocks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
     """A finished run.
@@ -92,8 +98,7 @@ class StoredRun:
     @property
     def trained(self) -> str:
         """The blocks that were trained: ``all``, or ``b1 b2``."""
-        blocks = self.config.training_blocks
-        return "all" if blocks is None else " ".join(f"b{i}" for i in blocks)
+        return trained_blocks(self.config)
 
     @property
     def hidden(self) -> int:

@@ -81,10 +81,7 @@ def _verdict(reports: Mapping[str, SearchReport], frame: pd.DataFrame) -> verdic
     labels = {name: str(report.ranking["configuration"][0]) for name, report in reports.items()}
     values = {name: report.values_of(labels[name]) for name, report in reports.items()}
     configs = [results.trial_of(report.search, labels[name]).config for name, report in reports.items()]
-    apart = groups.values_apart([(config.network.name, overrides.values(config)) for config in configs])
-    for name in ("mode", "training_blocks"):
-        if len(values_of := dict.fromkeys(str(getattr(config, name)) for config in configs)) > 1:
-            apart[name] = list(values_of)
+    apart = groups.values_apart([(config, overrides.values(config)) for config in configs])
     unsaid = groups.sentence(apart, "searches")
     return verdict.Verdict(
         leader=str(best["search"]),
